@@ -1,0 +1,125 @@
+"""What can go wrong, as one tree.
+
+    UppercaseError
+        UserError               a mistake on a command line or in a call; the text is for its author
+            UnknownName         nothing is registered under this name
+            BadArgument         a transform's argument is missing, unknown or not acceptable
+            BadValue            a number, duration, size or address that cannot be used
+        PluginError             a transform's code cannot be loaded or breaks its contract
+            NameClash           two plugins claim one name
+        TransformError          a transform failed on one message
+            OutputTooLong       its output is over the limit
+        FramingError            the peer's bytes do not follow the framing
+            MessageTooLong      a message is over the limit
+            MalformedFrame      a header or terminator is wrong
+        CannotListen            an address could not be had
+
+Each text says what was got, what is accepted and, where there is one, the likely fix, in one
+sentence. This module imports nothing of ours.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BadArgument",
+    "BadValue",
+    "CannotListen",
+    "FramingError",
+    "MalformedFrame",
+    "MessageTooLong",
+    "NameClash",
+    "OutputTooLong",
+    "PluginError",
+    "TransformError",
+    "UnknownName",
+    "UppercaseError",
+    "UserError",
+    "suggest",
+]
+
+
+class UppercaseError(Exception):
+    """The root of what this package raises on purpose."""
+
+
+class UserError(UppercaseError):
+    """A mistake that its author can mend; shown as one sentence, without a traceback."""
+
+
+class UnknownName(UserError):
+    """Nothing is registered under this name."""
+
+
+class BadArgument(UserError):
+    """A transform's argument is missing, unknown or not acceptable."""
+
+
+class BadValue(UserError):
+    """A number, duration, size or address that cannot be used."""
+
+
+class PluginError(UppercaseError):
+    """A transform's code cannot be loaded or breaks its contract; the text names file and fix."""
+
+
+class NameClash(PluginError):
+    """Two plugins claim one name; the text names both places."""
+
+
+class TransformError(UppercaseError):
+    """A transform failed on one message.
+
+    Attributes:
+        transform: the name of the transform that failed.
+        reason: what went wrong, for a log.
+
+    The exception that the transform raised, if any, is `__cause__`.
+    """
+
+    def __init__(self, transform: str, reason: str) -> None:
+        super().__init__(f"transform {transform!r} failed: {reason}")
+        self.transform = transform
+        self.reason = reason
+
+
+class OutputTooLong(TransformError):
+    """A transform's output for one message or chunk is over the limit."""
+
+    def __init__(self, transform: str, length: int, limit: int) -> None:
+        super().__init__(
+            transform, f"its output of {length} bytes is over the limit of {limit} (--max-output)"
+        )
+
+
+class FramingError(UppercaseError):
+    """The peer's bytes do not follow the framing, or a reply cannot be expressed in it."""
+
+
+class MessageTooLong(FramingError):
+    """A message is, or declares itself, longer than the limit."""
+
+    def __init__(self, limit: int, declared: int | None = None) -> None:
+        got = "a message" if declared is None else f"a message declared with {declared} bytes"
+        super().__init__(f"got {got}, over the limit of {limit} bytes (--max-length)")
+
+
+class MalformedFrame(FramingError):
+    """A header or terminator is not what the framing asks for."""
+
+
+class CannotListen(UppercaseError):
+    """An address could not be had."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Give the end of a sentence that helps with a mistyped name.
+
+    Returns:
+        `; did you mean 'x'?` where something known is close, else the list of what is known.
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(names)}" if names else "; none is known"

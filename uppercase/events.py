@@ -1,0 +1,131 @@
+"""What happened, as frozen records, and who is told.
+
+The shells (TCP, UDP) report events to an observer; counters, logs and metrics are observers. An
+event carries facts and no prose. Where there is no observer, an event is not even made.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zope.interface import Interface
+
+__all__ = [
+    "Closed",
+    "DropReason",
+    "Dropped",
+    "Event",
+    "IObserver",
+    "Opened",
+    "Outcome",
+    "Reply",
+    "Request",
+    "TransformFailed",
+]
+
+
+class Outcome(StrEnum):
+    """How a TCP conversation ended, in one word."""
+
+    FINISHED = "finished"
+    """The peer ended its input and was sent all it was owed."""
+    ANSWERED = "answered"
+    """The framing gives one reply a connection, and it was sent."""
+    DISCONNECTED = "disconnected"
+    """The peer went away before it had everything."""
+    TOO_LONG = "too-long"
+    """A message was over the limit."""
+    MALFORMED = "malformed"
+    """The peer's bytes did not follow the framing."""
+    FAILED = "failed"
+    """The transform failed, or its output was over the limit."""
+    STALLED = "stalled"
+    """The peer took no byte of what it was owed for the send time-out, or never closed."""
+    STOPPED = "stopped"
+    """The service was stopped."""
+
+
+class DropReason(StrEnum):
+    """Why a datagram got no reply."""
+
+    FAILED = "failed"
+    """The transform failed, or its output was over the limit."""
+    REPLY_TOO_LARGE = "reply-too-large"
+    """The reply would not fit into one datagram of the address family."""
+    SOURCE_PORT_ZERO = "source-port-zero"
+    """RFC 768: a source port of 0 means that no reply is wanted."""
+    SEND_ERROR = "send-error"
+    """The system refused to send the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A TCP connection was accepted."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A TCP connection ended.
+
+    Attributes:
+        peer: its address.
+        outcome: how it ended.
+        detail: one sentence where the outcome alone does not say enough, else "".
+        received: bytes that came in.
+        sent: bytes that were handed to the transport.
+    """
+
+    peer: str
+    outcome: Outcome
+    detail: str
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A datagram arrived."""
+
+    peer: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A datagram was answered."""
+
+    peer: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A datagram got no reply."""
+
+    peer: str
+    reason: DropReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransformFailed:
+    """A transform failed on one message.
+
+    Attributes:
+        transform: its name.
+        error: what it raised, with the transform's own exception as `__cause__`.
+    """
+
+    transform: str
+    error: Exception
+
+
+Event = Opened | Closed | Request | Reply | Dropped | TransformFailed
+
+
+class IObserver(Interface):
+    """Somebody who wants to know."""
+
+    def notify(event: Event) -> None:
+        """Take note of one event; must be quick and must not raise."""

@@ -1,0 +1,85 @@
+"""Every bound of the framework as a named value, each with its reason.
+
+Options and settings take their defaults from here; no other module writes such a number down.
+Sizes are bytes and durations are seconds unless the name says otherwise. This module imports
+nothing of ours.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "ASYNC_WINDOW",
+    "BACKLOG",
+    "CLOSE_TIMEOUT",
+    "DEFAULT_PORT",
+    "IPV4_MAX_DATAGRAM",
+    "IPV6_MAX_DATAGRAM",
+    "KIB",
+    "MAX_LENGTH",
+    "MAX_OUTPUT",
+    "MAX_PORT",
+    "MIB",
+    "SEND_TIMEOUT",
+    "UDP_READ_SIZE",
+    "Limits",
+]
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+DEFAULT_PORT: Final = 12000
+"""The port of the lecture's programs; below the ephemeral range of Linux (32768)."""
+
+MAX_PORT: Final = 65535
+"""Ports are 16 bits wide (RFC 9293 section 3.1, RFC 768)."""
+
+MAX_LENGTH: Final = 64 * KIB
+"""One message of a framed conversation. Text lines are under 1 KiB; a peer may make us hold this
+much while a message is incomplete."""
+
+MAX_OUTPUT: Final = 1 * MIB
+"""The output of each stage for one message or chunk: 16 times the longest message leaves room for
+every sensible expansion and none for a decompression bomb."""
+
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
+server is busy for a second sees 149 of them wait for TCP's retransmission."""
+
+CLOSE_TIMEOUT: Final = 5.0
+"""How long a peer has to close its side once all of our output has been handed to the kernel."""
+
+SEND_TIMEOUT: Final = 60.0
+"""How long a peer may take no byte of what it is owed before the connection is aborted."""
+
+ASYNC_WINDOW: Final = 64
+"""Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
+hide a round trip of an asynchronous transform, small enough to bound a pipelining peer."""
+
+IPV4_MAX_DATAGRAM: Final = 65_507
+"""65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""
+
+IPV6_MAX_DATAGRAM: Final = 65_527
+"""65,535 (the IPv6 payload length, RFC 8200) less 8 bytes of UDP header."""
+
+UDP_READ_SIZE: Final = 65_536
+"""One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one TCP service.
+
+    Attributes:
+        max_length: bytes in one message of a framed conversation; exactly this many pass.
+        max_output: bytes of each stage's output for one message or chunk.
+        async_window: replies of one connection that may be awaited at once.
+        close_timeout: seconds from our last byte's hand-over to the peer's close.
+        send_timeout: seconds without progress of what a peer is owed.
+    """
+
+    max_length: int = MAX_LENGTH
+    max_output: int = MAX_OUTPUT
+    async_window: int = ASYNC_WINDOW
+    close_timeout: float = CLOSE_TIMEOUT
+    send_timeout: float = SEND_TIMEOUT

@@ -1,0 +1,1 @@
+"""The built-in transforms: plain functions and stream classes, without Twisted."""

@@ -1,0 +1,68 @@
+"""Numbers as people write them on a command line: durations, sizes, ports, probabilities.
+
+Each parser takes the text of one value and gives the number, or raises `BadValue` with what was
+got and what is accepted. Both the servers' and the client's options use them.
+"""
+
+import math
+import re
+from typing import Final
+
+from uppercase.errors import BadValue
+from uppercase.limits import KIB, MAX_PORT, MIB
+
+__all__ = ["parse_count", "parse_duration", "parse_port", "parse_probability", "parse_size"]
+
+_SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Give seconds for `500ms`, `2s`, `5m`, `1h`; a bare number is seconds."""
+    match = _QUANTITY.fullmatch(text.strip().lower())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match and match[2] in _SECONDS else math.inf
+    if not math.isfinite(seconds):
+        raise BadValue(
+            f"got {text!r}; a duration is a number of seconds, 0 or more, or has a unit: "
+            "500ms, 2s, 5m, 1h"
+        )
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Give bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
+    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    if not match:
+        raise BadValue(
+            f"got {text!r}; a size is a whole number of bytes, 0 or more, or has a unit: "
+            "64k, 1M, 1G"
+        )
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def parse_count(text: str) -> int:
+    """Give a whole number, 0 or more."""
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip(), re.ASCII):
+        raise BadValue(f"got {text!r}; a whole number, 0 or more, is accepted")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    """Give a port number; 0 stands for any free port."""
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII) or int(text) > MAX_PORT:
+        raise BadValue(
+            f"got {text!r}; a port is a whole number from 0 (any free port) to {MAX_PORT}"
+        )
+    return int(text)
+
+
+def parse_probability(text: str) -> float:
+    """Give a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise BadValue(f"got {text!r}; a probability is a number from 0 to 1, such as 0.3")
+    return value
