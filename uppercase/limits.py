@@ -20,7 +20,9 @@ __all__ = [
     "MAX_OUTPUT",
     "MAX_PORT",
     "MIB",
+    "OUTPUT_BATCH",
     "SEND_TIMEOUT",
+    "SLOW_CALL",
     "UDP_READ_SIZE",
     "Limits",
 ]
@@ -55,6 +57,15 @@ SEND_TIMEOUT: Final = 60.0
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
 hide a round trip of an asynchronous transform, small enough to bound a pipelining peer."""
+
+OUTPUT_BATCH: Final = 64 * KIB
+"""How much of a conversation's output is made before the transport is asked whether it wants more:
+one chunk of many small messages with large replies must not grow without bound. The transport's
+own high-water mark."""
+
+SLOW_CALL: Final = 0.1
+"""A call of a transform that blocks the reactor for longer than this is reported by name: nobody
+else is served meanwhile, and 100 ms is where people begin to notice."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""

@@ -1,0 +1,181 @@
+"""Several transforms as one.
+
+A pipeline is where a transform's faults are caught: whatever a stage raises, and whatever it
+returns that is not bytes or is too long, comes out as a `TransformError` that names the stage.
+This module does no I/O and never imports Twisted.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from time import perf_counter
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from uppercase.errors import OutputTooLong, TransformError
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
+from uppercase.limits import MAX_OUTPUT, SLOW_CALL
+
+__all__ = ["MessagePipeline", "Stage", "StreamPipeline", "make_pipeline"]
+
+# A transform that calls sys.exit() is a broken transform, not a reason to stop the server.
+_FAULTS: Final = (Exception, SystemExit)
+
+SlowCall = Callable[[str, float], None]
+"""Told the name of a transform and the seconds that one call of it blocked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One transform of a chain, with the name that errors and logs use."""
+
+    name: str
+    transform: ITransform
+
+
+class _Guard:
+    """Calls transforms and lets nothing out of them but bytes within bounds or a TransformError."""
+
+    def __init__(self, max_output: int, on_slow: SlowCall | None) -> None:
+        self._max_output = max_output
+        self._on_slow = on_slow
+
+    def call(self, name: str, function: Callable[..., Any], *data: bytes) -> Any:
+        """Call a transform's function; report the call if it blocked."""
+        started = perf_counter()
+        try:
+            return function(*data)
+        except TransformError:
+            raise
+        except _FAULTS as error:
+            raise TransformError(name, f"{type(error).__name__}: {error}") from error
+        finally:
+            if self._on_slow is not None and (seconds := perf_counter() - started) > SLOW_CALL:
+                self._on_slow(name, seconds)
+
+    async def wait(self, name: str, result: Awaitable[bytes]) -> bytes:
+        """Await a transform's reply."""
+        try:
+            reply = await result
+        except TransformError:
+            raise
+        except _FAULTS as error:
+            raise TransformError(name, f"{type(error).__name__}: {error}") from error
+        return self.checked(name, reply)
+
+    def checked(self, name: str, result: object) -> bytes:
+        """Give the result back if it is bytes and not too many."""
+        if not isinstance(result, bytes):
+            raise TransformError(name, f"it returned {type(result).__name__}, not bytes")
+        if len(result) > self._max_output:
+            raise OutputTooLong(name, len(result), self._max_output)
+        return result
+
+
+@implementer(ITransform)
+class MessagePipeline:
+    """A chain that answers whole messages.
+
+    Args:
+        stages: at least one, applied in order.
+        max_output: bytes that each stage may give for one message or chunk.
+        on_slow: called after a call that blocked for longer than `SLOW_CALL`.
+    """
+
+    streams = False
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        max_output: int = MAX_OUTPUT,
+        on_slow: SlowCall | None = None,
+    ) -> None:
+        self._stages = tuple(stages)
+        self._guard = _Guard(max_output, on_slow)
+
+    @property
+    def name(self) -> str:
+        """The stages' names as users chain them, such as `strip | uppercase`."""
+        return " | ".join(stage.name for stage in self._stages)
+
+    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+        """Give the reply, or an awaitable of it if any stage gives one.
+
+        Raises:
+            TransformError: a stage failed; an awaitable raises it too.
+        """
+        guard = self._guard
+        for position, stage in enumerate(self._stages):
+            result: object = guard.call(stage.name, stage.transform.transform, message)
+            if not isinstance(result, bytes) and isawaitable(result):
+                return self._go_on(position, result)
+            message = guard.checked(stage.name, result)
+        return message
+
+    async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
+        """Await one stage's reply and put it through the stages behind it."""
+        guard = self._guard
+        message = await guard.wait(self._stages[position].name, result)
+        for stage in self._stages[position + 1 :]:
+            reply: object = guard.call(stage.name, stage.transform.transform, message)
+            if isawaitable(reply):
+                message = await guard.wait(stage.name, reply)
+            else:
+                message = guard.checked(stage.name, reply)
+        return message
+
+
+@implementer(IStreamTransform)
+class StreamPipeline(MessagePipeline):
+    """A chain in which every stage can stream."""
+
+    streams = True
+
+    def open_stream(self) -> ITransformStream:
+        """Open a stream through all stages.
+
+        Raises:
+            TransformError: a stage failed to open its stream.
+        """
+        guard = self._guard
+        opened = []
+        for stage in self._stages:
+            assert IStreamTransform.providedBy(stage.transform)
+            opened.append((stage.name, guard.call(stage.name, stage.transform.open_stream)))
+        return _ChainedStream(opened, guard)
+
+
+@implementer(ITransformStream)
+class _ChainedStream:
+    """One connection's way through the stages."""
+
+    def __init__(self, streams: list[tuple[str, ITransformStream]], guard: _Guard) -> None:
+        self._streams = streams
+        self._guard = guard
+
+    def feed(self, data: bytes) -> bytes:
+        return self._through(self._streams, data)
+
+    def finish(self) -> bytes:
+        """End every stage in turn: what one gives at its end is input of those behind it."""
+        output = b""
+        for position, (name, stream) in enumerate(self._streams):
+            tail = self._guard.checked(name, self._guard.call(name, stream.finish))
+            if tail:
+                output += self._through(self._streams[position + 1 :], tail)
+        return output
+
+    def _through(self, streams: list[tuple[str, ITransformStream]], data: bytes) -> bytes:
+        guard = self._guard
+        for name, stream in streams:
+            data = guard.checked(name, guard.call(name, stream.feed, data))
+        return data
+
+
+def make_pipeline(
+    stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
+) -> MessagePipeline | StreamPipeline:
+    """Chain the stages; the result streams exactly if every stage does."""
+    streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
+    return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
