@@ -7,7 +7,7 @@ from zope.interface import implementer
 
 from uppercase.errors import MalformedFrame, MessageTooLong, TransformError
 from uppercase.events import Outcome
-from uppercase.interfaces import IFramer, ITransform, ITransformStream
+from uppercase.interfaces import IFramer, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import OUTPUT_BATCH
 from uppercase.session import Cancel, Done, MessageConversation, StreamConversation
 
@@ -164,6 +164,25 @@ def test_awaited_replies_come_in_request_order_whatever_their_own() -> None:
     assert shell.sent == b"A.B.C.D."
 
 
+def test_replies_that_come_at_once_need_no_further_input() -> None:
+    """An asynchronous transform that does not wait for anything is served like any other."""
+    sent = b""
+
+    def at_once(awaitable: Awaitable[bytes], done: Done) -> Cancel:
+        assert isinstance(awaitable, Promise)
+        done(awaitable.value)
+        return lambda: None
+
+    conversation = MessageConversation(
+        Letters(), Later(), await_reply=at_once, on_ready=lambda: None, window=2
+    )
+    conversation.receive(b"abCd")
+    while output := conversation.replies():
+        sent += output
+    assert sent == b"A.B.C.D."
+    assert conversation.wants_input
+
+
 def test_input_is_not_wanted_while_too_many_replies_are_awaited() -> None:
     """And no message behind them is begun."""
     shell = Shell(Later(), window=3)
@@ -236,9 +255,15 @@ def test_output_is_made_in_batches() -> None:
     assert shell.conversation.wants_input
 
 
-@implementer(ITransformStream)
+@implementer(IStreamTransform, ITransformStream)
 class Stream:
     """Upper-cases; gives an ending; fails on x."""
+
+    def transform(self, message: bytes) -> bytes:
+        return self.feed(message) + self.finish()
+
+    def open_stream(self) -> ITransformStream:
+        return self
 
     def feed(self, data: bytes) -> bytes:
         if b"x" in data:
@@ -275,3 +300,13 @@ def test_a_peer_that_leaves_ends_a_stream() -> None:
     conversation.cancel()
     assert conversation.replies() == b""
     assert conversation.outcome is Outcome.DISCONNECTED
+
+
+def test_a_stream_that_cannot_be_opened_is_over_at_once() -> None:
+    class Unopenable(Stream):
+        def open_stream(self) -> ITransformStream:
+            raise TransformError("stream", "no memory")
+
+    conversation = StreamConversation(Unopenable())
+    assert not conversation.wants_input
+    assert conversation.outcome is Outcome.FAILED

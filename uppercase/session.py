@@ -15,10 +15,17 @@ from typing import Protocol
 
 from uppercase.errors import FramingError, MessageTooLong, TransformError
 from uppercase.events import Outcome
-from uppercase.interfaces import IFramer, ITransform, ITransformStream
+from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 
-__all__ = ["AwaitReply", "Conversation", "MessageConversation", "StreamConversation"]
+__all__ = [
+    "AwaitReply",
+    "Cancel",
+    "Conversation",
+    "Done",
+    "MessageConversation",
+    "StreamConversation",
+]
 
 Done = Callable[["bytes | TransformError"], None]
 Cancel = Callable[[], None]
@@ -55,14 +62,21 @@ class Conversation(Protocol):
 
 
 class StreamConversation:
-    """Every chunk is answered at once; there are no messages."""
+    """Every chunk is answered at once; there are no messages.
 
-    def __init__(self, stream: ITransformStream) -> None:
+    Args:
+        transform: opens the stream; it and its stream raise only `TransformError`.
+    """
+
+    def __init__(self, transform: IStreamTransform) -> None:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
-        self._stream = stream
         self._chunks: deque[bytes] = deque()
         self._ended = False
+        try:
+            self._stream = transform.open_stream()
+        except TransformError as error:
+            self.outcome, self.error = Outcome.FAILED, error
 
     @property
     def wants_input(self) -> bool:
@@ -98,12 +112,13 @@ class StreamConversation:
 class _Awaited:
     """The place in the queue of one reply, in request order."""
 
-    __slots__ = ("cancel", "result", "trailer")
+    __slots__ = ("cancel", "result", "trailer", "void")
 
     def __init__(self, trailer: bytes, result: bytes | TransformError | None = None) -> None:
         self.trailer = trailer
         self.result = result
         self.cancel: Cancel | None = None
+        self.void = False
 
 
 class MessageConversation:
@@ -141,6 +156,7 @@ class MessageConversation:
         self._queue: deque[_Awaited] = deque()
         self._ended = False
         self._flushed = False
+        self._busy = False
         # What will be the outcome when the queue is empty; no message is taken any more.
         self._verdict: Outcome | None = None
 
@@ -163,15 +179,19 @@ class MessageConversation:
 
     def replies(self) -> bytes:
         output: list[bytes] = []
+        self._busy = True
         try:
-            size = self._take_awaited(output)
+            self._answer(output, self._take_awaited(output))
+            # An awaitable may have had its result at once.
+            while not output and self._queue and self._queue[0].result is not None:
+                self._answer(output, self._take_awaited(output))
         except (FramingError, TransformError) as error:
             # The replies behind a failed one can never be sent: they are in order or not at all.
             self._abandon()
             self._verdict = None
             self._fail(error)
-        else:
-            self._answer(output, size)
+        finally:
+            self._busy = False
         if self._verdict is not None and not self._queue:
             self.outcome = self._verdict
         return b"".join(output)
@@ -184,9 +204,10 @@ class MessageConversation:
     def _abandon(self) -> None:
         """Cancel whatever is still awaited."""
         while self._queue:
-            cancel = self._queue.pop().cancel
-            if cancel is not None:
-                cancel()
+            place = self._queue.pop()
+            place.void = True
+            if place.cancel is not None:
+                place.cancel()
 
     def _decide(self, verdict: Outcome) -> None:
         """Settle how this ends; the first verdict stands, and no further message is taken."""
@@ -267,7 +288,7 @@ class MessageConversation:
 
         def done(result: bytes | TransformError) -> None:
             place.cancel, place.result = None, result
-            if self.outcome is None:
+            if not place.void and not self._busy:
                 self._on_ready()
 
         cancel = self._await_reply(reply, done)

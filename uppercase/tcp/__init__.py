@@ -1,0 +1,1 @@
+"""The TCP shell: what connects conversations to Twisted's stream transports."""

@@ -1,0 +1,102 @@
+"""Whether a peer takes what it is owed.
+
+Twisted tells when its write buffer is empty, which a slow but living peer may never reach. The
+kernel knows better: how many bytes the peer has acknowledged.
+"""
+
+import fcntl
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
+
+__all__ = ["SendWatch", "progress_mark"]
+
+# struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at offset 120, since Linux 4.1.
+_BYTES_ACKED: Final = struct.Struct("=120xQ")
+# ioctl SIOCOUTQ (linux/sockios.h): bytes that wait in the send queue; works on UNIX sockets too.
+_SIOCOUTQ: Final = 0x5411
+
+_CHECKS: Final = 4
+"""Looks per time-out: a stalled peer is found at most a quarter of the time-out late."""
+
+
+def progress_mark(transport: ITransport) -> object:
+    """Give a value that changes when the peer takes something.
+
+    Where the system cannot tell, the mark never changes: such a peer has the time-out for all of
+    what it is owed.
+    """
+    skt = _socket_under(transport)
+    if skt is None or sys.platform != "linux":
+        return None
+    try:
+        if skt.family in (socket.AF_INET, socket.AF_INET6):
+            info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+            return _BYTES_ACKED.unpack(info)[0]
+        return fcntl.ioctl(skt.fileno(), _SIOCOUTQ, b"\0" * 4)
+    except (OSError, struct.error):
+        return None
+
+
+def _socket_under(transport: Any) -> socket.socket | None:
+    """Find the socket below wrappers such as TLS."""
+    while transport is not None:
+        get_handle = getattr(transport, "getHandle", None)
+        handle = get_handle() if get_handle is not None else None
+        if isinstance(handle, socket.socket):
+            return handle
+        transport = getattr(transport, "transport", None)
+    return None
+
+
+class SendWatch:
+    """Tells when a peer has taken nothing for a while, between `start` and `stop`.
+
+    Args:
+        transport: what is watched.
+        clock: the reactor.
+        timeout: seconds without progress.
+        on_stall: called once when they are over; the watch has stopped then.
+    """
+
+    def __init__(
+        self,
+        transport: ITransport,
+        clock: IReactorTime,
+        timeout: float,
+        on_stall: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._timeout = timeout
+        self._on_stall = on_stall
+        self._call: IDelayedCall | None = None
+        self._mark: object = None
+        self._since = 0.0
+
+    def start(self) -> None:
+        """Begin to watch; a watch that runs goes on."""
+        if self._call is None:
+            self._mark = progress_mark(self._transport)
+            self._since = self._clock.seconds()
+            self._call = self._clock.callLater(self._timeout / _CHECKS, self._check)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _check(self) -> None:
+        self._call = None
+        mark, now = progress_mark(self._transport), self._clock.seconds()
+        if mark != self._mark:
+            self._mark, self._since = mark, now
+        if now - self._since >= self._timeout:
+            self._on_stall()
+        else:
+            self._call = self._clock.callLater(self._timeout / _CHECKS, self._check)
