@@ -16,6 +16,9 @@ from uppercase.session import Cancel, Done, MessageConversation, StreamConversat
 class Letters:
     """A framing for tests: each byte is a message; `!` is malformed, `+` is too long."""
 
+    def __init__(self, one_message: bool = False) -> None:
+        self.one_message = one_message
+
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         for value in data:
             if value == ord("!"):
@@ -72,12 +75,11 @@ class Shell:
         self.promises: dict[bytes, Done] = {}
         self.cancelled: list[bytes] = []
         self.conversation = MessageConversation(
-            Letters(),
+            Letters(one_message),
             transform,
             await_reply=self._await,
             on_ready=self.pump,
             window=window,
-            one_message=one_message,
         )
 
     def _await(self, awaitable: Awaitable[bytes], done: Done) -> Cancel:

@@ -12,7 +12,15 @@ from typing import Final
 
 from uppercase.errors import BadValue, CannotListen
 
-__all__ = ["LOOPBACK", "cannot_listen", "family_of", "hosts_of", "printable_address"]
+__all__ = [
+    "LOOPBACK",
+    "address_is_missing",
+    "cannot_listen",
+    "family_of",
+    "hosts_of",
+    "in_use",
+    "printable_address",
+]
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
@@ -82,3 +90,17 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
         case _:
             why = error.strerror or str(error)
     return CannotListen(got + why)
+
+
+def in_use(error: CannotListen) -> bool:
+    """Whether an address could not be had because somebody else has it."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+
+
+def address_is_missing(error: CannotListen) -> bool:
+    """Whether an address could not be had because this machine has none of the kind."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+    )

@@ -19,6 +19,7 @@ __all__ = [
     "Outcome",
     "Reply",
     "Request",
+    "SlowCall",
     "TransformFailed",
 ]
 
@@ -121,7 +122,20 @@ class TransformFailed:
     error: Exception
 
 
-Event = Opened | Closed | Request | Reply | Dropped | TransformFailed
+@dataclass(frozen=True, slots=True)
+class SlowCall:
+    """A call of a transform blocked the reactor.
+
+    Attributes:
+        transform: its name.
+        seconds: for how long.
+    """
+
+    transform: str
+    seconds: float
+
+
+Event = Opened | Closed | Request | Reply | Dropped | TransformFailed | SlowCall
 
 
 class IObserver(Interface):

@@ -84,6 +84,8 @@ class ITransformPlugin(Interface):
 class IFramer(Interface):
     """One connection's framing: splits its bytes into messages and wraps the replies."""
 
+    one_message: bool = Attribute("Whether the conversation is over after one message's reply.")
+
     def feed(data: bytes) -> Iterable[tuple[bytes, bytes]]:
         """Take the next bytes; give each message that they complete, with its trailer.
 

@@ -13,9 +13,14 @@ __all__ = [
     "BACKLOG",
     "CLOSE_TIMEOUT",
     "DEFAULT_PORT",
+    "DRAIN",
+    "DRAIN_REPORT",
+    "FREE_PORT_TRIES",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
+    "LOG_INTERVAL",
+    "LOG_TEXT",
     "MAX_LENGTH",
     "MAX_OUTPUT",
     "MAX_PORT",
@@ -23,6 +28,7 @@ __all__ = [
     "OUTPUT_BATCH",
     "SEND_TIMEOUT",
     "SLOW_CALL",
+    "TRACEBACK_INTERVAL",
     "UDP_READ_SIZE",
     "Limits",
 ]
@@ -66,6 +72,26 @@ own high-water mark."""
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody
 else is served meanwhile, and 100 ms is where people begin to notice."""
+
+DRAIN: Final = 10.0
+"""How long a stop waits for what is owed; well below the 90 s after which systemd kills."""
+
+DRAIN_REPORT: Final = 1.0
+"""Seconds between the lines that tell how a stop gets on."""
+
+FREE_PORT_TRIES: Final = 16
+"""How often port 0 is tried anew when the port that one address family gave is taken in another."""
+
+LOG_INTERVAL: Final = 1.0
+"""Seconds in which each reason has one line in the log at the most: a peer that can cause a line
+must not be able to fill a disk."""
+
+LOG_TEXT: Final = 200
+"""Characters of one line that may come from outside."""
+
+TRACEBACK_INTERVAL: Final = 60.0
+"""Seconds in which a transform has one traceback per exception type: a function that fails on
+every message would otherwise write hundreds of bytes of log for each byte received."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""

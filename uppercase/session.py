@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
-from uppercase.errors import FramingError, MessageTooLong, TransformError
+from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError
 from uppercase.events import Outcome
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
@@ -54,6 +54,9 @@ class Conversation(Protocol):
     def end_of_input(self) -> None:
         """Take note that the peer sends no more. May be called twice."""
 
+    def stop(self) -> None:
+        """Take note that the service ends: what was received is answered, and no more."""
+
     def replies(self) -> bytes:
         """Give the next bytes to send, about a batch at the most; b"" if there are none now."""
 
@@ -73,6 +76,7 @@ class StreamConversation:
         self.error: Exception | None = None
         self._chunks: deque[bytes] = deque()
         self._ended = False
+        self._stopped = False
         try:
             self._stream = transform.open_stream()
         except TransformError as error:
@@ -80,13 +84,16 @@ class StreamConversation:
 
     @property
     def wants_input(self) -> bool:
-        return not self._chunks and not self._ended and self.outcome is None
+        return not (self._chunks or self._ended or self._stopped) and self.outcome is None
 
     def receive(self, data: bytes) -> None:
         self._chunks.append(data)
 
     def end_of_input(self) -> None:
         self._ended = True
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def replies(self) -> bytes:
         if self.outcome is not None:
@@ -100,6 +107,8 @@ class StreamConversation:
                 output = self._stream.finish()
                 self.outcome = Outcome.FINISHED
                 return output
+            if self._stopped:
+                self.outcome = Outcome.STOPPED
         except TransformError as error:
             self.outcome, self.error = Outcome.FAILED, error
         return b""
@@ -130,7 +139,6 @@ class MessageConversation:
         await_reply: how the shell awaits.
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
-        one_message: the conversation is over once its first message is answered.
     """
 
     def __init__(
@@ -141,7 +149,6 @@ class MessageConversation:
         await_reply: AwaitReply,
         on_ready: Callable[[], None],
         window: int = ASYNC_WINDOW,
-        one_message: bool = False,
     ) -> None:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
@@ -150,11 +157,11 @@ class MessageConversation:
         self._await_reply = await_reply
         self._on_ready = on_ready
         self._window = window
-        self._one_message = one_message
         self._chunks: deque[bytes] = deque()
         self._messages: Iterator[tuple[bytes, bytes]] | None = None
         self._queue: deque[_Awaited] = deque()
         self._ended = False
+        self._stopped = False
         self._flushed = False
         self._busy = False
         # What will be the outcome when the queue is empty; no message is taken any more.
@@ -166,6 +173,7 @@ class MessageConversation:
             self._messages is None
             and not self._chunks
             and not self._ended
+            and not self._stopped
             and self._verdict is None
             and len(self._queue) < self._window
         )
@@ -176,6 +184,9 @@ class MessageConversation:
 
     def end_of_input(self) -> None:
         self._ended = True
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def replies(self) -> bytes:
         output: list[bytes] = []
@@ -220,11 +231,12 @@ class MessageConversation:
         """Settle on an end with an error; the replies before it are still sent."""
         if self._verdict is None:
             self.error = error
-        if isinstance(error, TransformError):
-            self._decide(Outcome.FAILED)
+        if isinstance(error, MessageTooLong):
+            self._decide(Outcome.TOO_LONG)
+        elif isinstance(error, MalformedFrame):
+            self._decide(Outcome.MALFORMED)
         else:
-            too_long = isinstance(error, MessageTooLong)
-            self._decide(Outcome.TOO_LONG if too_long else Outcome.MALFORMED)
+            self._decide(Outcome.FAILED)
 
     def _take_awaited(self, output: list[bytes]) -> int:
         """Move what has come, in order, from the queue into the output; give its size."""
@@ -258,7 +270,7 @@ class MessageConversation:
                 size += len(wrapped)
             else:
                 self._enqueue(reply, trailer)
-            if self._one_message:
+            if self._framer.one_message:
                 self._decide(Outcome.ANSWERED)
                 return size
             if size >= OUTPUT_BATCH or len(queue) >= self._window:
@@ -276,6 +288,8 @@ class MessageConversation:
                 self._messages = iter(self._framer.finish())
             elif self._ended:
                 self._decide(Outcome.FINISHED)
+            elif self._stopped:
+                self._decide(Outcome.STOPPED)
         return self._messages is not None
 
     def _enqueue(self, reply: bytes | Awaitable[bytes], trailer: bytes) -> None:

@@ -48,22 +48,22 @@ class CloseLadder:
         self._deadline: IDelayedCall | None = None
         self.started = False
 
-    def start(self, *, peer_ended: bool) -> None:
+    def start(self, *, linger: bool) -> None:
         """Begin to close; once begun, a further call does nothing.
 
         Args:
-            peer_ended: the peer has closed its sending side, so there is no input to wait for.
+            linger: more input may come, so wait for the peer to end it.
         """
         if self.started:
             return
         self.started = True
         self._transport.unregisterProducer()
         self._flush.start()
-        if peer_ended or not self._can_half_close():
-            self._transport.loseConnection()
-        else:
+        if linger and self._can_half_close():
             self._transport.resumeProducing()
             self._transport.loseWriteConnection()
+        else:
+            self._transport.loseConnection()
 
     def flushed(self) -> None:
         """Take note that all output, and the end of it, is with the kernel."""

@@ -5,7 +5,6 @@ leave IPV6_V6ONLY alone, so that `*` could not mean both families. Everything el
 the sockets are adopted through its public endpoint for that.
 """
 
-import errno
 import os
 import re
 import socket
@@ -97,8 +96,3 @@ def port_name(port: IListeningPort) -> str:
         return f"TCP {printable_address(address.host, address.port)}"
     name = address.name
     return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
-
-
-def ipv6_is_missing(error: BaseException | None) -> bool:
-    """Whether an error means that this machine has no IPv6 (as many containers have none)."""
-    return isinstance(error, OSError) and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

@@ -8,17 +8,19 @@ import fcntl
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 
-__all__ = ["SendWatch", "progress_mark"]
+__all__ = ["SendWatch", "progress_mark", "unread_input"]
 
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at offset 120, since Linux 4.1.
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
 # ioctl SIOCOUTQ (linux/sockios.h): bytes that wait in the send queue; works on UNIX sockets too.
 _SIOCOUTQ: Final = 0x5411
+_INT: Final = struct.Struct("=i")
 
 _CHECKS: Final = 4
 """Looks per time-out: a stalled peer is found at most a quarter of the time-out late."""
@@ -37,9 +39,22 @@ def progress_mark(transport: ITransport) -> object:
         if skt.family in (socket.AF_INET, socket.AF_INET6):
             info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
             return _BYTES_ACKED.unpack(info)[0]
-        return fcntl.ioctl(skt.fileno(), _SIOCOUTQ, b"\0" * 4)
+        return fcntl.ioctl(skt.fileno(), _SIOCOUTQ, b"\0" * _INT.size)
     except (OSError, struct.error):
         return None
+
+
+def unread_input(transport: ITransport) -> int:
+    """Give how many bytes the kernel holds for us that were not read yet; 0 if it cannot tell."""
+    skt = _socket_under(transport)
+    if skt is None or sys.platform == "win32":
+        return 0
+    try:
+        answer = fcntl.ioctl(skt.fileno(), termios.FIONREAD, b"\0" * _INT.size)
+    except OSError:
+        return 0
+    count: int = _INT.unpack(answer)[0]
+    return count
 
 
 def _socket_under(transport: Any) -> socket.socket | None:

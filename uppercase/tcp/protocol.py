@@ -20,13 +20,14 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.addresses import printable_address
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
 from uppercase.events import Closed, IObserver, Opened, Outcome, TransformFailed
 from uppercase.limits import Limits
 from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.closing import CloseLadder
-from uppercase.tcp.progress import SendWatch
+from uppercase.tcp.progress import SendWatch, unread_input
 
 __all__ = ["OpenConversation", "TransformFactory", "TransformProtocol"]
 
@@ -51,6 +52,8 @@ class TransformProtocol(Protocol):
     _reading = True
     _pumping = False
     _peer_ended = False
+    _draining = False
+    _drain_at = 0
     _received = 0
     _sent = 0
 
@@ -76,6 +79,8 @@ class TransformProtocol(Protocol):
         self._received += len(data)
         if not self._ladder.started:
             self._conversation.receive(data)
+            if self._draining and self._received >= self._drain_at:
+                self._conversation.stop()
             self._pump()
 
     def readConnectionLost(self) -> None:
@@ -118,6 +123,19 @@ class TransformProtocol(Protocol):
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` follows."""
 
+    def drain(self) -> None:
+        """Answer what has arrived, read or not, send what is owed, then close."""
+        self._draining = True
+        self._drain_at = self._received + unread_input(self.transport)
+        if self._received >= self._drain_at:
+            self._conversation.stop()
+            self._pump()
+
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+        self._outcome = Outcome.STOPPED
+        self.transport.abortConnection()
+
     def _pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
         if self._pumping or self._ladder.started:
@@ -130,7 +148,8 @@ class TransformProtocol(Protocol):
         self._pumping = False
         if conversation.outcome is not None:
             self._watch.stop()
-            self._ladder.start(peer_ended=self._peer_ended)
+            stopped = conversation.outcome is Outcome.STOPPED
+            self._ladder.start(linger=not self._peer_ended and not stopped)
         else:
             self._read(not self._paused and conversation.wants_input)
 
@@ -158,6 +177,10 @@ class TransformFactory(ServerFactory):
         limits: the service's bounds.
         clock: the reactor, or a test's clock.
         observer: told of openings, closings and failures.
+
+    Attributes:
+        connections: the open ones.
+        on_closed: called after one has been closed, if somebody set it.
     """
 
     noisy = False
@@ -173,6 +196,7 @@ class TransformFactory(ServerFactory):
         self.limits = limits
         self.clock = clock
         self.connections: set[TransformProtocol] = set()
+        self.on_closed: Callable[[], None] | None = None
         self._observer = observer
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
@@ -195,6 +219,8 @@ class TransformFactory(ServerFactory):
     ) -> None:
         """Take note of a connection's end."""
         self.connections.discard(protocol)
+        if self.on_closed is not None:
+            self.on_closed()
         if self._observer is None:
             return
         if isinstance(error, TransformError):
@@ -204,9 +230,8 @@ class TransformFactory(ServerFactory):
         self._observer.notify(Closed(peer, outcome, detail, received, sent))
 
 
-def peer_name(address: IAddress) -> str:
-    """Give an address as people write it, such as `127.0.0.1:4711` or `[::1]:4711`."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
+def peer_name(address: Any) -> str:
+    """Give a peer's address as people write it; those of UNIX sockets have none."""
+    if not hasattr(address, "host"):
         return "unix"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return printable_address(address.host, address.port)

@@ -1,0 +1,1 @@
+"""What keeps a service operable: logs and counters."""

@@ -1,0 +1,43 @@
+"""How often what happened: the numbers that logs and metrics are made of."""
+
+from collections import Counter
+
+from zope.interface import implementer
+
+from uppercase.events import Closed, Dropped, Event, IObserver, SlowCall, TransformFailed
+
+__all__ = ["Counters"]
+
+
+@implementer(IObserver)
+class Counters:
+    """Counts events by kind and, where there is one, by outcome, reason or transform.
+
+    Attributes:
+        counts: keys are pairs such as ("closed", "finished"), ("dropped", "failed"),
+            ("transform-failed", "caesar") and ("opened", "").
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def notify(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case Closed(outcome=outcome):
+                self.counts["closed", outcome.value] += 1
+            case Dropped(reason=reason):
+                self.counts["dropped", reason.value] += 1
+            case TransformFailed(transform=name):
+                self.counts["transform-failed", name] += 1
+            case SlowCall(transform=name):
+                self.counts["slow-call", name] += 1
+            case _:
+                self.counts[type(event).__name__.lower(), ""] += 1
+
+    def __str__(self) -> str:
+        """Give the counts as one line, such as `closed finished 3, opened 3`."""
+        return ", ".join(
+            f"{kind} {what} {count}".replace("  ", " ")
+            for (kind, what), count in sorted(self.counts.items())
+        )

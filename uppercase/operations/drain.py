@@ -1,0 +1,90 @@
+"""How a service ends: what was asked before the end is answered, within a bounded time."""
+
+import select
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from uppercase.limits import BACKLOG, DRAIN_REPORT
+
+__all__ = ["Drain", "Drainable", "accept_waiting"]
+
+
+class Drainable(Protocol):
+    """A connection that can be brought to its end."""
+
+    def drain(self) -> None:
+        """Answer what has arrived, send what is owed, then close."""
+
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+
+
+class Drain:
+    """Brings all connections to their end.
+
+    Args:
+        clock: the reactor.
+        seconds: how long they have; the rest is aborted then.
+        connections: the open ones, kept up to date by their owner, who calls `closed` for each.
+
+    Attributes:
+        done: fires when no connection is left.
+    """
+
+    log = Logger("uppercase")
+
+    def __init__(
+        self, clock: IReactorTime, seconds: float, connections: Collection[Drainable]
+    ) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._clock = clock
+        self._connections = connections
+        self._deadline = clock.seconds() + seconds
+        self._calls: list[IDelayedCall] = []
+        for connection in list(connections):
+            connection.drain()
+        self._later(seconds, self._abort)
+        self._later(DRAIN_REPORT, self._report)
+        self.closed()
+
+    def closed(self) -> None:
+        """Take note that a connection has ended."""
+        if not self._connections and not self.done.called:
+            for call in self._calls:
+                if call.active():
+                    call.cancel()
+            self.done.callback(None)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._calls.append(self._clock.callLater(seconds, call))
+
+    def _report(self) -> None:
+        left = len(self._connections)
+        self.log.info(
+            "{left} {noun} left, {seconds:.0f} s",
+            left=left,
+            noun="connection" if left == 1 else "connections",
+            seconds=max(0.0, self._deadline - self._clock.seconds()),
+        )
+        self._later(DRAIN_REPORT, self._report)
+
+    def _abort(self) -> None:
+        left = list(self._connections)
+        self.log.warn(
+            "the drain time is over: {left} connections are aborted (--drain)", left=len(left)
+        )
+        for connection in left:
+            connection.abort()
+
+
+def accept_waiting(port: Any) -> None:
+    """Accept the connections that wait in a listening port's queue, which closing would reset."""
+    read = getattr(port, "doRead", None)
+    for _ in range(BACKLOG):
+        if read is None or not select.select([port], [], [], 0)[0]:
+            break
+        read()

@@ -1,0 +1,187 @@
+"""What a service writes into Twisted's log.
+
+Peers must be able neither to fill the log nor to forge lines in it: whatever comes from a peer is
+escaped and cut, and each reason has at most one line a second, which says how many were left out.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from uppercase.events import (
+    Closed,
+    Dropped,
+    Event,
+    IObserver,
+    Opened,
+    Outcome,
+    Reply,
+    Request,
+    SlowCall,
+    TransformFailed,
+)
+from uppercase.limits import LOG_INTERVAL, LOG_TEXT, TRACEBACK_INTERVAL
+
+__all__ = ["LogObserver", "Throttle", "printable"]
+
+_UNREMARKABLE: Final = frozenset(
+    {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
+)
+
+
+def printable(text: str, limit: int = LOG_TEXT) -> str:
+    """Make text from outside fit for one line of a log: escaped and cut."""
+    cut = text[:limit] + ("…" if len(text) > limit else "")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one key of a throttle has held back since its last line."""
+
+    call: IDelayedCall
+    count: int = 0
+
+
+class Throttle:
+    """Lets one line a key through per interval and tells how many it held back.
+
+    Args:
+        clock: the reactor.
+        interval: seconds.
+        write: given the key and the number held back, when an interval ends that had any.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, interval: float, write: Callable[[str, int], None]
+    ) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._write = write
+        self._held: dict[str, _Held] = {}
+
+    def allows(self, key: str) -> bool:
+        """Whether a line may be written now; counts it if not."""
+        held = self._held.get(key)
+        if held is None:
+            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
+            return True
+        held.count += 1
+        return False
+
+    def stop(self) -> None:
+        """Tell of everything that is held back, and forget it."""
+        for key, held in list(self._held.items()):
+            held.call.cancel()
+            self._tell(key, self._held.pop(key))
+
+    def _end(self, key: str) -> None:
+        held = self._held.pop(key)
+        if held.count:
+            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
+            self._tell(key, held)
+
+    def _tell(self, key: str, held: _Held) -> None:
+        if held.count:
+            self._write(key, held.count)
+
+
+@implementer(IObserver)
+class LogObserver:
+    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
+
+    Args:
+        protocol: `TCP` or `UDP`.
+        clock: the reactor.
+        log_peers: a line for each connection or datagram.
+    """
+
+    log = Logger("uppercase")
+
+    def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
+        self._protocol = protocol
+        self._log_peers = log_peers
+        self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
+        self._tracebacks = Throttle(clock, TRACEBACK_INTERVAL, self._more)
+
+    def stop(self) -> None:
+        """Write what is left to say."""
+        self._throttle.stop()
+        self._tracebacks.stop()
+
+    def notify(self, event: Event) -> None:
+        """Write a line, or none."""
+        match event:
+            case TransformFailed():
+                self._transform_failed(event)
+            case SlowCall():
+                self._warn(
+                    f"transform {event.transform}: slow",
+                    f"transform {event.transform!r} blocked the reactor for "
+                    f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
+                )
+            case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
+                self._warn(
+                    f"{self._protocol} connections closed: {event.outcome}",
+                    f"{event.peer} was closed: {event.outcome}{_because(event.detail)}",
+                )
+            case Dropped() if not self._log_peers:
+                self._warn(
+                    f"{self._protocol} datagrams dropped: {event.reason}",
+                    f"a datagram of {event.peer} was dropped: "
+                    f"{event.reason}{_because(event.detail)}",
+                )
+            case _ if self._log_peers:
+                self._info(_peer_line(event))
+
+    def _transform_failed(self, event: TransformFailed) -> None:
+        """Show one traceback per transform and exception type in a while."""
+        cause = event.error.__cause__
+        kind = type(cause or event.error).__name__
+        if cause is not None and self._tracebacks.allows(f"transform {event.transform}: {kind}"):
+            self.log.error(
+                "transform {name!r} raised:\n{traceback}",
+                name=event.transform,
+                traceback="\n".join(
+                    printable(line)
+                    for line in "".join(traceback.format_exception(cause)).split("\n")
+                ).rstrip(),
+            )
+
+    def _warn(self, key: str, text: str) -> None:
+        if self._throttle.allows(key):
+            self.log.warn("{protocol}: {text}", protocol=self._protocol, text=printable(text))
+
+    def _info(self, text: str) -> None:
+        self.log.info("{protocol}: {text}", protocol=self._protocol, text=printable(text))
+
+    def _more(self, key: str, count: int) -> None:
+        self.log.warn("{key}: {count} more since the last line", key=printable(key), count=count)
+
+
+def _because(detail: str) -> str:
+    return f": {detail}" if detail else ""
+
+
+def _peer_line(event: Event) -> str:
+    """Give the line of a classroom's log for one event."""
+    match event:
+        case Opened():
+            return f"{event.peer} connected"
+        case Closed():
+            return (
+                f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
+                f"{event.sent} bytes out{_because(event.detail)}"
+            )
+        case Request():
+            return f"{event.peer} sent {len(event.data)} bytes: {event.data[:40]!r}"
+        case Reply():
+            return f"{event.peer} was sent {len(event.data)} bytes: {event.data[:40]!r}"
+        case Dropped():
+            return f"{event.peer} gets no reply: {event.reason}{_because(event.detail)}"
+    return str(event)

@@ -1,0 +1,15 @@
+"""From frozen settings to a running service; also the way to embed one.
+
+    from uppercase.services import TCPSettings, tcp_service
+    service = tcp_service(TCPSettings(transforms=("reverse",), port=0))
+    service.setServiceParent(application)
+
+Everything that can be wrong with settings is found when the service is made, before anything
+listens. Command lines are the taps' matter.
+"""
+
+from uppercase.services.base import CannotStart
+from uppercase.services.settings import Settings, TCPSettings
+from uppercase.services.tcp import TCPService, tcp_service
+
+__all__ = ["CannotStart", "Settings", "TCPService", "TCPSettings", "tcp_service"]

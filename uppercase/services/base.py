@@ -1,0 +1,137 @@
+"""What the TCP and the UDP service share: the chain, the observers, starting and failing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from uppercase.errors import CannotListen
+from uppercase.events import Event, IObserver, SlowCall
+from uppercase.operations.counters import Counters
+from uppercase.operations.logs import LogObserver
+from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.registry import find
+from uppercase.services.settings import Settings
+
+__all__ = ["CannotStart", "Observers", "TransformService", "make_chain"]
+
+
+class CannotStart(SystemExit, Exception):
+    """Ends the program with one sentence instead of a traceback.
+
+    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
+    `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
+    """
+
+
+@implementer(IObserver)
+class Observers:
+    """The observers of one service: its counters, its log and whoever else wants to know.
+
+    Attributes:
+        counters: what has happened so far.
+    """
+
+    def __init__(self, protocol: str, clock: IReactorTime, log_peers: bool) -> None:
+        self.counters = Counters()
+        self._log = LogObserver(protocol, clock, log_peers=log_peers)
+        self._others: list[IObserver] = []
+
+    def add(self, observer: IObserver) -> None:
+        """Tell one more."""
+        self._others.append(observer)
+
+    def notify(self, event: Event) -> None:
+        """Tell all."""
+        self.counters.notify(event)
+        self._log.notify(event)
+        for observer in self._others:
+            observer.notify(event)
+
+    def stop(self) -> None:
+        """Write what is left to say into the log."""
+        self._log.stop()
+
+    def slow_call(self, transform: str, seconds: float) -> None:
+        """Tell of a call that blocked the reactor."""
+        self.notify(SlowCall(transform, seconds))
+
+
+def make_chain(
+    specifications: Sequence[str], max_output: int, on_slow: Callable[[str, float], None]
+) -> MessagePipeline:
+    """Find the transforms and chain them.
+
+    Raises:
+        uppercase.errors.UserError: a specification is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    stages = [Stage(specification, find(specification)) for specification in specifications]
+    return make_pipeline(stages, max_output, on_slow)
+
+
+class TransformService(Service):
+    """A service that listens when it starts and says so, or ends the program.
+
+    Ports below 1024 are bound before twistd gives up its privileges; under `twist`, which does not
+    know of that step, when the service starts.
+
+    Attributes:
+        reactor: Twisted's.
+        settings: what the service was told.
+        observers: counts and logs.
+    """
+
+    log = Logger("uppercase")
+
+    def __init__(self, reactor: Any, settings: Settings, observers: Observers) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.observers = observers
+        self._listening = False
+
+    def privilegedStartService(self) -> None:
+        """Listen while privileges last."""
+        super().privilegedStartService()
+        self._start()
+
+    def startService(self) -> None:
+        """Listen, unless the privileged start did."""
+        super().startService()
+        self._start()
+
+    def _start(self) -> None:
+        if self._listening:
+            return
+        try:
+            self.listen()
+        except CannotListen as error:
+            self.close()
+            raise CannotStart(str(error)) from error
+        self._listening = True
+
+    def listen(self) -> None:
+        """Open every address of the settings and call `ready` for each.
+
+        Raises:
+            CannotListen: one of them could not be had.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what `listen` has opened before it failed."""
+        raise NotImplementedError
+
+    def stopped(self) -> None:
+        """Take note that all is over; the service can be started again."""
+        self._listening = False
+        self.observers.stop()
+
+    def ready(self, address: str, chain: str) -> None:
+        """Say that an address is being served: the only line that a script needs."""
+        self.log.info(
+            "The server is ready to receive: {address} ({chain})", address=address, chain=chain
+        )
