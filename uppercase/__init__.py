@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uppercase.declare import stream_transform, transform
     from uppercase.interfaces import (
         IStreamTransform,
         ITransform,
@@ -22,9 +23,19 @@ _HOMES: dict[str, str] = {
     "ITransform": "interfaces",
     "ITransformPlugin": "interfaces",
     "ITransformStream": "interfaces",
+    "stream_transform": "declare",
+    "transform": "declare",
 }
 
-__all__ = ["IStreamTransform", "ITransform", "ITransformPlugin", "ITransformStream", "__version__"]
+__all__ = [
+    "IStreamTransform",
+    "ITransform",
+    "ITransformPlugin",
+    "ITransformStream",
+    "__version__",
+    "stream_transform",
+    "transform",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,451 @@
+"""A decorated function or class is a plugin.
+
+    @transform(summary="Shift letters by a fixed distance")
+    def caesar(text: str, *, shift: int = 13) -> str: ...
+
+`@transform` takes a function of one message, `@stream_transform` a class with `feed` and `finish`;
+`adopt` makes the same of an object that carries no decorator. The annotation `str` or `bytes` says
+what the code works on, keyword-only parameters are its arguments. What breaks these rules raises
+`PluginError` where it is declared. This module must not import the reactor.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from functools import cached_property, partial, update_wrapper
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from uppercase.errors import BadArgument, PluginError
+from uppercase.interfaces import (
+    IStreamTransform,
+    ITransform,
+    ITransformPlugin,
+    ITransformStream,
+)
+from uppercase.kinds import (
+    Kind,
+    MessageTransform,
+    StreamableTransform,
+    StreamTransform,
+    ThreadedTransform,
+)
+from uppercase.parameters import (
+    REQUIRED,
+    Parameter,
+    annotation_of,
+    parameters_of,
+    require_arguments,
+    signature_of,
+)
+
+__all__ = ["DeclaredTransform", "adopt", "is_name", "stream_transform", "transform"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M", str, bytes)
+
+_KINDS: Final = {str: Kind.TEXT, bytes: Kind.BYTES}
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class TextStream(Protocol):
+    """What a stream class of text makes."""
+
+    def feed(self, text: str, /) -> str:
+        """Take the next text, cut between characters; give all of the output that it settles."""
+
+    def finish(self) -> str:
+        """End the input; give the rest of the output."""
+
+
+class ByteStream(Protocol):
+    """What a stream class of bytes makes."""
+
+    def feed(self, data: bytes, /) -> bytes:
+        """Take the next bytes; give all of the output that they settle."""
+
+    def finish(self) -> bytes:
+        """End the input; give the rest of the output."""
+
+
+S = TypeVar("S", bound=TextStream | ByteStream)
+
+
+@implementer(ITransformPlugin, IPlugin, ITransform)
+class DeclaredTransform(Generic[P, R]):
+    """A plugin made of a function or class, which stays callable as what it is.
+
+    It is also the transform itself, with the default of each argument.
+
+    Attributes:
+        name: what users type.
+        summary: one line for a listing.
+        kind: text or bytes.
+        streaming: whether what it builds works on an endless stream.
+        parameters: its arguments.
+    """
+
+    streaming = False
+
+    def __init__(
+        self,
+        target: Callable[P, R],
+        make: Callable[[dict[str, Any]], ITransform],
+        *,
+        name: str,
+        summary: str,
+        kind: Kind,
+        parameters: tuple[Parameter, ...],
+    ) -> None:
+        update_wrapper(self, target, updated=())
+        self.__wrapped__ = target
+        self._make = make
+        self.name = name
+        self.summary = summary
+        self.kind = kind
+        self.parameters = parameters
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function or class itself."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<transform {self.name!r}: {self.__wrapped__!r}>"
+
+    def build(self, **arguments: Any) -> ITransform:
+        """Make the transform.
+
+        Raises:
+            BadArgument: an argument is missing, unknown or, to the author's code, not acceptable
+                (a ValueError from a class or its call).
+        """
+        require_arguments(self.parameters, arguments)
+        try:
+            return self._make(arguments)
+        except ValueError as error:
+            raise BadArgument(str(error)) from error
+
+    @cached_property
+    def _default(self) -> Any:
+        return self.build()
+
+    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+        """Give the reply to one message, with the default of each argument."""
+        reply: bytes | Awaitable[bytes] = self._default.transform(message)
+        return reply
+
+
+@implementer(IStreamTransform)
+class DeclaredStreamTransform(DeclaredTransform[P, R]):
+    """A plugin whose transform also works on an endless stream."""
+
+    streaming = True
+
+    def open_stream(self) -> ITransformStream:
+        """Start one stream, with the default of each argument."""
+        stream: ITransformStream = self._default.open_stream()
+        return stream
+
+
+class _FunctionDecorator(Protocol):
+    """`@transform(...)`: what it accepts and gives, for type checkers."""
+
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], M], /
+    ) -> DeclaredTransform[Concatenate[M, P], M]: ...
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], Awaitable[M]], /
+    ) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+    @overload
+    def __call__(
+        self, target: Callable[P, Callable[[M], M]], /
+    ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+
+
+class _StreamDecorator(Protocol):
+    """`@stream_transform(...)`, for type checkers."""
+
+    def __call__(self, target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+
+
+@overload
+def transform(
+    target: Callable[Concatenate[M, P], M], /
+) -> DeclaredTransform[Concatenate[M, P], M]: ...
+@overload
+def transform(
+    target: Callable[Concatenate[M, P], Awaitable[M]], /
+) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+@overload
+def transform(
+    target: Callable[P, Callable[[M], M]], /
+) -> DeclaredTransform[P, Callable[[M], M]]: ...
+@overload
+def transform(
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    blocking: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> _FunctionDecorator: ...
+
+
+def transform(
+    target: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    blocking: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> Any:
+    """Declare a function of one message, or a class whose instances are called with one.
+
+    Args:
+        target: it has one positional parameter, annotated `str` or `bytes`, and gives the same
+            type, or an awaitable of it.
+        name: what users type; without it, the function's name with hyphens.
+        summary: one line; without it, the first line of the docstring.
+        streaming: declares f(a + b) == f(a) + f(b) for text cut between characters, so that it can
+            answer an endless stream chunk by chunk.
+        blocking: run each call in the reactor's thread pool.
+        ascii: for text, a function of bytes with the same arguments that gives the same result
+            for pure ASCII, faster.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        return partial(
+            transform,
+            name=name,
+            summary=summary,
+            streaming=streaming,
+            blocking=blocking,
+            ascii=ascii,
+        )
+    owner = _owner(target)
+    function = target.__call__ if inspect.isclass(target) else target
+    skip = 1 if inspect.isclass(target) else 0
+    signature = signature_of(function, owner)
+    kind = _kind(annotation_of(signature, skip), f"the first parameter of {owner}")
+    if inspect.isclass(target):
+        parameters_of(signature, f"{owner}'s __call__", positional=2)
+        parameters = parameters_of(signature_of(target, owner), owner, positional=0)
+    else:
+        parameters = parameters_of(signature, owner, positional=1)
+    _check_flags(owner, function, kind, streaming=streaming, blocking=blocking, ascii=ascii)
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        call: Any = target(**arguments) if inspect.isclass(target) else _bound(target, arguments)
+        if blocking:
+            return ThreadedTransform(chosen, kind, call)
+        fast = None if ascii is None else _bound(ascii, arguments)
+        return (StreamableTransform if streaming else MessageTransform)(chosen, kind, call, fast)
+
+    declared = DeclaredStreamTransform if streaming else DeclaredTransform
+    return declared(
+        target,
+        make,
+        name=chosen,
+        summary=_summary(target, summary),
+        kind=kind,
+        parameters=parameters,
+    )
+
+
+@overload
+def stream_transform(target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+@overload
+def stream_transform(
+    *, name: str | None = None, summary: str | None = None
+) -> _StreamDecorator: ...
+
+
+def stream_transform(
+    target: Any = None, /, *, name: str | None = None, summary: str | None = None
+) -> Any:
+    """Declare a class, or a function annotated with one, whose instances are streams.
+
+    Each stream is an instance of its own. The parameter of `feed` is annotated `str` (text, cut
+    between characters) or `bytes`; both `feed` and `finish` give the same type.
+
+    Args:
+        target: what makes a stream; its keyword-only parameters are the arguments.
+        name: what users type; without it, the class's name in lower case with hyphens.
+        summary: one line; without it, the first line of the docstring.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        return partial(stream_transform, name=name, summary=summary)
+    owner = _owner(target)
+    signature = signature_of(target, owner)
+    made = target if inspect.isclass(target) else signature.return_annotation
+    feed = getattr(made, "feed", None)
+    if not callable(feed) or not callable(getattr(made, "finish", None)):
+        raise PluginError(
+            f"{owner} makes nothing with both feed and finish; declare a class that has them, or "
+            "annotate the function's result with one"
+        )
+    feed_owner = f"{made.__name__}.feed"
+    kind = _kind(annotation_of(signature_of(feed, feed_owner), 1), f"the parameter of {feed_owner}")
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        # One is made and dropped, so that arguments it refuses are refused here.
+        target(**arguments)
+        return StreamTransform(chosen, kind, _bound(target, arguments))
+
+    return DeclaredStreamTransform(
+        target,
+        make,
+        name=chosen,
+        summary=_summary(target, summary),
+        kind=kind,
+        parameters=parameters_of(signature, owner, positional=0),
+    )
+
+
+def adopt(
+    target: Any,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> ITransformPlugin:
+    """Make a plugin of what a reference points at.
+
+    Args:
+        target: a plugin, which is taken as it is; an `ITransform`, or a class of them; what
+            `stream_transform` or `transform` accepts.
+        name: as for `transform`.
+        summary: as for `transform`.
+        streaming: as for `transform`.
+        ascii: as for `transform`.
+
+    Raises:
+        PluginError: it is none of these, or its declaration breaks a rule.
+    """
+    if not inspect.isclass(target):
+        if ITransformPlugin.providedBy(target):
+            plugin: ITransformPlugin = target
+            return plugin
+        if ITransform.providedBy(target):
+            return _adopt_transform(target, lambda: target, (), name, summary)
+    elif ITransform.implementedBy(target):
+        owner = _owner(target)
+        parameters = parameters_of(signature_of(target, owner), owner, positional=0)
+        return _adopt_transform(target, target, parameters, name, summary)
+    elif hasattr(target, "feed"):
+        return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
+    if not callable(target):
+        raise PluginError(
+            f"{target!r} is no transform; point at a function, a class, or an object that provides "
+            "ITransform"
+        )
+    return transform(  # type: ignore[call-overload, no-any-return]
+        target, name=name, summary=summary, streaming=streaming, ascii=ascii
+    )
+
+
+def _adopt_transform(
+    target: Any,
+    build: Callable[..., ITransform],
+    parameters: tuple[Parameter, ...],
+    name: str | None,
+    summary: str | None,
+) -> ITransformPlugin:
+    streams = (
+        IStreamTransform.implementedBy(target)
+        if inspect.isclass(target)
+        else IStreamTransform.providedBy(target)
+    )
+    declared = DeclaredStreamTransform if streams else DeclaredTransform
+    plugin: ITransformPlugin = declared(
+        target if inspect.isclass(target) else type(target),
+        lambda arguments: build(**arguments),
+        name=_name(target if inspect.isclass(target) else type(target), name),
+        summary=_summary(target, summary),
+        kind=Kind.BYTES,
+        parameters=parameters,
+    )
+    return plugin
+
+
+def _bound(target: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:
+    return partial(target, **arguments) if arguments else target
+
+
+def _owner(target: Any) -> str:
+    return str(getattr(target, "__qualname__", None) or repr(target))
+
+
+def is_name(name: object) -> bool:
+    """Tell whether users can type a transform's name: lower-case letters, digits, hyphens."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _name(target: Any, given: str | None) -> str:
+    name = given
+    if name is None:
+        name = _HUMP.sub("-", getattr(target, "__name__", "")).replace("_", "-").lower()
+    if not is_name(name):
+        raise PluginError(
+            f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
+            "hyphens are accepted: give it with name="
+        )
+    return name
+
+
+def _summary(target: Any, given: str | None) -> str:
+    if given is not None:
+        return given
+    lines = (inspect.getdoc(target) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _kind(annotation: Any, what: str) -> Kind:
+    try:
+        return _KINDS[annotation]
+    except (KeyError, TypeError):
+        got = (
+            "has no annotation"
+            if annotation is REQUIRED
+            else f"is annotated {inspect.formatannotation(annotation)}"
+        )
+        raise PluginError(
+            f"{what} {got}; annotate it `str` for text or `bytes` for bytes"
+        ) from None
+
+
+def _check_flags(
+    owner: str,
+    function: Callable[..., Any],
+    kind: Kind,
+    *,
+    streaming: bool,
+    blocking: bool,
+    ascii: Callable[..., bytes] | None,
+) -> None:
+    """Refuse what cannot be had together."""
+    if inspect.iscoroutinefunction(function) and (streaming or blocking):
+        flag = "streaming" if streaming else "blocking"
+        raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
+    if streaming and blocking:
+        raise PluginError(
+            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
+        )
+    if ascii is not None and (kind is Kind.BYTES or blocking):
+        raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")

@@ -1,0 +1,17 @@
+"""Where transforms come from: one registry with three doors.
+
+1. Drop-ins in `twisted/plugins/`, installed or beside the current directory; the built-ins too.
+2. The entry-point group `uppercase.transforms`.
+3. References, `module:function`, to code that nothing announces.
+
+    find("caesar:shift=3").transform(b"abc")
+
+A broken plugin is a `Problem` in the listing and never stops the others. The order in which
+things are found decides nothing: two plugins of one name are refused. This package must not import
+the reactor.
+"""
+
+from uppercase.registry.catalogue import Found, Listing, find, listing, lookup
+from uppercase.registry.problems import Fault, Problem
+
+__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup"]

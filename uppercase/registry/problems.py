@@ -1,0 +1,114 @@
+"""What is wrong with a plugin, as a record for people.
+
+The message is one sentence with the likely fix; the traceback is kept beside it for those who ask.
+"""
+
+import inspect
+import os
+import traceback
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import uppercase.errors
+from uppercase.errors import UppercaseError
+
+__all__ = ["Fault", "Problem", "from_exception", "line_of"]
+
+
+_OURS: Final = os.path.dirname(uppercase.errors.__file__)
+"""A frame of ours says what was checked, not where the fault is."""
+
+
+class Fault(StrEnum):
+    """The kinds of faults that plugins have."""
+
+    SYNTAX = "syntax error"
+    IMPORT = "import error"
+    RAISED = "exception at import"
+    DECLARATION = "wrong declaration"
+    INTERFACE = "wrong interface"
+    NOT_INSTANTIATED = "class instead of an instance"
+    NOT_PLUGIN = "not marked as a plugin"
+    NAME = "unusable name"
+    CLASH = "name clash"
+    HIDDEN = "hidden file"
+    STALE = "stale cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of one plugin.
+
+    Attributes:
+        fault: its kind.
+        file: the file to look at, or the entry point's description.
+        line: the line there, or None where there is none to name.
+        message: one sentence with the likely fix.
+        traceback: the traceback's text, or "".
+    """
+
+    fault: Fault
+    file: str
+    line: int | None
+    message: str
+    traceback: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}, line {self.line}"
+        return f"{place}: {self.message}"
+
+
+def from_exception(error: BaseException, file: str) -> Problem:
+    """Describe what importing a plugin raised.
+
+    Args:
+        error: the exception.
+        file: the plugin's file, or what else names it.
+    """
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, SyntaxError):
+        return Problem(
+            Fault.SYNTAX,
+            error.filename or file,
+            error.lineno,
+            f"syntax error: {error.msg}; it is not loaded",
+            text,
+        )
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen", _OURS))
+    ]
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
+    fault, message = _explain(error)
+    if line is not None and frames[-1].filename != file:
+        message += f" (raised in {frames[-1].filename}, line {frames[-1].lineno})"
+    return Problem(fault, file, line, message, text)
+
+
+def _explain(error: BaseException) -> tuple[Fault, str]:
+    said = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        return Fault.IMPORT, f"{said}; install it or correct the import"
+    if isinstance(error, ImportError):
+        return Fault.IMPORT, f"{said}; correct the import"
+    if isinstance(error, UppercaseError):
+        return Fault.DECLARATION, said
+    if isinstance(error, SystemExit):
+        return Fault.RAISED, "it ends the program when it is imported (SystemExit); take that out"
+    kind = type(error).__name__
+    return Fault.RAISED, f"importing it raised {kind}{': ' if said else ''}{said}"
+
+
+def line_of(thing: object, file: str) -> int | None:
+    """Give the line of a file where a class or function, or an object's class, is defined."""
+    definition = inspect.unwrap(thing) if callable(thing) else thing
+    if not (inspect.isclass(definition) or inspect.isfunction(definition)):
+        definition = type(definition)
+    try:
+        if inspect.getsourcefile(definition) != file:
+            return None
+        return inspect.getsourcelines(definition)[1]
+    except (OSError, TypeError):
+        return None
