@@ -1,0 +1,37 @@
+"""Classical ciphers on ASCII letters; every other byte stays, so UTF-8 text stays UTF-8.
+
+They are exercises, not protection.
+"""
+
+from functools import cache
+
+from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
+
+__all__ = ["caesar", "rot13"]
+
+
+@cache
+def _rotation(places: int) -> bytes:
+    """Give the table that moves letters by 0 to 25 places: 26 tables at the most."""
+    return make_table(
+        {
+            letter: alphabet[(index + places) % 26]
+            for alphabet in (LOWER, UPPER)
+            for index, letter in enumerate(alphabet)
+        }
+    )
+
+
+def caesar(data: bytes, *, shift: int = 13) -> bytes:
+    """Move each ASCII letter forward in the alphabet, from Z on to A.
+
+    Args:
+        data: any bytes; only A-Z and a-z change, and keep their case.
+        shift: how many places; negative ones move back, so -3 undoes 3.
+    """
+    return translate(data, _rotation(shift % 26))
+
+
+def rot13(data: bytes) -> bytes:
+    """Swap the halves of the alphabet: twice gives the text back."""
+    return translate(data, _rotation(13))
