@@ -95,12 +95,12 @@ class TransformService(Service):
 
     def privilegedStartService(self) -> None:
         """Listen while privileges last."""
-        super().privilegedStartService()
+        Service.privilegedStartService(self)
         self._start()
 
     def startService(self) -> None:
         """Listen, unless the privileged start did."""
-        super().startService()
+        Service.startService(self)
         self._start()
 
     def _start(self) -> None:

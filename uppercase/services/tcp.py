@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, cast
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python.failure import Failure
@@ -118,7 +119,7 @@ class TCPService(TransformService):
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening, answer what was asked, and end within the drain time."""
-        yield super().stopService()
+        yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
         for port in ports:
             accept_waiting(port)

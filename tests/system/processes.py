@@ -1,0 +1,170 @@
+"""Real programs for system tests: started on free ports, ended by their id, logs looked at."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+"""Where the drop-ins are, for `twistd` to find."""
+
+START_TIMEOUT = 20.0
+READY = re.compile(r"The server is ready to receive: (\w+) (\S+) \((.*)\)")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Give the environment of a server or client of ours."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def tool(name: str) -> str:
+    """Give the path of a command of this Python's environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+class Server:
+    """A server process, from its ready line to its end.
+
+    Args:
+        arguments: what comes after `twistd -n`, or after `twist`.
+        runner: `twistd` or `twist`.
+        addresses: how many ready lines to wait for.
+        cwd: where it runs.
+        env: more of the environment.
+
+    Attributes:
+        addresses: the ready lines' pairs of protocol and address, in order.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        runner: str = "twistd",
+        addresses: int = 2,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        options = ["-n", "--pidfile="] if runner == "twistd" else ["--log-format=text"]
+        self._command = [tool(runner), *options, *arguments]
+        self._expected = addresses
+        self._cwd = cwd
+        self._env = environment(**(env or {}))
+        self.addresses: list[tuple[str, str]] = []
+
+    def __enter__(self) -> "Server":
+        import tempfile
+
+        self._log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=self._cwd,
+            env=self._env,
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(self.addresses) < self._expected:
+            self.addresses = [(m[1], m[2]) for m in READY.finditer(self.log())]
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                raise AssertionError(f"{self._command} is not ready:\n{self.log()}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        status = self.stop()
+        log = self.log()
+        self._log.close()
+        if error is None:
+            assert status in (-signal.SIGTERM, -signal.SIGKILL), f"ended with {status}:\n{log}"
+            assert "Traceback" not in log, log
+            assert "Unhandled" not in log, log
+
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        return int(self.addresses[0][1].rpartition(":")[2])
+
+    def log(self) -> str:
+        """Give what the process has written so far."""
+        return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
+
+    def wait_for_log(self, text: str, seconds: float = 10.0) -> str:
+        """Wait until the log has a text; give the log."""
+        deadline = time.monotonic() + seconds
+        while text not in (log := self.log()):
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{log}"
+            time.sleep(0.02)
+        return log
+
+    def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 20.0) -> int:
+        """End the process; give its status."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"does not end:\n{self.log()}") from None
+
+
+def run(
+    command: Sequence[str], stdin: bytes = b"", seconds: float = 10.0
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a client to its end."""
+    return subprocess.run(
+        command, input=stdin, capture_output=True, timeout=seconds, env=environment(), check=False
+    )
+
+
+def refused(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
+    """Run a server that must not start; give what it said."""
+    options = ["-n", "--pidfile="] if runner == "twistd" else []
+    done = subprocess.run(
+        [tool(runner), *options, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT,
+        env=environment(),
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode not in (0, None)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    return said
+
+
+def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """Connect with a time-out, so that no test waits for ever."""
+    return socket.create_connection((host, port), timeout=10)
+
+
+def receive_all(skt: socket.socket) -> bytes:
+    """Read to the end of input."""
+    chunks = []
+    while chunk := skt.recv(1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def receive_exactly(skt: socket.socket, count: int) -> bytes:
+    """Read so many bytes; fewer if the peer ends before."""
+    data = bytearray()
+    while len(data) < count and (chunk := skt.recv(count - len(data))):
+        data += chunk
+    return bytes(data)

@@ -1,0 +1,10 @@
+"""The services for `twistd`: strings only, nothing is imported before a service is chosen."""
+
+from twisted.application.service import ServiceMaker
+
+uppercase_tcp = ServiceMaker(
+    "Uppercase over TCP",
+    "uppercase.taps.tcp",
+    "Serve a transform, such as upper-casing, over TCP.",
+    "uppercase-tcp",
+)

@@ -1,0 +1,1 @@
+"""The command lines of the twistd plugins: options in, a service out, nothing else."""
