@@ -66,7 +66,8 @@ def test_a_port_that_is_none_is_refused_with_what_is_accepted(text: str) -> None
 
 def test_a_probability_lies_between_0_and_1() -> None:
     assert [parse_probability(text) for text in ("0", "0.3", "1")] == [0.0, 0.3, 1.0]
-    for text in ("-0.1", "1.01", "30%", "nan", ""):
+    assert parse_probability("4/11") == 4 / 11
+    for text in ("-0.1", "1.01", "30%", "nan", "", "12/11", "1/0", "1/", "0.5/1", "9" * 400 + "/1"):
         with pytest.raises(BadValue, match="a probability is a number from 0 to 1"):
             parse_probability(text)
 

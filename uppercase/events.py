@@ -11,10 +11,13 @@ from zope.interface import Interface
 
 __all__ = [
     "Closed",
+    "Direction",
     "DropReason",
     "Dropped",
     "Event",
     "IObserver",
+    "Impaired",
+    "LabAction",
     "Opened",
     "Outcome",
     "Reply",
@@ -56,6 +59,32 @@ class DropReason(StrEnum):
     """RFC 768: a source port of 0 means that no reply is wanted."""
     SEND_ERROR = "send-error"
     """The system refused to send the reply."""
+    LAB_FULL = "lab-full"
+    """The lab would have had to hold back more than it may."""
+
+
+class Direction(StrEnum):
+    """Which way a datagram goes."""
+
+    REQUEST = "request"
+    """From the client to the service."""
+    REPLY = "reply"
+    """From the service to the client."""
+
+
+class LabAction(StrEnum):
+    """What the lab did to a datagram on purpose; counted apart from `DropReason`."""
+
+    LOST = "lost"
+    """It was not passed on."""
+    DUPLICATED = "duplicated"
+    """It was passed on twice."""
+    CORRUPTED = "corrupted"
+    """One bit of it was flipped."""
+    DELAYED = "delayed"
+    """It was passed on later."""
+    REORDERED = "reordered"
+    """It was held so that later ones overtake it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +139,25 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Impaired:
+    """The lab did something to a datagram on purpose.
+
+    Attributes:
+        peer: the client's address.
+        direction: which way the datagram was going.
+        number: the request's number among this client's, from 1; a reply has its request's.
+        actions: what was done; never empty.
+        fate: the same in the answer key's words, such as `request lost`.
+    """
+
+    peer: str
+    direction: Direction
+    number: int
+    actions: tuple[LabAction, ...]
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransformFailed:
     """A transform failed on one message.
 
@@ -135,7 +183,7 @@ class SlowCall:
     seconds: float
 
 
-Event = Opened | Closed | Request | Reply | Dropped | TransformFailed | SlowCall
+Event = Opened | Closed | Request | Reply | Dropped | Impaired | TransformFailed | SlowCall
 
 
 class IObserver(Interface):

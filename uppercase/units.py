@@ -58,11 +58,12 @@ def parse_port(text: str) -> int:
 
 
 def parse_probability(text: str) -> float:
-    """Give a number from 0 to 1."""
+    """Give a number from 0 to 1; `4/11` is one too."""
+    numerator, slash, denominator = text.partition("/")
     try:
-        value = float(text)
-    except ValueError:
+        value = int(numerator) / int(denominator) if slash else float(text)
+    except (ValueError, ArithmeticError):
         value = math.nan
     if not 0 <= value <= 1:
-        raise BadValue(f"got {text!r}; a probability is a number from 0 to 1, such as 0.3")
+        raise BadValue(f"got {text!r}; a probability is a number from 0 to 1, such as 0.3 or 4/11")
     return value
