@@ -94,6 +94,7 @@ class _SigmaStream:
         self._held = ""
 
     def feed(self, text: str) -> str:
+        """Take the next characters; give all output that is decided."""
         text = self._held + text
         self._held = ""
         if _SIGMA not in text:
@@ -115,6 +116,7 @@ class _SigmaStream:
         return "".join(output)
 
     def finish(self) -> str:
+        """End the text; give what was held back."""
         held, self._held = self._held, ""
         return self._settle(held)
 

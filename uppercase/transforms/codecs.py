@@ -1,0 +1,185 @@
+"""Bytes as text and back: base64 (RFC 4648 section 4) and hexadecimal (section 8, base16).
+
+Encoders take any bytes. Decoders skip white space, as line-wrapped text (RFC 2045 section 6.8)
+needs, and accept nothing else outside the alphabet. What a decoder gives before a fault is the
+same at every cut: all whole quanta before the offending byte. A chunk that ends in a fault
+therefore first gives its output; the error is raised at once if there is none, else by the next
+call. Offsets count all bytes of the input, from 0.
+"""
+
+import re
+from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+__all__ = ["Base64Decode", "Base64Encode", "HexDecode", "hex_encode"]
+
+_WHITE_SPACE: Final = b" \t\n\r\v\f"
+
+# A quantum with padding must leave its unused bits zero: the last letter is one of these.
+_QUANTA: Final = re.compile(
+    rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)*+"
+)
+_QUANTUM_START: Final = re.compile(rb"[A-Za-z0-9+/][AQgw]=|[A-Za-z0-9+/]{0,3}+")
+_PADDED_TEXT: Final = re.compile(rb"[^=]+=*")
+
+_HEX_PAIRS: Final = re.compile(rb"(?:[0-9A-Fa-f]{2})*+")
+_HEX_PAIR_START: Final = re.compile(rb"[0-9A-Fa-f]?")
+
+
+class Base64Encode:
+    """Write bytes as base64, in one line, padded at the end: hello becomes aGVsbG8=."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; give their base64 as far as groups of 3 are whole."""
+        data = self._rest + data
+        whole = len(data) - len(data) % 3
+        self._rest = data[whole:]
+        return b2a_base64(data[:whole], newline=False)
+
+    def finish(self) -> bytes:
+        """End the input; give the last group, padded."""
+        rest, self._rest = self._rest, b""
+        return b2a_base64(rest, newline=False)
+
+
+class _Decoder:
+    """What decoders share: quanta over chunks, white space, and faults in their place.
+
+    Args:
+        quanta: matches all of the whole quanta that a text starts with.
+        start: matches the longest part of a text that more input could complete to a quantum.
+        decode: gives the bytes of whole quanta.
+    """
+
+    def __init__(
+        self,
+        quanta: re.Pattern[bytes],
+        start: re.Pattern[bytes],
+        decode: Callable[[bytes], bytes],
+    ) -> None:
+        self._quanta = quanta
+        self._start = start
+        self._decode = decode
+        self._rest = b""  # of a quantum, without white space
+        self._offset = 0
+        self._fault: ValueError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next text; give the bytes of its whole quanta."""
+        if self._fault is not None:
+            raise self._fault
+        text = self._rest + data.translate(None, _WHITE_SPACE)
+        whole = _length(self._quanta, text)
+        output = self._decode(text[:whole])
+        rest = text[whole:]
+        valid = _length(self._start, rest)
+        if valid < len(rest):
+            offset = self._offset + _nth_significant(data, whole + valid - len(self._rest))
+            byte = rest[valid : valid + 1]
+            reason = self._explain(rest[:valid], byte)
+            self._fault = ValueError(f"got byte {_show(byte)} at offset {offset}: {reason}")
+            if not output:
+                raise self._fault
+        self._offset += len(data)
+        self._rest = rest
+        return output
+
+    def finish(self) -> bytes:
+        """End the input, which must not be within a quantum."""
+        if self._fault is not None:
+            raise self._fault
+        if self._rest:
+            raise ValueError(
+                f"got an end at offset {self._offset} after {self._rest.decode('ascii')!r}: "
+                f"{self._explain_end(self._rest)}"
+            )
+        return b""
+
+    def _explain(self, before: bytes, byte: bytes) -> str:
+        """Say why `byte` cannot follow `before`, the start of a quantum."""
+        raise NotImplementedError
+
+    def _explain_end(self, rest: bytes) -> str:
+        """Say why a text cannot end after `rest`, the start of a quantum."""
+        raise NotImplementedError
+
+
+class Base64Decode(_Decoder):
+    """Read base64 back into bytes, skipping white space: aGVsbG8= becomes hello.
+
+    Padding ends one encoded text; the next may follow directly, so that texts which were encoded
+    one by one are decoded one after another. Unused bits before padding must be zero (RFC 4648
+    section 3.5 leaves that to the decoder): each byte string has one encoding.
+
+    Raises:
+        ValueError: a byte outside the alphabet, padding out of place, unused bits that are set, or
+            an end within a quantum; the text names the byte and its offset.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_QUANTA, _QUANTUM_START, _decode_base64)
+
+    def _explain(self, before: bytes, byte: bytes) -> str:
+        if before.endswith(b"="):
+            return "a second = must follow the first"
+        if byte == b"=" and len(before) < 2:
+            return "padding stands after 2 or 3 characters of a group of 4"
+        if byte == b"=":
+            return f"the bits of {_show(before[-1:])} that this padding leaves unused are not zero"
+        return "base64 is made of A-Z, a-z, 0-9, + and /, with = as padding"
+
+    def _explain_end(self, rest: bytes) -> str:
+        return "base64 comes in groups of 4 characters; it was cut short or its = are missing"
+
+
+class HexDecode(_Decoder):
+    """Read hexadecimal back into bytes, skipping white space: 68 69 becomes hi.
+
+    Raises:
+        ValueError: a byte that is no digit, or an odd number of digits; the text names the byte
+            and its offset.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_HEX_PAIRS, _HEX_PAIR_START, unhexlify)
+
+    def _explain(self, before: bytes, byte: bytes) -> str:
+        return "hexadecimal is made of 0-9, a-f and A-F"
+
+    def _explain_end(self, rest: bytes) -> str:
+        return "hexadecimal needs two digits a byte"
+
+
+def hex_encode(data: bytes) -> bytes:
+    """Write each byte as two hexadecimal digits, in lower case: hi becomes 6869."""
+    return hexlify(data)
+
+
+def _decode_base64(quanta: bytes) -> bytes:
+    if b"=" not in quanta:
+        return a2b_base64(quanta)
+    # a2b_base64 stops after the first padding.
+    return b"".join(map(a2b_base64, _PADDED_TEXT.findall(quanta)))
+
+
+def _length(pattern: re.Pattern[bytes], text: bytes) -> int:
+    """Give how much of the start of `text` a pattern matches; it may match nothing."""
+    match = pattern.match(text)
+    return match.end() if match else 0
+
+
+def _nth_significant(data: bytes, index: int) -> int:
+    """Give the offset of the byte number `index` of those in `data` that are not white space."""
+    significant = (offset for offset, byte in enumerate(data) if byte not in _WHITE_SPACE)
+    return next(islice(significant, index, None))
+
+
+def _show(byte: bytes) -> str:
+    """Give a byte as people look it up: its number, and its character if it has one."""
+    character = byte.decode("latin-1")
+    return f"0x{byte.hex()} ({character})" if "!" <= character <= "~" else f"0x{byte.hex()}"
