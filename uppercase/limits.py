@@ -12,9 +12,12 @@ __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
     "CLOSE_TIMEOUT",
+    "CONNECT_TIMEOUT",
+    "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DRAIN",
     "DRAIN_REPORT",
+    "FILTER_CHUNK",
     "FREE_PORT_TRIES",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
@@ -27,6 +30,7 @@ __all__ = [
     "LAB_MIN_BURST_CHANGE",
     "LAB_REORDER_HOLD",
     "LAB_SEEDS",
+    "LINE_QUIET_TIME",
     "LOG_INTERVAL",
     "LOG_TEXT",
     "MAX_LENGTH",
@@ -34,10 +38,19 @@ __all__ = [
     "MAX_PORT",
     "MIB",
     "OUTPUT_BATCH",
+    "REPLY_TIMEOUT",
+    "SAFE_DATAGRAM",
     "SEND_TIMEOUT",
     "SLOW_CALL",
+    "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
+    "UDP_MAX_TIMEOUT",
+    "UDP_MAX_WINDOW",
+    "UDP_PORT_MEMORY",
     "UDP_READ_SIZE",
+    "UDP_RETRIES",
+    "UDP_TIMEOUT",
+    "UDP_WINDOW",
     "Limits",
 ]
 
@@ -46,6 +59,9 @@ MIB: Final = 1024 * KIB
 
 DEFAULT_PORT: Final = 12000
 """The port of the lecture's programs; below the ephemeral range of Linux (32768)."""
+
+DEFAULT_HOST: Final = "127.0.0.1"
+"""Where a client looks for a server that is not named: the servers' own default is loopback."""
 
 MAX_PORT: Final = 65535
 """Ports are 16 bits wide (RFC 9293 section 3.1, RFC 768)."""
@@ -64,6 +80,10 @@ server is busy for a second sees 149 of them wait for TCP's retransmission."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """How long a peer has to close its side once all of our output has been handed to the kernel."""
+
+CONNECT_TIMEOUT: Final = 5.0
+"""How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
+and a round trip to spare."""
 
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
@@ -139,6 +159,45 @@ LAB_MIN_BURST_CHANGE: Final = 0.01
 
 LAB_SEEDS: Final = 1_000_000
 """Random seeds are below this: six digits can be read from a projector and typed."""
+REPLY_TIMEOUT: Final = 10.0
+"""How long a TCP client waits while a server that owes it something sends nothing. TCP itself
+repeats what is lost, which takes seconds where loss is heavy."""
+
+LINE_QUIET_TIME: Final = 0.3
+"""When a reply to a typed line that does not end with a newline counts as complete: after this
+silence. More than a round trip round the earth, less than a person minds."""
+
+TLS_QUIET_TIME: Final = 1.0
+"""How long a TLS server must have been silent after the end of the input before the client ends the
+connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+FILTER_CHUNK: Final = 256 * KIB
+"""Bytes that the client's filter reads at once: larger chunks are no faster."""
+
+UDP_TIMEOUT: Final = 1.0
+"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
+each repetition waits twice as long."""
+
+UDP_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+UDP_RETRIES: Final = 3
+"""Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
+
+UDP_WINDOW: Final = 16
+"""Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
+default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
+
+UDP_MAX_WINDOW: Final = 512
+"""Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
+
+UDP_PORT_MEMORY: Final = 4096
+"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+SAFE_DATAGRAM: Final = 1232
+"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
+Flag Day 2020)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
