@@ -206,14 +206,12 @@ class Limits:
 
     Attributes:
         max_length: bytes in one message of a framed conversation; exactly this many pass.
-        max_output: bytes of each stage's output for one message or chunk.
         async_window: replies of one connection that may be awaited at once.
         close_timeout: seconds from our last byte's hand-over to the peer's close.
         send_timeout: seconds without progress of what a peer is owed.
     """
 
     max_length: int = MAX_LENGTH
-    max_output: int = MAX_OUTPUT
     async_window: int = ASYNC_WINDOW
     close_timeout: float = CLOSE_TIMEOUT
     send_timeout: float = SEND_TIMEOUT

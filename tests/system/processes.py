@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,8 +60,6 @@ class Server:
         self.addresses: list[tuple[str, str]] = []
 
     def __enter__(self) -> "Server":
-        import tempfile
-
         self._log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             self._command,
@@ -75,7 +74,9 @@ class Server:
             self.addresses = [(m[1], m[2]) for m in READY.finditer(self.log())]
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop(signal.SIGKILL)
-                raise AssertionError(f"{self._command} is not ready:\n{self.log()}")
+                said = self.log()
+                self._log.close()
+                raise AssertionError(f"{self._command} is not ready:\n{said}")
             time.sleep(0.02)
         return self
 
