@@ -1,0 +1,146 @@
+"""What people install: the wheel, an editable checkout, and what an uninstallation leaves."""
+
+import base64
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DROPINS = {"twisted/plugins/uppercase_services.py", "twisted/plugins/uppercase_transforms.py"}
+
+
+def python(folder: Path) -> Path:
+    """Give the interpreter of a virtual environment."""
+    return folder / "bin" / "python"
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command outside the checkout and without its paths."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def fresh_environment(folder: Path) -> Path:
+    """Make a virtual environment; give its interpreter."""
+    venv.create(folder, with_pip=True)
+    return python(folder)
+
+
+def install(interpreter: Path, *what: str | Path, cwd: Path) -> None:
+    run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", *what, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of what git tracks, so that no left-over gets into it."""
+    source = tmp_path_factory.mktemp("source")
+    tracked = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT).split("\0")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    target = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, cwd=target)
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but the wheel and what it needs."""
+    folder = tmp_path_factory.mktemp("environment")
+    install(fresh_environment(folder), wheel, cwd=folder)
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_the_drop_ins_and_nothing_else(wheel: Path) -> None:
+    """An __init__.py under twisted/ would replace Twisted's own and destroy it."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if name.startswith("twisted/")} == DROPINS
+    assert "uppercase/py.typed" in names
+    others = {name.split("/")[0] for name in names} - {"twisted", "uppercase"}
+    assert [name for name in others if not name.endswith(".dist-info")] == []
+
+
+def test_both_services_run_from_the_wheel_in_any_directory(installed: Path, tmp_path: Path) -> None:
+    script = tmp_path / "probe.py"
+    script.write_text(
+        "import re, socket, subprocess, sys, time\n"
+        "kind, family = sys.argv[1], socket.SOCK_STREAM\n"
+        "log = open(kind + '.log', 'w+')\n"
+        "server = subprocess.Popen([sys.argv[2], '-n', '--pidfile=', kind, '--port=0'],\n"
+        "                          stdout=log, stderr=log)\n"
+        "for _ in range(500):\n"
+        "    log.seek(0)\n"
+        "    found = re.search(r'ready to receive: \\w+ 127.0.0.1:(\\d+)', log.read())\n"
+        "    if found: break\n"
+        "    time.sleep(0.02)\n"
+        "udp = kind.endswith('udp')\n"
+        "client = socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
+        "client.settimeout(10)\n"
+        "client.connect(('127.0.0.1', int(found[1])))\n"
+        "client.send(b'hello')\n"
+        "print(client.recv(1024).decode())\n"
+        "server.terminate(); server.wait()\n"
+    )
+    for kind in ("uppercase-tcp", "uppercase-udp"):
+        twistd = installed / "bin" / "twistd"
+        assert run(python(installed), script, kind, twistd, cwd=tmp_path) == "HELLO\n"
+
+
+def test_uninstalling_leaves_twisted_intact(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every file of Twisted's own record still has its hash, and no drop-in of ours is left."""
+    folder = tmp_path_factory.mktemp("environment")
+    interpreter = fresh_environment(folder)
+    install(interpreter, wheel, cwd=folder)
+    run(folder / "bin" / "twistd", "--help", cwd=folder)
+    run(interpreter, "-m", "pip", "uninstall", "-qy", "uppercase", cwd=folder)
+    site = next(folder.glob("lib/python*/site-packages"))
+    record = next(site.glob("[Tt]wisted-*.dist-info")) / "RECORD"
+    for name, digest, _ in csv.reader(record.read_text().splitlines()):
+        if digest:
+            algorithm, _, expected = digest.partition("=")
+            found = hashlib.new(algorithm, (site / name).read_bytes()).digest()
+            assert base64.urlsafe_b64encode(found).rstrip(b"=").decode() == expected, name
+    assert not [name for name in DROPINS if (site / name).exists()]
+    assert "uppercase" not in run(folder / "bin" / "twistd", "--help", cwd=folder)
+
+
+def test_an_editable_install_is_found_from_any_directory(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """In pip's default mode; setuptools decides by a heuristic how it does that."""
+    folder = tmp_path_factory.mktemp("environment")
+    install(fresh_environment(folder), "--editable", ROOT, cwd=folder)
+    shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
+    assert "uppercase-tcp" in shown
+    assert "uppercase-udp" in shown
+
+
+def test_listing_commands_imports_nothing_but_the_drop_ins(installed: Path) -> None:
+    """With a cold cache, which imports all drop-ins, and with a warm one."""
+    for cache in installed.glob("lib/python*/site-packages/twisted/plugins/dropin.cache"):
+        cache.unlink()
+    program = (
+        "import sys; from twisted.scripts.twistd import run; sys.argv[1:] = ['--help']\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'uppercase' "
+        "or m == 'twisted.internet.reactor'])"
+    )
+    for _ in range(2):
+        shown = run(python(installed), "-c", program, cwd=installed)
+        assert "uppercase-tcp" in shown
+        assert shown.splitlines()[-1] == "[]"

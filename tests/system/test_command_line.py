@@ -1,0 +1,113 @@
+"""The servers' command lines: help, versions, and one sentence for each mistake."""
+
+import socket
+import subprocess
+
+import pytest
+
+from tests.system.processes import environment, refused, tool
+
+SERVICES = ["uppercase-tcp", "uppercase-udp"]
+
+
+def shown(*arguments: str, runner: str = "twistd") -> str:
+    """Give what a command prints that ends well."""
+    done = subprocess.run(
+        [tool(runner), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(),
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def last_line(said: str) -> str:
+    return said.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_help_has_examples_first_then_groups_with_defaults(service: str) -> None:
+    text = shown("-n", service, "--help")
+    assert text.index("Examples:") < text.index("Where to listen:") < text.index("Information:")
+    for default in (
+        "[default: 12000]",
+        "[default: loopback, both families]",
+        "[default: uppercase]",
+    ):
+        assert default in " ".join(text.split())
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_transforms_can_be_listed_and_looked_at(service: str) -> None:
+    listed = shown("-n", service, "--help-transforms")
+    for name in ("uppercase", "caesar", "base64-decode", "normalize"):
+        assert f"\n  {name} " in listed
+    one = shown("-n", service, "--help-transform=caesar")
+    assert one.startswith("caesar:shift=...\n")
+    assert "shift: whole number, default 13" in one
+
+
+def test_the_version_is_the_projects_own() -> None:
+    assert shown("-n", "uppercase-tcp", "--version").startswith("uppercase 0.")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-t", "uppercsae"], "no transform named 'uppercsae'; did you mean 'uppercase'?"),
+        (["-t", "caesar:shfit=3"], "did you mean 'shift'?"),
+        (["-t", "caesar:shift=x"], "'x'"),
+        (["--prot=1"], "no option named --prot; did you mean '--port'?"),
+        (["--port=70000"], "--port: got '70000'; a port is a whole number from 0"),
+        (["--port=http"], "--port: got 'http'; a port is a whole number from 0"),
+        (["--interface=eth0"], "got 'eth0'; an interface is an IP address"),
+        (["--drain=-1"], "--drain: got '-1'; a duration is"),
+        (["--max-output=lots"], "--max-output: got 'lots'; a size is"),
+        (["--listen=nope:1"], "'nope:1'"),
+        (["reverse"], "got 'reverse', which belongs to no option"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentence: str) -> None:
+    assert sentence in last_line(refused(service, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--framing=lines"], "no framing named 'lines'; did you mean 'line'?"),
+        (["-t", "reverse", "--framing=stream"], "--framing=line"),
+        (["--max-length=x"], "--max-length: got 'x'; a size is"),
+    ],
+)
+def test_a_mistake_about_framing_gets_one_sentence(arguments: list[str], sentence: str) -> None:
+    assert sentence in last_line(refused("uppercase-tcp", *arguments))
+
+
+def test_twist_says_the_same_on_its_own_stream() -> None:
+    said = refused("uppercase-tcp", "-t", "uppercsae", runner="twist")
+    assert "Error: no transform named 'uppercsae'; did you mean 'uppercase'?" in said
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_a_port_in_use_is_said_and_nothing_is_left_running(service: str, runner: str) -> None:
+    udp = service.endswith("udp")
+    kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+    with socket.socket(type=kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if not udp:
+            taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(service, f"--port={port}", runner=runner)
+    name = "UDP" if udp else "TCP"
+    assert f"cannot listen on {name} 127.0.0.1:{port}: another program does already" in said
+
+
+def test_an_address_of_another_machine_is_said() -> None:
+    said = refused("uppercase-tcp", "--port=0", "--interface=192.0.2.1")
+    assert "cannot listen on TCP 192.0.2.1:0: this machine has no such address" in said

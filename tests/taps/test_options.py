@@ -1,0 +1,40 @@
+"""The options' table: what is accepted is shown, and what is shown is accepted."""
+
+import re
+
+import pytest
+from twisted.python import usage
+
+from uppercase.services import TCPService
+from uppercase.taps import tcp
+from uppercase.taps.options import TableOptions
+
+
+@pytest.mark.parametrize("options", [tcp.Options])
+def test_every_option_is_in_the_help_and_every_shown_option_exists(
+    options: type[TableOptions],
+) -> None:
+    made = options()
+    shown = set(re.findall(r"^  (?:-\w, |    )--([\w-]+)", made.getUsage(), re.MULTILINE))
+    accepted = {name for name in made.longOpt if name.rstrip("=")}
+    assert {name.rstrip("=") for name in accepted} == shown
+
+
+def test_options_become_settings() -> None:
+    options = tcp.Options()
+    options.parseOptions(
+        ["--port=0", "-i", "127.0.0.1", "-t", "strip", "-t", "caesar:shift=3", "--drain=2s"]
+    )
+    service = tcp.makeService(options)
+    assert isinstance(service, TCPService)
+    assert service.settings.port_number() == 0
+    assert service.settings.hosts() == ("127.0.0.1",)
+    assert service.settings.transforms == ("strip", "caesar:shift=3")
+    assert service.settings.drain == 2.0
+
+
+def test_an_unknown_option_gets_a_suggestion() -> None:
+    with pytest.raises(
+        usage.UsageError, match="no option named --framnig; did you mean '--framing'"
+    ):
+        tcp.Options().parseOptions(["--framnig=x"])
