@@ -24,6 +24,7 @@ __all__ = [
     "Request",
     "SlowCall",
     "TransformFailed",
+    "WouldDrop",
 ]
 
 
@@ -51,14 +52,34 @@ class Outcome(StrEnum):
 class DropReason(StrEnum):
     """Why a datagram got no reply."""
 
-    FAILED = "failed"
-    """The transform failed, or its output was over the limit."""
-    REPLY_TOO_LARGE = "reply-too-large"
-    """The reply would not fit into one datagram of the address family."""
+    TRUNCATED = "truncated"
+    """It was longer than the buffer; what is left of it is not what was sent."""
     SOURCE_PORT_ZERO = "source-port-zero"
     """RFC 768: a source port of 0 means that no reply is wanted."""
+    NOT_UNICAST = "not-unicast"
+    """It was sent to a broadcast or multicast address."""
+    OWN_PORT = "own-port"
+    """It came from a server on our own port, or from ourselves."""
+    LOW_PORT = "low-port"
+    """It came from the port of a well-known service, which would answer our answer."""
+    REQUEST_TOO_LARGE = "request-too-large"
+    """It is over the limit for requests."""
+    OVER_RATE = "over-rate"
+    """Its address or network sends more than the rate allows."""
+    LOOP = "loop"
+    """Our own reply came back over and over."""
+    OVERLOADED = "overloaded"
+    """Too many datagrams are awaited or held back already."""
+    FAILED = "failed"
+    """The transform failed, or its output was over the limit."""
+    AMPLIFICATION = "amplification"
+    """The reply would be too large for its request."""
+    REPLY_TOO_LARGE = "reply-too-large"
+    """The reply would not fit into one datagram of the address family."""
     SEND_ERROR = "send-error"
     """The system refused to send the reply."""
+    STOPPED = "stopped"
+    """The service was stopped before the reply was ready."""
     LAB_FULL = "lab-full"
     """The lab would have had to hold back more than it may."""
 
@@ -183,7 +204,17 @@ class SlowCall:
     seconds: float
 
 
-Event = Opened | Closed | Request | Reply | Dropped | Impaired | TransformFailed | SlowCall
+@dataclass(frozen=True, slots=True)
+class WouldDrop:
+    """A datagram is answered that would be dropped if its rule were not on a dry run."""
+
+    peer: str
+    reason: DropReason
+
+
+Event = (
+    Opened | Closed | Request | Reply | Dropped | WouldDrop | Impaired | TransformFailed | SlowCall
+)
 
 
 class IObserver(Interface):

@@ -1,0 +1,97 @@
+"""Token buckets: how many datagrams a second an address and its network may send.
+
+A bucket holds up to `burst` tokens and gains `rate` a second; a datagram takes one of its
+address's and one of its network's. The networks' buckets are `RATE_PREFIX_FACTOR` times as large.
+Nothing here reads a clock: the caller says what time it is.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from ipaddress import IPv6Address
+
+from uppercase.errors import BadValue
+from uppercase.limits import RATE_BURST_FACTOR, RATE_PREFIX_FACTOR, RATE_TABLE
+
+__all__ = ["RateLimit", "TokenBuckets", "parse_rate"]
+
+
+class TokenBuckets:
+    """One token bucket per key; the key that was longest unheard is forgotten first.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens in a full bucket, where each key starts.
+        size: keys that are remembered.
+    """
+
+    def __init__(self, rate: float, burst: float, size: int = RATE_TABLE) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._size = size
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def level(self, key: Hashable, now: float) -> float:
+        """Give the tokens in a key's bucket."""
+        tokens, since = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, tokens + (now - since) * self._rate)
+
+    def take(self, key: Hashable, level: float, now: float) -> None:
+        """Take one token from a bucket whose level is known."""
+        self._buckets[key] = (level - 1, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._size:
+            self._buckets.popitem(last=False)
+
+
+class RateLimit:
+    """Bounds what one address (IPv4 /32, IPv6 /56) and one network (/24, /48) may send.
+
+    An IPv6 customer is given a /56 or more (RFC 6177), so single addresses say nothing there.
+
+    Args:
+        rate: datagrams a second of one address.
+        burst: datagrams that may come at once; 0 stands for `RATE_BURST_FACTOR` times the rate.
+    """
+
+    def __init__(self, rate: float, burst: float = 0.0) -> None:
+        burst = max(1.0, burst or RATE_BURST_FACTOR * rate)
+        self._addresses = TokenBuckets(rate, burst)
+        self._networks = TokenBuckets(rate * RATE_PREFIX_FACTOR, burst * RATE_PREFIX_FACTOR)
+
+    def allow(self, host: str, now: float) -> bool:
+        """Tell whether a datagram of this address is within the rate, and count it if it is."""
+        address: Hashable
+        network: Hashable
+        if ":" in host:
+            packed = IPv6Address(host).packed
+            address, network = packed[:7], packed[:6]
+        else:
+            address, network = host, host.rpartition(".")[0]
+        own, shared = self._addresses.level(address, now), self._networks.level(network, now)
+        if own < 1 or shared < 1:
+            return False
+        self._addresses.take(address, own, now)
+        self._networks.take(network, shared, now)
+        return True
+
+
+def parse_rate(text: str) -> tuple[float, float]:
+    """Give (rate, burst) for `200` or `200:400`, datagrams a second and at once; burst 0 if none.
+
+    Raises:
+        BadValue: it is no such thing.
+    """
+    rate, colon, burst = text.partition(":")
+    try:
+        numbers = float(rate), float(burst) if colon else 0.0
+    except ValueError:
+        numbers = -1.0, 0.0
+    if not (0 < numbers[0] < 1e9 and (1 <= numbers[1] < 1e9 if colon else True)):
+        raise BadValue(
+            f"got {text!r}; a rate is datagrams a second, above 0, "
+            "and may have a burst of 1 or more: 200 or 200:400"
+        )
+    return numbers

@@ -1,0 +1,42 @@
+"""The UDP shell: sockets, ports, endpoints and the protocol around a `Responder`."""
+
+from typing import Any
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from uppercase.datagram import Responder
+from uppercase.udp.endpoints import UDPEndpoint, datagram_endpoint_from_string
+from uppercase.udp.interfaces import IDatagramEndpoint
+from uppercase.udp.ports import Port
+from uppercase.udp.protocol import ResponderProtocol
+
+__all__ = [
+    "IDatagramEndpoint",
+    "Port",
+    "ResponderProtocol",
+    "UDPEndpoint",
+    "datagram_endpoint_from_string",
+    "listen",
+]
+
+_log = Logger()
+
+
+def listen(reactor: Any, endpoint: IDatagramEndpoint, responder: Responder) -> IListeningPort:
+    """Serve a responder on an endpoint; several endpoints may share one responder.
+
+    Raises:
+        CannotListen: the address could not be had; nothing is left open.
+    """
+    port = endpoint.listen(ResponderProtocol(responder, reactor))
+    wanted = responder.limits.receive_buffer
+    if isinstance(port, Port) and wanted:
+        granted = port.ask_receive_buffer(wanted)
+        _log.info(
+            "receive buffer of {address}: asked for {wanted} bytes, granted {granted}",
+            address=port.getHost(),
+            wanted=wanted,
+            granted=granted,
+        )
+    return port

@@ -1,0 +1,141 @@
+r"""Datagram endpoints and their strings, in the grammar of `twisted.internet.endpoints`.
+
+    udp:12000                               every IPv4 address
+    udp:12000:interface=127.0.0.1           one address
+    udp:0:interface=\:\:1                 any free port; a colon in a value is written \:
+    systemd:domain=INET:index=0             a datagram socket that systemd opened, by position
+    systemd:domain=INET6:name=upper         or by its FileDescriptorName
+
+Twisted has endpoints and strings for streams only; these are shaped so that they could become
+its. A `\:\:` serves IPv6 only: two endpoints serve both families.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import AbstractDatagramProtocol
+from zope.interface import implementer
+
+from uppercase.errors import BadValue, suggest
+from uppercase.udp.interfaces import IDatagramEndpoint
+from uppercase.udp.ports import Port
+from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
+from uppercase.units import parse_port
+
+__all__ = ["AdoptedUDPEndpoint", "UDPEndpoint", "datagram_endpoint_from_string"]
+
+_BACKSLASH: Final = "\\"
+
+
+@implementer(IDatagramEndpoint)
+class UDPEndpoint:
+    """A UDP address.
+
+    Args:
+        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        port: 0 is any free one.
+        interface: an IPv4 or IPv6 address, which may have a `%scope`; "" is every IPv4 address.
+    """
+
+    def __init__(self, reactor: Any, port: int, interface: str = "") -> None:
+        check_interface(interface)
+        self._reactor = reactor
+        self._port = port
+        self._interface = interface
+
+    def listen(self, protocol: AbstractDatagramProtocol) -> Port:
+        """Open a socket and serve a protocol on it."""
+        port = Port(open_socket(self._interface, self._port), protocol, self._reactor)
+        port.startListening()
+        return port
+
+
+@implementer(IDatagramEndpoint)
+class AdoptedUDPEndpoint:
+    """A bound UDP socket that somebody else opened; it can be listened on once.
+
+    Args:
+        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        descriptor: the socket's file descriptor; `listen` takes it over.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, protocol: AbstractDatagramProtocol) -> Port:
+        """Take the socket over and serve a protocol on it."""
+        port = Port(adopt_socket(self._descriptor), protocol, self._reactor)
+        port.startListening()
+        return port
+
+
+def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEndpoint:
+    """Give the datagram endpoint that a string describes.
+
+    Raises:
+        BadValue: it describes none; the text says what is accepted.
+    """
+    kind, *fields = _fields(description)
+    if kind == ("", "udp"):
+        return _parse_udp(reactor, description, fields)
+    if kind == ("", "systemd"):
+        return _parse_systemd(reactor, description)
+    known = suggest(kind[1], ["udp", "systemd"])
+    raise BadValue(f"got {description!r}; no datagram endpoint has the type {kind[1]!r}{known}")
+
+
+def _fields(description: str) -> Iterator[tuple[str, str]]:
+    """Split at colons into (name, value); what has no name has the name ""."""
+    name = ""
+    value = ""
+    characters = iter(description)
+    for character in characters:
+        if character == _BACKSLASH:
+            try:
+                value += next(characters)
+            except StopIteration:
+                raise BadValue(f"got {description!r}; nothing follows its last backslash") from None
+        elif character == ":":
+            yield name, value
+            name = value = ""
+        elif character == "=" and not name:
+            name, value = value, ""
+        else:
+            value += character
+    yield name, value
+
+
+def _parse_udp(reactor: Any, description: str, fields: list[tuple[str, str]]) -> UDPEndpoint:
+    """Take `udp:PORT[:interface=ADDRESS]`; both may be named or go by position."""
+    accepted = r"udp:PORT[:interface=ADDRESS] is accepted, with \: for each colon in the address"
+    given: dict[str, str] = {}
+    positions = iter(("port", "interface"))
+    for name, value in fields:
+        key = name or next(positions, "more")
+        if key not in ("port", "interface") or key in given:
+            raise BadValue(f"got {description!r}; {accepted}")
+        given[key] = value
+    if "port" not in given:
+        raise BadValue(f"got {description!r} without a port; {accepted}")
+    try:
+        return UDPEndpoint(reactor, parse_port(given["port"]), given.get("interface", ""))
+    except BadValue as error:
+        raise BadValue(f"in {description!r}: {error}") from None
+
+
+def _parse_systemd(reactor: Any, description: str) -> AdoptedUDPEndpoint:
+    """Take `systemd:domain=FAMILY:index=N` or `:name=NAME`.
+
+    Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
+    cleared it, and only it knows.
+    """
+    try:
+        endpoint: Any = serverFromString(reactor, description)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise BadValue(
+            f"got {description!r}; systemd:domain=INET:index=N or systemd:domain=INET:name=NAME "
+            f"is accepted, with a socket that systemd passed on ({type(error).__name__}: {error})"
+        ) from error
+    return AdoptedUDPEndpoint(reactor, endpoint.fileno)

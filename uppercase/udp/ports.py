@@ -1,0 +1,216 @@
+"""A UDP port of the reactor that reads in batches and never dies of an error.
+
+Why not `twisted.internet.udp.Port`: nearly everything that it does had to be replaced, and two
+replacements need its private names. It counts bytes rather than datagrams a turn (empty ones never
+end), cuts silently what is longer than its buffer, is closed by the reactor for good after an
+unexpected errno, strips the scope of IPv6 addresses, and raises from `write`. This is an
+`IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`; it
+serves any `DatagramProtocol`. Where a reactor has none (IOCP), `reactor.listenUDP` serves the same
+protocols, with what it lacks.
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from errno import EBADF, errorcode
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.protocol import AbstractDatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.datagram import Answer, Datagram, Destination, SocketAddress
+from uppercase.limits import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, UDP_BATCH, UDP_READ_SIZE
+from uppercase.udp import pktinfo
+from uppercase.udp.interfaces import IBatchProtocol, IBatchTransport
+from uppercase.udp.sockets import ask_receive_buffer, kernel_drops
+
+__all__ = ["Port"]
+
+_MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
+
+
+@implementer(IListeningPort, IReadDescriptor, IBatchTransport)
+class Port:
+    """One bound socket that serves one datagram protocol.
+
+    Args:
+        sock: a bound UDP socket that does not block; the port owns it from now on.
+        protocol: is given the datagrams, by `receive_batch` if it provides `IBatchProtocol`.
+        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        batch_size: datagrams read in one wake-up.
+        read_size: bytes of a datagram that are read; longer ones count as truncated.
+
+    Attributes:
+        receive_errors: unexpected errors while reading, by name (`ENOMEM`).
+        send_errors: refused replies, by name of the error.
+        receive_buffer: bytes that the kernel said it holds; 0 until asked.
+        tells_destinations: whether the system says where each datagram was sent to, so that
+            broadcasts are told apart and replies leave from the address that was asked. A socket
+            on one address needs no telling.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: AbstractDatagramProtocol,
+        reactor: Any,
+        *,
+        batch_size: int = UDP_BATCH,
+        read_size: int = UDP_READ_SIZE,
+    ) -> None:
+        self.receive_errors: Counter[str] = Counter()
+        self.send_errors: Counter[str] = Counter()
+        self.receive_buffer = 0
+        self._socket = sock
+        self._protocol = protocol
+        self._reactor = reactor
+        self._batch_size = batch_size
+        self._read_size = read_size
+        self._name: SocketAddress = sock.getsockname()
+        self._bound = Destination(self._name[0].partition("%")[0], self._name[1])
+        self._is_wildcard = self._bound.host in ("0.0.0.0", "::")
+        self.tells_destinations = not self._is_wildcard or pktinfo.enable(sock)
+        self._parses = self._is_wildcard and self.tells_destinations
+        self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
+        self._batched: Any = protocol if IBatchProtocol.providedBy(protocol) else None
+        self._pause = RECEIVE_PAUSE
+        self._resting: Any = None
+        self._listening = False
+
+    def startListening(self) -> None:
+        """Begin to read."""
+        self._listening = True
+        # Of IUDPTransport it has what a server's protocol uses; it cannot be connected.
+        transport: Any = self
+        self._protocol.makeConnection(transport)
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Close the socket; the result has fired already."""
+        if self._listening:
+            self._listening = False
+            self._reactor.removeReader(self)
+            if self._resting is not None:
+                self._resting.cancel()
+                self._resting = None
+            self._socket.close()
+            self._protocol.doStop()
+        return succeed(None)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close when the reactor shuts down or finds the descriptor gone."""
+        self.stopListening()
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Give the address that the port is, or was, bound to."""
+        if len(self._name) > 2:
+            return IPv6Address("UDP", *self._name)
+        return IPv4Address("UDP", *self._name)
+
+    def fileno(self) -> int:
+        """Give the socket's descriptor, -1 once it is closed."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Give the name in logs."""
+        return f"{type(self._protocol).__name__} (UDP)"
+
+    def ask_receive_buffer(self, size: int) -> int:
+        """Ask the kernel to hold so many bytes; give what it granted, as it counts."""
+        self.receive_buffer = ask_receive_buffer(self._socket, size)
+        return self.receive_buffer
+
+    def kernel_drops(self) -> int | None:
+        """Give how many datagrams the kernel dropped unread; None if it does not tell."""
+        return kernel_drops(self._socket) if self._listening else None
+
+    def doRead(self) -> None:
+        """Read what is there, up to the batch size, and hand it over."""
+        batch: list[Datagram] = []
+        try:
+            for _ in range(self._batch_size):
+                batch.append(self._receive())
+            self._pause = RECEIVE_PAUSE
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
+            self._pause = RECEIVE_PAUSE
+        except OSError as error:
+            self._rest(error)
+        if batch:
+            self._deliver(batch)
+
+    def write(self, data: bytes, address: SocketAddress) -> None:
+        """Send one datagram, as `DatagramProtocol`s do; a refusal is counted, never raised."""
+        self.send_batch([Answer(data, address, self._bound)])
+
+    def send_batch(self, answers: Sequence[Answer]) -> list[tuple[Answer, OSError]]:
+        """Send each reply from the address that was asked; never raise, wait or try again.
+
+        UDP may lose datagrams, and waiting for a full network would only fill it further.
+        """
+        refused: list[tuple[Answer, OSError]] = []
+        for answer in answers:
+            try:
+                self._send(answer)
+            except OSError as error:
+                self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
+                refused.append((answer, error))
+        return refused
+
+    def _send(self, answer: Answer) -> None:
+        if not self._listening:
+            raise OSError(EBADF, "the port is closed")
+        if self._parses and answer.source is not self._bound:
+            ancillary = pktinfo.reply_ancillary(answer.source)
+            self._socket.sendmsg([answer.data], ancillary, 0, answer.peer)
+        else:
+            self._socket.sendto(answer.data, answer.peer)
+
+    def _receive_message(self) -> Datagram:
+        data, ancillary, flags, source = self._socket.recvmsg(
+            self._read_size, pktinfo.ANCILLARY_SPACE
+        )
+        destination = pktinfo.parse(ancillary, self._bound.port) if self._parses else None
+        return Datagram(data, source, destination or self._bound, bool(flags & _MSG_TRUNC))
+
+    def _receive_plain(self) -> Datagram:
+        data, source = self._socket.recvfrom(self._read_size)
+        return Datagram(data, source, self._bound)
+
+    def _deliver(self, batch: list[Datagram]) -> None:
+        """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
+        try:
+            if self._batched is not None:
+                self._batched.receive_batch(batch)
+                return
+            for datagram in batch:
+                if not datagram.truncated:
+                    self._protocol.datagramReceived(datagram.data, datagram.source[:2])
+        except Exception:
+            self._log.failure("a datagram protocol failed")
+
+    def _rest(self, error: OSError) -> None:
+        """Count an unexpected error and read on a little later."""
+        self.receive_errors[errorcode.get(error.errno or 0, "other")] += 1
+        if not self._listening:
+            return
+        self._log.warn(
+            "cannot read from UDP port {port}: {error}; trying again in {pause} s",
+            port=self._bound.port,
+            error=error,
+            pause=self._pause,
+        )
+        self._reactor.removeReader(self)
+        self._resting = self._reactor.callLater(self._pause, self._wake)
+        self._pause = min(2 * self._pause, RECEIVE_PAUSE_MAX)
+
+    def _wake(self) -> None:
+        self._resting = None
+        self._reactor.addReader(self)
