@@ -8,3 +8,10 @@ uppercase_tcp = ServiceMaker(
     "Serve a transform, such as upper-casing, over TCP.",
     "uppercase-tcp",
 )
+
+uppercase_udp = ServiceMaker(
+    "Uppercase over UDP",
+    "uppercase.taps.udp",
+    "Serve a transform, such as upper-casing, over UDP.",
+    "uppercase-udp",
+)

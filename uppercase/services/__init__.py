@@ -9,7 +9,17 @@ listens. Command lines are the taps' matter.
 """
 
 from uppercase.services.base import CannotStart
-from uppercase.services.settings import Settings, TCPSettings
+from uppercase.services.settings import Settings, TCPSettings, UDPSettings
 from uppercase.services.tcp import TCPService, tcp_service
+from uppercase.services.udp import UDPService, udp_service
 
-__all__ = ["CannotStart", "Settings", "TCPService", "TCPSettings", "tcp_service"]
+__all__ = [
+    "CannotStart",
+    "Settings",
+    "TCPService",
+    "TCPSettings",
+    "UDPService",
+    "UDPSettings",
+    "tcp_service",
+    "udp_service",
+]

@@ -1,22 +1,27 @@
 """What the TCP and the UDP service share: the chain, the observers, starting and failing."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from uppercase.addresses import address_is_missing, in_use
 from uppercase.errors import CannotListen
 from uppercase.events import Event, IObserver, SlowCall
+from uppercase.limits import FREE_PORT_TRIES
 from uppercase.operations.counters import Counters
 from uppercase.operations.logs import LogObserver
 from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.registry import find
 from uppercase.services.settings import Settings
 
-__all__ = ["CannotStart", "Observers", "TransformService", "make_chain"]
+__all__ = ["CannotStart", "Observers", "TransformService", "make_chain", "open_on_one_port"]
+
+Opened = TypeVar("Opened")
 
 
 class CannotStart(SystemExit, Exception):
@@ -73,6 +78,48 @@ def make_chain(
     return make_pipeline(stages, max_output, on_slow)
 
 
+def open_on_one_port(
+    settings: Settings,
+    open_: Callable[[str, int], Opened],
+    port_of: Callable[[Opened], int],
+    close: Callable[[Opened], object],
+    log: Logger,
+) -> list[Opened]:
+    """Open the addresses of the shorthands, all on one port, also where that is any free one.
+
+    Args:
+        settings: which addresses.
+        open_: opens one, given its host and port.
+        port_of: gives the port that was had.
+        close: closes one again.
+        log: is told if the machine has no IPv6.
+
+    Raises:
+        CannotListen: one of them could not be had; nothing is left open.
+    """
+    for tries_left in reversed(range(FREE_PORT_TRIES)):
+        port, opened = settings.port_number(), list[Opened]()
+        try:
+            for host in settings.hosts():
+                try:
+                    opened.append(open_(host, port))
+                except CannotListen as error:
+                    if not (address_is_missing(error) and settings.may_do_without(host)):
+                        raise
+                    log.info("this machine has no IPv6; IPv4 only is served")
+                else:
+                    port = port_of(opened[0])
+        except CannotListen as error:
+            for each in opened:
+                close(each)
+            # A port that was free in one family may be taken in the other.
+            if settings.port_number() or not (opened and tries_left and in_use(error)):
+                raise
+        else:
+            return opened
+    raise AssertionError("the last try returns or raises")
+
+
 class TransformService(Service):
     """A service that listens when it starts and says so, or ends the program.
 
@@ -87,10 +134,11 @@ class TransformService(Service):
 
     log = Logger("uppercase")
 
-    def __init__(self, reactor: Any, settings: Settings, observers: Observers) -> None:
+    def __init__(self, reactor: Any, settings: Settings, observers: Observers, chain: str) -> None:
         self.reactor = reactor
         self.settings = settings
         self.observers = observers
+        self._chain = chain
         self._listening = False
 
     def privilegedStartService(self) -> None:
@@ -112,9 +160,14 @@ class TransformService(Service):
             self.close()
             raise CannotStart(str(error)) from error
         self._listening = True
+        for address in self.served():
+            self.say_ready(address)
+        hosts = self.settings.hosts()
+        if hosts and all(ip_address(host).is_loopback for host in hosts):
+            self.log.info("only this machine can reach it; --interface='*' opens it to others")
 
     def listen(self) -> None:
-        """Open every address of the settings and call `ready` for each.
+        """Open every address of the settings.
 
         Raises:
             CannotListen: one of them could not be had.
@@ -130,8 +183,14 @@ class TransformService(Service):
         self._listening = False
         self.observers.stop()
 
-    def ready(self, address: str, chain: str) -> None:
+    def served(self) -> list[str]:
+        """Give what is being served, each as the ready line names it."""
+        raise NotImplementedError
+
+    def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
         self.log.info(
-            "The server is ready to receive: {address} ({chain})", address=address, chain=chain
+            "The server is ready to receive: {address} ({chain})",
+            address=address,
+            chain=self._chain,
         )

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from uppercase.addresses import LOOPBACK, hosts_of
 from uppercase.framing import AUTO
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, Limits
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
 
-__all__ = ["Settings", "TCPSettings"]
+__all__ = ["Settings", "TCPSettings", "UDPSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +65,14 @@ class TCPSettings(Settings):
 
     framing: str = AUTO
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UDPSettings(Settings):
+    """The settings of a UDP service.
+
+    Attributes:
+        limits: the bounds of each datagram and of what is kept about clients.
+    """
+
+    limits: DatagramLimits = field(default_factory=DatagramLimits)

@@ -1,6 +1,5 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
-import socket
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, cast
@@ -10,13 +9,11 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-from uppercase.addresses import address_is_missing, in_use
-from uppercase.errors import CannotListen
 from uppercase.framing import choose_framing, make_framer
-from uppercase.limits import FREE_PORT_TRIES, Limits
+from uppercase.limits import Limits
 from uppercase.operations.drain import Drain, accept_waiting
 from uppercase.pipeline import MessagePipeline, StreamPipeline
-from uppercase.services.base import Observers, TransformService, make_chain
+from uppercase.services.base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.listening import (
@@ -89,27 +86,36 @@ class TCPService(TransformService):
         endpoints: list[tuple[str, IStreamServerEndpoint]],
         chain: str,
     ) -> None:
-        super().__init__(reactor, settings, observers)
+        super().__init__(reactor, settings, observers, chain)
         self.factory = factory
         self.ports: list[IListeningPort] = []
         self._endpoints = endpoints
-        self._chain = chain
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
         endpoints = [
             (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
-            for skt in self._bind_all()
+            for skt in open_on_one_port(
+                self.settings,
+                bind,
+                lambda skt: int(skt.getsockname()[1]),
+                lambda skt: skt.close(),
+                self.log,
+            )
         ]
         for description, endpoint in [*endpoints, *self._endpoints]:
             failures: list[Failure] = []
             listening = endpoint.listen(self.factory)
-            listening.addCallbacks(self._opened, failures.append)
+            listening.addCallbacks(self.ports.append, failures.append)
             if failures:
                 raise listen_error(description, failures[0])
             if not listening.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
-                listening.addBoth(partial(self._check_late, description, failures))
+                listening.addBoth(partial(self._opened_late, description, failures))
+
+    def served(self) -> list[str]:
+        """Give the addresses of the open ports."""
+        return [port_name(port) for port in self.ports]
 
     def close(self) -> None:
         """Stop listening; connections go on."""
@@ -130,40 +136,10 @@ class TCPService(TransformService):
         self.factory.on_closed = None
         self.stopped()
 
-    def _opened(self, port: IListeningPort) -> None:
-        self.ports.append(port)
-        self.ready(port_name(port), self._chain)
-
-    def _check_late(self, description: str, failures: list[Failure], _: object) -> None:
-        """End the program if an endpoint has failed after the start."""
+    def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
+        """Say that one more address is served, or end the program if it is not."""
         if failures:
             self.log.critical("{error}", error=listen_error(description, failures[0]))
             self.reactor.stop()
-
-    def _bind_all(self) -> list[socket.socket]:
-        """Give a listening socket for each host of the shorthands, all on one port."""
-        hosts, port = self.settings.hosts(), self.settings.port_number()
-        for tries_left in reversed(range(FREE_PORT_TRIES)):
-            sockets: list[socket.socket] = []
-            try:
-                for host in hosts:
-                    self._bind_into(sockets, host, port)
-                return sockets
-            except CannotListen as error:
-                for skt in sockets:
-                    skt.close()
-                # Port 0 took a free port of one family that is taken in the other.
-                if port or not sockets or not tries_left or not in_use(error):
-                    raise
-        return []
-
-    def _bind_into(self, sockets: list[socket.socket], host: str, port: int) -> None:
-        """Open one more socket, on the port of those before it if there are any."""
-        if port == 0 and sockets:
-            port = sockets[0].getsockname()[1]
-        try:
-            sockets.append(bind(host, port))
-        except CannotListen as error:
-            if not (address_is_missing(error) and self.settings.may_do_without(host)):
-                raise
-            self.log.info("this machine has no IPv6; serving IPv4 only")
+        else:
+            self.say_ready(port_name(self.ports[-1]))

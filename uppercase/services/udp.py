@@ -1,0 +1,91 @@
+"""The UDP service: ports, and the responder that answers their datagrams."""
+
+from collections.abc import Generator
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+
+from uppercase.addresses import printable_address
+from uppercase.datagram import Responder
+from uppercase.services.base import Observers, TransformService, make_chain, open_on_one_port
+from uppercase.services.settings import UDPSettings
+from uppercase.udp import IDatagramEndpoint, UDPEndpoint, datagram_endpoint_from_string, listen
+
+__all__ = ["UDPService", "udp_service"]
+
+
+def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
+    """Make a UDP service; it listens when it is started.
+
+    Args:
+        settings: what to serve, where and within which bounds.
+        reactor: Twisted's unless a test has its own.
+
+    Raises:
+        uppercase.errors.UserError: something in the settings is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    observers = Observers("UDP", reactor, settings.log_peers)
+    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    responder = Responder(chain, settings.limits, clock=reactor.seconds, observer=observers)
+    settings.hosts()
+    endpoints = [datagram_endpoint_from_string(reactor, text) for text in settings.listen]
+    return UDPService(reactor, settings, observers, responder, endpoints, chain.name)
+
+
+class UDPService(TransformService):
+    """Answers datagrams with one chain of transforms on any number of addresses.
+
+    Attributes:
+        responder: decides what is answered, and counts.
+        ports: what is listening.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: UDPSettings,
+        observers: Observers,
+        responder: Responder,
+        endpoints: list[IDatagramEndpoint],
+        chain: str,
+    ) -> None:
+        super().__init__(reactor, settings, observers, chain)
+        self.responder = responder
+        self.ports: list[Any] = []
+        self._endpoints = endpoints
+
+    def listen(self) -> None:
+        """Open the shorthands' addresses, then the endpoints."""
+        self.ports += open_on_one_port(
+            self.settings,
+            lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
+            lambda port: int(port.getHost().port),
+            lambda port: port.stopListening(),
+            self.log,
+        )
+        self.ports += [self._open(endpoint) for endpoint in self._endpoints]
+
+    def served(self) -> list[str]:
+        """Give the addresses of the open ports."""
+        hosts = [port.getHost() for port in self.ports]
+        return [f"UDP {printable_address(host.host, host.port)}" for host in hosts]
+
+    def close(self) -> None:
+        """Stop listening."""
+        while self.ports:
+            self.ports.pop().stopListening()
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening; what has arrived is answered, what is awaited is called off."""
+        yield maybeDeferred(Service.stopService, self)
+        ports, self.ports = self.ports, []
+        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        self.stopped()
+
+    def _open(self, endpoint: IDatagramEndpoint) -> Any:
+        return listen(self.reactor, endpoint, self.responder)
