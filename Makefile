@@ -20,6 +20,10 @@ $(READY): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tls,test,check]'
 	touch $(READY)
 
+# Both services in one process, so that Ctrl-C ends both.
+serve: $(READY)
+	$(BIN)/twistd --nodaemon --pidfile= --python examples/serve.tac
+
 test: $(READY)
 	$(BIN)/python -m pytest
 

@@ -1,0 +1,79 @@
+"""The UDP service as its users meet it: the real twistd and real sockets."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.processes import Server, run
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uppercase-udp", "--port=0") as started:
+        yield started
+
+
+def client_of(server: Server, host: str = "127.0.0.1") -> socket.socket:
+    """Give a connected socket with a time-out."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_DGRAM)
+    client.settimeout(10)
+    client.connect((host, server.port))
+    return client
+
+
+def test_the_ready_lines_name_both_loopback_addresses_and_one_port(server: Server) -> None:
+    assert server.addresses == [
+        ("UDP", f"127.0.0.1:{server.port}"),
+        ("UDP", f"[::1]:{server.port}"),
+    ]
+
+
+@pytest.mark.parametrize(("host", "largest"), [("127.0.0.1", 65_507), ("::1", 65_527)])
+def test_every_size_comes_back_exact(server: Server, host: str, largest: int) -> None:
+    with client_of(server, host) as client:
+        for size in (0, 1, 512, 1472, 8192, 8193, 20_000, 65_000, largest):
+            # ASCII, because other text may grow past what a datagram can carry.
+            data = bytes(value & 0x7F for value in os.urandom(size))
+            client.send(data)
+            assert client.recv(1 << 16) == data.upper()
+
+
+def test_bytes_that_are_not_utf8_come_back_unchanged(server: Server) -> None:
+    with client_of(server) as client:
+        client.send(b"\xffabc\xc3(")
+        assert client.recv(1024) == b"\xffABC\xc3("
+
+
+def test_forty_clients_are_answered_each(server: Server) -> None:
+    clients = [client_of(server) for _ in range(40)]
+    for number, client in enumerate(clients):
+        client.send(b"client %d" % number)
+    for number, client in enumerate(clients):
+        assert client.recv(1024) == b"CLIENT %d" % number
+        client.close()
+
+
+@pytest.mark.needs_program("nc")
+def test_nc_gets_its_reply(server: Server) -> None:
+    done = run(["nc", "-u", "-w1", "127.0.0.1", str(server.port)], b"hello\n")
+    assert done.stdout == b"HELLO\n"
+
+
+@pytest.mark.needs_program("socat")
+def test_socat_gets_its_reply(server: Server) -> None:
+    done = run(["socat", "-t1", "-", f"UDP:127.0.0.1:{server.port}"], b"hello\n")
+    assert done.stdout == b"HELLO\n"
+
+
+def test_a_transform_that_fails_costs_that_datagram_only() -> None:
+    with (
+        Server("uppercase-udp", "--port=0", "-t", "hex-decode") as started,
+        client_of(started) as client,
+    ):
+        client.send(b"no hex")
+        client.send(b"6869")
+        assert client.recv(1024) == b"hi"
+        started.wait_for_log("was dropped: failed")
