@@ -144,9 +144,42 @@ def test_safe_path_leaves_the_current_directory_out(installed: Path, here: Path)
     assert run(code, installed, here).stdout == ""
 
 
+def test_a_package_of_the_current_directory_is_not_taken_for_a_folder_of_drop_ins(
+    installed: Path, here: Path
+) -> None:
+    (here / "twisted" / "plugins" / "__init__.py").write_text("")
+    (here / "twisted" / "plugins" / "acme.py").write_text("raise SystemExit")
+    code = "from uppercase import registry; print(registry.listing().problems)"
+    assert run(code, installed, here).stdout == "[]\n"
+
+
+def test_built_ins_that_an_installation_hides_are_a_problem(installed: Path, here: Path) -> None:
+    (installed / "twisted" / "plugins" / "uppercase_transforms.py").unlink()
+    code = """
+        import sys
+        sys.modules["twisted.plugins.uppercase_transforms"] = None
+        from uppercase import registry
+        print(registry.listing().problems[0])
+        """
+    said = run(code, installed, here).stdout
+    assert "the drop-in of the built-in transforms is in no twisted/plugins folder" in said
+
+
 def test_the_same_names_are_found_with_a_cold_and_a_warm_cache(installed: Path, here: Path) -> None:
     code = "from uppercase import registry; print(*registry.listing().transforms)"
     cold = run(code, installed, here).stdout
     assert "uppercase" in cold.split()
     assert (installed / "twisted" / "plugins" / "dropin.cache").exists()
     assert run(code, installed, here).stdout == cold
+
+
+def test_an_upgrade_shows_all_built_ins_though_the_cache_is_out_of_date(
+    installed: Path, here: Path
+) -> None:
+    """Some installers give files an old time, and Twisted then believes its cache."""
+    code = "from uppercase import registry; print(*registry.listing().transforms)"
+    run(code, installed, here)
+    file = installed / "twisted" / "plugins" / "uppercase_transforms.py"
+    file.write_text(file.read_text() + "new = TransformByName('brand-new', 'm:f', 'New')\n")
+    os.utime(file, (0, 0))
+    assert "brand-new" in run(code, installed, here).stdout.split()

@@ -182,7 +182,7 @@ def stream_transform(
         return partial(stream_transform, name=name, summary=summary)
     owner = _owner(target)
     signature = signature_of(target, owner)
-    made = target if inspect.isclass(target) else signature.return_annotation
+    made: Any = target if inspect.isclass(target) else signature.return_annotation
     feed = getattr(made, "feed", None)
     if not callable(feed) or not callable(getattr(made, "finish", None)):
         raise PluginError(
@@ -190,6 +190,8 @@ def stream_transform(
             "annotate the function's result with one"
         )
     feed_owner = f"{made.__name__}.feed"
+    if inspect.iscoroutinefunction(feed) or inspect.iscoroutinefunction(made.finish):
+        raise PluginError(f"{made.__name__} has async methods, and a stream cannot wait; use def")
     kind = _kind(signature_of(feed, feed_owner), 1, feed_owner)
     chosen = _name(target, name)
 
