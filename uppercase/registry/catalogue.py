@@ -4,15 +4,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, suggest
+from uppercase.errors import (
+    BadArgument,
+    NameClash,
+    PluginError,
+    UnknownName,
+    UppercaseError,
+    suggest,
+)
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.kinds import Kind
 from uppercase.parameters import Parameter, convert_arguments
 from uppercase.registry import dropins, entry_points
-from uppercase.registry.problems import Fault, Problem, from_exception
-from uppercase.registry.references import NoSuchModule, ReferencedPlugin
+from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
+from uppercase.registry.references import ReferencedPlugin
 
 __all__ = ["Found", "Listing", "find", "listing", "lookup"]
 
@@ -53,9 +61,11 @@ class Found:
     def streaming(self) -> bool:
         """Whether it works on an endless stream."""
         declared: bool | None = getattr(self._loaded, "streaming", None)
-        if declared is not None:
-            return declared
-        return IStreamTransform.providedBy(self.plugin.build())
+        if declared is None:
+            # Nothing but the transform itself tells, where one can be made without arguments.
+            needs = any(parameter.required for parameter in self.parameters)
+            return not needs and IStreamTransform.providedBy(self.build())
+        return declared
 
     @property
     def _loaded(self) -> ITransformPlugin:
@@ -75,14 +85,16 @@ class Found:
         try:
             arguments = convert_arguments(self.parameters, texts)
             made: Any = self.plugin.build(**arguments)
+            verifyObject(ITransform, made)
         except BadArgument as error:
             raise BadArgument(f"transform {self.name!r}: {error}") from error
-        try:
-            verifyObject(ITransform, made)
+        except UppercaseError:
+            raise
         except Exception as error:
+            kind = "" if isinstance(error, Invalid) else f"{type(error).__name__}: "
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) builds no ITransform: "
-                f"{' '.join(str(error).split())}"
+                f"{kind}{' '.join(str(error).split())}"
             ) from error
         transform: ITransform = made
         return transform
@@ -113,12 +125,11 @@ def listing(*, thorough: bool = False) -> Listing:
             wrong with them is among the problems.
     """
     scanned = dropins.scan(thorough=thorough)
-    problems = scanned.problems
+    announced, problems = entry_points.scan()
+    problems = [*scanned.problems, *problems]
     by_name: dict[str, list[Found]] = {}
-    for plugin, origin in [*scanned.plugins, *entry_points.scan()]:
-        problem = dropins.check(plugin, repr(plugin), origin)
-        if problem is None and thorough:
-            problem = _loading_problem(plugin, origin)
+    for plugin, origin in [*scanned.plugins, *announced]:
+        problem = _loading_problem(plugin, origin) if thorough else None
         if problem is None:
             by_name.setdefault(plugin.name, []).append(Found(plugin.name, plugin, origin))
         else:
@@ -126,7 +137,7 @@ def listing(*, thorough: bool = False) -> Listing:
     transforms: dict[str, Found] = {}
     clashes: dict[str, str] = {}
     for name, claims in sorted(by_name.items()):
-        distinct = _distinct(claims, problems)
+        distinct = _distinct(claims)
         if len(distinct) > 1:
             origins = " and ".join(sorted({claim.origin for claim in distinct}))
             message = (
@@ -148,24 +159,25 @@ def _loading_problem(plugin: ITransformPlugin, origin: str) -> Problem | None:
     return None
 
 
-def _distinct(claims: list[Found], problems: list[Problem]) -> list[Found]:
-    """Drop repeats of one plugin; what is announced twice has to be loaded to see that.
+def _distinct(claims: list[Found]) -> list[Found]:
+    """Drop repeats of one plugin; what several doors announce has to be loaded to see that.
 
-    A claim that cannot be loaded is a problem and no claim.
+    Twisted's order depends on its cache, so the origins decide which of the repeats stays.
     """
     if len(claims) == 1:
         return claims
-    seen: dict[int, Found] = {}
-    for claim in sorted(claims, key=lambda claim: claim.origin):
-        target: object = claim.plugin
-        if isinstance(claim.plugin, ReferencedPlugin):
-            problem = _loading_problem(claim.plugin, claim.origin)
-            if problem is not None:
-                problems.append(problem)
-                continue
-            target = claim.plugin.target
-        seen.setdefault(id(target), claim)
-    return list(seen.values())
+    by_origin = sorted(claims, key=lambda claim: claim.origin, reverse=True)
+    return list({id(_target(claim.plugin)): claim for claim in by_origin}.values())
+
+
+def _target(plugin: ITransformPlugin) -> object:
+    """Give the object that a plugin is about; what cannot be loaded is like nothing else."""
+    if isinstance(plugin, ReferencedPlugin):
+        try:
+            return plugin.target
+        except PluginError:
+            return plugin
+    return plugin
 
 
 def lookup(name: str) -> Found:

@@ -6,36 +6,52 @@ the scan collects what it logs.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
-from inspect import isclass
 from traceback import extract_tb
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import twisted.plugins
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
-from twisted.plugin import CachedPlugin, IPlugin, getCache
-from twisted.plugins.uppercase_transforms import ITransformByName, TransformByName
+from twisted.plugin import CachedDropin, IPlugin, getCache
 from twisted.python import log
 from twisted.python.components import registerAdapter
 from twisted.python.modules import getModule
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
-from uppercase.declare import is_name
-from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.registry.problems import Fault, Problem, from_exception, line_of
+from uppercase.interfaces import ITransformPlugin
+from uppercase.registry.checks import check, near_misses, stale
+from uppercase.registry.problems import Fault, Problem, from_exception
 from uppercase.registry.references import ReferencedPlugin, current_directory
 
-__all__ = ["DropIns", "check", "scan"]
+__all__ = ["DropIns", "scan"]
 
-_PACKAGE = twisted.plugins.__name__
+if TYPE_CHECKING:
+    from twisted.plugins.uppercase_transforms import TransformByName
+
+_PACKAGE: Final = twisted.plugins.__name__
+_BUILT_INS_MISSING: Final = Problem(
+    Fault.HIDDEN,
+    "uppercase_transforms.py",
+    None,
+    "the drop-in of the built-in transforms is in no twisted/plugins folder on sys.path; install "
+    "uppercase again",
+)
 
 
-def _by_name(names: TransformByName) -> ReferencedPlugin:
+@cache
+def _adapt_names() -> None:
+    """Adapt plugins that are strings; the built-ins' drop-in, which has to be there, defines them."""
+    from twisted.plugins.uppercase_transforms import ITransformByName
+
+    registerAdapter(_by_name, ITransformByName, ITransformPlugin)
+
+
+def _by_name(names: "TransformByName") -> ReferencedPlugin:
     return ReferencedPlugin(
         names.reference,
         name=names.name,
@@ -43,9 +59,6 @@ def _by_name(names: TransformByName) -> ReferencedPlugin:
         streaming=names.streaming,
         ascii=names.ascii,
     )
-
-
-registerAdapter(_by_name, ITransformByName, ITransformPlugin)
 
 
 @dataclass
@@ -80,16 +93,21 @@ def scan(*, thorough: bool = False) -> DropIns:
             module.name: str(module.filePath.path) for module in getModule(_PACKAGE).iterModules()
         }
         found.folders = [str(path) for path in twisted.plugins.__path__ if os.path.isdir(path)]
-        cache, failures = _read_cache()
+        try:
+            _adapt_names()
+        except ImportError:
+            found.note(_BUILT_INS_MISSING)
+        dropins, failures = _read_cache()
         for error in failures:
             found.note(from_exception(error, _file_in(error, files)))
-        for dropin in cache.values():
-            for cached in dropin.plugins:
-                _take(cached, files.get(dropin.moduleName, dropin.moduleName), found)
+        for dropin in dropins.values():
+            file = files.get(dropin.moduleName, dropin.moduleName)
+            for label, candidate in _candidates(dropin):
+                _take(label, candidate, file, found)
         if thorough:
             known = {
                 (dropin.moduleName, cached.name)
-                for dropin in cache.values()
+                for dropin in dropins.values()
                 for cached in dropin.plugins
             }
             _find_hidden_files(found)
@@ -134,10 +152,10 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
     globalLogPublisher.addObserver(observe)
     try:
-        cache = log.callWithContext({"log_level": LogLevel.debug}, getCache, twisted.plugins)
+        dropins = log.callWithContext({"log_level": LogLevel.debug}, getCache, twisted.plugins)
     finally:
         globalLogPublisher.removeObserver(observe)
-    return cache, failures
+    return dropins, failures
 
 
 def _file_in(error: BaseException, files: dict[str, str]) -> str:
@@ -148,56 +166,35 @@ def _file_in(error: BaseException, files: dict[str, str]) -> str:
     return next((file for file in files.values() if file in frames), _PACKAGE)
 
 
-def _take(cached: CachedPlugin, file: str, found: DropIns) -> None:
-    """Load one cached plugin if it is one of ours, and check it."""
+def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
+    """Give the plugins of a drop-in, or what the cache says of one that is not imported yet.
+
+    The cache can be out of date: Twisted compares times of files, which some installers (uv, for
+    one) set to the past. Ours is always imported, so an upgrade shows all of it.
+    """
+    module = sys.modules.get(dropin.moduleName)
+    if module is None:
+        return [(cached.name, cached) for cached in dropin.plugins]
+    return [
+        (label, value) for label, value in list(vars(module).items()) if IPlugin.providedBy(value)
+    ]
+
+
+def _take(label: str, candidate: Any, file: str, found: DropIns) -> None:
+    """Load one plugin if it is one of ours, and check it."""
     try:
-        plugin = ITransformPlugin(cached, None)
+        plugin = ITransformPlugin(candidate, None)
     except AttributeError as error:
-        if error.name == cached.name:
-            found.note(_stale(cached.name, file))
-        else:
-            found.note(from_exception(error, file))
+        found.note(stale(label, file) if error.name == label else from_exception(error, file))
     except (Exception, SystemExit) as error:
         found.note(from_exception(error, file))
     else:
         if plugin is not None:
-            fault = check(plugin, cached.name, file)
+            fault = check(plugin, label, file)
             if fault is None:
                 found.plugins.append((plugin, file))
             else:
                 found.note(fault)
-
-
-def check(plugin: Any, label: str, place: str) -> Problem | None:
-    """Tell what is wrong with an object that claims to be a plugin.
-
-    Args:
-        plugin: the object.
-        label: what it is called where it was found.
-        place: where it was found.
-    """
-    line = line_of(plugin, place)
-    if not isinstance(plugin, ReferencedPlugin):
-        # Not for ours: reading the parameters would import the code.
-        try:
-            verifyObject(ITransformPlugin, plugin)
-        except Exception as error:
-            said = " ".join(str(error).split())
-            return Problem(Fault.INTERFACE, place, line, f"{label}: {said}")
-    if not is_name(plugin.name):
-        return Problem(
-            Fault.NAME,
-            place,
-            line,
-            f"{label} has the name {plugin.name!r}; lower-case letters, digits and single hyphens "
-            "are accepted",
-        )
-    return None
-
-
-def _stale(label: str, file: str) -> Problem:
-    cache = os.path.join(os.path.dirname(file), "dropin.cache")
-    return Problem(Fault.STALE, file, None, f"{label} is not what {cache} says; delete that file")
 
 
 def _find_hidden_files(found: DropIns) -> None:
@@ -224,43 +221,7 @@ def _find_near_misses(
     """Import a drop-in and note what was probably meant to be a plugin."""
     try:
         module = import_module(module_name)
-        for problem in _near_misses(module, file, known):
+        for problem in near_misses(module, file, known):
             found.note(problem)
     except (Exception, SystemExit) as error:
         found.note(from_exception(error, file))
-
-
-def _near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> Iterator[Problem]:
-    values = dict(vars(module))
-    for label, value in values.items():
-        line = line_of(value, file)
-        if isclass(value):
-            is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-            made = any(isinstance(other, value) for other in values.values())
-            if is_ours and value.__module__ == module.__name__ and not made:
-                yield Problem(
-                    Fault.NOT_INSTANTIATED,
-                    file,
-                    line,
-                    f"{label} is a class and no instance of it is here; add one, such as "
-                    f"{label.lower()} = {label}()",
-                )
-        elif ITransformPlugin.providedBy(value):
-            if not IPlugin.providedBy(value):
-                yield Problem(
-                    Fault.NOT_PLUGIN,
-                    file,
-                    line,
-                    f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
-                    "its class with @implementer(ITransformPlugin, IPlugin)",
-                )
-            elif (module.__name__, label) not in known:
-                yield _stale(label, file)
-        elif ITransform.providedBy(value):
-            yield Problem(
-                Fault.NOT_PLUGIN,
-                file,
-                line,
-                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
-                "declare it with @transform or implement both ITransformPlugin and IPlugin",
-            )

@@ -5,6 +5,8 @@ Listing reads the metadata of the installed distributions and imports nothing of
 
 from typing import Final
 
+from uppercase.registry.checks import check
+from uppercase.registry.problems import Problem
 from uppercase.registry.references import ReferencedPlugin
 
 __all__ = ["GROUP", "scan"]
@@ -12,15 +14,18 @@ __all__ = ["GROUP", "scan"]
 GROUP: Final = "uppercase.transforms"
 
 
-def scan() -> list[tuple[ReferencedPlugin, str]]:
-    """Give the plugin of each entry point, with a description of where it comes from."""
-    # Imported here: most uses of the registry end before this door, and it costs milliseconds.
+def scan() -> tuple[list[tuple[ReferencedPlugin, str]], list[Problem]]:
+    """Give the plugin of each entry point, with its origin, and what is wrong with the others."""
+    # Imported here: Twisted does not import it, and it costs milliseconds.
     from importlib.metadata import entry_points
 
-    return [
-        (
-            ReferencedPlugin(f"{point.module}:{point.attr}", name=point.name),
-            f"entry point of {point.dist.name} {point.dist.version}" if point.dist else GROUP,
-        )
-        for point in entry_points(group=GROUP)
-    ]
+    plugins, problems = [], []
+    for point in entry_points(group=GROUP):
+        plugin = ReferencedPlugin(f"{point.module}:{point.attr}", name=point.name)
+        origin = f"entry point of {point.dist.name} {point.dist.version}" if point.dist else GROUP
+        problem = check(plugin, f"{point.name} = {point.value}", origin)
+        if problem is None:
+            plugins.append((plugin, origin))
+        else:
+            problems.append(problem)
+    return plugins, problems

@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Final
 
 import uppercase.errors
-from uppercase.errors import UppercaseError
+from uppercase.errors import PluginError, UppercaseError
 
-__all__ = ["Fault", "Problem", "from_exception", "line_of"]
+__all__ = ["CannotLoad", "Fault", "NoSuchModule", "Problem", "from_exception", "line_of"]
 
 
 _OURS: Final = os.path.dirname(uppercase.errors.__file__)
@@ -59,6 +59,22 @@ class Problem:
         return f"{place}: {self.message}"
 
 
+class CannotLoad(PluginError):
+    """What a reference points at cannot be had.
+
+    Attributes:
+        fault: the kind of what is wrong.
+    """
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class NoSuchModule(CannotLoad):
+    """The module of a reference does not exist."""
+
+
 def from_exception(error: BaseException, file: str) -> Problem:
     """Describe what importing a plugin raised.
 
@@ -93,6 +109,8 @@ def _explain(error: BaseException) -> tuple[Fault, str]:
         return Fault.IMPORT, f"{said}; install it or correct the import"
     if isinstance(error, ImportError):
         return Fault.IMPORT, f"{said}; correct the import"
+    if isinstance(error, CannotLoad):
+        return error.fault, said
     if isinstance(error, UppercaseError):
         return Fault.DECLARATION, said
     if isinstance(error, SystemExit):

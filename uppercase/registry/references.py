@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -14,13 +14,9 @@ from zope.interface import implementer
 from uppercase.declare import adopt
 from uppercase.errors import PluginError
 from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.registry.problems import from_exception
+from uppercase.registry.problems import CannotLoad, Fault, NoSuchModule, from_exception
 
-__all__ = ["NoSuchModule", "ReferencedPlugin", "current_directory", "load"]
-
-
-class NoSuchModule(PluginError):
-    """The module of a reference does not exist."""
+__all__ = ["ReferencedPlugin", "current_directory", "load"]
 
 
 @contextmanager
@@ -44,7 +40,8 @@ def current_directory() -> Iterator[str | None]:
     try:
         yield here
     finally:
-        sys.path.remove(here)
+        with suppress(ValueError):  # What was imported may have taken it out.
+            sys.path.remove(here)
 
 
 def load(reference: str) -> Any:
@@ -67,16 +64,20 @@ def load(reference: str) -> Any:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing is not None and f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
+                    Fault.IMPORT,
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
-                    "directory that holds it"
+                    "directory that holds it",
                 ) from error
             problem = from_exception(error, _file_of(module_name))
-            raise PluginError(f"{reference!r} cannot be loaded: {problem}") from error
+            raise CannotLoad(problem.fault, f"{reference!r} cannot be loaded: {problem}") from error
     for name in path.split("."):
-        if not hasattr(found, name):
+        try:
+            found = getattr(found, name)
+        except Exception as error:
             where = getattr(found, "__file__", None) or repr(found)
-            raise PluginError(f"{reference!r} cannot be loaded: {where} has no {name!r}")
-        found = getattr(found, name)
+            raise CannotLoad(
+                Fault.IMPORT, f"{reference!r} cannot be loaded: {where} has no {name!r}"
+            ) from error
     return found
 
 

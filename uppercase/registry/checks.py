@@ -1,0 +1,103 @@
+"""What is wrong with an object that is, or was meant to be, a plugin."""
+
+import os
+from collections.abc import Iterator
+from inspect import isclass
+from types import ModuleType
+from typing import Any
+
+from twisted.plugin import IPlugin
+from zope.interface.verify import verifyObject
+
+from uppercase.declare import is_name
+from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.parameters import Parameter
+from uppercase.registry.problems import Fault, Problem, line_of
+from uppercase.registry.references import ReferencedPlugin
+
+__all__ = ["check", "near_misses", "stale"]
+
+
+def check(plugin: Any, label: str, place: str) -> Problem | None:
+    """Tell what is wrong with an object that claims to be a plugin.
+
+    Args:
+        plugin: the object.
+        label: what it is called where it was found.
+        place: where it was found.
+    """
+    line = line_of(plugin, place)
+    if not isinstance(plugin, ReferencedPlugin):
+        # One by reference is ours, and reading its parameters would import the code.
+        try:
+            verifyObject(ITransformPlugin, plugin)
+            foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
+        except Exception as error:
+            said = " ".join(str(error).split())
+            return Problem(Fault.INTERFACE, place, line, f"{label}: {said}")
+        if foreign:
+            return Problem(
+                Fault.INTERFACE,
+                place,
+                line,
+                f"{label} has {foreign[0]!r} among its parameters; uppercase.parameters.Parameter "
+                "is accepted",
+            )
+    if not is_name(plugin.name):
+        return Problem(
+            Fault.NAME,
+            place,
+            line,
+            f"{label} has the name {plugin.name!r}; lower-case letters, digits and single hyphens "
+            "are accepted",
+        )
+    return None
+
+
+def stale(label: str, file: str) -> Problem:
+    """Describe an object of a drop-in that Twisted's cache does not know as it is."""
+    cache = os.path.join(os.path.dirname(file), "dropin.cache")
+    return Problem(Fault.STALE, file, None, f"{label} is not what {cache} says; delete that file")
+
+
+def near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> Iterator[Problem]:
+    """Tell what in a drop-in was probably meant to be a plugin, and why it is none.
+
+    Args:
+        module: the drop-in.
+        file: its file.
+        known: module and object names of the plugins that Twisted sees.
+    """
+    values = dict(vars(module))
+    for label, value in values.items():
+        line = line_of(value, file)
+        if isclass(value):
+            is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
+            made = any(isinstance(other, value) for other in values.values())
+            if is_ours and value.__module__ == module.__name__ and not made:
+                yield Problem(
+                    Fault.NOT_INSTANTIATED,
+                    file,
+                    line,
+                    f"{label} is a class and no instance of it is here; add one, such as "
+                    f"{label.lower()} = {label}()",
+                )
+        elif ITransformPlugin(value, None) is not None:
+            if not IPlugin.providedBy(value):
+                yield Problem(
+                    Fault.NOT_PLUGIN,
+                    file,
+                    line,
+                    f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
+                    "its class with @implementer(ITransformPlugin, IPlugin)",
+                )
+            elif (module.__name__, label) not in known:
+                yield stale(label, file)
+        elif ITransform.providedBy(value):
+            yield Problem(
+                Fault.NOT_PLUGIN,
+                file,
+                line,
+                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
+                "declare it with @transform or implement both ITransformPlugin and IPlugin",
+            )
