@@ -12,6 +12,8 @@ __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
     "CLOSE_TIMEOUT",
+    "CONNECT_TIMEOUT",
+    "DEFAULT_HOST",
     "DEFAULT_PORT",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
@@ -31,6 +33,9 @@ MIB: Final = 1024 * KIB
 DEFAULT_PORT: Final = 12000
 """The port of the lecture's programs; below the ephemeral range of Linux (32768)."""
 
+DEFAULT_HOST: Final = "127.0.0.1"
+"""Where a client looks for a server that is not named: the servers' own default is loopback."""
+
 MAX_PORT: Final = 65535
 """Ports are 16 bits wide (RFC 9293 section 3.1, RFC 768)."""
 
@@ -48,6 +53,10 @@ server is busy for a second sees 149 of them wait for TCP's retransmission."""
 
 CLOSE_TIMEOUT: Final = 5.0
 """How long a peer has to close its side once all of our output has been handed to the kernel."""
+
+CONNECT_TIMEOUT: Final = 5.0
+"""How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
+and a round trip to spare."""
 
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
