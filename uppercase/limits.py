@@ -11,6 +11,12 @@ from typing import Final
 __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
+    "BENCH_BLOCK",
+    "BENCH_CONNECTIONS",
+    "BENCH_DURATION",
+    "BENCH_PIPELINE",
+    "BENCH_SAMPLES",
+    "BENCH_UDP_MESSAGES",
     "CLOSE_TIMEOUT",
     "CONNECT_TIMEOUT",
     "DEFAULT_HOST",
@@ -22,6 +28,15 @@ __all__ = [
     "MAX_OUTPUT",
     "MAX_PORT",
     "MIB",
+    "PING_BACKLOG",
+    "PING_INTERVAL",
+    "PING_MEMORY",
+    "PING_MIN_INTERVAL",
+    "PING_SAMPLES",
+    "PROBE_MIN_SIZE",
+    "PROBE_SIZE",
+    "REPLY_TIMEOUT_TCP",
+    "REPLY_TIMEOUT_UDP",
     "SEND_TIMEOUT",
     "UDP_READ_SIZE",
     "Limits",
@@ -73,6 +88,56 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
+
+REPLY_TIMEOUT_UDP: Final = 1.0
+"""How long ping and bench wait for a datagram's reply: the lab that goes with the lecture has one
+second, and TCP's own first retransmission comes after one (RFC 6298)."""
+
+REPLY_TIMEOUT_TCP: Final = 10.0
+"""How long ping and bench wait for a reply on a stream: TCP repairs a loss within a few seconds,
+and a slow reply is not a lost one."""
+
+PROBE_SIZE: Final = 64
+"""Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""
+
+PROBE_MIN_SIZE: Final = 16
+"""A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds between probes, as in ping(8)."""
+
+PING_MIN_INTERVAL: Final = 0.001
+"""Timers of a process are good for about a millisecond; more load than this is what bench is for."""
+
+PING_MEMORY: Final = 8 * MIB
+"""Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told
+from a wrong one: four hours of probes at the defaults."""
+
+PING_SAMPLES: Final = 100_000
+"""Round trips that percentiles and plots look back on: a day at the default interval."""
+
+PING_BACKLOG: Final = 16 * MIB
+"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+BENCH_CONNECTIONS: Final = 8
+"""Connections, or datagram sockets, of a bench: enough that a server is never idle between one
+client's request and the next, few enough that what it costs is the messages."""
+
+BENCH_PIPELINE: Final = 1
+"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
+
+BENCH_DURATION: Final = 10.0
+"""Seconds of load: long enough for a stable p99, as in iperf3."""
+
+BENCH_BLOCK: Final = 256 * KIB
+"""Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_UDP_MESSAGES: Final = 16_384
+"""Different datagrams that a bench sends in turn: one that comes back is told from the others until
+as many have followed it."""
+
+BENCH_SAMPLES: Final = 100_000
+"""Different latencies, in microseconds, that are counted before they are put into the histogram."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
