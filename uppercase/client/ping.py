@@ -12,6 +12,8 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
+from operator import eq
 from typing import Final
 
 from uppercase.client.expectation import Expect
@@ -22,6 +24,8 @@ from uppercase.limits import PING_MEMORY, PROBE_MIN_SIZE
 __all__ = ["Finding", "Kind", "Probes", "Schedule", "Totals", "Tracker"]
 
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
+_CANDIDATES: Final = 64  # awaited probes that a wrong reply is compared with
+_HEAD: Final = 32  # bytes of each that are compared: the number is among them
 _RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from its reply
 
 
@@ -284,18 +288,26 @@ class Tracker:
         return None
 
     def _wrong(self, reply: bytes, now: float) -> Finding:
-        """Take a reply that is nobody's: it counts for the probe that it names, or the oldest."""
+        """Take a reply that is nobody's; it counts for the probe that it names or resembles."""
         self.totals.wrong += 1
         claimed = self._probes.claimed(reply)
         probe = self._known.get(claimed) if claimed is not None else None
         if probe is None:
-            probe = next(iter(self._waiting.values()), None)
+            probe = self._most_alike(reply)
         if probe is None:
             return Finding(Kind.WRONG, None, len(reply), got=reply)
         if probe.state is not _State.ANSWERED:
             self._settle(probe, _State.MISANSWERED)
         rtt = now - probe.sent
         return Finding(Kind.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
+
+    def _most_alike(self, reply: bytes) -> _Probe | None:
+        """Give the awaited probe whose reply has the most bytes in common, the oldest of equals."""
+        return max(
+            islice(self._waiting.values(), _CANDIDATES),
+            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
+            default=None,
+        )
 
     def _settle(self, probe: _Probe, state: _State) -> None:
         if self._waiting.pop(probe.seq, None):

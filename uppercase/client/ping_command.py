@@ -51,7 +51,7 @@ _EXAMPLES: Final = """
     "--interval",
     type=Duration(),
     default=PING_INTERVAL,
-    show_default=True,
+    show_default=f"{PING_INTERVAL:g}s",
     section="Probes",
     help="Time from each probe to the next, whatever comes back.",
 )

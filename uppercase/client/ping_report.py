@@ -21,6 +21,7 @@ __all__ = [
     "PERCENTILES",
     "SCHEMA",
     "Display",
+    "difference",
     "excerpt",
     "finding_object",
     "finding_text",
@@ -38,6 +39,7 @@ SCHEMA: Final = 1
 PERCENTILES: Final = (50, 95, 99)
 
 _EXCERPT: Final = 60
+_BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 
 
@@ -58,6 +60,19 @@ def excerpt(data: bytes) -> str:
     r"""Give the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
     text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
     return text + "..." if len(data) > _EXCERPT else text
+
+
+def difference(got: bytes, expected: bytes) -> str:
+    """Give the rest of a sentence about a wrong reply: where it differs, and how."""
+    if not expected:
+        return f" was {excerpt(got)!r}; no probe was awaiting one"
+    pairs = enumerate(zip(got, expected, strict=False))
+    at = next((at for at, (a, b) in pairs if a != b), min(len(got), len(expected)))
+    start = max(0, at - _BEFORE)
+    return (
+        f" differs at byte {at}: {excerpt(got[start : at + _AFTER])!r} "
+        f"instead of {excerpt(expected[start : at + _AFTER])!r}"
+    )
 
 
 def milliseconds(seconds: float) -> float:
@@ -115,11 +130,7 @@ def summary_text(
         + (f", {totals.pending} still awaited" if totals.pending else ""),
     ]
     if first_wrong is not None:
-        expected = excerpt(first_wrong.expected)
-        lines.append(
-            f"the first wrong reply was {excerpt(first_wrong.got)!r}"
-            + (f", expected was {expected!r}" if expected else "")
-        )
+        lines.append("the first wrong reply" + difference(first_wrong.got, first_wrong.expected))
     rtt = totals.rtt
     if rtt.count:
         numbers = "/".join(
@@ -242,6 +253,8 @@ class Display:
             error = None if trouble is None else str(trouble)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
+        if trouble is not None and self.totals.pending == self.totals.transmitted:
+            return  # nothing has been measured; the sentence about the trouble says it all
         where = place(self.target)
         print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)
         if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:

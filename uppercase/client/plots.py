@@ -1,4 +1,4 @@
-"""What `--plot` draws: ping's round trips over their numbers, bench's throughput, and histograms."""
+"""What `--plot` draws: ping's round trips over their numbers, bench's throughput; histograms."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -169,7 +169,8 @@ def _panel(panel: Panel, top: float) -> list[str]:
     middle = (top + bottom) / 2
     turned = f' transform="rotate(-90 18 {middle:g})"'
     parts.append(_text(18, middle, panel.y_title, "dim", "middle", turned))
-    return parts + _legend(panel.layers, right, top - 16)
+    # One layer needs no legend: the axes say what it is.
+    return parts + (_legend(panel.layers, right, top - 16) if len(panel.layers) > 1 else [])
 
 
 def _layer(layer: Layer, x: _Scale, y: _Scale) -> str:
