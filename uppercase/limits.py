@@ -35,8 +35,6 @@ __all__ = [
     "PING_SAMPLES",
     "PROBE_MIN_SIZE",
     "PROBE_SIZE",
-    "REPLY_TIMEOUT_TCP",
-    "REPLY_TIMEOUT_UDP",
     "SEND_TIMEOUT",
     "UDP_READ_SIZE",
     "Limits",
@@ -88,14 +86,6 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
-
-REPLY_TIMEOUT_UDP: Final = 1.0
-"""How long ping and bench wait for a datagram's reply: the lab that goes with the lecture has one
-second, and TCP's own first retransmission comes after one (RFC 6298)."""
-
-REPLY_TIMEOUT_TCP: Final = 10.0
-"""How long ping and bench wait for a reply on a stream: TCP repairs a loss within a few seconds,
-and a slow reply is not a lost one."""
 
 PROBE_SIZE: Final = 64
 """Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from uppercase.errors import BadValue
-from uppercase.units import parse_count, parse_duration, parse_probability, parse_size
+from uppercase.units import parse_count, parse_duration, parse_size
 
-__all__ = ["Count", "Duration", "Probability", "Size"]
+__all__ = ["Count", "Duration", "Size"]
 
 
 class _Quantity(click.ParamType[float]):
@@ -58,10 +58,3 @@ class Count(_Quantity):
 
     name = "count"
     parse = staticmethod(parse_count)
-
-
-class Probability(_Quantity):
-    """A number from 0 to 1."""
-
-    name = "probability"
-    parse = staticmethod(parse_probability)

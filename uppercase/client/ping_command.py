@@ -16,11 +16,11 @@ from uppercase.client.exit_status import NETWORK, OK
 from uppercase.client.expectation import expectation
 from uppercase.client.help_layout import Command, option
 from uppercase.client.interrupts import Interrupts
-from uppercase.client.option_types import Count, Duration, Probability, Size
+from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping import Probes, Schedule, Tracker
 from uppercase.client.ping_loop import converse
 from uppercase.client.ping_report import Display
-from uppercase.client.plot_option import plot_option, save_plot
+from uppercase.client.measure_options import judgement_options, plot_option, save_plot
 from uppercase.client.target import Target, target_options
 from uppercase.client.wires import open_wire
 from uppercase.errors import NetworkTrouble, UserError
@@ -28,8 +28,8 @@ from uppercase.limits import (
     PING_INTERVAL,
     PING_MIN_INTERVAL,
     PROBE_SIZE,
-    REPLY_TIMEOUT_TCP,
-    REPLY_TIMEOUT_UDP,
+    REPLY_TIMEOUT,
+    UDP_TIMEOUT,
 )
 
 __all__ = ["ping"]
@@ -69,8 +69,8 @@ _EXAMPLES: Final = """
     "--timeout",
     type=Duration(positive=True),
     section="Probes",
-    help=f"A reply after this is late, none is a loss  [default: {REPLY_TIMEOUT_UDP:g} for UDP, "
-    f"else {REPLY_TIMEOUT_TCP:g}]",
+    help=f"A reply after this is late, none is a loss  [default: {UDP_TIMEOUT:g} for UDP, "
+    f"else {REPLY_TIMEOUT:g}]",
 )
 @option(
     "-w",
@@ -79,23 +79,7 @@ _EXAMPLES: Final = """
     section="Probes",
     help="Stop after this time, whatever is still awaited.",
 )
-@option(
-    "--expect",
-    metavar="TRANSFORM",
-    multiple=True,
-    default=("uppercase",),
-    show_default=True,
-    section="Judgement",
-    help="What a reply must be; repeat it for a chain.",
-)
-@option(
-    "--max-loss",
-    type=Probability(),
-    default=0.0,
-    show_default=True,
-    section="Judgement",
-    help="The part of the probes, 0 to 1, that may be lost or late without an exit status of 1.",
-)
+@judgement_options
 @option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
 @option("-D", "timestamps", is_flag=True, section="Output", help="Each line with its time.")
 @option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
@@ -124,7 +108,7 @@ def ping(
             "and for more load there is: uppercase bench"
         )
     if timeout is None:
-        timeout = REPLY_TIMEOUT_UDP if target.udp else REPLY_TIMEOUT_TCP
+        timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
     tracker = Tracker(probes, timeout)
