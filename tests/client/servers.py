@@ -70,6 +70,13 @@ class Server:
         """What a command line takes."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def wait_for(self, count: int) -> None:
+        """Wait until so many datagrams or chunks have come in."""
+        deadline = time.monotonic() + 30
+        while len(self.received) < count:
+            assert time.monotonic() < deadline, f"got {len(self.received)} of {count}"
+            time.sleep(_POLL / 4)
+
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
     """Give a port where nothing listens."""

@@ -254,7 +254,10 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
                 # A line typed must not wait for the acknowledgement of the line before.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
-                connection = context.wrap_socket(connection, server_hostname=target.host)
+                # An end without TLS's own goodbye is an error: what came may have been cut short.
+                connection = context.wrap_socket(
+                    connection, server_hostname=target.host, suppress_ragged_eofs=False
+                )
             connection.settimeout(None)
         except OSError as error:
             connection.close()
@@ -290,10 +293,14 @@ def connect_udp(target: Target, address: Address | None = None) -> socket.socket
 
     Raises:
         NetworkTrouble: the name does not resolve or there is no route.
+        UserError: the system gives no socket.
     """
     last_error: OSError | None = None
     for candidate in [address] if address else resolve(target):
-        datagrams = socket.socket(candidate.family, socket.SOCK_DGRAM)
+        try:
+            datagrams = socket.socket(candidate.family, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise UserError(f"cannot open a socket: {error.strerror}") from error
         try:
             datagrams.setblocking(False)
             datagrams.connect(candidate.sockaddr)
@@ -323,6 +330,8 @@ def explain(
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
             "name its authority with --ca FILE, or trust anybody with --insecure"
         )
+    elif isinstance(error, ssl.SSLEOFError):
+        text = f"{target} ended without TLS's close_notify; what it sent may have been cut short"
     elif isinstance(error, ssl.SSLError):
         text = f"{target} does not speak TLS as we do ({error.reason or reason})"
     elif isinstance(error, TimeoutError):
