@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pexpect
 from pexpect import fdpexpect
 
 import uppercase
@@ -59,22 +60,43 @@ def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
     return Outcome(process.returncode, process.stdout, process.stderr.decode())
 
 
-class Terminal(fdpexpect.fdspawn):  # type: ignore[misc]
-    """The command in a pseudo-terminal of its own.
+class Terminal:
+    """The command in a pseudo-terminal of its own, and what is seen and typed there.
 
-    Attributes:
+    Args:
+        descriptor: our end of the terminal.
         process: the command.
     """
 
-    process: "subprocess.Popen[bytes]"
+    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]") -> None:
+        self._screen: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(descriptor, timeout=_TIMEOUT)
+        self._process = process
+
+    def see(self, text: str) -> bytes:
+        """Wait until the text appears; give what was there before it."""
+        self._screen.expect_exact(text)
+        return self._screen.before or b""
+
+    def see_end(self) -> bytes:
+        """Wait until the command has closed the terminal; give what it said."""
+        self._screen.expect(pexpect.EOF)
+        return self._screen.before or b""
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        self._screen.sendline(line)
 
     def press(self, key: str) -> None:
         """Type Ctrl and a letter."""
-        self.send(chr(ord(key.upper()) - 64))
+        self._screen.send(chr(ord(key.upper()) - 64))
 
-    def wait_for_end(self) -> int:
-        """Give the exit status; negative is the signal that ended it."""
-        return self.process.wait(_TIMEOUT)
+    def hang_up(self) -> None:
+        """Close the terminal, as a window's close button does."""
+        self._screen.close()
+
+    def status(self) -> int:
+        """Wait for the exit status; negative is the signal that ended it."""
+        return self._process.wait(_TIMEOUT)
 
 
 @contextmanager
@@ -95,12 +117,11 @@ def terminal(*arguments: str, stdout: int | None = None) -> Iterator[Terminal]:
         start_new_session=True,
     )
     os.close(theirs)
-    session = Terminal(ours, timeout=_TIMEOUT)
-    session.process = process
+    session = Terminal(ours, process)
     try:
         yield session
     finally:
-        session.close()
+        session.hang_up()
         if process.poll() is None:
             process.kill()
         process.wait(_TIMEOUT)

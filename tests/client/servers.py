@@ -21,6 +21,8 @@ from typing import Any
 
 __all__ = [
     "Server",
+    "TcpBehaviour",
+    "UdpBehaviour",
     "UdpRequest",
     "both",
     "break_off_after",

@@ -1,16 +1,16 @@
 """What a person sees who runs `uppercase send` in a terminal."""
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from tests.client.command import Terminal, terminal
 from tests.client.servers import (
+    TcpBehaviour,
     drop,
     free_port,
-    honest,
     one_reply,
     silent,
     strip_newline,
@@ -23,21 +23,21 @@ PROMPT = "Input lowercase sentence:"
 
 
 def ask(session: Terminal, line: str, reply: str) -> None:
-    session.expect_exact(PROMPT)
-    session.sendline(line)
-    session.expect_exact(line)  # the terminal's echo
-    session.expect_exact(reply)
+    session.see(PROMPT)
+    session.type(line)
+    session.see(line)  # the terminal's echo
+    session.see(reply)
 
 
 @pytest.mark.parametrize("behave", [upper_stream, one_reply, strip_newline])
-def test_each_typed_line_is_answered_over_tcp(behave: object) -> None:
+def test_each_typed_line_is_answered_over_tcp(behave: TcpBehaviour) -> None:
     """Whether the server goes on, closes after each reply, or drops the newline."""
-    with tcp_server(behave) as server, terminal("send", server.address) as session:  # type: ignore[arg-type]
+    with tcp_server(behave) as server, terminal("send", server.address) as session:
         ask(session, "hello", "HELLO")
         ask(session, "world", "WORLD")
-        session.expect_exact(PROMPT)
+        session.see(PROMPT)
         session.press("d")
-        assert session.wait_for_end() == 0
+        assert session.status() == 0
 
 
 def test_each_typed_line_is_a_datagram_without_newline() -> None:
@@ -45,21 +45,21 @@ def test_each_typed_line_is_a_datagram_without_newline() -> None:
         ask(session, "hello", "HELLO")
         ask(session, "", "")
         ask(session, "world", "WORLD")
-        session.expect_exact(PROMPT)
+        session.see(PROMPT)
         session.press("d")
-        assert session.wait_for_end() == 0
+        assert session.status() == 0
     assert server.received == [b"hello", b"", b"world"]
 
 
 def test_the_arrow_keys_bring_back_what_was_typed() -> None:
     with udp_server() as server, terminal("send", "-u", server.address) as session:
         ask(session, "hello", "HELLO")
-        session.expect_exact(PROMPT)
-        session.sendline("\x10")  # Ctrl-P, the line editor's "previous"
-        session.expect_exact("HELLO")
-        session.expect_exact(PROMPT)
+        session.see(PROMPT)
+        session.type("\x10")  # Ctrl-P, the line editor's "previous"
+        session.see("HELLO")
+        session.see(PROMPT)
         session.press("d")
-        assert session.wait_for_end() == 0
+        assert session.status() == 0
     assert server.received == [b"hello", b"hello"]
 
 
@@ -72,40 +72,32 @@ def test_standard_output_has_the_replies_alone(tmp_path: Path) -> None:
         terminal("send", server.address, stdout=file.fileno()) as session,
     ):
         for line in "hello", "world":
-            session.expect_exact(PROMPT)
-            session.sendline(line)
-        session.expect_exact(PROMPT)
+            session.see(PROMPT)
+            session.type(line)
+        session.see(PROMPT)
         session.press("d")
-        assert session.wait_for_end() == 0
+        assert session.status() == 0
     assert replies.read_bytes() == b"HELLO\nWORLD\n"
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_a_server_that_is_gone_is_one_sentence(transport: str) -> None:
-    if transport == "tcp":
-        context, options = tcp_server(one_reply), []
-    else:
-        context, options = udp_server(honest), ["-u"]
-    with context as server:
-        manager = terminal("send", *options, server.address)
-        session = manager.__enter__()
-        ask(session, "hello", "HELLO")
-    try:
-        session.expect_exact(PROMPT)
-        session.sendline("again")
-        session.expect_exact(f"nothing listens on {transport.upper()} {server.address}")
-        session.expect(pexpect.EOF)
-        assert b"Traceback" not in session.before
-        assert session.wait_for_end() == 1
-    finally:
-        manager.__exit__(None, None, None)
+    options = ["-u"] if transport == "udp" else []
+    with ExitStack() as stack:
+        with udp_server() if options else tcp_server(one_reply) as server:
+            session = stack.enter_context(terminal("send", *options, server.address))
+            ask(session, "hello", "HELLO")
+        session.see(PROMPT)
+        session.type("again")
+        session.see(f"nothing listens on {transport.upper()} {server.address}")
+        assert b"Traceback" not in session.see_end()
+        assert session.status() == 1
 
 
 def test_nothing_listening_is_said_before_the_first_prompt() -> None:
     with terminal("send", f":{free_port()}") as session:
-        session.expect_exact("nothing listens on TCP")
-        assert PROMPT.encode() not in session.before
-        assert session.wait_for_end() == 1
+        assert PROMPT.encode() not in session.see("nothing listens on TCP")
+        assert session.status() == 1
 
 
 def test_a_lost_reply_is_said_and_the_next_line_may_be_typed() -> None:
@@ -115,23 +107,22 @@ def test_a_lost_reply_is_said_and_the_next_line_may_be_typed() -> None:
     ):
         ask(session, "hello", "no reply")
         ask(session, "world", "WORLD")
-        session.expect_exact(PROMPT)
+        session.see(PROMPT)
         session.press("d")
-        assert session.wait_for_end() == 1
+        assert session.status() == 1
 
 
 @pytest.mark.parametrize("waiting", ["for input", "for a reply"])
 def test_ctrl_c_ends_it_at_once_and_quietly(waiting: str) -> None:
     with udp_server(silent) as server, terminal("send", "-u", "-W1h", server.address) as session:
-        session.expect_exact(PROMPT)
+        session.see(PROMPT)
         if waiting == "for a reply":
-            session.sendline("hello")
-            session.expect_exact("hello")
+            session.type("hello")
+            session.see("hello")
             server.wait_for(1)
         session.press("c")
-        session.expect(pexpect.EOF)
-        assert b"Traceback" not in session.before
-        assert session.wait_for_end() == 130
+        assert b"Traceback" not in session.see_end()
+        assert session.status() == 130
 
 
 @pytest.mark.parametrize("options", [[], ["-u"]])
@@ -139,6 +130,6 @@ def test_a_closed_terminal_ends_it(options: list[str]) -> None:
     context = udp_server() if options else tcp_server()
     with context as server, terminal("send", *options, server.address) as session:
         ask(session, "hello", "HELLO")
-        session.expect_exact(PROMPT)
-        session.close()
-        assert session.wait_for_end() in (0, -signal.SIGHUP)
+        session.see(PROMPT)
+        session.hang_up()
+        assert session.status() in (0, -signal.SIGHUP)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -82,7 +83,7 @@ class _Group(click.Group):
     help="Talk to a server that answers each message, and measure it.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name="uppercase")
+@click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:
     """Hold the sub-commands."""
 
@@ -109,12 +110,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), NETWORK)
     except UppercaseError as error:
         return _complain(str(error), USAGE)
+    except OSError as error:
+        # Commands explain what the network does; what is left is a file or a standard stream.
+        _discard_output()
+        what = f"{error.filename}: " if error.filename else "cannot write the output: "
+        return _complain(f"{what}{error.strerror or error}", USAGE)
     return status if isinstance(status, int) else OK
 
 
 def _complain(sentence: str, status: int) -> int:
     click.echo(f"uppercase: {sentence}", err=True)
     return status
+
+
+def _discard_output() -> None:
+    """Let what standard output still holds go nowhere, lest its flush at exit fails once more."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_of_sigpipe() -> None:

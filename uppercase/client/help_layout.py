@@ -10,11 +10,14 @@ A section is printed where its first option stands.
 
 from collections.abc import Callable
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = ["Command", "Option", "option"]
+__all__ = ["OTHER", "Argument", "Command", "Option", "option", "write_examples"]
+
+OTHER: Final = "Other"
+"""The section of what names none."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -22,13 +25,30 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Option(click.Option):
     """An option that belongs to a section of the help."""
 
-    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
 
 
+class Argument(click.Argument):
+    """An argument that the help explains, in a section.
+
+    Args:
+        explanation: what it is, in a few words.
+    """
+
+    def __init__(self, *args: Any, explanation: str, section: str = OTHER, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        self.explanation = explanation
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Give name and explanation."""
+        return self.make_metavar(ctx).removeprefix("[").removesuffix("]"), self.explanation
+
+
 def option(
-    *declarations: str, section: str = "Options", **attributes: Any
+    *declarations: str, section: str = OTHER, **attributes: Any
 ) -> Callable[[_Function], _Function]:
     """Do what `click.option` does, for a section of the help."""
     return click.option(*declarations, cls=Option, section=section, **attributes)
@@ -53,22 +73,30 @@ class Command(click.Command):
         self.examples = examples
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help: what it does, examples, usage, options."""
-        formatter.write(cleandoc(self.help or "").split("\n\n")[0] + "\n")
+        """Write the summary, examples, usage, the rest of the text, and the options."""
+        summary, *rest = cleandoc(self.help or "").split("\n\n")
+        formatter.write_text(summary)
         write_examples(formatter, self.examples)
         formatter.write_paragraph()
         self.format_usage(ctx, formatter)
+        for paragraph in rest:
+            formatter.write_paragraph()
+            formatter.write_text(paragraph)
         self.format_options(ctx, formatter)
         self.format_epilog(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a heading for each section."""
+        """Write the options, a heading for each section; what has no section comes last."""
+        for section, records in self.sections(ctx).items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+    def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """Give the options, and what each does, by section."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                section = getattr(parameter, "section", "Other")
-                sections.setdefault(section, []).append(record)
-        for section, records in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(records)
+                sections.setdefault(getattr(parameter, "section", OTHER), []).append(record)
+        other = sections.pop(OTHER, [])
+        return {**sections, OTHER: other} if other else sections

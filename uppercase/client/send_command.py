@@ -39,9 +39,9 @@ _LOSSES_NAMED: Final = 10
     "send",
     cls=Command,
     examples="""
-        uppercase send                         type lines to 127.0.0.1:12000, Ctrl-D ends
-        uppercase send < in.txt > out.txt      a file through TCP, byte for byte
-        printf 'hello\\n' | uppercase send -u   a datagram for each line, asked again if lost
+        uppercase send                       type lines to 127.0.0.1:12000
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase send -u < in.txt           a datagram a line, asked again if lost
         uppercase send --tls --ca ca.pem example.org:12001
     """,
 )
@@ -89,8 +89,8 @@ _LOSSES_NAMED: Final = 10
 def send(target: Target, timeout: float | None, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 
-    On a terminal each line gets a reply. In a pipe TCP is a byte-exact filter; UDP sends a
-    datagram for each line and prints the replies in the order of the lines.
+    On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
+    UDP sends a datagram for each line and prints the replies in the order of the lines.
     """
     if sys.stdin is None or sys.stdout is None:
         raise UserError("standard input or output is closed; it needs both")

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from uppercase.client.help_layout import option
+from uppercase.client.help_layout import Argument, option
 from uppercase.errors import BadValue, NetworkTrouble, UserError
 from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 from uppercase.units import parse_port
@@ -152,7 +152,15 @@ def _parse_port(text: str, what: str) -> int:
 
 
 _PARAMETERS: Final = (
-    click.argument("address", metavar="[HOST[:PORT]]", required=False),
+    click.argument(
+        "address",
+        metavar="[HOST[:PORT]]",
+        required=False,
+        cls=Argument,
+        section="Server",
+        explanation=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, "
+        f"$UPPERCASE_PORT or {DEFAULT_PORT}.",
+    ),
     option("-u", "--udp", is_flag=True, section="Server", help="UDP; without it, TCP."),
     option("--unix", metavar="PATH", section="Server", help="A Unix stream socket."),
     option("-4", "ipv4", is_flag=True, section="Server", help="IPv4 only."),

@@ -1,0 +1,146 @@
+"""The command's outside: help, mistakes, exit statuses, start-up."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uppercase
+from tests.client.command import command_line, environment, run
+from uppercase.client.cli import COMMANDS, main
+
+
+def test_help_opens_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.index("Examples:") < page.index("Usage:") < page.index("Commands:")
+    assert "  send " in page
+
+
+def test_a_command_s_help_has_its_options_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "--help"]) == 0
+    page = capsys.readouterr().out
+    places = [page.index(f"\n{heading}:") for heading in ("Examples", "Server", "Waiting", "UDP")]
+    assert places == sorted(places)
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_no_command_at_all_shows_the_help_and_is_a_mistake(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Examples:" in captured.err
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert uppercase.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sned"], "no command named 'sned'; did you mean 'send'?"),
+        (["--bogus"], "No such option '--bogus'"),
+        (["send", "--tiemout=2"], "--timeout"),
+        (["send", "-W", "-1"], "got '-1'; a duration is"),
+        (["send", "-W", "0"], "got '0'; it must be more than 0"),
+        (["send", "-u", "--chunk", "lots"], "got 'lots'; a size is"),
+        (["send", "-u", "--retries", "1.5"], "got '1.5'; a whole number"),
+        (["send", "-u", "--window", "100000"], "512"),
+        (["send", "-u", "--on-loss", "cry"], "'cry'"),
+        (["send", ":0"], "got '0' for the port"),
+        (["send", "a", "b"], "unexpected extra argument"),
+        (["send", "-4", "-6"], "got -4 and -6, which exclude each other"),
+        (["send", "-u", "--tls"], "got --tls and -u"),
+        (["send", "--unix", "x", "host"], "got --unix and a HOST"),
+        (["send", "--unix", "x", "-u"], "got --unix and -u"),
+        (["send", "--ca", "x"], "--ca is about TLS; add --tls"),
+        (["send", "--insecure"], "--insecure is about TLS; add --tls"),
+        (["send", "--retries", "0"], "got --retries, which is for UDP only; add -u"),
+        (["send", "--no-warn"], "got --no-warn, which is for UDP only; add -u"),
+        (["send", "--on-loss=skip"], "got --on-loss, which is for UDP only; add -u"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("uppercase: ")
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_command_whose_module_is_absent_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "juggle", "uppercase.client.no_such_command:juggle")
+    assert main(["--help"]) == 0
+    assert "juggle" not in capsys.readouterr().out
+    assert main(["juggle"]) == 2
+
+
+def test_help_imports_neither_twisted_nor_a_server() -> None:
+    """Nor does anything else that the command shows before it talks to the network."""
+    script = (
+        "import sys; from uppercase.client.cli import main; main(['--help']); "
+        "main(['send', '--help']); "
+        "slow = {'twisted', 'rich', 'hdrh', 'uppercase.services'} & set(sys.modules); "
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def processor_time(arguments: list[str]) -> float:
+    """Give the least processor time, in seconds, of three runs."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(arguments, env=environment(), stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def test_help_is_there_within_a_third_of_a_second() -> None:
+    """Beyond the interpreter's own start, in processor time: the machine may be busy."""
+    interpreter = processor_time([sys.executable, "-c", "pass"])
+    assert processor_time(command_line("--help")) - interpreter < 0.3
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_a_closed_standard_stream_is_one_sentence(closed: str, tmp_path: Path) -> None:
+    complaint = tmp_path / "stderr"
+    line = f'exec "$@" {closed} 2> {complaint}'
+    process = subprocess.run(
+        ["sh", "-c", line, "sh", *command_line("send")], env=environment(), check=False
+    )
+    assert process.returncode == 2
+    assert complaint.read_text().startswith("uppercase: standard input or output is closed")
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            command_line("--help"),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr.decode().startswith("uppercase: cannot write the output")
+    assert process.stderr.count(b"\n") == 1
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    assert run("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"

@@ -1,0 +1,157 @@
+"""Addresses as people write them, and connecting to what they mean."""
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client.servers import free_port, tcp_server, udp_server
+from uppercase.client.target import (
+    Target,
+    connect_tcp,
+    connect_udp,
+    explain,
+    parse_target,
+    resolve,
+)
+from uppercase.errors import BadValue, NetworkTrouble
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (None, "127.0.0.1", 12000),
+        ("example.org", "example.org", 12000),
+        ("example.org:7", "example.org", 7),
+        (":7", "127.0.0.1", 7),
+        ("10.0.0.1:7", "10.0.0.1", 7),
+        ("[::1]", "::1", 12000),
+        ("[::1]:7", "::1", 7),
+        ("::1", "::1", 12000),
+        ("fe80::1%eth0", "fe80::1%eth0", 12000),
+    ],
+)
+def test_an_address_leaves_out_what_has_a_default(text: str | None, host: str, port: int) -> None:
+    target = parse_target(text, environment={})
+    assert (target.host, target.port) == (host, port)
+
+
+def test_the_environment_gives_the_defaults() -> None:
+    environment = {"UPPERCASE_HOST": "example.org", "UPPERCASE_PORT": "7"}
+    assert parse_target(None, environment=environment) == Target("example.org", 7)
+    assert parse_target(":9", environment=environment) == Target("example.org", 9)
+    assert parse_target("[::1]", environment=environment) == Target("::1", 7)
+
+
+@pytest.mark.parametrize(
+    "text", ["host:", ":", "[::1", "[::1]7", "::1]", "a b", "[]x", "host:0", "host:65536", "h:x"]
+)
+def test_what_is_no_address_is_said_so(text: str) -> None:
+    with pytest.raises(BadValue, match="accepted"):
+        parse_target(text, environment={})
+
+
+def test_a_useless_port_in_the_environment_is_named() -> None:
+    with pytest.raises(BadValue, match="UPPERCASE_PORT"):
+        parse_target(None, environment={"UPPERCASE_PORT": "many"})
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
+    with suppress(BadValue):
+        assert 1 <= parse_target(text, environment={}).port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (Target(), "TCP 127.0.0.1:12000"),
+        (Target("::1", 7, udp=True), "UDP [::1]:7"),
+        (Target(unix="/run/u.sock"), "Unix socket /run/u.sock"),
+    ],
+)
+def test_a_target_is_named_as_the_ready_line_names_it(target: Target, name: str) -> None:
+    assert str(target) == name
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_name_is_tried_in_both_families(host: str, both_families: str) -> None:
+    """A name reaches a server that listens on one of its addresses only."""
+    with tcp_server(host=host) as server:
+        with connect_tcp(Target(both_families, server.port)) as connection:
+            connection.sendall(b"hello")
+            assert connection.recv(9) == b"HELLO"
+        other = socket.AF_INET6 if host == "127.0.0.1" else socket.AF_INET
+        with pytest.raises(NetworkTrouble, match="nothing listens"):
+            connect_tcp(Target(both_families, server.port, family=other))
+
+
+def test_datagrams_go_to_ipv4_first(both_families: str) -> None:
+    """What courses teach listens on IPv4 only, and a datagram's socket cannot tell."""
+    families = [address.family for address in resolve(Target(both_families, 7, udp=True))]
+    assert families == [socket.AF_INET, socket.AF_INET6]
+
+
+def test_each_datagram_socket_has_a_port_of_its_own() -> None:
+    with udp_server() as server:
+        target = Target(server.host, server.port, udp=True)
+        with connect_udp(target) as one, connect_udp(target) as other:
+            assert one.getsockname()[1] != other.getsockname()[1]
+            assert one.getpeername()[:2] == (server.host, server.port)
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (
+            Target(),
+            "nothing listens on TCP 127.0.0.1:12000; start the server first: "
+            "twistd -n uppercase-tcp",
+        ),
+        (
+            Target(udp=True),
+            "nothing listens on UDP 127.0.0.1:12000; start the server first: "
+            "twistd -n uppercase-udp",
+        ),
+        (
+            Target(port=7),
+            "nothing listens on TCP 127.0.0.1:7; start the server first: "
+            "twistd -n uppercase-tcp --port=7",
+        ),
+    ],
+)
+def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -> None:
+    assert str(explain(ConnectionRefusedError(), target)) == sentence
+
+
+def test_an_address_that_answers_nothing_is_given_up_in_time() -> None:
+    """A listener whose queue is full ignores connections, as a firewall does."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for filler in first, second:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        with pytest.raises(NetworkTrouble, match=r"did not answer within 0\.3 s"):
+            connect_tcp(Target(port=port), timeout=0.3)
+
+
+def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(NetworkTrouble, match="nothing listens on Unix socket"):
+        connect_tcp(Target(unix=str(tmp_path / "socket")))
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".org", "ex..org"])
+def test_a_name_that_does_not_resolve_is_named(host: str) -> None:
+    with pytest.raises(NetworkTrouble, match="cannot resolve"):
+        resolve(Target(host))
+
+
+def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
+    port = free_port()
+    with pytest.raises(NetworkTrouble, match=f"nothing listens on TCP 127.0.0.1:{port}; "):
+        connect_tcp(Target(port=port))
