@@ -108,7 +108,7 @@ PING_INTERVAL: Final = 1.0
 """Seconds between probes, as in ping(8)."""
 
 PING_MIN_INTERVAL: Final = 0.001
-"""Timers of a process are good for about a millisecond; more load than this is what bench is for."""
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
 
 PING_MEMORY: Final = 8 * MIB
 """Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told

@@ -16,11 +16,11 @@ from uppercase.client.exit_status import NETWORK, OK
 from uppercase.client.expectation import expectation
 from uppercase.client.help_layout import Command, option
 from uppercase.client.interrupts import Interrupts
+from uppercase.client.measure_options import judgement_options, plot_option, save_plot
 from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping import Probes, Schedule, Tracker
 from uppercase.client.ping_loop import converse
 from uppercase.client.ping_report import Display
-from uppercase.client.measure_options import judgement_options, plot_option, save_plot
 from uppercase.client.target import Target, target_options
 from uppercase.client.wires import open_wire
 from uppercase.errors import NetworkTrouble, UserError
