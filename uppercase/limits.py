@@ -11,6 +11,12 @@ from typing import Final
 __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
+    "BENCH_BLOCK",
+    "BENCH_CONNECTIONS",
+    "BENCH_DURATION",
+    "BENCH_PIPELINE",
+    "BENCH_SAMPLES",
+    "BENCH_UDP_MESSAGES",
     "CLOSE_TIMEOUT",
     "CONNECT_TIMEOUT",
     "DEFAULT_HOST",
@@ -44,6 +50,13 @@ __all__ = [
     "MIB",
     "NFS_PORT",
     "OUTPUT_BATCH",
+    "PING_BACKLOG",
+    "PING_INTERVAL",
+    "PING_MEMORY",
+    "PING_MIN_INTERVAL",
+    "PING_SAMPLES",
+    "PROBE_MIN_SIZE",
+    "PROBE_SIZE",
     "RATE_BURST_FACTOR",
     "RATE_PREFIX_FACTOR",
     "RATE_TABLE",
@@ -177,6 +190,48 @@ LAB_MIN_BURST_CHANGE: Final = 0.01
 
 LAB_SEEDS: Final = 1_000_000
 """Random seeds are below this: six digits can be read from a projector and typed."""
+
+PROBE_SIZE: Final = 64
+"""Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""
+
+PROBE_MIN_SIZE: Final = 16
+"""A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds between probes, as in ping(8)."""
+
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
+
+PING_MEMORY: Final = 8 * MIB
+"""Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told
+from a wrong one: four hours of probes at the defaults."""
+
+PING_SAMPLES: Final = 100_000
+"""Round trips that percentiles and plots look back on: a day at the default interval."""
+
+PING_BACKLOG: Final = 16 * MIB
+"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+BENCH_CONNECTIONS: Final = 8
+"""Connections, or datagram sockets, of a bench: enough that a server is never idle between one
+client's request and the next, few enough that what it costs is the messages."""
+
+BENCH_PIPELINE: Final = 1
+"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
+
+BENCH_DURATION: Final = 10.0
+"""Seconds of load: long enough for a stable p99, as in iperf3."""
+
+BENCH_BLOCK: Final = 256 * KIB
+"""Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_UDP_MESSAGES: Final = 16_384
+"""Different datagrams that a bench sends in turn: one that comes back is told from the others until
+as many have followed it."""
+
+BENCH_SAMPLES: Final = 100_000
+"""Different latencies, in microseconds, that are counted before they are put into the histogram."""
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
 repeats what is lost, which takes seconds where loss is heavy."""

@@ -1,0 +1,136 @@
+"""`uppercase ping`: its options and its exit status.
+
+What a reply means is `uppercase.client.ping`'s affair, how the probes travel is `wires`'s and
+`ping_loop`'s, and how it is printed is `ping_report`'s.
+"""
+
+import secrets
+import string
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from uppercase.client.exit_status import NETWORK, OK
+from uppercase.client.expectation import expectation
+from uppercase.client.help_layout import Command, option
+from uppercase.client.interrupts import Interrupts
+from uppercase.client.measure_options import judgement_options, plot_option, save_plot
+from uppercase.client.option_types import Count, Duration, Size
+from uppercase.client.ping import Probes, Schedule, Tracker
+from uppercase.client.ping_loop import converse
+from uppercase.client.ping_report import Display
+from uppercase.client.target import Target, target_options
+from uppercase.client.wires import open_wire
+from uppercase.errors import NetworkTrouble, UserError
+from uppercase.limits import (
+    PING_INTERVAL,
+    PING_MIN_INTERVAL,
+    PROBE_SIZE,
+    REPLY_TIMEOUT,
+    UDP_TIMEOUT,
+)
+
+__all__ = ["ping"]
+
+_EXAMPLES: Final = """
+    uppercase ping -u -c 10                  ten datagrams to the server on this machine
+    uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
+    uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
+    uppercase ping -u --json | jq .rtt_ms    for a program
+    uppercase ping --expect=rot13            a server with another transform
+"""
+
+
+@click.command("ping", cls=Command, examples=_EXAMPLES)
+@target_options
+@option("-c", "--count", type=Count(positive=True), section="Probes", help="Stop after N probes.")
+@option(
+    "-i",
+    "--interval",
+    type=Duration(),
+    default=PING_INTERVAL,
+    show_default=f"{PING_INTERVAL:g}s",
+    section="Probes",
+    help="Time from each probe to the next, whatever comes back.",
+)
+@option(
+    "-s",
+    "--size",
+    type=Size(),
+    default=PROBE_SIZE,
+    show_default=True,
+    section="Probes",
+    help="Bytes of a probe; on a stream its newline is one of them.",
+)
+@option(
+    "-W",
+    "--timeout",
+    type=Duration(positive=True),
+    section="Probes",
+    help=f"A reply after this is late, none is a loss  [default: {UDP_TIMEOUT:g} for UDP, "
+    f"else {REPLY_TIMEOUT:g}]",
+)
+@option(
+    "-w",
+    "--deadline",
+    type=Duration(positive=True),
+    section="Probes",
+    help="Stop after this time, whatever is still awaited.",
+)
+@judgement_options
+@option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
+@option("-D", "timestamps", is_flag=True, section="Output", help="Each line with its time.")
+@option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
+@plot_option("Draw the round trips and losses.")
+def ping(
+    target: Target,
+    count: int | None,
+    interval: float,
+    size: int,
+    timeout: float | None,
+    deadline: float | None,
+    expect: tuple[str, ...],
+    max_loss: float,
+    quiet: bool,
+    timestamps: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> int:
+    r"""Measure loss, delay and correctness, a probe at a time.
+
+    Ctrl-C ends it with a summary; Ctrl-\ shows how it stands.
+    """
+    if interval < PING_MIN_INTERVAL:
+        raise UserError(
+            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is accepted, "
+            "and for more load there is: uppercase bench"
+        )
+    if timeout is None:
+        timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+    mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
+    probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
+    tracker = Tracker(probes, timeout)
+    wire = open_wire(target)
+    started = time.monotonic()
+    display = Display(target, timeout, quiet, as_json, timestamps, tracker.totals, started)
+    display.show_start(size, expect)
+    schedule = Schedule(started, interval, count, deadline)
+    trouble: NetworkTrouble | None = None
+    try:
+        with Interrupts() as interrupts:
+            converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
+    except NetworkTrouble as error:
+        trouble = error
+    finally:
+        wire.close()
+    display.show_summary(time.monotonic() - started, trouble)
+    if plot is not None:
+        from uppercase.client.plots import ping_plot
+
+        save_plot(plot, ping_plot(target, display.found, tracker.totals))
+    if trouble is not None:
+        raise trouble
+    asked_for = count if deadline is not None else None
+    return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
