@@ -12,19 +12,11 @@ what the code works on, keyword-only parameters are its arguments. What breaks t
 import inspect
 import re
 from collections.abc import Awaitable, Callable
-from functools import cached_property, partial, update_wrapper
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
-from twisted.plugin import IPlugin
-from zope.interface import implementer
-
-from uppercase.errors import BadArgument, PluginError
-from uppercase.interfaces import (
-    IStreamTransform,
-    ITransform,
-    ITransformPlugin,
-    ITransformStream,
-)
+from uppercase.errors import PluginError
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.kinds import (
     Kind,
     MessageTransform,
@@ -37,118 +29,25 @@ from uppercase.parameters import (
     Parameter,
     annotation_of,
     parameters_of,
-    require_arguments,
     signature_of,
 )
+from uppercase.plugin import (
+    ByteStream,
+    DeclaredStreamTransform,
+    DeclaredTransform,
+    TextStream,
+)
 
-__all__ = ["DeclaredTransform", "adopt", "is_name", "stream_transform", "transform"]
+__all__ = ["adopt", "is_name", "stream_transform", "transform"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
 M = TypeVar("M", str, bytes)
 
-_KINDS: Final = {str: Kind.TEXT, bytes: Kind.BYTES}
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-class TextStream(Protocol):
-    """What a stream class of text makes."""
-
-    def feed(self, text: str, /) -> str:
-        """Take the next text, cut between characters; give all of the output that it settles."""
-
-    def finish(self) -> str:
-        """End the input; give the rest of the output."""
-
-
-class ByteStream(Protocol):
-    """What a stream class of bytes makes."""
-
-    def feed(self, data: bytes, /) -> bytes:
-        """Take the next bytes; give all of the output that they settle."""
-
-    def finish(self) -> bytes:
-        """End the input; give the rest of the output."""
-
-
 S = TypeVar("S", bound=TextStream | ByteStream)
-
-
-@implementer(ITransformPlugin, IPlugin, ITransform)
-class DeclaredTransform(Generic[P, R]):
-    """A plugin made of a function or class, which stays callable as what it is.
-
-    It is also the transform itself, with the default of each argument.
-
-    Attributes:
-        name: what users type.
-        summary: one line for a listing.
-        kind: text or bytes.
-        streaming: whether what it builds works on an endless stream.
-        parameters: its arguments.
-    """
-
-    streaming = False
-
-    def __init__(
-        self,
-        target: Callable[P, R],
-        make: Callable[[dict[str, Any]], ITransform],
-        *,
-        name: str,
-        summary: str,
-        kind: Kind,
-        parameters: tuple[Parameter, ...],
-    ) -> None:
-        update_wrapper(self, target, updated=())
-        self.__wrapped__ = target
-        self._make = make
-        self.name = name
-        self.summary = summary
-        self.kind = kind
-        self.parameters = parameters
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function or class itself."""
-        return self.__wrapped__(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<transform {self.name!r}: {self.__wrapped__!r}>"
-
-    def build(self, **arguments: Any) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is missing, unknown or, to the author's code, not acceptable
-                (a ValueError from a class or its call).
-        """
-        require_arguments(self.parameters, arguments)
-        try:
-            return self._make(arguments)
-        except ValueError as error:
-            raise BadArgument(str(error)) from error
-
-    @cached_property
-    def _default(self) -> Any:
-        return self.build()
-
-    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Give the reply to one message, with the default of each argument."""
-        reply: bytes | Awaitable[bytes] = self._default.transform(message)
-        return reply
-
-
-@implementer(IStreamTransform)
-class DeclaredStreamTransform(DeclaredTransform[P, R]):
-    """A plugin whose transform also works on an endless stream."""
-
-    streaming = True
-
-    def open_stream(self) -> ITransformStream:
-        """Start one stream, with the default of each argument."""
-        stream: ITransformStream = self._default.open_stream()
-        return stream
 
 
 class _FunctionDecorator(Protocol):
@@ -233,15 +132,7 @@ def transform(
             ascii=ascii,
         )
     owner = _owner(target)
-    function = target.__call__ if inspect.isclass(target) else target
-    skip = 1 if inspect.isclass(target) else 0
-    signature = signature_of(function, owner)
-    kind = _kind(annotation_of(signature, skip), f"the first parameter of {owner}")
-    if inspect.isclass(target):
-        parameters_of(signature, f"{owner}'s __call__", positional=2)
-        parameters = parameters_of(signature_of(target, owner), owner, positional=0)
-    else:
-        parameters = parameters_of(signature, owner, positional=1)
+    function, kind, parameters = _read(target, owner)
     _check_flags(owner, function, kind, streaming=streaming, blocking=blocking, ascii=ascii)
     chosen = _name(target, name)
 
@@ -299,7 +190,7 @@ def stream_transform(
             "annotate the function's result with one"
         )
     feed_owner = f"{made.__name__}.feed"
-    kind = _kind(annotation_of(signature_of(feed, feed_owner), 1), f"the parameter of {feed_owner}")
+    kind = _kind(signature_of(feed, feed_owner), 1, feed_owner)
     chosen = _name(target, name)
 
     def make(arguments: dict[str, Any]) -> ITransform:
@@ -349,6 +240,11 @@ def adopt(
         parameters = parameters_of(signature_of(target, owner), owner, positional=0)
         return _adopt_transform(target, target, parameters, name, summary)
     elif hasattr(target, "feed"):
+        if streaming or ascii is not None:
+            raise PluginError(
+                f"{_owner(target)} is a stream class, which needs neither streaming nor ascii; "
+                "take them out"
+            )
         return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
     if not callable(target):
         raise PluginError(
@@ -416,18 +312,38 @@ def _summary(target: Any, given: str | None) -> str:
     return lines[0] if lines else ""
 
 
-def _kind(annotation: Any, what: str) -> Kind:
-    try:
-        return _KINDS[annotation]
-    except (KeyError, TypeError):
-        got = (
-            "has no annotation"
-            if annotation is REQUIRED
-            else f"is annotated {inspect.formatannotation(annotation)}"
-        )
-        raise PluginError(
-            f"{what} {got}; annotate it `str` for text or `bytes` for bytes"
-        ) from None
+def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
+    """Give the function that takes the message, its kind, and the target's arguments."""
+    if not callable(target):
+        raise PluginError(f"{owner} is no function and no class; declare one of these")
+    signature = signature_of(target, owner)
+    if not inspect.isclass(target):
+        return target, _kind(signature, 0, owner), parameters_of(signature, owner, positional=1)
+    if not any("__call__" in vars(base) for base in target.__mro__):
+        raise PluginError(f"{owner} has no __call__; define one that takes the message")
+    called = f"{owner}.__call__"
+    call_signature = signature_of(target.__call__, called)
+    kind = _kind(call_signature, 1, called)
+    if parameters_of(call_signature, called, positional=2):
+        raise PluginError(f"{called} has arguments of its own; move them to __init__")
+    return target.__call__, kind, parameters_of(signature, owner, positional=0)
+
+
+def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
+    """Give the kind that the annotation of the message says."""
+    annotation = annotation_of(signature, position, owner)
+    if annotation is str:
+        return Kind.TEXT
+    if annotation is bytes:
+        return Kind.BYTES
+    got = (
+        "has no annotation"
+        if annotation is REQUIRED
+        else f"is annotated {inspect.formatannotation(annotation)}"
+    )
+    raise PluginError(
+        f"the message of {owner} {got}; annotate it `str` for text or `bytes` for bytes"
+    )
 
 
 def _check_flags(

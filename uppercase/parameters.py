@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from uppercase.errors import BadArgument, PluginError, suggest
+from uppercase.errors import BadArgument, PluginError
 
 __all__ = [
     "REQUIRED",
@@ -70,6 +71,10 @@ class Parameter:
             return f"one of {', '.join(self.choices)}"
         return _ACCEPTED[self.type]
 
+    @property
+    def _phrase(self) -> str:
+        return f"a {self.accepts}" if self.accepts.endswith("number") else self.accepts
+
     def describe(self) -> str:
         """Give one line for help, such as `shift: whole number, default 13`."""
         return f"{self.name}: {self.accepts}, {self._describe_default()}"
@@ -80,7 +85,7 @@ class Parameter:
         if self.default is None:
             return "optional"
         for text, value in (self.choices or {}).items():
-            if value == self.default:
+            if type(value) is type(self.default) and value == self.default:
                 return f"default {text}"
         if isinstance(self.default, bool):
             return f"default {str(self.default).lower()}"
@@ -96,7 +101,7 @@ class Parameter:
             return self._convert(text)
         except (ValueError, KeyError):
             raise BadArgument(
-                f"argument {self.name!r}: got {text!r}; accepted is {self.accepts}"
+                f"argument {self.name!r}: got {text!r}; accepted is {self._phrase}"
             ) from None
 
     def _convert(self, text: str) -> Any:
@@ -139,10 +144,22 @@ def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
         ) from error
 
 
-def annotation_of(signature: inspect.Signature, position: int) -> Any:
-    """Give the annotation of a positional parameter, or `REQUIRED` where there is none."""
+def annotation_of(signature: inspect.Signature, position: int, owner: str) -> Any:
+    """Give the annotation of the positional parameter that is the message.
+
+    Returns:
+        The annotation, or `REQUIRED` where it has none.
+
+    Raises:
+        PluginError: there is no such parameter.
+    """
     positional = _positional(signature)
-    return positional[position].annotation if position < len(positional) else REQUIRED
+    if position >= len(positional):
+        raise PluginError(
+            f"{owner} takes no message; give it one positional parameter, annotated `str` or "
+            "`bytes`"
+        )
+    return positional[position].annotation
 
 
 def _positional(signature: inspect.Signature) -> list[inspect.Parameter]:
@@ -187,7 +204,7 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
             f"{owner} has no annotation for its argument {item.name!r}; give it one of "
             f"{_ANNOTATIONS}"
         )
-    annotation = _without_none(item.annotation)
+    annotation = _plain(item.annotation)
     if annotation in _ACCEPTED:
         return Parameter(item.name, annotation, item.default)
     if get_origin(annotation) is Literal:
@@ -205,12 +222,14 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
     )
 
 
-def _without_none(annotation: Any) -> Any:
-    """Give T for `T | None`: None is what is not given, and there is no text for it."""
+def _plain(annotation: Any) -> Any:
+    """Give T for `Annotated[T, ...]` and for `T | None`, as there is no text for None."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         rest = [item for item in get_args(annotation) if item is not NoneType]
         if len(rest) == 1:
-            return rest[0]
+            return _plain(rest[0])
     return annotation
 
 
@@ -261,14 +280,16 @@ def require_arguments(parameters: Sequence[Parameter], values: Mapping[str, Any]
     for parameter in parameters:
         if parameter.required and parameter.name not in values:
             raise BadArgument(
-                f"argument {parameter.name!r} is missing; write {parameter.name}=..., which is "
-                f"{parameter.accepts}"
+                f"argument {parameter.name!r} is missing; write {parameter.name}=VALUE, where "
+                f"VALUE is {parameter._phrase}"
             )
 
 
 def _unknown(name: str, parameters: Sequence[Parameter]) -> BadArgument:
     if not parameters:
         return BadArgument(f"got argument {name!r}; no arguments are accepted")
-    help_ = suggest(name, [parameter.name for parameter in parameters])
     accepted = "; ".join(parameter.describe() for parameter in parameters)
-    return BadArgument(f"no argument named {name!r}{help_} ({accepted})")
+    close = get_close_matches(name, [parameter.name for parameter in parameters], n=1)
+    if close:
+        return BadArgument(f"no argument named {name!r}; did you mean {close[0]!r}? ({accepted})")
+    return BadArgument(f"no argument named {name!r}; accepted are {accepted}")

@@ -126,7 +126,7 @@ def listing(*, thorough: bool = False) -> Listing:
     transforms: dict[str, Found] = {}
     clashes: dict[str, str] = {}
     for name, claims in sorted(by_name.items()):
-        distinct = _distinct(claims, problems)
+        distinct = _distinct(claims)
         if len(distinct) > 1:
             origins = " and ".join(sorted({claim.origin for claim in distinct}))
             message = (
@@ -148,24 +148,21 @@ def _loading_problem(plugin: ITransformPlugin, origin: str) -> Problem | None:
     return None
 
 
-def _distinct(claims: list[Found], problems: list[Problem]) -> list[Found]:
-    """Drop repeats of one plugin; what is announced twice has to be loaded to see that.
-
-    A claim that cannot be loaded is a problem and no claim.
-    """
+def _distinct(claims: list[Found]) -> list[Found]:
+    """Drop repeats of one plugin; what several doors announce has to be loaded to see that."""
     if len(claims) == 1:
         return claims
-    seen: dict[int, Found] = {}
-    for claim in sorted(claims, key=lambda claim: claim.origin):
-        target: object = claim.plugin
-        if isinstance(claim.plugin, ReferencedPlugin):
-            problem = _loading_problem(claim.plugin, claim.origin)
-            if problem is not None:
-                problems.append(problem)
-                continue
-            target = claim.plugin.target
-        seen.setdefault(id(target), claim)
-    return list(seen.values())
+    return list({id(_target(claim.plugin)): claim for claim in claims}.values())
+
+
+def _target(plugin: ITransformPlugin) -> object:
+    """Give the object that a plugin is about; what cannot be loaded is like nothing else."""
+    if isinstance(plugin, ReferencedPlugin):
+        try:
+            return plugin.target
+        except PluginError:
+            return plugin
+    return plugin
 
 
 def lookup(name: str) -> Found:

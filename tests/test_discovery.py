@@ -1,0 +1,152 @@
+"""Looking for plugins costs little, disturbs nobody and prints nothing.
+
+Each test runs a process of its own, with private `twisted/plugins` folders and hence caches.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import uppercase
+
+PACKAGE = Path(uppercase.__file__).parent
+TWISTD_HELP = (
+    "import sys; sys.argv = ['twistd', '--help']; import twisted.scripts.twistd as t; t.run()"
+)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Give a folder in which the package and its drop-ins are as if installed."""
+    folder = tmp_path / "installed"
+    shutil.copytree(
+        PACKAGE.parent / "twisted" / "plugins",
+        folder / "twisted" / "plugins",
+        ignore=shutil.ignore_patterns("dropin.cache", "__pycache__"),
+    )
+    (folder / "uppercase").symlink_to(PACKAGE)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Give an author's folder, which is the current directory of what `run` runs."""
+    folder = tmp_path / "here"
+    (folder / "twisted" / "plugins").mkdir(parents=True)
+    return folder
+
+
+def run(
+    code: str, installed: Path, here: Path, *options: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run code as a console script runs it: the current directory is not on `sys.path`."""
+    script = here.parent / "script" / "run.py"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(dedent(code))
+    return subprocess.run(
+        [sys.executable, *options, str(script)],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
+def test_twistd_help_imports_nothing_of_ours_with_a_cold_and_a_warm_cache(
+    installed: Path, here: Path
+) -> None:
+    cache = installed / "twisted" / "plugins" / "dropin.cache"
+    for warm in (False, True):
+        assert cache.exists() is warm
+        ran = run(TWISTD_HELP, installed, here, "-X", "importtime")
+        assert "--reactor" in ran.stdout
+        imported = re.findall(r"\| +([\w.]+)$", ran.stderr, re.MULTILINE)
+        assert "twisted.plugin" in imported
+        assert [name for name in imported if name.split(".")[0] == "uppercase"] == []
+
+
+def test_the_registry_leaves_the_choice_of_the_reactor_alone(installed: Path, here: Path) -> None:
+    (here / "mine.py").write_text("def f(text: str) -> str: return text")
+    ran = run(
+        """
+        import sys
+        from uppercase import registry, stream_transform, transform
+
+        @transform
+        async def later(text: str) -> str:
+            return text
+
+        registry.listing()
+        assert registry.find("mine:f").transform(b"abc") == b"abc"
+        print([name for name in sys.modules if name == "twisted.internet.reactor"])
+        """,
+        installed,
+        here,
+    )
+    assert ran.stdout == "[]\n"
+
+
+def test_a_broken_drop_in_prints_no_traceback(installed: Path, here: Path) -> None:
+    (here / "twisted" / "plugins" / "acme_bad.py").write_text("import no_such_module_xyz")
+    ran = run(
+        """
+        from uppercase import registry
+        for thorough in (False, True):
+            print([p.fault.value for p in registry.listing(thorough=thorough).problems
+                   if "acme_bad" in p.file])
+        """,
+        installed,
+        here,
+    )
+    assert ran.stdout == "['import error']\n" * 2
+    assert ran.stderr == ""
+
+
+def test_the_import_path_is_as_before_after_a_search(installed: Path, here: Path) -> None:
+    (here / "twisted" / "plugins" / "acme.py").write_text("")
+    ran = run(
+        """
+        import sys
+        import twisted.plugins
+        from uppercase import registry
+        before = [*sys.path], [*twisted.plugins.__path__]
+        found = registry.listing()
+        assert ([*sys.path], [*twisted.plugins.__path__]) == before
+        print(found.folders[-1])
+        """,
+        installed,
+        here,
+    )
+    assert ran.stdout == f"{here / 'twisted' / 'plugins'}\n"
+
+
+def test_safe_path_leaves_the_current_directory_out(installed: Path, here: Path) -> None:
+    (here / "twisted" / "plugins" / "acme.py").write_text("raise SystemExit")
+    (here / "mine.py").write_text("def f(text: str) -> str: return text")
+    code = """
+        from uppercase import errors, registry
+        try:
+            registry.find("mine:f")
+        except errors.UnknownName as error:
+            print(error)
+        """
+    safe = run(code, installed, here, "-P").stdout
+    assert safe.startswith("no transform and no module named 'mine'")
+    assert "acme.py" not in safe
+    assert run(code, installed, here).stdout == ""
+
+
+def test_the_same_names_are_found_with_a_cold_and_a_warm_cache(installed: Path, here: Path) -> None:
+    code = "from uppercase import registry; print(*registry.listing().transforms)"
+    cold = run(code, installed, here).stdout
+    assert "uppercase" in cold.split()
+    assert (installed / "twisted" / "plugins" / "dropin.cache").exists()
+    assert run(code, installed, here).stdout == cold

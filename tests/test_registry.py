@@ -1,0 +1,486 @@
+"""One registry finds transforms through three doors and names what is wrong with them."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from tests.conftest import LoggedErrors
+from uppercase import registry
+from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName
+from uppercase.interfaces import ITransform
+from uppercase.registry import Fault, Problem
+
+SHOUT = """
+    from uppercase import transform
+
+    @transform
+    def shout(text: str, *, mark: str = "!") -> str:
+        '''Say it loud.'''
+        return text.upper() + mark
+"""
+
+
+class Project:
+    """An author's folder, which is the current directory, and a folder of installed packages."""
+
+    def __init__(self, root: Path) -> None:
+        self.here = root / "here"
+        self.site = root / "site"
+        self.site.mkdir()
+        (self.here / "twisted" / "plugins").mkdir(parents=True)
+
+    def module(self, name: str, text: str) -> str:
+        return self._write(self.here / f"{name}.py", text)
+
+    def drop_in(self, name: str, text: str) -> str:
+        return self._write(self.here / "twisted" / "plugins" / f"{name}.py", text)
+
+    def distribution(self, name: str, entry_points: str, **modules: str) -> None:
+        info = self.site / f"{name}-1.5.dist-info"
+        info.mkdir()
+        self._write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        self._write(info / "entry_points.txt", f"[uppercase.transforms]\n{entry_points}\n")
+        for module, text in modules.items():
+            self._write(self.site / f"{module}.py", text)
+
+    def problems(self, *, thorough: bool = False) -> list[Problem]:
+        """Give what is wrong here, in the folder or in what is installed."""
+        return [
+            problem
+            for problem in registry.listing(thorough=thorough).problems
+            if problem.file.startswith((str(self.here), "entry point"))
+        ]
+
+    def _write(self, path: Path, text: str) -> str:
+        path.write_text(dedent(text))
+        return str(path)
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> Iterator[Project]:
+    made = Project(tmp_path)
+    monkeypatch.chdir(made.here)
+    monkeypatch.syspath_prepend(made.site)
+    before = set(sys.modules)
+    yield made
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        if path.startswith(str(tmp_path)):
+            del sys.modules[name]
+    # Twisted logs what it cannot import; that is what these tests provoke.
+    logged_errors.flush()
+
+
+def only(problems: list[Problem]) -> Problem:
+    (problem,) = problems
+    return problem
+
+
+def reply(specification: str, message: bytes) -> object:
+    return registry.find(specification).transform(message)
+
+
+class TestThreeDoors:
+    def test_a_drop_in_beside_the_current_directory_is_found(self, project: Project) -> None:
+        file = project.drop_in("acme_shout", SHOUT)
+        assert reply("shout", b"hi") == b"HI!"
+        found = registry.lookup("shout")
+        assert (found.summary, found.origin) == ("Say it loud.", file)
+        assert (found.kind, found.streaming) == ("text", False)
+        assert [parameter.describe() for parameter in found.parameters] == [
+            "mark: text, default '!'"
+        ]
+
+    def test_a_drop_in_may_import_modules_beside_it(self, project: Project) -> None:
+        project.module("acme_module", SHOUT)
+        project.drop_in("acme_dropin", "from acme_module import shout")
+        assert reply("shout", b"hi") == b"HI!"
+
+    def test_it_is_found_again_with_a_warm_cache(self, project: Project) -> None:
+        project.drop_in("acme_warm", SHOUT)
+        registry.listing()
+        assert (project.here / "twisted" / "plugins" / "dropin.cache").exists()
+        assert reply("shout", b"hi") == b"HI!"
+
+    def test_an_entry_point_is_found_and_not_imported_before_it_is_asked(
+        self, project: Project
+    ) -> None:
+        project.distribution("acme", "loud = acme_lazy:shout", acme_lazy=SHOUT)
+        found = registry.listing().transforms["loud"]
+        assert found.origin == "entry point of acme 1.5"
+        assert "acme_lazy" not in sys.modules
+        assert found.summary == "Say it loud."
+        assert reply("loud:mark=?", b"hi") == b"HI?"
+
+    def test_an_entry_point_may_name_a_plain_function(self, project: Project) -> None:
+        project.distribution(
+            "acme",
+            "twice = acme_plain:twice",
+            acme_plain="def twice(b: bytes) -> bytes: return b + b",
+        )
+        assert reply("twice", b"hi") == b"hihi"
+
+    def test_a_plain_function_of_the_current_directory_is_served_by_reference(
+        self, project: Project
+    ) -> None:
+        project.module(
+            "acme_ref", "def loud(text: str, *, times: int = 1) -> str: return text.upper() * times"
+        )
+        path = list(sys.path)
+        assert reply("acme_ref:loud", b"hi\xff") == b"HI\xff"
+        assert reply("acme_ref:loud:times=2", b"hi") == b"HIHI"
+        assert registry.lookup("acme_ref:loud").name == "loud"
+        assert sys.path == path
+
+    def test_a_reference_may_be_dotted_on_both_sides(self, project: Project) -> None:
+        (project.here / "acme_pkg").mkdir()
+        project.module(
+            "acme_pkg/inner", "class A:\n    @staticmethod\n    def f(b: bytes) -> bytes: return b"
+        )
+        assert reply("acme_pkg.inner:A.f", b"hi") == b"hi"
+
+    def test_a_hand_made_transform_and_plugin_are_found(self, project: Project) -> None:
+        project.drop_in(
+            "acme_hand",
+            """
+            from twisted.plugin import IPlugin
+            from zope.interface import implementer
+            from uppercase import ITransform, ITransformPlugin
+
+            @implementer(ITransform)
+            class Twice:
+                def transform(self, message): return message * 2
+
+            @implementer(ITransformPlugin, IPlugin)
+            class Plugin:
+                name, summary, parameters = "twice", "Twice", ()
+                def build(self, **arguments): return Twice()
+
+            twice = Plugin()
+            """,
+        )
+        assert reply("twice", b"hi") == b"hihi"
+        assert registry.lookup("twice").kind == "bytes"
+        assert registry.lookup("twice").streaming is False
+
+    def test_the_built_ins_come_through_the_first_door(self) -> None:
+        found = registry.listing().transforms["uppercase"]
+        assert Path(found.origin).name == "uppercase_transforms.py"
+        assert found.summary
+
+    def test_what_is_found_is_a_transform(self, project: Project) -> None:
+        project.drop_in("acme_verify", SHOUT)
+        assert verifyObject(ITransform, registry.find("shout"))
+
+
+class TestSpecifications:
+    @pytest.mark.parametrize(
+        ("arguments", "mark"),
+        [
+            ("mark=?", "?"),
+            ("mark=a=b", "a=b"),
+            (r"mark=\:\:", "::"),
+            (r"mark=C\:\\x", r"C:\x"),
+            (r"mark=\d+", r"\d+"),
+            ("mark=x\\", "x\\"),
+            ("mark=", ""),
+        ],
+    )
+    def test_values_may_hold_colons_and_backslashes(
+        self, project: Project, arguments: str, mark: str
+    ) -> None:
+        project.drop_in("acme_spec", SHOUT)
+        assert reply(f"shout:{arguments}", b"a") == f"A{mark}".encode()
+
+    def test_a_typo_in_a_name_gets_the_name_that_was_meant(self) -> None:
+        with pytest.raises(UnknownName) as caught:
+            registry.find("uppercsae")
+        assert str(caught.value) == "no transform named 'uppercsae'; did you mean 'uppercase'?"
+
+    def test_a_typo_in_a_name_with_arguments_too(self) -> None:
+        with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
+            registry.find("caesra:shift=3")
+
+    def test_an_unknown_name_names_what_could_not_be_loaded(self, project: Project) -> None:
+        file = project.drop_in("acme_broken", "import no_such_module_xyz")
+        with pytest.raises(UnknownName) as caught:
+            registry.find("uppercsae")
+        assert str(caught.value) == (
+            "no transform named 'uppercsae'; did you mean 'uppercase'? (not loaded: "
+            f"{file}, line 1: No module named 'no_such_module_xyz'; install it or correct the "
+            "import)"
+        )
+
+    @pytest.mark.parametrize(
+        ("specification", "message"),
+        [
+            (
+                "shout:makr=x",
+                "transform 'shout': no argument named 'makr'; did you mean 'mark'? "
+                "(mark: text, default '!')",
+            ),
+            (
+                "shout:x",
+                "transform 'shout': got 'x'; arguments are written key=value, as in "
+                "shout:key=value",
+            ),
+            (
+                "shout:=x",
+                "transform 'shout': got '=x'; arguments are written key=value, as in "
+                "shout:key=value",
+            ),
+            (
+                "shout:mark=a:mark=b",
+                "transform 'shout': argument 'mark' is given twice; give it once",
+            ),
+            (
+                "acme_need:f",
+                "transform 'f': argument 'n' is missing; write n=VALUE, where VALUE is a whole "
+                "number",
+            ),
+            ("acme_need:f:n=x", "transform 'f': argument 'n': got 'x'; accepted is a whole number"),
+        ],
+    )
+    def test_wrong_arguments_are_refused_with_what_is_accepted(
+        self, project: Project, specification: str, message: str
+    ) -> None:
+        project.drop_in("acme_arguments", SHOUT)
+        project.module("acme_need", "def f(text: str, *, n: int) -> str: return text")
+        with pytest.raises(BadArgument) as caught:
+            registry.find(specification)
+        assert str(caught.value) == message
+
+    def test_lookup_takes_no_arguments(self, project: Project) -> None:
+        project.drop_in("acme_lookup", SHOUT)
+        with pytest.raises(BadArgument, match="a name without arguments"):
+            registry.lookup("shout:mark=!")
+
+    def test_a_module_that_is_nowhere_is_an_unknown_name(self) -> None:
+        with pytest.raises(UnknownName, match="no transform and no module named 'caesra'; did you"):
+            registry.find("caesra:f")
+
+    @pytest.mark.parametrize(
+        ("text", "reference", "said"),
+        [
+            ("", "acme_r:f", "{file} has no 'f'"),
+            ("def f(x): ...", "acme_r:f", "the message of f has no annotation; annotate it `str`"),
+            ("import no_such_xyz", "acme_r:f", "{file}, line 1: No module named 'no_such_xyz'"),
+            ("\n1/0", "acme_r:f", "{file}, line 2: importing it raised ZeroDivisionError"),
+            ("def f(:", "acme_r:f", "{file}, line 1: syntax error: invalid syntax"),
+            ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
+            ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
+            ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
+            ("f = 3", "acme_r:f", "3 is no transform"),
+        ],
+    )
+    def test_a_reference_that_cannot_be_served_says_why(
+        self, project: Project, text: str, reference: str, said: str
+    ) -> None:
+        file = project.module("acme_r", text)
+        with pytest.raises(PluginError) as caught:
+            registry.find(reference)
+        assert said.format(file=file) in str(caught.value)
+        assert "Traceback" not in str(caught.value)
+
+
+class TestBrokenPlugins:
+    """One broken plugin is named with file, line and fix; everything else goes on."""
+
+    @pytest.mark.parametrize(
+        ("text", "fault", "line", "said"),
+        [
+            ("\nimport no_such_xyz", Fault.IMPORT, 2, "No module named 'no_such_xyz'; install it"),
+            ("from os import nothing", Fault.IMPORT, 1, "cannot import name 'nothing' from 'os'"),
+            ("x = 1\ndef f(:", Fault.SYNTAX, 2, "syntax error: invalid syntax"),
+            ("\n\n1/0", Fault.RAISED, 3, "importing it raised ZeroDivisionError: division by zero"),
+            ("import sys\nsys.exit(3)", Fault.RAISED, 2, "it ends the program"),
+            (
+                "from uppercase import transform\n@transform\ndef f(x): ...",
+                Fault.DECLARATION,
+                2,
+                "the message of f has no annotation; annotate it `str` for text or `bytes`",
+            ),
+        ],
+    )
+    def test_what_cannot_be_imported_is_named(
+        self, project: Project, text: str, fault: Fault, line: int, said: str
+    ) -> None:
+        file = project.drop_in("acme_bad", text)
+        project.drop_in("acme_good", SHOUT)
+        found = registry.listing()
+        problem = only(project.problems())
+        assert (problem.fault, problem.file, problem.line) == (fault, file, line)
+        assert said in problem.message
+        assert "\n" not in str(problem)
+        assert "Traceback" in problem.traceback
+        assert {"shout", "uppercase"} <= set(found.transforms)
+
+    def test_a_fault_in_a_module_behind_the_drop_in_is_named_too(self, project: Project) -> None:
+        module = project.module("acme_behind", "\nraise ValueError('no licence')")
+        file = project.drop_in("acme_front", "import acme_behind")
+        problem = only(project.problems())
+        assert str(problem) == (
+            f"{file}, line 1: importing it raised ValueError: no licence "
+            f"(raised in {module}, line 2)"
+        )
+
+    def test_a_module_that_broke_after_it_was_cached_is_named_once(self, project: Project) -> None:
+        project.module("acme_later", SHOUT)
+        file = project.drop_in("acme_cached", "from acme_later import shout")
+        registry.listing()
+        for name in ("acme_later", "twisted.plugins.acme_cached"):
+            del sys.modules[name]
+        (project.here / "acme_later.py").unlink()
+        problem = only(project.problems())
+        assert (problem.file, problem.line) == (file, 1)
+
+    def test_a_stale_cache_is_named_with_the_file_to_delete(self, project: Project) -> None:
+        file = Path(project.drop_in("acme_stale", SHOUT))
+        registry.listing()
+        del sys.modules["twisted.plugins.acme_stale"]
+        file.write_text(dedent(SHOUT).replace("def shout", "def scream"))
+        _make_older(file)
+        problems = project.problems(thorough=True)
+        cache = file.parent / "dropin.cache"
+        assert {str(problem) for problem in problems} == {
+            f"{file}: shout is not what {cache} says; delete that file",
+            f"{file}: scream is not what {cache} says; delete that file",
+        }
+
+    @pytest.mark.parametrize(
+        ("members", "said"),
+        [
+            ("summary, parameters = '', ()", "name"),
+            ("name, summary, parameters = 3, '', ()", "has the name 3; lower-case letters"),
+            ("name, summary, parameters = 'A B', '', ()", "has the name 'A B'"),
+            ("name, summary = 'a', ''", "parameters"),
+        ],
+    )
+    def test_a_wrong_interface_or_name_is_refused(
+        self, project: Project, members: str, said: str
+    ) -> None:
+        file = project.drop_in("acme_shape", _plugin(members))
+        found = registry.listing()
+        problem = only(project.problems())
+        assert problem.file == file
+        assert problem.line == 5
+        assert said in problem.message
+        assert "uppercase" in found.transforms
+
+    def test_a_plugin_that_builds_something_else_is_refused(self, project: Project) -> None:
+        project.drop_in("acme_builds", _plugin("name, summary, parameters = 'odd', '', ()"))
+        with pytest.raises(PluginError, match="builds no ITransform"):
+            registry.find("odd")
+
+    def test_a_broken_entry_point_is_named_when_it_is_asked_for(self, project: Project) -> None:
+        project.distribution(
+            "acme", "oops = no_such_pkg:x\nfine = acme_fine:shout", acme_fine=SHOUT
+        )
+        assert reply("fine", b"a") == b"A!"
+        with pytest.raises(PluginError, match="no module named 'no_such_pkg'"):
+            registry.find("oops")
+        problem = only(project.problems(thorough=True))
+        assert problem.file == "entry point of acme 1.5"
+        assert "oops" not in registry.listing(thorough=True).transforms
+
+    @pytest.mark.parametrize(
+        ("tail", "fault", "said"),
+        [
+            ("", Fault.NOT_INSTANTIATED, "Plugin is a class and no instance of it is here"),
+            ("plugin = Plugin()", None, ""),
+        ],
+    )
+    def test_a_class_without_an_instance_is_a_near_miss(
+        self, project: Project, tail: str, fault: Fault | None, said: str
+    ) -> None:
+        text = _plugin("name, summary, parameters = 'a', '', ()").replace("p = Plugin()", tail)
+        file = project.drop_in("acme_class", text)
+        assert project.problems() == []
+        problems = project.problems(thorough=True)
+        assert [(p.fault, p.file, p.line) for p in problems] == (
+            [(fault, file, 5)] if fault else []
+        )
+        assert said in "".join(map(str, problems))
+
+    def test_a_plugin_without_iplugin_is_a_near_miss(self, project: Project) -> None:
+        text = _plugin("name, summary, parameters = 'a', '', ()").replace(", IPlugin)", ")")
+        project.drop_in("acme_no_iplugin", text)
+        problem = only(project.problems(thorough=True))
+        assert problem.fault is Fault.NOT_PLUGIN
+        assert "@implementer(ITransformPlugin, IPlugin)" in problem.message
+
+    def test_a_drop_in_hidden_by_one_of_the_same_name_is_a_near_miss(
+        self, project: Project
+    ) -> None:
+        file = project.drop_in("uppercase_transforms", SHOUT)
+        problem = only(project.problems(thorough=True))
+        assert (problem.fault, problem.file) == (Fault.HIDDEN, file)
+
+
+class TestClashes:
+    def test_two_plugins_of_one_name_are_both_named_and_only_that_name_is_refused(
+        self, project: Project
+    ) -> None:
+        first = project.drop_in("acme_one", SHOUT)
+        second = project.drop_in("acme_two", SHOUT)
+        message = f"2 transforms are named 'shout', in {first} and {second}; rename all but one"
+        assert only(project.problems()).message == message
+        with pytest.raises(NameClash) as caught:
+            registry.find("shout")
+        assert str(caught.value) == message
+        assert "uppercase" in registry.listing().transforms
+
+    def test_a_built_in_cannot_be_replaced_silently(self, project: Project) -> None:
+        project.drop_in("acme_upper", SHOUT.replace("@transform", "@transform(name='uppercase')"))
+        with pytest.raises(NameClash, match="2 transforms are named 'uppercase'"):
+            registry.find("uppercase")
+
+    def test_aliases_and_two_doors_to_one_object_are_no_clash(self, project: Project) -> None:
+        project.distribution("acme", "shout = acme_same:shout", acme_same=SHOUT)
+        project.drop_in("acme_alias", "from acme_same import shout\n_again = also = shout")
+        found = registry.listing()
+        assert found.problems == []
+        assert reply("shout", b"a") == b"A!"
+
+    def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
+        project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)
+        file = project.drop_in("acme_mine", SHOUT)
+        with pytest.raises(NameClash) as caught:
+            registry.find("shout")
+        assert file in str(caught.value)
+        assert "entry point of acme 1.5" in str(caught.value)
+
+    def test_what_cannot_be_loaded_still_claims_its_name(self, project: Project) -> None:
+        project.distribution("acme", "shout = no_such_pkg:shout")
+        project.drop_in("acme_only", SHOUT)
+        with pytest.raises(NameClash):
+            registry.find("shout")
+
+
+def _make_older(file: Path) -> None:
+    """Give a file the time that some installers give: older than the cache."""
+    os.utime(file, (0, 0))
+
+
+def _plugin(members: str) -> str:
+    return dedent(
+        f"""\
+        from twisted.plugin import IPlugin
+        from zope.interface import implementer
+        from uppercase import ITransformPlugin
+
+        @implementer(ITransformPlugin, IPlugin)
+        class Plugin:
+            {members}
+            def build(self, **arguments): return 3
+
+        p = Plugin()
+        """
+    )
