@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uppercase.declare import stream_transform, transform
+    from uppercase.errors import Rejected
     from uppercase.interfaces import (
         IStreamTransform,
         ITransform,
@@ -23,6 +24,7 @@ _HOMES: dict[str, str] = {
     "ITransform": "interfaces",
     "ITransformPlugin": "interfaces",
     "ITransformStream": "interfaces",
+    "Rejected": "errors",
     "stream_transform": "declare",
     "transform": "declare",
 }
@@ -32,6 +34,7 @@ __all__ = [
     "ITransform",
     "ITransformPlugin",
     "ITransformStream",
+    "Rejected",
     "__version__",
     "stream_transform",
     "transform",

@@ -7,6 +7,7 @@
             BadValue            a number, duration, size or address that cannot be used
         PluginError             a transform's code cannot be loaded or breaks its contract
             NameClash           two plugins claim one name
+        Rejected                a transform's word for a message that it does not accept
         TransformError          a transform failed on one message
             OutputTooLong       its output is over the limit
         FramingError            the peer's bytes do not follow the framing
@@ -33,6 +34,7 @@ __all__ = [
     "NetworkTrouble",
     "OutputTooLong",
     "PluginError",
+    "Rejected",
     "TransformError",
     "UnknownName",
     "UppercaseError",
@@ -67,6 +69,14 @@ class PluginError(UppercaseError):
 
 class NameClash(PluginError):
     """Two plugins claim one name; the text names both places."""
+
+
+class Rejected(UppercaseError, ValueError):
+    """A transform's word for a message that it does not accept.
+
+    It costs the message what any other exception of a transform costs it, but it is the peer's
+    fault and not the transform's: no traceback is logged.
+    """
 
 
 class TransformError(UppercaseError):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from uppercase.errors import OutputTooLong, TransformError
+from uppercase.errors import OutputTooLong, Rejected, TransformError
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
@@ -49,7 +49,7 @@ class _Guard:
         except TransformError:
             raise
         except _FAULTS as error:
-            raise TransformError(name, f"{type(error).__name__}: {error}") from error
+            raise TransformError(name, _words(error)) from error
         finally:
             if self._on_slow is not None and (seconds := perf_counter() - started) > SLOW_CALL:
                 self._on_slow(name, seconds)
@@ -61,7 +61,7 @@ class _Guard:
         except TransformError:
             raise
         except _FAULTS as error:
-            raise TransformError(name, f"{type(error).__name__}: {error}") from error
+            raise TransformError(name, _words(error)) from error
         return self.checked(name, reply)
 
     def checked(self, name: str, result: object) -> bytes:
@@ -179,3 +179,8 @@ def make_pipeline(
     """Chain the stages; the result streams exactly if every stage does."""
     streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
     return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
+
+
+def _words(error: BaseException) -> str:
+    """Give what a transform raised, for a log; its own word for bad input needs no type."""
+    return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"

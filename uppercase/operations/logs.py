@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from uppercase.errors import Rejected
 from uppercase.events import (
     Closed,
     Dropped,
@@ -142,8 +143,9 @@ class LogObserver:
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
         cause = event.error.__cause__
-        kind = type(cause or event.error).__name__
-        if cause is not None and self._tracebacks.allows(f"transform {event.transform}: {kind}"):
+        if cause is None or isinstance(cause, Rejected):
+            return
+        if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
             self.log.error(
                 "transform {name!r} raised:\n{traceback}",
                 name=event.transform,

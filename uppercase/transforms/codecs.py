@@ -13,6 +13,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
+from uppercase.errors import Rejected
+
 __all__ = ["Base64Decode", "Base64Encode", "HexDecode", "hex_encode"]
 
 _WHITE_SPACE: Final = b" \t\n\r\v\f"
@@ -67,7 +69,7 @@ class _Decoder:
         self._decode = decode
         self._rest = b""  # of a quantum, without white space
         self._offset = 0
-        self._fault: ValueError | None = None
+        self._fault: Rejected | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next text; give the bytes of its whole quanta."""
@@ -82,7 +84,7 @@ class _Decoder:
             offset = self._offset + _nth_significant(data, whole + valid - len(self._rest))
             byte = rest[valid : valid + 1]
             reason = self._explain(rest[:valid], byte)
-            self._fault = ValueError(f"got byte {_show(byte)} at offset {offset}: {reason}")
+            self._fault = Rejected(f"got byte {_show(byte)} at offset {offset}: {reason}")
             if not output:
                 raise self._fault
         self._offset += len(data)
@@ -94,7 +96,7 @@ class _Decoder:
         if self._fault is not None:
             raise self._fault
         if self._rest:
-            raise ValueError(
+            raise Rejected(
                 f"got an end at offset {self._offset} after {self._rest.decode('ascii')!r}: "
                 f"{self._explain_end(self._rest)}"
             )
@@ -117,7 +119,7 @@ class Base64Decode(_Decoder):
     section 3.5 leaves that to the decoder): each byte string has one encoding.
 
     Raises:
-        ValueError: a byte outside the alphabet, padding out of place, unused bits that are set, or
+        Rejected: a byte outside the alphabet, padding out of place, unused bits that are set, or
             an end within a quantum; the text names the byte and its offset.
     """
 
@@ -141,7 +143,7 @@ class HexDecode(_Decoder):
     """Read hexadecimal back into bytes, skipping white space: 68 69 becomes hi.
 
     Raises:
-        ValueError: a byte that is no digit, or an odd number of digits; the text names the byte
+        Rejected: a byte that is no digit, or an odd number of digits; the text names the byte
             and its offset.
     """
 
