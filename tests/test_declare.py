@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import Any, Literal, cast
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.plugin import IPlugin
@@ -194,6 +194,7 @@ pieces = st.lists(
 streaming = st.sampled_from([to_upper, FAST, mark.build(mark="?"), PairSwap, Base64Encode])
 
 
+@settings(deadline=None)  # The machine may be busy.
 @given(subject=streaming, data=pieces, places=st.lists(st.integers(0, 60)))
 @example(subject=to_upper, data=b"\xf0\x9f", places=[1])
 def test_a_stream_gives_the_same_bytes_wherever_it_is_cut(

@@ -331,6 +331,16 @@ class TestBrokenPlugins:
             f"(raised in {module}, line 2)"
         )
 
+    def test_a_wrong_declaration_is_placed_in_the_authors_code(self, project: Project) -> None:
+        module = project.module(
+            "acme_wrong", "from uppercase import transform\n@transform\ndef f(x): ..."
+        )
+        file = project.drop_in("acme_imports_wrong", "import acme_wrong")
+        assert str(only(project.problems())) == (
+            f"{file}, line 1: the message of f has no annotation; annotate it `str` for text or "
+            f"`bytes` for bytes (raised in {module}, line 2)"
+        )
+
     def test_a_module_that_broke_after_it_was_cached_is_named_once(self, project: Project) -> None:
         project.module("acme_later", SHOUT)
         file = project.drop_in("acme_cached", "from acme_later import shout")
@@ -361,6 +371,7 @@ class TestBrokenPlugins:
             ("name, summary, parameters = 3, '', ()", "has the name 3; lower-case letters"),
             ("name, summary, parameters = 'A B', '', ()", "has the name 'A B'"),
             ("name, summary = 'a', ''", "parameters"),
+            ("name, summary, parameters = 'a', '', ('shift',)", "has 'shift' among its parameters"),
         ],
     )
     def test_a_wrong_interface_or_name_is_refused(
@@ -409,6 +420,12 @@ class TestBrokenPlugins:
         )
         assert said in "".join(map(str, problems))
 
+    def test_a_class_from_elsewhere_is_no_near_miss(self, project: Project) -> None:
+        text = _plugin("name, summary, parameters = 'a', '', ()").replace("p = Plugin()", "")
+        project.module("acme_base", text)
+        project.drop_in("acme_importer", "from acme_base import Plugin")
+        assert project.problems(thorough=True) == []
+
     def test_a_plugin_without_iplugin_is_a_near_miss(self, project: Project) -> None:
         text = _plugin("name, summary, parameters = 'a', '', ()").replace(", IPlugin)", ")")
         project.drop_in("acme_no_iplugin", text)
@@ -448,6 +465,14 @@ class TestClashes:
         found = registry.listing()
         assert found.problems == []
         assert reply("shout", b"a") == b"A!"
+
+    def test_which_of_two_drop_ins_with_one_object_is_named_does_not_depend_on_the_order(
+        self, project: Project
+    ) -> None:
+        project.module("acme_shared", SHOUT)
+        first = project.drop_in("acme_a", "from acme_shared import shout")
+        project.drop_in("acme_b", "from acme_shared import shout")
+        assert registry.lookup("shout").origin == first
 
     def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)

@@ -45,7 +45,7 @@ _BUILT_INS_MISSING: Final = Problem(
 
 @cache
 def _adapt_names() -> None:
-    """Adapt plugins that are strings, as the built-ins' drop-in defines them."""
+    """Adapt plugins that are strings, which the drop-in of the built-ins defines."""
     from twisted.plugins.uppercase_transforms import ITransformByName
 
     registerAdapter(_by_name, ITransformByName, ITransformPlugin)

@@ -16,7 +16,7 @@ from uppercase.errors import PluginError, UppercaseError
 __all__ = ["CannotLoad", "Fault", "NoSuchModule", "Problem", "from_exception", "line_of"]
 
 
-_OURS: Final = os.path.dirname(uppercase.errors.__file__)
+_OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
 """A frame of ours says what was checked, not where the fault is."""
 
 
