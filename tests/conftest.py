@@ -1,5 +1,7 @@
 """Checks that every test must pass besides its own: a clean reactor and a clean log."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +9,34 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of programs that this machine lacks, loudly; never in CI.
+
+    A fresh machine with nothing but Python runs everything else.
+    """
+    if os.environ.get("CI"):
+        return
+    lacking: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        for marker in item.iter_markers("needs_program"):
+            if shutil.which(marker.args[0]) is None:
+                lacking.setdefault(marker.args[0], []).append(item)
+    left_out = {id(item) for found in lacking.values() for item in found}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+        items[:] = [item for item in items if id(item) not in left_out]
+        config.stash[_LACKING] = {name: len(found) for name, found in lacking.items()}
+
+
+_LACKING = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was left out, and why."""
+    for name, count in config.stash.get(_LACKING, {}).items():
+        terminalreporter.write_line(f"{count} tests were left out: they need the program {name}")
 
 
 def _busy() -> set[object]:

@@ -13,6 +13,7 @@
             MessageTooLong      a message is over the limit
             MalformedFrame      a header or terminator is wrong
         CannotListen            an address could not be had
+        NetworkTrouble          a server could not be reached, or did not do what was asked of it
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
 sentence. This module imports nothing of ours.
@@ -29,6 +30,7 @@ __all__ = [
     "MalformedFrame",
     "MessageTooLong",
     "NameClash",
+    "NetworkTrouble",
     "OutputTooLong",
     "PluginError",
     "TransformError",
@@ -110,6 +112,10 @@ class MalformedFrame(FramingError):
 
 class CannotListen(UppercaseError):
     """An address could not be had."""
+
+
+class NetworkTrouble(UppercaseError):
+    """A server could not be reached, or did not do what was asked of it."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -11,14 +11,18 @@ from zope.interface import Interface
 
 __all__ = [
     "Closed",
+    "Direction",
     "DropReason",
     "Dropped",
     "Event",
     "IObserver",
+    "Impaired",
+    "LabAction",
     "Opened",
     "Outcome",
     "Reply",
     "Request",
+    "SlowCall",
     "TransformFailed",
     "WouldDrop",
 ]
@@ -65,7 +69,7 @@ class DropReason(StrEnum):
     LOOP = "loop"
     """Our own reply came back over and over."""
     OVERLOADED = "overloaded"
-    """Too many datagrams are awaited or held back already."""
+    """Too many replies are awaited already."""
     FAILED = "failed"
     """The transform failed, or its output was over the limit."""
     AMPLIFICATION = "amplification"
@@ -76,6 +80,32 @@ class DropReason(StrEnum):
     """The system refused to send the reply."""
     STOPPED = "stopped"
     """The service was stopped before the reply was ready."""
+    LAB_FULL = "lab-full"
+    """The lab would have had to hold back more than it may."""
+
+
+class Direction(StrEnum):
+    """Which way a datagram goes."""
+
+    REQUEST = "request"
+    """From the client to the service."""
+    REPLY = "reply"
+    """From the service to the client."""
+
+
+class LabAction(StrEnum):
+    """What the lab did to a datagram on purpose; counted apart from `DropReason`."""
+
+    LOST = "lost"
+    """It was not passed on."""
+    DUPLICATED = "duplicated"
+    """It was passed on twice."""
+    CORRUPTED = "corrupted"
+    """One bit of it was flipped."""
+    DELAYED = "delayed"
+    """It was passed on later."""
+    REORDERED = "reordered"
+    """It was held so that later ones overtake it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +160,25 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Impaired:
+    """The lab did something to a datagram on purpose.
+
+    Attributes:
+        peer: the client's address.
+        direction: which way the datagram was going.
+        number: the request's number among this client's, from 1; a reply has its request's.
+        actions: what was done; never empty.
+        fate: the same in the answer key's words, such as `request lost`.
+    """
+
+    peer: str
+    direction: Direction
+    number: int
+    actions: tuple[LabAction, ...]
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransformFailed:
     """A transform failed on one message.
 
@@ -143,6 +192,19 @@ class TransformFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowCall:
+    """A call of a transform blocked the reactor.
+
+    Attributes:
+        transform: its name.
+        seconds: for how long.
+    """
+
+    transform: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class WouldDrop:
     """A datagram is answered that would be dropped if its rule were not on a dry run."""
 
@@ -150,7 +212,9 @@ class WouldDrop:
     reason: DropReason
 
 
-Event = Opened | Closed | Request | Reply | Dropped | TransformFailed | WouldDrop
+Event = (
+    Opened | Closed | Request | Reply | Dropped | WouldDrop | Impaired | TransformFailed | SlowCall
+)
 
 
 class IObserver(Interface):

@@ -12,11 +12,28 @@ __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
     "CLOSE_TIMEOUT",
+    "CONNECT_TIMEOUT",
+    "DEFAULT_HOST",
     "DEFAULT_PORT",
+    "DRAIN",
+    "DRAIN_REPORT",
     "EPHEMERAL_PORTS",
+    "FILTER_CHUNK",
+    "FREE_PORT_TRIES",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
+    "LAB_CLIENTS",
+    "LAB_FORGET",
+    "LAB_HELD_BYTES",
+    "LAB_HELD_COST",
+    "LAB_MAX_DELAY",
+    "LAB_MIN_BURST_CHANGE",
+    "LAB_REORDER_HOLD",
+    "LAB_SEEDS",
+    "LINE_QUIET_TIME",
+    "LOG_INTERVAL",
+    "LOG_TEXT",
     "LOOP_GUARD",
     "LOOP_TABLE",
     "LOOP_WINDOW",
@@ -26,19 +43,32 @@ __all__ = [
     "MAX_PORT",
     "MIB",
     "NFS_PORT",
+    "OUTPUT_BATCH",
     "RATE_BURST_FACTOR",
     "RATE_PREFIX_FACTOR",
     "RATE_TABLE",
     "RECEIVE_PAUSE",
     "RECEIVE_PAUSE_MAX",
+    "REPLY_TIMEOUT",
+    "SAFE_DATAGRAM",
     "SEND_TIMEOUT",
+    "SLOW_CALL",
+    "TLS_QUIET_TIME",
+    "TRACEBACK_INTERVAL",
     "UDP_AMPLIFICATION",
     "UDP_BATCH",
+    "UDP_DRAIN_BATCHES",
     "UDP_MAX_REQUEST",
+    "UDP_MAX_TIMEOUT",
+    "UDP_MAX_WINDOW",
     "UDP_OUTSTANDING",
+    "UDP_PORT_MEMORY",
     "UDP_READ_SIZE",
     "UDP_RECEIVE_BUFFER",
     "UDP_REPLY_SLACK",
+    "UDP_RETRIES",
+    "UDP_TIMEOUT",
+    "UDP_WINDOW",
     "DatagramLimits",
     "Limits",
 ]
@@ -48,6 +78,9 @@ MIB: Final = 1024 * KIB
 
 DEFAULT_PORT: Final = 12000
 """The port of the lecture's programs; below the ephemeral range of Linux (32768)."""
+
+DEFAULT_HOST: Final = "127.0.0.1"
+"""Where a client looks for a server that is not named: the servers' own default is loopback."""
 
 MAX_PORT: Final = 65535
 """Ports are 16 bits wide (RFC 9293 section 3.1, RFC 768)."""
@@ -67,12 +100,45 @@ server is busy for a second sees 149 of them wait for TCP's retransmission."""
 CLOSE_TIMEOUT: Final = 5.0
 """How long a peer has to close its side once all of our output has been handed to the kernel."""
 
+CONNECT_TIMEOUT: Final = 5.0
+"""How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
+and a round trip to spare."""
+
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
 
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
 hide a round trip of an asynchronous transform, small enough to bound a pipelining peer."""
+
+OUTPUT_BATCH: Final = 64 * KIB
+"""How much of a conversation's output is made before the transport is asked whether it wants more:
+one chunk of many small messages with large replies must not grow without bound. The transport's
+own high-water mark."""
+
+SLOW_CALL: Final = 0.1
+"""A call of a transform that blocks the reactor for longer than this is reported by name: nobody
+else is served meanwhile, and 100 ms is where people begin to notice."""
+
+DRAIN: Final = 10.0
+"""How long a stop waits for what is owed; well below the 90 s after which systemd kills."""
+
+DRAIN_REPORT: Final = 1.0
+"""Seconds between the lines that tell how a stop gets on."""
+
+FREE_PORT_TRIES: Final = 16
+"""How often port 0 is tried anew when the port that one address family gave is taken in another."""
+
+LOG_INTERVAL: Final = 1.0
+"""Seconds in which each reason has one line in the log at the most: a peer that can cause a line
+must not be able to fill a disk."""
+
+LOG_TEXT: Final = 200
+"""Characters of one line that may come from outside."""
+
+TRACEBACK_INTERVAL: Final = 60.0
+"""Seconds in which a transform has one traceback per exception type: a function that fails on
+every message would otherwise write hundreds of bytes of log for each byte received."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""
@@ -103,8 +169,12 @@ UDP_RECEIVE_BUFFER: Final = 4 * MIB
 one byte, less than a class of 200 sends at once. Linux grants up to net.core.rmem_max."""
 
 UDP_OUTSTANDING: Final = 2048
-"""Datagrams of one service that may be awaited or held back at once: ten for each of 200 clients.
-At worst, with the longest datagrams, they hold 128 MiB."""
+"""Datagrams of one service whose replies may be awaited at once: ten for each of 200 clients. At
+worst, with the longest datagrams, they hold 128 MiB."""
+
+UDP_DRAIN_BATCHES: Final = 256
+"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
+takes 768 of its 8 MiB), so a flood cannot hold up the end."""
 
 LOOP_GUARD: Final = 16
 """Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
@@ -144,6 +214,76 @@ while errors go on: a socket that stays readable and fails would otherwise take 
 RECEIVE_PAUSE_MAX: Final = 1.0
 """The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
 
+LAB_CLIENTS: Final = 10_000
+"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
+bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
+
+LAB_FORGET: Final = 60.0
+"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
+short enough that a program that binds a fixed port meets the same fates a minute later."""
+
+LAB_MAX_DELAY: Final = 60.0
+"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
+
+LAB_HELD_BYTES: Final = 16 * MIB
+"""What the lab holds back at one time, over all clients; more is dropped and reported. It is
+16,000 small datagrams: 200 students may have 80 each under way."""
+
+LAB_HELD_COST: Final = 1 * KIB
+"""What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
+
+LAB_REORDER_HOLD: Final = 0.25
+"""How long a reordered datagram is held. A client with several under way sends the next one within
+milliseconds, so that it overtakes; labs time out after a second, so that it is not taken for
+lost."""
+
+LAB_MIN_BURST_CHANGE: Final = 0.01
+"""The least sum of a burst's two transition probabilities. The state is found by looking back over
+1 / sum datagrams on average: 100 hashes, 0.3 ms."""
+
+LAB_SEEDS: Final = 1_000_000
+"""Random seeds are below this: six digits can be read from a projector and typed."""
+
+REPLY_TIMEOUT: Final = 10.0
+"""How long a TCP client waits while a server that owes it something sends nothing. TCP itself
+repeats what is lost, which takes seconds where loss is heavy."""
+
+LINE_QUIET_TIME: Final = 0.3
+"""When a reply to a typed line that does not end with a newline counts as complete: after this
+silence. More than a round trip round the earth, less than a person minds."""
+
+TLS_QUIET_TIME: Final = 1.0
+"""How long a TLS server must have been silent after the end of the input before the client ends the
+connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+FILTER_CHUNK: Final = 256 * KIB
+"""Bytes that the client's filter reads at once: larger chunks are no faster."""
+
+UDP_TIMEOUT: Final = 1.0
+"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
+each repetition waits twice as long."""
+
+UDP_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+UDP_RETRIES: Final = 3
+"""Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
+
+UDP_WINDOW: Final = 16
+"""Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
+default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
+
+UDP_MAX_WINDOW: Final = 512
+"""Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
+
+UDP_PORT_MEMORY: Final = 4096
+"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+SAFE_DATAGRAM: Final = 1232
+"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
+Flag Day 2020)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -151,14 +291,12 @@ class Limits:
 
     Attributes:
         max_length: bytes in one message of a framed conversation; exactly this many pass.
-        max_output: bytes of each stage's output for one message or chunk.
         async_window: replies of one connection that may be awaited at once.
         close_timeout: seconds from our last byte's hand-over to the peer's close.
         send_timeout: seconds without progress of what a peer is owed.
     """
 
     max_length: int = MAX_LENGTH
-    max_output: int = MAX_OUTPUT
     async_window: int = ASYNC_WINDOW
     close_timeout: float = CLOSE_TIMEOUT
     send_timeout: float = SEND_TIMEOUT
@@ -178,7 +316,7 @@ class DatagramLimits:
         burst: datagrams that may come at once; 0 stands for `RATE_BURST_FACTOR` times the rate.
         rate_dry_run: count and report what the rate would drop, and answer it.
         receive_buffer: bytes to ask the kernel for (SO_RCVBUF); 0 leaves the system's default.
-        max_outstanding: datagrams that may be awaited or held back at once.
+        max_outstanding: datagrams whose replies may be awaited at once.
     """
 
     max_request: int = UDP_MAX_REQUEST
