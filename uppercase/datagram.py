@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from uppercase import events
 from uppercase.addresses import printable_address
@@ -32,43 +32,20 @@ from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
 from uppercase.ratelimit import RateLimit
 
+if TYPE_CHECKING:
+    from uppercase.lab import Lab, Passage
+
 __all__ = [
     "Answer",
     "Client",
     "Datagram",
     "Delay",
     "Destination",
-    "Lab",
-    "Passage",
     "Responder",
     "SocketAddress",
     "Step",
     "Wait",
 ]
-
-
-class Passage(Protocol):
-    """One copy of a datagram that a lab passes on.
-
-    Attributes:
-        delay: seconds from now; 0 is at once.
-        data: its bytes.
-    """
-
-    @property
-    def delay(self) -> float: ...
-    @property
-    def data(self) -> bytes: ...
-
-
-class Lab(Protocol):
-    """Decides what befalls datagrams, for those who want to see them get lost."""
-
-    def request(self, client: Client, data: bytes) -> Sequence[Passage]:
-        """Take a datagram from a client; give what the service gets of it, perhaps nothing."""
-
-    def reply(self, client: Client, data: bytes, answered: Any) -> Sequence[Passage]:
-        """Take the reply to a passage from `request`; give what is sent of it."""
 
 
 class Answer(NamedTuple):
@@ -97,7 +74,7 @@ class Request:
 
     datagram: Datagram
     client: Client
-    passage: Passage | None = None
+    passage: "Passage | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +89,7 @@ class Wait:
 class Delay:
     """What the lab holds back: call `Responder.resume` when the passage's delay is over."""
 
-    passage: Passage
+    passage: "Passage"
     direction: Direction
     request: Request
 
@@ -148,7 +125,7 @@ class Responder:
         *,
         clock: Callable[[], float] = time.monotonic,
         observer: IObserver | None = None,
-        lab: Lab | None = None,
+        lab: "Lab | None" = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
         self.received = 0
@@ -259,7 +236,7 @@ class Responder:
             if holds(reply, datagram, client, self.limits):
                 detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
                 return self._drop(client, reason, detail)
-        if self._lab is None:
+        if self._lab is None or request.passage is None:
             return self._release(reply, request, steps)
         for passage in self._lab.reply(client, reply, request.passage):
             if passage.delay > 0:

@@ -11,6 +11,12 @@ from typing import Final
 __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
+    "BENCH_BLOCK",
+    "BENCH_CONNECTIONS",
+    "BENCH_DURATION",
+    "BENCH_PIPELINE",
+    "BENCH_SAMPLES",
+    "BENCH_UDP_MESSAGES",
     "CLOSE_TIMEOUT",
     "CONNECT_TIMEOUT",
     "DEFAULT_HOST",
@@ -44,6 +50,13 @@ __all__ = [
     "MIB",
     "NFS_PORT",
     "OUTPUT_BATCH",
+    "PING_BACKLOG",
+    "PING_INTERVAL",
+    "PING_MEMORY",
+    "PING_MIN_INTERVAL",
+    "PING_SAMPLES",
+    "PROBE_MIN_SIZE",
+    "PROBE_SIZE",
     "RATE_BURST_FACTOR",
     "RATE_PREFIX_FACTOR",
     "RATE_TABLE",
@@ -149,6 +162,116 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
 
+LAB_CLIENTS: Final = 10_000
+"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
+bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
+
+LAB_FORGET: Final = 60.0
+"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
+short enough that a program that binds a fixed port meets the same fates a minute later."""
+
+LAB_MAX_DELAY: Final = 60.0
+"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
+
+LAB_HELD_BYTES: Final = 16 * MIB
+"""What the lab holds back at one time, over all clients; more is dropped and reported. It is
+16,000 small datagrams: 200 students may have 80 each under way."""
+
+LAB_HELD_COST: Final = 1 * KIB
+"""What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
+
+LAB_REORDER_HOLD: Final = 0.25
+"""How long a reordered datagram is held. A client with several under way sends the next one within
+milliseconds, so that it overtakes; labs time out after a second, so that it is not taken for
+lost."""
+
+LAB_MIN_BURST_CHANGE: Final = 0.01
+"""The least sum of a burst's two transition probabilities. The state is found by looking back over
+1 / sum datagrams on average: 100 hashes, 0.3 ms."""
+
+LAB_SEEDS: Final = 1_000_000
+"""Random seeds are below this: six digits can be read from a projector and typed."""
+
+PROBE_SIZE: Final = 64
+"""Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""
+
+PROBE_MIN_SIZE: Final = 16
+"""A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds between probes, as in ping(8)."""
+
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
+
+PING_MEMORY: Final = 8 * MIB
+"""Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told
+from a wrong one: four hours of probes at the defaults."""
+
+PING_SAMPLES: Final = 100_000
+"""Round trips that percentiles and plots look back on: a day at the default interval."""
+
+PING_BACKLOG: Final = 16 * MIB
+"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+BENCH_CONNECTIONS: Final = 8
+"""Connections, or datagram sockets, of a bench: enough that a server is never idle between one
+client's request and the next, few enough that what it costs is the messages."""
+
+BENCH_PIPELINE: Final = 1
+"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
+
+BENCH_DURATION: Final = 10.0
+"""Seconds of load: long enough for a stable p99, as in iperf3."""
+
+BENCH_BLOCK: Final = 256 * KIB
+"""Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_UDP_MESSAGES: Final = 16_384
+"""Different datagrams that a bench sends in turn: one that comes back is told from the others until
+as many have followed it."""
+
+BENCH_SAMPLES: Final = 100_000
+"""Different latencies, in microseconds, that are counted before they are put into the histogram."""
+REPLY_TIMEOUT: Final = 10.0
+"""How long a TCP client waits while a server that owes it something sends nothing. TCP itself
+repeats what is lost, which takes seconds where loss is heavy."""
+
+LINE_QUIET_TIME: Final = 0.3
+"""When a reply to a typed line that does not end with a newline counts as complete: after this
+silence. More than a round trip round the earth, less than a person minds."""
+
+TLS_QUIET_TIME: Final = 1.0
+"""How long a TLS server must have been silent after the end of the input before the client ends the
+connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+FILTER_CHUNK: Final = 256 * KIB
+"""Bytes that the client's filter reads at once: larger chunks are no faster."""
+
+UDP_TIMEOUT: Final = 1.0
+"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
+each repetition waits twice as long."""
+
+UDP_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+UDP_RETRIES: Final = 3
+"""Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
+
+UDP_WINDOW: Final = 16
+"""Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
+default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
+
+UDP_MAX_WINDOW: Final = 512
+"""Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
+
+UDP_PORT_MEMORY: Final = 4096
+"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+SAFE_DATAGRAM: Final = 1232
+"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
+Flag Day 2020)."""
 UDP_MAX_REQUEST: Final = 65_535
 """Every datagram passes by default: the length field of UDP is 16 bits wide (RFC 768)."""
 
@@ -213,76 +336,6 @@ while errors go on: a socket that stays readable and fails would otherwise take 
 
 RECEIVE_PAUSE_MAX: Final = 1.0
 """The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
-
-LAB_CLIENTS: Final = 10_000
-"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
-bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
-
-LAB_FORGET: Final = 60.0
-"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
-short enough that a program that binds a fixed port meets the same fates a minute later."""
-
-LAB_MAX_DELAY: Final = 60.0
-"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
-
-LAB_HELD_BYTES: Final = 16 * MIB
-"""What the lab holds back at one time, over all clients; more is dropped and reported. It is
-16,000 small datagrams: 200 students may have 80 each under way."""
-
-LAB_HELD_COST: Final = 1 * KIB
-"""What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
-
-LAB_REORDER_HOLD: Final = 0.25
-"""How long a reordered datagram is held. A client with several under way sends the next one within
-milliseconds, so that it overtakes; labs time out after a second, so that it is not taken for
-lost."""
-
-LAB_MIN_BURST_CHANGE: Final = 0.01
-"""The least sum of a burst's two transition probabilities. The state is found by looking back over
-1 / sum datagrams on average: 100 hashes, 0.3 ms."""
-
-LAB_SEEDS: Final = 1_000_000
-"""Random seeds are below this: six digits can be read from a projector and typed."""
-
-REPLY_TIMEOUT: Final = 10.0
-"""How long a TCP client waits while a server that owes it something sends nothing. TCP itself
-repeats what is lost, which takes seconds where loss is heavy."""
-
-LINE_QUIET_TIME: Final = 0.3
-"""When a reply to a typed line that does not end with a newline counts as complete: after this
-silence. More than a round trip round the earth, less than a person minds."""
-
-TLS_QUIET_TIME: Final = 1.0
-"""How long a TLS server must have been silent after the end of the input before the client ends the
-connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
-
-FILTER_CHUNK: Final = 256 * KIB
-"""Bytes that the client's filter reads at once: larger chunks are no faster."""
-
-UDP_TIMEOUT: Final = 1.0
-"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
-each repetition waits twice as long."""
-
-UDP_MAX_TIMEOUT: Final = 60.0
-"""No repetition waits longer (RFC 6298 section 2.5)."""
-
-UDP_RETRIES: Final = 3
-"""Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
-
-UDP_WINDOW: Final = 16
-"""Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
-default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
-
-UDP_MAX_WINDOW: Final = 512
-"""Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
-
-UDP_PORT_MEMORY: Final = 4096
-"""A source port is not used again for so many requests, lest a late duplicate of one reply be
-taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
-
-SAFE_DATAGRAM: Final = 1232
-"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
-Flag Day 2020)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,15 @@ from typing import Final
 from uppercase.errors import BadValue
 from uppercase.limits import KIB, MAX_PORT, MIB
 
-__all__ = ["parse_count", "parse_duration", "parse_port", "parse_probability", "parse_size"]
+__all__ = [
+    "parse_count",
+    "parse_duration",
+    "parse_factor",
+    "parse_port",
+    "parse_probability",
+    "parse_rate",
+    "parse_size",
+]
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
@@ -58,11 +66,37 @@ def parse_port(text: str) -> int:
 
 
 def parse_probability(text: str) -> float:
-    """Give a number from 0 to 1."""
+    """Give a number from 0 to 1; `4/11` is one too."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = int(numerator) / int(denominator) if slash else float(text)
+    except (ValueError, ArithmeticError):
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise BadValue(f"got {text!r}; a probability is a number from 0 to 1, such as 0.3 or 4/11")
+    return value
+
+
+def parse_factor(text: str) -> float:
+    """Give a number that is 1 or more."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 1:
-        raise BadValue(f"got {text!r}; a probability is a number from 0 to 1, such as 0.3")
+    if not 1 <= value < math.inf:
+        raise BadValue(f"got {text!r}; a factor is a number that is 1 or more, such as 3")
     return value
+
+
+def parse_rate(text: str) -> tuple[float, float]:
+    """Give the rate and the burst of `R` or `R:BURST`; a burst of 0 stands for the default."""
+    rate, _, burst = text.partition(":")
+    try:
+        values = float(rate), float(burst or 0)
+    except ValueError:
+        values = math.nan, math.nan
+    if not (0 < values[0] < math.inf and 0 <= values[1] < math.inf) or text.endswith(":"):
+        raise BadValue(
+            f"got {text!r}; a rate is datagrams a second, and may have a burst: 200 or 200:400"
+        )
+    return values
