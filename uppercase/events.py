@@ -69,7 +69,7 @@ class DropReason(StrEnum):
     LOOP = "loop"
     """Our own reply came back over and over."""
     OVERLOADED = "overloaded"
-    """Too many datagrams are awaited or held back already."""
+    """Too many replies are awaited already."""
     FAILED = "failed"
     """The transform failed, or its output was over the limit."""
     AMPLIFICATION = "amplification"

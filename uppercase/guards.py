@@ -32,7 +32,6 @@ __all__ = [
     "LoopGuard",
     "SocketAddress",
     "client_of",
-    "format_client",
 ]
 
 SocketAddress = tuple[Any, ...]
@@ -106,12 +105,6 @@ def client_of(source: SocketAddress) -> Client:
     if len(source) > 2:
         host = f"{host}%{source[3]}" if source[3] else _unmapped(host)
     return Client(host, source[1])
-
-
-def format_client(client: Client) -> str:
-    """Give `127.0.0.1:12000` or `[::1]:12000`."""
-    host, port = client
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 RequestRule = Callable[[Datagram, Client, DatagramLimits], bool]

@@ -70,6 +70,7 @@ __all__ = [
     "TRACEBACK_INTERVAL",
     "UDP_AMPLIFICATION",
     "UDP_BATCH",
+    "UDP_DRAIN_BATCHES",
     "UDP_MAX_REQUEST",
     "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
@@ -291,8 +292,12 @@ UDP_RECEIVE_BUFFER: Final = 4 * MIB
 one byte, less than a class of 200 sends at once. Linux grants up to net.core.rmem_max."""
 
 UDP_OUTSTANDING: Final = 2048
-"""Datagrams of one service that may be awaited or held back at once: ten for each of 200 clients.
-At worst, with the longest datagrams, they hold 128 MiB."""
+"""Datagrams of one service whose replies may be awaited at once: ten for each of 200 clients. At
+worst, with the longest datagrams, they hold 128 MiB."""
+
+UDP_DRAIN_BATCHES: Final = 256
+"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
+takes 768 of its 8 MiB), so a flood cannot hold up the end."""
 
 LOOP_GUARD: Final = 16
 """Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
@@ -364,7 +369,7 @@ class DatagramLimits:
         burst: datagrams that may come at once; 0 stands for `RATE_BURST_FACTOR` times the rate.
         rate_dry_run: count and report what the rate would drop, and answer it.
         receive_buffer: bytes to ask the kernel for (SO_RCVBUF); 0 leaves the system's default.
-        max_outstanding: datagrams that may be awaited or held back at once.
+        max_outstanding: datagrams whose replies may be awaited at once.
     """
 
     max_request: int = UDP_MAX_REQUEST

@@ -9,10 +9,9 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from ipaddress import IPv6Address
 
-from uppercase.errors import BadValue
 from uppercase.limits import RATE_BURST_FACTOR, RATE_PREFIX_FACTOR, RATE_TABLE
 
-__all__ = ["RateLimit", "TokenBuckets", "parse_rate"]
+__all__ = ["RateLimit", "TokenBuckets"]
 
 
 class TokenBuckets:
@@ -76,22 +75,3 @@ class RateLimit:
         self._addresses.take(address, own, now)
         self._networks.take(network, shared, now)
         return True
-
-
-def parse_rate(text: str) -> tuple[float, float]:
-    """Give (rate, burst) for `200` or `200:400`, datagrams a second and at once; burst 0 if none.
-
-    Raises:
-        BadValue: it is no such thing.
-    """
-    rate, colon, burst = text.partition(":")
-    try:
-        numbers = float(rate), float(burst) if colon else 0.0
-    except ValueError:
-        numbers = -1.0, 0.0
-    if not (0 < numbers[0] < 1e9 and (1 <= numbers[1] < 1e9 if colon else True)):
-        raise BadValue(
-            f"got {text!r}; a rate is datagrams a second, above 0, "
-            "and may have a burst of 1 or more: 200 or 200:400"
-        )
-    return numbers

@@ -5,6 +5,7 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from uppercase.addresses import printable_address
 from uppercase.datagram import Responder
 from uppercase.udp.endpoints import UDPEndpoint, datagram_endpoint_from_string
 from uppercase.udp.interfaces import IDatagramEndpoint
@@ -20,7 +21,7 @@ __all__ = [
     "listen",
 ]
 
-_log = Logger()
+_log = Logger("uppercase")
 
 
 def listen(reactor: Any, endpoint: IDatagramEndpoint, responder: Responder) -> IListeningPort:
@@ -33,10 +34,14 @@ def listen(reactor: Any, endpoint: IDatagramEndpoint, responder: Responder) -> I
     wanted = responder.limits.receive_buffer
     if isinstance(port, Port) and wanted:
         granted = port.ask_receive_buffer(wanted)
+        address = port.getHost()
         _log.info(
-            "receive buffer of {address}: asked for {wanted} bytes, granted {granted}",
-            address=port.getHost(),
-            wanted=wanted,
+            "UDP {address} has a receive buffer of {granted} bytes, {wanted} were asked for{hint}",
+            address=printable_address(address.host, address.port),
             granted=granted,
+            wanted=wanted,
+            hint="; the system's limit can be raised (Linux: net.core.rmem_max)"
+            if granted < wanted
+            else "",
         )
     return port

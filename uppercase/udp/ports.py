@@ -24,7 +24,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.datagram import Answer, Datagram, Destination, SocketAddress
-from uppercase.limits import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, UDP_BATCH, UDP_READ_SIZE
+from uppercase.limits import (
+    RECEIVE_PAUSE,
+    RECEIVE_PAUSE_MAX,
+    UDP_BATCH,
+    UDP_DRAIN_BATCHES,
+    UDP_READ_SIZE,
+)
 from uppercase.udp import pktinfo
 from uppercase.udp.interfaces import IBatchProtocol, IBatchTransport
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops
@@ -46,6 +52,7 @@ class Port:
         read_size: bytes of a datagram that are read; longer ones count as truncated.
 
     Attributes:
+        protocol: what is served.
         receive_errors: unexpected errors while reading, by name (`ENOMEM`).
         send_errors: refused replies, by name of the error.
         receive_buffer: bytes that the kernel said it holds; 0 until asked.
@@ -54,7 +61,7 @@ class Port:
             on one address needs no telling.
     """
 
-    _log = Logger()
+    _log = Logger("uppercase")
 
     def __init__(
         self,
@@ -69,7 +76,7 @@ class Port:
         self.send_errors: Counter[str] = Counter()
         self.receive_buffer = 0
         self._socket = sock
-        self._protocol = protocol
+        self.protocol = protocol
         self._reactor = reactor
         self._batch_size = batch_size
         self._read_size = read_size
@@ -89,7 +96,7 @@ class Port:
         self._listening = True
         # Of IUDPTransport it has what a server's protocol uses; it cannot be connected.
         transport: Any = self
-        self._protocol.makeConnection(transport)
+        self.protocol.makeConnection(transport)
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
@@ -97,11 +104,9 @@ class Port:
         if self._listening:
             self._listening = False
             self._reactor.removeReader(self)
-            if self._resting is not None:
-                self._resting.cancel()
-                self._resting = None
+            self._stop_resting()
             self._socket.close()
-            self._protocol.doStop()
+            self.protocol.doStop()
         return succeed(None)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -120,7 +125,7 @@ class Port:
 
     def logPrefix(self) -> str:
         """Give the name in logs."""
-        return f"{type(self._protocol).__name__} (UDP)"
+        return f"{type(self.protocol).__name__} (UDP)"
 
     def ask_receive_buffer(self, size: int) -> int:
         """Ask the kernel to hold so many bytes; give what it granted, as it counts."""
@@ -133,9 +138,25 @@ class Port:
 
     def doRead(self) -> None:
         """Read what is there, up to the batch size, and hand it over."""
+        self._read_batch()
+
+    def read_out(self) -> None:
+        """Take what has arrived so far, and read no more.
+
+        A service that stops answers what it was sent before; a flood does not hold it up.
+        """
+        self._stop_resting()
+        self._reactor.removeReader(self)
+        for _ in range(UDP_DRAIN_BATCHES):
+            if self._read_batch() < self._batch_size:
+                break
+        self._stop_resting()
+
+    def _read_batch(self) -> int:
+        """Read and hand over one batch; give its size."""
         batch: list[Datagram] = []
         try:
-            for _ in range(self._batch_size):
+            for _ in range(self._batch_size if self._listening else 0):
                 batch.append(self._receive())
             self._pause = RECEIVE_PAUSE
         except (BlockingIOError, InterruptedError, ConnectionError):
@@ -145,6 +166,7 @@ class Port:
             self._rest(error)
         if batch:
             self._deliver(batch)
+        return len(batch)
 
     def write(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram, as `DatagramProtocol`s do; a refusal is counted, never raised."""
@@ -192,15 +214,13 @@ class Port:
                 return
             for datagram in batch:
                 if not datagram.truncated:
-                    self._protocol.datagramReceived(datagram.data, datagram.source[:2])
+                    self.protocol.datagramReceived(datagram.data, datagram.source[:2])
         except Exception:
             self._log.failure("a datagram protocol failed")
 
     def _rest(self, error: OSError) -> None:
         """Count an unexpected error and read on a little later."""
         self.receive_errors[errorcode.get(error.errno or 0, "other")] += 1
-        if not self._listening:
-            return
         self._log.warn(
             "cannot read from UDP port {port}: {error}; trying again in {pause} s",
             port=self._bound.port,
@@ -210,6 +230,11 @@ class Port:
         self._reactor.removeReader(self)
         self._resting = self._reactor.callLater(self._pause, self._wake)
         self._pause = min(2 * self._pause, RECEIVE_PAUSE_MAX)
+
+    def _stop_resting(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
 
     def _wake(self) -> None:
         self._resting = None

@@ -4,16 +4,16 @@ It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twist
 `reactor.listenUDP`, then without what that port cannot tell: destinations, scopes, truncation.
 """
 
-from asyncio import isfuture
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.awaiting import await_reply
 from uppercase.datagram import (
     Answer,
     Datagram,
@@ -24,6 +24,7 @@ from uppercase.datagram import (
     Step,
     Wait,
 )
+from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.interfaces import IBatchProtocol, IBatchTransport
 
@@ -32,7 +33,7 @@ __all__ = ["ResponderProtocol"]
 
 @implementer(IBatchProtocol)
 class ResponderProtocol(DatagramProtocol):
-    """Serves one port with a responder; ports of one service share the responder.
+    """Serves one port with a responder; the ports of one service share the responder.
 
     Args:
         responder: decides and counts.
@@ -47,8 +48,9 @@ class ResponderProtocol(DatagramProtocol):
         self._transport: Any = None
         self._batches = False
         self._here = Destination("0.0.0.0", 0)
-        # what is awaited or held back, and how to call it off
-        self._pending: dict[Wait | Delay, Any] = {}
+        # What is awaited or held back, and how to call it off.
+        self._pending: dict[Wait | Delay, Callable[[], None]] = {}
+        self._idle: list[Deferred[None]] = []
 
     def startProtocol(self) -> None:
         """Get to know the transport."""
@@ -62,9 +64,10 @@ class ResponderProtocol(DatagramProtocol):
     def stopProtocol(self) -> None:
         """Call off everything that is still to come."""
         pending, self._pending = self._pending, {}
-        for step, call in pending.items():
-            call.cancel()
+        for step, cancel in pending.items():
+            cancel()
             self.responder.abandon(step)
+        self._check_idle()
 
     def datagramReceived(self, datagram: bytes, addr: SocketAddress) -> None:
         """Take a datagram from a transport of Twisted."""
@@ -74,13 +77,22 @@ class ResponderProtocol(DatagramProtocol):
         """Take the datagrams of one wake-up."""
         self._carry_out(self.responder.answer_batch(batch))
 
+    def idle(self) -> Deferred[None]:
+        """Give what fires when no reply is awaited or held back any more."""
+        if not self._pending:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._idle.remove)
+        self._idle.append(waiting)
+        return waiting
+
     def _carry_out(self, steps: Sequence[Step]) -> None:
         answers = []
         for step in steps:
             if isinstance(step, Answer):
                 answers.append(step)
             elif isinstance(step, Delay):
-                self._pending[step] = self._reactor.callLater(step.seconds, self._resume, step)
+                call = self._reactor.callLater(step.passage.delay, self._resume, step)
+                self._pending[step] = call.cancel
             else:
                 self._await(step)
         if answers:
@@ -88,9 +100,8 @@ class ResponderProtocol(DatagramProtocol):
 
     def _send(self, answers: Sequence[Answer]) -> list[tuple[Answer, OSError]]:
         if self._batches:
-            refused: list[tuple[Answer, OSError]] = self._transport.send_batch(answers)
-            return refused
-        refused = []
+            return list(self._transport.send_batch(answers))
+        refused: list[tuple[Answer, OSError]] = []
         for answer in answers:
             try:
                 self._transport.write(answer.data, answer.peer)
@@ -103,31 +114,25 @@ class ResponderProtocol(DatagramProtocol):
     def _resume(self, delay: Delay) -> None:
         del self._pending[delay]
         self._carry_out(self.responder.resume(delay))
+        self._check_idle()
 
     def _await(self, wait: Wait) -> None:
-        result = _deferred(wait.awaitable)
-        self._pending[wait] = result
-        result.addCallbacks(lambda reply: reply, _exception)
-        result.addCallback(self._settle, wait)
+        # The result may come before there is a way to call it off.
+        self._pending[wait] = _nothing
+        cancel = await_reply(wait.awaitable, partial(self._settle, wait))
+        if wait in self._pending:
+            self._pending[wait] = cancel
 
-    def _settle(self, reply: Any, wait: Wait) -> None:
-        # A step that was called off is no longer pending: its result is of no use.
+    def _settle(self, wait: Wait, result: bytes | TransformError) -> None:
+        # A step that was called off is no longer pending, and nobody wants its result.
         if self._pending.pop(wait, None) is not None:
-            self._carry_out(self.responder.settle(wait, reply))
+            self._carry_out(self.responder.settle(wait, result))
+            self._check_idle()
+
+    def _check_idle(self) -> None:
+        while self._idle and not self._pending:
+            self._idle.pop().callback(None)
 
 
-def _deferred(awaitable: Awaitable[bytes]) -> Deferred[Any]:
-    """Start an awaitable; futures belong to an asyncio reactor."""
-    if isfuture(awaitable):
-        return Deferred.fromFuture(awaitable)
-
-    async def wait() -> bytes:
-        return await awaitable
-
-    return Deferred.fromCoroutine(wait())
-
-
-def _exception(failure: Failure) -> Exception:
-    """Give what was raised as a value; cancellation and the like end the wait as an error too."""
-    error = failure.value
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+def _nothing() -> None:
+    """Call nothing off."""

@@ -5,7 +5,6 @@ includes, and with one socket a family each address appears in its native form. 
 families opens two.
 """
 
-import errno
 import os
 import socket
 import struct
@@ -13,12 +12,12 @@ import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from uppercase.addresses import cannot_listen, printable_address
 from uppercase.errors import BadValue, CannotListen
 
 __all__ = [
     "adopt_socket",
     "ask_receive_buffer",
-    "cannot_listen",
     "check_interface",
     "kernel_drops",
     "open_socket",
@@ -27,13 +26,6 @@ __all__ = [
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
 _MEMINFO: Final = struct.Struct("@9I")
 _MEMINFO_DROPS: Final = 8
-
-_REASONS: Final = {
-    errno.EADDRINUSE: "another socket has this port; stop its program or choose another port",
-    errno.EACCES: "this user may not; ports below 1024 need a privilege, those above do not",
-    errno.EADDRNOTAVAIL: "this host has no such address; use one that `ip address` lists",
-    errno.EAFNOSUPPORT: "this host does not have this address family; use an address of another",
-}
 
 
 def check_interface(host: str) -> IPv4Address | IPv6Address:
@@ -77,7 +69,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise cannot_listen("UDP", str(address), port, error) from error
+        raise cannot_listen("UDP", printable_address(str(address), port), error) from error
     sock.setblocking(False)
     return sock
 
@@ -106,20 +98,6 @@ def adopt_socket(descriptor: int) -> socket.socket:
     os.close(descriptor)
     sock.setblocking(False)
     return sock
-
-
-def cannot_listen(transport: str, host: str, port: int, error: OSError) -> CannotListen:
-    """Put into one sentence why an address could not be had.
-
-    Args:
-        transport: what for: "UDP" or "TCP".
-        host: the address that was asked for.
-        port: and its port.
-        error: what the system said.
-    """
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    return CannotListen(f"cannot listen on {transport} {address}: {reason}")
 
 
 def ask_receive_buffer(sock: socket.socket, size: int) -> int:
