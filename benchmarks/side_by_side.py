@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BULK = 64 << 20
@@ -128,10 +129,10 @@ async def serve_asyncio(port: int) -> None:
 
     class Datagrams(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
+            self.transport: Any = transport
 
         def datagram_received(self, data: bytes, addr: object) -> None:
-            self.transport.sendto(data.upper(), addr)  # type: ignore[attr-defined]
+            self.transport.sendto(data.upper(), addr)
 
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", port))
@@ -141,8 +142,10 @@ async def serve_asyncio(port: int) -> None:
 
 def serve_twisted(port: int) -> None:
     """The plain Twisted servers that one writes first."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
     from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+
+    reactor: Any = installed
 
     class Stream(Protocol):
         def dataReceived(self, data: bytes) -> None:
@@ -150,7 +153,7 @@ def serve_twisted(port: int) -> None:
             self.transport.write(data.upper())
 
     class Datagrams(DatagramProtocol):
-        def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
             assert self.transport is not None
             self.transport.write(datagram.upper(), addr)
 
