@@ -168,6 +168,15 @@ def test_no_text_costs_more_than_linear_time(transform: Callable[[str], str], un
     assert time.process_time() - began < 0.5
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("unit", ["\u0301\u0323", "\uff9e\u0301", "\u0f73", "\u0344\u0323"])
+def test_no_run_of_marks_costs_more_than_linear_time(form: Form, unit: str) -> None:
+    """A kana voicing mark is a letter, and a combining mark once NFKC has replaced it."""
+    began = time.process_time()
+    normalize(unit * (65536 // len(unit.encode())), form=form)
+    assert time.process_time() - began < 0.2
+
+
 def test_listed_transforms_have_a_summary() -> None:
     for name in transforms.__all__:
         assert (getattr(transforms, name).__doc__ or "").splitlines()[0].endswith(".")
