@@ -192,6 +192,9 @@ class LoopGuard:
         # (client, digest) -> (returns, time of the first); the longest unused comes first
         self._sent: OrderedDict[tuple[Client, int], tuple[int, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._sent)
+
     def remember(self, client: Client, reply: bytes) -> None:
         """Take note of a reply that is sent."""
         key = (client, hash(reply))
