@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import click
@@ -22,6 +23,7 @@ from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_HOST, DEFAULT_PORT, MAX_PO
 from uppercase.units import parse_port
 
 __all__ = [
+    "ENVIRONMENT",
     "Address",
     "Target",
     "Tls",
@@ -34,6 +36,14 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
+        "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
+    }
+)
+"""The environment variables that name a server, and what each is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
