@@ -15,6 +15,8 @@
             MalformedFrame      a header or terminator is wrong
         CannotListen            an address could not be had
         NetworkTrouble          a server could not be reached, or did not do what was asked of it
+            Refused             nothing listens there
+            NoReply             no reply came in time
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
 sentence. This module imports nothing of ours.
@@ -32,8 +34,10 @@ __all__ = [
     "MessageTooLong",
     "NameClash",
     "NetworkTrouble",
+    "NoReply",
     "OutputTooLong",
     "PluginError",
+    "Refused",
     "Rejected",
     "TransformError",
     "UnknownName",
@@ -126,6 +130,14 @@ class CannotListen(UppercaseError):
 
 class NetworkTrouble(UppercaseError):
     """A server could not be reached, or did not do what was asked of it."""
+
+
+class Refused(NetworkTrouble):
+    """Nothing listens there; the text names the command that starts a server."""
+
+
+class NoReply(NetworkTrouble):
+    """No reply came in time; whether the server saw the request is not known."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

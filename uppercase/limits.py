@@ -47,6 +47,7 @@ __all__ = [
     "MAX_LENGTH",
     "MAX_OUTPUT",
     "MAX_PORT",
+    "MAX_REPLY",
     "MIB",
     "NFS_PORT",
     "OUTPUT_BATCH",
@@ -244,6 +245,9 @@ silence. More than a round trip round the earth, less than a person minds."""
 TLS_QUIET_TIME: Final = 1.0
 """How long a TLS server must have been silent after the end of the input before the client ends the
 connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+MAX_REPLY: Final = 16 * MIB
+"""What a client's library collects of one reply that only the end of the connection delimits."""
 
 FILTER_CHUNK: Final = 256 * KIB
 """Bytes that the client's filter reads at once: larger chunks are no faster."""

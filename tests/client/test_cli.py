@@ -144,3 +144,40 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 def test_the_module_runs_as_the_command_does() -> None:
     assert run("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_completes_commands(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_UPPERCASE_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("uppercase se", "send"), ("uppercase send --on-loss sk", "skip")]
+)
+def test_the_shell_is_given_what_completes_a_word(words: str, completed: str) -> None:
+    settings = {
+        "_UPPERCASE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert run(env=settings).stdout.decode().split() == [f"plain,{completed}"]
+
+
+def test_the_manual_page_has_every_command_option_and_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["man"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(".TH UPPERCASE 1 ")
+    requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
+    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".nf", ".fi"}
+    for expected in (
+        '.SS "uppercase send [OPTIONS] [HOST[:PORT]]"',
+        ".B \\-\\-on\\-loss [fail|skip|empty]",
+        ".B UPPERCASE_PORT",
+        '.SH "EXIT STATUS"\n.TP\n.B 0\nEverything was answered as expected.',
+    ):
+        assert expected in page

@@ -1,5 +1,53 @@
 """Ask a server from a program (the library), and the `uppercase` command.
 
+    from uppercase.client import Target, ask
+
+    reply = await ask(Target("127.0.0.1", 12000, udp=True), b"hello")
+
 The client stands beside the servers on the same core and never imports them. Names load on first
 use: the command must not pay for Twisted, which the library is made of and the command is not.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uppercase.client.asking import ask, connect, exchange
+    from uppercase.client.target import Target, Tls, parse_target
+    from uppercase.client.tcp_session import Session
+    from uppercase.errors import NetworkTrouble, NoReply, Refused
+
+_HOMES: dict[str, str] = {
+    "NetworkTrouble": "uppercase.errors",
+    "NoReply": "uppercase.errors",
+    "Refused": "uppercase.errors",
+    "Session": "uppercase.client.tcp_session",
+    "Target": "uppercase.client.target",
+    "Tls": "uppercase.client.target",
+    "ask": "uppercase.client.asking",
+    "connect": "uppercase.client.asking",
+    "exchange": "uppercase.client.asking",
+    "parse_target": "uppercase.client.target",
+}
+
+__all__ = [
+    "NetworkTrouble",
+    "NoReply",
+    "Refused",
+    "Session",
+    "Target",
+    "Tls",
+    "ask",
+    "connect",
+    "exchange",
+    "parse_target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(home), name)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from uppercase import __version__
-from uppercase.client.exit_status import INTERRUPTED, NETWORK, OK, USAGE
+from uppercase.client.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE
 from uppercase.client.help_layout import write_examples
 from uppercase.errors import NetworkTrouble, UppercaseError, suggest
 
@@ -29,18 +29,21 @@ COMMANDS: Final = {
     "bench": "uppercase.client.bench_command:bench",
     "fates": "uppercase.client.fates_command:fates",
     "transforms": "uppercase.client.transforms_command:transforms",
+    "completion": "uppercase.client.completion_command:completion",
+    "man": "uppercase.client.man_command:man",
 }
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
-
-_EXAMPLES: Final = """
-    uppercase send                    talk to the server on this machine, line by line
-    uppercase send < in.txt > out.txt a file through TCP, byte for byte
-    uppercase ping -u -c 10           measure the loss and delay of ten datagrams
-"""
 
 
 class _Group(click.Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
+
+    examples = """
+        uppercase send                       talk to the server on this machine
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase ping -u -c 10              loss and delay of ten datagrams
+        uppercase COMMAND --help             a command's examples and options
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, place in COMMANDS.items() if find_spec(place.partition(":")[0])]
@@ -72,10 +75,12 @@ class _Group(click.Group):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(f"{self.help}\n")
-        write_examples(formatter, _EXAMPLES)
+        write_examples(formatter, self.examples)
         formatter.write_paragraph()
         self.format_usage(ctx, formatter)
         self.format_options(ctx, formatter)
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), meaning) for status, meaning in MEANINGS.items()])
 
 
 @click.group(

@@ -8,13 +8,25 @@
 A section is printed where its first option stands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import cleandoc
 from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = ["OTHER", "Argument", "Command", "Option", "option", "write_examples"]
+__all__ = [
+    "OTHER",
+    "Argument",
+    "Command",
+    "Option",
+    "Records",
+    "option",
+    "sections_of",
+    "write_examples",
+]
+
+Records = Iterable[tuple[str, str]]
+"""What can be given, each with what it means."""
 
 OTHER: Final = "Other"
 """The section of what names none."""
@@ -86,17 +98,18 @@ class Command(click.Command):
         self.format_epilog(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a heading for each section; what has no section comes last."""
-        for section, records in self.sections(ctx).items():
+        """Write the options, a heading for each section."""
+        for section, records in sections_of(self, ctx).items():
             with formatter.section(section):
-                formatter.write_dl(records)
+                formatter.write_dl(list(records))
 
-    def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
-        """Give the options, and what each does, by section."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", OTHER), []).append(record)
-        other = sections.pop(OTHER, [])
-        return {**sections, OTHER: other} if other else sections
+
+def sections_of(command: click.Command, context: click.Context) -> Mapping[str, Records]:
+    """Give a command's options, and what each does, by section; what has no section comes last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            sections.setdefault(getattr(parameter, "section", OTHER), []).append(record)
+    other = sections.pop(OTHER, [])
+    return {**sections, OTHER: other} if other else sections

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import click
 
 from uppercase.client.help_layout import Argument, option
-from uppercase.errors import BadValue, NetworkTrouble, UserError
+from uppercase.errors import BadValue, NetworkTrouble, NoReply, Refused, UserError
 from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 from uppercase.units import parse_port
 
 __all__ = [
+    "ENVIRONMENT",
     "Address",
     "Target",
     "Tls",
@@ -34,6 +36,14 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
+        "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
+    }
+)
+"""The environment variables that name a server, and what each is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,8 +342,10 @@ def explain(
     """
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        text = f"nothing listens on {target}; start the server first: {_server_command(target)}"
-    elif isinstance(error, ssl.SSLCertVerificationError):
+        return Refused(
+            f"nothing listens on {target}; start the server first: {_server_command(target)}"
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
         text = (
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
             "name its authority with --ca FILE, or trust anybody with --insecure"
@@ -344,7 +356,9 @@ def explain(
         text = f"{target} does not speak TLS as we do ({error.reason or reason})"
     elif isinstance(error, TimeoutError):
         waited = "" if timeout is None else f" within {timeout:g} s"
-        text = f"{target} did not answer{waited}; is the address right, and no firewall between?"
+        return NoReply(
+            f"{target} did not answer{waited}; is the address right, and no firewall between?"
+        )
     elif isinstance(error, socket.gaierror | UnicodeError):
         text = f"cannot resolve the name {target.host!r}: {reason}"
     elif isinstance(error, ConnectionError):

@@ -1,0 +1,445 @@
+"""The client as a library: Deferreds for one message, for a session and for a whole stream."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from tests.client.certificates import make_certificate
+from tests.client.in_reactor import in_reactor
+from tests.client.servers import (
+    drop,
+    forged,
+    free_port,
+    one_reply,
+    reset,
+    silent,
+    silent_stream,
+    tcp_server,
+    udp_server,
+)
+from uppercase.client import (
+    NetworkTrouble,
+    NoReply,
+    Refused,
+    Session,
+    Target,
+    Tls,
+    ask,
+    connect,
+    exchange,
+)
+from uppercase.client.target import Address
+from uppercase.client.tcp_session import Exchange
+from uppercase.client.udp_request import request
+from uppercase.errors import UserError
+
+# In memory: sessions.
+
+
+class Transport(StringTransport):
+    """A transport that can end its sending side."""
+
+    half_closed = False
+
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        self.half_closed = True
+
+
+def connected(protocol: Any) -> Any:
+    """Give the transport that a protocol now has."""
+    transport: Any = Transport()  # type: ignore[no-untyped-call]
+    protocol.makeConnection(transport)
+    return transport
+
+
+def make_session(framing: str = "line", timeout: float = 10.0) -> tuple[Any, Any, Clock]:
+    """Give a connected session, its transport and its clock."""
+    clock = Clock()
+    session = Session("TCP server:7", framing, 100, timeout, clock)
+    return session, connected(session), clock
+
+
+def failure_of(deferred: "Deferred[Any]", kind: type[Exception]) -> str:
+    """Give the sentence that a Deferred has failed with."""
+    caught: list[Failure] = []
+    deferred.addErrback(caught.append)
+    assert caught, "it has not failed"
+    assert caught[0].check(kind), caught[0]
+    return caught[0].getErrorMessage()
+
+
+def result_of(deferred: "Deferred[Any]") -> Any:
+    results: list[Any] = []
+    deferred.addCallback(results.append)
+    assert results, "it has no result"
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    ("framing", "sent", "replies"),
+    [
+        ("line", b"one\ntwo\n", b"ONE\r\nTWO\n"),
+        ("netstring", b"3:one,3:two,", b"3:ONE,3:TWO,"),
+        ("int16", b"\0\3one\0\3two", b"\0\3ONE\0\3TWO"),
+        ("int32", b"\0\0\0\3one\0\0\0\3two", b"\0\0\0\3ONE\0\0\0\3TWO"),
+    ],
+)
+def test_requests_overlap_and_replies_come_in_their_order(
+    framing: str, sent: bytes, replies: bytes
+) -> None:
+    session, transport, clock = make_session(framing)
+    first, second = session.ask(b"one"), session.ask(b"two")
+    assert transport.value() == sent
+    for byte in replies:
+        session.dataReceived(bytes([byte]))
+    assert (result_of(first), result_of(second)) == (b"ONE", b"TWO")
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("framing", "message"),
+    [("line", b"a\nb"), ("line", b"a\r"), ("line", b"x" * 101), ("int16", b"x" * 70_000)],
+)
+def test_what_the_framing_cannot_carry_is_refused_and_nothing_is_sent(
+    framing: str, message: bytes
+) -> None:
+    """A newline inside a line would be two requests, and every later reply would be off by one."""
+    session, transport, _ = make_session(framing)
+    assert "cannot carry" in failure_of(session.ask(message), UserError)
+    assert transport.value() == b""
+
+
+def test_silence_breaks_the_session_off() -> None:
+    """After that nobody could tell which reply belongs to which request."""
+    session, transport, clock = make_session(timeout=3.0)
+    first = session.ask(b"one")
+    clock.advance(2.0)
+    second = session.ask(b"two")
+    session.dataReceived(b"ONE\n")
+    clock.advance(2.9)
+    assert not second.called
+    clock.advance(0.2)
+    assert result_of(first) == b"ONE"
+    assert failure_of(second, NoReply) == "TCP server:7 did not reply within 3 s"
+    assert transport.disconnecting or transport.disconnected
+    failure_of(session.ask(b"three"), NoReply)
+
+
+def test_a_cancelled_request_leaves_the_others_in_step() -> None:
+    session, _, _ = make_session()
+    first, second = session.ask(b"one"), session.ask(b"two")
+    first.cancel()
+    failure_of(first, CancelledError)
+    session.dataReceived(b"ONE\nTWO\n")
+    assert result_of(second) == b"TWO"
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        (ConnectionDone(), "TCP server:7 ended the conversation"),
+        (ConnectionLost(), "TCP server:7 broke the connection off"),
+    ],
+)
+def test_the_end_of_the_connection_fails_what_is_owed(reason: Exception, sentence: str) -> None:
+    session, _, clock = make_session()
+    owed = session.ask(b"one")
+    session.connectionLost(Failure(reason))
+    assert failure_of(owed, NetworkTrouble) == sentence
+    assert failure_of(session.ask(b"two"), NetworkTrouble) == sentence
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("framing", "lie"), [("netstring", b"hello"), ("line", b"ONE\nTWO\n"), ("line", b"x" * 200)]
+)
+def test_a_server_that_breaks_the_framing_is_said_so(framing: str, lie: bytes) -> None:
+    """So is a reply to nothing, and one that is too long."""
+    session, transport, _ = make_session(framing)
+    owed = session.ask(b"one")
+    owed.addErrback(lambda failure: None)
+    session.dataReceived(lie)
+    assert "broke the framing" in failure_of(session.ask(b"two"), NetworkTrouble)
+    assert transport.disconnecting or transport.disconnected
+
+
+def test_closing_a_session_fails_what_is_owed_and_waits_for_the_end() -> None:
+    session, transport, clock = make_session()
+    owed = session.ask(b"one")
+    closed = session.close()
+    assert "was closed" in failure_of(owed, NetworkTrouble)
+    assert transport.disconnecting
+    assert not closed.called
+    session.connectionLost(Failure(ConnectionDone()))
+    assert result_of(closed) is None
+    assert result_of(session.close()) is None
+    assert clock.getDelayedCalls() == []
+
+
+# In memory: exchanges.
+
+
+def make_exchange(max_reply: int = 100) -> tuple[Exchange, Any, Clock]:
+    clock = Clock()
+    conversation = Exchange("TCP server:7", b"hello", max_reply, 10.0, clock)
+    return conversation, connected(conversation), clock
+
+
+def test_an_exchange_sends_all_and_gives_all() -> None:
+    conversation, transport, clock = make_exchange()
+    assert transport.value() == b"hello"
+    assert transport.half_closed
+    for part in b"HEL", b"LO":
+        conversation.dataReceived(part)
+    assert not conversation.reply.called
+    conversation.readConnectionLost()
+    assert transport.disconnecting
+    conversation.connectionLost(Failure(ConnectionDone()))
+    assert result_of(conversation.reply) == b"HELLO"
+    assert clock.getDelayedCalls() == []
+
+
+def test_an_exchange_that_breaks_gives_no_part_for_the_whole() -> None:
+    conversation, _, _ = make_exchange()
+    conversation.dataReceived(b"HEL")
+    conversation.connectionLost(Failure(ConnectionLost()))
+    failure_of(conversation.reply, NetworkTrouble)
+
+
+def test_an_exchange_collects_no_more_than_its_limit() -> None:
+    conversation, transport, _ = make_exchange(max_reply=4)
+    conversation.dataReceived(b"HELLO")
+    assert transport.disconnecting or transport.disconnected
+    conversation.connectionLost(Failure(ConnectionLost()))
+    assert "more than 4 bytes" in failure_of(conversation.reply, NetworkTrouble)
+
+
+def test_an_exchange_ends_when_the_server_is_silent() -> None:
+    conversation, _, clock = make_exchange()
+    clock.advance(9)
+    conversation.dataReceived(b"H")
+    clock.advance(9)
+    assert not conversation.reply.called
+    clock.advance(2)
+    conversation.connectionLost(Failure(ConnectionLost()))
+    failure_of(conversation.reply, NoReply)
+
+
+# In memory: datagrams.
+
+
+class FakePort:
+    """A UDP port that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.peer: tuple[str, int] | None = None
+        self.written: list[bytes] = []
+        self.open = True
+
+    def connect(self, host: str, port: int) -> None:
+        self.peer = (host, port)
+
+    def write(self, datagram: bytes) -> None:
+        self.written.append(datagram)
+
+    def stopListening(self) -> None:
+        self.open = False
+
+
+class FakeReactor(Clock):
+    """Time, and ports that lead nowhere."""
+
+    def listenUDP(  # noqa: N802
+        self,
+        port: int,
+        protocol: Any,
+        interface: str,
+        maxPacketSize: int,  # noqa: N803
+    ) -> None:
+        self.protocol = protocol
+        self.port = FakePort()
+        protocol.makeConnection(self.port)
+
+
+TARGET = Target("192.0.2.1", 7, udp=True)
+ADDRESS = Address(socket.AF_INET, ("192.0.2.1", 7))
+
+
+def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor]:
+    clock = FakeReactor()
+    return request(clock, TARGET, ADDRESS, b"hello", 1.0, retries), clock
+
+
+def test_a_datagram_is_asked_again_after_1_2_and_4_seconds() -> None:
+    reply, clock = make_request()
+    assert clock.port.peer == ("192.0.2.1", 7)
+    sent_at = [0]
+    for second in range(1, 8):
+        clock.advance(1)
+        sent_at += [second] * (len(clock.port.written) - len(sent_at))
+    assert sent_at == [0, 1, 3]
+    assert set(clock.port.written) == {b"hello"}
+    assert "did not reply to 3 attempts" in failure_of(reply, NoReply)
+    assert not clock.port.open
+    assert clock.getDelayedCalls() == []
+
+
+def test_the_reply_ends_it() -> None:
+    reply, clock = make_request()
+    clock.protocol.datagramReceived(b"HELLO", ("192.0.2.1", 7))
+    clock.protocol.datagramReceived(b"HELLO", ("192.0.2.1", 7))
+    assert result_of(reply) == b"HELLO"
+    assert not clock.port.open
+    assert clock.getDelayedCalls() == []
+
+
+def test_what_a_stranger_sent_before_the_port_was_connected_is_ignored() -> None:
+    reply, clock = make_request()
+    clock.protocol.datagramReceived(b"FORGED", ("192.0.2.66", 7))
+    assert not reply.called
+    reply.addErrback(lambda failure: None)
+    reply.cancel()
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda clock: clock.protocol.connectionRefused(),
+        lambda clock: clock.protocol.doStop(),
+    ],
+    ids=["told", "port closed by the reactor"],
+)
+def test_a_refusal_is_heard_from_every_reactor(refuse: Callable[[FakeReactor], None]) -> None:
+    reply, clock = make_request()
+    clock.protocol.numPorts = 1
+    refuse(clock)
+    assert "nothing listens on UDP 192.0.2.1:7" in failure_of(reply, Refused)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_cancelled_request_closes_its_port() -> None:
+    reply, clock = make_request()
+    reply.cancel()
+    failure_of(reply, CancelledError)
+    assert not clock.port.open
+    assert clock.getDelayedCalls() == []
+
+
+# Against real sockets.
+
+
+def target_of(server: Any, **attributes: Any) -> Target:
+    return Target(server.host, server.port, **attributes)
+
+
+async def settle() -> None:
+    """Let the reactor close what was cancelled."""
+    await deferLater(reactor, 0.05)
+
+
+@in_reactor
+async def test_ask_over_udp() -> None:
+    with udp_server(drop(0)) as server:
+        target = target_of(server, udp=True)
+        assert await ask(target, b"hello", timeout=0.1) == b"HELLO"
+        assert await ask(target, b"", timeout=0.1) == b""
+    with udp_server(forged) as server:
+        assert await ask(target_of(server, udp=True), b"hello") == b"HELLO"
+    with udp_server(silent) as server, pytest.raises(NoReply):
+        await ask(target_of(server, udp=True), b"hello", timeout=0.05, retries=1)
+
+
+@in_reactor
+async def test_a_udp_refusal_is_said_at_once() -> None:
+    with pytest.raises(Refused, match="start the server first: twistd -n uppercase-udp"):
+        await ask(Target(port=free_port(), udp=True), b"hello", timeout=60)
+
+
+@in_reactor
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_udp_name_is_tried_in_both_families(host: str, both_families: str) -> None:
+    with udp_server(host=host) as server:
+        assert await ask(Target(both_families, server.port, udp=True), b"hello") == b"HELLO"
+
+
+@in_reactor
+async def test_a_message_too_large_for_a_datagram_is_a_mistake() -> None:
+    with udp_server() as server, pytest.raises(UserError, match="use TCP"):
+        await ask(target_of(server, udp=True), b"x" * 70_000)
+
+
+@in_reactor
+async def test_ask_over_tcp() -> None:
+    with tcp_server() as server:
+        assert await ask(target_of(server), b"hello") == b"HELLO"
+        endpoint = TCP4ClientEndpoint(reactor, server.host, server.port)
+        assert await ask(endpoint, b"hello", framing="netstring") == b"HELLO"
+    with tcp_server(one_reply) as server:
+        assert await ask(target_of(server), b"hello") == b"HELLO"
+
+
+@in_reactor
+async def test_a_session_of_many_messages() -> None:
+    with tcp_server() as server:
+        session = await connect(target_of(server))
+        replies = [session.ask(b"message %d" % number) for number in range(100)]
+        assert [await reply for reply in replies] == [b"MESSAGE %d" % n for n in range(100)]
+        await session.close()
+
+
+@in_reactor
+async def test_an_exchange_with_a_streaming_server() -> None:
+    data = bytes(range(256)) * 4000
+    with tcp_server() as server:
+        assert await exchange(target_of(server), data) == data.upper()
+        assert await exchange(target_of(server), b"") == b""
+
+
+@in_reactor
+async def test_tcp_trouble_has_its_name() -> None:
+    with pytest.raises(Refused, match="twistd -n uppercase-tcp"):
+        await ask(Target(port=free_port()), b"hello")
+    with pytest.raises(Refused, match="Unix socket"):
+        await connect(Target(unix="/nowhere/socket"))
+    with pytest.raises(NetworkTrouble, match="cannot resolve the name"):
+        await connect(Target("nowhere.invalid"))
+    with tcp_server(silent_stream) as server, pytest.raises(NoReply):
+        await ask(target_of(server), b"hello", timeout=0.1)
+    with tcp_server(reset) as server, pytest.raises(NetworkTrouble, match="broke"):
+        await ask(target_of(server), b"hello")
+    with pytest.raises(UserError, match="half-close"):
+        await exchange(Target(tls=Tls()), b"hello")
+
+
+@in_reactor
+async def test_tls_is_verified_unless_told_otherwise(tmp_path: Any) -> None:
+    certificate = make_certificate(tmp_path)
+    with tcp_server(wrap=certificate.wrap) as server:
+        trusting = target_of(server, tls=Tls(ca=str(certificate.path)))
+        assert await ask(trusting, b"hello") == b"HELLO"
+        assert await ask(target_of(server, tls=Tls(verify=False)), b"hello") == b"HELLO"
+        with pytest.raises(NetworkTrouble, match="certificate"):
+            await ask(target_of(server, tls=Tls()), b"hello")
+    with pytest.raises(UserError, match="cannot be used"):
+        await connect(Target(tls=Tls(ca=str(tmp_path / "nothing"))))
+
+
+@in_reactor
+@pytest.mark.parametrize("udp", [True, False])
+async def test_cancelling_closes_what_was_opened(udp: bool) -> None:
+    with udp_server(silent) if udp else tcp_server(silent_stream) as server:
+        reply = ask(target_of(server, udp=udp), b"hello", timeout=60)
+        await deferLater(reactor, 0.1)
+        reply.cancel()
+        with pytest.raises(CancelledError):
+            await reply
+        await settle()
