@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "FILTER_CHUNK",
+    "FATES_COUNT",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
@@ -119,6 +120,9 @@ PING_SAMPLES: Final = 100_000
 
 PING_BACKLOG: Final = 16 * MIB
 """Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+FATES_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 BENCH_CONNECTIONS: Final = 8
 """Connections, or datagram sockets, of a bench: enough that a server is never idle between one
