@@ -14,6 +14,8 @@ __all__ = [
     "BENCH_BLOCK",
     "BENCH_CONNECTIONS",
     "BENCH_DURATION",
+    "BENCH_MAX_MEMORY",
+    "BENCH_MIN_SIZE",
     "BENCH_PIPELINE",
     "BENCH_SAMPLES",
     "BENCH_UDP_MESSAGES",
@@ -136,6 +138,12 @@ BENCH_DURATION: Final = 10.0
 
 BENCH_BLOCK: Final = 256 * KIB
 """Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_MIN_SIZE: Final = 8
+"""A message of a bench holds its number of up to 6 digits, a letter and a line ending."""
+
+BENCH_MAX_MEMORY: Final = 64 * MIB
+"""Bytes of the messages that a bench prepares; it keeps them, their replies, and each twice."""
 
 BENCH_UDP_MESSAGES: Final = 16_384
 """Different datagrams that a bench sends in turn: one that comes back is told from the others until
