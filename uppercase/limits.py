@@ -14,6 +14,8 @@ __all__ = [
     "BENCH_BLOCK",
     "BENCH_CONNECTIONS",
     "BENCH_DURATION",
+    "BENCH_MAX_MEMORY",
+    "BENCH_MIN_SIZE",
     "BENCH_PIPELINE",
     "BENCH_SAMPLES",
     "BENCH_UDP_MESSAGES",
@@ -24,6 +26,7 @@ __all__ = [
     "DRAIN",
     "DRAIN_REPORT",
     "EPHEMERAL_PORTS",
+    "FATES_COUNT",
     "FILTER_CHUNK",
     "FREE_PORT_TRIES",
     "IPV4_MAX_DATAGRAM",
@@ -215,6 +218,9 @@ PING_SAMPLES: Final = 100_000
 PING_BACKLOG: Final = 16 * MIB
 """Bytes that wait because a server has stopped reading, before ping says so and ends."""
 
+FATES_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
+
 BENCH_CONNECTIONS: Final = 8
 """Connections, or datagram sockets, of a bench: enough that a server is never idle between one
 client's request and the next, few enough that what it costs is the messages."""
@@ -227,6 +233,12 @@ BENCH_DURATION: Final = 10.0
 
 BENCH_BLOCK: Final = 256 * KIB
 """Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_MIN_SIZE: Final = 8
+"""A message of a bench holds its number of up to 6 digits, a letter and a line ending."""
+
+BENCH_MAX_MEMORY: Final = 64 * MIB
+"""Bytes of the messages that a bench prepares; it keeps them, their replies, and each twice."""
 
 BENCH_UDP_MESSAGES: Final = 16_384
 """Different datagrams that a bench sends in turn: one that comes back is told from the others until

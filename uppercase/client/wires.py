@@ -14,7 +14,7 @@ from uppercase.client.target import Target, connect_tcp, connect_udp, explain
 from uppercase.errors import NetworkTrouble, UserError
 from uppercase.limits import CONNECT_TIMEOUT, MIB, PING_BACKLOG, UDP_READ_SIZE
 
-__all__ = ["DatagramWire", "LineWire", "Wire", "open_wire"]
+__all__ = ["DatagramWire", "LineWire", "Wire", "explain_send", "open_wire"]
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ_SIZE: Final = 256 * 1024
@@ -85,7 +85,7 @@ class DatagramWire:
                 select.select([], [self._socket], [])
                 self._socket.send(probe)
         except OSError as error:
-            raise _explain_send(error, self._target, len(probe)) from error
+            raise explain_send(error, self._target, len(probe)) from error
 
     def flush(self) -> None:
         """Do nothing: datagrams are sent at once."""
@@ -210,7 +210,7 @@ class LineWire:
         return NetworkTrouble(f"{self._target} {did} the connection after {number}{hint}")
 
 
-def _explain_send(error: OSError, target: Target, size: int) -> Exception:
+def explain_send(error: OSError, target: Target, size: int) -> Exception:
     """Give the sentence for a datagram that could not be sent."""
     if error.errno == errno.EMSGSIZE:
         return UserError(

@@ -1,0 +1,176 @@
+"""`uppercase bench`: its options, its connections and its exit status."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from uppercase.client.bench import Ledger, Load, Pace
+from uppercase.client.bench_loop import Bench
+from uppercase.client.bench_report import Monitor, Result
+from uppercase.client.exit_status import NETWORK, OK
+from uppercase.client.expectation import Expect, expectation
+from uppercase.client.help_layout import Command, option
+from uppercase.client.interrupts import Interrupts
+from uppercase.client.latencies import Latencies
+from uppercase.client.measure_options import judgement_options, plot_option, save_plot
+from uppercase.client.option_types import Count, Duration, Size
+from uppercase.client.ping_report import place, to_json
+from uppercase.client.target import Target, connect_tcp, connect_udp, target_options
+from uppercase.client.workload import Workload
+from uppercase.errors import NetworkTrouble
+from uppercase.limits import (
+    BENCH_CONNECTIONS,
+    BENCH_DURATION,
+    BENCH_PIPELINE,
+    PROBE_SIZE,
+    REPLY_TIMEOUT,
+    UDP_TIMEOUT,
+)
+
+__all__ = ["bench"]
+
+_EXAMPLES: Final = """
+    uppercase bench                            as much as 8 connections get through, for 10 s
+    uppercase bench --pipeline 64 --size 1k    many messages under way at once
+    uppercase bench --rate 5000                the latency at 5000 messages a second
+    uppercase bench -u --json | tail -1 | jq .latency_ms
+"""
+
+
+@click.command("bench", cls=Command, examples=_EXAMPLES)
+@target_options
+@option(
+    "--connections",
+    type=Count(positive=True),
+    default=BENCH_CONNECTIONS,
+    show_default=True,
+    section="Load",
+    help="Connections; with -u, sockets.",
+)
+@option(
+    "--size",
+    type=Size(),
+    default=PROBE_SIZE,
+    show_default=True,
+    section="Load",
+    help="Bytes of a message; on a stream its newline is one of them.",
+)
+@option(
+    "--pipeline",
+    type=Count(positive=True),
+    default=BENCH_PIPELINE,
+    show_default=True,
+    section="Load",
+    help="Messages that each connection awaits at once.",
+)
+@option(
+    "--rate",
+    type=Count(positive=True),
+    section="Load",
+    help="Messages a second over all connections, whatever comes back.",
+)
+@option(
+    "--duration",
+    type=Duration(positive=True),
+    default=BENCH_DURATION,
+    show_default=f"{BENCH_DURATION:g}s",
+    section="Load",
+    help="How long.",
+)
+@option(
+    "-W",
+    "--timeout",
+    type=Duration(positive=True),
+    section="Load",
+    help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
+    f"else {REPLY_TIMEOUT:g}s]",
+)
+@judgement_options
+@option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
+@plot_option("Draw the throughput and the latencies.")
+def bench(
+    target: Target,
+    connections: int,
+    size: int,
+    pipeline: int,
+    rate: int | None,
+    duration: float,
+    timeout: float | None,
+    expect: tuple[str, ...],
+    max_loss: float,
+    as_json: bool,
+    plot: Path | None,
+) -> int:
+    """Load a server and check every reply.
+
+    Without --rate each connection sends the next message when a reply has come (closed loop); with
+    it messages are sent when they are planned, and latency counts from then (open loop).
+    """
+    if timeout is None:
+        timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+    ledger = Ledger(Latencies())
+    pace = Pace(duration, rate, pipeline)
+    monitor = Monitor(ledger, duration, as_json)
+    loads = _connect(target, connections, size, pace, expectation(expect), ledger, timeout)
+    if not as_json:
+        planned = Result(target, pace, connections, size, ledger, 0.0, 0, 0.0)
+        print(f"BENCH {place(target)} {planned.setting}", flush=True)
+    with Interrupts() as interrupts, monitor.showing():
+        run = Bench(loads, pace, timeout, ledger, interrupts, monitor.tick)
+        run.run()
+    for load in loads:
+        load.close()
+    result = Result(
+        target, pace, connections, size, ledger, run.elapsed, run.answered, run.processor
+    )
+    print(to_json(result.as_object()) if as_json else "\n" + result.as_text(), flush=True)
+    if plot is not None:
+        from uppercase.client.plots import bench_plot
+
+        drawing = bench_plot(
+            f"bench {target}: {result.rate:.0f} messages/s",
+            result.setting,
+            monitor.rates,
+            ledger.latencies.distribution(),
+        )
+        save_plot(plot, drawing)
+    if ledger.troubles:
+        raise NetworkTrouble(ledger.troubles[0])
+    return OK if ledger.acceptable(max_loss) else NETWORK
+
+
+def _connect(
+    target: Target,
+    connections: int,
+    size: int,
+    pace: Pace,
+    expect: Expect,
+    ledger: Ledger,
+    timeout: float,
+) -> list[Load]:
+    """Give the connections, all connected.
+
+    Raises:
+        NetworkTrouble: one could not be had.
+    """
+    if target.udp:
+        from uppercase.client.bench_datagrams import DatagramLoad
+
+        under_way = pace.pipeline
+        if pace.rate is not None:
+            under_way = int(pace.rate * timeout / connections) + 1
+        workload = Workload.for_datagrams(expect, size, under_way)
+        return [
+            DatagramLoad(connect_udp(target), target, workload, ledger, timeout)
+            for _ in range(connections)
+        ]
+    from uppercase.client.bench_stream import StreamLoad
+
+    workload = Workload.for_stream(expect, size, pace.pipeline)
+    loads: list[Load] = []
+    for _ in range(connections):
+        connection = connect_tcp(target)
+        connection.setblocking(False)
+        loads.append(StreamLoad(connection, target, workload, ledger, timeout))
+    return loads
