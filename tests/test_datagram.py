@@ -344,7 +344,7 @@ def test_the_number_of_replies_that_are_awaited_is_bounded() -> None:
 
 def test_an_observer_is_told_of_requests_replies_and_drops() -> None:
     notebook = Notebook()
-    found = Responder(Applied(), observer=notebook)
+    found = Responder(Applied(), observer=notebook, tell_each=True)
     refused = datagram(b"b", ("2001:db8::7", 50_000, 0, 0))
     answers = [
         step
@@ -386,7 +386,8 @@ def test_every_datagram_is_answered_awaited_or_counted_as_dropped(
 def with_lab(**settings: str) -> tuple[Responder, Notebook]:
     notebook = Notebook()
     lab = Lab(make_experiment(settings, seed=1), Time(), notebook)
-    return Responder(Applied(), clock=Time(), observer=notebook, lab=lab), notebook
+    found = Responder(Applied(), clock=Time(), observer=notebook, lab=lab, tell_each=True)
+    return found, notebook
 
 
 def test_the_lab_loses_requests_and_replies_apart_from_real_drops() -> None:

@@ -108,6 +108,8 @@ class Responder:
         limits: the bounds.
         clock: gives seconds that never run backwards.
         observer: is told what happens; None costs nothing.
+        tell_each: tell the observer of each request and each reply too, not only of what is out
+            of the ordinary; three times the cost of a datagram.
         lab: decides what arrives; None costs nothing.
 
     Attributes:
@@ -125,6 +127,7 @@ class Responder:
         *,
         clock: Callable[[], float] = time.monotonic,
         observer: IObserver | None = None,
+        tell_each: bool = False,
         lab: "Lab | None" = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
@@ -136,6 +139,7 @@ class Responder:
         self._transform = transform
         self._clock = clock
         self._observer = observer
+        self._told_each = observer if tell_each else None
         self._lab = lab
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
@@ -150,8 +154,8 @@ class Responder:
         for datagram in batch:
             self.received += 1
             client = client_of(datagram.source)
-            if self._observer is not None:
-                self._observer.notify(events.Request(printable_address(*client), datagram.data))
+            if self._told_each is not None:
+                self._told_each.notify(events.Request(printable_address(*client), datagram.data))
             if self._lab is None:
                 self._judge(Request(datagram, client), steps)
                 continue
@@ -195,12 +199,12 @@ class Responder:
         for answer, error in refused:
             reason = error.strerror or str(error)
             self._drop(client_of(answer.peer), DropReason.SEND_ERROR, reason)
-        if self._observer is not None:
+        if self._told_each is not None:
             unsent = {id(answer) for answer, _ in refused}
             for answer in answers:
                 if id(answer) not in unsent:
                     peer = printable_address(*client_of(answer.peer))
-                    self._observer.notify(events.Reply(peer, answer.data))
+                    self._told_each.notify(events.Reply(peer, answer.data))
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""

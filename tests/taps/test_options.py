@@ -6,11 +6,11 @@ import pytest
 from twisted.python import usage
 
 from uppercase.services import TCPService
-from uppercase.taps import tcp
+from uppercase.taps import tcp, udp
 from uppercase.taps.options import TableOptions
 
 
-@pytest.mark.parametrize("options", [tcp.Options])
+@pytest.mark.parametrize("options", [tcp.Options, udp.Options])
 def test_every_option_is_in_the_help_and_every_shown_option_exists(
     options: type[TableOptions],
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from uppercase.addresses import printable_address
 from uppercase.events import Direction, Dropped, DropReason, Impaired, IObserver
 from uppercase.lab.fate import Experiment
 from uppercase.lab.key import describe
@@ -95,7 +96,7 @@ class Lab:
         if self._observer and fate.actions:
             words = describe(direction, fate, copy, copies)
             self._observer.notify(
-                Impaired(_format_peer(client), direction, number, fate.actions, words)
+                Impaired(printable_address(*client), direction, number, fate.actions, words)
             )
         passed = fate.apply(data)
         passages = [
@@ -121,14 +122,8 @@ class Lab:
         cost = len(passage.data) + LAB_HELD_COST
         if self._held_bytes + cost > LAB_HELD_BYTES:
             if self._observer:
-                self._observer.notify(Dropped(_format_peer(client), DropReason.LAB_FULL))
+                self._observer.notify(Dropped(printable_address(*client), DropReason.LAB_FULL))
             return False
         self._held_bytes += cost
         heappush(self._held, (now + passage.delay, cost))
         return True
-
-
-def _format_peer(client: Client) -> str:
-    """Write an address as `192.0.2.1:12000` or `[2001:db8::1]:12000` (RFC 3986)."""
-    host, port = client
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

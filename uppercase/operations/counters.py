@@ -4,7 +4,7 @@ from collections import Counter
 
 from zope.interface import implementer
 
-from uppercase.events import Closed, Dropped, Event, IObserver, SlowCall, TransformFailed
+from uppercase.events import Closed, Dropped, Event, Impaired, IObserver, SlowCall, TransformFailed
 
 __all__ = ["Counters"]
 
@@ -32,6 +32,9 @@ class Counters:
                 self.counts["transform-failed", name] += 1
             case SlowCall(transform=name):
                 self.counts["slow-call", name] += 1
+            case Impaired(direction=direction, actions=actions):
+                for action in actions:
+                    self.counts[f"lab-{direction.value}", action.value] += 1
             case _:
                 self.counts[type(event).__name__.lower(), ""] += 1
 

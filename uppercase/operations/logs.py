@@ -18,6 +18,7 @@ from uppercase.events import (
     Closed,
     Dropped,
     Event,
+    Impaired,
     IObserver,
     Opened,
     Outcome,
@@ -186,4 +187,6 @@ def _peer_line(event: Event) -> str:
             return f"{event.peer} was sent {len(event.data)} bytes: {event.data[:40]!r}"
         case Dropped():
             return f"{event.peer} gets no reply: {event.reason}{_because(event.detail)}"
+        case Impaired():
+            return f"{event.peer} datagram {event.number}: {event.fate}"
     return str(event)

@@ -130,6 +130,7 @@ class TransformService(Service):
         reactor: Twisted's.
         settings: what the service was told.
         observers: counts and logs.
+        notes: lines for the log, behind the ready lines.
     """
 
     log = Logger("uppercase")
@@ -138,6 +139,7 @@ class TransformService(Service):
         self.reactor = reactor
         self.settings = settings
         self.observers = observers
+        self.notes: list[str] = []
         self._chain = chain
         self._listening = False
 
@@ -165,6 +167,8 @@ class TransformService(Service):
         hosts = self.settings.hosts()
         if hosts and all(ip_address(host).is_loopback for host in hosts):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
+        for note in self.notes:
+            self.log.info("{note}", note=note)
 
     def listen(self) -> None:
         """Open every address of the settings.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from uppercase.addresses import LOOPBACK, hosts_of
 from uppercase.framing import AUTO
+from uppercase.lab import Experiment
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
 
 __all__ = ["Settings", "TCPSettings", "UDPSettings"]
@@ -73,6 +74,10 @@ class UDPSettings(Settings):
 
     Attributes:
         limits: the bounds of each datagram and of what is kept about clients.
+        lab: what is done to datagrams on purpose, or None.
+        lab_notes: lines for the log that say what the lab does.
     """
 
     limits: DatagramLimits = field(default_factory=DatagramLimits)
+    lab: Experiment | None = None
+    lab_notes: Sequence[str] = ()

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 
 from uppercase.addresses import printable_address
 from uppercase.datagram import Responder
+from uppercase.lab import Lab
 from uppercase.services.base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services.settings import UDPSettings
 from uppercase.udp import IDatagramEndpoint, UDPEndpoint, datagram_endpoint_from_string, listen
@@ -30,7 +31,14 @@ def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
         from twisted.internet import reactor
     observers = Observers("UDP", reactor, settings.log_peers)
     chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
-    responder = Responder(chain, settings.limits, clock=reactor.seconds, observer=observers)
+    responder = Responder(
+        chain,
+        settings.limits,
+        clock=reactor.seconds,
+        observer=observers,
+        tell_each=settings.log_peers,
+        lab=None if settings.lab is None else Lab(settings.lab, reactor.seconds, observers),
+    )
     settings.hosts()
     endpoints = [datagram_endpoint_from_string(reactor, text) for text in settings.listen]
     return UDPService(reactor, settings, observers, responder, endpoints, chain.name)
@@ -54,6 +62,7 @@ class UDPService(TransformService):
         chain: str,
     ) -> None:
         super().__init__(reactor, settings, observers, chain)
+        self.notes += settings.lab_notes
         self.responder = responder
         self.ports: list[Any] = []
         self._endpoints = endpoints

@@ -1,7 +1,19 @@
 """`twistd uppercase-udp`."""
 
+from typing import Final
+
 from twisted.application.service import IService
 
+from uppercase.errors import UserError
+from uppercase.lab import OPTIONS as LAB_OPTIONS
+from uppercase.lab import (
+    PRESETS,
+    Experiment,
+    command_line,
+    make_experiment,
+    merge_settings,
+    new_seed,
+)
 from uppercase.limits import (
     LOOP_GUARD,
     UDP_AMPLIFICATION,
@@ -16,6 +28,17 @@ from uppercase.units import parse_count, parse_factor, parse_rate, parse_size
 
 __all__ = ["Options", "makeService"]
 
+_LAB_OPTIONS: Final = {
+    "loss": ("P", "lost, with this probability; 4/11 is accepted too", "0"),
+    "duplicate": ("P", "passed on twice", "0"),
+    "reorder": ("P", "held until later ones have overtaken it", "0"),
+    "corrupt": ("P", "passed on with one bit flipped", "0"),
+    "delay": ("DURATION", "passed on so much later", "0"),
+    "jitter": ("DURATION", "how far the delay varies, up and down", "0"),
+    "burst-loss": ("ENTER:LEAVE[:LOSS]", "lost in bursts (Gilbert and Elliott): the probabilities "
+                   "of entering and leaving a burst, and of loss in it", "0"),
+}  # fmt: skip
+
 
 class Options(ServiceOptions):
     """The options of `uppercase-udp`."""
@@ -26,6 +49,7 @@ class Options(ServiceOptions):
         ("twistd -n uppercase-udp", "upper-case for this machine, on port 12000"),
         ("twistd -n uppercase-udp --interface='*'", "for every machine that can reach this one"),
         ("twistd -n uppercase-udp -t mymodule:shout", "a function of yours in ./mymodule.py"),
+        ("twistd -n uppercase-udp --lab=udp-pinger --seed=7", "lose datagrams, the same for all"),
     )
     groups = (
         listening("datagram endpoint string", "udp:12000:interface=127.0.0.1"),
@@ -51,12 +75,26 @@ class Options(ServiceOptions):
                        "", "SIZE", parse_size, UDP_RECEIVE_BUFFER, "4M"),
             ),
         ),
+        Group(
+            "Lab: what happens to datagrams on purpose; 'reply:' or 'both:' before a value names "
+            "the side, else it is for requests",
+            (
+                Option("lab", f"a preset, which the options below change: {', '.join(PRESETS)}",
+                       "", "PRESET", str, None, "none"),
+                *(Option(name, text, "", metavar, str, None, shown)
+                  for name, (metavar, text, shown) in _LAB_OPTIONS.items()),
+                Option("seed", "decides which datagrams; `uppercase fates` prints them", "", "N",
+                       parse_count, None, "random, logged"),
+                Option("per-client", "give each client's address fates of its own"),
+            ),
+        ),
         Group("Time", (ENDING,)),
         INFORMATION,
     )  # fmt: skip
 
     def make_service(self) -> IService:
         """Make the UDP service."""
+        lab, notes = self._lab()
         rate, burst = self["rate"]
         limits = DatagramLimits(
             max_request=self["max-request"],
@@ -68,7 +106,27 @@ class Options(ServiceOptions):
             rate_dry_run=bool(self["rate-dry-run"]),
             receive_buffer=self["rcvbuf"],
         )
-        return udp_service(UDPSettings(**self.shared_settings(), limits=limits))
+        return udp_service(
+            UDPSettings(**self.shared_settings(), limits=limits, lab=lab, lab_notes=notes)
+        )
+
+    def _lab(self) -> tuple[Experiment | None, list[str]]:
+        """Give the lab that the options ask for, and what to say about it; None if they do not."""
+        given = {name: self[name] for name in LAB_OPTIONS if self[name] is not None}
+        settings = merge_settings(self["lab"], given)
+        if not settings:
+            for name in ("seed", "per-client"):
+                if self[name] not in (None, 0):
+                    raise UserError(
+                        f"got --{name} without a lab; give it something to do, such as --loss=0.3"
+                    )
+            return None, []
+        seed = new_seed() if self["seed"] is None else self["seed"]
+        per_client = bool(self["per-client"])
+        notes = [] if self["lab"] is None else [f"lab {PRESETS[self['lab']]}"]
+        key = command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
+        notes.append(f"the lab is on; its answer key: uppercase fates {key}")
+        return make_experiment(settings, seed=seed, per_client=per_client), notes
 
 
 def makeService(options: Options) -> IService:
