@@ -1,0 +1,176 @@
+"""Datagram endpoints: their strings, sockets from elsewhere, and addresses that cannot be had."""
+
+import os
+import socket
+import subprocess
+import sys
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.endpoints import quoteStringArgument
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface.verify import verifyObject
+
+from tests.helpers_udp import Applied, ask, client, in_thread, served
+from uppercase.datagram import Responder
+from uppercase.errors import BadValue, CannotListen
+from uppercase.udp import IDatagramEndpoint, UDPEndpoint, datagram_endpoint_from_string, listen
+from uppercase.udp.endpoints import AdoptedUDPEndpoint
+
+
+def listen_on(description: str, responder: Responder | None = None) -> Any:
+    endpoint = datagram_endpoint_from_string(reactor, description)
+    return listen(reactor, endpoint, responder or Responder(Applied()))
+
+
+@pytest.mark.parametrize(
+    ("description", "host"),
+    [
+        ("udp:0", "0.0.0.0"),
+        ("udp:0:interface=127.0.0.1", "127.0.0.1"),
+        ("udp:port=0:interface=127.0.0.2", "127.0.0.2"),
+        ("udp:interface=127.0.0.1:port=0", "127.0.0.1"),
+        ("udp:0:127.0.0.1", "127.0.0.1"),
+        (r"udp:0:interface=\:\:1", "::1"),
+        (r"udp:0:interface=\:\:", "::"),
+    ],
+)
+async def test_a_string_names_a_port_and_an_interface(description: str, host: str) -> None:
+    port = listen_on(description)
+    assert port.getHost().host == host
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    assert await in_thread(ask, asked, port.getHost().port, b"hello") == b"HELLO"
+    port.stopListening()
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        ("udp", "without a port; udp:PORT[:interface=ADDRESS] is accepted"),
+        ("udp:", "a port is a whole number from 0"),
+        ("udp:70000", "a port is a whole number from 0"),
+        ("udp:dns", "got 'dns'; a port is a whole number"),
+        ("udp:0:interface=localhost", "got 'localhost' as the interface; an IPv4 or IPv6 address"),
+        ("udp:0:interface=::1", "udp:PORT[:interface=ADDRESS] is accepted"),
+        ("udp:0:127.0.0.1:backlog=5", "udp:PORT[:interface=ADDRESS] is accepted"),
+        ("udp:0:127.0.0.1:5", "udp:PORT[:interface=ADDRESS] is accepted"),
+        ("udp:0:port=1", "udp:PORT[:interface=ADDRESS] is accepted"),
+        ("udp:0\\", "nothing follows its last backslash"),
+        ("upd:0", "no datagram endpoint has the type 'upd'; did you mean 'udp'?"),
+        ("tcp:0", "no datagram endpoint has the type 'tcp'"),
+        ("", "no datagram endpoint has the type ''"),
+        ("systemd:domain=INET:index=0", "with a socket that systemd passed on"),
+        ("systemd:domain=INET:name=upper", "with a socket that systemd passed on"),
+        ("systemd:domain=INET", "systemd:domain=INET:index=N or"),
+        ("systemd:domain=NET:index=0", "systemd:domain=INET:index=N or"),
+        ("systemd:index=0", "systemd:domain=INET:index=N or"),
+    ],
+)
+def test_a_string_that_describes_nothing_is_refused_in_one_sentence(
+    description: str, said: str
+) -> None:
+    with pytest.raises(BadValue) as caught:
+        datagram_endpoint_from_string(reactor, description)
+    assert said in str(caught.value)
+    assert repr(description) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(min_size=1))
+def test_values_are_quoted_as_twisted_quotes_them(interface: str) -> None:
+    """What is not accepted is shown as it was meant, every backslash understood."""
+    try:
+        ip_address(interface)
+    except ValueError:
+        with pytest.raises(BadValue) as caught:
+            datagram_endpoint_from_string(
+                reactor, f"udp:0:interface={quoteStringArgument(interface)}"
+            )
+        assert f"got {interface!r} as the interface" in str(caught.value)
+
+
+def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
+    with served() as port:
+        number = port.getHost().port
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(CannotListen) as caught:
+            listen_on(f"udp:{number}:interface=127.0.0.1")
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
+
+
+def test_an_address_of_another_machine_is_one_sentence() -> None:
+    with pytest.raises(CannotListen, match=r"cannot listen on UDP 192\.0\.2\.1:0: this machine"):
+        listen_on("udp:0:interface=192.0.2.1")
+    with pytest.raises(CannotListen, match=r"cannot listen on UDP \[2001:db8::1\]:0: this machine"):
+        listen_on(r"udp:0:interface=2001\:db8\:\:1")
+
+
+def test_endpoints_keep_their_contract() -> None:
+    assert verifyObject(IDatagramEndpoint, UDPEndpoint(reactor, 0))
+    assert verifyObject(IDatagramEndpoint, AdoptedUDPEndpoint(reactor, 0))
+
+
+def test_a_descriptor_that_is_no_udp_socket_is_refused_and_left_alone() -> None:
+    with socket.socket() as stream:
+        endpoint = AdoptedUDPEndpoint(reactor, stream.fileno())
+        with pytest.raises(CannotListen, match="a datagram socket of INET or INET6 is needed"):
+            endpoint.listen(DatagramProtocol())
+        assert stream.getsockname()
+    with pytest.raises(CannotListen, match="an open UDP socket is needed"):
+        AdoptedUDPEndpoint(reactor, 1 << 20).listen(DatagramProtocol())
+
+
+async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    number = sock.getsockname()[1]
+    endpoint = AdoptedUDPEndpoint(reactor, sock.detach())
+    port = listen(reactor, endpoint, Responder(Applied()))
+    for _ in range(3):
+        assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
+    port.stopListening()
+
+
+_ACTIVATED = r"""
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="upper")
+from twisted.internet import reactor
+from tests.helpers_udp import Applied
+from uppercase.datagram import Responder
+from uppercase.udp import datagram_endpoint_from_string, listen
+listen(reactor, datagram_endpoint_from_string(reactor, sys.argv[2]), Responder(Applied()))
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "description"),
+    [
+        ("127.0.0.1", "systemd:domain=INET:index=0"),
+        ("::1", "systemd:domain=INET6:name=upper"),
+    ],
+)
+def test_a_socket_from_systemd_is_served(host: str, description: str) -> None:
+    """As systemd passes it on: bound, blocking, descriptor 3, with what waits in it."""
+    with client(host) as bound, client(host) as early:
+        bound.settimeout(None)
+        bound.bind((host, 0))
+        early.connect(bound.getsockname())
+        early.send(b"early")
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ACTIVATED, str(bound.fileno()), description],
+            pass_fds=[bound.fileno()],
+        )
+        try:
+            early.settimeout(20)
+            assert early.recv(100) == b"EARLY"
+            assert ask(host, bound.getsockname()[1], b"late") == b"LATE"
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0

@@ -1,0 +1,173 @@
+"""Loops, floods and a class that sends all at once: real sockets, default options."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from tests.helpers_udp import Applied, ask, client, in_thread, served
+from uppercase.datagram import Datagram, Responder
+from uppercase.events import DropReason
+from uppercase.limits import UDP_BATCH, DatagramLimits
+from uppercase.udp import Port
+from uppercase.udp.interfaces import IBatchProtocol
+from uppercase.udp.sockets import open_socket
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_one_datagram_between_two_servers_is_over_within_100(host: str) -> None:
+    one, two = Responder(Applied()), Responder(Applied())
+    with served(one, host) as first, served(two, host) as second:
+        first.write(b"hello", (host, second.getHost().port))
+        before = -1
+        while before != (before := one.received + two.received):
+            await deferLater(reactor, 0.1)
+    assert 2 < one.received + two.received < 100
+    assert one.drops + two.drops == {DropReason.LOOP: 1}
+
+
+async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
+    """As two hosts with the lecture's port would."""
+    one, two = Responder(Applied()), Responder(Applied())
+    with served(one, "127.0.0.1") as first:
+        number = first.getHost().port
+        with served(two, "127.0.0.2", number) as second:
+            first.write(b"hello", ("127.0.0.2", number))
+            await deferLater(reactor, 0.1)
+            assert second.tells_destinations
+    assert (one.received, two.received) == (0, 1)
+    assert two.drops == {DropReason.OWN_PORT: 1}
+
+
+@implementer(IBatchProtocol)
+class Batches(DatagramProtocol):
+    """Notes the sizes of the batches that it is given."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def receive_batch(self, batch: Sequence[Datagram]) -> None:
+        self.sizes.append(len(batch))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
+    """Empty datagrams have no bytes to count, yet they end a turn as others do."""
+    protocol = Batches()
+    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
+    port.startListening()
+    port.ask_receive_buffer(1 << 20)
+    waiting = 10 * UDP_BATCH
+    with client() as sock:
+        for _ in range(waiting):
+            sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
+        served_at = []
+        while sum(protocol.sizes) < waiting - (port.kernel_drops() or 0):
+            await deferLater(reactor, 0)
+            served_at.append(sum(protocol.sizes))
+    assert max(protocol.sizes) == UDP_BATCH
+    assert len(served_at) > 3
+    await port.stopListening()
+
+
+async def test_a_class_of_200_that_sends_while_the_server_is_stalled_is_answered() -> None:
+    """Two datagrams each, all from one address, as behind one NAT."""
+    responder = Responder(Applied())
+    with served(responder) as port, ExitStack() as stack:
+        where = ("127.0.0.1", port.getHost().port)
+        students = [stack.enter_context(client()) for _ in range(200)]
+        for name in (b"first", b"second"):
+            for number, student in enumerate(students):
+                student.sendto(b"%s of %d" % (name, number), where)
+        time.sleep(0.5)
+
+        def replies() -> list[bytes]:
+            return [student.recv(100) for student in students for _ in range(2)]
+
+        received = await in_thread(replies)
+    assert len(received) == 400
+    assert sorted(received) == sorted(
+        b"%s OF %d" % (name, number) for name in (b"FIRST", b"SECOND") for number in range(200)
+    )
+    assert responder.drops == {}
+
+
+@contextmanager
+def flood(where: tuple[str, int], size: int = 0) -> Iterator[None]:
+    """Send as fast as one thread can for the time of a block."""
+    over = threading.Event()
+
+    def send() -> None:
+        with client() as sock:
+            while not over.is_set():
+                for _ in range(50):
+                    sock.sendto(bytes(size), where)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def test_others_are_answered_during_a_flood_and_the_port_can_be_stopped() -> None:
+    with served() as port, served() as other:
+        with flood(("127.0.0.1", port.getHost().port)):
+            answer = await in_thread(ask, "127.0.0.1", other.getHost().port, b"hello")
+            assert answer == b"HELLO"
+            port.read_out()
+            await port.stopListening()
+        assert port.fileno() == -1
+
+
+async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not() -> None:
+    responder = Responder(Applied(), DatagramLimits(rate=1, burst=50))
+    with served(responder, "0.0.0.0") as port, client() as flooder:
+        number = port.getHost().port
+        for packet in range(300):
+            flooder.sendto(b"%d" % packet, ("127.0.0.1", number))
+
+        def neighbour() -> bytes:
+            with client() as sock:
+                sock.bind(("127.0.0.9", 0))
+                sock.sendto(b"hello", ("127.0.0.1", number))
+                return sock.recv(100)
+
+        assert await in_thread(neighbour) == b"HELLO"
+    assert responder.drops[DropReason.OVER_RATE] == pytest.approx(250, abs=10)
+
+
+_FLOODED = r"""
+from twisted.internet import reactor
+from tests.helpers_udp import Applied
+from uppercase.datagram import Responder
+from uppercase.udp import UDPEndpoint, listen
+port = listen(reactor, UDPEndpoint(reactor, 0, "127.0.0.1"), Responder(Applied()))
+print(port.getHost().port, flush=True)
+reactor.run()
+"""
+
+
+def test_a_flooded_process_obeys_sigterm() -> None:
+    with subprocess.Popen([sys.executable, "-c", _FLOODED], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        assert ask("127.0.0.1", number, b"hello") == b"HELLO"
+        with flood(("127.0.0.1", number)):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.wait(10) == 0
+            finally:
+                process.kill()

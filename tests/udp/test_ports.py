@@ -1,0 +1,290 @@
+"""The UDP port on real sockets: what it carries, where it answers from, what it survives."""
+
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import Clock, deferLater
+from zope.interface.verify import verifyObject
+
+from tests.helpers_udp import (
+    CLIENT,
+    SILENCE,
+    Applied,
+    ask,
+    client,
+    datagram,
+    in_thread,
+    served,
+)
+from uppercase.datagram import Answer, Destination, Responder
+from uppercase.events import DropReason
+from uppercase.limits import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, UDP_RECEIVE_BUFFER
+from uppercase.udp import Port, ResponderProtocol, pktinfo
+from uppercase.udp.sockets import open_socket
+
+LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
+
+
+async def pause(seconds: float) -> None:
+    await deferLater(reactor, seconds)
+
+
+async def test_every_size_comes_back_exact() -> None:
+    for host, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
+        with served(Responder(Applied(bytes)), host) as port:
+            for size in (0, 1, 508, 8_192, 8_193, 20_000, largest - 1, largest):
+                data = os.urandom(size)
+                assert await in_thread(ask, host, port.getHost().port, data) == data
+
+
+async def test_what_is_longer_than_the_buffer_is_dropped_and_counted_never_cut() -> None:
+    responder = Responder(Applied())
+    protocol = ResponderProtocol(responder, reactor)
+    port = Port(open_socket("127.0.0.1", 0), protocol, reactor, read_size=100)
+    port.startListening()
+    number = port.getHost().port
+    assert await in_thread(ask, "127.0.0.1", number, b"a" * 101, SILENCE) is None
+    assert await in_thread(ask, "127.0.0.1", number, b"a" * 100) == b"A" * 100
+    assert responder.drops == {DropReason.TRUNCATED: 1}
+    await port.stopListening()
+
+
+async def test_a_wildcard_port_answers_from_the_address_that_was_asked() -> None:
+    """A connected client takes nothing from any other address."""
+    with served(host="0.0.0.0") as port:
+        for host in LOOPBACKS:
+            assert await in_thread(ask, host, port.getHost().port, b"hello") == b"HELLO"
+    with served(host="::") as port:
+        assert await in_thread(ask, "::1", port.getHost().port, b"hello") == b"HELLO"
+
+
+async def test_a_wildcard_port_serves_its_own_family_only() -> None:
+    """So 0.0.0.0 and :: can have the same port number side by side."""
+    with served(host="::") as six, served(host="0.0.0.0", number=six.getHost().port) as four:
+        assert await in_thread(ask, "127.0.0.1", four.getHost().port, b"four") == b"FOUR"
+        assert await in_thread(ask, "::1", six.getHost().port, b"six") == b"SIX"
+
+
+async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast() -> None:
+    """Such a socket may come from systemd."""
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind(("::", 0))
+    sock.setblocking(False)
+    responder = Responder(Applied())
+    port = Port(sock, ResponderProtocol(responder, reactor), reactor)
+    port.startListening()
+    number = port.getHost().port
+    for host in ("127.0.0.1", "127.0.0.5", "::1"):
+        assert await in_thread(ask, host, number, b"hello") == b"HELLO"
+    assert await in_thread(_shout, "127.255.255.255", number) is None
+    assert responder.drops == {DropReason.NOT_UNICAST: 1}
+    await port.stopListening()
+
+
+def _shout(group: str, number: int) -> bytes | None:
+    """Send to a broadcast or multicast address by the loopback interface; give any reply."""
+    with client(group) as sock:
+        sock.settimeout(SILENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        local = socket.inet_aton("127.0.0.1")
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
+        sock.sendto(b"hello", (group, number))
+        try:
+            return sock.recv(100)
+        except TimeoutError:
+            return None
+
+
+async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> None:
+    for group in ("127.255.255.255", "224.0.0.1"):
+        responder = Responder(Applied())
+        with served(responder, "0.0.0.0") as port:
+            assert await in_thread(_shout, group, port.getHost().port) is None
+        assert responder.drops == {DropReason.NOT_UNICAST: 1}
+
+
+async def test_without_pktinfo_a_wildcard_port_serves_and_says_what_it_cannot_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pktinfo, "enable", lambda sock: False)
+    with served(host="0.0.0.0") as port:
+        assert not port.tells_destinations
+        assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
+    monkeypatch.undo()
+    with served(host="0.0.0.0") as port:
+        assert port.tells_destinations
+
+
+class _Plain:
+    """A socket of a system without recvmsg, such as Windows."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("recvmsg", "sendmsg"):
+            raise AttributeError(name)
+        return getattr(self._sock, name)
+
+
+async def test_without_recvmsg_a_port_serves_all_the_same() -> None:
+    for host in ("127.0.0.1", "0.0.0.0", "::1"):
+        sock: Any = _Plain(open_socket(host, 0))
+        port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+        port.startListening()
+        asked = "127.0.0.1" if host == "0.0.0.0" else host
+        data = b"a" * 65_507
+        assert await in_thread(ask, asked, port.getHost().port, data) == data.upper()
+        await port.stopListening()
+
+
+class _Faulty(socket.socket):
+    """A socket whose reading fails so many times."""
+
+    faults = 0
+
+    def recvmsg(self, *arguments: Any) -> Any:
+        if self.faults:
+            self.faults -= 1
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return super().recvmsg(*arguments)
+
+
+async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile() -> None:
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults = 2
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+    port.startListening()
+    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
+    assert port.receive_errors == {"ENOMEM": 2}
+    await port.stopListening()
+
+
+class _Readers(Clock):
+    """A reactor in memory that knows who reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading: set[Any] = set()
+        self.addReader = self.reading.add
+        self.removeReader = self.reading.discard
+
+
+def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
+    clock = _Readers()
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults = 100
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    port = Port(sock, DatagramProtocol(), clock)
+    port.startListening()
+    rests = []
+    for _ in range(6):
+        port.doRead()
+        assert not clock.reading
+        (call,) = clock.getDelayedCalls()
+        rests.append(call.getTime() - clock.seconds())
+        clock.advance(rests[-1])
+        assert clock.reading
+    assert rests[0] == pytest.approx(RECEIVE_PAUSE)
+    assert rests[-1] == pytest.approx(RECEIVE_PAUSE_MAX)
+    port.doRead()
+    port.stopListening()
+    assert not clock.getDelayedCalls()
+    assert not clock.reading
+
+
+async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody() -> None:
+    responder = Responder(Applied())
+    with served(responder) as port:
+        broadcast = datagram(source=("255.255.255.255", 50_000))
+        for batch in ([broadcast], [broadcast, datagram(source=("127.0.0.1", 50_000))]):
+            port.protocol.receive_batch(batch)  # type: ignore[attr-defined]
+        assert port.send_errors == {"EACCES": 2}
+        assert responder.drops == {DropReason.SEND_ERROR: 2}
+        assert responder.answered == 1
+
+
+def test_a_reply_after_the_end_is_refused_quietly() -> None:
+    with served() as port:
+        pass
+    answer = Answer(b"late", CLIENT, Destination("127.0.0.1", 1))
+    ((refused, error),) = port.send_batch([answer])
+    assert (refused, error.errno) == (answer, errno.EBADF)
+
+
+async def test_a_protocol_that_fails_costs_one_batch_and_is_logged(logged_errors: Any) -> None:
+    class Failing(DatagramProtocol):
+        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+            if datagram == b"fail":
+                raise ValueError("no good")
+            assert self.transport is not None
+            self.transport.write(datagram.upper(), addr)
+
+    port = Port(open_socket("127.0.0.1", 0), Failing(), reactor)
+    port.startListening()
+    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"fail", SILENCE) is None
+    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
+    assert "no good" in "".join(logged_errors.flush())
+    await port.stopListening()
+
+
+async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
+    class Stopping(DatagramProtocol):
+        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+            port.stopListening()
+
+    port = Port(open_socket("127.0.0.1", 0), Stopping(), reactor)
+    port.startListening()
+    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"stop", SILENCE) is None
+    assert port.fileno() == -1
+
+
+async def test_a_port_keeps_the_contract_of_a_listening_port() -> None:
+    with served() as port:
+        assert verifyObject(IListeningPort, port)
+        assert verifyObject(IReadDescriptor, port)
+        number = port.getHost().port
+        assert port.getHost().host == "127.0.0.1"
+    await port.stopListening()
+    assert port.getHost().port == number
+    with client() as sock:
+        sock.bind(("127.0.0.1", number))
+
+
+async def test_what_the_kernel_drops_is_known() -> None:
+    with served() as port:
+        before = port.kernel_drops()
+        port.ask_receive_buffer(4096)
+        with client() as sock:
+            for _ in range(100):
+                sock.sendto(bytes(1000), ("127.0.0.1", port.getHost().port))
+        drops = port.kernel_drops()
+        assert (before, drops is not None and 0 < drops < 100) == (0, True)
+        assert drops == _drops_in_proc(port.fileno())
+        await pause(0.05)
+    assert port.kernel_drops() is None
+
+
+def _drops_in_proc(descriptor: int) -> int:
+    inode = str(os.fstat(descriptor).st_ino)
+    with open("/proc/net/udp") as lines:
+        (found,) = [fields for fields in map(str.split, lines) if inode in fields]
+    return int(found[-1])
+
+
+def test_the_receive_buffer_that_was_granted_is_known() -> None:
+    with served() as port:
+        default = open_socket("127.0.0.1", 0)
+        before = default.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        default.close()
+        assert before <= port.receive_buffer <= 2 * UDP_RECEIVE_BUFFER
