@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ from tests.client.servers import (
     tcp_server,
     wrong_stream,
 )
-from uppercase.limits import KIB, MIB
+from uppercase.client.line_conversation import LineConversation
+from uppercase.client.target import Target
+from uppercase.errors import NetworkTrouble
+from uppercase.limits import KIB, LINE_QUIET_TIME, MIB, TLS_QUIET_TIME
 
 EVERY_BYTE = bytes(range(256)) * 40
 
@@ -118,12 +122,18 @@ def test_memory_does_not_grow_with_the_input() -> None:
     assert peak_memory(192 * MIB) - peak_memory(1 * MIB) < 8 * MIB
 
 
+def no_reply(connection: socket.socket, server: Server) -> None:
+    while connection.recv(64 * KIB):
+        pass
+
+
 @pytest.mark.parametrize(
     ("behave", "size", "stdout", "sentence"),
     [
         (one_reply, 4 * MIB, b"X" * 1024, "ended the conversation after|broke .* off"),
         (break_off_after(50), 4 * MIB, b"X" * 50, "ended the conversation after|broke .* off"),
         (reset, 10, b"", "broke the connection off"),
+        (no_reply, 10, b"", "ended the conversation without a reply"),
         (silent_stream, 10, b"", r"has not ended its replies and has been silent for 0.5 s \(-W\)"),
         (never_read, 50 * MIB, b"", "takes no more of the input and has been silent for 0.5 s"),
     ],
@@ -326,7 +336,7 @@ def test_input_that_cannot_be_read_is_one_sentence() -> None:
 
 def late_tls_reply(connection: socket.socket, server: Server) -> None:
     data = connection.recv(99)
-    time.sleep(0.5)
+    time.sleep(1.5)
     connection.sendall(data.upper())
     connection.recv(99)
 
@@ -337,3 +347,62 @@ def test_a_tls_reply_may_take_a_moment_after_the_end_of_the_input(
     with tcp_server(late_tls_reply, wrap=certificate.wrap) as server:
         outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
     assert (outcome.status, outcome.stdout) == (0, b"HELLO")
+
+
+def straggling_tls_reply(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    time.sleep(TLS_QUIET_TIME + 0.5)
+    connection.sendall(b"MORE")
+    connection.recv(99)
+
+
+def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
+    certificate: Certificate,
+) -> None:
+    with tcp_server(straggling_tls_reply, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (1, b"HELLO")
+    assert "the rest is lost" in outcome.stderr
+
+
+# Lines that are typed; what a person sees is in test_terminal.
+
+
+def in_two_parts(connection: socket.socket, server: Server) -> None:
+    while line := connection.recv(99):
+        connection.sendall(line[:2].upper())
+        time.sleep(3 * LINE_QUIET_TIME)
+        connection.sendall(line[2:].upper())
+
+
+def one_line_only(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    connection.recv(99)
+
+
+def test_a_part_of_a_reply_that_comes_late_is_shown_with_the_next() -> None:
+    with (
+        tcp_server(in_two_parts) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        assert lines.ask(b"hello") == b"HE"
+        time.sleep(4 * LINE_QUIET_TIME)
+        assert lines.ask(b"world") == b"LLO\nWO"
+
+
+def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() -> None:
+    with (
+        tcp_server(one_line_only) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        assert [lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
+    assert len(server.peers) == 2
+
+
+def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
+    with (
+        tcp_server(no_reply) as server,
+        closing(LineConversation(Target(port=server.port), 0.2)) as lines,
+        pytest.raises(NetworkTrouble, match=r"did not answer within 0\.2 s"),
+    ):
+        lines.ask(b"hello")

@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -27,6 +29,7 @@ from uppercase.client.target import Target
 from uppercase.client.udp_conversation import Chunks, UdpConversation
 from uppercase.client.udp_window import Settled, Window, backoff
 from uppercase.errors import NetworkTrouble
+from uppercase.limits import UDP_PORT_MEMORY
 
 # The window, without sockets.
 
@@ -184,6 +187,43 @@ def test_a_late_duplicate_finds_nobody_who_could_take_it() -> None:
         outcome = run("send", "-u", server.address, data=LINES)
     assert outcome.stdout == LINES.upper()
     assert len(set(server.peers)) == 60
+
+
+def test_a_source_port_is_not_used_again_for_thousands_of_messages() -> None:
+    """The system draws ports at random and would repeat some of them much sooner."""
+    messages = UDP_PORT_MEMORY + 500
+    with udp_server() as server:
+        outcome = run("send", "-u", "-W1m", server.address, data=b"\n" * messages)
+    assert outcome.stdout == b"\n" * messages
+    last_use: dict[int, int] = {}
+    for index, (_, port) in enumerate(server.peers):
+        # The window may send two messages in either order.
+        assert index - last_use.get(port, -messages) > UDP_PORT_MEMORY // 2
+        last_use[port] = index
+
+
+def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
+    """What arrived while the output was blocked counts, however long ago its time was up."""
+    data = (b"x" * 999 + b"\n") * 500
+    with (
+        udp_server() as server,
+        subprocess.Popen(
+            command_line("send", "-u", "-W300ms", "--retries=0", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        writer = threading.Thread(target=process.stdin.write, args=[data])
+        writer.start()
+        time.sleep(1.5)
+        received = process.stdout.read(len(data))
+        writer.join(30)
+        process.stdin.close()
+        assert received == data.upper()
+        assert process.wait(30) == 0
 
 
 def test_a_stranger_s_replies_count_for_nothing() -> None:

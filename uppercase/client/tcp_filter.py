@@ -71,6 +71,7 @@ class _Filter:
         self._timeout = timeout
         self._unsent = memoryview(b"")
         self._sent = 0
+        self._received = 0
         self._input_ended = False
         self._server_ended = False
         self._send_error: OSError | None = None
@@ -91,13 +92,16 @@ class _Filter:
                 f"{self._target} ended the conversation after {self._sent} bytes, "
                 "before the end of the input"
             ) from self._send_error
+        if self._sent and not self._received:
+            raise NetworkTrouble(f"{self._target} ended the conversation without a reply")
 
     def _wants_input(self) -> bool:
         return not (self._unsent or self._input_ended or self._send_error)
 
     def _owed_nothing_but_the_end(self) -> bool:
         """Tell whether silence means that a TLS server is done: it is not told of our end."""
-        return self._tls is not None and self._input_ended and not self._unsent
+        answered = self._received or not self._sent
+        return bool(self._tls and self._input_ended and not self._unsent and answered)
 
     def _patience(self) -> float | None:
         """Give the seconds to wait for something to happen; None while the input may pause."""
@@ -154,6 +158,7 @@ class _Filter:
             return
         except OSError as error:
             raise explain(error, self._target) from error
+        self._received += len(data)
         if data:
             write_all(self._sink, data)
         else:
