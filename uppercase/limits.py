@@ -22,6 +22,9 @@ __all__ = [
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
+    "KIT_CALL_TIME",
+    "KIT_EXAMPLES",
+    "KIT_LARGE",
     "LAB_CLIENTS",
     "LAB_FORGET",
     "LAB_HELD_BYTES",
@@ -198,6 +201,18 @@ taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quick
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
 Flag Day 2020)."""
+
+
+KIT_EXAMPLES: Final = 60
+"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
+
+KIT_LARGE: Final = MAX_LENGTH
+"""The largest message that the contract kit tries: the largest that a framed conversation has."""
+
+KIT_CALL_TIME: Final = 10 * SLOW_CALL
+"""What one call may take in the contract kit: ten times what a server reports as slow, so that a
+busy machine breaks no law. A function that is quadratic in its message takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
