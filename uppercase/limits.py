@@ -47,6 +47,7 @@ __all__ = [
     "SLOW_CALL",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
+    "TRY_CHUNK",
     "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
     "UDP_PORT_MEMORY",
@@ -202,6 +203,10 @@ SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
 Flag Day 2020)."""
 
+
+TRY_CHUNK: Final = 64 * KIB
+"""What `transforms try` reads at once: what Twisted reads at once from a connection, so that the
+output for a chunk is bounded as it is in a server."""
 
 KIT_EXAMPLES: Final = 60
 """Messages that the contract kit tries for each law beside those that it always tries: the nine

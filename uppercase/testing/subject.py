@@ -126,7 +126,7 @@ def maker(target: object) -> Callable[[], ITransform]:
         return registry.maker(target)
     if not inspect.isclass(target):
         if ITransformPlugin.providedBy(target):
-            return cast(ITransformPlugin, target).build
+            return target.build  # type: ignore[no-any-return, attr-defined]
         if ITransform.providedBy(target):
             transform: Any = target
             return lambda: transform
