@@ -10,6 +10,7 @@
         Rejected                a transform's word for a message that it does not accept
         TransformError          a transform failed on one message
             OutputTooLong       its output is over the limit
+            WrongResult         what it gave is no reply: not bytes, or text without a UTF-8 form
         FramingError            the peer's bytes do not follow the framing
             MessageTooLong      a message is over the limit
             MalformedFrame      a header or terminator is wrong
@@ -43,6 +44,7 @@ __all__ = [
     "UnknownName",
     "UppercaseError",
     "UserError",
+    "WrongResult",
     "suggest",
 ]
 
@@ -106,6 +108,13 @@ class OutputTooLong(TransformError):
         super().__init__(
             transform, f"its output of {length} bytes is over the limit of {limit} (--max-output)"
         )
+
+
+class WrongResult(TransformError):
+    """What a transform gave is no reply: not bytes, or text without a UTF-8 form.
+
+    A fault of its code, whatever the message was.
+    """
 
 
 class FramingError(UppercaseError):

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from zope.interface import implementer
 
-from uppercase.errors import TransformError
+from uppercase.errors import WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 
 __all__ = [
@@ -43,7 +43,7 @@ class Kind(StrEnum):
         """Give the bytes of what the author's code returned.
 
         Raises:
-            TransformError: it is of the wrong type, or text without a UTF-8 form.
+            WrongResult: it is of the wrong type, or text without a UTF-8 form.
         """
         if self is Kind.BYTES:
             if isinstance(result, bytes):
@@ -54,11 +54,11 @@ class Kind(StrEnum):
             try:
                 return result.encode("utf-8", _ESCAPE)
             except UnicodeEncodeError as error:
-                raise TransformError(
+                raise WrongResult(
                     name, f"its result holds {error.object[error.start]!a}, which UTF-8 cannot hold"
                 ) from error
         expected = "bytes" if self is Kind.BYTES else "str"
-        raise TransformError(name, f"it returned {type(result).__name__}; {expected} is expected")
+        raise WrongResult(name, f"it returned {type(result).__name__}; {expected} is expected")
 
 
 class Stream(Protocol):

@@ -32,6 +32,9 @@ __all__ = [
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
+    "KIT_CALL_TIME",
+    "KIT_EXAMPLES",
+    "KIT_LARGE",
     "LAB_CLIENTS",
     "LAB_FORGET",
     "LAB_HELD_BYTES",
@@ -72,6 +75,7 @@ __all__ = [
     "SLOW_CALL",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
+    "TRY_CHUNK",
     "UDP_AMPLIFICATION",
     "UDP_BATCH",
     "UDP_DRAIN_BATCHES",
@@ -352,6 +356,22 @@ while errors go on: a socket that stays readable and fails would otherwise take 
 
 RECEIVE_PAUSE_MAX: Final = 1.0
 """The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
+
+
+TRY_CHUNK: Final = 64 * KIB
+"""What `transforms try` reads at once: what Twisted reads at once from a connection, so that the
+output for a chunk is bounded as it is in a server."""
+
+KIT_EXAMPLES: Final = 60
+"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
+
+KIT_LARGE: Final = MAX_LENGTH
+"""The largest message that the contract kit tries: the largest that a framed conversation has."""
+
+KIT_CALL_TIME: Final = 10 * SLOW_CALL
+"""What one call may take in the contract kit: ten times what a server reports as slow, so that a
+busy machine breaks no law. A function that is quadratic in its message takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

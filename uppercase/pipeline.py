@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from uppercase.errors import OutputTooLong, Rejected, TransformError
+from uppercase.errors import OutputTooLong, Rejected, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
@@ -67,7 +67,7 @@ class _Guard:
     def checked(self, name: str, result: object) -> bytes:
         """Give the result back if it is bytes and not too many."""
         if not isinstance(result, bytes):
-            raise TransformError(name, f"it returned {type(result).__name__}, not bytes")
+            raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
         if len(result) > self._max_output:
             raise OutputTooLong(name, len(result), self._max_output)
         return result

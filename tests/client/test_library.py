@@ -50,7 +50,7 @@ class Transport(StringTransport):
 
     half_closed = False
 
-    def loseWriteConnection(self) -> None:  # noqa: N802
+    def loseWriteConnection(self) -> None:
         self.half_closed = True
 
 

@@ -11,7 +11,7 @@ things are found decides nothing: two plugins of one name are refused. This pack
 the reactor.
 """
 
-from uppercase.registry.catalogue import Found, Listing, find, listing, lookup
+from uppercase.registry.catalogue import Found, Listing, find, listing, lookup, maker
 from uppercase.registry.problems import Fault, Problem
 
-__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup"]
+__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup", "maker"]

@@ -1,7 +1,8 @@
 """All plugins together: the listing, and the way from what a user writes to a transform."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zope.interface.exceptions import Invalid
@@ -22,7 +23,7 @@ from uppercase.registry import dropins, entry_points
 from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
 from uppercase.registry.references import ReferencedPlugin
 
-__all__ = ["Found", "Listing", "find", "listing", "lookup"]
+__all__ = ["Found", "Listing", "find", "listing", "lookup", "maker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +208,17 @@ def find(specification: str) -> ITransform:
         NameClash: several plugins have this name.
         PluginError: the code cannot be loaded.
     """
+    return maker(specification)()
+
+
+def maker(specification: str) -> Callable[[], ITransform]:
+    """Give what makes the transform that a user asks for, a new one at each call.
+
+    Args:
+        specification: as for `find`, and with its exceptions.
+    """
     found, rest = _resolve(specification)
-    return found.build(_pairs(found.name, rest))
+    return partial(found.build, _pairs(found.name, rest))
 
 
 def _resolve(specification: str) -> tuple[Found, list[str]]:

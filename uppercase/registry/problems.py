@@ -34,6 +34,9 @@ class Fault(StrEnum):
     CLASH = "name clash"
     HIDDEN = "hidden file"
     STALE = "stale cache"
+    PACKAGE = "package where a folder is expected"
+    CACHE = "cache that cannot be written"
+    EDITABLE = "editable install that hides drop-ins"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+r"""For tests of transforms: the contract kit, and a server and client without sockets.
+
+    from uppercase.testing import TransformContract, connect
+
+    class TestShout(TransformContract):
+        specification = "mymodule:shout"
+
+    def test_a_line_is_answered():
+        connection = connect("mymodule:shout", framing="line")
+        connection.send(b"hello\n")
+        assert connection.receive() == b"HELLO!\n"
+
+The contract kit needs pytest and hypothesis: `pip install 'uppercase[testing]'`. Names load on
+first use, and nothing of the package itself imports this one but the command that runs the kit.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uppercase.testing.connection import Connection, connect
+    from uppercase.testing.contract import TransformContract
+    from uppercase.testing.laws import LAWS, Broken, Law, Report, check
+
+_HOMES: dict[str, str] = {
+    "LAWS": "laws",
+    "Broken": "laws",
+    "Connection": "connection",
+    "Law": "laws",
+    "Report": "laws",
+    "TransformContract": "contract",
+    "check": "laws",
+    "connect": "connection",
+}
+
+__all__ = [
+    "LAWS",
+    "Broken",
+    "Connection",
+    "Law",
+    "Report",
+    "TransformContract",
+    "check",
+    "connect",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(f"{__name__}.{home}"), name)

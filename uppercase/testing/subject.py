@@ -1,0 +1,176 @@
+"""What the contract kit examines: how to make the transform, and what comes of calling it.
+
+A call has an outcome, whatever happens: this module compares and shows outcomes, it does not judge
+them.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, cast
+
+from twisted.internet.defer import Deferred
+
+from uppercase import registry
+from uppercase.awaiting import wait_for
+from uppercase.declare import adopt
+from uppercase.errors import TransformError, WrongResult
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+
+__all__ = ["Outcome", "Subject", "maker", "show"]
+
+_SHOWN: Final = 48
+"""Bytes of a message that a counter-example shows."""
+
+_LONGEST_UNIT: Final = 8
+
+_TURN: Final = 0.01
+"""Seconds that a turn of the reactor waits for something to happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one message or stream.
+
+    Attributes:
+        output: the reply, or what a stream had given before it failed.
+        error: what was raised.
+        tail: how much of the output `finish` gave.
+    """
+
+    output: bytes
+    error: BaseException | None = None
+    tail: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the message was refused as not acceptable, which is no fault.
+
+        A `UnicodeError` is a `ValueError` as well, but an accident and not a refusal.
+        """
+        return isinstance(self.error, ValueError | TransformError) and not isinstance(
+            self.error, UnicodeError | WrongResult
+        )
+
+    def same(self, other: "Outcome") -> bool:
+        """Whether a client could tell no difference but in the wording of an error."""
+        return self.output == other.output and type(self.error) is type(other.error)
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return f"gave {show(self.output)}"
+        said = " ".join(str(self.error).split())
+        raised = f"raised {type(self.error).__name__}{': ' if said else ''}{said}"
+        return f"gave {show(self.output)} and {raised}" if self.output else raised
+
+
+class Subject:
+    """One transform under examination.
+
+    Args:
+        target: a specification as on a command line, a decorated function or class, a plain one, a
+            plugin, or an `ITransform`.
+
+    Attributes:
+        make: gives a transform, a new one at each call if the target can be made anew.
+        streams: whether it works on an endless stream.
+
+    Raises:
+        uppercase.errors.UserError: the specification is wrong.
+        uppercase.errors.PluginError: the transform cannot be loaded.
+    """
+
+    def __init__(self, target: object) -> None:
+        self.make = maker(target)
+        self.transform = self.make()
+        self.streams: bool = IStreamTransform.providedBy(self.transform)
+
+    def reply(self, message: bytes, transform: ITransform | None = None) -> Outcome:
+        """Give what comes of one message, awaited if need be."""
+        return self.begin(message, transform)()
+
+    def begin(self, message: bytes, transform: ITransform | None = None) -> Callable[[], Outcome]:
+        """Call the transform; give what waits for the outcome."""
+        try:
+            result: Any = (transform or self.transform).transform(message)
+        except (Exception, SystemExit) as error:
+            return lambda error=error: Outcome(b"", error)  # type: ignore[misc]
+        if isinstance(result, Awaitable):
+            return lambda: _awaited(result)
+        return lambda: _checked(result)
+
+    def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> Outcome:
+        """Give what comes of one stream, fed with these chunks and then finished."""
+        output = b""
+        try:
+            stream = cast(IStreamTransform, transform or self.transform).open_stream()
+            for chunk in chunks:
+                output += _bytes(stream.feed(chunk))
+            tail = _bytes(stream.finish())
+        except (Exception, SystemExit) as error:
+            return Outcome(output, error)
+        return Outcome(output + tail, tail=len(tail))
+
+    def timed(self, message: bytes) -> tuple[Outcome, float]:
+        """Give what comes of one message, and for how many seconds the call blocked."""
+        started = perf_counter()
+        finish = self.begin(message)
+        seconds = perf_counter() - started
+        return finish(), seconds
+
+
+def maker(target: object) -> Callable[[], ITransform]:
+    """Give what makes a transform of a specification or an object; see `Subject`."""
+    if isinstance(target, str):
+        return registry.maker(target)
+    if not inspect.isclass(target):
+        if ITransformPlugin.providedBy(target):
+            return target.build  # type: ignore[no-any-return, attr-defined]
+        if ITransform.providedBy(target):
+            transform: Any = target
+            return lambda: transform
+    return adopt(target).build
+
+
+def _awaited(awaitable: Awaitable[object]) -> Outcome:
+    try:
+        return _checked(wait_for(awaitable, _block_on))
+    except (Exception, SystemExit) as error:
+        return Outcome(b"", error)
+
+
+def _block_on(deferred: Deferred[Any]) -> None:
+    """Wait beneath a running reactor: pytest-twisted runs every test as a call of its reactor.
+
+    That call is a delayed one, within which a turn of the reactor does no harm.
+    """
+    from twisted.internet import reactor
+
+    known: Any = reactor
+    while not deferred.called:
+        known.iterate(_TURN)
+
+
+def _checked(result: object) -> Outcome:
+    try:
+        return Outcome(_bytes(result))
+    except WrongResult as error:
+        return Outcome(b"", error)
+
+
+def _bytes(result: object) -> bytes:
+    if not isinstance(result, bytes):
+        raise WrongResult("?", f"it returned {type(result).__name__}, not bytes")
+    return result
+
+
+def show(message: bytes) -> str:
+    """Give a message as Python would write it, a long one in short."""
+    if len(message) <= _SHOWN:
+        return repr(message)
+    for length in range(1, _LONGEST_UNIT + 1):
+        unit, count = message[:length], len(message) // length
+        if unit * count == message:
+            return f"{unit!r} * {count}"
+    return f"{message[:_SHOWN]!r}... ({len(message)} bytes)"
