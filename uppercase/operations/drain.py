@@ -17,7 +17,7 @@ class Drainable(Protocol):
     """A connection that can be brought to its end."""
 
     def drain(self) -> None:
-        """Answer what has arrived, send what is owed, then close."""
+        """Answer what has arrived, send what is owed, then close; may be called again."""
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
@@ -45,8 +45,7 @@ class Drain:
         self._connections = connections
         self._deadline = clock.seconds() + seconds
         self._calls: list[IDelayedCall] = []
-        for connection in list(connections):
-            connection.drain()
+        self._drain_all()
         self._later(seconds, self._abort)
         self._later(DRAIN_REPORT, self._report)
         self.closed()
@@ -62,7 +61,12 @@ class Drain:
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self._calls.append(self._clock.callLater(seconds, call))
 
+    def _drain_all(self) -> None:
+        for connection in list(self._connections):
+            connection.drain()
+
     def _report(self) -> None:
+        self._drain_all()
         left = len(self._connections)
         self.log.info(
             "{left} {noun} left, {seconds:.0f} s",

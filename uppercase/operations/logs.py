@@ -20,6 +20,7 @@ from uppercase.events import (
     IObserver,
     Opened,
     Outcome,
+    Refused,
     Reply,
     Request,
     SlowCall,
@@ -124,6 +125,11 @@ class LogObserver:
                     f"transform {event.transform}: slow",
                     f"transform {event.transform!r} blocked the reactor for "
                     f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
+                )
+            case Refused():
+                self._warn(
+                    f"{self._protocol} connections refused: {event.reason}",
+                    f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
                 )
             case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
                 self._warn(
