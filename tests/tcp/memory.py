@@ -24,7 +24,7 @@ HIGH_WATER = 64 * 1024
 
 
 @implementer(IHalfCloseableDescriptor, ITCPTransport)
-class Wire(StringTransport):
+class Wire(StringTransport):  # type: ignore[misc]
     """A transport that pauses its producer as Twisted's do, and a peer that tests speak for.
 
     Attributes:
@@ -42,8 +42,8 @@ class Wire(StringTransport):
         pass
 
     def write(self, data: bytes) -> None:
-        super().write(data)
-        if self.producer is not None and len(self.value()) > HIGH_WATER:
+        super().write(data)  # type: ignore[no-untyped-call]
+        if self.producer is not None and len(self.sent()) > HIGH_WATER:
             self.producer.pauseProducing()
 
     def loseWriteConnection(self) -> None:  # noqa: N802 (Twisted's name)
@@ -51,18 +51,30 @@ class Wire(StringTransport):
 
     def take(self) -> bytes:
         """Read everything, as a peer; the transport then wants more."""
-        data: bytes = self.value()
-        self.clear()
+        data = self.sent()
+        self.clear()  # type: ignore[no-untyped-call]
         if self.producer is not None:
             self.producer.resumeProducing()
-        if self.write_closed and not self.value():
+        if self.write_closed and not self.sent():
             self.protocol.writeConnectionLost()
         return data
 
-    @property
+    def sent(self) -> bytes:
+        """Give what the peer has not read yet."""
+        data: bytes = self.value()  # type: ignore[no-untyped-call]
+        return data
+
     def reads(self) -> bool:
         """Whether the protocol wants input."""
         return bool(self.producerState == "producing")
+
+    def state(self) -> str:
+        """Give what was asked for last: `open`, `half-closed`, `closing` or `aborted`."""
+        if self.disconnected:
+            return "aborted"
+        if self.disconnecting:
+            return "closing"
+        return "half-closed" if self.write_closed else "open"
 
     def lose(self) -> None:
         """Let the connection end as it was asked to."""
@@ -132,7 +144,7 @@ class Service:
         """Let a client connect; give its end of the wire."""
         wire = Wire(host, port)
         wire.protocol = self.factory.buildProtocol(None)
-        wire.protocol.makeConnection(wire)
+        wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
         return wire
 
     def end(self, wire: Wire) -> Closed:
