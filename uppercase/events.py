@@ -10,6 +10,7 @@ from enum import StrEnum
 from zope.interface import Interface
 
 __all__ = [
+    "AcceptFailed",
     "Closed",
     "Direction",
     "DropReason",
@@ -109,6 +110,19 @@ class Opened:
     """A TCP connection was accepted."""
 
     peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptFailed:
+    """The system had no descriptor or memory for a new connection, which waits.
+
+    Attributes:
+        error: the system's name of it, such as `EMFILE`.
+        detail: what it says.
+    """
+
+    error: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +230,16 @@ class SlowCall:
 
 
 Event = (
-    Opened | Refused | Closed | Request | Reply | Dropped | Impaired | TransformFailed | SlowCall
+    Opened
+    | AcceptFailed
+    | Refused
+    | Closed
+    | Request
+    | Reply
+    | Dropped
+    | Impaired
+    | TransformFailed
+    | SlowCall
 )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "ACCEPT_PAUSE",
+    "ACCEPT_PAUSE_MOST",
     "ASYNC_WINDOW",
     "BACKLOG",
     "CLOSE_TIMEOUT",
@@ -116,6 +118,13 @@ hold) a quarter of a GiB."""
 SPARE_DESCRIPTORS: Final = 64
 """File descriptors that connections leave to the rest of the process: standard streams, listening
 ports, the log, the reactor's own, whatever a transform opens."""
+
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds that a port rests when the system has no descriptor or memory for a new connection; it
+doubles as long as that goes on."""
+
+ACCEPT_PAUSE_MOST: Final = 1.0
+"""The longest rest of a port: clients that wait in its queue do not notice a second."""
 
 EVICT_AFTER: Final = 30.0
 """How long a connection must have been idle before it makes room for a newcomer when all are

@@ -208,7 +208,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     end = service.end(idle)
     assert end.outcome is Outcome.IDLE
     assert end.detail == "nothing came for 600 s (--idle-timeout)"
-    service.clock.pump([60.0] * 12)
+    service.clock.pump([60.0] * 10)
     assert busy.state() == "half-closed"
     busy.protocol.connectionLost(Failure(ConnectionLost()))
     assert not service.clock.getDelayedCalls()

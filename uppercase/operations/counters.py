@@ -4,7 +4,16 @@ from collections import Counter
 
 from zope.interface import implementer
 
-from uppercase.events import Closed, Dropped, Event, IObserver, Refused, SlowCall, TransformFailed
+from uppercase.events import (
+    AcceptFailed,
+    Closed,
+    Dropped,
+    Event,
+    IObserver,
+    Refused,
+    SlowCall,
+    TransformFailed,
+)
 
 __all__ = ["Counters"]
 
@@ -26,6 +35,8 @@ class Counters:
         match event:
             case Closed(outcome=outcome):
                 self.counts["closed", outcome.value] += 1
+            case AcceptFailed(error=error):
+                self.counts["accept-failed", error] += 1
             case Refused(reason=reason):
                 self.counts["refused", reason.value] += 1
             case Dropped(reason=reason):

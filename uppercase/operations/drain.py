@@ -69,9 +69,8 @@ class Drain:
         self._drain_all()
         left = len(self._connections)
         self.log.info(
-            "{left} {noun} left, {seconds:.0f} s",
-            left=left,
-            noun="connection" if left == 1 else "connections",
+            "{left} left, {seconds:.0f} s",
+            left="1 connection" if left == 1 else f"{left} connections",
             seconds=max(0.0, self._deadline - self._clock.seconds()),
         )
         self._later(DRAIN_REPORT, self._report)
@@ -79,7 +78,8 @@ class Drain:
     def _abort(self) -> None:
         left = list(self._connections)
         self.log.warn(
-            "the drain time is over: {left} connections are aborted (--drain)", left=len(left)
+            "the drain time is over: {left} aborted (--drain)",
+            left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
         )
         for connection in left:
             connection.abort()

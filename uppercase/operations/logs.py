@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from uppercase.events import (
+    AcceptFailed,
     Closed,
     Dropped,
     Event,
@@ -125,6 +126,12 @@ class LogObserver:
                     f"transform {event.transform}: slow",
                     f"transform {event.transform!r} blocked the reactor for "
                     f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
+                )
+            case AcceptFailed():
+                self._warn(
+                    f"{self._protocol} connections not accepted: {event.error}",
+                    f"no connection can be accepted for now: {event.detail} ({event.error}); "
+                    "new clients wait",
                 )
             case Refused():
                 self._warn(

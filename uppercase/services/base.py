@@ -12,6 +12,7 @@ from uppercase.errors import CannotListen
 from uppercase.events import Event, IObserver, SlowCall
 from uppercase.operations.counters import Counters
 from uppercase.operations.logs import LogObserver
+from uppercase.operations.signals import StopSignals
 from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.registry import find
 from uppercase.services.settings import Settings
@@ -92,6 +93,7 @@ class TransformService(Service):
         self.settings = settings
         self.observers = observers
         self._listening = False
+        self._signals = StopSignals(reactor, settings.drain)
 
     def privilegedStartService(self) -> None:
         """Listen while privileges last."""
@@ -112,6 +114,7 @@ class TransformService(Service):
             self.close()
             raise CannotStart(str(error)) from error
         self._listening = True
+        self._signals.start()
 
     def listen(self) -> None:
         """Open every address of the settings and call `ready` for each.
@@ -128,6 +131,7 @@ class TransformService(Service):
     def stopped(self) -> None:
         """Take note that all is over; the service can be started again."""
         self._listening = False
+        self._signals.stop()
         self.observers.stop()
 
     def ready(self, address: str, chain: str) -> None:

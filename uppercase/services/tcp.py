@@ -1,5 +1,6 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
+import errno
 import socket
 from collections.abc import Callable, Generator
 from functools import partial
@@ -12,13 +13,16 @@ from twisted.python.failure import Failure
 
 from uppercase.addresses import address_is_missing, in_use
 from uppercase.errors import CannotListen
+from uppercase.events import AcceptFailed
 from uppercase.framing import choose_framing, make_framer
 from uppercase.limits import FREE_PORT_TRIES, Limits
+from uppercase.operations.descriptors import connections_possible
 from uppercase.operations.drain import Drain, accept_waiting
 from uppercase.pipeline import MessagePipeline, StreamPipeline
 from uppercase.services.base import Observers, TransformService, make_chain
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.tcp.accepting import AcceptGuard
 from uppercase.tcp.listening import (
     bind,
     endpoint_of_socket,
@@ -92,11 +96,13 @@ class TCPService(TransformService):
         super().__init__(reactor, settings, observers)
         self.factory = factory
         self.ports: list[IListeningPort] = []
+        self._guards: list[AcceptGuard] = []
         self._endpoints = endpoints
         self._chain = chain
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
+        self._fit_to_descriptors()
         endpoints = [
             (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
             for skt in self._bind_all()
@@ -113,6 +119,7 @@ class TCPService(TransformService):
 
     def close(self) -> None:
         """Stop listening; connections go on."""
+        self._stop_guards()
         while self.ports:
             self.ports.pop().stopListening()
 
@@ -123,6 +130,7 @@ class TCPService(TransformService):
         ports, self.ports = self.ports, []
         for port in ports:
             accept_waiting(port)
+        self._stop_guards()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
         self.factory.on_closed = drain.closed
@@ -130,8 +138,31 @@ class TCPService(TransformService):
         self.factory.on_closed = None
         self.stopped()
 
+    def _fit_to_descriptors(self) -> None:
+        wanted = self.factory.limits.max_connections
+        possible = connections_possible(wanted)
+        self.factory.admission.max_connections = possible
+        if possible < wanted:
+            self.log.warn(
+                "{possible} connections at the most instead of {wanted} (--max-connections), "
+                "because the process may have few files open; a higher limit (ulimit -n) allows "
+                "more",
+                possible=possible,
+                wanted=wanted,
+            )
+
+    def _stop_guards(self) -> None:
+        while self._guards:
+            self._guards.pop().stop()
+
+    def _accept_failed(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, "?")
+        self.observers.notify(AcceptFailed(name, error.strerror or ""))
+
     def _opened(self, port: IListeningPort) -> None:
         self.ports.append(port)
+        if hasattr(port, "socket"):
+            self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
         self.ready(port_name(port), self._chain)
 
     def _check_late(self, description: str, failures: list[Failure], _: object) -> None:
