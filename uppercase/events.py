@@ -10,6 +10,7 @@ from enum import StrEnum
 from zope.interface import Interface
 
 __all__ = [
+    "AcceptFailed",
     "Closed",
     "Direction",
     "DropReason",
@@ -20,6 +21,8 @@ __all__ = [
     "LabAction",
     "Opened",
     "Outcome",
+    "RefusalReason",
+    "Refused",
     "Reply",
     "Request",
     "SlowCall",
@@ -47,6 +50,21 @@ class Outcome(StrEnum):
     """The peer took no byte of what it was owed for the send time-out, or never closed."""
     STOPPED = "stopped"
     """The service was stopped."""
+    IDLE = "idle"
+    """Nothing was sent or taken for the idle time-out."""
+    EVICTED = "evicted"
+    """It was idle and made room for a newcomer when all connections were taken."""
+
+
+class RefusalReason(StrEnum):
+    """Why a connection was not served."""
+
+    FULL = "full"
+    """As many connections as may be were open, and none was idle."""
+    ADDRESS_FULL = "address-full"
+    """Its address had as many as one address may have."""
+    PRESSURE = "pressure"
+    """Few were left, and its address alone had most of them."""
 
 
 class DropReason(StrEnum):
@@ -113,6 +131,34 @@ class Opened:
     """A TCP connection was accepted."""
 
     peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptFailed:
+    """The system had no descriptor or memory for a new connection, which waits.
+
+    Attributes:
+        error: the system's name of it, such as `EMFILE`.
+        detail: what it says.
+    """
+
+    error: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A TCP connection was not served; it has no `Opened` and no `Closed`.
+
+    Attributes:
+        peer: its address.
+        reason: why.
+        detail: the bound that was reached, with the option that sets it.
+    """
+
+    peer: str
+    reason: RefusalReason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +259,17 @@ class WouldDrop:
 
 
 Event = (
-    Opened | Closed | Request | Reply | Dropped | WouldDrop | Impaired | TransformFailed | SlowCall
+    Opened
+    | AcceptFailed
+    | Refused
+    | Closed
+    | Request
+    | Reply
+    | Dropped
+    | WouldDrop
+    | Impaired
+    | TransformFailed
+    | SlowCall
 )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "ACCEPT_PAUSE",
+    "ACCEPT_PAUSE_MOST",
     "ASYNC_WINDOW",
     "BACKLOG",
     "BENCH_BLOCK",
@@ -24,12 +26,18 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DRAIN",
+    "DRAIN_QUIET",
     "DRAIN_REPORT",
     "EPHEMERAL_PORTS",
+    "EVICT_AFTER",
+    "EVICT_BATCH",
+    "EVICT_SEARCH_PAUSE",
     "FATES_COUNT",
     "FILTER_CHUNK",
     "FREE_PORT_TRIES",
+    "IDLE_TIMEOUT",
     "IPV4_MAX_DATAGRAM",
+    "IPV6_CLIENT_PREFIX",
     "IPV6_MAX_DATAGRAM",
     "KIB",
     "KIT_CALL_TIME",
@@ -50,6 +58,7 @@ __all__ = [
     "LOOP_TABLE",
     "LOOP_WINDOW",
     "LOW_PORTS",
+    "MAX_CONNECTIONS",
     "MAX_LENGTH",
     "MAX_OUTPUT",
     "MAX_PORT",
@@ -62,8 +71,11 @@ __all__ = [
     "PING_MEMORY",
     "PING_MIN_INTERVAL",
     "PING_SAMPLES",
+    "PRESSURE_SHARE",
+    "PRESSURE_TOTAL",
     "PROBE_MIN_SIZE",
     "PROBE_SIZE",
+    "PROGRESS_CHECKS",
     "RATE_BURST_FACTOR",
     "RATE_PREFIX_FACTOR",
     "RATE_TABLE",
@@ -73,6 +85,8 @@ __all__ = [
     "SAFE_DATAGRAM",
     "SEND_TIMEOUT",
     "SLOW_CALL",
+    "SPARE_DESCRIPTORS",
+    "STOP_GRACE",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
     "TRY_CHUNK",
@@ -90,6 +104,7 @@ __all__ = [
     "UDP_RETRIES",
     "UDP_TIMEOUT",
     "UDP_WINDOW",
+    "VIGIL",
     "DatagramLimits",
     "Limits",
 ]
@@ -127,6 +142,61 @@ and a round trip to spare."""
 
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
+
+PROGRESS_CHECKS: Final = 4
+"""Looks per time-out at whether a peer takes what it is owed: one that stalls is found at most a
+quarter of the time-out late."""
+
+IDLE_TIMEOUT: Final = 600.0
+"""How long a connection may neither send nor take anything. A human at nc thinks for minutes; what
+is lost is a descriptor and 1 KiB."""
+
+MAX_CONNECTIONS: Final = 1000
+"""Connections at one time: five classes of 200, at 256 KiB each (the most that a peer can make us
+hold) a quarter of a GiB."""
+
+SPARE_DESCRIPTORS: Final = 64
+"""File descriptors that connections leave to the rest of the process: standard streams, listening
+ports, the log, the reactor's own, whatever a transform opens."""
+
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds that a port rests when the system has no descriptor or memory for a new connection; it
+doubles as long as that goes on."""
+
+ACCEPT_PAUSE_MOST: Final = 1.0
+"""The longest rest of a port: clients that wait in its queue do not notice a second."""
+
+EVICT_AFTER: Final = 30.0
+"""How long a connection must have been idle before it makes room for a newcomer when all are
+taken: no program that is at work pauses for so long, and at nc it is the one least missed."""
+
+EVICT_BATCH: Final = 32
+"""Idle connections that one search finds, longest idle first (nginx takes as many at a time)."""
+
+EVICT_SEARCH_PAUSE: Final = 0.1
+"""Seconds after a search that found no idle connection in which there is no other: refusing a
+flood of newcomers must not cost a look at every connection for each of them."""
+
+PRESSURE_TOTAL: Final = 0.8
+"""The share of all connections from which on an address that has too many gets no more."""
+
+PRESSURE_SHARE: Final = 0.5
+"""The share that is too many for one address then: a class of 200 has a fifth."""
+
+IPV6_CLIENT_PREFIX: Final = 64
+"""A client of IPv6 has a network of this prefix length to itself (RFC 6177, RFC 7934), so counting
+its single addresses would count nothing."""
+
+DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
+
+VIGIL: Final = 1.0
+"""Seconds between looks at a peer from which nothing is read and to which nothing is written: the
+reactor would not notice that it is gone, and an awaited reply would not be cancelled."""
+
+STOP_GRACE: Final = 5.0
+"""Seconds beyond the drain time after which a process that still has not ended is ended."""
 
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
@@ -383,12 +453,18 @@ class Limits:
         async_window: replies of one connection that may be awaited at once.
         close_timeout: seconds from our last byte's hand-over to the peer's close.
         send_timeout: seconds without progress of what a peer is owed.
+        idle_timeout: seconds without anything sent or taken.
+        max_connections: open ones, over all addresses.
+        max_per_address: open ones of one IPv4 address or IPv6 /64; None for any number.
     """
 
     max_length: int = MAX_LENGTH
     async_window: int = ASYNC_WINDOW
     close_timeout: float = CLOSE_TIMEOUT
     send_timeout: float = SEND_TIMEOUT
+    idle_timeout: float = IDLE_TIMEOUT
+    max_connections: int = MAX_CONNECTIONS
+    max_per_address: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

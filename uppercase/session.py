@@ -48,6 +48,10 @@ class Conversation(Protocol):
     def wants_input(self) -> bool:
         """Whether more input could be used now; a shell stops reading while it is false."""
 
+    @property
+    def awaiting(self) -> bool:
+        """Whether a reply is still awaited: the peer has every reason to be silent."""
+
     def receive(self, data: bytes) -> None:
         """Take a chunk of input."""
 
@@ -85,6 +89,10 @@ class StreamConversation:
     @property
     def wants_input(self) -> bool:
         return not (self._chunks or self._ended or self._stopped) and self.outcome is None
+
+    @property
+    def awaiting(self) -> bool:
+        return False
 
     def receive(self, data: bytes) -> None:
         self._chunks.append(data)
@@ -177,6 +185,10 @@ class MessageConversation:
             and self._verdict is None
             and len(self._queue) < self._window
         )
+
+    @property
+    def awaiting(self) -> bool:
+        return any(place.result is None for place in self._queue)
 
     def receive(self, data: bytes) -> None:
         if self._verdict is None:

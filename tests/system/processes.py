@@ -42,6 +42,7 @@ class Server:
 
     Attributes:
         addresses: the ready lines' pairs of protocol and address, in order.
+        statuses: those that it may end with.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Server:
         self._cwd = cwd
         self._env = environment(**(env or {}))
         self.addresses: list[tuple[str, str]] = []
+        self.statuses = [-signal.SIGTERM, -signal.SIGKILL]
 
     def __enter__(self) -> "Server":
         self._log = tempfile.TemporaryFile("w+")
@@ -90,7 +92,7 @@ class Server:
         log = self.log()
         self._log.close()
         if error is None:
-            assert status in (-signal.SIGTERM, -signal.SIGKILL), f"ended with {status}:\n{log}"
+            assert status in self.statuses, f"ended with {status}:\n{log}"
             assert "Traceback" not in log, log
             assert "Unhandled" not in log, log
 

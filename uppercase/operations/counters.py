@@ -4,7 +4,17 @@ from collections import Counter
 
 from zope.interface import implementer
 
-from uppercase.events import Closed, Dropped, Event, Impaired, IObserver, SlowCall, TransformFailed
+from uppercase.events import (
+    AcceptFailed,
+    Closed,
+    Dropped,
+    Event,
+    Impaired,
+    IObserver,
+    Refused,
+    SlowCall,
+    TransformFailed,
+)
 
 __all__ = ["Counters"]
 
@@ -26,6 +36,10 @@ class Counters:
         match event:
             case Closed(outcome=outcome):
                 self.counts["closed", outcome.value] += 1
+            case AcceptFailed(error=error):
+                self.counts["accept-failed", error] += 1
+            case Refused(reason=reason):
+                self.counts["refused", reason.value] += 1
             case Dropped(reason=reason):
                 self.counts["dropped", reason.value] += 1
             case TransformFailed(transform=name):

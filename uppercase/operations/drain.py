@@ -17,7 +17,7 @@ class Drainable(Protocol):
     """A connection that can be brought to its end."""
 
     def drain(self) -> None:
-        """Answer what has arrived, send what is owed, then close."""
+        """Answer what has arrived, send what is owed, then close; may be called again."""
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
@@ -45,8 +45,7 @@ class Drain:
         self._connections = connections
         self._deadline = clock.seconds() + seconds
         self._calls: list[IDelayedCall] = []
-        for connection in list(connections):
-            connection.drain()
+        self._drain_all()
         self._later(seconds, self._abort)
         self._later(DRAIN_REPORT, self._report)
         self.closed()
@@ -62,12 +61,16 @@ class Drain:
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self._calls.append(self._clock.callLater(seconds, call))
 
+    def _drain_all(self) -> None:
+        for connection in list(self._connections):
+            connection.drain()
+
     def _report(self) -> None:
+        self._drain_all()
         left = len(self._connections)
         self.log.info(
-            "{left} {noun} left, {seconds:.0f} s",
-            left=left,
-            noun="connection" if left == 1 else "connections",
+            "{left} left, {seconds:.0f} s",
+            left="1 connection" if left == 1 else f"{left} connections",
             seconds=max(0.0, self._deadline - self._clock.seconds()),
         )
         self._later(DRAIN_REPORT, self._report)
@@ -75,7 +78,8 @@ class Drain:
     def _abort(self) -> None:
         left = list(self._connections)
         self.log.warn(
-            "the drain time is over: {left} connections are aborted (--drain)", left=len(left)
+            "the drain time is over: {left} aborted (--drain)",
+            left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
         )
         for connection in left:
             connection.abort()

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from uppercase.errors import Rejected
 from uppercase.events import (
+    AcceptFailed,
     Closed,
     Dropped,
     Event,
@@ -22,6 +23,7 @@ from uppercase.events import (
     IObserver,
     Opened,
     Outcome,
+    Refused,
     Reply,
     Request,
     SlowCall,
@@ -126,6 +128,17 @@ class LogObserver:
                     f"transform {event.transform}: slow",
                     f"transform {event.transform!r} blocked the reactor for "
                     f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
+                )
+            case AcceptFailed():
+                self._warn(
+                    f"{self._protocol} connections not accepted: {event.error}",
+                    f"no connection can be accepted for now: {event.detail} ({event.error}); "
+                    "new clients wait",
+                )
+            case Refused():
+                self._warn(
+                    f"{self._protocol} connections refused: {event.reason}",
+                    f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
                 )
             case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
                 self._warn(

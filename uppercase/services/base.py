@@ -15,6 +15,7 @@ from uppercase.events import Event, IObserver, SlowCall
 from uppercase.limits import FREE_PORT_TRIES
 from uppercase.operations.counters import Counters
 from uppercase.operations.logs import LogObserver
+from uppercase.operations.signals import StopSignals
 from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.registry import find
 from uppercase.services.settings import Settings
@@ -142,6 +143,7 @@ class TransformService(Service):
         self.notes: list[str] = []
         self._chain = chain
         self._listening = False
+        self._signals = StopSignals(reactor, settings.drain)
 
     def privilegedStartService(self) -> None:
         """Listen while privileges last."""
@@ -162,6 +164,7 @@ class TransformService(Service):
             self.close()
             raise CannotStart(str(error)) from error
         self._listening = True
+        self._signals.start()
         for address in self.served():
             self.say_ready(address)
         hosts = self.settings.hosts()
@@ -185,6 +188,7 @@ class TransformService(Service):
     def stopped(self) -> None:
         """Take note that all is over; the service can be started again."""
         self._listening = False
+        self._signals.stop()
         self.observers.stop()
 
     def served(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
+import errno
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, cast
@@ -9,13 +10,16 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
+from uppercase.events import AcceptFailed
 from uppercase.framing import choose_framing, make_framer
 from uppercase.limits import Limits
+from uppercase.operations.descriptors import connections_possible
 from uppercase.operations.drain import Drain, accept_waiting
 from uppercase.pipeline import MessagePipeline, StreamPipeline
 from uppercase.services.base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.tcp.accepting import AcceptGuard
 from uppercase.tcp.listening import (
     bind,
     endpoint_of_socket,
@@ -89,10 +93,12 @@ class TCPService(TransformService):
         super().__init__(reactor, settings, observers, chain)
         self.factory = factory
         self.ports: list[IListeningPort] = []
+        self._guards: list[AcceptGuard] = []
         self._endpoints = endpoints
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
+        self._fit_to_descriptors()
         endpoints = [
             (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
             for skt in open_on_one_port(
@@ -106,7 +112,7 @@ class TCPService(TransformService):
         for description, endpoint in [*endpoints, *self._endpoints]:
             failures: list[Failure] = []
             listening = endpoint.listen(self.factory)
-            listening.addCallbacks(self.ports.append, failures.append)
+            listening.addCallbacks(self._opened, failures.append)
             if failures:
                 raise listen_error(description, failures[0])
             if not listening.called:
@@ -119,6 +125,7 @@ class TCPService(TransformService):
 
     def close(self) -> None:
         """Stop listening; connections go on."""
+        self._stop_guards()
         while self.ports:
             self.ports.pop().stopListening()
 
@@ -129,12 +136,39 @@ class TCPService(TransformService):
         ports, self.ports = self.ports, []
         for port in ports:
             accept_waiting(port)
+        self._stop_guards()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
         self.stopped()
+
+    def _fit_to_descriptors(self) -> None:
+        wanted = self.factory.limits.max_connections
+        possible = connections_possible(wanted)
+        self.factory.admission.max_connections = possible
+        if possible < wanted:
+            self.log.warn(
+                "{possible} connections at the most instead of {wanted} (--max-connections), "
+                "because the process may have few files open; a higher limit (ulimit -n) allows "
+                "more",
+                possible=possible,
+                wanted=wanted,
+            )
+
+    def _stop_guards(self) -> None:
+        while self._guards:
+            self._guards.pop().stop()
+
+    def _accept_failed(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, "?")
+        self.observers.notify(AcceptFailed(name, error.strerror or ""))
+
+    def _opened(self, port: IListeningPort) -> None:
+        self.ports.append(port)
+        if hasattr(port, "socket"):
+            self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
 
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 
-from uppercase.limits import Limits
-from uppercase.tcp.progress import SendWatch
+from uppercase.limits import PROGRESS_CHECKS, Limits
+from uppercase.tcp.progress import progress_mark, unacknowledged_output
 
 __all__ = ["CloseLadder"]
 
@@ -26,11 +26,19 @@ __all__ = ["CloseLadder"]
 class CloseLadder:
     """Ends one connection.
 
+    A peer that still takes what it is owed has all the time it needs. One that takes nothing is
+    aborted after `send_timeout`, and one that has everything and does not close after
+    `close_timeout`.
+
     Args:
         transport: the connection; anything `registerProducer` was called on.
         clock: the reactor.
-        limits: its `send_timeout` bounds the flush, its `close_timeout` the wait for the peer.
-        on_stall: called when a deadline has passed, before the connection is aborted.
+        limits: for the two times.
+        on_stall: called before a peer that does not take what it is owed is aborted.
+
+    Attributes:
+        started: whether the end has begun.
+        delivered: whether the peer had everything when it was aborted.
     """
 
     def __init__(
@@ -44,9 +52,12 @@ class CloseLadder:
         self._clock = clock
         self._limits = limits
         self._on_stall = on_stall
-        self._flush = SendWatch(transport, clock, limits.send_timeout, self._abort)
-        self._deadline: IDelayedCall | None = None
+        self._call: IDelayedCall | None = None
+        self._mark: object = None
+        self._since = 0.0
+        self._flushed = False
         self.started = False
+        self.delivered = False
 
     def start(self, *, linger: bool) -> None:
         """Begin to close; once begun, a further call does nothing.
@@ -58,7 +69,8 @@ class CloseLadder:
             return
         self.started = True
         self._transport.unregisterProducer()
-        self._flush.start()
+        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+        self._look_later()
         if linger and self._can_half_close():
             self._transport.resumeProducing()
             self._transport.loseWriteConnection()
@@ -67,20 +79,24 @@ class CloseLadder:
 
     def flushed(self) -> None:
         """Take note that all output, and the end of it, is with the kernel."""
-        self._flush.stop()
-        if self._deadline is None:
-            self._deadline = self._clock.callLater(self._limits.close_timeout, self._abort)
+        self._flushed = True
+        self._since = self._clock.seconds()
 
     def peer_ended(self) -> None:
         """Take note that the peer has closed its side too."""
         self._transport.loseConnection()
 
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+        self.started = True
+        self._transport.abortConnection()
+
     def gone(self) -> None:
         """Take note that the connection is lost: nothing is left to do."""
         self.started = True
-        self._flush.stop()
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
     def _can_half_close(self) -> bool:
         """TLS transports offer the half-close of what they run on, which would cut the TLS."""
@@ -88,6 +104,22 @@ class CloseLadder:
             self._transport
         ) and not ISSLTransport.providedBy(self._transport)
 
-    def _abort(self) -> None:
-        self._on_stall()
+    def _look_later(self) -> None:
+        shorter = min(self._limits.close_timeout, self._limits.send_timeout)
+        self._call = self._clock.callLater(shorter / PROGRESS_CHECKS, self._look)
+
+    def _look(self) -> None:
+        self._call = None
+        mark, now = progress_mark(self._transport), self._clock.seconds()
+        if mark != self._mark:
+            self._mark, self._since = mark, now
+        owed = unacknowledged_output(self._transport)
+        has_all = self._flushed if owed is None else owed == 0
+        patience = self._limits.close_timeout if has_all else self._limits.send_timeout
+        if now - self._since < patience:
+            self._look_later()
+            return
+        self.delivered = has_all
+        if not has_all:
+            self._on_stall()
         self._transport.abortConnection()

@@ -14,16 +14,18 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 
-__all__ = ["SendWatch", "progress_mark", "unread_input"]
+from uppercase.limits import PROGRESS_CHECKS
+
+__all__ = ["SendWatch", "peer_is_gone", "progress_mark", "unacknowledged_output", "unread_input"]
 
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at offset 120, since Linux 4.1.
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
+# Its first byte is the connection's state; 7 is TCP_CLOSE (net/tcp_states.h): reset, or timed out.
+_STATE: Final = struct.Struct("=B")
+_TCP_CLOSE: Final = 7
 # ioctl SIOCOUTQ (linux/sockios.h): bytes that wait in the send queue; works on UNIX sockets too.
 _SIOCOUTQ: Final = 0x5411
 _INT: Final = struct.Struct("=i")
-
-_CHECKS: Final = 4
-"""Looks per time-out: a stalled peer is found at most a quarter of the time-out late."""
 
 
 def progress_mark(transport: ITransport) -> object:
@@ -46,13 +48,43 @@ def progress_mark(transport: ITransport) -> object:
 
 def unread_input(transport: ITransport) -> int:
     """Give how many bytes the kernel holds for us that were not read yet; 0 if it cannot tell."""
+    if sys.platform == "win32":
+        return 0
+    return _ask_kernel(transport, termios.FIONREAD) or 0
+
+
+def unacknowledged_output(transport: ITransport) -> int | None:
+    """Give how many bytes the kernel still has to bring to the peer; None if it cannot tell.
+
+    The end of the output counts as one byte.
+    """
+    return _ask_kernel(transport, _SIOCOUTQ) if sys.platform == "linux" else None
+
+
+def peer_is_gone(transport: ITransport) -> bool:
+    """Whether a connection was reset.
+
+    The reactor does not tell while it neither reads nor writes.
+    """
     skt = _socket_under(transport)
-    if skt is None or sys.platform == "win32":
-        return 0
+    if skt is None or sys.platform != "linux" or skt.family == socket.AF_UNIX:
+        return False
     try:
-        answer = fcntl.ioctl(skt.fileno(), termios.FIONREAD, b"\0" * _INT.size)
+        info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _STATE.size)
     except OSError:
-        return 0
+        return False
+    return bool(_STATE.unpack(info)[0] == _TCP_CLOSE)
+
+
+def _ask_kernel(transport: ITransport, request: int) -> int | None:
+    """Give the whole number that an ioctl of the socket answers."""
+    skt = _socket_under(transport)
+    if skt is None:
+        return None
+    try:
+        answer = fcntl.ioctl(skt.fileno(), request, b"\0" * _INT.size)
+    except OSError:
+        return None
     count: int = _INT.unpack(answer)[0]
     return count
 
@@ -98,7 +130,7 @@ class SendWatch:
         if self._call is None:
             self._mark = progress_mark(self._transport)
             self._since = self._clock.seconds()
-            self._call = self._clock.callLater(self._timeout / _CHECKS, self._check)
+            self._call = self._clock.callLater(self._timeout / PROGRESS_CHECKS, self._check)
 
     def stop(self) -> None:
         """Stop watching."""
@@ -114,4 +146,4 @@ class SendWatch:
         if now - self._since >= self._timeout:
             self._on_stall()
         else:
-            self._call = self._clock.callLater(self._timeout / _CHECKS, self._check)
+            self._call = self._clock.callLater(self._timeout / PROGRESS_CHECKS, self._check)

@@ -5,12 +5,13 @@ This protocol reads only while the conversation wants input and the peer takes i
 peer that does not read costs one batch of output and no more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
@@ -23,11 +24,19 @@ from zope.interface import implementer
 from uppercase.addresses import printable_address
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
-from uppercase.events import Closed, IObserver, Opened, Outcome, TransformFailed
-from uppercase.limits import Limits
+from uppercase.events import Closed, IObserver, Opened, Outcome, Refused, TransformFailed
+from uppercase.limits import DRAIN_QUIET, VIGIL, Limits
 from uppercase.session import AwaitReply, Conversation
+from uppercase.tcp.admission import Admission, client_key
 from uppercase.tcp.closing import CloseLadder
-from uppercase.tcp.progress import SendWatch, unread_input
+from uppercase.tcp.idle import IdleWatch
+from uppercase.tcp.progress import (
+    SendWatch,
+    peer_is_gone,
+    progress_mark,
+    unacknowledged_output,
+    unread_input,
+)
 
 __all__ = ["OpenConversation", "TransformFactory", "TransformProtocol"]
 
@@ -42,34 +51,50 @@ class TransformProtocol(Protocol):
     Args:
         factory: knows the service's bounds and all of its connections.
 
+    Attributes:
+        peer: the client's address, for limits and logs. The transport's peer, unless whoever knows
+            better (a proxy's header) sets it before the connection is made.
+        client: whom the connection counts for, as `uppercase.tcp.admission.client_key` gives it.
+
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
     """
 
     transport: Any
+    peer: Any = None
+    client: Hashable = None
 
     _outcome: Outcome | None = None
+    _detail = ""
+    _conversation: Conversation | None = None
     _paused = False
     _reading = True
     _pumping = False
     _peer_ended = False
-    _draining = False
-    _drain_at = 0
+    _drain_at: int | None = None
     _received = 0
     _sent = 0
+    _mark: object = None
+    _vigil: IDelayedCall | None = None
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
 
     def connectionMade(self) -> None:
-        """Open the conversation."""
-        factory = self._factory
-        self._ladder = CloseLadder(self.transport, factory.clock, factory.limits, self._stalled)
+        """Open the conversation, if the service lets this connection in."""
+        factory, limits = self._factory, self._factory.limits
+        self._ladder = CloseLadder(self.transport, factory.clock, limits, self._stalled)
         self._watch = SendWatch(
-            self.transport, factory.clock, factory.limits.send_timeout, self._abort_stalled
+            self.transport, factory.clock, limits.send_timeout, self._abort_stalled
         )
+        self._active_at = factory.clock.seconds()
+        if self.peer is None:
+            self.peer = self.transport.getPeer()
+        self.client = client_key(getattr(self.peer, "host", None))
+        if not factory.enter(self):
+            self._ladder.abort()
+            return
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        factory.add(self)
         self.transport.registerProducer(self, True)
         self._conversation = factory.open_conversation(await_reply, self._pump)
         self._pump()
@@ -77,10 +102,11 @@ class TransformProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
-        if not self._ladder.started:
+        self._active_at = self._factory.clock.seconds()
+        if self._conversation is not None and not self._ladder.started:
             self._conversation.receive(data)
-            if self._draining and self._received >= self._drain_at:
-                self._conversation.stop()
+            if self._drain_at is not None:
+                self.drain()
             self._pump()
 
     def readConnectionLost(self) -> None:
@@ -89,7 +115,7 @@ class TransformProtocol(Protocol):
         Twisted may call this twice, when a late write fills the buffer again.
         """
         self._peer_ended = True
-        if self._ladder.started:
+        if self._conversation is None or self._ladder.started:
             self._ladder.peer_ended()
         else:
             self._conversation.end_of_input()
@@ -103,10 +129,19 @@ class TransformProtocol(Protocol):
         """Forget everything about this connection."""
         self._watch.stop()
         self._ladder.gone()
-        delivered = reason.check(ConnectionDone) and self._conversation.outcome
-        self._conversation.cancel()
-        outcome = self._outcome or delivered or Outcome.DISCONNECTED
-        self._factory.remove(self, outcome, self._conversation.error, self._received, self._sent)
+        self._keep_vigil(False)
+        conversation = self._conversation
+        if conversation is None:
+            return
+        delivered = reason.check(ConnectionDone) or self._ladder.delivered
+        outcome = self._outcome or (delivered and conversation.outcome) or Outcome.DISCONNECTED
+        conversation.cancel()
+        detail = self._detail or ("" if conversation.error is None else str(conversation.error))
+        self._factory.remove(
+            self,
+            Closed(peer_name(self.peer), outcome, detail, self._received, self._sent),
+            conversation.error,
+        )
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full: the peer reads more slowly than it writes."""
@@ -117,6 +152,7 @@ class TransformProtocol(Protocol):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._paused = False
+        self._active_at = self._factory.clock.seconds()
         self._watch.stop()
         self._pump()
 
@@ -124,34 +160,75 @@ class TransformProtocol(Protocol):
         """The connection is lost; `connectionLost` follows."""
 
     def drain(self) -> None:
-        """Answer what has arrived, read or not, send what is owed, then close."""
-        self._draining = True
-        self._drain_at = self._received + unread_input(self.transport)
-        if self._received >= self._drain_at:
+        """Answer what has arrived, read or not, send what is owed, then close.
+
+        May be called again: what is behind the input of the first call is not waited for.
+        """
+        if self._conversation is None:
+            return
+        unread = unread_input(self.transport)
+        if self._drain_at is None:
+            self._drain_at = self._received + unread
+        # Where the kernel's bytes are not ours (TLS), none left is the only sign.
+        if not unread or self._received >= self._drain_at:
             self._conversation.stop()
             self._pump()
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
-        self._outcome = Outcome.STOPPED
-        self.transport.abortConnection()
+        self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
+        self._ladder.abort()
+
+    def idle_since(self) -> float | None:
+        """Give the time since which nothing was sent or taken; None while a reply is awaited."""
+        conversation = self._conversation
+        if conversation is None or self._ladder.started or conversation.awaiting:
+            return None
+        if unacknowledged_output(self.transport):
+            mark = progress_mark(self.transport)
+            if mark != self._mark:
+                self._mark, self._active_at = mark, self._factory.clock.seconds()
+        return self._active_at
+
+    def close_idle(self) -> None:
+        """Close because nothing happens."""
+        seconds = self._factory.limits.idle_timeout
+        self._end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
+        self._ladder.start(linger=not self._peer_ended)
+
+    def evict(self) -> None:
+        """Close to make room for another connection."""
+        self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
+        if self._paused:
+            self._ladder.abort()
+        else:
+            self._ladder.start(linger=False)
 
     def _pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
-        if self._pumping or self._ladder.started:
+        conversation = self._conversation
+        # An awaited reply may come while the conversation is being opened.
+        if conversation is None or self._pumping or self._ladder.started:
             return
         self._pumping = True
-        conversation = self._conversation
         while not self._paused and (output := conversation.replies()):
             self._sent += len(output)
+            self._active_at = self._factory.clock.seconds()
             self.transport.write(output)
         self._pumping = False
         if conversation.outcome is not None:
             self._watch.stop()
-            stopped = conversation.outcome is Outcome.STOPPED
-            self._ladder.start(linger=not self._peer_ended and not stopped)
+            self._keep_vigil(False)
+            quiet = conversation.outcome is Outcome.STOPPED and self._is_quiet()
+            self._ladder.start(linger=not self._peer_ended and not quiet)
         else:
             self._read(not self._paused and conversation.wants_input)
+            self._keep_vigil(conversation.awaiting and (self._peer_ended or not self._reading))
+
+    def _is_quiet(self) -> bool:
+        """Whether no input is likely to be under way, and none of the output is."""
+        quiet_for = self._factory.clock.seconds() - self._active_at
+        return quiet_for >= DRAIN_QUIET and not unacknowledged_output(self.transport)
 
     def _read(self, wanted: bool) -> None:
         if wanted != self._reading:
@@ -161,12 +238,33 @@ class TransformProtocol(Protocol):
             else:
                 self.transport.pauseProducing()
 
+    def _keep_vigil(self, wanted: bool) -> None:
+        """Look after the peer while only replies are awaited: the reactor would not notice."""
+        if wanted and self._vigil is None:
+            self._vigil = self._factory.clock.callLater(VIGIL, self._look_after_peer)
+        elif not wanted and self._vigil is not None:
+            self._vigil.cancel()
+            self._vigil = None
+
+    def _look_after_peer(self) -> None:
+        self._vigil = None
+        if peer_is_gone(self.transport):
+            self._ladder.abort()
+        else:
+            self._keep_vigil(True)
+
+    def _end_with(self, outcome: Outcome, detail: str) -> None:
+        """Settle how this ends, unless it has been ended before."""
+        if self._outcome is None:
+            self._outcome, self._detail = outcome, detail
+
     def _stalled(self) -> None:
-        self._outcome = Outcome.STALLED
+        seconds = self._factory.limits.send_timeout
+        self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
 
     def _abort_stalled(self) -> None:
         self._stalled()
-        self.transport.abortConnection()
+        self._ladder.abort()
 
 
 class TransformFactory(ServerFactory):
@@ -176,10 +274,11 @@ class TransformFactory(ServerFactory):
         open_conversation: called once per connection.
         limits: the service's bounds.
         clock: the reactor, or a test's clock.
-        observer: told of openings, closings and failures.
+        observer: told of openings, refusals, closings and failures.
 
     Attributes:
         connections: the open ones.
+        admission: decides which are let in.
         on_closed: called after one has been closed, if somebody set it.
     """
 
@@ -196,38 +295,40 @@ class TransformFactory(ServerFactory):
         self.limits = limits
         self.clock = clock
         self.connections: set[TransformProtocol] = set()
+        self.admission = Admission(
+            limits.max_connections, limits.max_per_address, self.connections, clock.seconds
+        )
         self.on_closed: Callable[[], None] | None = None
+        self._idle = IdleWatch(clock, limits.idle_timeout, self.connections)
         self._observer = observer
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
         return TransformProtocol(self)
 
-    def add(self, protocol: TransformProtocol) -> None:
-        """Take note of a new connection."""
-        self.connections.add(protocol)
+    def enter(self, protocol: TransformProtocol) -> bool:
+        """Let a new connection in, or not."""
+        refusal = self.admission.enter(protocol.client)
+        if refusal is None:
+            self.connections.add(protocol)
+            self._idle.opened()
         if self._observer is not None:
-            self._observer.notify(Opened(peer_name(protocol.transport.getPeer())))
+            peer = peer_name(protocol.peer)
+            self._observer.notify(Opened(peer) if refusal is None else Refused(peer, *refusal))
+        return refusal is None
 
-    def remove(
-        self,
-        protocol: TransformProtocol,
-        outcome: Outcome,
-        error: Exception | None,
-        received: int,
-        sent: int,
-    ) -> None:
-        """Take note of a connection's end."""
+    def remove(self, protocol: TransformProtocol, end: Closed, error: Exception | None) -> None:
+        """Take note of a connection's end, and of what was wrong with it."""
         self.connections.discard(protocol)
+        self.admission.leave(protocol.client)
+        self._idle.closed()
         if self.on_closed is not None:
             self.on_closed()
         if self._observer is None:
             return
         if isinstance(error, TransformError):
             self._observer.notify(TransformFailed(error.transform, error))
-        peer = peer_name(protocol.transport.getPeer())
-        detail = "" if error is None else str(error)
-        self._observer.notify(Closed(peer, outcome, detail, received, sent))
+        self._observer.notify(end)
 
 
 def peer_name(address: Any) -> str:

@@ -1,0 +1,121 @@
+"""How a TCP service ends: what was asked before the signal is answered, and the end does come."""
+
+import re
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import Server, connect, receive_all, receive_exactly
+
+TCP = ("uppercase-tcp", "--port=0")
+
+
+def never_reads(port: int) -> socket.socket:
+    """Connect and push until the server does not take any more."""
+    client = connect(port)
+    client.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.sendall(bytes(100_000_000))
+    return client
+
+
+def test_clients_that_wait_to_be_accepted_are_answered() -> None:
+    """The server is busy while they connect and ask, and the signal finds them in its queue."""
+    with Server(*TCP) as server:
+        server.process.send_signal(signal.SIGSTOP)
+        clients = [connect(server.port) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(b"client %d" % number)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        for number, client in enumerate(clients):
+            with client:
+                assert receive_all(client) == b"CLIENT %d" % number
+        server.stop()
+
+
+def test_a_pipelining_client_gets_every_reply_that_it_asked_for_before() -> None:
+    """It goes on asking meanwhile, so the server must not simply close: that would be a reset."""
+    before = b"".join(b"line %d\n" % number for number in range(20_000))
+    with Server(*TCP, "--framing=line") as server, connect(server.port) as client:
+        client.sendall(b"first\n")
+        assert receive_exactly(client, 6) == b"FIRST\n"
+        server.process.send_signal(signal.SIGSTOP)
+        client.sendall(before)
+        server.process.send_signal(signal.SIGTERM)
+
+        def go_on() -> None:
+            try:
+                while True:
+                    client.sendall(b"later\n" * 1000)
+            except OSError:
+                pass
+
+        sender = threading.Thread(target=go_on)
+        sender.start()
+        server.process.send_signal(signal.SIGCONT)
+        received = receive_exactly(client, len(before))
+        client.close()
+        sender.join()
+        assert received == before.upper()
+        server.stop()
+
+
+def test_idle_connections_are_closed_at_once() -> None:
+    """Their clients do nothing about it."""
+    with Server(*TCP, "--drain=30s") as server:
+        clients = [connect(server.port) for _ in range(20)]
+        for client in clients:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"HELLO"
+        time.sleep(1.5)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 4
+        for client in clients:
+            assert client.recv(100) == b""
+            client.close()
+
+
+def test_a_client_that_never_reads_holds_the_end_until_the_drain_time_is_over() -> None:
+    with Server(*TCP, "--drain=3s") as server:
+        client = never_reads(server.port)
+        started = time.monotonic()
+        server.stop()
+        assert 2.5 < time.monotonic() - started < 10
+        log = server.log()
+        assert re.search(r"1 connection left, 2 s$", log, re.M), log
+        assert "the drain time is over: 1 connection is aborted (--drain)" in log, log
+        client.close()
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_server_at_once(runner: str, second: signal.Signals) -> None:
+    with Server(*TCP, "--drain=60s", runner=runner) as server:
+        client = never_reads(server.port)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("1 connection left")
+        started = time.monotonic()
+        server.statuses = [-second]
+        assert server.stop(second) == -second
+        assert time.monotonic() - started < 3
+        client.close()
+
+
+def test_a_transform_that_hangs_cannot_keep_the_server_from_ending(tmp_path: Path) -> None:
+    """The last word says where it hangs."""
+    (tmp_path / "hanging.py").write_text(
+        "import time\ndef hang(message: bytes) -> bytes:\n    while True: time.sleep(1)\n"
+    )
+    arguments = (*TCP, "-t", "hanging:hang", "--drain=100ms")
+    with Server(*arguments, cwd=tmp_path) as server, connect(server.port) as client:
+        client.sendall(b"hello\n")
+        time.sleep(0.5)
+        server.statuses = [1]
+        assert server.stop() == 1
+        assert re.search(r'File ".*hanging.py", line 3 in hang', server.log())

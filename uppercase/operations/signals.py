@@ -1,0 +1,81 @@
+"""A stop that does end: a second signal ends the process at once, and so does a stop that hangs.
+
+Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing
+else, and while a transform blocks the reactor they do nothing at all.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, Final
+
+from uppercase.limits import STOP_GRACE
+
+__all__ = ["StopSignals"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
+
+    Where the program has handlers of its own, nothing is changed.
+
+    Args:
+        reactor: Twisted's.
+        seconds: how long a stop may take; `STOP_GRACE` is added.
+    """
+
+    _deadline = 0.0
+    """When the process is ended, by the monotonic clock; the latest that any service asks for."""
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds + STOP_GRACE
+        self._signalled = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def start(self) -> None:
+        """Take the signals once the reactor has taken them."""
+        self._reactor.callWhenRunning(self._take)
+
+    def stop(self) -> None:
+        """Give them back; if one of them is what ends the program, only once the reactor has."""
+        if self._signalled:
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._give_back)
+        else:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+        self._before.clear()
+        if self._signalled:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _take(self) -> None:
+        own = (self._reactor.sigInt, self._reactor.sigTerm)
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if handler in own or isinstance(getattr(handler, "__self__", None), StopSignals):
+                self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled:
+            # Ended by the signal itself, so that the parent sees why.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self._signalled = True
+        now = time.monotonic()
+        StopSignals._deadline = max(StopSignals._deadline, now + self._seconds)
+        if sys.__stderr__ is not None:
+            # The only timer that fires whatever the interpreter is busy with; it says with what.
+            faulthandler.dump_traceback_later(
+                StopSignals._deadline - now, exit=True, file=sys.__stderr__
+            )
+        self._before[signal.Signals(number)](number, frame)
