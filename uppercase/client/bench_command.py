@@ -124,7 +124,10 @@ def bench(
     result = Result(
         target, pace, connections, size, ledger, run.elapsed, run.answered, run.processor
     )
-    print(to_json(result.as_object()) if as_json else "\n" + result.as_text(), flush=True)
+    if as_json:
+        print(to_json(result.as_object()), flush=True)
+    elif ledger.answered or not ledger.troubles:
+        print("\n" + result.as_text(), flush=True)
     if plot is not None:
         from uppercase.client.plots import bench_plot
 

@@ -120,8 +120,15 @@ class StreamLoad:
         return 0
 
     def abandon(self) -> None:
-        """Count everything that is still awaited as lost."""
+        """Count everything that is still awaited as lost, but half a reply as a wrong one."""
         self._ledger.lost += self._offered - self._answered
+        phase = self._taken % self._cycle_in
+        start = ([0, *self._ends])[bisect_right(self._ends, phase)]
+        if start < phase and self._answered < self._offered:
+            end = self._ends[bisect_right(self._ends, phase)]
+            self._ledger.note_wrong(self._incoming[start:phase], self._incoming[start:end])
+            self._ledger.answered += 1
+            self._ledger.lost -= 1
 
     def close(self) -> None:
         """Close the connection."""
