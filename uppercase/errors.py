@@ -12,6 +12,9 @@
         FramingError            the peer's bytes do not follow the framing
             MessageTooLong      a message is over the limit
             MalformedFrame      a header or terminator is wrong
+        StageError              a connection did not get as far as the framing
+            HandshakeFailed     TLS could not be agreed on, or was broken later
+            ProxyHeaderError    the PROXY header is malformed, missing or late
         CannotListen            an address could not be had
         NetworkTrouble          a server could not be reached, or did not do what was asked of it
 
@@ -27,12 +30,15 @@ __all__ = [
     "BadValue",
     "CannotListen",
     "FramingError",
+    "HandshakeFailed",
     "MalformedFrame",
     "MessageTooLong",
     "NameClash",
     "NetworkTrouble",
     "OutputTooLong",
     "PluginError",
+    "ProxyHeaderError",
+    "StageError",
     "TransformError",
     "UnknownName",
     "UppercaseError",
@@ -108,6 +114,18 @@ class MessageTooLong(FramingError):
 
 class MalformedFrame(FramingError):
     """A header or terminator is not what the framing asks for."""
+
+
+class StageError(UppercaseError):
+    """A connection did not get as far as the framing."""
+
+
+class HandshakeFailed(StageError):
+    """TLS could not be agreed on with a peer, or what it sent later is not TLS."""
+
+
+class ProxyHeaderError(StageError):
+    """A PROXY header is malformed, missing or late."""
 
 
 class CannotListen(UppercaseError):

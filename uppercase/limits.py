@@ -19,6 +19,7 @@ __all__ = [
     "DRAIN_REPORT",
     "FILTER_CHUNK",
     "FREE_PORT_TRIES",
+    "HANDSHAKE_TIMEOUT",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KIB",
@@ -38,6 +39,9 @@ __all__ = [
     "MAX_PORT",
     "MIB",
     "OUTPUT_BATCH",
+    "PROXY_TIMEOUT",
+    "PROXY_V1_MAX",
+    "PROXY_V2_MAX",
     "REPLY_TIMEOUT",
     "SAFE_DATAGRAM",
     "SEND_TIMEOUT",
@@ -87,6 +91,21 @@ and a round trip to spare."""
 
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
+
+HANDSHAKE_TIMEOUT: Final = 15.0
+"""How long a TLS handshake may take, from the connection's acceptance: two or three round trips and
+four retransmissions of a lost segment (1, 2, 4 and 8 s). It also bounds what a mute peer costs."""
+
+PROXY_TIMEOUT: Final = 5.0
+"""How long a proxy may take to send its PROXY header. Proxies send it in the first segment; the
+protocol asks receivers to allow for retransmissions, at least 3 s."""
+
+PROXY_V1_MAX: Final = 107
+"""Bytes of a PROXY header of version 1, its CRLF included: the longest that the protocol allows."""
+
+PROXY_V2_MAX: Final = 2 * KIB
+"""Bytes of a PROXY header of version 2. The protocol can declare 64 KiB; addresses take 52 bytes,
+and HAProxy's additions (certificate names, unique IDs) some hundred."""
 
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
@@ -209,9 +228,13 @@ class Limits:
         async_window: replies of one connection that may be awaited at once.
         close_timeout: seconds from our last byte's hand-over to the peer's close.
         send_timeout: seconds without progress of what a peer is owed.
+        handshake_timeout: seconds that a TLS handshake may take.
+        proxy_timeout: seconds that a proxy may take for its PROXY header.
     """
 
     max_length: int = MAX_LENGTH
     async_window: int = ASYNC_WINDOW
     close_timeout: float = CLOSE_TIMEOUT
     send_timeout: float = SEND_TIMEOUT
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+    proxy_timeout: float = PROXY_TIMEOUT

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from uppercase.addresses import address_is_missing, in_use
@@ -20,11 +20,11 @@ from uppercase.services.base import Observers, TransformService, make_chain
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.listening import (
+    Listener,
     bind,
-    endpoint_of_socket,
-    endpoint_of_string,
     listen_error,
-    port_name,
+    listener_of_socket,
+    listener_of_string,
 )
 from uppercase.tcp.protocol import OpenConversation, TransformFactory
 
@@ -51,8 +51,8 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
         conversation_opener(framing, chain, settings.limits), settings.limits, reactor, observers
     )
     settings.hosts()
-    endpoints = [(text, endpoint_of_string(reactor, text)) for text in settings.listen]
-    return TCPService(reactor, settings, observers, factory, endpoints, chain.name)
+    listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
+    return TCPService(reactor, settings, observers, factory, listeners, chain.name)
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -80,36 +80,41 @@ class TCPService(TransformService):
         ports: what is listening.
     """
 
+    settings: TCPSettings
+
     def __init__(
         self,
         reactor: Any,
         settings: TCPSettings,
         observers: Observers,
         factory: TransformFactory,
-        endpoints: list[tuple[str, IStreamServerEndpoint]],
+        listeners: list[Listener],
         chain: str,
     ) -> None:
         super().__init__(reactor, settings, observers)
         self.factory = factory
         self.ports: list[IListeningPort] = []
-        self._endpoints = endpoints
+        self._listeners = listeners
         self._chain = chain
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
-        endpoints = [
-            (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
+        settings = self.settings
+        shorthands = [
+            listener_of_socket(
+                self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
+            )
             for skt in self._bind_all()
         ]
-        for description, endpoint in [*endpoints, *self._endpoints]:
+        for listener in [*shorthands, *self._listeners]:
             failures: list[Failure] = []
-            listening = endpoint.listen(self.factory)
-            listening.addCallbacks(self._opened, failures.append)
+            listening = listener.listen(self.factory)
+            listening.addCallbacks(partial(self._opened, listener), failures.append)
             if failures:
-                raise listen_error(description, failures[0])
+                raise listen_error(listener.description, failures[0])
             if not listening.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
-                listening.addBoth(partial(self._check_late, description, failures))
+                listening.addBoth(partial(self._check_late, listener.description, failures))
 
     def close(self) -> None:
         """Stop listening; connections go on."""
@@ -130,9 +135,9 @@ class TCPService(TransformService):
         self.factory.on_closed = None
         self.stopped()
 
-    def _opened(self, port: IListeningPort) -> None:
+    def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
-        self.ready(port_name(port), self._chain)
+        self.ready(listener.name(port), self._chain)
 
     def _check_late(self, description: str, failures: list[Failure], _: object) -> None:
         """End the program if an endpoint has failed after the start."""

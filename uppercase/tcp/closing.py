@@ -20,7 +20,14 @@ from twisted.internet.interfaces import (
 from uppercase.limits import Limits
 from uppercase.tcp.progress import SendWatch
 
-__all__ = ["CloseLadder"]
+__all__ = ["CloseLadder", "IOrderlyTLSTransport"]
+
+
+class IOrderlyTLSTransport(ISSLTransport):
+    """A TLS transport whose `loseWriteConnection` ends TLS's output before TCP's.
+
+    Others hand on the half-close of what they run on, which would cut the TLS.
+    """
 
 
 class CloseLadder:
@@ -83,10 +90,9 @@ class CloseLadder:
             self._deadline.cancel()
 
     def _can_half_close(self) -> bool:
-        """TLS transports offer the half-close of what they run on, which would cut the TLS."""
-        return IHalfCloseableDescriptor.providedBy(
-            self._transport
-        ) and not ISSLTransport.providedBy(self._transport)
+        if ISSLTransport.providedBy(self._transport):
+            return IOrderlyTLSTransport.providedBy(self._transport)
+        return IHalfCloseableDescriptor.providedBy(self._transport)
 
     def _abort(self) -> None:
         self._on_stall()

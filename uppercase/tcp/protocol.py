@@ -20,13 +20,13 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.addresses import printable_address
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
 from uppercase.events import Closed, IObserver, Opened, Outcome, TransformFailed
 from uppercase.limits import Limits
 from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.closing import CloseLadder
+from uppercase.tcp.peer import AwaitedPeer, peer_name, plain_peer
 from uppercase.tcp.progress import SendWatch, unread_input
 
 __all__ = ["OpenConversation", "TransformFactory", "TransformProtocol"]
@@ -41,13 +41,21 @@ class TransformProtocol(Protocol):
 
     Args:
         factory: knows the service's bounds and all of its connections.
+        peer: the other side's address as `buildProtocol` was told it.
+
+    Attributes:
+        peer: whom limits and logs go by: the transport's peer, or whom a PROXY header names.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
     """
 
     transport: Any
 
+    peer: Any
+
     _outcome: Outcome | None = None
+    _error: Exception | None = None
+    _announced = False
     _paused = False
     _reading = True
     _pumping = False
@@ -57,8 +65,9 @@ class TransformProtocol(Protocol):
     _received = 0
     _sent = 0
 
-    def __init__(self, factory: "TransformFactory") -> None:
+    def __init__(self, factory: "TransformFactory", peer: IAddress | None = None) -> None:
         self._factory = factory
+        self.peer = peer
 
     def connectionMade(self) -> None:
         """Open the conversation."""
@@ -72,16 +81,29 @@ class TransformProtocol(Protocol):
         factory.add(self)
         self.transport.registerProducer(self, True)
         self._conversation = factory.open_conversation(await_reply, self._pump)
+        if isinstance(self.peer, AwaitedPeer):
+            self.peer.served, self.peer = self, plain_peer(self.transport.getPeer())
+        else:
+            self.identified(self.peer or self.transport.getPeer())
         self._pump()
+
+    def identified(self, peer: IAddress) -> None:
+        """Take note of whom limits and logs go by; input comes after this."""
+        self.peer = plain_peer(peer)
+        self._announced = True
+        self._factory.opened(self.peer)
+
+    def fail(self, outcome: Outcome, error: Exception) -> None:
+        """Take note of why a stage before the framing, such as TLS, is closing the connection."""
+        self._outcome, self._error = outcome, error
 
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
         if not self._ladder.started:
             self._conversation.receive(data)
-            if self._draining and self._received >= self._drain_at:
-                self._conversation.stop()
             self._pump()
+            self.input_taken()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -106,7 +128,10 @@ class TransformProtocol(Protocol):
         delivered = reason.check(ConnectionDone) and self._conversation.outcome
         self._conversation.cancel()
         outcome = self._outcome or delivered or Outcome.DISCONNECTED
-        self._factory.remove(self, outcome, self._conversation.error, self._received, self._sent)
+        if not self._announced:
+            self.identified(self.peer)
+        error = self._error or self._conversation.error
+        self._factory.remove(self, outcome, error, self._received, self._sent)
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full: the peer reads more slowly than it writes."""
@@ -126,10 +151,24 @@ class TransformProtocol(Protocol):
     def drain(self) -> None:
         """Answer what has arrived, read or not, send what is owed, then close."""
         self._draining = True
-        self._drain_at = self._received + unread_input(self.transport)
-        if self._received >= self._drain_at:
+        if self._announced:
+            self._drain_at = self._taken() + unread_input(self.transport)
+            self.input_taken()
+        # Else what was sent comes with the PROXY header: it is answered, and no more.
+
+    def input_taken(self) -> None:
+        """Stop the conversation if it drains and has what had arrived by then.
+
+        TLS transports call this once they have delivered all of what one read gave them.
+        """
+        if self._draining and not self._ladder.started and self._taken() >= self._drain_at:
             self._conversation.stop()
             self._pump()
+
+    def _taken(self) -> int:
+        """Give how many bytes were read from the system: below TLS they are others than above."""
+        taken: int = getattr(self.transport, "wire_received", self._received)
+        return taken
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
@@ -201,13 +240,23 @@ class TransformFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return TransformProtocol(self)
+        return TransformProtocol(self, addr)
 
     def add(self, protocol: TransformProtocol) -> None:
-        """Take note of a new connection."""
+        """Take note of a new connection; whose it is may not be known yet."""
         self.connections.add(protocol)
+
+    def opened(self, peer: IAddress) -> None:
+        """Take note of whose a new connection is."""
         if self._observer is not None:
-            self._observer.notify(Opened(peer_name(protocol.transport.getPeer())))
+            self._observer.notify(Opened(peer_name(peer)))
+
+    def refused(self, peer: IAddress | None, outcome: Outcome, why: str) -> None:
+        """Take note of a connection that was closed before anything was read from it."""
+        if self._observer is not None:
+            name = peer_name(plain_peer(peer))
+            self._observer.notify(Opened(name))
+            self._observer.notify(Closed(name, outcome, why, 0, 0))
 
     def remove(
         self,
@@ -225,13 +274,5 @@ class TransformFactory(ServerFactory):
             return
         if isinstance(error, TransformError):
             self._observer.notify(TransformFailed(error.transform, error))
-        peer = peer_name(protocol.transport.getPeer())
         detail = "" if error is None else str(error)
-        self._observer.notify(Closed(peer, outcome, detail, received, sent))
-
-
-def peer_name(address: Any) -> str:
-    """Give a peer's address as people write it; those of UNIX sockets have none."""
-    if not hasattr(address, "host"):
-        return "unix"
-    return printable_address(address.host, address.port)
+        self._observer.notify(Closed(peer_name(protocol.peer), outcome, detail, received, sent))
