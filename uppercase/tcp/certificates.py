@@ -40,16 +40,15 @@ def server_context(
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificates
         from OpenSSL import SSL
-        from OpenSSL.crypto import X509, PKey
         from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
     except ImportError as error:
         raise BadValue(
             f"TLS needs pyOpenSSL ({error}); install it with: pip install 'uppercase[tls]'"
         ) from error
     key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
-    chain = _load(cert_key, "certificate", load_pem_x509_certificates)
+    chain: list[Any] = [*_load(cert_key, "certificate", load_pem_x509_certificates)]
     if extra_chain is not None:
-        chain = chain + _load(extra_chain, "certificate", load_pem_x509_certificates)
+        chain += _load(extra_chain, "certificate", load_pem_x509_certificates)
     if chain[0].public_key() != key.public_key():
         raise BadValue(
             f"the private key in {private_key!r} does not belong to the (first) certificate in "
@@ -59,13 +58,11 @@ def server_context(
     if dh_parameters is not None:
         _load(dh_parameters, "Diffie-Hellman parameters", bytes)
         parameters = DiffieHellmanParameters.fromFile(FilePath(dh_parameters))
-    leaf, *others = [X509.from_cryptography(certificate) for certificate in chain]
+    leaf, *others = chain
     try:
+        # Twisted hands these on to pyOpenSSL, which has wanted cryptography's own since 24.3.
         options = CertificateOptions(
-            privateKey=PKey.from_cryptography_key(key),
-            certificate=leaf,
-            extraCertChain=others,
-            dhParameters=parameters,
+            privateKey=key, certificate=leaf, extraCertChain=others, dhParameters=parameters
         )
         context: Context = options.getContext()
     except (ValueError, TypeError, SSL.Error) as error:
