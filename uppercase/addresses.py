@@ -7,19 +7,23 @@ listen becomes one sentence. This module opens no socket and never imports Twist
 import errno
 import socket
 from collections.abc import Iterable
-from ipaddress import ip_address
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from uppercase.errors import BadValue, CannotListen
 
 __all__ = [
     "LOOPBACK",
+    "DeclaredPeers",
     "address_is_missing",
     "cannot_listen",
     "family_of",
     "hosts_of",
     "in_use",
+    "parse_peers",
     "printable_address",
+    "unmapped",
 ]
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -69,6 +73,68 @@ def family_of(host: str) -> socket.AddressFamily:
 def printable_address(host: str, port: int) -> str:
     """Give an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unmapped(host: str) -> str:
+    """Give the IPv4 address that an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) stands for.
+
+    A socket of both families shows IPv4 peers so; limits, lists and logs must not tell them apart.
+    """
+    if not host.lower().startswith("::ffff:"):
+        return host
+    mapped = IPv6Address(host).ipv4_mapped
+    return host if mapped is None else str(mapped)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPeers:
+    """Peers that somebody has declared to be of a kind, such as proxies.
+
+    Attributes:
+        networks: they are in one of these,
+        unix: or they connect through a UNIX socket, whose file's permissions say who can.
+    """
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    unix: bool = False
+
+    def include(self, host: str | None) -> bool:
+        """Whether a peer is one of them.
+
+        Args:
+            host: its IP address, or None for a peer of a UNIX socket.
+        """
+        if host is None:
+            return self.unix
+        address = ip_address(unmapped(host))
+        return any(address in network for network in self.networks)
+
+
+def parse_peers(text: str) -> DeclaredPeers:
+    """Give the peers that a comma-separated list names.
+
+    Args:
+        text: IP addresses, networks as address/prefix length, and `unix`.
+
+    Raises:
+        BadValue: an entry is none of these.
+    """
+    entries = [entry.strip() for entry in text.split(",")]
+    networks = [_network(entry) for entry in entries if entry != "unix"]
+    return DeclaredPeers(tuple(networks), "unix" in entries)
+
+
+def _network(entry: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(entry)
+        if network.version == 6 and network.network_address.ipv4_mapped:
+            raise ValueError("an IPv4-mapped address; give it as IPv4")
+    except ValueError as error:
+        raise BadValue(
+            f"got {entry!r} ({error}); accepted are IP addresses and networks such as 192.0.2.1, "
+            "10.0.0.0/8 or fd00::/8, and unix for those who connect through a UNIX socket"
+        ) from None
+    return network
 
 
 def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:

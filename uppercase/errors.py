@@ -14,6 +14,9 @@
         FramingError            the peer's bytes do not follow the framing
             MessageTooLong      a message is over the limit
             MalformedFrame      a header or terminator is wrong
+        StageError              a connection did not get as far as the framing
+            HandshakeFailed     TLS could not be agreed on, or was broken later
+            ProxyHeaderError    the PROXY header is malformed, missing or late
         CannotListen            an address could not be had
         NetworkTrouble          a server could not be reached, or did not do what was asked of it
             Refused             nothing listens there
@@ -31,6 +34,7 @@ __all__ = [
     "BadValue",
     "CannotListen",
     "FramingError",
+    "HandshakeFailed",
     "MalformedFrame",
     "MessageTooLong",
     "NameClash",
@@ -38,8 +42,10 @@ __all__ = [
     "NoReply",
     "OutputTooLong",
     "PluginError",
+    "ProxyHeaderError",
     "Refused",
     "Rejected",
+    "StageError",
     "TransformError",
     "UnknownName",
     "UppercaseError",
@@ -131,6 +137,18 @@ class MessageTooLong(FramingError):
 
 class MalformedFrame(FramingError):
     """A header or terminator is not what the framing asks for."""
+
+
+class StageError(UppercaseError):
+    """A connection did not get as far as the framing."""
+
+
+class HandshakeFailed(StageError):
+    """TLS could not be agreed on with a peer, or what it sent later is not TLS."""
+
+
+class ProxyHeaderError(StageError):
+    """A PROXY header is malformed, missing or late."""
 
 
 class CannotListen(UppercaseError):

@@ -35,6 +35,7 @@ __all__ = [
     "FATES_COUNT",
     "FILTER_CHUNK",
     "FREE_PORT_TRIES",
+    "HANDSHAKE_TIMEOUT",
     "IDLE_TIMEOUT",
     "IPV4_MAX_DATAGRAM",
     "IPV6_CLIENT_PREFIX",
@@ -76,6 +77,9 @@ __all__ = [
     "PROBE_MIN_SIZE",
     "PROBE_SIZE",
     "PROGRESS_CHECKS",
+    "PROXY_TIMEOUT",
+    "PROXY_V1_MAX",
+    "PROXY_V2_MAX",
     "RATE_BURST_FACTOR",
     "RATE_PREFIX_FACTOR",
     "RATE_TABLE",
@@ -197,6 +201,21 @@ reactor would not notice that it is gone, and an awaited reply would not be canc
 
 STOP_GRACE: Final = 5.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
+
+HANDSHAKE_TIMEOUT: Final = 15.0
+"""How long a TLS handshake may take, from the connection's acceptance: two or three round trips and
+four retransmissions of a lost segment (1, 2, 4 and 8 s). It also bounds what a mute peer costs."""
+
+PROXY_TIMEOUT: Final = 5.0
+"""How long a proxy may take to send its PROXY header. Proxies send it in the first segment; the
+protocol asks receivers to allow for retransmissions, at least 3 s."""
+
+PROXY_V1_MAX: Final = 107
+"""Bytes of a PROXY header of version 1, its CRLF included: the longest that the protocol allows."""
+
+PROXY_V2_MAX: Final = 2 * KIB
+"""Bytes of a PROXY header of version 2. The protocol can declare 64 KiB; addresses take 52 bytes,
+and HAProxy's additions (certificate names, unique IDs) some hundred."""
 
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
@@ -456,6 +475,8 @@ class Limits:
         idle_timeout: seconds without anything sent or taken.
         max_connections: open ones, over all addresses.
         max_per_address: open ones of one IPv4 address or IPv6 /64; None for any number.
+        handshake_timeout: seconds that a TLS handshake may take.
+        proxy_timeout: seconds that a proxy may take for its PROXY header.
     """
 
     max_length: int = MAX_LENGTH
@@ -465,6 +486,8 @@ class Limits:
     idle_timeout: float = IDLE_TIMEOUT
     max_connections: int = MAX_CONNECTIONS
     max_per_address: int | None = None
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+    proxy_timeout: float = PROXY_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ __all__ = [
     "parse_probability",
     "parse_rate",
     "parse_size",
+    "parse_timeout",
 ]
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -35,6 +36,14 @@ def parse_duration(text: str) -> float:
             f"got {text!r}; a duration is a number of seconds, 0 or more, or has a unit: "
             "500ms, 2s, 5m, 1h"
         )
+    return seconds
+
+
+def parse_timeout(text: str) -> float:
+    """Give seconds as `parse_duration` does, but not 0, which would end at once what it guards."""
+    seconds = parse_duration(text)
+    if not seconds:
+        raise BadValue(f"got {text!r}; a time-out is longer than 0, such as 500ms, 2s or 5m")
     return seconds
 
 

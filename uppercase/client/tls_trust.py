@@ -47,6 +47,6 @@ def client_options(host: str, ca: str | None) -> IOpenSSLClientConnectionCreator
 class TrustAnybody:
     """Encrypt, and verify nothing."""
 
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802, N803
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
         """Give a connection for Twisted to drive."""
         return SSL.Connection(CertificateOptions(verify=False).getContext(), None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from uppercase.addresses import LOOPBACK, hosts_of
+from uppercase.addresses import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.framing import AUTO
 from uppercase.lab import Experiment
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
@@ -62,9 +62,12 @@ class TCPSettings(Settings):
     Attributes:
         framing: `auto` or a name of `uppercase.framing.FRAMINGS`.
         limits: the bounds of each connection.
+        proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
+            a header is input like any other.
     """
 
     framing: str = AUTO
+    proxy_from: DeclaredPeers | None = None
     limits: Limits = field(default_factory=Limits)
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from uppercase.events import AcceptFailed
@@ -21,11 +21,11 @@ from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.accepting import AcceptGuard
 from uppercase.tcp.listening import (
+    Listener,
     bind,
-    endpoint_of_socket,
-    endpoint_of_string,
     listen_error,
-    port_name,
+    listener_of_socket,
+    listener_of_string,
 )
 from uppercase.tcp.protocol import OpenConversation, TransformFactory
 
@@ -52,8 +52,8 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
         conversation_opener(framing, chain, settings.limits), settings.limits, reactor, observers
     )
     settings.hosts()
-    endpoints = [(text, endpoint_of_string(reactor, text)) for text in settings.listen]
-    return TCPService(reactor, settings, observers, factory, endpoints, chain.name)
+    listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
+    return TCPService(reactor, settings, observers, factory, listeners, chain.name)
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -81,47 +81,54 @@ class TCPService(TransformService):
         ports: what is listening.
     """
 
+    settings: TCPSettings
+
     def __init__(
         self,
         reactor: Any,
         settings: TCPSettings,
         observers: Observers,
         factory: TransformFactory,
-        endpoints: list[tuple[str, IStreamServerEndpoint]],
+        listeners: list[Listener],
         chain: str,
     ) -> None:
         super().__init__(reactor, settings, observers, chain)
         self.factory = factory
         self.ports: list[IListeningPort] = []
         self._guards: list[AcceptGuard] = []
-        self._endpoints = endpoints
+        self._names: list[str] = []
+        self._listeners = listeners
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
         self._fit_to_descriptors()
-        endpoints = [
-            (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
-            for skt in open_on_one_port(
-                self.settings,
-                bind,
-                lambda skt: int(skt.getsockname()[1]),
-                lambda skt: skt.close(),
-                self.log,
+        settings = self.settings
+        sockets = open_on_one_port(
+            settings,
+            bind,
+            lambda skt: int(skt.getsockname()[1]),
+            lambda skt: skt.close(),
+            self.log,
+        )
+        shorthands = [
+            listener_of_socket(
+                self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
             )
+            for skt in sockets
         ]
-        for description, endpoint in [*endpoints, *self._endpoints]:
+        for listener in [*shorthands, *self._listeners]:
             failures: list[Failure] = []
-            listening = endpoint.listen(self.factory)
-            listening.addCallbacks(self._opened, failures.append)
+            listening = listener.listen(self.factory)
+            listening.addCallbacks(partial(self._opened, listener), failures.append)
             if failures:
-                raise listen_error(description, failures[0])
+                raise listen_error(listener.description, failures[0])
             if not listening.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
-                listening.addBoth(partial(self._opened_late, description, failures))
+                listening.addBoth(partial(self._opened_late, listener.description, failures))
 
     def served(self) -> list[str]:
         """Give the addresses of the open ports."""
-        return [port_name(port) for port in self.ports]
+        return list(self._names)
 
     def close(self) -> None:
         """Stop listening; connections go on."""
@@ -165,8 +172,9 @@ class TCPService(TransformService):
         name = errno.errorcode.get(error.errno or 0, "?")
         self.observers.notify(AcceptFailed(name, error.strerror or ""))
 
-    def _opened(self, port: IListeningPort) -> None:
+    def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
+        self._names.append(listener.name(port))
         if hasattr(port, "socket"):
             self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
 
@@ -176,4 +184,4 @@ class TCPService(TransformService):
             self.log.critical("{error}", error=listen_error(description, failures[0]))
             self.reactor.stop()
         else:
-            self.say_ready(port_name(self.ports[-1]))
+            self.say_ready(self._names[-1])

@@ -20,7 +20,14 @@ from twisted.internet.interfaces import (
 from uppercase.limits import PROGRESS_CHECKS, Limits
 from uppercase.tcp.progress import progress_mark, unacknowledged_output
 
-__all__ = ["CloseLadder"]
+__all__ = ["CloseLadder", "IOrderlyTLSTransport"]
+
+
+class IOrderlyTLSTransport(ISSLTransport):
+    """A TLS transport whose `loseWriteConnection` ends TLS's output before TCP's.
+
+    Others hand on the half-close of what they run on, which would cut the TLS.
+    """
 
 
 class CloseLadder:
@@ -99,10 +106,9 @@ class CloseLadder:
             self._call = None
 
     def _can_half_close(self) -> bool:
-        """TLS transports offer the half-close of what they run on, which would cut the TLS."""
-        return IHalfCloseableDescriptor.providedBy(
-            self._transport
-        ) and not ISSLTransport.providedBy(self._transport)
+        if ISSLTransport.providedBy(self._transport):
+            return IOrderlyTLSTransport.providedBy(self._transport)
+        return IHalfCloseableDescriptor.providedBy(self._transport)
 
     def _look_later(self) -> None:
         shorter = min(self._limits.close_timeout, self._limits.send_timeout)

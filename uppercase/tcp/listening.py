@@ -8,20 +8,78 @@ the sockets are adopted through its public endpoint for that.
 import os
 import re
 import socket
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.python.failure import Failure
+from twisted.python.systemd import ListenFDs
 
-from uppercase.addresses import cannot_listen, family_of, printable_address
+from uppercase.addresses import DeclaredPeers, cannot_listen, family_of, printable_address
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import BACKLOG, MAX_PORT
+from uppercase.tcp.certificates import server_context
+from uppercase.tcp.protocol import TransformFactory
+from uppercase.tcp.proxy import ProxyHeaderFactory
 
-__all__ = ["bind", "endpoint_of_socket", "endpoint_of_string", "listen_error", "port_name"]
+if TYPE_CHECKING:
+    from OpenSSL.SSL import Context
 
-_TAKES_BACKLOG: Final = re.compile(r"(tcp|tcp6|ssl|unix):(?!.*:backlog=)")
+__all__ = ["Listener", "bind", "listen_error", "listener_of_socket", "listener_of_string"]
+
+_TAKES_BACKLOG: Final = re.compile(r"(tcp|tcp6|unix):(?!.*:backlog=)")
+_FIELD: Final = re.compile(r"(?:[^:\\]|\\.)*")
+
+_TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChain=chain.pem]"
+_TLS_KEYS: Final = ("privateKey", "certKey", "extraCertChain", "dhParameters")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A place to listen at, with the stages that its connections go through.
+
+    Attributes:
+        description: as the user wrote it.
+        endpoint: where connections come from.
+        context: key and certificate, if they speak TLS.
+        proxies: who must send a PROXY header, if anybody.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    context: "Context | None" = None
+    proxies: DeclaredPeers | None = None
+
+    def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
+        """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
+        factory: IProtocolFactory = served
+        if self.context is not None:
+            from uppercase.tcp.tls import TLSFactory
+
+            factory = TLSFactory(self.context, served)
+        if self.proxies is not None:
+            factory = ProxyHeaderFactory(self.proxies, factory, served)
+        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
+        return listening
+
+    def name(self, port: IListeningPort) -> str:
+        """Give what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
+        address: Any = port.getHost()
+        if hasattr(address, "host"):
+            protocol = "TCP" if self.context is None else "TLS"
+            return f"{protocol} {printable_address(address.host, address.port)}"
+        name = address.name
+        return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -47,28 +105,86 @@ def bind(host: str, port: int) -> socket.socket:
     return skt
 
 
-def endpoint_of_socket(reactor: Any, skt: socket.socket) -> IStreamServerEndpoint:
-    """Give an endpoint that takes over a listening socket."""
-    return AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
+def listener_of_socket(
+    reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
+) -> Listener:
+    """Give a listener that takes over a listening socket."""
+    endpoint = AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
+    return Listener(description, endpoint, None, proxies)
 
 
-def endpoint_of_string(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """Give the endpoint that a Twisted endpoint string describes, with our backlog as its default.
+def listener_of_string(
+    reactor: Any, description: str, proxies: DeclaredPeers | None = None
+) -> Listener:
+    """Give the listener that a Twisted endpoint string describes, with our backlog as its default.
+
+    `tls:` and `ssl:` take the same arguments as Twisted's `ssl:`, and become our TLS over `tcp:`.
 
     Raises:
-        BadValue: the string is not one, in one sentence.
+        BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
-    if _TAKES_BACKLOG.match(description):
-        description = f"{description}:backlog={BACKLOG}"
+    kind = description.partition(":")[0].lower()
+    if kind == "haproxy":
+        rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
+        raise BadValue(
+            f"got {description!r}, but any client could send a PROXY header there; name the "
+            f"proxies instead: --listen={rest} --proxy-from=ADDRESS,..."
+        )
+    context = None
+    plain = description
+    if kind in ("tls", "ssl"):
+        plain, keys = _split_tls(description)
+        key = keys.get("privateKey", "server.pem")
+        context = server_context(
+            key, keys.get("certKey", key), keys.get("extraCertChain"), keys.get("dhParameters")
+        )
+    if _TAKES_BACKLOG.match(plain):
+        plain = f"{plain}:backlog={BACKLOG}"
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, plain)
     # What the parsers of endpoint strings raise for bad ones; systemd's: IndexError and KeyError.
     except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
+        raise _bad_description(description, kind, error) from error
+    return Listener(description, endpoint, context, proxies)
+
+
+def _split_tls(description: str) -> tuple[str, dict[str, str]]:
+    """Split a TLS description into the `tcp:` one below it and what TLS is to use."""
+    below, keys = ["tcp"], {}
+    rest = description.partition(":")[2]
+    # Fields are separated by colons that no backslash precedes.
+    fields = _FIELD.findall(rest)
+    for field in filter(None, fields):
+        name, equals, value = field.partition("=")
+        if equals and name in _TLS_KEYS:
+            keys[name] = re.sub(r"\\(.)", r"\1", value)
+        elif equals and name == "sslmethod":
+            raise BadValue(
+                f"got {description!r} with sslmethod, which is not accepted; TLS 1.2 and every "
+                "newer version are offered"
+            )
+        else:
+            below.append(field)
+    if len(below) < 2 or not re.fullmatch(r"(port=)?[0-9]+", below[1]):
         raise BadValue(
-            f"got {description!r}, which is not an endpoint string ({error}); "
-            "accepted are strings such as tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
-        ) from error
-    return endpoint
+            f"got {description!r} without a port; accepted are strings such as {_TLS_FORM}"
+        )
+    return ":".join(below), keys
+
+
+def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
+    """Say what is wrong with an endpoint string."""
+    if kind == "systemd" and isinstance(error, LookupError):
+        count = len(ListenFDs.fromEnvironment().inheritedDescriptors())
+        return BadValue(
+            f"got {description!r}, but systemd has passed {count} sockets (LISTEN_FDS), this one "
+            "not among them; start the service through its .socket unit, and count index= from 0"
+        )
+    form = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    return BadValue(
+        f"got {description!r}, which is not an endpoint string ({error}); accepted are strings "
+        f"such as {_TLS_FORM if kind in ('tls', 'ssl') else form}"
+    )
 
 
 def listen_error(description: str, failure: Failure) -> CannotListen:
@@ -87,12 +203,3 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
         )
     return CannotListen(f"cannot listen on {description}: {error}")
-
-
-def port_name(port: IListeningPort) -> str:
-    """Give what the ready line calls a listening port: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
-    address: Any = port.getHost()
-    if hasattr(address, "host"):
-        return f"TCP {printable_address(address.host, address.port)}"
-    name = address.name
-    return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"

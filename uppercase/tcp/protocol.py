@@ -21,7 +21,6 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.addresses import printable_address
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
 from uppercase.events import Closed, IObserver, Opened, Outcome, Refused, TransformFailed
@@ -30,6 +29,7 @@ from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.admission import Admission, client_key
 from uppercase.tcp.closing import CloseLadder
 from uppercase.tcp.idle import IdleWatch
+from uppercase.tcp.peer import AwaitedPeer, peer_host, peer_name, plain_peer
 from uppercase.tcp.progress import (
     SendWatch,
     peer_is_gone,
@@ -50,34 +50,37 @@ class TransformProtocol(Protocol):
 
     Args:
         factory: knows the service's bounds and all of its connections.
+        peer: the other side's address as `buildProtocol` was told it.
 
     Attributes:
-        peer: the client's address, for limits and logs. The transport's peer, unless whoever knows
-            better (a proxy's header) sets it before the connection is made.
+        peer: whom limits and logs go by: the transport's peer, or whom a PROXY header names.
         client: whom the connection counts for, as `uppercase.tcp.admission.client_key` gives it.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
     """
 
     transport: Any
-    peer: Any = None
     client: Hashable = None
 
     _outcome: Outcome | None = None
     _detail = ""
     _conversation: Conversation | None = None
+    _announced = False
+    _refused = False
     _paused = False
     _reading = True
     _pumping = False
     _peer_ended = False
-    _drain_at: int | None = None
+    _draining = False
+    _drain_at = 0
     _received = 0
     _sent = 0
     _mark: object = None
     _vigil: IDelayedCall | None = None
 
-    def __init__(self, factory: "TransformFactory") -> None:
+    def __init__(self, factory: "TransformFactory", peer: IAddress | None = None) -> None:
         self._factory = factory
+        self.peer: Any = peer
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
@@ -87,17 +90,41 @@ class TransformProtocol(Protocol):
             self.transport, factory.clock, limits.send_timeout, self._abort_stalled
         )
         self._active_at = factory.clock.seconds()
-        if self.peer is None:
-            self.peer = self.transport.getPeer()
-        self.client = client_key(getattr(self.peer, "host", None))
+        awaited = self.peer if isinstance(self.peer, AwaitedPeer) else None
+        self.peer = plain_peer(self.transport.getPeer() if awaited or not self.peer else self.peer)
+        if awaited is None:
+            self.client = client_key(peer_host(self.peer))
         if not factory.enter(self):
+            self._refused = True
             self._ladder.abort()
             return
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._conversation = factory.open_conversation(await_reply, self._pump)
+        if awaited is None:
+            self._announce()
+        else:
+            awaited.served = self
         self._pump()
+
+    def identified(self, peer: IAddress) -> None:
+        """Take note of whom limits and logs go by; input comes after this."""
+        self.peer = plain_peer(peer)
+        self.client = client_key(peer_host(self.peer))
+        if self._factory.enter(self):
+            self._announce()
+        else:
+            self._refused, self.client = True, None
+            self._ladder.abort()
+
+    def fail(self, outcome: Outcome, error: Exception) -> None:
+        """Take note of why a stage before the framing, such as TLS, is closing the connection."""
+        self._end_with(outcome, str(error))
+
+    def _announce(self) -> None:
+        self._announced = True
+        self._factory.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
@@ -105,9 +132,8 @@ class TransformProtocol(Protocol):
         self._active_at = self._factory.clock.seconds()
         if self._conversation is not None and not self._ladder.started:
             self._conversation.receive(data)
-            if self._drain_at is not None:
-                self.drain()
             self._pump()
+            self.input_taken()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -136,12 +162,14 @@ class TransformProtocol(Protocol):
         delivered = reason.check(ConnectionDone) or self._ladder.delivered
         outcome = self._outcome or (delivered and conversation.outcome) or Outcome.DISCONNECTED
         conversation.cancel()
+        self._factory.remove(self)
+        if self._refused:
+            return
+        if not self._announced:
+            self._announce()
         detail = self._detail or ("" if conversation.error is None else str(conversation.error))
-        self._factory.remove(
-            self,
-            Closed(peer_name(self.peer), outcome, detail, self._received, self._sent),
-            conversation.error,
-        )
+        end = Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
+        self._factory.ended(end, conversation.error)
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full: the peer reads more slowly than it writes."""
@@ -160,19 +188,26 @@ class TransformProtocol(Protocol):
         """The connection is lost; `connectionLost` follows."""
 
     def drain(self) -> None:
-        """Answer what has arrived, read or not, send what is owed, then close.
+        """Answer what has arrived, read or not, send what is owed, then close."""
+        self._draining = True
+        if self._announced:
+            self._drain_at = self._taken() + unread_input(self.transport)
+            self.input_taken()
+        # Else what was sent comes with the PROXY header: it is answered, and no more.
 
-        May be called again: what is behind the input of the first call is not waited for.
+    def input_taken(self) -> None:
+        """Stop the conversation if it drains and has what had arrived by then.
+
+        TLS transports call this once they have delivered all of what one read gave them.
         """
-        if self._conversation is None:
-            return
-        unread = unread_input(self.transport)
-        if self._drain_at is None:
-            self._drain_at = self._received + unread
-        # Where the kernel's bytes are not ours (TLS), none left is the only sign.
-        if not unread or self._received >= self._drain_at:
+        if self._draining and self._conversation is not None and self._taken() >= self._drain_at:
             self._conversation.stop()
             self._pump()
+
+    def _taken(self) -> int:
+        """Give how many bytes were read from the system: below TLS they are others than above."""
+        taken: int = getattr(self.transport, "wire_received", self._received)
+        return taken
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
@@ -304,35 +339,45 @@ class TransformFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return TransformProtocol(self)
+        return TransformProtocol(self, addr)
 
     def enter(self, protocol: TransformProtocol) -> bool:
-        """Let a new connection in, or not."""
+        """Let a connection in, or not: when it is made, and again when it is known whose it is."""
+        known = protocol in self.connections
+        self.connections.discard(protocol)
         refusal = self.admission.enter(protocol.client)
-        if refusal is None:
+        if known or refusal is None:
             self.connections.add(protocol)
+        if not known and refusal is None:
             self._idle.opened()
-        if self._observer is not None:
-            peer = peer_name(protocol.peer)
-            self._observer.notify(Opened(peer) if refusal is None else Refused(peer, *refusal))
+        if refusal is not None and self._observer is not None:
+            self._observer.notify(Refused(peer_name(protocol.peer), *refusal))
         return refusal is None
 
-    def remove(self, protocol: TransformProtocol, end: Closed, error: Exception | None) -> None:
-        """Take note of a connection's end, and of what was wrong with it."""
+    def opened(self, protocol: TransformProtocol) -> None:
+        """Take note of whose a new connection is."""
+        if self._observer is not None:
+            self._observer.notify(Opened(peer_name(protocol.peer)))
+
+    def remove(self, protocol: TransformProtocol) -> None:
+        """Take note that a connection is gone."""
         self.connections.discard(protocol)
         self.admission.leave(protocol.client)
         self._idle.closed()
         if self.on_closed is not None:
             self.on_closed()
+
+    def ended(self, end: Closed, error: Exception | None) -> None:
+        """Take note of how a connection has ended, and of what was wrong with it."""
         if self._observer is None:
             return
         if isinstance(error, TransformError):
             self._observer.notify(TransformFailed(error.transform, error))
         self._observer.notify(end)
 
-
-def peer_name(address: Any) -> str:
-    """Give a peer's address as people write it; those of UNIX sockets have none."""
-    if not hasattr(address, "host"):
-        return "unix"
-    return printable_address(address.host, address.port)
+    def refused(self, peer: IAddress | None, outcome: Outcome, why: str) -> None:
+        """Take note of a connection that was closed before anything was read from it."""
+        if self._observer is not None:
+            name = peer_name(plain_peer(peer))
+            self._observer.notify(Opened(name))
+            self._observer.notify(Closed(name, outcome, why, 0, 0))

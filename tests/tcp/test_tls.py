@@ -1,0 +1,233 @@
+"""TLS connections without sockets: how they end, and what they may cost before they begin."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Certificate, make_certificate
+from tests.tcp.wire import Wire, World
+from tests.tls_peer import TLSPeer
+from uppercase.events import Outcome
+from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
+from uppercase.tcp.certificates import server_context
+from uppercase.tcp.tls import TLSFactory
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.check_idle()
+
+
+def connect(world: World, certificate: Certificate) -> Wire:
+    context = server_context(str(certificate.key), str(certificate.cert))
+    return Wire(TLSFactory(context, world.factory))
+
+
+def agree(wire: Wire, ca: Path, newest: ssl.TLSVersion | None = None) -> TLSPeer:
+    peer = TLSPeer(ca, newest)
+    while (flight := peer.flight()) or not peer.agreed:
+        peer.arrived(wire.send(flight))
+    return peer
+
+
+def finish(wire: Wire, peer: TLSPeer, answer: bytes) -> bytes:
+    """Decrypt the server's last words, let the client end too, see the connection closed."""
+    peer.arrived(answer)
+    reply = peer.read()
+    assert peer.closed, "the server's close_notify is missing"
+    assert wire.gone
+    return reply
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_close_notify_in_the_same_flight_loses_no_reply(
+    world: World, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert, version)
+    peer.write(b"hello")
+    peer.close()
+    assert finish(wire, peer, wire.send(peer.flight())) == b"HELLO"
+    assert world.notes.outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_fin_without_close_notify_loses_no_reply(
+    world: World, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert, version)
+    peer.write(b"hello")
+    answer = wire.send(peer.flight())
+    assert finish(wire, peer, answer + wire.end()) == b"HELLO"
+    assert world.notes.outcome is Outcome.FINISHED
+
+
+def test_a_close_notify_ends_the_input_and_a_held_back_end_is_answered(
+    certificate: Certificate,
+) -> None:
+    """The last line has no ending: it is a message once the client has said that it is done."""
+    world = World("reverse", "line")
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    peer.write(b"abc\nde")
+    peer.arrived(wire.send(peer.flight()))
+    assert peer.read() == b"cba\n"
+    peer.close()
+    assert finish(wire, peer, wire.send(peer.flight())) == b"ed"
+    world.check_idle()
+
+
+def test_nothing_is_read_or_kept_after_a_close_notify(
+    certificate: Certificate, world: World
+) -> None:
+    """While a slow client takes its replies it can go on sending, to no effect."""
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    peer.write(b"hello")
+    peer.close()
+    wire.protocol.dataReceived(peer.flight())
+    wire.protocol.dataReceived(b"x" * 100_000)
+    answer = wire.settle()
+    assert finish(wire, peer, answer) == b"HELLO"
+    assert world.notes.outcome is Outcome.FINISHED
+
+
+def test_a_client_that_never_answers_our_close_notify_is_cut_off(certificate: Certificate) -> None:
+    """`segment` answers once and closes; the client stays mute."""
+    world = World("uppercase", "segment")
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    peer.write(b"hello")
+    peer.arrived(wire.send(peer.flight()))
+    assert peer.read() == b"HELLO"
+    assert peer.closed
+    assert wire.output_ended
+    world.clock.pump([CLOSE_TIMEOUT / 10] * 9)
+    wire.settle()
+    early = wire.aborted
+    world.clock.pump([CLOSE_TIMEOUT / 10] * 5)
+    wire.settle()
+    assert (early, wire.aborted) == (False, True)
+    assert world.notes.outcome is Outcome.ANSWERED
+    world.check_idle()
+
+
+def test_a_client_that_answers_our_close_notify_is_let_go(certificate: Certificate) -> None:
+    world = World("uppercase", "segment")
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    peer.write(b"hello")
+    peer.arrived(wire.send(peer.flight()))
+    peer.read()
+    peer.close()
+    wire.send(peer.flight())
+    assert wire.gone
+    assert not wire.aborted
+    assert world.notes.outcome is Outcome.ANSWERED
+    world.check_idle()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_peer_that_falls_silent_in_the_handshake_is_cut_off(
+    world: World, certificate: Certificate, share: float
+) -> None:
+    """Mute from the start, or after half a ClientHello."""
+    wire = connect(world, certificate)
+    hello = TLSPeer(certificate.cert).flight()
+    if share:
+        wire.send(hello[: int(len(hello) * share)])
+    world.clock.advance(HANDSHAKE_TIMEOUT - 0.1)
+    early = wire.aborted
+    world.clock.advance(0.2)
+    wire.settle()
+    assert (early, wire.aborted) == (False, True)
+    assert world.notes.outcome is Outcome.HANDSHAKE
+    assert world.notes.closed.detail == (
+        "no TLS: the handshake took over 15 s (--handshake-timeout)"
+    )
+
+
+def test_a_handshake_in_time_leaves_no_deadline_behind(
+    world: World, certificate: Certificate
+) -> None:
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    world.clock.advance(2 * HANDSHAKE_TIMEOUT)
+    peer.write(b"still there")
+    peer.arrived(wire.send(peer.flight()))
+    assert peer.read() == b"STILL THERE"
+    peer.close()
+    wire.send(peer.flight())
+    assert wire.gone
+
+
+@pytest.mark.parametrize("text", [b"hello\r\n", b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\xff" * 9])
+def test_what_is_not_tls_is_one_counted_outcome(
+    world: World, certificate: Certificate, text: bytes
+) -> None:
+    wire = connect(world, certificate)
+    wire.send(text)
+    wire.end()
+    assert wire.gone
+    assert world.notes.outcome is Outcome.HANDSHAKE
+    assert world.notes.closed.detail.startswith("no TLS: ")
+
+
+def test_a_version_before_1_2_is_refused(world: World, certificate: Certificate) -> None:
+    """A ClientHello of TLS 1.1, as an old client sends it; the alert says why."""
+    wire = connect(world, certificate)
+    body = b"\x03\x02" + bytes(32) + b"\x00" + b"\x00\x02\xc0\x13" + b"\x01\x00"
+    hello = b"\x01" + len(body).to_bytes(3, "big") + body
+    answer = wire.send(b"\x16\x03\x01" + len(hello).to_bytes(2, "big") + hello)
+    assert answer[0] == 21, "a TLS alert"
+    assert answer[-1] == 70, "protocol_version"
+    assert world.notes.outcome is Outcome.HANDSHAKE
+    assert "unsupported protocol" in world.notes.closed.detail
+
+
+def test_a_port_check_without_a_byte_is_no_failure(world: World, certificate: Certificate) -> None:
+    wire = connect(world, certificate)
+    wire.end()
+    assert wire.gone
+    assert world.notes.outcome is Outcome.DISCONNECTED
+
+
+def test_an_end_within_the_handshake_is_one(world: World, certificate: Certificate) -> None:
+    wire = connect(world, certificate)
+    wire.send(TLSPeer(certificate.cert).flight()[:20])
+    wire.end()
+    assert world.notes.outcome is Outcome.HANDSHAKE
+    assert "broken off" in world.notes.closed.detail
+
+
+def test_garbage_after_the_handshake_is_malformed(world: World, certificate: Certificate) -> None:
+    wire = connect(world, certificate)
+    agree(wire, certificate.cert)
+    wire.send(b"this is not a TLS record")
+    assert wire.aborted
+    assert world.notes.outcome is Outcome.MALFORMED
+    assert world.notes.closed.detail.startswith("broken TLS: ")
+
+
+def test_a_connection_in_its_handshake_does_not_hold_up_a_stop(
+    world: World, certificate: Certificate
+) -> None:
+    wire = connect(world, certificate)
+    wire.send(TLSPeer(certificate.cert).flight()[:20])
+    (connection,) = world.factory.connections
+    connection.drain()
+    wire.settle()
+    assert wire.gone
+    assert world.notes.outcome is not Outcome.HANDSHAKE

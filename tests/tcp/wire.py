@@ -1,0 +1,109 @@
+"""A TCP connection without sockets: what a test sees of a served connection, and does to it."""
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor, ITCPTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from uppercase.events import Closed, Event, IObserver, Outcome
+from uppercase.limits import Limits
+from uppercase.pipeline import Stage, make_pipeline
+from uppercase.registry import find
+from uppercase.services.tcp import conversation_opener
+from uppercase.tcp.protocol import TransformFactory
+
+CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
+
+
+@implementer(IObserver)
+class Notes:
+    """Writes all events down."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def notify(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def closed(self) -> Closed:
+        """The one connection's end."""
+        (found,) = [event for event in self.events if isinstance(event, Closed)]
+        return found
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.closed.outcome
+
+
+class Wire(StringTransport):
+    """The transport of one connection, and its other end.
+
+    Args:
+        factory: makes what is served on it.
+        peer: where it seems to come from.
+    """
+
+    def __init__(self, factory: Any, peer: IAddress = CLIENT) -> None:
+        super().__init__(peerAddress=peer)
+        alsoProvides(self, ITCPTransport, IHalfCloseableDescriptor)
+        self.aborted = False
+        self.output_ended = False
+        self.gone = False
+        self.protocol = factory.buildProtocol(peer)
+        self.protocol.makeConnection(self)
+        self.settle()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
+        self.no_delay = enabled
+
+    def loseWriteConnection(self) -> None:
+        self.output_ended = True
+
+    def abortConnection(self) -> None:
+        self.aborted = self.disconnecting = True
+
+    def send(self, data: bytes) -> bytes:
+        """Let bytes arrive; give what the server sends."""
+        self.protocol.dataReceived(data)
+        return self.settle()
+
+    def end(self) -> bytes:
+        """Let the other end's FIN arrive; give what the server sends."""
+        self.protocol.readConnectionLost()
+        return self.settle()
+
+    def settle(self) -> bytes:
+        """Do what the reactor does next; give what the server sends."""
+        if self.output_ended and not self.gone:
+            self.protocol.writeConnectionLost()
+        if self.disconnecting and not self.gone:
+            self.gone = True
+            reason = ConnectionAborted() if self.aborted else ConnectionDone()
+            self.protocol.connectionLost(Failure(reason))
+        sent = self.value()
+        self.clear()
+        return bytes(sent)
+
+
+class World:
+    """A service's factory, with a clock and notes of what happened."""
+
+    def __init__(self, transform: str = "uppercase", framing: str = "stream") -> None:
+        self.clock = Clock()
+        self.notes = Notes()
+        self.limits = Limits()
+        chain = make_pipeline([Stage(transform, find(transform))], 1 << 20, lambda *_: None)
+        self.factory = TransformFactory(
+            conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
+        )
+
+    def check_idle(self) -> None:
+        """Fail if a timer was left behind."""
+        assert not self.clock.getDelayedCalls()
+        assert not self.factory.connections

@@ -1,0 +1,127 @@
+"""A TLS client whose every byte on the wire is under the test's control."""
+
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class TLSPeer:
+    """The client's half of TLS, without a transport.
+
+    Args:
+        ca: the certificate to trust.
+        newest: the newest version to speak, if not any.
+    """
+
+    def __init__(self, ca: Path, newest: ssl.TLSVersion | None = None) -> None:
+        context = ssl.create_default_context(cafile=str(ca))
+        if newest is not None:
+            context.maximum_version = newest
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self.agreed = False
+        self.closed = False
+
+    def flight(self) -> bytes:
+        """Give what is to go on the wire now."""
+        if not self.agreed:
+            try:
+                self._tls.do_handshake()
+                self.agreed = True
+            except ssl.SSLWantReadError:
+                pass
+        return self._outgoing.read()
+
+    def arrived(self, data: bytes) -> None:
+        """Take what came from the wire."""
+        self._incoming.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Encrypt."""
+        self._tls.write(data)
+
+    def close(self) -> None:
+        """Write a close_notify."""
+        self._wanting(self._tls.unwrap)
+
+    def read(self) -> bytes:
+        """Decrypt what has come; take note of a close_notify."""
+        data = b""
+        while True:
+            try:
+                chunk = self._tls.read(1 << 16)
+            except ssl.SSLWantReadError:
+                return data
+            except ssl.SSLZeroReturnError:
+                chunk = b""
+            if not chunk:
+                self.closed = True
+                return data
+            data += chunk
+
+    def _wanting(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except ssl.SSLWantReadError:
+            return None
+
+
+class TLSClient(TLSPeer):
+    """The same over a real socket.
+
+    Args:
+        skt: connected; what went before TLS has been sent on it.
+        ca: the certificate to trust.
+        newest: the newest version to speak, if not any.
+    """
+
+    def __init__(self, skt: socket.socket, ca: Path, newest: ssl.TLSVersion | None = None) -> None:
+        super().__init__(ca, newest)
+        self.socket = skt
+        while not self.agreed:
+            self.send()
+            if not self.agreed:
+                data = skt.recv(1 << 16)
+                assert data, "the server ended the handshake"
+                self.arrived(data)
+
+    def __enter__(self) -> "TLSClient":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+    def send(self) -> None:
+        """Put on the wire, in one piece, what was written since the last time."""
+        self.socket.sendall(self.flight())
+
+    def ask(self, data: bytes) -> None:
+        """Write and send."""
+        self.write(data)
+        self.send()
+
+    def receive(self, count: int) -> bytes:
+        """Read so many bytes."""
+        data = self.read()
+        while len(data) < count and not self.closed:
+            received = self.socket.recv(1 << 16)
+            assert received, f"the server ended after {data!r}"
+            self.arrived(received)
+            data += self.read()
+        return data
+
+    def receive_all(self) -> bytes:
+        """Read up to the server's close_notify; an end without one fails."""
+        data = self.receive(1 << 62)
+        assert self.closed
+        return data

@@ -1,0 +1,222 @@
+"""The TLS stage: Twisted's TLS over any stream transport, with a half-close and with deadlines.
+
+Twisted's own endpoints lose what is owed to a peer that ends its side (they answer its close_notify
+with ours, and a TCP end by tearing down), and wait for ever for peers that fall silent in the
+handshake or never answer our close_notify. Here both kinds of end are the end of input and no
+more, as in plain TCP, and each wait has a deadline.
+
+Imports pyOpenSSL: only who was asked for TLS may import this module.
+"""
+
+from typing import Any
+
+from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IOpenSSLServerConnectionCreator,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.errors import HandshakeFailed
+from uppercase.events import Outcome
+from uppercase.tcp.closing import IOrderlyTLSTransport
+from uppercase.tcp.protocol import TransformFactory
+
+__all__ = ["TLSFactory", "TLSProtocol"]
+
+
+class _WatchedConnection(Connection):
+    """OpenSSL's side of a connection; tells of what happens to it.
+
+    Twisted answers a peer's close_notify by closing; here it is told and not shown to Twisted.
+
+    Args:
+        context: key, certificate and versions.
+        listener: who is told.
+    """
+
+    def __init__(self, context: Context, listener: "TLSProtocol") -> None:
+        super().__init__(context, None)
+        self._listener = listener
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+        try:
+            super().do_handshake()
+        except WantReadError:
+            raise
+        except Error as error:
+            self._listener.handshake_failed(f"what it sent is not TLS as we do it ({_why(error)})")
+            raise
+        self._listener.handshake_done()
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """Give decrypted bytes; at the end of input there are just none."""
+        if self._listener.input_ended:
+            raise WantReadError
+        try:
+            return super().recv(bufsiz, flags)
+        except WantReadError:
+            raise
+        except ZeroReturnError:
+            self._listener.end_input()
+        except Error as error:
+            self._listener.broken(_why(error))
+        raise WantReadError
+
+
+def _why(error: Error) -> str:
+    """Give OpenSSL's reason: the last words of its queue of errors."""
+    queue = error.args[0] if error.args else None
+    return str(queue[-1][-1]) if isinstance(queue, list) and queue else "no reason given"
+
+
+@implementer(IOrderlyTLSTransport, IHalfCloseableProtocol)
+class TLSProtocol(TLSMemoryBIOProtocol):
+    """One TLS connection: the protocol of what is below, the transport of what is above.
+
+    Unlike the buffering class that Twisted's factory uses, its base writes at once: a reply is on
+    its way before the close_notify that came behind the request is even looked at.
+
+    Attributes:
+        input_ended: no more will be read, whatever arrives.
+        wire_received: bytes that came from below and whose content was delivered.
+    """
+
+    factory: "TLSFactory"
+    wrappedProtocol: Any
+    transport: Any
+
+    input_ended = False
+    wire_received = 0
+    _agreed = False
+    _failed = False
+    _deadline: IDelayedCall | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Wait for a handshake; what is above is connected at once and waits for input."""
+        served = self.factory.served
+        timeout = served.limits.handshake_timeout
+        self._deadline = served.clock.callLater(timeout, self._too_late)
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what came from below."""
+        if self.input_ended:
+            return
+        super().dataReceived(data)
+        self.wire_received += len(data)
+        self.wrappedProtocol.input_taken()
+
+    def readConnectionLost(self) -> None:
+        """TCP's end of input: with or without a close_notify before it, the peer is done."""
+        if self._agreed:
+            self.end_input()
+        else:
+            self._ended_early()
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All of our output, and TCP's end of it, is with the kernel."""
+        self.wrappedProtocol.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection below is gone."""
+        self._stop_waiting()
+        self._ended_early()
+        # OpenSSL has delivered all it had; asking again would turn every end into an error.
+        self.input_ended = True
+        super().connectionLost(reason)
+
+    def loseConnection(self) -> None:
+        """Send what is owed and a close_notify, then close without waiting for the peer's.
+
+        Within a handshake nothing is owed: the connection is aborted.
+        """
+        super().loseConnection()
+        self.transport.loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """Send what is owed, a close_notify and TCP's end of output; input goes on."""
+        super().loseConnection()
+        self.transport.loseWriteConnection()
+
+    def handshake_done(self) -> None:
+        """Take note that TLS was agreed on."""
+        self._agreed = True
+        self._stop_waiting()
+
+    def handshake_failed(self, why: str) -> None:
+        """Take note that TLS was not agreed on; the first reason counts."""
+        if not self._failed:
+            self._failed = True
+            self.wrappedProtocol.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
+
+    def end_input(self) -> None:
+        """Tell what is above that the peer sends no more."""
+        if not self.input_ended:
+            self.input_ended = True
+            self.wrappedProtocol.readConnectionLost()
+
+    def broken(self, why: str) -> None:
+        """Abort: what came after the handshake is not TLS."""
+        self.input_ended = True
+        self.wrappedProtocol.fail(Outcome.MALFORMED, HandshakeFailed(f"broken TLS: {why}"))
+        self.abortConnection()
+
+    def _ended_early(self) -> None:
+        """Take note of an end within the handshake that we did not bring about.
+
+        Without a byte it is what a check for an open port looks like: no failure.
+        """
+        if not self._agreed and not self.disconnecting and self.wire_received:
+            self.handshake_failed("the handshake was broken off")
+
+    def _too_late(self) -> None:
+        seconds = self.factory.served.limits.handshake_timeout
+        self.handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
+        self.abortConnection()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class _ConnectionCreator:
+    """Makes OpenSSL's connections for Twisted.
+
+    Args:
+        context: what they have in common.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
+        """Make one."""
+        assert isinstance(tlsProtocol, TLSProtocol)
+        return _WatchedConnection(self._context, tlsProtocol)
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Puts TLS in front of another factory's protocols.
+
+    Args:
+        context: key, certificate and versions.
+        served: whose connections are to be had over TLS; knows the bounds.
+    """
+
+    protocol = TLSProtocol
+
+    def __init__(self, context: Context, served: TransformFactory) -> None:
+        super().__init__(_ConnectionCreator(context), False, served, served.clock)
+        self.served = served
