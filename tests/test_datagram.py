@@ -1,5 +1,7 @@
 """What a UDP service answers and what it drops, without a socket."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,6 +263,20 @@ def test_two_servers_end_their_loops_however_many_datagrams_circle(in_flight: in
             assert sent < 100 * in_flight
 
 
+@pytest.mark.parametrize("rate", [0, 10])
+def test_transforms_that_undo_each_other_loop_until_the_rate_ends_it(rate: float) -> None:
+    limits = DatagramLimits(rate=rate)
+    one = Responder(Applied(bytes.swapcase), limits, clock=Time())
+    two = Responder(Applied(bytes.swapcase), limits, clock=Time())
+    flying, rounds = [b"hello"], 0
+    while flying and rounds < 1000:
+        rounds += 1
+        flying = replies(one.answer(datagram(flying[0], ("192.0.2.2", 41_000))))
+        if flying:
+            flying = replies(two.answer(datagram(flying[0], ("192.0.2.1", 40_000))))
+    assert rounds == (21 if rate else 1000)
+
+
 def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
     guard = LoopGuard(16)
     for number in range(2 * LOOP_TABLE):
@@ -425,3 +441,8 @@ def test_what_the_lab_corrupts_is_judged_as_it_arrives() -> None:
     found = Responder(Applied(bytes), lab=lab)
     (reply,) = replies(found.answer(datagram(b"hello")))
     assert sum((one ^ two).bit_count() for one, two in zip(reply, b"hello", strict=True)) == 1
+
+
+def test_the_guide_to_udp_safety_names_every_reason() -> None:
+    guide = (Path(__file__).parents[1] / "docs/topics/udp-safety.md").read_text()
+    assert [reason for reason in DropReason if f"`{reason}`" not in guide] == []

@@ -406,7 +406,7 @@ worst, with the longest datagrams, they hold 128 MiB."""
 
 UDP_DRAIN_BATCHES: Final = 256
 """Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
-takes 768 of its 8 MiB), so a flood cannot hold up the end."""
+takes 830 of its 8 MiB), so a flood cannot hold up the end."""
 
 LOOP_GUARD: Final = 16
 """Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
