@@ -12,6 +12,7 @@ __all__ = [
     "ASYNC_WINDOW",
     "BACKLOG",
     "CLOSE_TIMEOUT",
+    "CONNECT_NOTICE",
     "CONNECT_TIMEOUT",
     "DEFAULT_HOST",
     "DEFAULT_PORT",
@@ -85,6 +86,9 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
+
+CONNECT_NOTICE: Final = 0.1
+"""When a person is told what is being waited for: what takes less is felt as immediate."""
 
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
