@@ -71,6 +71,9 @@ CONNECT_TIMEOUT: Final = 5.0
 """How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
 and a round trip to spare."""
 
+CONNECT_NOTICE: Final = 0.1
+"""When a person is told what is being waited for: what takes less is felt as immediate."""
+
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""
 
@@ -86,9 +89,6 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
-
-CONNECT_NOTICE: Final = 0.1
-"""When a person is told what is being waited for: what takes less is felt as immediate."""
 
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
