@@ -22,6 +22,7 @@ __all__ = [
     "BENCH_SAMPLES",
     "BENCH_UDP_MESSAGES",
     "CLOSE_TIMEOUT",
+    "CONNECT_NOTICE",
     "CONNECT_TIMEOUT",
     "DEFAULT_HOST",
     "DEFAULT_PORT",
@@ -143,6 +144,9 @@ CLOSE_TIMEOUT: Final = 5.0
 CONNECT_TIMEOUT: Final = 5.0
 """How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
 and a round trip to spare."""
+
+CONNECT_NOTICE: Final = 0.1
+"""When a person is told what is being waited for: what takes less is felt as immediate."""
 
 SEND_TIMEOUT: Final = 60.0
 """How long a peer may take no byte of what it is owed before the connection is aborted."""

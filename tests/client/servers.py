@@ -26,6 +26,7 @@ __all__ = [
     "UdpRequest",
     "both",
     "break_off_after",
+    "deaf_listener",
     "drop",
     "duplicate",
     "forged",
@@ -87,6 +88,19 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def deaf_listener() -> Iterator[Server]:
+    """Listen with a full queue: connections are ignored, as a firewall ignores them."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        server = Server("127.0.0.1", listener.getsockname()[1])
+        for filler in first, second:
+            filler.setblocking(False)
+            filler.connect_ex((server.host, server.port))
+        yield server
 
 
 # UDP

@@ -10,6 +10,9 @@ import pytest
 import uppercase
 from tests.client.command import command_line, environment, run
 from uppercase.client.cli import COMMANDS, main
+from uppercase.client.exit_status import MEANINGS
+from uppercase.client.send_command import send
+from uppercase.client.target import ENVIRONMENT
 
 
 def test_help_opens_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,3 +184,11 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
         '.SH "EXIT STATUS"\n.TP\n.B 0\nEverything was answered as expected.',
     ):
         assert expected in page
+
+
+def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "client.md").read_text()
+    options = [name for parameter in send.params for name in parameter.opts if name[0] == "-"]
+    assert [name for name in options if f"`{name}" not in page] == []
+    assert [status for status in MEANINGS if f"\n| {status} | " not in page] == []
+    assert [name for name in ENVIRONMENT if f"`{name}`" not in page] == []

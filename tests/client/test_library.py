@@ -1,7 +1,11 @@
 """The client as a library: Deferreds for one message, for a session and for a whole stream."""
 
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.client.certificates import make_certificate
+from tests.client.command import environment
 from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
     drop,
@@ -443,3 +448,38 @@ async def test_cancelling_closes_what_was_opened(udp: bool) -> None:
         with pytest.raises(CancelledError):
             await reply
         await settle()
+
+
+# The guide.
+
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "embed-the-client.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    list(
+        zip(
+            PROGRAMS,
+            [
+                "b'HELLO'\n",
+                "[b'ONE', b'TWO', b'THREE']\n",
+                r"b'ANY BYTES: \xff\x00\n'" + "\n",
+                "b'HELLO'\n",
+            ],
+            strict=True,
+        )
+    ),
+    ids=["ask", "connect", "exchange", "test"],
+)
+def test_the_guide_s_programs_run(program: str, printed: str) -> None:
+    with udp_server() if "udp=True" in program else tcp_server() as server:
+        process = subprocess.run(
+            [sys.executable, "-c", program.replace("12000", str(server.port))],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (process.stdout, process.stderr) == (printed, "")

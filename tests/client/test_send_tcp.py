@@ -25,6 +25,7 @@ from tests.client.servers import (
     one_reply,
     reset,
     silent_stream,
+    strip_newline,
     tcp_server,
     wrong_stream,
 )
@@ -397,6 +398,36 @@ def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() -> Non
     ):
         assert [lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
     assert len(server.peers) == 2
+
+
+def last_words(connection: socket.socket, server: Server) -> None:
+    server.received.append(line := connection.recv(99))
+    connection.sendall(line.upper())
+    connection.shutdown(socket.SHUT_WR)
+    if line := connection.recv(99):
+        server.received.append(line)
+
+
+def test_no_line_is_said_to_a_server_that_has_closed() -> None:
+    """It might still act on the line, which a new connection gets as well."""
+    with (
+        tcp_server(last_words) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        lines.ask(b"one")
+        time.sleep(0.1)
+        lines.ask(b"two")
+    assert server.received == [b"one\n", b"two\n"]
+
+
+def test_a_reply_without_a_newline_is_shown_soon() -> None:
+    with (
+        tcp_server(strip_newline) as server,
+        closing(LineConversation(Target(port=server.port), 60.0)) as lines,
+    ):
+        started = time.monotonic()
+        assert lines.ask(b"hello") == b"HELLO"
+        assert time.monotonic() - started < 20
 
 
 def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:

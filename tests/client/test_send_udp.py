@@ -204,11 +204,15 @@ def test_a_source_port_is_not_used_again_for_thousands_of_messages() -> None:
 
 def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
     """What arrived while the output was blocked counts, however long ago its time was up."""
-    data = (b"x" * 999 + b"\n") * 500
+    data = (b"x" * 7999 + b"\n") * 60
+
+    def unhurried(request: UdpRequest) -> None:
+        request.reply(after=0.01 * (1 + request.index % 8))
+
     with (
-        udp_server() as server,
+        udp_server(unhurried) as server,
         subprocess.Popen(
-            command_line("send", "-u", "-W300ms", "--retries=0", server.address),
+            command_line("send", "-u", "-W500ms", "--retries=0", "--no-warn", server.address),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment(),
@@ -218,7 +222,7 @@ def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
         assert process.stdout
         writer = threading.Thread(target=process.stdin.write, args=[data])
         writer.start()
-        time.sleep(1.5)
+        time.sleep(2)
         received = process.stdout.read(len(data))
         writer.join(30)
         process.stdin.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.client.servers import free_port, tcp_server, udp_server
+from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from uppercase.client.target import (
     Target,
     connect_tcp,
@@ -128,16 +128,11 @@ def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -
 
 
 def test_an_address_that_answers_nothing_is_given_up_in_time() -> None:
-    """A listener whose queue is full ignores connections, as a firewall does."""
-    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        for filler in first, second:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        with pytest.raises(NetworkTrouble, match=r"did not answer within 0\.3 s"):
-            connect_tcp(Target(port=port), timeout=0.3)
+    with (
+        deaf_listener() as server,
+        pytest.raises(NetworkTrouble, match=r"did not answer within 0\.3 s"),
+    ):
+        connect_tcp(Target(port=server.port), timeout=0.3)
 
 
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:

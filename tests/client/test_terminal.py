@@ -9,6 +9,7 @@ import pytest
 from tests.client.command import Terminal, terminal
 from tests.client.servers import (
     TcpBehaviour,
+    deaf_listener,
     drop,
     free_port,
     one_reply,
@@ -98,6 +99,14 @@ def test_nothing_listening_is_said_before_the_first_prompt() -> None:
     with terminal("send", f":{free_port()}") as session:
         assert PROMPT.encode() not in session.see("nothing listens on TCP")
         assert session.status() == 1
+
+
+def test_a_connection_that_takes_its_time_is_announced() -> None:
+    with deaf_listener() as server, terminal("send", server.address) as session:
+        session.see(f"connecting to TCP {server.address} ...")
+        session.press("c")
+        assert b"Traceback" not in session.see_end()
+        assert session.status() == 130
 
 
 def test_a_lost_reply_is_said_and_the_next_line_may_be_typed() -> None:

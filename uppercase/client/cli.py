@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -117,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), USAGE)
     except OSError as error:
         # Commands explain what the network does; what is left is a file or a standard stream.
-        _discard_output()
         what = f"{error.filename}: " if error.filename else "cannot write the output: "
         return _complain(f"{what}{error.strerror or error}", USAGE)
     return status if isinstance(status, int) else OK
@@ -126,12 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(sentence: str, status: int) -> int:
     click.echo(f"uppercase: {sentence}", err=True)
     return status
-
-
-def _discard_output() -> None:
-    """Let what standard output still holds go nowhere, lest its flush at exit fails once more."""
-    with suppress(OSError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_of_sigpipe() -> None:

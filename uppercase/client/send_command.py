@@ -5,7 +5,9 @@ gets replies and nothing else.
 """
 
 import sys
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 import click
@@ -22,6 +24,7 @@ from uppercase.client.udp_window import Settled, Window
 from uppercase.errors import NetworkTrouble, UserError
 from uppercase.framing import make_framer
 from uppercase.limits import (
+    CONNECT_NOTICE,
     REPLY_TIMEOUT,
     UDP_MAX_WINDOW,
     UDP_RETRIES,
@@ -104,10 +107,14 @@ def send(target: Target, timeout: float | None, **udp_options: Any) -> int:
 
 def _send_stream(target: Target, timeout: float) -> int:
     if sys.stdin.isatty():
-        with closing(LineConversation(target, timeout)) as lines:
-            converse(lines.ask, _say)
+        with _notice(target):
+            conversation = LineConversation(target, timeout)
+        with closing(conversation):
+            converse(conversation.ask, _say)
     else:
-        with connect_tcp(target) as connection:
+        with _notice(target):
+            connection = connect_tcp(target)
+        with connection:
             filter_stream(
                 connection,
                 target,
@@ -178,6 +185,18 @@ class _Replies:
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
         messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
         return f"{messages} got no reply {self._attempts}: number {first}{more}"
+
+
+@contextmanager
+def _notice(target: Target) -> Iterator[None]:
+    """Tell a person what takes so long."""
+    timer = threading.Timer(CONNECT_NOTICE, _say, [f"connecting to {target} ..."])
+    if sys.stderr is not None and sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _say(sentence: str) -> None:
