@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uppercase.client.ping import Finding, Kind, Probes, Schedule, Tracker
+from uppercase.client.ping_report import difference, finding_text
 from uppercase.client.target import Target
 from uppercase.client.wires import LineWire
 from uppercase.errors import NetworkTrouble, UserError
@@ -184,7 +185,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_probe_too_small_to_be_told_apart_is_refused() -> None:
-    with pytest.raises(UserError, match=r"got a size of 15 bytes.*16 or more"):
+    with pytest.raises(UserError, match="got a size of 15 bytes"):
         Probes(upper, 15, b"abcd")
 
 
@@ -220,6 +221,42 @@ def test_nothing_received_is_not_acceptable_unless_all_may_be_lost() -> None:
     tracker = make_tracker()
     assert not tracker.totals.acceptable(0.5)
     assert tracker.totals.acceptable(1.0)
+
+
+@pytest.mark.parametrize(
+    ("finding", "line"),
+    [
+        (Finding(Kind.REPLY, 7, 64, 0.0000434), "64 bytes from h:1: seq=7 time=0.043 ms"),
+        (
+            Finding(Kind.REPLY, 7, 64, 0.001, reordered=True),
+            "64 bytes from h:1: seq=7 time=1.000 ms REORDERED",
+        ),
+        (Finding(Kind.LATE, 7, 64, 1.5), "64 bytes from h:1: seq=7 time=1500.000 ms LATE"),
+        (Finding(Kind.DUPLICATE, 7, 64, 0.001), "64 bytes from h:1: seq=7 time=1.000 ms DUP"),
+        (Finding(Kind.WRONG, 7, 5, 0.001), "5 bytes from h:1: seq=7 time=1.000 ms WRONG"),
+        (Finding(Kind.WRONG, None, 5), "5 bytes from h:1: seq=? WRONG"),
+        (Finding(Kind.LOST, 7), "no reply from h:1: seq=7 within 0.5 s LOST"),
+    ],
+)
+def test_the_last_word_of_a_line_says_what_was_not_as_it_should_be(
+    finding: Finding, line: str
+) -> None:
+    assert finding_text(finding, "h:1", 0.5) == line
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "sentence"),
+    [
+        (b"ABCdEF", b"ABCDEF", " differs at byte 3: 'ABCdEF' instead of 'ABCDEF'"),
+        (b"ABC", b"ABC\n", " differs at byte 3: 'ABC' instead of 'ABC\\n'"),
+        (b"\xff", b"A", " differs at byte 0: '\\\\xff' instead of 'A'"),
+        (b"?", b"", " was '?'; no probe was awaiting one"),
+    ],
+)
+def test_a_wrong_reply_is_shown_where_it_differs(
+    got: bytes, expected: bytes, sentence: str
+) -> None:
+    assert difference(got, expected) == sentence
 
 
 def make_wire() -> tuple[LineWire, socket.socket]:
@@ -266,13 +303,8 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
 
 def test_a_server_that_stops_reading_is_told() -> None:
     wire, server = make_wire()
-
-    def flood() -> None:
-        for _ in range(40):
-            wire.send(b"x" * (1 << 20))
-
     with pytest.raises(NetworkTrouble, match="has stopped reading"):
-        flood()
+        wire.send(b"x" * (32 << 20))
     assert wire.unsent
     server.close()
     wire.close()

@@ -1,7 +1,7 @@
 """Numbers about round trips: what ping prints in its last lines."""
 
-import itertools
 import statistics
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ def test_every_sample_is_in_one_bin(values: list[float], number: int) -> None:
     assert sum(each.height for each in result) == len(values)
     assert result[0].low == min(values)
     assert result[-1].high == max(values)
-    assert all(one.high == other.low for one, other in itertools.pairwise(result))
+    assert all(one.high == other.low for one, other in pairwise(result))
 
 
 def test_samples_over_more_than_a_decade_are_sorted_by_ratio() -> None:

@@ -1,0 +1,464 @@
+"""How bench loads a server, what it counts, and what it prints."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.command import Outcome, command_line, environment, run
+from tests.client.servers import (
+    Server,
+    TcpBehaviour,
+    UdpBehaviour,
+    UdpRequest,
+    break_off_after,
+    drop,
+    duplicate,
+    forged,
+    free_port,
+    late,
+    silent,
+    strip_newline,
+    tcp_server,
+    udp_server,
+    wrong,
+    wrong_stream,
+)
+from uppercase.client.bench import Ledger, Pace
+from uppercase.client.bench_datagrams import DatagramLoad
+from uppercase.client.bench_stream import StreamLoad
+from uppercase.client.cli import main
+from uppercase.client.latencies import Latencies
+from uppercase.client.target import Target
+from uppercase.client.workload import Workload
+from uppercase.errors import NetworkTrouble, UserError
+
+SIZE = 16
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def upper(message: bytes) -> bytes:
+    return message.upper()
+
+
+class Stream:
+    """A load on one end of a stream, a test on the other."""
+
+    def __init__(self, number: int = 50) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger(Latencies())
+        self.workload = Workload(upper, SIZE, number, b"\n")
+        ours, self.server = socket.socketpair()
+        ours.setblocking(False)
+        self.load = StreamLoad(ours, Target(), self.workload, self.ledger, 1.0, self.clock)
+
+    def close(self) -> None:
+        self.load.close()
+        self.server.close()
+
+
+def test_messages_differ_and_have_the_size_asked_for() -> None:
+    workload = Workload(upper, SIZE, 1000, b"\n")
+    assert len(set(workload.messages)) == 1000
+    assert {len(message) for message in workload.messages} == {SIZE}
+    assert all(message == message.lower() for message in workload.messages)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 16, 160, 4096])
+def test_replies_are_counted_whatever_the_pieces_they_come_in(pieces: int) -> None:
+    """Over the end of the cycle of messages too."""
+    stream = Stream(number=50)
+    for _ in range(3):
+        stream.load.offer(40, 0.0)
+        assert stream.load.flush()
+        replies = stream.server.recv(65536).upper()
+        for start in range(0, len(replies), pieces):
+            stream.server.sendall(replies[start : start + pieces])
+            stream.load.receive()
+    assert (stream.ledger.transmitted, stream.ledger.answered) == (120, 120)
+    assert (stream.ledger.wrong, stream.ledger.pending) == (0, 0)
+    assert stream.ledger.sent_bytes == stream.ledger.received_bytes == 120 * SIZE
+    stream.close()
+
+
+@pytest.mark.parametrize("pieces", [5, 16, 4096])
+def test_each_wrong_reply_is_counted_once(pieces: int) -> None:
+    stream = Stream()
+    stream.load.offer(30, 0.0)
+    stream.load.flush()
+    replies = bytearray(stream.server.recv(65536).upper())
+    for number in (3, 4, 29):
+        replies[number * SIZE + 2] ^= 1
+        replies[number * SIZE + 9] ^= 1
+    for start in range(0, len(replies), pieces):
+        stream.server.sendall(replies[start : start + pieces])
+        stream.load.receive()
+    assert (stream.ledger.wrong, stream.ledger.received) == (3, 27)
+    assert not stream.ledger.acceptable(max_loss=1.0)
+    stream.close()
+
+
+def test_replies_in_each_others_place_are_wrong() -> None:
+    stream = Stream()
+    stream.load.offer(2, 0.0)
+    stream.load.flush()
+    replies = stream.server.recv(65536).upper()
+    stream.server.sendall(replies[SIZE:] + replies[:SIZE])
+    stream.load.receive()
+    assert stream.ledger.wrong == 2
+    stream.close()
+
+
+def test_more_than_was_asked_for_is_trouble() -> None:
+    stream = Stream()
+    stream.load.offer(1, 0.0)
+    stream.load.flush()
+    stream.server.sendall(b"".join(stream.workload.replies[:2]))
+    with pytest.raises(NetworkTrouble, match="sent more than it was asked for"):
+        stream.load.receive()
+    stream.close()
+
+
+def test_latency_counts_from_the_planned_time() -> None:
+    stream = Stream()
+    stream.load.offer(1, 0.0)
+    stream.load.offer(1, 0.2)
+    stream.load.flush()
+    stream.server.sendall(stream.server.recv(65536).upper())
+    stream.clock.now = 0.3
+    stream.load.receive()
+    summary = stream.ledger.latencies.summary_ms()
+    assert summary is not None
+    assert summary["min"] == pytest.approx(100, rel=2e-3)
+    assert summary["max"] == pytest.approx(300, rel=2e-3)
+    stream.close()
+
+
+def test_a_reply_after_the_timeout_is_late() -> None:
+    stream = Stream()
+    stream.load.offer(2, 0.0)
+    stream.load.flush()
+    replies = stream.server.recv(65536).upper()
+    for now, reply in ((0.5, replies[:SIZE]), (1.5, replies[SIZE:])):
+        stream.clock.now = now
+        stream.server.sendall(reply)
+        stream.load.receive()
+    assert (stream.ledger.received, stream.ledger.late) == (1, 1)
+    stream.close()
+
+
+class Datagrams:
+    """A load on one end of a pair of datagram sockets, a test on the other."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger(Latencies())
+        workload = Workload(upper, SIZE, 50, b"")
+        ours, self.server = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        target = Target(udp=True)
+        self.load = DatagramLoad(ours, target, workload, self.ledger, 1.0, self.clock)
+
+    def ask(self, number: int) -> list[bytes]:
+        self.load.offer(number, self.clock.now)
+        assert self.load.flush()
+        return [self.server.recv(100).upper() for _ in range(number)]
+
+    def answer(self, *replies: bytes) -> None:
+        for reply in replies:
+            self.server.send(reply)
+        while self.ledger.received_bytes < self._answered + sum(map(len, replies)):
+            self.load.receive()
+        self._answered = self.ledger.received_bytes
+
+    _answered = 0
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        ledger = self.ledger
+        return (ledger.received, ledger.lost, ledger.late, ledger.duplicates, ledger.wrong)
+
+    def close(self) -> None:
+        self.load.close()
+        self.server.close()
+
+
+def test_datagrams_may_come_in_any_order() -> None:
+    pair = Datagrams()
+    pair.answer(*reversed(pair.ask(10)))
+    assert pair.counts() == (10, 0, 0, 0, 0)
+    pair.close()
+
+
+def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart() -> None:
+    pair = Datagrams()
+    first, second, third, _ = pair.ask(4)
+    pair.answer(first, first, b"?" + second[1:])
+    pair.clock.now = 1.0
+    assert pair.load.expire(1.0) == 2
+    pair.answer(third)
+    assert pair.counts() == (1, 1, 1, 1, 1)
+    assert pair.ledger.pending == 0
+    pair.close()
+
+
+def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing() -> None:
+    """A garbled reply does not say whose it is; the oldest is blamed, until its own comes."""
+    pair = Datagrams()
+    oldest, _ = pair.ask(2)
+    pair.answer(b"?")
+    pair.answer(oldest)
+    assert pair.counts() == (1, 0, 0, 0, 1)
+    assert pair.ledger.pending == 0
+    pair.close()
+
+
+def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received() -> None:
+    pair = Datagrams()
+    pair.answer(*pair.ask(3))
+    pair.answer(b"?")
+    assert pair.counts() == (3, 0, 0, 0, 1)
+    pair.close()
+
+
+def test_replies_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(UserError, match="cannot be told apart"):
+        Workload.for_datagrams(lambda message: b"ok", 64, 1)
+
+
+def test_an_open_loop_plans_at_a_fixed_rate_until_the_end() -> None:
+    pace = Pace(duration=1.0, rate=10, pipeline=1)
+    assert [pace.due(elapsed) for elapsed in (0.0, 0.05, 0.1, 0.95, 1.0, 5.0)] == [
+        *(1, 1, 2, 10, 10, 10)
+    ]
+    assert pace.planned(7) == pytest.approx(0.7)
+
+
+def bench(*arguments: str) -> Outcome:
+    return run("bench", "--duration", "150ms", *arguments)
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("options", [[], ["--pipeline", "50"], ["--rate", "500"]])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_an_honest_server_is_measured(protocol: str, options: list[str]) -> None:
+    udp = ["-u"] if protocol == "udp" else []
+    with udp_server() if udp else tcp_server() as server:
+        outcome = bench(*udp, "--connections", "3", "--json", *options, server.address)
+    result = summary(outcome)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert result["transmitted"] == result["received"] >= 50
+    assert {result[key] for key in ("lost", "late", "duplicates", "wrong", "pending")} == {0}
+    assert result["messages_per_s"] > 100
+    latency = result["latency_ms"]
+    assert latency["min"] <= latency["p50"] <= latency["p99"] <= latency["p99_9"]
+    if "--rate" in options:
+        assert result["transmitted"] == 75
+        assert (result["loop"], result["rate"]) == ("open", 500)
+
+
+def test_connections_are_as_many_as_asked_for() -> None:
+    with tcp_server() as server:
+        assert bench("--connections", "5", server.address).status == 0
+    assert len(server.peers) == 5
+
+
+def test_large_messages_are_whole() -> None:
+    with tcp_server() as server:
+        outcome = bench("--size", "1M", "--connections", "2", "--json", server.address)
+    assert outcome.status == 0
+    assert summary(outcome)["received"] >= 2
+
+
+def test_the_summary_has_units() -> None:
+    with tcp_server() as server:
+        text = bench(server.address).stdout.decode()
+    assert text.startswith(f"BENCH {server.address} closed loop, pipeline 1, 8 connections, ")
+    assert " messages/s, " in text
+    assert " MB/s sent, " in text
+    assert "latency p50/p90/p95/p99/p99.9 = " in text
+    assert "% of a core" in text
+
+
+def pause_once(connection: socket.socket, server: Server) -> None:
+    while data := connection.recv(65_536):
+        if not server.received:
+            time.sleep(0.4)
+        server.received.append(data)
+        connection.sendall(data.upper())
+
+
+def test_a_pause_of_the_server_is_seen_in_the_open_loop_and_hidden_by_the_closed_one() -> None:
+    """Coordinated omission: one that waits for the reply does not send while the server pauses."""
+    options = ["--duration", "800ms", "--connections", "1", "--json"]
+    with tcp_server(pause_once) as server:
+        planned = summary(bench(*options, "--rate", "200", server.address))["latency_ms"]
+    with tcp_server(pause_once) as server:
+        closed = summary(bench(*options, server.address))["latency_ms"]
+    assert planned["p90"] > 200
+    assert closed["p90"] < 100
+    assert closed["max"] > 300
+
+
+@pytest.mark.parametrize(
+    ("behave", "key"),
+    [
+        (drop(3), "lost"),
+        (late(0.15, 3), "late"),
+        (duplicate(3), "duplicates"),
+        (wrong(3), "wrong"),
+    ],
+)
+def test_what_a_datagram_server_does_wrong_is_counted(behave: UdpBehaviour, key: str) -> None:
+    options = ["-u", "--connections", "2", "--duration", "400ms", "-W", "100ms", "--json"]
+    with udp_server(behave) as server:
+        outcome = bench(*options, server.address)
+    result = summary(outcome)
+    counts = {name: result[name] for name in ("lost", "late", "duplicates", "wrong")}
+    assert counts == {"lost": 0, "late": 0, "duplicates": 0, "wrong": 0, key: 1}
+    assert outcome.status == (0 if key == "duplicates" else 1)
+
+
+def test_forged_replies_from_another_port_are_never_seen() -> None:
+    with udp_server(forged) as server:
+        assert bench("-u", "--connections", "1", server.address).status == 0
+
+
+@pytest.mark.parametrize("behave", [wrong_stream, strip_newline])
+def test_a_stream_that_is_wrong_is_reported(behave: TcpBehaviour) -> None:
+    with tcp_server(behave) as server:
+        outcome = bench("--connections", "1", "-W", "200ms", server.address)
+    assert "the first wrong reply differs at byte" in outcome.stdout.decode()
+    assert outcome.status == 1
+
+
+def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
+    def answer_most(request: UdpRequest) -> None:
+        if request.index % 4:
+            request.reply()
+
+    with udp_server(silent) as server:
+        assert bench("-u", "-W", "100ms", server.address).status == 1
+    with udp_server(answer_most) as server:
+        options = ["-u", "-W", "50ms", "--connections", "2"]
+        assert bench(*options, server.address).status == 1
+        assert bench(*options, "--max-loss", "0.6", server.address).status == 0
+
+
+def test_a_connection_that_ends_is_reported_and_the_others_go_on() -> None:
+    with tcp_server(break_off_after(10 * 64)) as server:
+        outcome = bench("--connections", "2", server.address)
+    assert outcome.status == 1
+    assert f"uppercase: TCP {server.address} closed a connection after 10 replies" in outcome.stderr
+    assert b"20 received" in outcome.stdout
+
+
+@pytest.mark.parametrize("options", [["-u"], []])
+def test_nothing_listening_is_said_at_once(options: list[str]) -> None:
+    outcome = run("bench", *options, f"127.0.0.1:{free_port()}")
+    assert "nothing listens on" in outcome.stderr
+    assert b"statistics" not in outcome.stdout
+    assert outcome.status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "4"], "got a size of 4 bytes"),
+        (["--size", "64k", "--pipeline", "100k"], "got '100k'"),
+        (["--size", "64k", "--pipeline", "100000"], "would take over"),
+        (["--rate", "0"], "must be more than 0"),
+        (["--expect", "uppercsae"], "did you mean 'uppercase'?"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_exit_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments, f"127.0.0.1:{free_port()}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_json_has_an_interval_each_second_and_ends_with_the_summary() -> None:
+    with udp_server() as server:
+        options = ["-u", "--duration", "1200ms", "--rate", "10", "--json"]
+        outcome = run("bench", *options, server.address)
+    found = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [each["type"] for each in found] == ["interval", "summary"]
+    assert all(each["schema"] == 1 for each in found)
+
+
+def test_ctrl_c_prints_the_summary() -> None:
+    with tcp_server() as server:
+        process = subprocess.Popen(
+            command_line("bench", "--duration", "60s", server.address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        server.wait_for(20)
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=30)
+    assert b"throughput" in text
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_a_terminal_gets_a_progress_bar_beside_the_results() -> None:
+    screen, terminal = pty.openpty()
+    with tcp_server() as server:
+        process = subprocess.Popen(
+            command_line("bench", "--duration", "1200ms", server.address),
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env=environment({"TERM": "xterm"}),
+        )
+        os.close(terminal)
+        seen = b""
+        with suppress(OSError):  # what reading gives at the end of a pseudo-terminal
+            while data := os.read(screen, 65_536):
+                seen += data
+        text, _ = process.communicate(timeout=30)
+    os.close(screen)
+    assert b"messages/s" in seen
+    assert b"\x1b" in seen
+    assert b"\x1b" not in text
+
+
+def test_the_plot_shows_throughput_and_latencies(tmp_path: Path) -> None:
+    path = tmp_path / "bench.svg"
+    with tcp_server() as server:
+        bench("--plot", str(path), server.address)
+    drawing = path.read_text()
+    assert "Throughput" in drawing
+    assert "latency in ms" in drawing
+
+
+def test_without_its_library_bench_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['hdrh'] = None; "
+        "from importlib import util; find = util.find_spec; "
+        "util.find_spec = lambda name, *rest: None if name == 'hdrh' else find(name, *rest); "
+        "from uppercase.client.cli import main; sys.exit(main(['bench']))"
+    )
+    command = [*command_line()[:1], "-c", code]
+    outcome = subprocess.run(
+        command, capture_output=True, env=environment(), timeout=30, check=False
+    )
+    assert b"pip install 'uppercase[bench]'" in outcome.stderr
+    assert outcome.returncode == 2
