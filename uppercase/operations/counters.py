@@ -9,6 +9,7 @@ from uppercase.events import (
     Closed,
     Dropped,
     Event,
+    Impaired,
     IObserver,
     Refused,
     SlowCall,
@@ -41,6 +42,9 @@ class Counters:
                 self.counts["refused", reason.value] += 1
             case Dropped(reason=reason):
                 self.counts["dropped", reason.value] += 1
+            case Impaired(actions=actions):
+                for action in actions:
+                    self.counts["lab", action.value] += 1
             case TransformFailed(transform=name):
                 self.counts["transform-failed", name] += 1
             case SlowCall(transform=name):

@@ -18,6 +18,7 @@ from uppercase.events import (
     Closed,
     Dropped,
     Event,
+    Impaired,
     IObserver,
     Opened,
     Outcome,
@@ -195,6 +196,8 @@ def _peer_line(event: Event) -> str:
             return f"{event.peer} sent {len(event.data)} bytes: {event.data[:40]!r}"
         case Reply():
             return f"{event.peer} was sent {len(event.data)} bytes: {event.data[:40]!r}"
+        case Impaired():
+            return f"{event.peer}: {event.fate}"
         case Dropped():
             return f"{event.peer} gets no reply: {event.reason}{_because(event.detail)}"
     return str(event)

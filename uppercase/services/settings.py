@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uppercase.addresses import LOOPBACK, hosts_of
 from uppercase.framing import AUTO
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, Limits
+from uppercase.tcp.lab import NO_LAB, TCPLab
 
 __all__ = ["Settings", "TCPSettings"]
 
@@ -60,8 +61,10 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.framing.FRAMINGS`.
-        limits: the bounds of each connection.
+        limits: the bounds of each connection, and of all of them.
+        lab: what befalls each connection on purpose.
     """
 
     framing: str = AUTO
     limits: Limits = field(default_factory=Limits)
+    lab: TCPLab = NO_LAB

@@ -23,6 +23,7 @@ from uppercase.services.base import Observers, TransformService, make_chain
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.accepting import AcceptGuard
+from uppercase.tcp.lab import NO_LAB
 from uppercase.tcp.listening import (
     bind,
     endpoint_of_socket,
@@ -52,7 +53,11 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
     framing = choose_framing(settings.framing, chain.streams)
     factory = TransformFactory(
-        conversation_opener(framing, chain, settings.limits), settings.limits, reactor, observers
+        conversation_opener(framing, chain, settings.limits),
+        settings.limits,
+        reactor,
+        observers,
+        settings.lab,
     )
     settings.hosts()
     endpoints = [(text, endpoint_of_string(reactor, text)) for text in settings.listen]
@@ -103,6 +108,8 @@ class TCPService(TransformService):
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
         self._fit_to_descriptors()
+        if self.factory.lab != NO_LAB:
+            self.log.info("lab: {options}", options=str(self.factory.lab))
         endpoints = [
             (f"port {self.settings.port_number()}", endpoint_of_socket(self.reactor, skt))
             for skt in self._bind_all()

@@ -24,12 +24,24 @@ from zope.interface import implementer
 from uppercase.addresses import printable_address
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
-from uppercase.events import Closed, IObserver, Opened, Outcome, Refused, TransformFailed
+from uppercase.events import (
+    Closed,
+    Direction,
+    Event,
+    Impaired,
+    IObserver,
+    LabAction,
+    Opened,
+    Outcome,
+    Refused,
+    TransformFailed,
+)
 from uppercase.limits import DRAIN_QUIET, VIGIL, Limits
 from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.admission import Admission, client_key
 from uppercase.tcp.closing import CloseLadder
 from uppercase.tcp.idle import IdleWatch
+from uppercase.tcp.lab import NO_LAB, LabOutlet, TCPLab
 from uppercase.tcp.progress import (
     SendWatch,
     peer_is_gone,
@@ -75,6 +87,7 @@ class TransformProtocol(Protocol):
     _sent = 0
     _mark: object = None
     _vigil: IDelayedCall | None = None
+    _lab: LabOutlet | None = None
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
@@ -96,6 +109,15 @@ class TransformProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
+        if factory.lab != NO_LAB:
+            self._lab = LabOutlet(
+                self.transport,
+                factory.clock,
+                factory.lab,
+                self._pump,
+                self._lab_did,
+                self._lab_reset,
+            )
         self._conversation = factory.open_conversation(await_reply, self._pump)
         self._pump()
 
@@ -130,6 +152,8 @@ class TransformProtocol(Protocol):
         self._watch.stop()
         self._ladder.gone()
         self._keep_vigil(False)
+        if self._lab is not None:
+            self._lab.stop()
         conversation = self._conversation
         if conversation is None:
             return
@@ -184,6 +208,8 @@ class TransformProtocol(Protocol):
         conversation = self._conversation
         if conversation is None or self._ladder.started or conversation.awaiting:
             return None
+        if self._lab is not None and not self._lab.empty:
+            return None
         if unacknowledged_output(self.transport):
             mark = progress_mark(self.transport)
             if mark != self._mark:
@@ -210,20 +236,35 @@ class TransformProtocol(Protocol):
         # An awaited reply may come while the conversation is being opened.
         if conversation is None or self._pumping or self._ladder.started:
             return
+        lab = self._lab
+        write = self.transport.write if lab is None else lab.write
         self._pumping = True
-        while not self._paused and (output := conversation.replies()):
+        while self._has_room() and (output := conversation.replies()):
             self._sent += len(output)
             self._active_at = self._factory.clock.seconds()
-            self.transport.write(output)
+            write(output)
         self._pumping = False
         if conversation.outcome is not None:
+            if lab is not None and not lab.empty:
+                return
             self._watch.stop()
             self._keep_vigil(False)
             quiet = conversation.outcome is Outcome.STOPPED and self._is_quiet()
             self._ladder.start(linger=not self._peer_ended and not quiet)
         else:
-            self._read(not self._paused and conversation.wants_input)
+            self._read(self._has_room() and conversation.wants_input)
             self._keep_vigil(conversation.awaiting and (self._peer_ended or not self._reading))
+
+    def _has_room(self) -> bool:
+        """Whether the peer, and the lab, take more output."""
+        return not self._paused and (self._lab is None or not self._lab.full)
+
+    def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
+        self._factory.tell(Impaired(peer_name(self.peer), Direction.REPLY, number, (action,), fate))
+
+    def _lab_reset(self) -> None:
+        self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
+        self._ladder.abort()
 
     def _is_quiet(self) -> bool:
         """Whether no input is likely to be under way, and none of the output is."""
@@ -275,6 +316,7 @@ class TransformFactory(ServerFactory):
         limits: the service's bounds.
         clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
+        lab: what befalls each connection on purpose.
 
     Attributes:
         connections: the open ones.
@@ -290,10 +332,12 @@ class TransformFactory(ServerFactory):
         limits: Limits,
         clock: IReactorTime,
         observer: IObserver | None = None,
+        lab: TCPLab = NO_LAB,
     ) -> None:
         self.open_conversation = open_conversation
         self.limits = limits
         self.clock = clock
+        self.lab = lab
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
@@ -314,7 +358,7 @@ class TransformFactory(ServerFactory):
             self._idle.opened()
         if self._observer is not None:
             peer = peer_name(protocol.peer)
-            self._observer.notify(Opened(peer) if refusal is None else Refused(peer, *refusal))
+            self.tell(Opened(peer) if refusal is None else Refused(peer, *refusal))
         return refusal is None
 
     def remove(self, protocol: TransformProtocol, end: Closed, error: Exception | None) -> None:
@@ -324,11 +368,14 @@ class TransformFactory(ServerFactory):
         self._idle.closed()
         if self.on_closed is not None:
             self.on_closed()
-        if self._observer is None:
-            return
         if isinstance(error, TransformError):
-            self._observer.notify(TransformFailed(error.transform, error))
-        self._observer.notify(end)
+            self.tell(TransformFailed(error.transform, error))
+        self.tell(end)
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        if self._observer is not None:
+            self._observer.notify(event)
 
 
 def peer_name(address: Any) -> str:
