@@ -58,6 +58,8 @@ class Outcome(StrEnum):
     """The service was stopped."""
     IDLE = "idle"
     """Nothing was sent or taken for the idle time-out."""
+    LAB_RESET = "lab-reset"
+    """The lab reset the connection."""
     EVICTED = "evicted"
     """It was idle and made room for a newcomer when all connections were taken."""
 
@@ -118,7 +120,7 @@ class Direction(StrEnum):
 
 
 class LabAction(StrEnum):
-    """What the lab did to a datagram on purpose; counted apart from `DropReason`."""
+    """What the lab did on purpose to a datagram or a connection; counted apart from all else."""
 
     LOST = "lost"
     """It was not passed on."""
@@ -130,6 +132,12 @@ class LabAction(StrEnum):
     """It was passed on later."""
     REORDERED = "reordered"
     """It was held so that later ones overtake it."""
+    SLICED = "sliced"
+    """A reply over TCP was sent in pieces."""
+    RESET = "reset"
+    """A TCP connection was reset."""
+    ACCEPTED_LATE = "accepted-late"
+    """A TCP connection was not served for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +221,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Impaired:
-    """The lab did something to a datagram on purpose.
+    """The lab did something to a datagram or a connection on purpose.
 
     Attributes:
         peer: the client's address.
-        direction: which way the datagram was going.
-        number: the request's number among this client's, from 1; a reply has its request's.
+        direction: which way the data was going.
+        number: the request's number among this client's, from 1; a reply has its request's. Over
+            TCP, the reply's number on its connection; 0 for the connection itself.
         actions: what was done; never empty.
         fate: the same in the answer key's words, such as `request lost`.
     """

@@ -51,6 +51,8 @@ __all__ = [
     "LAB_HELD_COST",
     "LAB_MAX_DELAY",
     "LAB_MIN_BURST_CHANGE",
+    "LAB_PIECES",
+    "LAB_PIECE_PAUSE",
     "LAB_REORDER_HOLD",
     "LAB_SEEDS",
     "LINE_QUIET_TIME",
@@ -343,6 +345,15 @@ as many have followed it."""
 
 BENCH_SAMPLES: Final = 100_000
 """Different latencies, in microseconds, that are counted before they are put into the histogram."""
+
+LAB_PIECE_PAUSE: Final = 0.01
+"""Seconds between the pieces of a reply that is cut: long enough for a client that waits in `recv`
+to be woken by the first, and a line of 80 letters still comes within a second."""
+
+LAB_PIECES: Final = 256
+"""Pieces into which one reply is cut at the most, so that it comes within 3 s and 200 students who
+send much do not keep the server busy; longer replies are cut into larger pieces."""
+
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
 repeats what is lost, which takes seconds where loss is heavy."""

@@ -81,7 +81,7 @@ def test_a_projector_shows_each_datagram_and_what_befell_it() -> None:
     with Server(*arguments) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", server.port))
         client.send(b"hello\x1b[31m")
-        log = server.wait_for_log("datagram 1: request lost")
+        log = server.wait_for_log(" 1: request lost")
         assert r"sent 10 bytes: b'hello\x1b[31m'" in log
         assert "\x1b" not in log
 

@@ -201,5 +201,6 @@ def _peer_line(event: Event) -> str:
         case Dropped():
             return f"{event.peer} gets no reply: {event.reason}{_because(event.detail)}"
         case Impaired():
-            return f"{event.peer} datagram {event.number}: {event.fate}"
+            number = f" {event.number}" if event.number else ""
+            return f"{event.peer}{number}: {event.fate}"
     return str(event)

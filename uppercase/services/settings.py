@@ -7,6 +7,7 @@ from uppercase.addresses import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.framing import AUTO
 from uppercase.lab import Experiment
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
+from uppercase.tcp.lab import NO_LAB, TCPLab
 
 __all__ = ["Settings", "TCPSettings", "UDPSettings"]
 
@@ -61,14 +62,16 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.framing.FRAMINGS`.
-        limits: the bounds of each connection.
         proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
             a header is input like any other.
+        limits: the bounds of each connection, and of all of them.
+        lab: what befalls each connection on purpose.
     """
 
     framing: str = AUTO
     proxy_from: DeclaredPeers | None = None
     limits: Limits = field(default_factory=Limits)
+    lab: TCPLab = NO_LAB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

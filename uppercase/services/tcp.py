@@ -20,6 +20,7 @@ from uppercase.services.base import Observers, TransformService, make_chain, ope
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.accepting import AcceptGuard
+from uppercase.tcp.lab import NO_LAB
 from uppercase.tcp.listening import (
     Listener,
     bind,
@@ -49,7 +50,11 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
     framing = choose_framing(settings.framing, chain.streams)
     factory = TransformFactory(
-        conversation_opener(framing, chain, settings.limits), settings.limits, reactor, observers
+        conversation_opener(framing, chain, settings.limits),
+        settings.limits,
+        reactor,
+        observers,
+        settings.lab,
     )
     settings.hosts()
     listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
@@ -103,6 +108,8 @@ class TCPService(TransformService):
         """Open the shorthands' addresses, then the endpoints."""
         self._fit_to_descriptors()
         settings = self.settings
+        if self.factory.lab != NO_LAB:
+            self.log.info("lab: {options}", options=str(self.factory.lab))
         sockets = open_on_one_port(
             settings,
             bind,

@@ -3,16 +3,35 @@
 from twisted.application.service import IService
 
 from uppercase.addresses import parse_peers
+from uppercase.errors import BadValue
 from uppercase.framing import AUTO, FRAMINGS
-from uppercase.limits import HANDSHAKE_TIMEOUT, MAX_LENGTH, SEND_TIMEOUT, Limits
+from uppercase.limits import (
+    HANDSHAKE_TIMEOUT,
+    IDLE_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_LENGTH,
+    SEND_TIMEOUT,
+    Limits,
+)
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps.options import Group, Option
 from uppercase.taps.shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
-from uppercase.units import parse_duration, parse_size, parse_timeout
+from uppercase.tcp.lab import PRESETS, TCPLab, preset
+from uppercase.units import parse_count, parse_duration, parse_size, parse_timeout
 
 __all__ = ["Options", "makeService"]
 
 _FRAMING = "; ".join(f"{name}: {framing.summary}" for name, framing in FRAMINGS.items())
+_LAB_OPTIONS = ("delay", "slice", "reset-after", "accept-delay")
+_LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in PRESETS.items())
+
+
+def parse_limit(text: str) -> int:
+    """Give a whole number, 1 or more."""
+    number = parse_count(text)
+    if number < 1:
+        raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
+    return number
 
 
 class Options(ServiceOptions):
@@ -46,9 +65,19 @@ class Options(ServiceOptions):
             "How messages are framed",
             (
                 Option("framing", "auto: stream if the whole chain can stream, else line; "
-                       f"{_FRAMING}", "f", "NAME", str, AUTO, AUTO),
+                       f"{_FRAMING}", "f", "NAME", str, None, AUTO),
                 Option("max-length", "longest message of a framing; a longer one closes the "
                        "connection", "", "SIZE", parse_size, MAX_LENGTH, "64k"),
+            ),
+        ),
+        Group(
+            "Connections",
+            (
+                Option("max-connections", "how many may be open; when all are taken, the one that "
+                       "has been idle longest makes room, if it has been for 30 s", "", "N",
+                       parse_limit, MAX_CONNECTIONS, str(MAX_CONNECTIONS)),
+                Option("max-per-address", "how many one IPv4 address or IPv6 /64 may have; mind "
+                       "classes behind one address", "", "N", parse_limit, None, "any number"),
             ),
         ),
         Group(
@@ -56,10 +85,26 @@ class Options(ServiceOptions):
             (
                 Option("handshake-timeout", "how long a TLS handshake may take", "", "DURATION",
                        parse_timeout, HANDSHAKE_TIMEOUT, "15s"),
+                Option("idle-timeout", "how long a connection may neither send nor take anything",
+                       "", "DURATION", parse_duration, IDLE_TIMEOUT, "10m"),
                 Option("send-timeout", "how long a client may take nothing of what it is owed "
                        "before it is cut off", "", "DURATION", parse_duration, SEND_TIMEOUT,
                        "60s"),
                 ENDING,
+            ),
+        ),
+        Group(
+            "Lab: what TCP may do to a program, done on purpose",
+            (
+                Option("lab", f"options for an exercise; {_LABS}", "", "PRESET", preset, None),
+                Option("slice", "send replies in pieces of so many bytes (up to 256 pieces)", "",
+                       "BYTES", parse_size, None),
+                Option("delay", "hold each reply for so long", "", "DURATION", parse_duration,
+                       None),
+                Option("reset-after", "reset each connection after so many bytes of replies", "",
+                       "BYTES", parse_size, None),
+                Option("accept-delay", "serve each connection only after so long", "", "DURATION",
+                       parse_duration, None),
             ),
         ),
         INFORMATION,
@@ -71,13 +116,22 @@ class Options(ServiceOptions):
             max_length=self["max-length"],
             send_timeout=self["send-timeout"],
             handshake_timeout=self["handshake-timeout"],
+            idle_timeout=self["idle-timeout"],
+            max_connections=self["max-connections"],
+            max_per_address=self["max-per-address"],
         )
+        if self["lab"] is not None:
+            print(f"lab {self['lab']}")
+        lab = {} if self["lab"] is None else dict(self["lab"].settings)
+        framing = self["framing"] or lab.pop("framing", AUTO)
+        lab.update({name: self[name] for name in _LAB_OPTIONS if self[name] is not None})
         return tcp_service(
             TCPSettings(
                 **self.shared_settings(),
-                framing=self["framing"],
+                framing=framing,
                 limits=limits,
                 proxy_from=self["proxy-from"],
+                lab=TCPLab(**{name.replace("-", "_"): value for name, value in lab.items()}),
             )
         )
 

@@ -86,8 +86,9 @@ class CloseLadder:
 
     def flushed(self) -> None:
         """Take note that all output, and the end of it, is with the kernel."""
-        self._flushed = True
-        self._since = self._clock.seconds()
+        if not self._flushed:
+            self._flushed = True
+            self._since = self._clock.seconds()
 
     def peer_ended(self) -> None:
         """Take note that the peer has closed its side too."""

@@ -23,12 +23,24 @@ from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
 from uppercase.errors import TransformError
-from uppercase.events import Closed, IObserver, Opened, Outcome, Refused, TransformFailed
+from uppercase.events import (
+    Closed,
+    Direction,
+    Event,
+    Impaired,
+    IObserver,
+    LabAction,
+    Opened,
+    Outcome,
+    Refused,
+    TransformFailed,
+)
 from uppercase.limits import DRAIN_QUIET, VIGIL, Limits
 from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.admission import Admission, client_key
 from uppercase.tcp.closing import CloseLadder
 from uppercase.tcp.idle import IdleWatch
+from uppercase.tcp.lab import NO_LAB, LabOutlet, TCPLab
 from uppercase.tcp.peer import AwaitedPeer, peer_host, peer_name, plain_peer
 from uppercase.tcp.progress import (
     SendWatch,
@@ -77,6 +89,7 @@ class TransformProtocol(Protocol):
     _sent = 0
     _mark: object = None
     _vigil: IDelayedCall | None = None
+    _lab: LabOutlet | None = None
 
     def __init__(self, factory: "TransformFactory", peer: IAddress | None = None) -> None:
         self._factory = factory
@@ -101,6 +114,15 @@ class TransformProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
+        if factory.lab != NO_LAB:
+            self._lab = LabOutlet(
+                self.transport,
+                factory.clock,
+                factory.lab,
+                self._pump,
+                self._lab_did,
+                self._lab_reset,
+            )
         self._conversation = factory.open_conversation(await_reply, self._pump)
         if awaited is None:
             self._announce()
@@ -156,6 +178,8 @@ class TransformProtocol(Protocol):
         self._watch.stop()
         self._ladder.gone()
         self._keep_vigil(False)
+        if self._lab is not None:
+            self._lab.stop()
         conversation = self._conversation
         if conversation is None:
             return
@@ -219,6 +243,8 @@ class TransformProtocol(Protocol):
         conversation = self._conversation
         if conversation is None or self._ladder.started or conversation.awaiting:
             return None
+        if self._lab is not None and not self._lab.empty:
+            return None
         if unacknowledged_output(self.transport):
             mark = progress_mark(self.transport)
             if mark != self._mark:
@@ -245,20 +271,35 @@ class TransformProtocol(Protocol):
         # An awaited reply may come while the conversation is being opened.
         if conversation is None or self._pumping or self._ladder.started:
             return
+        lab = self._lab
+        write = self.transport.write if lab is None else lab.write
         self._pumping = True
-        while not self._paused and (output := conversation.replies()):
+        while self._has_room() and (output := conversation.replies()):
             self._sent += len(output)
             self._active_at = self._factory.clock.seconds()
-            self.transport.write(output)
+            write(output)
         self._pumping = False
         if conversation.outcome is not None:
+            if lab is not None and not lab.empty:
+                return
             self._watch.stop()
             self._keep_vigil(False)
             quiet = conversation.outcome is Outcome.STOPPED and self._is_quiet()
             self._ladder.start(linger=not self._peer_ended and not quiet)
         else:
-            self._read(not self._paused and conversation.wants_input)
+            self._read(self._has_room() and conversation.wants_input)
             self._keep_vigil(conversation.awaiting and (self._peer_ended or not self._reading))
+
+    def _has_room(self) -> bool:
+        """Whether the peer, and the lab, take more output."""
+        return not self._paused and (self._lab is None or not self._lab.full)
+
+    def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
+        self._factory.tell(Impaired(peer_name(self.peer), Direction.REPLY, number, (action,), fate))
+
+    def _lab_reset(self) -> None:
+        self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
+        self._ladder.abort()
 
     def _is_quiet(self) -> bool:
         """Whether no input is likely to be under way, and none of the output is."""
@@ -310,6 +351,7 @@ class TransformFactory(ServerFactory):
         limits: the service's bounds.
         clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
+        lab: what befalls each connection on purpose.
 
     Attributes:
         connections: the open ones.
@@ -325,10 +367,12 @@ class TransformFactory(ServerFactory):
         limits: Limits,
         clock: IReactorTime,
         observer: IObserver | None = None,
+        lab: TCPLab = NO_LAB,
     ) -> None:
         self.open_conversation = open_conversation
         self.limits = limits
         self.clock = clock
+        self.lab = lab
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
@@ -350,14 +394,13 @@ class TransformFactory(ServerFactory):
             self.connections.add(protocol)
         if not known and refusal is None:
             self._idle.opened()
-        if refusal is not None and self._observer is not None:
-            self._observer.notify(Refused(peer_name(protocol.peer), *refusal))
+        if refusal is not None:
+            self.tell(Refused(peer_name(protocol.peer), *refusal))
         return refusal is None
 
     def opened(self, protocol: TransformProtocol) -> None:
         """Take note of whose a new connection is."""
-        if self._observer is not None:
-            self._observer.notify(Opened(peer_name(protocol.peer)))
+        self.tell(Opened(peer_name(protocol.peer)))
 
     def remove(self, protocol: TransformProtocol) -> None:
         """Take note that a connection is gone."""
@@ -369,15 +412,17 @@ class TransformFactory(ServerFactory):
 
     def ended(self, end: Closed, error: Exception | None) -> None:
         """Take note of how a connection has ended, and of what was wrong with it."""
-        if self._observer is None:
-            return
         if isinstance(error, TransformError):
-            self._observer.notify(TransformFailed(error.transform, error))
-        self._observer.notify(end)
+            self.tell(TransformFailed(error.transform, error))
+        self.tell(end)
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        if self._observer is not None:
+            self._observer.notify(event)
 
     def refused(self, peer: IAddress | None, outcome: Outcome, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
-        if self._observer is not None:
-            name = peer_name(plain_peer(peer))
-            self._observer.notify(Opened(name))
-            self._observer.notify(Closed(name, outcome, why, 0, 0))
+        name = peer_name(plain_peer(peer))
+        self.tell(Opened(name))
+        self.tell(Closed(name, outcome, why, 0, 0))
