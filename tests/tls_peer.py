@@ -80,9 +80,7 @@ class TLSClient(TLSPeer):
         newest: the newest version to speak, if not any.
     """
 
-    def __init__(
-        self, skt: socket.socket, ca: Path, newest: ssl.TLSVersion | None = None
-    ) -> None:
+    def __init__(self, skt: socket.socket, ca: Path, newest: ssl.TLSVersion | None = None) -> None:
         super().__init__(ca, newest)
         self.socket = skt
         while not self.agreed:
