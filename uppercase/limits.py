@@ -94,6 +94,7 @@ __all__ = [
     "SLOW_CALL",
     "SPARE_DESCRIPTORS",
     "STOP_GRACE",
+    "TLS_PIECE",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
     "TRY_CHUNK",
@@ -211,6 +212,10 @@ STOP_GRACE: Final = 5.0
 HANDSHAKE_TIMEOUT: Final = 15.0
 """How long a TLS handshake may take, from the connection's acceptance: two or three round trips and
 four retransmissions of a lost segment (1, 2, 4 and 8 s). It also bounds what a mute peer costs."""
+
+TLS_PIECE: Final = 16 * KIB
+"""How much is given to OpenSSL at once: its buffer for input grows to the largest piece and never
+shrinks. The most that one TLS record carries (RFC 8446 section 5.1)."""
 
 PROXY_TIMEOUT: Final = 5.0
 """How long a proxy may take to send its PROXY header. Proxies send it in the first segment; the

@@ -105,10 +105,10 @@ class Server:
         """Give what the process has written so far."""
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
-    def wait_for_log(self, text: str, seconds: float = 10.0) -> str:
-        """Wait until the log has a text; give the log."""
+    def wait_for_log(self, text: str, seconds: float = 10.0, times: int = 1) -> str:
+        """Wait until the log has a text, so many times; give the log."""
         deadline = time.monotonic() + seconds
-        while text not in (log := self.log()):
+        while (log := self.log()).count(text) < times:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{log}"
             time.sleep(0.02)
         return log

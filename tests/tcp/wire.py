@@ -37,6 +37,11 @@ class Notes:
         return found
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """All connections' ends."""
+        return [event.outcome for event in self.events if isinstance(event, Closed)]
+
+    @property
     def outcome(self) -> Outcome:
         return self.closed.outcome
 
@@ -52,7 +57,7 @@ class Wire(StringTransport):
     def __init__(self, factory: Any, peer: IAddress = CLIENT) -> None:
         super().__init__(peerAddress=peer)
         alsoProvides(self, ITCPTransport, IHalfCloseableDescriptor)
-        self.aborted = False
+        self._aborted = False
         self.output_ended = False
         self.gone = False
         self.protocol = factory.buildProtocol(peer)
@@ -65,8 +70,18 @@ class Wire(StringTransport):
     def loseWriteConnection(self) -> None:
         self.output_ended = True
 
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+        if self.output_ended:
+            # Twisted does not wait for its next turn here.
+            self._lose()
+
     def abortConnection(self) -> None:
-        self.aborted = self.disconnecting = True
+        self._aborted = self.disconnecting = True
+
+    def was_aborted(self) -> bool:
+        """Whether the server has cut the connection off."""
+        return self._aborted
 
     def send(self, data: bytes) -> bytes:
         """Let bytes arrive; give what the server sends."""
@@ -82,13 +97,17 @@ class Wire(StringTransport):
         """Do what the reactor does next; give what the server sends."""
         if self.output_ended and not self.gone:
             self.protocol.writeConnectionLost()
-        if self.disconnecting and not self.gone:
-            self.gone = True
-            reason = ConnectionAborted() if self.aborted else ConnectionDone()
-            self.protocol.connectionLost(Failure(reason))
+        if self.disconnecting:
+            self._lose()
         sent = self.value()
         self.clear()
         return bytes(sent)
+
+    def _lose(self) -> None:
+        if not self.gone:
+            self.gone = True
+            reason = ConnectionAborted() if self._aborted else ConnectionDone()
+            self.protocol.connectionLost(Failure(reason))
 
 
 class World:

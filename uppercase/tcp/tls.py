@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from uppercase.errors import HandshakeFailed
 from uppercase.events import Outcome
+from uppercase.limits import TLS_PIECE
 from uppercase.tcp.closing import IOrderlyTLSTransport
 from uppercase.tcp.protocol import TransformFactory
 
@@ -32,14 +33,22 @@ __all__ = ["TLSFactory", "TLSProtocol"]
 
 
 class _WatchedConnection(Connection):
-    """OpenSSL's side of a connection; tells of what happens to it.
+    """OpenSSL's side of a connection, which keeps a peer's end from Twisted.
 
-    Twisted answers a peer's close_notify by closing; here it is told and not shown to Twisted.
+    Twisted would answer a close_notify by closing at once. What is found while Twisted is at work
+    is only noted here: acting on it may close the connection under Twisted's feet.
 
     Args:
         context: key, certificate and versions.
-        listener: who is told.
+        listener: told how the handshake goes.
+
+    Attributes:
+        ended: a close_notify has come.
+        broken: why what came after the handshake is not TLS, if so.
     """
+
+    ended = False
+    broken = ""
 
     def __init__(self, context: Context, listener: "TLSProtocol") -> None:
         super().__init__(context, None)
@@ -58,16 +67,15 @@ class _WatchedConnection(Connection):
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         """Give decrypted bytes; at the end of input there are just none."""
-        if self._listener.input_ended:
-            raise WantReadError
-        try:
-            return super().recv(bufsiz, flags)
-        except WantReadError:
-            raise
-        except ZeroReturnError:
-            self._listener.end_input()
-        except Error as error:
-            self._listener.broken(_why(error))
+        if not (self._listener.input_ended or self.ended or self.broken):
+            try:
+                return super().recv(bufsiz, flags)
+            except WantReadError:
+                raise
+            except ZeroReturnError:
+                self.ended = True
+            except Error as error:
+                self.broken = _why(error)
         raise WantReadError
 
 
@@ -109,17 +117,24 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from below."""
-        if self.input_ended:
-            return
-        super().dataReceived(data)
+        """Take what came from below, piece by piece: OpenSSL keeps a buffer for the largest."""
+        connection = self.getHandle()
+        for start in range(0, len(data), TLS_PIECE):
+            if self.input_ended:
+                return
+            super().dataReceived(data[start : start + TLS_PIECE])
+            if connection.broken:
+                self._break_off(connection.broken)
+            elif connection.ended:
+                self._end_input()
         self.wire_received += len(data)
-        self.wrappedProtocol.input_taken()
+        if not self.input_ended:
+            self.wrappedProtocol.input_taken()
 
     def readConnectionLost(self) -> None:
         """TCP's end of input: with or without a close_notify before it, the peer is done."""
         if self._agreed:
-            self.end_input()
+            self._end_input()
         else:
             self._ended_early()
             self.transport.loseConnection()
@@ -160,13 +175,13 @@ class TLSProtocol(TLSMemoryBIOProtocol):
             self._failed = True
             self.wrappedProtocol.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
 
-    def end_input(self) -> None:
+    def _end_input(self) -> None:
         """Tell what is above that the peer sends no more."""
         if not self.input_ended:
             self.input_ended = True
             self.wrappedProtocol.readConnectionLost()
 
-    def broken(self, why: str) -> None:
+    def _break_off(self, why: str) -> None:
         """Abort: what came after the handshake is not TLS."""
         self.input_ended = True
         self.wrappedProtocol.fail(Outcome.MALFORMED, HandshakeFailed(f"broken TLS: {why}"))

@@ -1,0 +1,72 @@
+"""systemd's socket activation: listening sockets that another process has opened."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from tests.system.processes import (
+    READY,
+    START_TIMEOUT,
+    connect,
+    environment,
+    receive_all,
+    refused,
+    tool,
+)
+
+# What systemd does between fork and exec: descriptors from 3 on, and whom they are for.
+ACTIVATE = """
+import os, sys
+descriptor, *command = sys.argv[1:]
+os.dup2(int(descriptor), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web")
+os.execv(command[0], command)
+"""
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=web"])
+def test_a_socket_that_systemd_opened_is_served(which: str) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{listening.getsockname()[1]}"
+    queued = connect(listening.getsockname()[1])
+    queued.sendall(b"early")
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-c", ACTIVATE, str(listening.fileno()), tool("twistd"), "-n"),
+                *("--pidfile=", "uppercase-tcp", f"--listen=systemd:domain=INET:{which}"),
+            ],
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+        try:
+            deadline = time.monotonic() + START_TIMEOUT
+            while not (ready := READY.search(os.pread(log.fileno(), 1 << 20, 0).decode())):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert ready[2] == address
+            queued.shutdown(socket.SHUT_WR)
+            assert receive_all(queued) == b"EARLY", "who came before the server is served too"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(START_TIMEOUT) == -signal.SIGTERM
+            queued.close()
+            listening.close()
+
+
+@pytest.mark.parametrize("which", ["index=0", "index=7", "name=web"])
+def test_a_missing_socket_is_one_sentence(which: str) -> None:
+    said = refused("uppercase-tcp", f"--listen=systemd:domain=INET:{which}")
+    assert re.search(r"systemd has passed 0\s+sockets", said)
+    assert ".socket unit" in " ".join(said.split())

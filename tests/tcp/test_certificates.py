@@ -1,0 +1,67 @@
+"""What users get wrong with keys and certificates: one sentence each, before anything listens."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.python.usage import UsageError
+
+from tests.certificates import Certificate, make_certificate
+from uppercase.taps.tcp import Options
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def said(*arguments: str) -> str:
+    """Give what the command line answers."""
+    with pytest.raises(UsageError) as caught:
+        Options().parseOptions(list(arguments))
+    return str(caught.value)
+
+
+def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Path) -> None:
+    other = make_certificate(tmp_path, "other.example")
+    missing = tmp_path / "missing.pem"
+    key, cert, secret = certificate.key, certificate.cert, certificate.encrypted_key
+    for arguments, sentence in {
+        f"privateKey={missing}:certKey={cert}": f"cannot read the private key file '{missing}': No",
+        f"privateKey={tmp_path}:certKey={cert}": "Is a directory",
+        f"privateKey={key}:certKey={missing}": f"cannot read the certificate file '{missing}': No",
+        f"privateKey={key}:certKey={key}": f"the file '{key}' holds no certificate in PEM form",
+        f"privateKey={cert}:certKey={cert}": f"the file '{cert}' holds no private key in PEM form",
+        f"privateKey={key}": f"the file '{key}' holds no certificate in PEM form",
+        f"privateKey={other.key}:certKey={cert}": "does not belong to the (first) certificate in",
+        f"privateKey={secret}:certKey={cert}": "is encrypted, which a service cannot use",
+        f"privateKey={key}:certKey={cert}:extraCertChain={missing}": "cannot read the certificate",
+        f"privateKey={key}:certKey={cert}:dhParameters={missing}": "cannot read the Diffie-Hellman",
+        f"privateKey={key}:certKey={cert}:dhParameters={cert}": "OpenSSL refuses",
+    }.items():
+        assert sentence in said(f"--listen=tls:0:{arguments}")
+
+
+def test_a_wrong_endpoint_string_is_named(certificate: Certificate) -> None:
+    pair = f"privateKey={certificate.key}:certKey={certificate.cert}"
+    assert "TLS 1.2 and every newer" in said(f"--listen=ssl:0:{pair}:sslmethod=TLSv1_METHOD")
+    assert "accepted are strings such as tls:12443" in said(f"--listen=tls:0:{pair}:bogus=1")
+    assert "without a port" in said(f"--listen=tls:{pair}")
+    assert "without a port" in said(f"--listen=tls:/etc/pems:port=443:{pair}")
+    assert "cannot read the private key file 'server.pem'" in said("--listen=tls:0")
+
+
+def test_a_colon_in_a_file_name_is_escaped_with_a_backslash(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    made = make_certificate(folder)
+    key, cert = (str(path).replace(":", "\\:") for path in (made.key, made.cert))
+    Options().parseOptions([f"--listen=tls:0:privateKey={key}:certKey={cert}"])
+
+
+def test_without_pyopenssl_the_pip_command_is_named_and_plain_tcp_works(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    assert "pip install 'uppercase[tls]'" in said(f"--listen={certificate.endpoint()}")
+    Options().parseOptions(["--port=0"])
