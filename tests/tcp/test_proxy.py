@@ -146,6 +146,8 @@ def test_a_connection_that_waits_for_its_header_counts_and_is_drained(world: Wor
     connection.drain()
     assert not wire.settle()
     assert wire.send(HEADER + b"hello") == b"HELLO"
+    assert wire.output_ended
+    wire.end()
     assert wire.gone
     assert world.notes.outcome is Outcome.STOPPED
 
