@@ -106,6 +106,7 @@ __all__ = [
     "UDP_MAX_WINDOW",
     "UDP_OUTSTANDING",
     "UDP_PORT_MEMORY",
+    "UDP_PORT_TRIES",
     "UDP_READ_SIZE",
     "UDP_RECEIVE_BUFFER",
     "UDP_REPLY_SLACK",
@@ -397,6 +398,10 @@ UDP_MAX_WINDOW: Final = 512
 UDP_PORT_MEMORY: Final = 4096
 """A source port is not used again for so many requests, lest a late duplicate of one reply be
 taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+UDP_PORT_TRIES: Final = 64
+"""So many used ports in a row mean that the system has hardly any others; otherwise the chance of
+as many is below 1e-30."""
 
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS

@@ -1,5 +1,6 @@
 """Addresses as people write them, and connecting to what they mean."""
 
+import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from uppercase.client.target import (
     parse_target,
     resolve,
 )
-from uppercase.errors import BadValue, NetworkTrouble
+from uppercase.errors import BadValue, NetworkTrouble, UserError
 
 
 @pytest.mark.parametrize(
@@ -150,3 +151,14 @@ def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
     port = free_port()
     with pytest.raises(NetworkTrouble, match=f"nothing listens on TCP 127.0.0.1:{port}; "):
         connect_tcp(Target(port=port))
+
+
+def test_a_process_that_may_open_no_more_files_is_told_so() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        for connect in connect_tcp, connect_udp:
+            with pytest.raises(UserError, match="ulimit -n"):
+                connect(Target("127.0.0.1", 7))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

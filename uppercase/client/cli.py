@@ -116,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), USAGE)
     except OSError as error:
         # Commands explain what the network does; what is left is a file or a standard stream.
-        what = f"{error.filename}: " if error.filename else "cannot write the output: "
-        return _complain(f"{what}{error.strerror or error}", USAGE)
+        place = f"use {error.filename}" if error.filename else "read or write a standard stream"
+        return _complain(f"cannot {place}: {error.strerror or error}", USAGE)
     return status if isinstance(status, int) else OK
 
 

@@ -258,13 +258,13 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
 
     Raises:
         NetworkTrouble: no address accepts, or the TLS handshake fails.
-        UserError: the file of authorities cannot be used.
+        UserError: the file of authorities cannot be used, or the system gives no socket.
     """
     context = _tls_context(target.tls) if target.tls else None
     deadline = time.monotonic() + timeout
     last_error: OSError | None = None
     for address in resolve(target):
-        connection = socket.socket(address.family, socket.SOCK_STREAM)
+        connection = _open_socket(address.family, socket.SOCK_STREAM)
         try:
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
             connection.connect(address.sockaddr)
@@ -315,10 +315,7 @@ def connect_udp(target: Target, address: Address | None = None) -> socket.socket
     """
     last_error: OSError | None = None
     for candidate in [address] if address else resolve(target):
-        try:
-            datagrams = socket.socket(candidate.family, socket.SOCK_DGRAM)
-        except OSError as error:
-            raise UserError(f"cannot open a socket: {error.strerror}") from error
+        datagrams = _open_socket(candidate.family, socket.SOCK_DGRAM)
         try:
             datagrams.setblocking(False)
             datagrams.connect(candidate.sockaddr)
@@ -328,6 +325,15 @@ def connect_udp(target: Target, address: Address | None = None) -> socket.socket
         else:
             return datagrams
     raise explain(last_error or OSError("no address"), target) from last_error
+
+
+def _open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    try:
+        return socket.socket(family, kind)
+    except OSError as error:
+        raise UserError(
+            f"cannot open a socket: {error.strerror}; `ulimit -n` shows how many files may be open"
+        ) from error
 
 
 def explain(

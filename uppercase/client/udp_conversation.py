@@ -10,8 +10,9 @@ import os
 import selectors
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from itertools import count
 
 from uppercase.client.target import Address, Target, connect_udp, explain, resolve
 from uppercase.client.udp_window import Settled, Window
@@ -22,6 +23,7 @@ from uppercase.limits import (
     IPV6_MAX_DATAGRAM,
     SAFE_DATAGRAM,
     UDP_PORT_MEMORY,
+    UDP_PORT_TRIES,
     UDP_READ_SIZE,
 )
 
@@ -110,7 +112,7 @@ class UdpConversation:
         self._answered = False
         self._sockets: dict[int, socket.socket] = {}
         self._selector = selectors.PollSelector()
-        self._recent_ports: deque[int] = deque(maxlen=UDP_PORT_MEMORY)
+        self._recent_ports: OrderedDict[int, None] = OrderedDict()
 
     @property
     def max_message(self) -> int:
@@ -248,15 +250,20 @@ class UdpConversation:
         self._window.restart(time.monotonic())
 
     def _open_socket(self) -> socket.socket:
-        while True:
+        """Open a socket whose port no recent message had."""
+        for refused in count(1):
             fresh = connect_udp(self._target, self._addresses[0])
             port = fresh.getsockname()[1]
             if port not in self._recent_ports:
-                self._recent_ports.append(port)
-                return fresh
-            # Remember less, so that this ends where the system has few ports to give.
+                break
             fresh.close()
-            self._recent_ports.popleft()
+            # Remember less where the system has few ports to give.
+            if refused % UDP_PORT_TRIES == 0:
+                self._recent_ports.popitem(last=False)
+        self._recent_ports[port] = None
+        if len(self._recent_ports) > UDP_PORT_MEMORY:
+            self._recent_ports.popitem(last=False)
+        return fresh
 
     def _close_socket(self, number: int) -> None:
         used = self._sockets.pop(number)
