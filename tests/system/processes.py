@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -39,6 +39,7 @@ class Server:
         addresses: how many ready lines to wait for.
         cwd: where it runs.
         env: more of the environment.
+        prepare: called in the process before it runs the program.
 
     Attributes:
         addresses: the ready lines' pairs of protocol and address, in order.
@@ -52,11 +53,13 @@ class Server:
         addresses: int = 2,
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         options = ["-n", "--pidfile="] if runner == "twistd" else ["--log-format=text"]
         self._command = [tool(runner), *options, *arguments]
         self._expected = addresses
         self._cwd = cwd
+        self._prepare = prepare
         self._env = environment(**(env or {}))
         self.addresses: list[tuple[str, str]] = []
         self.statuses = [-signal.SIGTERM, -signal.SIGKILL]
@@ -70,6 +73,7 @@ class Server:
             stderr=subprocess.STDOUT,
             cwd=self._cwd,
             env=self._env,
+            preexec_fn=self._prepare,
         )
         deadline = time.monotonic() + START_TIMEOUT
         while len(self.addresses) < self._expected:
