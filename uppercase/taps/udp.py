@@ -76,8 +76,7 @@ class Options(ServiceOptions):
             ),
         ),
         Group(
-            "Lab: what happens to datagrams on purpose; 'reply:' or 'both:' before a value names "
-            "the side, else it is for requests",
+            "Lab: what happens on purpose (to requests; reply: or both: before a value to others)",
             (
                 Option("lab", f"a preset, which the options below change: {', '.join(PRESETS)}",
                        "", "PRESET", str, None, "none"),
