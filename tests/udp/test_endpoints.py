@@ -1,5 +1,6 @@
 """Datagram endpoints: their strings, sockets from elsewhere, and addresses that cannot be had."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -12,13 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface.verify import verifyObject
 
 from tests.helpers_udp import Applied, ask, client, in_thread, served
 from uppercase.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
-from uppercase.udp import IDatagramEndpoint, UDPEndpoint, datagram_endpoint_from_string, listen
+from uppercase.udp import (
+    IDatagramEndpoint,
+    UDPEndpoint,
+    datagram_endpoint_from_string,
+    drain,
+    listen,
+)
 from uppercase.udp.endpoints import AdoptedUDPEndpoint
 
 
@@ -101,6 +109,32 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
             listen_on(f"udp:{number}:interface=127.0.0.1")
         assert len(os.listdir("/proc/self/fd")) == len(before)
     assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
+
+
+class Plain:
+    """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
+
+    listenUDP = staticmethod(getattr(reactor, "listenUDP"))  # noqa: B009, N815
+    callLater = staticmethod(getattr(reactor, "callLater"))  # noqa: B009, N815
+
+
+async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
+    data = b"a" * 65_507
+    port: Any = listen(Plain(), UDPEndpoint(Plain(), 0, "127.0.0.1"), Responder(Applied()))
+    number = port.getHost().port
+    assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
+    await drain(port)
+    await port.stopListening()
+
+
+def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
+    class Full(Plain):
+        @staticmethod
+        def listenUDP(port: int, *arguments: Any) -> Any:  # noqa: N802
+            raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
+
+    with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:9: another "):
+        UDPEndpoint(Full(), 9, "127.0.0.1").listen(DatagramProtocol())
 
 
 def test_an_address_of_another_machine_is_one_sentence() -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -222,7 +223,9 @@ def test_a_reply_after_the_end_is_refused_quietly() -> None:
     assert (refused, error.errno) == (answer, errno.EBADF)
 
 
-async def test_a_protocol_that_fails_costs_one_batch_and_is_logged(logged_errors: Any) -> None:
+async def test_a_protocol_that_fails_costs_one_batch_and_is_logged_once_a_second(
+    logged_errors: Any,
+) -> None:
     class Failing(DatagramProtocol):
         def datagramReceived(self, datagram: bytes, addr: Any) -> None:
             if datagram == b"fail":
@@ -232,10 +235,24 @@ async def test_a_protocol_that_fails_costs_one_batch_and_is_logged(logged_errors
 
     port = Port(open_socket("127.0.0.1", 0), Failing(), reactor)
     port.startListening()
-    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"fail", SILENCE) is None
+    for _ in range(2):
+        assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"fail", SILENCE) is None
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
-    assert "no good" in "".join(logged_errors.flush())
+    assert port.protocol_errors == 2
+    (logged,) = logged_errors.flush()
+    assert "no good" in logged
     await port.stopListening()
+
+
+def test_a_protocol_that_does_not_start_leaves_nothing_open() -> None:
+    class Refusing(DatagramProtocol):
+        def startProtocol(self) -> None:
+            raise ValueError("no")
+
+    sock = open_socket("127.0.0.1", 0)
+    with pytest.raises(ValueError, match="no"):
+        Port(sock, Refusing(), reactor).startListening()
+    assert sock.fileno() == -1
 
 
 async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
@@ -288,3 +305,15 @@ def test_the_receive_buffer_that_was_granted_is_known() -> None:
         before = default.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         default.close()
         assert before <= port.receive_buffer <= 2 * UDP_RECEIVE_BUFFER
+
+
+@pytest.mark.parametrize(
+    ("asked", "interface"), [("fe80::1", 2), ("2001:db8::1", 0), ("::ffff:192.0.2.1", 0)]
+)
+def test_only_a_link_local_reply_is_bound_to_the_interface_it_came_in_on(
+    asked: str, interface: int
+) -> None:
+    destination = Destination(asked, 12_000, interface=2)
+    ((level, kind, record),) = pktinfo.reply_ancillary(destination)
+    assert (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
+    assert record == socket.inet_pton(socket.AF_INET6, asked) + interface.to_bytes(4, sys.byteorder)

@@ -23,7 +23,7 @@ from uppercase.datagram import Responder
 from uppercase.events import DropReason
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
-from uppercase.udp import ResponderProtocol
+from uppercase.udp import ResponderProtocol, drain
 from uppercase.udp.interfaces import IBatchProtocol
 
 
@@ -177,8 +177,7 @@ async def test_a_stop_answers_what_has_arrived() -> None:
         sock.connect(("127.0.0.1", port.getHost().port))
         for number in range(200):
             sock.send(b"hello %d" % number)
-        port.read_out()
-        await port.protocol.idle()  # type: ignore[attr-defined]
+        await drain(port)
         port.stopListening()
         for number in range(200):
             assert sock.recv(100) == b"HELLO %d" % number
@@ -192,8 +191,7 @@ async def test_a_stop_waits_for_replies_that_are_late() -> None:
     with served(Responder(Applied(slow))) as port, client() as sock:
         sock.connect(("127.0.0.1", port.getHost().port))
         sock.send(b"late")
-        port.read_out()
-        await port.protocol.idle()  # type: ignore[attr-defined]
+        await drain(port)
         assert sock.recv(100) == b"LATE"
 
 

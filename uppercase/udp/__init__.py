@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -18,6 +19,7 @@ __all__ = [
     "ResponderProtocol",
     "UDPEndpoint",
     "datagram_endpoint_from_string",
+    "drain",
     "listen",
 ]
 
@@ -45,3 +47,19 @@ def listen(reactor: Any, endpoint: IDatagramEndpoint, responder: Responder) -> I
             else "",
         )
     return port
+
+
+def drain(port: Any) -> Deferred[None]:
+    """Read what has reached a port so far, then no more, and answer it.
+
+    Args:
+        port: from `listen`.
+
+    Returns:
+        What fires when no reply is awaited or held back any more. The port still has to be
+        stopped, which calls off whatever is left.
+    """
+    if isinstance(port, Port):
+        port.read_out()
+    idle: Deferred[None] = port.protocol.idle()
+    return idle

@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
 from zope.interface import implementer
 
+from uppercase.addresses import cannot_listen, printable_address
 from uppercase.errors import BadValue, suggest
+from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.interfaces import IDatagramEndpoint
 from uppercase.udp.ports import Port
 from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
@@ -33,7 +37,7 @@ class UDPEndpoint:
     """A UDP address.
 
     Args:
-        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        reactor: provides `IReactorFDSet` and `IReactorTime`, or at least `IReactorUDP`.
         port: 0 is any free one.
         interface: an IPv4 or IPv6 address, which may have a `%scope`; "" is every IPv4 address.
     """
@@ -44,10 +48,23 @@ class UDPEndpoint:
         self._port = port
         self._interface = interface
 
-    def listen(self, protocol: AbstractDatagramProtocol) -> Port:
+    def listen(self, protocol: AbstractDatagramProtocol) -> IListeningPort:
         """Open a socket and serve a protocol on it."""
+        if not IReactorFDSet.providedBy(self._reactor):
+            return self._listen_plainly(protocol)
         port = Port(open_socket(self._interface, self._port), protocol, self._reactor)
         port.startListening()
+        return port
+
+    def _listen_plainly(self, protocol: AbstractDatagramProtocol) -> IListeningPort:
+        """Let a reactor without file descriptors open its own kind of port."""
+        try:
+            port: IListeningPort = self._reactor.listenUDP(
+                self._port, protocol, self._interface, UDP_READ_SIZE
+            )
+        except CannotListenError as error:
+            address = printable_address(self._interface or "0.0.0.0", self._port)
+            raise cannot_listen("UDP", address, error.socketError) from error.socketError
         return port
 
 

@@ -5,8 +5,8 @@ replacements need its private names. It counts bytes rather than datagrams a tur
 end), cuts silently what is longer than its buffer, is closed by the reactor for good after an
 unexpected errno, strips the scope of IPv6 addresses, and raises from `write`. This is an
 `IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`; it
-serves any `DatagramProtocol`. Where a reactor has none (IOCP), `reactor.listenUDP` serves the same
-protocols, with what it lacks.
+serves any `DatagramProtocol`. Where a reactor lacks that interface (IOCP), the endpoints fall back
+to `reactor.listenUDP`, with what it lacks.
 """
 
 import socket
@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from uppercase.datagram import Answer, Datagram, Destination, SocketAddress
 from uppercase.limits import (
+    LOG_INTERVAL,
     RECEIVE_PAUSE,
     RECEIVE_PAUSE_MAX,
     UDP_BATCH,
@@ -55,6 +56,7 @@ class Port:
         protocol: what is served.
         receive_errors: unexpected errors while reading, by name (`ENOMEM`).
         send_errors: refused replies, by name of the error.
+        protocol_errors: batches that the protocol failed on.
         receive_buffer: bytes that the kernel said it holds; 0 until asked.
         tells_destinations: whether the system says where each datagram was sent to, so that
             broadcasts are told apart and replies leave from the address that was asked. A socket
@@ -74,6 +76,7 @@ class Port:
     ) -> None:
         self.receive_errors: Counter[str] = Counter()
         self.send_errors: Counter[str] = Counter()
+        self.protocol_errors = 0
         self.receive_buffer = 0
         self._socket = sock
         self.protocol = protocol
@@ -87,16 +90,21 @@ class Port:
         self._parses = self._is_wildcard and self.tells_destinations
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
         self._batched: Any = protocol if IBatchProtocol.providedBy(protocol) else None
+        self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
         self._resting: Any = None
         self._listening = False
 
     def startListening(self) -> None:
-        """Begin to read."""
-        self._listening = True
+        """Begin to read; a protocol that fails to start leaves nothing open."""
         # Of IUDPTransport it has what a server's protocol uses; it cannot be connected.
         transport: Any = self
-        self.protocol.makeConnection(transport)
+        try:
+            self.protocol.makeConnection(transport)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._listening = True
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
@@ -216,7 +224,10 @@ class Port:
                 if not datagram.truncated:
                     self.protocol.datagramReceived(datagram.data, datagram.source[:2])
         except Exception:
-            self._log.failure("a datagram protocol failed")
+            self.protocol_errors += 1
+            if self._reactor.seconds() >= self._quiet_until:
+                self._quiet_until = self._reactor.seconds() + LOG_INTERVAL
+                self._log.failure("a datagram protocol failed")
 
     def _rest(self, error: OSError) -> None:
         """Count an unexpected error and read on a little later."""
