@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -402,6 +403,25 @@ def test_json_has_an_interval_each_second_and_ends_with_the_summary() -> None:
     found = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert [each["type"] for each in found] == ["interval", "summary"]
     assert all(each["schema"] == 1 for each in found)
+
+
+def test_every_key_of_the_objects_is_documented() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "ping-and-bench.md"
+    documented = set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8")))
+    with udp_server() as server:
+        outcomes = (
+            run("bench", "-u", "--duration", "1200ms", "--rate", "20", "--json", server.address),
+            run("ping", "-u", "-c", "1", "--json", server.address),
+        )
+    for outcome in outcomes:
+        for line in outcome.stdout.splitlines():
+            fields = json.loads(line)
+            keys = (
+                {*fields, *(fields.get("latency_ms") or {}), *(fields.get("rtt_ms") or {})}
+                if (fields["type"] == "summary")
+                else set(fields)
+            )
+            assert keys - {"type"} <= documented
 
 
 def test_ctrl_c_prints_the_summary() -> None:

@@ -72,7 +72,8 @@ class Result:
         """Give the fields of the summary object."""
         ledger, pace = self.ledger, self.pace
         elapsed = self.elapsed or 1.0
-        fields: dict[str, Any] = {
+        wrong = ledger.first_wrong
+        return {
             "type": "summary",
             "target": str(self.target),
             "loop": "closed" if pace.rate is None else "open",
@@ -94,12 +95,9 @@ class Result:
             "latency_ms": ledger.latencies.summary_ms(),
             "send_lag_ms": None if pace.rate is None else round(ledger.lag * 1e3, 3),
             "client_cpu": round(self.busy, 3),
+            "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
             "error": ledger.troubles[0] if ledger.troubles else None,
         }
-        if ledger.first_wrong is not None:
-            got, expected = ledger.first_wrong
-            fields["first_wrong"] = {"got": excerpt(got), "expected": excerpt(expected)}
-        return fields
 
     def as_text(self) -> str:
         """Give the lines of the summary."""
