@@ -89,7 +89,7 @@ def transforms() -> None:
     """Hold the commands."""
 
 
-def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], _Command]:
+def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     return transforms.command(name, cls=_Command, examples=examples)
 
 
@@ -161,7 +161,7 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
-    for line in (_COLUMNS, *cells):
+    for line in ([*_COLUMNS], *cells):
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
 
@@ -263,8 +263,8 @@ def check(name: str, examples: Sequence[str]) -> int:
         # Hypothesis writes notes into the current directory unless it is told otherwise.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
         try:
-            from uppercase.testing.laws import LAWS
-            from uppercase.testing.laws import check as examine
+            from uppercase.testing import LAWS
+            from uppercase.testing import check as examine
         except ImportError as error:
             raise UserError(str(error)) from error
         report = examine(name, examples=[os.fsencode(text) for text in examples])

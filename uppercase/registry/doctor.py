@@ -59,9 +59,7 @@ def diagnose() -> Diagnosis:
     own = os.path.join(_TWISTED, "plugins")
     return Diagnosis(
         folders={
-            folder: _drop_ins(folder)
-            for folder in found.folders
-            if os.path.realpath(folder) != own
+            folder: _drop_ins(folder) for folder in found.folders if os.path.realpath(folder) != own
         },
         beside=None if sys.flags.safe_path else os.path.join(os.getcwd(), _DROP_INS),
         entry_points=_entry_points(installed),
@@ -88,7 +86,9 @@ def _package_files() -> Iterator[Problem]:
     for entry in dict.fromkeys(map(os.path.abspath, [*sys.path, ""])):
         package = os.path.join(entry, "twisted")
         # A folder with a version in it is another Twisted, such as the system's.
-        if os.path.realpath(package) == _TWISTED or os.path.exists(os.path.join(package, "_version.py")):
+        if os.path.realpath(package) == _TWISTED or os.path.exists(
+            os.path.join(package, "_version.py")
+        ):
             continue
         for folder in (package, os.path.join(package, "plugins")):
             file = os.path.join(folder, "__init__.py")
