@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from inspect import cleandoc
 from typing import Any, Final
 
@@ -74,6 +75,12 @@ class _Command(Command):
             if _debugging(ctx):
                 traceback.print_exc()
             raise
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("twisted."):
+                raise
+            raise UserError(
+                f"{find_spec('twisted').origin} hides Twisted; delete this file"  # type: ignore[union-attr]
+            ) from error
 
 
 def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
