@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from uppercase.errors import TransformError
 
-__all__ = ["await_reply", "wait_for"]
+__all__ = ["await_reply", "start", "wait_for"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def await_reply(
         elif not failure.check(CancelledError):
             done(TransformError("?", f"{type(error).__name__}: {error}"))
 
-    deferred = _started(awaitable)
+    deferred = start(awaitable)
     deferred.addCallbacks(done, failed)
     return deferred.cancel
 
@@ -54,7 +54,7 @@ def wait_for(awaitable: Awaitable[T], block_on: Callable[[Any], Any] | None = No
     Raises:
         RuntimeError: the reactor is running and nobody said how to wait.
     """
-    deferred = _started(awaitable)
+    deferred = start(awaitable)
     results: list[T | Failure] = []
     deferred.addBoth(results.append)
     if not results:
@@ -76,7 +76,9 @@ def wait_for(awaitable: Awaitable[T], block_on: Callable[[Any], Any] | None = No
     return result
 
 
-def _started(awaitable: Awaitable[T]) -> Deferred[T]:
+def start(awaitable: Awaitable[T]) -> Deferred[T]:
+    """Start what is awaited, without waiting."""
+
     async def wait() -> T:
         return await awaitable
 

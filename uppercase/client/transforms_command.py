@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from inspect import cleandoc
 from typing import Any, Final
 
@@ -74,6 +75,12 @@ class _Command(Command):
             if _debugging(ctx):
                 traceback.print_exc()
             raise
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("twisted."):
+                raise
+            raise UserError(
+                f"{find_spec('twisted').origin} hides Twisted; delete this file"  # type: ignore[union-attr]
+            ) from error
 
 
 def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -89,7 +96,7 @@ def transforms() -> None:
     """Hold the commands."""
 
 
-def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], _Command]:
+def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     return transforms.command(name, cls=_Command, examples=examples)
 
 
@@ -161,7 +168,7 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
-    for line in (_COLUMNS, *cells):
+    for line in ([*_COLUMNS], *cells):
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
 
@@ -263,8 +270,8 @@ def check(name: str, examples: Sequence[str]) -> int:
         # Hypothesis writes notes into the current directory unless it is told otherwise.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
         try:
-            from uppercase.testing.laws import LAWS
-            from uppercase.testing.laws import check as examine
+            from uppercase.testing import LAWS
+            from uppercase.testing import check as examine
         except ImportError as error:
             raise UserError(str(error)) from error
         report = examine(name, examples=[os.fsencode(text) for text in examples])

@@ -3,6 +3,7 @@
 What can stream is done chunk by chunk, in constant memory.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from inspect import isawaitable
@@ -63,7 +64,7 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
 
 
 def _chunks() -> Iterator[bytes]:
-    while chunk := sys.stdin.buffer.read1(TRY_CHUNK):
+    while chunk := os.read(sys.stdin.fileno(), TRY_CHUNK):
         yield chunk
 
 

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uppercase.testing.connection import Connection, connect
     from uppercase.testing.contract import TransformContract
-    from uppercase.testing.laws import LAWS, Broken, Law, Report, check
+    from uppercase.testing.examination import Broken, Law
+    from uppercase.testing.laws import LAWS, Report, check
 
 _HOMES: dict[str, str] = {
     "LAWS": "laws",
-    "Broken": "laws",
+    "Broken": "examination",
     "Connection": "connection",
-    "Law": "laws",
+    "Law": "examination",
     "Report": "laws",
     "TransformContract": "contract",
     "check": "laws",
@@ -51,4 +52,11 @@ def __getattr__(name: str) -> Any:
         home = _HOMES[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{home}"), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != "hypothesis":
+            raise
+        raise ImportError(
+            "the contract kit needs hypothesis; install it with: pip install 'uppercase[testing]'"
+        ) from error

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from hypothesis.strategies import SearchStrategy
 
-from uppercase.testing.laws import LAWS, Broken, Examination
+from uppercase.testing.examination import Broken, Examination
+from uppercase.testing.laws import LAWS
 
 __all__ = ["TransformContract"]
 

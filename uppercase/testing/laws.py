@@ -4,55 +4,23 @@ A transform may refuse a message by raising `ValueError` or `TransformError`. To
 outcome like any other: the laws ask that it be the same each time. Any other exception is a fault.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
 
 from uppercase.errors import WrongResult
 from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES, MAX_OUTPUT
-from uppercase.testing.messages import ANY, CUTS, INVALID, NOT_UTF_8, TEXT, large_messages
+from uppercase.testing.examination import Broken, Examination, Law
+from uppercase.testing.messages import CUTS, INVALID
 from uppercase.testing.subject import Outcome, Subject, show
 
-__all__ = ["LAWS", "Broken", "Examination", "Law", "Report", "check"]
-
+__all__ = ["LAWS", "Broken", "Law", "Report", "check"]
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
-
-
-class Broken(AssertionError):
-    """A law is broken.
-
-    Attributes:
-        law: its name.
-        example: the smallest case that was found.
-    """
-
-    def __init__(self, example: str, law: str = "") -> None:
-        super().__init__(example)
-        self.example = example
-        self.law = law
-
-
-@dataclass(frozen=True)
-class Law:
-    """One law.
-
-    Attributes:
-        name: a few words, joined by hyphens.
-        promise: what it says.
-        verify: raises `Broken` where a transform does not keep it.
-    """
-
-    name: str
-    promise: str
-    verify: Callable[["Examination"], None]
 
 
 @dataclass(frozen=True)
@@ -68,112 +36,6 @@ class Report:
     broken: tuple[Broken, ...]
     growth: float
     seconds: float
-
-
-class Examination:
-    """One transform and what is tried on it.
-
-    Args:
-        target: see `Subject`.
-        examples: messages that are always tried, besides those of the kit.
-        messages: a hypothesis strategy for messages, besides that of the kit.
-        count: how many messages are drawn for each search.
-    """
-
-    def __init__(
-        self,
-        target: object,
-        *,
-        examples: Iterable[bytes] = (),
-        messages: st.SearchStrategy[bytes] | None = None,
-        count: int = KIT_EXAMPLES,
-    ) -> None:
-        self.subject = Subject(target)
-        self._count = count
-        given_examples = sorted(examples, key=lambda message: (len(message), message))
-        self._own = [st.sampled_from(given_examples)] if given_examples else []
-        self._examples: Sequence[bytes] = given_examples
-        if messages is not None:
-            self._own.append(messages)
-
-    @property
-    def any(self) -> st.SearchStrategy[bytes]:
-        """Messages of any bytes, the author's among them."""
-        return st.one_of(ANY, *self._own)
-
-    @property
-    def text(self) -> st.SearchStrategy[bytes]:
-        """Messages that are UTF-8, and the author's."""
-        return st.one_of(TEXT, *self._own)
-
-    def fixed(self, messages: Iterable[bytes], test: Callable[[bytes], None]) -> None:
-        """Run a test on messages that are always tried, the author's examples after them."""
-        for message in (*messages, *self._examples):
-            test(message)
-
-    def search(self, test: Callable[..., None], *drawn: st.SearchStrategy[Any]) -> None:
-        """Run a test on what is drawn; raise `Broken` for the smallest case that breaks it."""
-        seen: list[Broken] = []
-
-        def run(values: tuple[Any, ...]) -> None:
-            try:
-                test(*values)
-            except Broken as broken:
-                seen.append(broken)
-                raise
-
-        try:
-            settings(
-                max_examples=self._count,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
-            )(given(st.tuples(*drawn))(run))()
-        except Flaky:
-            # The case did not break the law again: what was seen is all there is.
-            if not seen:
-                raise
-            raise min(seen, key=lambda broken: len(broken.example)) from None
-
-    @cached_property
-    def large(self) -> list[tuple[bytes, Outcome, float]]:
-        """Large messages with what came of each and how long it took, up to one that is slow."""
-        tried = []
-        for message in large_messages():
-            outcome, seconds = self.subject.timed(message)
-            if seconds > KIT_CALL_TIME:
-                seconds = min(seconds, self.subject.timed(message)[1])
-            tried.append((message, outcome, seconds))
-            if seconds > KIT_CALL_TIME:
-                break
-        return tried
-
-    def verify(self, law: Law) -> None:
-        """Verify one law.
-
-        Raises:
-            Broken: it is not kept.
-        """
-        try:
-            law.verify(self)
-        except Broken as broken:
-            raise Broken(broken.example, law.name) from None
-
-    def report(self) -> Report:
-        """Verify all laws."""
-        broken = []
-        for law in LAWS:
-            try:
-                self.verify(law)
-            except Broken as found:
-                broken.append(found)
-        return Report(
-            tuple(broken),
-            max(len(outcome.output) / len(message) for message, outcome, _ in self.large),
-            max(seconds for _, _, seconds in self.large),
-        )
 
 
 def check(
@@ -196,7 +58,18 @@ def check(
         uppercase.errors.UserError: the specification is wrong.
         uppercase.errors.PluginError: the transform cannot be loaded.
     """
-    return Examination(target, examples=examples, messages=messages, count=count).report()
+    examined = Examination(target, examples=examples, messages=messages, count=count)
+    broken = []
+    for law in LAWS:
+        try:
+            examined.verify(law)
+        except Broken as found:
+            broken.append(found)
+    return Report(
+        tuple(broken),
+        max(len(outcome.output) / len(message) for message, outcome, _ in examined.large),
+        max(seconds for _, _, seconds in examined.large),
+    )
 
 
 def _bytes(examined: Examination) -> None:
@@ -210,7 +83,8 @@ def _bytes(examined: Examination) -> None:
             if isinstance(outcome.error, WrongResult):
                 raise Broken(f"{call}: {outcome.error.reason}")
 
-    examined.fixed((b"",), is_bytes)
+    for message in examined.corpus:
+        is_bytes(message)
     examined.search(is_bytes, examined.any)
 
 
@@ -231,7 +105,9 @@ def _judge(call: str, outcome: Outcome) -> None:
 
 def _messages(examined: Examination) -> None:
     is_answered = _answered(examined.subject)
-    examined.fixed((b"", *(bytes([byte]) for byte in range(0x80))), is_answered)
+    for message in (*(bytes([byte]) for byte in range(0x80)), *examined.corpus):
+        if _is_utf_8(message):
+            is_answered(message)
     examined.search(is_answered, examined.text)
     for message, outcome, _ in examined.large:
         if _is_utf_8(message):
@@ -240,7 +116,9 @@ def _messages(examined: Examination) -> None:
 
 def _invalid_utf_8(examined: Examination) -> None:
     is_answered = _answered(examined.subject)
-    examined.fixed((*NOT_UTF_8, *(bytes([byte]) for byte in range(0x80, 0x100))), is_answered)
+    for message in (*(bytes([byte]) for byte in range(0x80, 0x100)), *examined.corpus):
+        if not _is_utf_8(message):
+            is_answered(message)
     examined.search(is_answered, INVALID)
     for message, outcome, _ in examined.large:
         if not _is_utf_8(message):
@@ -264,25 +142,30 @@ def _determinism(examined: Examination) -> None:
         if not first.same(second):
             raise Broken(f"transform({show(message)}) {first}; the next time it {second}")
 
+    for message in examined.corpus:
+        is_the_same(message)
     examined.search(is_the_same, examined.any)
 
 
 def _calls(examined: Examination) -> None:
     subject = examined.subject
 
-    def is_untouched(other: bytes, message: bytes) -> None:
-        alone = subject.reply(message, subject.make())
+    def are_untouched(one: bytes, other: bytes) -> None:
+        alone = [subject.reply(message, subject.make()) for message in (one, other)]
         transform = subject.make()
-        finish_other = subject.begin(other, transform)
-        after = subject.reply(message, transform)
-        finish_other()
-        if not after.same(alone) and _is_stable(subject, message, alone):
-            raise Broken(
-                f"after transform({show(other)}), transform({show(message)}) {after}; without it "
-                f"{alone}"
-            )
+        # Replies that are awaited overlap.
+        finish_one = subject.begin(one, transform)
+        second = subject.reply(other, transform)
+        compare(other, second, alone[1], f"after transform({show(one)})")
+        compare(one, finish_one(), alone[0], f"awaited while transform({show(other)}) is called")
 
-    examined.search(is_untouched, examined.any, examined.any)
+    def compare(message: bytes, outcome: Outcome, alone: Outcome, when: str) -> None:
+        if not outcome.same(alone) and _is_stable(subject, message, alone):
+            raise Broken(f"{when}, transform({show(message)}) {outcome}; alone it {alone}")
+
+    for pair in examined.pairs:
+        are_untouched(*pair)
+    examined.search(are_untouched, examined.any, examined.any)
 
 
 def _is_stable(subject: Subject, message: bytes, before: Outcome) -> bool:
@@ -298,20 +181,30 @@ def _connections(examined: Examination) -> None:
     def are_apart(other: bytes, message: bytes, cut: int) -> None:
         chunks = message[:cut], message[cut:]
         alone = subject.stream(chunks, subject.make())
+        other_alone = subject.stream([other], subject.make())
         transform: Any = subject.make()
+        second = other_alone
 
-        def meanwhile() -> Iterable[bytes]:
+        def meanwhile() -> Iterator[bytes]:
+            nonlocal second
             yield chunks[0]
-            subject.stream([other], transform)
+            second = subject.stream([other], transform)
             yield chunks[1]
 
-        among = subject.stream(meanwhile(), transform)
-        if not among.same(alone) and subject.stream(chunks, subject.make()).same(alone):
+        compare(chunks, subject.stream(meanwhile(), transform), alone, other)
+        compare((other,), second, other_alone, message[:cut])
+
+    def compare(
+        chunks: Sequence[bytes], outcome: Outcome, alone: Outcome, neighbour: bytes
+    ) -> None:
+        if not outcome.same(alone) and subject.stream(chunks, subject.make()).same(alone):
             raise Broken(
-                f"{_feeds(chunks)} {among} when another stream is fed {show(other)} between the "
-                f"two; alone it {alone}"
+                f"{_feeds(chunks)} + finish() {outcome} while another stream is open that was fed "
+                f"{show(neighbour)}; alone it {alone}"
             )
 
+    for other, message in examined.pairs:
+        are_apart(other, message, len(message) // 2)
     examined.search(are_apart, examined.any, examined.any, CUTS)
 
 
@@ -332,13 +225,12 @@ def _cuts(examined: Examination) -> None:
             return
         for cut in range(1, len(message), 1 + len(message) // _CUTS):
             compare(whole, (message[:cut], message[cut:]))
-        compare(whole, [message[i : i + 1] for i in range(len(message))])
-        compare(whole, (b"", message, b""))
+        compare(whole, [b"", *(message[i : i + 1] for i in range(len(message))), b""])
 
     def at_some_cuts(message: bytes, cuts: list[int]) -> None:
         places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
         chunks = [message[start:end] for start, end in pairwise(places)]
-        compare(subject.stream([message]), chunks)
+        compare(subject.stream([message]), chunks or [message])
 
     def compare(whole: Outcome, chunks: Sequence[bytes]) -> None:
         outcome = subject.stream(chunks)
@@ -352,7 +244,8 @@ def _cuts(examined: Examination) -> None:
                 f"second {whole}"
             )
 
-    examined.fixed((), at_every_cut)
+    for message in examined.corpus:
+        at_every_cut(message)
     examined.search(at_every_cut, examined.any)
     examined.search(at_some_cuts, examined.any, st.lists(CUTS, max_size=8))
 
@@ -383,7 +276,7 @@ def _reuse(examined: Examination) -> None:
         alone = subject.stream([message], subject.make())
         transform: Any = subject.make()
 
-        def leave() -> Iterable[bytes]:
+        def leave() -> Iterator[bytes]:
             yield left
             raise ConnectionError("the client is gone")
 
@@ -393,9 +286,11 @@ def _reuse(examined: Examination) -> None:
             ended = "never finished" if isinstance(gone.error, ConnectionError) else "failed"
             raise Broken(
                 f"after a stream that was fed {show(left)} and {ended}, feed({show(message)}) + "
-                f"finish() {after}; without it {alone}"
+                f"finish() {after}; alone it {alone}"
             )
 
+    for pair in examined.pairs:
+        goes_on(*pair)
     examined.search(goes_on, examined.any, examined.any)
 
 

@@ -5,18 +5,14 @@ Small ones are drawn and shrunk by hypothesis; it simplifies towards what comes 
 
 import random
 from collections.abc import Iterator
+from itertools import product
 from typing import Final
+
+from hypothesis import strategies as st
 
 from uppercase.limits import KIB, KIT_LARGE
 
-try:
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise ImportError(
-        "the contract kit needs hypothesis; install it with: pip install 'uppercase[testing]'"
-    ) from error
-
-__all__ = ["ANY", "CUTS", "INVALID", "NOT_UTF_8", "TEXT", "large_messages"]
+__all__ = ["ANY", "CORPUS", "CUTS", "FEW", "INVALID", "TEXT", "large_messages"]
 
 _TEXT: Final = tuple(
     text.encode()
@@ -32,7 +28,7 @@ _TEXT: Final = tuple(
     )
 )  # fmt: skip
 
-NOT_UTF_8: Final = (
+_NOT_UTF_8: Final = (
     b"\xff",
     b"\xc3",  # the first byte of two
     b"\xa9",  # the second of two
@@ -50,10 +46,29 @@ def _joined(*fragments: bytes) -> st.SearchStrategy[bytes]:
 TEXT: Final = _joined(*_TEXT)
 """Messages that are UTF-8."""
 
-ANY: Final = st.one_of(TEXT, _joined(*_TEXT, *NOT_UTF_8), st.binary(max_size=64))
+_FRAGMENTS: Final = (*_TEXT, *_NOT_UTF_8)
+
+CORPUS: Final = tuple(
+    sorted((b"", *_FRAGMENTS, *map(b"".join, product(_FRAGMENTS, repeat=2))), key=len)
+)
+"""Messages that are always tried, short ones first: a fragment, two of them. What is drawn adds
+longer ones."""
+
+FEW: Final = (b"", b"a", b"B", b"1", b"\n", "é".encode(), "Σ".encode(), b"=", b"\xff", b"\xc3")
+"""Messages that are always tried two by two."""
+
+_BYTES: Final = sorted(
+    (bytes([byte]) for byte in range(0x100)), key=lambda byte: (not byte.isalpha(), byte)
+)
+
+ANY: Final = st.one_of(
+    TEXT,
+    _joined(*_FRAGMENTS),
+    st.lists(st.sampled_from(_BYTES), max_size=32).map(b"".join),
+)
 """Messages of any bytes."""
 
-INVALID: Final = st.tuples(TEXT, st.sampled_from(NOT_UTF_8), TEXT).map(b"".join)
+INVALID: Final = st.tuples(TEXT, st.sampled_from(_NOT_UTF_8), TEXT).map(b"".join)
 """Messages that are not UTF-8, most of them."""
 
 CUTS: Final = st.integers(0, 64)

@@ -1,0 +1,352 @@
+"""`uppercase transforms`: what an author needs besides an editor."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.client.command import Outcome, command_line, environment
+
+SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
+
+
+def run(*arguments: str, cwd: Path, data: bytes = b"", **env: str) -> Outcome:
+    done = subprocess.run(
+        command_line("transforms", *arguments),
+        input=data,
+        capture_output=True,
+        cwd=cwd,
+        env=environment(env),
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Give an author's folder, with a module and nothing installed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "mine.py").write_text(SHOUT)
+    return folder
+
+
+def drop_in(folder: Path, name: str, text: str) -> Path:
+    file = folder / "twisted" / "plugins" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+PLUGIN = """
+from uppercase import transform
+
+@transform
+def {name}(text: str, *, times: int = 2) -> str:
+    "Say it again."
+    return text * times
+"""
+
+
+def test_list_tells_what_there_is_and_from_where(here: Path) -> None:
+    file = drop_in(here, "acme.py", PLUGIN.format(name="again"))
+    listed = run("list", cwd=here)
+    assert (listed.status, listed.stderr) == (0, "")
+    header, *lines = listed.stdout.decode().splitlines()
+    assert header.split() == ["name", "kind", "streams", "arguments", "summary", "from"]
+    assert lines[0].startswith("again            text   messages  times      Say it again. ")
+    assert lines[0].endswith(str(file))
+    assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
+
+
+def test_list_json_is_an_object_a_line(here: Path) -> None:
+    listed = run("list", "--json", cwd=here)
+    objects = [json.loads(line) for line in listed.stdout.splitlines()]
+    (caesar,) = (item for item in objects if item["name"] == "caesar")
+    assert caesar.pop("from").endswith("uppercase_transforms.py")
+    assert caesar == {
+        "name": "caesar",
+        "kind": "bytes",
+        "streams": True,
+        "arguments": ["shift: whole number, default 13"],
+        "summary": "Letters shifted by a fixed distance",
+    }
+
+
+def test_list_goes_on_when_a_plugin_is_broken_and_names_it(here: Path) -> None:
+    file = drop_in(here, "acme.py", "import no_such_module")
+    listed = run("list", cwd=here)
+    assert listed.status == 0
+    assert b"\nuppercase " in listed.stdout
+    assert f"cannot be used: {file}, line 1: No module named 'no_such_module'" in listed.stderr
+    assert "uppercase transforms doctor" in listed.stderr
+    assert "Traceback" not in listed.stderr
+
+
+def test_show_tells_the_arguments_of_one(here: Path) -> None:
+    shown = run("show", "caesar", cwd=here)
+    assert shown.status == 0
+    assert b"shift: whole number, default 13" in shown.stdout
+    assert b"shout" in run("show", "mine:shout", cwd=here).stdout
+
+
+def test_a_mistake_is_one_sentence_and_status_2(here: Path) -> None:
+    for command in ("show", "try", "check"):
+        mistaken = run(command, "ceasar", cwd=here)
+        assert mistaken.status == 2
+        assert mistaken.stderr == (
+            "uppercase: no transform named 'ceasar'; did you mean 'caesar'?\n"
+        )
+    assert run("frobnicate", cwd=here).status == 2
+
+
+def test_try_runs_a_chain_without_a_socket(here: Path) -> None:
+    tried = run("try", "strip", "caesar:shift=3", "mine:shout", cwd=here, data=b" hello\n")
+    assert tried == Outcome(0, b"KHOOR!", "")
+
+
+def test_try_streams_if_the_chain_can_and_else_takes_all_as_one_message(here: Path) -> None:
+    data = os.urandom(1 << 20)
+    assert run("try", "identity", "rot13", "rot13", cwd=here, data=data).stdout == data
+    assert run("try", "reverse", cwd=here, data=b"a\nb\n").stdout == b"\nb\na"
+
+
+def test_try_takes_each_line_for_a_message_where_it_is_asked_to(here: Path) -> None:
+    tried = run("try", "reverse", "--framing=line", cwd=here, data=b"ab\r\ncd")
+    assert tried == Outcome(0, b"ba\r\ndc", "")
+    refused = run("try", "reverse", "--framing=lines", cwd=here)
+    assert refused == Outcome(
+        2, b"", "uppercase: no framing named 'lines' for a file; did you mean 'line'?\n"
+    )
+
+
+def test_try_ends_with_1_and_a_sentence_when_the_transform_fails(here: Path) -> None:
+    tried = run("try", "hex-decode", "--framing=line", cwd=here, data=b"6869\nxyz\n")
+    assert (tried.status, tried.stdout) == (1, b"hi\n")
+    assert tried.stderr == (
+        "uppercase: transform 'hex-decode' failed: ValueError: got byte 0x78 (x) at offset 0: "
+        "hexadecimal is made of 0-9, a-f and A-F\n"
+    )
+    debugged = run("try", "hex-decode", "--debug", cwd=here, data=b"xyz")
+    assert "Traceback" in debugged.stderr
+    bounded = run("try", "hex-encode", "--max-output=3", cwd=here, data=b"abc")
+    assert bounded.status == 1
+    assert "over the limit of 3 (--max-output)" in bounded.stderr
+
+
+def test_try_waits_for_awaited_replies(here: Path) -> None:
+    (here / "slowly.py").write_text(
+        """
+from twisted.internet.task import deferLater
+from uppercase import transform
+
+async def later(text: str) -> str:
+    from twisted.internet import reactor
+    await deferLater(reactor, 0.01)
+    return text.upper()
+
+@transform(blocking=True)
+def blocking(text: str) -> str:
+    return text + "."
+"""
+    )
+    tried = run("try", "slowly:later", "slowly:blocking", "-f", "line", cwd=here, data=b"a\nb\n")
+    assert tried == Outcome(0, b"A.\nB.\n", "")
+
+
+def test_check_tells_of_every_law_and_ends_with_0(here: Path) -> None:
+    checked = run("check", "mine:shout", cwd=here)
+    assert (checked.status, checked.stderr) == (0, "")
+    *laws, summary = checked.stdout.decode().splitlines()
+    assert len(laws) == 10
+    assert all(line.startswith("kept ") for line in laws)
+    assert summary.startswith("10 of 10 laws are kept; for messages of up to 64 KiB")
+    assert not (here / ".hypothesis").exists()
+
+
+def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(here: Path) -> None:
+    (here / "mine.py").write_text("def first(text: str) -> str:\n    return text[0]\n")
+    checked = run("check", "mine:first", cwd=here)
+    assert checked.status == 1
+    lines = checked.stdout.decode().splitlines()
+    assert lines[1].startswith("BROKEN  messages ")
+    assert lines[2].strip().startswith("transform(b'') raised IndexError")
+    assert lines[-1].startswith("9 of 10 laws are kept")
+
+
+def test_check_tries_the_messages_that_it_is_given(here: Path) -> None:
+    (here / "mine.py").write_text(
+        "def odd(text: str) -> str:\n    return text if 'sesame' not in text else text[99]\n"
+    )
+    assert run("check", "mine:odd", cwd=here).status == 0
+    assert run("check", "mine:odd", "--example", "open sesame", cwd=here).status == 1
+
+
+def test_debug_shows_where_the_authors_code_failed(here: Path) -> None:
+    (here / "mine.py").write_text("import no_such_module\n")
+    plain = run("show", "mine:shout", cwd=here)
+    assert plain.status == 2
+    assert plain.stderr.count("\n") == 1
+    assert "mine.py, line 1: No module named 'no_such_module'" in plain.stderr
+    assert "Traceback" in run("show", "mine:shout", "--debug", cwd=here).stderr
+
+
+def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
+    asked = run("doctor", cwd=here)
+    said = asked.stdout.decode()
+    assert asked.status == 0, said
+    assert f"{here}/twisted/plugins: no such folder" in said
+    assert "uppercase_transforms.py: ascii-lowercase, " in said
+    assert said.endswith("Nothing is wrong.\n")
+
+
+def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
+    asked = run("doctor", cwd=here, PYTHONSAFEPATH="1")
+    assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("acme.py", "import no_such_module", "acme.py, line 1: No module named 'no_such_module'"),
+        ("acme.py", "def f(:", "acme.py, line 1: syntax error"),
+        ("acme.py", PLUGIN.format(name="uppercase"), "2 transforms are named 'uppercase', in "),
+        ("__init__.py", "", "a package, so that Twisted looks for no drop-ins in it; delete this"),
+    ],
+)
+def test_doctor_names_what_is_wrong_with_its_fix(
+    here: Path, name: str, text: str, said: str
+) -> None:
+    drop_in(here, "fine.py", "")
+    drop_in(here, name, text)
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert said in asked.stdout.decode().partition("Wrong:\n")[2]
+    assert "Traceback" not in asked.stdout.decode() + asked.stderr
+
+
+def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) -> None:
+    """It hides Twisted itself where the current directory comes first, as under `python -m`."""
+    file = drop_in(here, "../__init__.py", "").resolve()
+    hidden = run("doctor", cwd=here)
+    assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
+    script = tmp_path / "uppercase"
+    script.write_text("from uppercase.client.cli import main\nraise SystemExit(main())\n")
+    asked = subprocess.run(
+        [sys.executable, str(script), "transforms", "doctor"],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 1
+    assert f"  {file}: it makes {file.parent} a package" in asked.stdout
+
+
+def test_doctor_debug_shows_tracebacks(here: Path) -> None:
+    drop_in(here, "acme.py", "import no_such_module")
+    assert b"Traceback" in run("doctor", "--debug", cwd=here).stdout
+
+
+def test_doctor_finds_a_cache_that_an_installer_made_stale(here: Path) -> None:
+    """Installers that keep old times, as uv does, replace a file behind the cache's back."""
+    file = drop_in(here, "acme.py", PLUGIN.format(name="old"))
+    assert run("list", cwd=here).status == 0
+    written = file.stat().st_mtime
+    file.write_text(PLUGIN.format(name="new"))
+    os.utime(file, (written - 1000, written - 1000))
+    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert f"is not what {file.parent}/dropin.cache says; delete that file" in (
+        asked.stdout.decode()
+    )
+
+
+def test_doctor_finds_a_cache_that_cannot_be_written(here: Path) -> None:
+    file = drop_in(here, "acme.py", PLUGIN.format(name="again"))
+    (file.parent / "dropin.cache").mkdir()
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert f"{file.parent}/dropin.cache: it is not up to date and cannot be written" in (
+        asked.stdout.decode()
+    )
+
+
+def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_path: Path) -> None:
+    """Setuptools' import hook makes the modules importable and shows Twisted nothing."""
+    project = tmp_path / "a project"
+    drop_in(project, "acme.py", PLUGIN.format(name="again"))
+    metadata = tmp_path / "site" / "acme-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "direct_url.json").write_text(
+        json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}})
+    )
+    packages = os.pathsep.join([environment()["PYTHONPATH"], str(metadata.parent)])
+    asked = run("doctor", cwd=here, PYTHONPATH=packages)
+    assert asked.status == 1
+    assert f"{project}/twisted/plugins: the editable install of acme does not show Twisted" in (
+        asked.stdout.decode()
+    )
+
+
+def test_new_refuses_what_exists_and_what_is_no_name(here: Path) -> None:
+    (here / "taken").write_text("")
+    for name, reason in {
+        "taken": "a file or folder named 'taken' is here already",
+        "rot13": "there is a transform named 'rot13' already",
+        "Loud": "a transform's name is a letter and then lower-case letters",
+        "../up": "a transform's name is a letter and then lower-case letters",
+        "2fast": "a transform's name is a letter and then lower-case letters",
+    }.items():
+        made = run("new", name, cwd=here)
+        assert made.status == 2
+        assert reason in made.stderr
+        assert made.stderr.count("\n") == 1
+    assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
+
+
+def test_new_writes_a_project_that_installs_and_passes_at_once(here: Path) -> None:
+    """In a virtual environment of its own that sees this one's packages; nothing is downloaded."""
+    made = run("new", "pig-latin", cwd=here)
+    assert made.status == 0, made.stderr
+    project = here / "pig-latin"
+    venv = here / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    python = venv / "bin" / "python"
+    (site,) = venv.glob("lib/python*/site-packages")
+    packages = sysconfig.get_path("purelib")
+    (site / "ours.pth").write_text(f"{packages}\n{environment()['PYTHONPATH']}\n")
+
+    def within(*command: str, cwd: Path) -> str:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [str(python), *command],
+            cwd=cwd,
+            env={**env, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    options = ("--no-build-isolation", "--no-deps", "--quiet", "--editable", ".")
+    within("-m", "pip", "install", *options, cwd=project)
+    assert "12 passed" in within(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", cwd=project
+    )
+    listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
+    found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
+    assert found["pig-latin"]["from"] == "entry point of uppercase-pig-latin 0.1.0"
+    assert found["pig-latin"]["streams"] is True

@@ -1,0 +1,280 @@
+"""The contract kit: every law can be broken, the case shown is the smallest, and ours keep all."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from twisted.internet import defer
+
+from tests.system.processes import environment
+from tests.testing import broken
+from uppercase import registry, stream_transform, transform
+from uppercase.errors import BadArgument, UnknownName
+from uppercase.testing import LAWS, TransformContract, check
+
+QUICK = 10
+"""Drawn messages for each search, where the messages that are always tried are enough."""
+
+BROKEN = [
+    (broken.GivesText(), "bytes", r"transform(b'B'): it returned str, not bytes"),
+    (
+        broken.half_a_pair,
+        "bytes",
+        r"transform(b'\xe2\x82\xac'): its result holds '\ud83d', which UTF-8 cannot hold",
+    ),
+    (
+        broken.first_letter,
+        "messages",
+        "transform(b'') raised IndexError: string index out of range; "
+        "raise ValueError where a message is refused",
+    ),
+    (
+        broken.strictly_utf_8,
+        "invalid-utf-8",
+        r"transform(b'\x80') raised UnicodeDecodeError: 'utf-8' codec can't decode byte 0x80 in "
+        "position 0: invalid start byte; raise ValueError where a message is refused",
+    ),
+    (broken.numbered, "determinism", "transform(b'') gave b'N '; the next time it gave b'N '"),
+    (
+        broken.CountsItsCalls,
+        "calls",
+        "after transform(b''), transform(b'') gave b'N '; alone it gave b'N '",
+    ),
+    (
+        broken.SharedRest,
+        "connections",
+        "feed(b'') + feed(b'') + finish() gave b'a' while another stream is open that was fed "
+        "b'a'; alone it gave b''",
+    ),
+    (
+        broken.DecodesChunks,
+        "cuts",
+        r"feed(b'\xc3') + feed(b'\xa9') != feed(b'\xc3\xa9'): the first gave "
+        r"b'\xef\xbf\xbd\xef\xbf\xbd', the second gave b'\xc3\xa9'",
+    ),
+    (
+        broken.title,
+        "cuts",
+        "feed(b'a') + feed(b'a') != feed(b'aa'): the first gave b'AA', the second gave b'Aa'",
+    ),
+    (
+        broken.NeedsInput,
+        "reuse",
+        "finish() with nothing fed raised AttributeError: 'NeedsInput' object has no attribute "
+        "'fed'; transform(b'') gave b'.'",
+    ),
+    (
+        broken.hundredfold,
+        "growth",
+        "transform(b'a' * 16384) gave 1,638,400 bytes; servers send 1,048,576 at the most "
+        "(--max-output)",
+    ),
+    (
+        broken.quadratic,
+        "time",
+        "transform(b'a' * 16384) took 1.1 s, in which a server serves nobody else; 1 s is the "
+        "most, blocking=True runs it in a thread",
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "law", "case"), BROKEN, ids=[case[1] for case in BROKEN])
+def test_a_broken_law_is_named_with_the_smallest_case(target: object, law: str, case: str) -> None:
+    """And the other laws are kept: one mistake does not look like several."""
+    report = check(target, count=QUICK)
+    assert [found.law for found in report.broken] == [law]
+    example = report.broken[0].example
+    assert re.sub(r"'\d+ '", "'N '", example) == case or law == "time"
+
+
+def test_every_law_has_a_transform_that_breaks_it() -> None:
+    assert {law for _, law, _ in BROKEN} == {law.name for law in LAWS}
+
+
+def test_what_a_vanished_client_leaves_behind_is_found() -> None:
+    report = check(broken.TakesOver, count=QUICK)
+    assert report.broken[-1].law == "reuse"
+    assert report.broken[-1].example == (
+        "after a stream that was fed b'a' and never finished, feed(b'') + finish() gave b'a'; "
+        "alone it gave b''"
+    )
+
+
+@pytest.mark.parametrize("name", registry.listing().transforms)
+def test_the_built_in_transforms_keep_all_laws(name: str) -> None:
+    examples = {"base64-decode": [b"aGVsbG8=", b"aGk=\r\naGk="], "hex-decode": [b"68 69\n"]}
+    report = check(name, examples=examples.get(name, ()), count=QUICK)
+    assert report.broken == ()
+
+
+def test_a_report_tells_growth_and_time() -> None:
+    report = check("hex-encode", count=QUICK)
+    assert report.growth == 2.0
+    assert 0 < report.seconds < 1
+
+
+def test_a_drawn_message_shows_what_none_of_the_usual_ones_does() -> None:
+    @transform
+    def unlucky(text: str) -> str:
+        return text if "13" not in text else text[20]
+
+    assert check(unlucky, count=QUICK).broken == ()
+    (found,) = check(unlucky, messages=st.just(b"13"), count=QUICK).broken
+    assert found.example.startswith("transform(b'13') raised IndexError")
+    (found,) = check(unlucky, examples=[b"4 and 13"], count=QUICK).broken
+    assert found.example.startswith("transform(b'4 and 13') raised IndexError")
+
+
+def test_a_message_may_be_refused_but_always_or_never() -> None:
+    @transform
+    class Fickle:
+        def __init__(self) -> None:
+            self.refusals = 0
+
+        def __call__(self, text: str) -> str:
+            if text == "=":
+                self.refusals += 1
+            if text == "a" and self.refusals:
+                raise ValueError("no more")
+            if text == "=":
+                raise ValueError("got a =")
+            return text
+
+    (found,) = check(Fickle, count=QUICK).broken
+    assert found.law == "calls"
+    assert found.example == (
+        "after transform(b'='), transform(b'a') raised ValueError: no more; alone it gave b'a'"
+    )
+
+
+def test_a_stream_that_refuses_at_some_cuts_only_breaks_the_law() -> None:
+    @stream_transform
+    class Impatient:
+        def feed(self, data: bytes) -> bytes:
+            if data[:1] == b"\n":
+                raise ValueError("a line feed comes first")
+            return data
+
+        def finish(self) -> bytes:
+            return b""
+
+    report = check(Impatient, count=QUICK)
+    assert [found.law for found in report.broken] == ["cuts"]
+    assert report.broken[0].example == (
+        r"feed(b'\r') + feed(b'\n') != feed(b'\r\n'): the first gave b'\r' and raised ValueError: "
+        r"a line feed comes first, the second gave b'\r\n'"
+    )
+
+
+@transform
+async def later(text: str) -> str:
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    await deferLater(reactor, 0)
+    return text.upper()
+
+
+@transform
+def deferred(text: str) -> "defer.Deferred[str]":
+    return defer.succeed(text)
+
+
+class Overlapping:
+    """Calls that overlap get at each other's message."""
+
+    async def __call__(self, text: str) -> str:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        self.text = text
+        await deferLater(reactor, 0)
+        return self.text
+
+
+@pytest.mark.parametrize("target", [later, deferred])
+def test_awaited_replies_are_waited_for(target: object) -> None:
+    assert check(target, count=QUICK).broken == ()
+
+
+def test_calls_that_overlap_must_not_meet() -> None:
+    (found,) = check(Overlapping, count=QUICK).broken
+    assert found.law == "calls"
+    assert found.example == (
+        "awaited while transform(b'a') is called, transform(b'') gave b'a'; alone it gave b''"
+    )
+
+
+def run_pytest(folder: Path, test: str, *options: str) -> str:
+    (folder / "test_it.py").write_text(test)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_subclass_has_a_test_for_each_law_that_fails_with_one_sentence(tmp_path: Path) -> None:
+    """Without pytest-twisted, as in a project that does not use it."""
+    said = run_pytest(
+        tmp_path,
+        """
+from tests.testing import broken
+from uppercase.testing import TransformContract
+
+class TestBroken(TransformContract):
+    transform = broken.DecodesChunks
+
+def plain(text: str) -> str:
+    return text[::-1]
+
+class TestPlain(TransformContract):
+    transform = plain
+    examples = (b"hello",)
+""",
+        "-p",
+        "no:twisted",
+    )
+    assert "1 failed, 19 passed" in said
+    assert (
+        "a stream's output does not depend on where it was cut: "
+        r"feed(b'\xc3') + feed(b'\xa9') != feed(b'\xc3\xa9'): the first gave"
+    ) in said
+    assert "Traceback" not in said
+    assert "uppercase/testing" not in said
+
+
+def test_a_blocking_transform_is_called_in_threads(tmp_path: Path) -> None:
+    """Without a reactor that runs already; and the threads let the tests end."""
+    test = """
+from uppercase import transform
+from uppercase.testing import check
+
+@transform(blocking=True)
+def blocking(text: str) -> str:
+    return text.upper()
+
+def test_it() -> None:
+    assert check(blocking, count=3).broken == ()
+"""
+    assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
+
+
+def test_the_tests_of_a_law_bear_its_name_and_say_what_it_is() -> None:
+    tests = [name for name in vars(TransformContract) if name.startswith("test_")]
+    assert len(tests) == len(LAWS)
+
+
+def test_a_mistake_in_what_to_check_is_told_as_on_the_command_line() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'caesar'"):
+        check("ceasar")
+    with pytest.raises(BadArgument, match="whole number"):
+        check("caesar:shift=x")
