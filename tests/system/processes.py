@@ -156,6 +156,12 @@ def refused(*arguments: str, runner: str = "twistd", cwd: Path | None = None) ->
     return said
 
 
+def memory(pid: int) -> int:
+    """Give the resident bytes of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     """Connect with a time-out, so that no test waits for ever."""
     return socket.create_connection((host, port), timeout=10)

@@ -130,6 +130,15 @@ def test_a_header_must_come_in_time(world: World, start: bytes) -> None:
     assert "within 5 s" in world.notes.closed.detail
 
 
+def test_a_header_in_time_leaves_no_deadline_behind(world: World) -> None:
+    wire = connect(world)
+    wire.send(HEADER)
+    world.clock.advance(2 * PROXY_TIMEOUT)
+    assert not wire.was_aborted()
+    assert wire.send(b"still there") == b"STILL THERE"
+    wire.end()
+
+
 def test_an_end_within_a_header_is_malformed_and_one_before_it_a_port_check(world: World) -> None:
     wire = connect(world)
     wire.end()

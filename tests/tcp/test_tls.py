@@ -1,5 +1,7 @@
 """TLS connections without sockets: how they end, and what they may cost before they begin."""
 
+import os
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificate, make_certificate
+from tests.system.processes import memory
 from tests.tcp.wire import Wire, World
 from tests.tls_peer import TLSPeer
 from uppercase.events import Outcome
@@ -90,17 +93,21 @@ def test_a_close_notify_ends_the_input_and_a_held_back_end_is_answered(
 
 
 def test_nothing_is_read_or_kept_after_a_close_notify(
-    certificate: Certificate, world: World
+    world: World, certificate: Certificate
 ) -> None:
     """While a slow client takes its replies it can go on sending, to no effect."""
     wire = connect(world, certificate)
     peer = agree(wire, certificate.cert)
+    wire.protocol.wrappedProtocol.pauseProducing()
     peer.write(b"hello")
     peer.close()
-    wire.protocol.dataReceived(peer.flight())
-    wire.protocol.dataReceived(b"x" * 100_000)
-    answer = wire.settle()
-    assert finish(wire, peer, answer) == b"HELLO"
+    assert wire.send(peer.flight()) == b""
+    before = memory(os.getpid())
+    for _ in range(32):
+        wire.send(bytes(1 << 20))
+    assert memory(os.getpid()) - before < 8 << 20
+    wire.protocol.wrappedProtocol.resumeProducing()
+    assert finish(wire, peer, wire.settle()) == b"HELLO"
     assert world.notes.outcome is Outcome.FINISHED
 
 
@@ -230,3 +237,21 @@ def test_a_connection_in_its_handshake_does_not_hold_up_a_stop(
     wire.settle()
     assert wire.gone
     assert world.notes.outcome is not Outcome.HANDSHAKE
+
+
+def test_a_stop_answers_a_request_that_was_not_read_yet(
+    world: World, certificate: Certificate
+) -> None:
+    """The kernel holds it, encrypted: more bytes than it will be decrypted."""
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    peer.write(b"hello")
+    flight = peer.flight()
+    (connection,) = world.factory.connections
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        other.sendall(flight)
+        connection.drain()
+        assert not wire.settle()
+        assert finish(wire, peer, wire.send(flight)) == b"HELLO"
+    assert world.notes.outcome is Outcome.STOPPED

@@ -1,5 +1,6 @@
 """A TCP connection without sockets: what a test sees of a served connection, and does to it."""
 
+import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -52,11 +53,15 @@ class Wire(StringTransport):
     Args:
         factory: makes what is served on it.
         peer: where it seems to come from.
+
+    Attributes:
+        handle: a socket to look at, where a test has put one in.
     """
 
     def __init__(self, factory: Any, peer: IAddress = CLIENT) -> None:
         super().__init__(peerAddress=peer)
         alsoProvides(self, ITCPTransport, IHalfCloseableDescriptor)
+        self.handle: socket.socket | None = None
         self._aborted = False
         self.output_ended = False
         self.gone = False
@@ -78,6 +83,9 @@ class Wire(StringTransport):
 
     def abortConnection(self) -> None:
         self._aborted = self.disconnecting = True
+
+    def getHandle(self) -> socket.socket | None:  # noqa: N802
+        return self.handle
 
     def was_aborted(self) -> bool:
         """Whether the server has cut the connection off."""
