@@ -95,6 +95,7 @@ def test_a_connection_is_reset_after_so_many_bytes() -> None:
     assert wire.state() == "open"
     wire.protocol.dataReceived(b"world")
     assert wire.sent() == b"HELLOWO"
+    service.clock.advance(0.1)
     assert wire.state() == "aborted"
     assert service.end(wire).outcome is Outcome.LAB_RESET
 

@@ -244,8 +244,6 @@ class TransformProtocol(Protocol):
             self._active_at = self._factory.clock.seconds()
             write(output)
         self._pumping = False
-        if self._ladder.started:
-            return
         if conversation.outcome is not None:
             if lab is not None and not lab.empty:
                 return
