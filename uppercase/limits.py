@@ -60,6 +60,7 @@ __all__ = [
     "STOP_GRACE",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
+    "TRACEBACK_LINES",
     "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
     "UDP_PORT_MEMORY",
@@ -192,6 +193,9 @@ LOG_TEXT: Final = 200
 TRACEBACK_INTERVAL: Final = 60.0
 """Seconds in which a transform has one traceback per exception type: a function that fails on
 every message would otherwise write hundreds of bytes of log for each byte received."""
+
+TRACEBACK_LINES: Final = 60
+"""Lines of one traceback, the last ones: twenty frames show what a transform did."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""

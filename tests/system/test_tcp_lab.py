@@ -42,7 +42,7 @@ def test_a_reset_comes_after_exactly_so_many_bytes() -> None:
             assert receive_exactly(client, 1000) == b"X" * 1000
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
-        assert "closed: lab-reset" in server.wait_for_log("reply reset after 1000 bytes")
+        assert "reply reset after 1000 bytes" in server.wait_for_log("closed: lab-reset")
 
 
 def test_a_client_that_half_closes_gets_the_slices_too() -> None:
