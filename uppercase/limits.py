@@ -112,7 +112,7 @@ quarter of the time-out late."""
 
 IDLE_TIMEOUT: Final = 600.0
 """How long a connection may neither send nor take anything. A human at nc thinks for minutes; what
-is lost is a descriptor and 1 KiB."""
+is lost is a descriptor and 3 KiB."""
 
 MAX_CONNECTIONS: Final = 1000
 """Connections at one time: five classes of 200, at 256 KiB each (the most that a peer can make us
