@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help serve test check clean
+.PHONY: help serve test check soak fuzz clean
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
 	@echo "make test    the tests"
 	@echo "make check   ruff, mypy --strict and import-linter"
+	@echo "make soak    a long bad day: 20,000 connections, resets, mutated input"
+	@echo "make fuzz    atheris over the framers, for SECONDS=60"
 	@echo "make clean   remove what make has made"
 
 # The stamp is newer than its inputs once an installation has succeeded.
@@ -32,6 +34,14 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: $(READY)
+	$(BIN)/python -m tests.system.soak
+
+SECONDS ?= 60
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.framers -max_total_time=$(SECONDS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -97,6 +97,7 @@ __all__ = [
     "TLS_PIECE",
     "TLS_QUIET_TIME",
     "TRACEBACK_INTERVAL",
+    "TRACEBACK_LINES",
     "TRY_CHUNK",
     "UDP_AMPLIFICATION",
     "UDP_BATCH",
@@ -161,7 +162,7 @@ quarter of the time-out late."""
 
 IDLE_TIMEOUT: Final = 600.0
 """How long a connection may neither send nor take anything. A human at nc thinks for minutes; what
-is lost is a descriptor and 1 KiB."""
+is lost is a descriptor and 3 KiB."""
 
 MAX_CONNECTIONS: Final = 1000
 """Connections at one time: five classes of 200, at 256 KiB each (the most that a peer can make us
@@ -261,6 +262,9 @@ LOG_TEXT: Final = 200
 TRACEBACK_INTERVAL: Final = 60.0
 """Seconds in which a transform has one traceback per exception type: a function that fails on
 every message would otherwise write hundreds of bytes of log for each byte received."""
+
+TRACEBACK_LINES: Final = 60
+"""Lines of one traceback, the last ones: twenty frames show what a transform did."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""

@@ -167,6 +167,15 @@ def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     return socket.create_connection((host, port), timeout=10)
 
 
+def connect_narrow(port: int) -> socket.socket:
+    """Connect with a small window, so that most of what is owed stays with the server."""
+    client = socket.socket()
+    client.settimeout(10)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
 def receive_all(skt: socket.socket) -> bytes:
     """Read to the end of input."""
     chunks = []

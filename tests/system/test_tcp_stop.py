@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, connect, receive_all, receive_exactly
+from tests.system.processes import Server, connect, connect_narrow, receive_all, receive_exactly
 
 TCP = ("uppercase-tcp", "--port=0")
 
@@ -24,10 +24,13 @@ def never_reads(port: int) -> socket.socket:
 
 
 def test_clients_that_wait_to_be_accepted_are_answered() -> None:
-    """The server is busy while they connect and ask, and the signal finds them in its queue."""
+    """The server is busy while they connect and ask, and the signal finds them in its queue.
+
+    They are more than Twisted accepts in one turn.
+    """
     with Server(*TCP) as server:
         server.process.send_signal(signal.SIGSTOP)
-        clients = [connect(server.port) for _ in range(20)]
+        clients = [connect(server.port) for _ in range(150)]
         for number, client in enumerate(clients):
             client.sendall(b"client %d" % number)
         server.process.send_signal(signal.SIGTERM)
@@ -40,8 +43,8 @@ def test_clients_that_wait_to_be_accepted_are_answered() -> None:
 
 def test_a_pipelining_client_gets_every_reply_that_it_asked_for_before() -> None:
     """It goes on asking meanwhile, so the server must not simply close: that would be a reset."""
-    before = b"".join(b"line %d\n" % number for number in range(5_000))
-    with Server(*TCP, "--framing=line") as server, connect(server.port) as client:
+    before = b"".join(b"line %d\n" % number for number in range(20_000))
+    with Server(*TCP, "--framing=line") as server, connect_narrow(server.port) as client:
         client.sendall(b"first\n")
         assert receive_exactly(client, 6) == b"FIRST\n"
         server.process.send_signal(signal.SIGSTOP)

@@ -29,7 +29,7 @@ from uppercase.events import (
     SlowCall,
     TransformFailed,
 )
-from uppercase.limits import LOG_INTERVAL, LOG_TEXT, TRACEBACK_INTERVAL
+from uppercase.limits import LOG_INTERVAL, LOG_TEXT, TRACEBACK_INTERVAL, TRACEBACK_LINES
 
 __all__ = ["LogObserver", "Throttle", "printable"]
 
@@ -163,10 +163,7 @@ class LogObserver:
             self.log.error(
                 "transform {name!r} raised:\n{traceback}",
                 name=event.transform,
-                traceback="\n".join(
-                    printable(line)
-                    for line in "".join(traceback.format_exception(cause)).split("\n")
-                ).rstrip(),
+                traceback="\n".join(_traceback_lines(cause)),
             )
 
     def _warn(self, key: str, text: str) -> None:
@@ -178,6 +175,16 @@ class LogObserver:
 
     def _more(self, key: str, count: int) -> None:
         self.log.warn("{key}: {count} more since the last line", key=printable(key), count=count)
+
+
+def _traceback_lines(error: BaseException) -> list[str]:
+    """Give a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
+    lines: list[str] = []
+    for part in traceback.format_exception(error):
+        whole = part.strip("\n")
+        frame = whole.startswith("  File ")
+        lines += [printable(line) for line in (whole.split("\n") if frame else [whole])]
+    return lines if len(lines) <= TRACEBACK_LINES else ["...", *lines[-TRACEBACK_LINES:]]
 
 
 def _because(detail: str) -> str:

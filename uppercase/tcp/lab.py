@@ -214,24 +214,21 @@ class LabOutlet:
                 self._later(LAB_PIECE_PAUSE, self._go_on)
                 break
         if self._call is None:
-            self._settle()
+            if self._is_over():
+                self._later(LAB_PIECE_PAUSE, self._reset)
+            else:
+                self._on_room()
 
     def _go_on(self) -> None:
         self._send()
         if self._call is not None:
             self._on_room()
 
-    def _settle(self) -> None:
-        """All is passed on: end the connection, if it is time for that, or ask for more."""
-        if not self._is_over():
-            self._on_room()
-        elif unacknowledged_output(self._transport):
-            # A reset makes the kernel forget what it still has to send.
-            self._later(LAB_PIECE_PAUSE, self._settle_later)
+    def _reset(self) -> None:
+        """Reset the connection, once the peer has all it is to get: the kernel forgets the rest."""
+        self._call = None
+        if unacknowledged_output(self._transport):
+            self._later(LAB_PIECE_PAUSE, self._reset)
         else:
             self._tell(LabAction.RESET, f"reset after {self._lab.reset_after} bytes")
             self._on_reset()
-
-    def _settle_later(self) -> None:
-        self._call = None
-        self._settle()
