@@ -38,7 +38,7 @@ def test_every_option_of_the_lab_is_offered() -> None:
 
 def test_a_client_of_its_own_has_fates_of_its_own() -> None:
     one, other = (
-        run("fates", "--seed", "7", "--loss", "0.5", "--per-client", address).stdout
+        run("fates", "--seed", "7", "--loss", "0.5", "--client", address).stdout
         for address in ("192.0.2.1", "192.0.2.2")
     )
     assert one != other

@@ -58,13 +58,13 @@ def _lab_options(command: _Function) -> _Function:
     help="Datagrams.",
 )
 @option(
-    "--per-client",
+    "--client",
     metavar="ADDRESS",
     section="Key",
     help="The client's address, for a server that was started with --per-client.",
 )
 def fates(
-    seed: int | None, lab: str | None, number: int, per_client: str | None, **options: str | None
+    seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None
 ) -> None:
     """Print what the server's lab does to a client's datagrams, one a line.
 
@@ -74,6 +74,6 @@ def fates(
         raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
     given = {name: options[name.replace("-", "_")] for name in OPTIONS}
     settings = merge_settings(lab, {name: text for name, text in given.items() if text is not None})
-    experiment = make_experiment(settings, seed=seed, per_client=per_client is not None)
-    for row in answer_key(experiment, number, host=per_client or ""):
+    experiment = make_experiment(settings, seed=seed, per_client=client is not None)
+    for row in answer_key(experiment, number, host=client or ""):
         click.echo(str(row))
