@@ -401,7 +401,7 @@ def test_json_has_an_interval_each_second_and_ends_with_the_summary() -> None:
         options = ["-u", "--duration", "1200ms", "--rate", "10", "--json"]
         outcome = run("bench", *options, server.address)
     found = [json.loads(line) for line in outcome.stdout.splitlines()]
-    assert [each["type"] for each in found] == ["interval", "summary"]
+    assert [each["type"] for each in found] == ["interval", "interval", "summary"]
     assert all(each["schema"] == 1 for each in found)
 
 

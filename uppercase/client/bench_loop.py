@@ -79,6 +79,7 @@ class Bench:
             self.elapsed = self._clock() - start
             self.processor = process_time() - processor
             self.answered = self._ledger.answered
+            self._tick(self.elapsed)
             if not self._interrupts.stop:
                 self._wait_for_the_rest(start)
                 for load in self._alive:

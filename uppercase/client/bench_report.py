@@ -181,10 +181,10 @@ class Monitor:
         self._bar = None
 
     def tick(self, elapsed: float) -> None:
-        """Take note of the time; called about ten times a second."""
+        """Take note of the time; called about ten times a second, and at the end of the load."""
         self.ledger.latencies.fold()
         before, answered_before = self._shown
-        if elapsed - before < 1.0 and elapsed < self.duration:
+        if int(elapsed) == int(before) and elapsed < self.duration:
             return
         answered = self.ledger.answered
         rate = (answered - answered_before) / (elapsed - before)

@@ -61,7 +61,7 @@ def _lab_options(command: _Function) -> _Function:
     "--client",
     metavar="ADDRESS",
     section="Key",
-    help="The client's address, for a server that gives each client fates of its own.",
+    help="The client's address, for a server that was started with --per-client.",
 )
 def fates(
     seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None

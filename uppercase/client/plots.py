@@ -1,6 +1,9 @@
 """What `--plot` draws: ping's round trips over their numbers, bench's throughput; histograms."""
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from uppercase.client.histogram import bins
 from uppercase.client.ping import Finding, Kind, Totals
@@ -8,6 +11,8 @@ from uppercase.client.svg_plot import Bars, Layer, Line, Marks, Panel, Points, d
 from uppercase.client.target import Target
 
 __all__ = ["bench_plot", "ping_plot"]
+
+_BINS: Final = 24
 
 
 def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> str:
@@ -54,10 +59,16 @@ def bench_plot(
     Args:
         title: what was measured.
         subtitle: the result in a line.
-        rates: pairs of seconds since the start and messages per second.
+        rates: ends of intervals in seconds since the start, and messages a second in each.
         latencies: seconds, and how often each occurred.
     """
-    panels = [Panel("Throughput", "time in s", "messages/s", [Line(rates, "answered")])]
+    starts = [0.0, *(end for end, _ in rates)]
+    steps = [
+        (time, rate)
+        for start, (end, rate) in zip(starts, rates, strict=False)
+        for time in (start, end)
+    ]
+    panels = [Panel("Throughput", "time in s", "messages/s", [Line(steps, "answered")])]
     if latencies:
         panels.append(_histogram(latencies, "latency in ms"))
     return draw(title, subtitle, panels)
@@ -68,7 +79,9 @@ def _of(found: Iterable[Finding], kind: Kind) -> list[Finding]:
 
 
 def _histogram(samples: Iterable[float] | Mapping[float, int], x_title: str) -> Panel:
-    sorted_in = bins(samples, 24)
+    counted = samples if isinstance(samples, Mapping) else Counter(samples)
+    # Few samples in many bins would be a comb.
+    sorted_in = bins(counted, min(_BINS, 2 * math.isqrt(sum(counted.values())) + 1))
     edges = [each.low for each in sorted_in] + [sorted_in[-1].high]
     labels = [(index, f"{edge * 1e3:.3g}") for index, edge in enumerate(edges) if index % 3 == 0]
     heights = [each.height for each in sorted_in]
