@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.system.processes import Server, connect, receive_all, receive_exactly
+from tests.system.processes import Server, connect, connect_narrow, receive_all, receive_exactly
 
 TCP = ("uppercase-tcp", "--port=0")
 
@@ -43,6 +43,19 @@ def test_a_reset_comes_after_exactly_so_many_bytes() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         assert "reply reset after 1000 bytes" in server.wait_for_log("closed: lab-reset")
+
+
+def test_a_reset_waits_for_a_client_that_reads_slowly() -> None:
+    """The kernel would forget what it still had to send."""
+    with (
+        Server(*TCP, "--reset-after=200000") as server,
+        connect_narrow(server.port) as client,
+    ):
+        client.sendall(b"x" * 200_000)
+        time.sleep(0.5)
+        assert len(receive_exactly(client, 200_000)) == 200_000
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_a_client_that_half_closes_gets_the_slices_too() -> None:

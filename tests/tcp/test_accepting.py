@@ -13,8 +13,10 @@ class Socket:
 
     def __init__(self) -> None:
         self.answer: object = ("client", ("192.0.2.1", 50000))
+        self.asked = 0
 
     def accept(self) -> object:
+        self.asked += 1
         if isinstance(self.answer, OSError):
             raise self.answer
         return self.answer
@@ -60,6 +62,7 @@ def test_a_port_rests_longer_and_longer_and_goes_on(code: int) -> None:
         clock.advance(0.01)
     # 0.1, 0.2, 0.4, 0.8 and then 1 s.
     assert 10 <= len(told) <= 14
+    assert system.asked == len(told)
     system.answer = ("client", ("192.0.2.1", 50000))
     clock.advance(1.0)
     port.turn()

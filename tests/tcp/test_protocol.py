@@ -49,6 +49,17 @@ def test_a_peer_that_does_not_read_is_not_read_from() -> None:
     assert wire.reads()
 
 
+def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
+    """TLS does so when what it has encrypted is not taken."""
+    service = Service()
+    wire = service.connect()
+    wire.protocol.pauseProducing()
+    assert not wire.reads()
+    wire.protocol.resumeProducing()
+    assert wire.reads()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
 def test_one_chunk_of_many_messages_is_answered_only_as_far_as_the_peer_takes_it() -> None:
     """The reply is a hundred times the request; what is held is one batch of it."""
     service = Service("line", lambda message: message * 1000)
