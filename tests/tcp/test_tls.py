@@ -253,5 +253,9 @@ def test_a_stop_answers_a_request_that_was_not_read_yet(
         other.sendall(flight)
         connection.drain()
         assert not wire.settle()
-        assert finish(wire, peer, wire.send(flight)) == b"HELLO"
+        peer.arrived(wire.send(flight))
+        assert peer.read() == b"HELLO"
+        assert wire.output_ended
+        wire.end()
+    assert wire.gone
     assert world.notes.outcome is Outcome.STOPPED
