@@ -18,6 +18,7 @@ __all__ = [
     "Event",
     "IObserver",
     "Impaired",
+    "KernelDropped",
     "LabAction",
     "Opened",
     "Outcome",
@@ -273,6 +274,19 @@ class WouldDrop:
     reason: DropReason
 
 
+@dataclass(frozen=True, slots=True)
+class KernelDropped:
+    """The system had no room for datagrams: they came faster than they were read.
+
+    Attributes:
+        address: where they were sent to.
+        count: how many, since the last time this was told.
+    """
+
+    address: str
+    count: int
+
+
 Event = (
     Opened
     | AcceptFailed
@@ -282,6 +296,7 @@ Event = (
     | Reply
     | Dropped
     | WouldDrop
+    | KernelDropped
     | Impaired
     | TransformFailed
     | SlowCall

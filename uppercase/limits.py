@@ -41,6 +41,7 @@ __all__ = [
     "IPV4_MAX_DATAGRAM",
     "IPV6_CLIENT_PREFIX",
     "IPV6_MAX_DATAGRAM",
+    "KERNEL_LOOK",
     "KIB",
     "KIT_CALL_TIME",
     "KIT_EXAMPLES",
@@ -274,6 +275,10 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
+
+KERNEL_LOOK: Final = 2.0
+"""Seconds between looks at how many datagrams the system had no room for: a line while the class
+still wonders, for one system call."""
 
 LAB_CLIENTS: Final = 10_000
 """Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300

@@ -1,8 +1,11 @@
 """The UDP service as its users meet it: the real twistd and real sockets."""
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +80,50 @@ def test_a_transform_that_fails_costs_that_datagram_only() -> None:
         client.send(b"6869")
         assert client.recv(1024) == b"hi"
         started.wait_for_log("was dropped: failed")
+
+
+def test_what_the_kernel_drops_is_told_apart() -> None:
+    """A stopped process reads nothing, and a small buffer is soon full."""
+    with (
+        Server("uppercase-udp", "--port=0", "--rcvbuf=4k") as started,
+        client_of(started) as client,
+    ):
+        started.process.send_signal(signal.SIGSTOP)
+        for _ in range(200):
+            client.send(b"x" * 1000)
+        started.process.send_signal(signal.SIGCONT)
+        started.wait_for_log("datagrams for 127.0.0.1")
+        started.stop()
+        assert "dropped by-the-kernel" in started.log()
+
+
+def test_a_stop_answers_what_has_arrived() -> None:
+    with Server("uppercase-udp", "--port=0") as started, client_of(started) as client:
+        started.process.send_signal(signal.SIGSTOP)
+        for number in range(100):
+            client.send(b"datagram %d" % number)
+        started.process.send_signal(signal.SIGTERM)
+        started.process.send_signal(signal.SIGCONT)
+        for number in range(100):
+            assert client.recv(1024) == b"DATAGRAM %d" % number
+        started.process.wait(20)
+        assert "all in all: received 100, answered 100" in started.log()
+
+
+def test_a_stop_waits_for_awaited_replies_but_not_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "from twisted.internet import reactor\n"
+        "from twisted.internet.task import deferLater\n"
+        "async def wait(data: bytes) -> bytes:\n"
+        "    await deferLater(reactor, float(data))\n"
+        "    return data\n"
+    )
+    arguments = ("uppercase-udp", "--port=0", "-t", "slow:wait", "--drain=2s")
+    with Server(*arguments, cwd=tmp_path) as started, client_of(started) as client:
+        client.send(b"1")
+        client.send(b"1000")
+        time.sleep(0.3)
+        started.process.send_signal(signal.SIGTERM)
+        assert client.recv(1024) == b"1"
+        started.process.wait(20)
+        assert "dropped stopped 1" in started.log()

@@ -11,9 +11,11 @@ from uppercase.events import (
     Event,
     Impaired,
     IObserver,
+    KernelDropped,
     Refused,
     SlowCall,
     TransformFailed,
+    WouldDrop,
 )
 
 __all__ = ["Counters"]
@@ -42,6 +44,10 @@ class Counters:
                 self.counts["refused", reason.value] += 1
             case Dropped(reason=reason):
                 self.counts["dropped", reason.value] += 1
+            case KernelDropped(count=count):
+                self.counts["dropped", "by-the-kernel"] += count
+            case WouldDrop(reason=reason):
+                self.counts["would-drop", reason.value] += 1
             case TransformFailed(transform=name):
                 self.counts["transform-failed", name] += 1
             case SlowCall(transform=name):

@@ -21,6 +21,7 @@ from uppercase.events import (
     Event,
     Impaired,
     IObserver,
+    KernelDropped,
     Opened,
     Outcome,
     Refused,
@@ -28,6 +29,7 @@ from uppercase.events import (
     Request,
     SlowCall,
     TransformFailed,
+    WouldDrop,
 )
 from uppercase.limits import LOG_INTERVAL, LOG_TEXT, TRACEBACK_INTERVAL, TRACEBACK_LINES
 
@@ -150,6 +152,17 @@ class LogObserver:
                     f"{self._protocol} datagrams dropped: {event.reason}",
                     f"a datagram of {event.peer} was dropped: "
                     f"{event.reason}{_because(event.detail)}",
+                )
+            case WouldDrop():
+                self._warn(
+                    f"{self._protocol} datagrams answered on a dry run: {event.reason}",
+                    f"a datagram of {event.peer} would have been dropped: {event.reason}",
+                )
+            case KernelDropped():
+                self._warn(
+                    "datagrams dropped by the system",
+                    f"the system dropped {event.count} datagrams for {event.address}, which came "
+                    "faster than they were read; a larger --rcvbuf holds more",
                 )
             case _ if self._log_peers:
                 self._info(_peer_line(event))

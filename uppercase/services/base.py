@@ -190,6 +190,11 @@ class TransformService(Service):
         self._listening = False
         self._signals.stop()
         self.observers.stop()
+        self.log.info("all in all: {counted}", counted=self.counted() or "nothing happened")
+
+    def counted(self) -> str:
+        """Give the counts so far."""
+        return str(self.observers.counters)
 
     def served(self) -> list[str]:
         """Give what is being served, each as the ready line names it."""

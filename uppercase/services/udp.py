@@ -1,17 +1,26 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.task import LoopingCall
 
 from uppercase.addresses import printable_address
 from uppercase.datagram import Responder
+from uppercase.events import KernelDropped
 from uppercase.lab import Lab
+from uppercase.limits import KERNEL_LOOK
 from uppercase.services.base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services.settings import UDPSettings
-from uppercase.udp import IDatagramEndpoint, UDPEndpoint, datagram_endpoint_from_string, listen
+from uppercase.udp import (
+    IDatagramEndpoint,
+    UDPEndpoint,
+    datagram_endpoint_from_string,
+    drain,
+    listen,
+)
 
 __all__ = ["UDPService", "udp_service"]
 
@@ -66,6 +75,9 @@ class UDPService(TransformService):
         self.responder = responder
         self.ports: list[Any] = []
         self._endpoints = endpoints
+        self._kernel_drops: dict[Any, int] = {}
+        self._kernel_watch = LoopingCall(self._look_at_kernel)
+        self._kernel_watch.clock = reactor
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
@@ -77,11 +89,11 @@ class UDPService(TransformService):
             self.log,
         )
         self.ports += [self._open(endpoint) for endpoint in self._endpoints]
+        self._kernel_watch.start(KERNEL_LOOK, now=False)
 
     def served(self) -> list[str]:
         """Give the addresses of the open ports."""
-        hosts = [port.getHost() for port in self.ports]
-        return [f"UDP {printable_address(host.host, host.port)}" for host in hosts]
+        return [f"UDP {_name(port)}" for port in self.ports]
 
     def close(self) -> None:
         """Stop listening."""
@@ -90,11 +102,39 @@ class UDPService(TransformService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening; what has arrived is answered, what is awaited is called off."""
+        """Answer what has arrived and what is awaited, within the drain time, and stop."""
         yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
+        drained = gatherResults([drain(port) for port in ports])
+        drained.addTimeout(self.settings.drain, self.reactor)
+        # What has no reply by then is counted when the ports stop.
+        drained.addErrback(lambda failure: failure.trap(TimeoutError))
+        yield drained
+        self._look_at_kernel(ports)
+        self._kernel_watch.stop()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         self.stopped()
 
+    def counted(self) -> str:
+        """Give the counts so far, with those of all datagrams first."""
+        each = f"received {self.responder.received}, answered {self.responder.answered}"
+        rest = str(self.observers.counters)
+        return f"{each}, {rest}" if rest else each
+
+    def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
+        """Report what the kernel had no room for, lest the lab or the transform be blamed."""
+        for port in self.ports if ports is None else ports:
+            lost = port.kernel_drops() or 0
+            if lost > self._kernel_drops.get(port, 0):
+                self.observers.notify(
+                    KernelDropped(_name(port), lost - self._kernel_drops.get(port, 0))
+                )
+                self._kernel_drops[port] = lost
+
     def _open(self, endpoint: IDatagramEndpoint) -> Any:
         return listen(self.reactor, endpoint, self.responder)
+
+
+def _name(port: Any) -> str:
+    address = port.getHost()
+    return printable_address(address.host, address.port)
