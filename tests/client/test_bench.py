@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.certificates import make_certificate
 from tests.client.command import Outcome, command_line, environment, run
 from tests.client.servers import (
     Server,
@@ -279,6 +280,13 @@ def test_connections_are_as_many_as_asked_for() -> None:
     with tcp_server() as server:
         assert bench("--connections", "5", server.address).status == 0
     assert len(server.peers) == 5
+
+
+def test_tls_is_measured_too(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    with tcp_server(wrap=certificate.wrap) as server:
+        options = ["--tls", "--ca", str(certificate.path), "--size", "100k", "--pipeline", "3"]
+        assert bench(*options, "--connections", "2", server.address).status == 0
 
 
 def test_large_messages_are_whole() -> None:
