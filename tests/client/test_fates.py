@@ -3,7 +3,15 @@
 import pytest
 
 from tests.client.command import run
+from uppercase.client.cli import main
 from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment
+
+Capture = pytest.CaptureFixture[str]
+
+
+def fates(capsys: Capture, *arguments: str) -> list[str]:
+    assert main(["fates", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
 
 
 def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
@@ -14,31 +22,28 @@ def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
     assert outcome.status == 0
 
 
-def test_equal_options_give_equal_fates_and_another_seed_others() -> None:
+def test_equal_options_give_equal_fates_and_another_seed_others(capsys: Capture) -> None:
     options = ["--loss", "request:0.2,reply:0.2", "--delay", "both:20ms", "-n", "40"]
-    first, again, other = (
-        run("fates", "--seed", seed, *options).stdout for seed in ("1", "1", "2")
-    )
+    first, again, other = (fates(capsys, "--seed", seed, *options) for seed in ("1", "1", "2"))
     assert first == again != other
 
 
-def test_a_preset_can_be_named_and_partly_replaced() -> None:
-    by_name = run("fates", "--seed", "7", "--lab", "udp-pinger").stdout
-    by_options = run("fates", "--seed", "7", "--loss", PRESETS["udp-pinger"].settings["loss"])
-    assert by_name == by_options.stdout
-    assert len(by_name.splitlines()) == 20
-    replaced = run("fates", "--seed", "7", "--lab", "udp-pinger", "--loss", "0").stdout
-    assert b"lost" not in replaced
+def test_a_preset_can_be_named_and_partly_replaced(capsys: Capture) -> None:
+    by_name = fates(capsys, "--seed", "7", "--lab", "udp-pinger")
+    assert by_name == fates(capsys, "--seed", "7", "--loss", PRESETS["udp-pinger"].settings["loss"])
+    assert len(by_name) == 20
+    replaced = fates(capsys, "--seed", "7", "--lab", "udp-pinger", "--loss", "0")
+    assert all(line.endswith("delivered") for line in replaced)
 
 
-def test_every_option_of_the_lab_is_offered() -> None:
-    text = run("fates", "--help").stdout.decode()
+def test_every_option_of_the_lab_is_offered(capsys: Capture) -> None:
+    text = "\n".join(fates(capsys, "--help"))
     assert all(f"--{name}" in text for name in OPTIONS)
 
 
-def test_a_client_of_its_own_has_fates_of_its_own() -> None:
+def test_a_client_of_its_own_has_fates_of_its_own(capsys: Capture) -> None:
     one, other = (
-        run("fates", "--seed", "7", "--loss", "0.5", "--client", address).stdout
+        fates(capsys, "--seed", "7", "--loss", "0.5", "--client", address)
         for address in ("192.0.2.1", "192.0.2.2")
     )
     assert one != other
@@ -53,7 +58,10 @@ def test_a_client_of_its_own_has_fates_of_its_own() -> None:
         (["--seed", "7", "-n", "0"], "got '0'; it must be more than 0"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_exit_status_2(arguments: list[str], words: str) -> None:
-    outcome = run("fates", *arguments)
-    assert words in outcome.stderr
-    assert (outcome.status, outcome.stdout) == (2, b"")
+def test_a_mistake_is_a_sentence_and_exit_status_2(
+    arguments: list[str], words: str, capsys: Capture
+) -> None:
+    assert main(["fates", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.certificates import make_certificate
 from tests.client.command import Outcome, command_line, environment, run, terminal
 from tests.client.servers import (
     TcpBehaviour,
@@ -77,6 +78,14 @@ def test_a_unix_socket_is_pinged_too(tmp_path: Path) -> None:
         outcome = ping("--unix", path, "-c", "1")
     assert outcome.status == 0
     assert f"64 bytes from {path}: seq=1" in outcome.stdout.decode()
+
+
+def test_tls_is_pinged_too(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    with tcp_server(wrap=certificate.wrap) as server:
+        options = ["--tls", "-c", "3", "-i", "10ms", server.address]
+        assert ping("--ca", str(certificate.path), *options).status == 0
+        assert "not trusted" in ping(*options).stderr
 
 
 def misorder(request: UdpRequest) -> None:
