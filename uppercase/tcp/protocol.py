@@ -382,4 +382,6 @@ def peer_name(address: Any) -> str:
     """Give a peer's address as people write it; those of UNIX sockets have none."""
     if not hasattr(address, "host"):
         return "unix"
-    return printable_address(address.host, address.port)
+    host = address.host
+    # An IPv4 client of a socket that serves both families.
+    return printable_address(host.removeprefix("::ffff:") if "." in host else host, address.port)
