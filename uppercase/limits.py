@@ -37,6 +37,7 @@ __all__ = [
     "FILTER_CHUNK",
     "FREE_PORT_TRIES",
     "HANDSHAKE_TIMEOUT",
+    "IDLE_PRECISION",
     "IDLE_TIMEOUT",
     "IPV4_MAX_DATAGRAM",
     "IPV6_CLIENT_PREFIX",
@@ -56,6 +57,7 @@ __all__ = [
     "LAB_PIECE_PAUSE",
     "LAB_REORDER_HOLD",
     "LAB_SEEDS",
+    "LEAST_SHARE_OF_DESCRIPTORS",
     "LINE_QUIET_TIME",
     "LOG_INTERVAL",
     "LOG_TEXT",
@@ -165,6 +167,10 @@ IDLE_TIMEOUT: Final = 600.0
 """How long a connection may neither send nor take anything. A human at nc thinks for minutes; what
 is lost is a descriptor and 3 KiB."""
 
+IDLE_PRECISION: Final = 1 / 16
+"""The share of the idle time-out by which a connection may be closed late: how often all of them
+are looked at, at the most."""
+
 MAX_CONNECTIONS: Final = 1000
 """Connections at one time: five classes of 200, at 256 KiB each (the most that a peer can make us
 hold) a quarter of a GiB."""
@@ -179,6 +185,9 @@ doubles as long as that goes on."""
 
 ACCEPT_PAUSE_MOST: Final = 1.0
 """The longest rest of a port: clients that wait in its queue do not notice a second."""
+
+LEAST_SHARE_OF_DESCRIPTORS: Final = 0.5
+"""What connections get where there are fewer descriptors than twice the spare ones."""
 
 EVICT_AFTER: Final = 30.0
 """How long a connection must have been idle before it makes room for a newcomer when all are

@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.tcp.memory import Service, Wire
-from uppercase.events import Outcome, RefusalReason, Refused
+from uppercase.events import Opened, Outcome, RefusalReason, Refused
 from uppercase.tcp.admission import client_key
 
 
@@ -136,6 +136,13 @@ def test_a_limit_per_address_counts_each_client_by_itself() -> None:
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(one: str, other: str, same: bool) -> None:
     assert (client_key(one) == client_key(other)) is same
+
+
+def test_an_ipv4_client_of_a_socket_for_both_families_is_logged_as_such() -> None:
+    service = Service()
+    service.connect("::ffff:192.0.2.1")
+    service.connect("2001:db8::1")
+    assert service.events == [Opened("192.0.2.1:50000"), Opened("[2001:db8::1]:50000")]
 
 
 def test_the_peers_of_unix_sockets_are_nobodys() -> None:

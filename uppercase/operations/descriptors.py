@@ -1,16 +1,13 @@
 """How many file descriptors the process may have, and how many of them connections."""
 
 import sys
-from typing import Final
 
-from uppercase.limits import SPARE_DESCRIPTORS
+from uppercase.limits import LEAST_SHARE_OF_DESCRIPTORS, SPARE_DESCRIPTORS
 
 if sys.platform != "win32":
     import resource
 
 __all__ = ["connections_possible"]
-
-_LEAST_SHARE: Final = 0.5
 
 
 def connections_possible(wanted: int) -> int:
@@ -33,5 +30,4 @@ def connections_possible(wanted: int) -> int:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return wanted
-    # With very few descriptors, the connections have half of them.
-    return min(wanted, max(soft - SPARE_DESCRIPTORS, int(soft * _LEAST_SHARE)))
+    return min(wanted, max(soft - SPARE_DESCRIPTORS, int(soft * LEAST_SHARE_OF_DESCRIPTORS)))

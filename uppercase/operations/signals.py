@@ -50,16 +50,19 @@ class StopSignals:
             self._give_back()
 
     def _give_back(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in list(self._before.items()):
+            # Where another has been put before it since, it stays and passes signals on.
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
-        self._before.clear()
+                del self._before[number]
         if self._signalled:
             faulthandler.cancel_dump_traceback_later()
 
     def _take(self) -> None:
         own = (self._reactor.sigInt, self._reactor.sigTerm)
         for number in _SIGNALS:
+            if number in self._before:
+                continue
             handler = signal.getsignal(number)
             if handler in own or isinstance(getattr(handler, "__self__", None), StopSignals):
                 self._before[number] = signal.signal(number, self._handle)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from uppercase.limits import PROGRESS_CHECKS
+from uppercase.limits import IDLE_PRECISION
 
 __all__ = ["IdleWatch"]
 
@@ -63,6 +63,5 @@ class IdleWatch:
             else:
                 first = min(first, since)
         if self._connections:
-            # Not more often than this, however the connections' times are spread.
-            pause = max(first + self._timeout - now, self._timeout / PROGRESS_CHECKS / 4)
+            pause = max(first + self._timeout - now, self._timeout * IDLE_PRECISION)
             self._call = self._clock.callLater(pause, self._look)
