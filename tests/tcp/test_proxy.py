@@ -155,6 +155,7 @@ def test_a_connection_that_waits_for_its_header_counts_and_is_drained(world: Wor
     connection.drain()
     assert not wire.settle()
     assert wire.send(HEADER + b"hello") == b"HELLO"
+    wire.end()
     assert wire.gone
     assert world.notes.outcome is Outcome.STOPPED
 

@@ -92,12 +92,16 @@ class Wire(StringTransport):
         return self._aborted
 
     def send(self, data: bytes) -> bytes:
-        """Let bytes arrive; give what the server sends."""
+        """Let bytes arrive, unless the connection is gone; give what the server sends."""
+        if self.gone:
+            return b""
         self.protocol.dataReceived(data)
         return self.settle()
 
     def end(self) -> bytes:
-        """Let the other end's FIN arrive; give what the server sends."""
+        """Let the other end's FIN arrive, unless it is gone; give what the server sends."""
+        if self.gone:
+            return b""
         self.protocol.readConnectionLost()
         return self.settle()
 
@@ -129,6 +133,10 @@ class World:
         self.factory = TransformFactory(
             conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
         )
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in small steps, as it does."""
+        self.clock.pump([0.05] * round(seconds / 0.05))
 
     def check_idle(self) -> None:
         """Fail if a timer was left behind."""
