@@ -125,10 +125,12 @@ class Wire(StringTransport):
 class World:
     """A service's factory, with a clock and notes of what happened."""
 
-    def __init__(self, transform: str = "uppercase", framing: str = "stream") -> None:
+    def __init__(
+        self, transform: str = "uppercase", framing: str = "stream", limits: Limits | None = None
+    ) -> None:
         self.clock = Clock()
         self.notes = Notes()
-        self.limits = Limits()
+        self.limits = limits or Limits()
         chain = make_pipeline([Stage(transform, find(transform))], 1 << 20, lambda *_: None)
         self.factory = TransformFactory(
             conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
