@@ -92,12 +92,16 @@ class Wire(StringTransport):
         return self._aborted
 
     def send(self, data: bytes) -> bytes:
-        """Let bytes arrive; give what the server sends."""
+        """Let bytes arrive, unless the connection is gone; give what the server sends."""
+        if self.gone:
+            return b""
         self.protocol.dataReceived(data)
         return self.settle()
 
     def end(self) -> bytes:
-        """Let the other end's FIN arrive; give what the server sends."""
+        """Let the other end's FIN arrive, unless it is gone; give what the server sends."""
+        if self.gone:
+            return b""
         self.protocol.readConnectionLost()
         return self.settle()
 
@@ -121,14 +125,20 @@ class Wire(StringTransport):
 class World:
     """A service's factory, with a clock and notes of what happened."""
 
-    def __init__(self, transform: str = "uppercase", framing: str = "stream") -> None:
+    def __init__(
+        self, transform: str = "uppercase", framing: str = "stream", limits: Limits | None = None
+    ) -> None:
         self.clock = Clock()
         self.notes = Notes()
-        self.limits = Limits()
+        self.limits = limits or Limits()
         chain = make_pipeline([Stage(transform, find(transform))], 1 << 20, lambda *_: None)
         self.factory = TransformFactory(
             conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
         )
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in small steps, as it does."""
+        self.clock.pump([0.05] * round(seconds / 0.05))
 
     def check_idle(self) -> None:
         """Fail if a timer was left behind."""
