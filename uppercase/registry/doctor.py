@@ -134,9 +134,8 @@ def _hidden_by_editables(
                     folder,
                     None,
                     f"the editable install of {distribution.name} does not show Twisted this "
-                    "folder; announce the transform as an entry point, or let setuptools write a "
-                    "plain .pth file (package_dir = with the line = . in setup.cfg) and install "
-                    "it again",
+                    "folder; announce the transform as an entry point, or tell setuptools "
+                    'package-dir = {"" = "."} and install it again',
                 )
 
 

@@ -126,8 +126,14 @@ class Connection:
         return data
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the server."""
-        self.clock.advance(seconds)
+        """Let time pass for the server, from one thing that it has planned to the next."""
+        clock = self.clock
+        end = clock.seconds() + seconds
+        while planned := [
+            call.getTime() for call in clock.getDelayedCalls() if call.getTime() <= end
+        ]:
+            clock.advance(max(0.0, min(planned) - clock.seconds()))
+        clock.advance(end - clock.seconds())
 
     @property
     def ended(self) -> bool:
