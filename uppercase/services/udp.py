@@ -111,15 +111,16 @@ class UDPService(TransformService):
         """Answer what has arrived and what is awaited, within the drain time, and stop."""
         yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
-        drained = gatherResults([drain(port) for port in ports])
-        drained.addTimeout(self.settings.drain, self.reactor)
-        # What has no reply by then is counted when the ports stop.
-        drained.addErrback(lambda failure: failure.trap(TimeoutError))
-        yield drained
+        yield gatherResults([self._drain(port) for port in ports])
         self._look_at_kernel(ports)
         self._kernel_watch.stop()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         self.stopped()
+
+    def _drain(self, port: Any) -> Deferred[Any]:
+        drained: Deferred[Any] = drain(port).addTimeout(self.settings.drain, self.reactor)
+        # What has no reply by then is counted when the port stops.
+        return drained.addErrback(lambda failure: failure.trap(TimeoutError))
 
     def counted(self) -> str:
         """Give the counts so far, with those of all datagrams first."""
