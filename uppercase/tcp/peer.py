@@ -6,7 +6,7 @@ known until the PROXY header has arrived: there an `AwaitedPeer` is passed in it
 
 from typing import Any, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
@@ -39,11 +39,10 @@ class AwaitedPeer:
 
 def plain_peer(address: Any) -> Any:
     """Give a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
-    if isinstance(address, IPv6Address):
-        host = unmapped(address.host)
-        if host != address.host:
-            return IPv4Address(address.type, host, address.port)
-    return address
+    host = peer_host(address)
+    if host is None or unmapped(host) == host:
+        return address
+    return IPv4Address("TCP", unmapped(host), address.port)
 
 
 def peer_host(address: Any) -> str | None:
