@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.proxy_header import check, outcome, outcome_bytewise
 from uppercase.errors import ProxyHeaderError
 from uppercase.limits import PROXY_V1_MAX, PROXY_V2_MAX
 from uppercase.proxy_header import V2_SIGNATURE, ProxyHeader, parse_proxy_header
@@ -77,23 +78,6 @@ REFUSED = {
 }
 
 
-def outcome(data: bytes) -> ProxyHeader | str | None:
-    """Parse the whole; give `refused` where the parser says so."""
-    try:
-        return parse_proxy_header(data)
-    except ProxyHeaderError:
-        return "refused"
-
-
-def outcome_bytewise(data: bytes) -> ProxyHeader | str | None:
-    """Parse as a shell does that gets one byte at a time."""
-    for end in range(1, len(data) + 1):
-        found = outcome(data[:end])
-        if found is not None:
-            return found
-    return None
-
-
 @pytest.mark.parametrize("header", ACCEPTED)
 def test_a_header_tells_who_is_calling_and_what_follows_is_not_touched(header: bytes) -> None:
     expected = ProxyHeader(ACCEPTED[header], len(header))
@@ -145,3 +129,8 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(st.one_of(mutated(), st.binary(max_size=200)))
 def test_whole_and_byte_by_byte_agree_and_only_our_own_error_comes_out(data: bytes) -> None:
     assert outcome(data) == outcome_bytewise(data)
+
+
+@given(st.binary(max_size=120))
+def test_the_fuzz_target_holds(data: bytes) -> None:
+    check(data)

@@ -40,9 +40,9 @@ class AwaitedPeer:
 def plain_peer(address: Any) -> Any:
     """Give a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
     host = peer_host(address)
-    if host is not None and (plain := unmapped(host)) != host:
-        return IPv4Address(address.type, plain, address.port)
-    return address
+    if host is None or unmapped(host) == host:
+        return address
+    return IPv4Address("TCP", unmapped(host), address.port)
 
 
 def peer_host(address: Any) -> str | None:
