@@ -299,6 +299,23 @@ def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) 
     assert f"  {file}: it makes {file.parent} a package" in asked.stdout
 
 
+def test_a_second_twisted_on_the_path_is_nothing_wrong(here: Path) -> None:
+    """As in a virtual environment that sees the system's packages."""
+    for name in ("__init__.py", "_version.py", "plugins/__init__.py"):
+        drop_in(here / "system", f"../{name}", "")
+    code = "import sys; sys.path.append('system'); from uppercase.client.cli import main; main()"
+    asked = subprocess.run(
+        [sys.executable, "-c", code, "transforms", "doctor"],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.stdout.endswith("Nothing is wrong.\n"), asked.stdout + asked.stderr
+
+
 def test_doctor_debug_shows_tracebacks(here: Path) -> None:
     drop_in(here, "acme.py", "import no_such_module")
     assert b"Traceback" in run("doctor", "--debug", cwd=here).stdout

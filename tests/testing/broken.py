@@ -6,7 +6,13 @@ from typing import ClassVar
 
 from zope.interface import implementer
 
-from uppercase import ITransform, stream_transform, transform
+from uppercase import (
+    IStreamTransform,
+    ITransform,
+    ITransformStream,
+    stream_transform,
+    transform,
+)
 
 
 @implementer(ITransform)
@@ -90,6 +96,26 @@ class DecodesChunks:
 def title(text: str) -> str:
     """Declared to stream, but each chunk begins with a capital."""
     return text.title()
+
+
+@implementer(IStreamTransform)
+class TwoMinds:
+    """A stream does something else than a message."""
+
+    def transform(self, message: bytes) -> bytes:
+        return message.upper()
+
+    def open_stream(self) -> ITransformStream:
+        return Unchanged()
+
+
+@implementer(ITransformStream)
+class Unchanged:
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def finish(self) -> bytes:
+        return b""
 
 
 @stream_transform

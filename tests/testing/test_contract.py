@@ -61,6 +61,11 @@ BROKEN = [
         "feed(b'a') + feed(b'a') != feed(b'aa'): the first gave b'AA', the second gave b'Aa'",
     ),
     (
+        broken.TwoMinds(),
+        "cuts",
+        "transform(b'a') != feed(b'a') + finish(): the first gave b'A', the second gave b'a'",
+    ),
+    (
         broken.NeedsInput,
         "reuse",
         "finish() with nothing fed raised AttributeError: 'NeedsInput' object has no attribute "
