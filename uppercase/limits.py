@@ -70,6 +70,7 @@ __all__ = [
     "MAX_OUTPUT",
     "MAX_PORT",
     "MAX_REPLY",
+    "MESSAGE_COST",
     "MIB",
     "NFS_PORT",
     "OUTPUT_BATCH",
@@ -102,6 +103,7 @@ __all__ = [
     "TRACEBACK_INTERVAL",
     "TRACEBACK_LINES",
     "TRY_CHUNK",
+    "TURN",
     "UDP_AMPLIFICATION",
     "UDP_BATCH",
     "UDP_DRAIN_BATCHES",
@@ -248,6 +250,15 @@ OUTPUT_BATCH: Final = 64 * KIB
 """How much of a conversation's output is made before the transport is asked whether it wants more:
 one chunk of many small messages with large replies must not grow without bound. The transport's
 own high-water mark."""
+
+MESSAGE_COST: Final = 256
+"""What a message counts in a batch besides its reply's bytes, so that a batch has 256 at the most:
+a chunk of 64 KiB may hold 65,536 empty ones, and the clock is looked at between batches. That costs
+a flood of empty messages 5 % (batches of 64: 60 %)."""
+
+TURN: Final = 0.05
+"""How long one connection may keep the reactor before the others have their turn: a transform of
+1 ms would otherwise keep it for a minute with one chunk of short messages."""
 
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody

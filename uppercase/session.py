@@ -16,7 +16,7 @@ from typing import Protocol
 from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError
 from uppercase.events import Outcome
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
-from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
+from uppercase.limits import ASYNC_WINDOW, MESSAGE_COST, OUTPUT_BATCH
 
 __all__ = [
     "AwaitReply",
@@ -277,9 +277,10 @@ class MessageConversation:
         for message, trailer in self._messages:
             reply = transform(message)
             if isinstance(reply, bytes) and not queue:
-                wrapped = wrap(reply, trailer)
-                output.append(wrapped)
-                size += len(wrapped)
+                # A reply of no bytes does not count: a batch is over only if it has something.
+                if wrapped := wrap(reply, trailer):
+                    output.append(wrapped)
+                    size += len(wrapped) + MESSAGE_COST
             else:
                 self._enqueue(reply, trailer)
             if self._framer.one_message:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, connect, connect_narrow, receive_all, receive_exactly
+from tests.system.processes import (
+    Server,
+    connect,
+    connect_narrow,
+    receive_all,
+    receive_exactly,
+    refused,
+)
 from tests.system.resources import cpu_seconds, open_descriptors, resident_memory
 
 TCP = ("uppercase-tcp", "--port=0")
@@ -136,7 +143,7 @@ def push(client: socket.socket, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("framing", "fits", "reply", "too_long"),
     [
-        ("line", b"x" * 10 + b"\r\n", b"X" * 10 + b"\r\n", b"x" * 11 + b"\n"),
+        ("line", b"x" * 10 + b"\r\n", b"X" * 10 + b"\r\n", b"x" * 12),
         ("netstring", b"10:" + b"x" * 10 + b",", b"10:" + b"X" * 10 + b",", b"11:"),
         ("int16", b"\0\n" + b"x" * 10, b"\0\n" + b"X" * 10, b"\0\x0b"),
         ("int32", b"\0\0\0\n" + b"x" * 10, b"\0\0\0\n" + b"X" * 10, b"\0\0\0\x0b"),
@@ -145,7 +152,7 @@ def push(client: socket.socket, data: bytes) -> None:
 def test_the_longest_message_passes_and_one_byte_more_closes(
     framing: str, fits: bytes, reply: bytes, too_long: bytes
 ) -> None:
-    """Where a length is declared, the declaration is refused; byte by byte and at once."""
+    """Byte by byte and at once. A declared length is refused, and a line before it has an end."""
     with Server(*TCP, f"--framing={framing}", "--max-length=10") as server:
         for step in (1, 1000):
             with connect(server.port) as client:
@@ -325,3 +332,17 @@ def test_a_storm_of_connections_leaves_nothing_behind(server: Server) -> None:
     storm()
     assert open_descriptors(pid) <= before
     assert resident_memory(pid) - memory < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--max-connections=0", "--max-connections: got '0'; a whole number, 1 or more, is"),
+        ("--max-per-address=many", "--max-per-address: got 'many'; a whole number"),
+        ("--idle-timeout=-1", "--idle-timeout: got '-1'; a duration is a number of seconds"),
+        ("--delay=2h", "got 7200 s for --delay; the lab holds nothing for more than 60 s"),
+        ("--lab=byte-steam", "no lab named 'byte-steam'; did you mean 'byte-stream'?"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_a_sentence(option: str, sentence: str) -> None:
+    assert sentence in refused("uppercase-tcp", option)

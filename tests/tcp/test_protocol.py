@@ -75,6 +75,42 @@ def test_one_chunk_of_many_messages_is_answered_only_as_far_as_the_peer_takes_it
     assert wire.reads()
 
 
+def test_a_slow_transform_keeps_others_waiting_for_a_moment_only() -> None:
+    """One chunk of many messages is answered over many turns, in order, and read no further."""
+
+    def slow(message: bytes) -> bytes:
+        service.clock.rightNow += 0.002
+        return message
+
+    service = Service("line", slow)
+    wire, other = service.connect(), service.connect(port=50001)
+    request = b"".join(b"%d\n" % number for number in range(5000))
+    started = service.clock.seconds()
+    wire.protocol.dataReceived(request)
+    assert service.clock.seconds() - started < 1
+    assert not wire.reads()
+    other.protocol.dataReceived(b"quick\n")
+    assert other.take() == b"quick\n"
+    wire.protocol.readConnectionLost()
+    while wire.state() == "open":
+        service.clock.advance(0)
+    assert wire.take() == request
+    assert service.end(wire).outcome is Outcome.FINISHED
+    other.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_a_client_that_leaves_between_two_turns_leaves_no_timer() -> None:
+    def slow(message: bytes) -> bytes:
+        service.clock.rightNow += 0.002
+        return message
+
+    service = Service("line", slow)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n" * 1000)
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
 def test_a_peer_that_takes_nothing_is_aborted_after_the_send_timeout() -> None:
     service = Service(send_timeout=60.0)
     wire = service.connect()

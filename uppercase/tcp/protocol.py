@@ -35,7 +35,7 @@ from uppercase.events import (
     Refused,
     TransformFailed,
 )
-from uppercase.limits import DRAIN_QUIET, VIGIL, Limits
+from uppercase.limits import DRAIN_QUIET, TURN, VIGIL, Limits
 from uppercase.session import AwaitReply, Conversation
 from uppercase.tcp.admission import Admission, client_key
 from uppercase.tcp.closing import CloseLadder
@@ -90,6 +90,7 @@ class TransformProtocol(Protocol):
     _mark: object = None
     _vigil: IDelayedCall | None = None
     _lab: LabOutlet | None = None
+    _turn: IDelayedCall | None = None
 
     def __init__(self, factory: "TransformFactory", peer: IAddress | None = None) -> None:
         self._factory = factory
@@ -178,6 +179,9 @@ class TransformProtocol(Protocol):
         self._watch.stop()
         self._ladder.gone()
         self._keep_vigil(False)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         if self._lab is not None:
             self._lab.stop()
         conversation = self._conversation
@@ -273,13 +277,19 @@ class TransformProtocol(Protocol):
             return
         lab = self._lab
         write = self.transport.write if lab is None else lab.write
+        seconds = self._factory.clock.seconds
+        until, over = seconds() + TURN, False
         self._pumping = True
-        while self._has_room() and (output := conversation.replies()):
+        while not over and self._has_room() and (output := conversation.replies()):
             self._sent += len(output)
-            self._active_at = self._factory.clock.seconds()
+            self._active_at = seconds()
             write(output)
+            over = self._active_at > until
         self._pumping = False
-        if conversation.outcome is not None:
+        if over and conversation.outcome is None:
+            self._read(False)
+            self._pump_later()
+        elif conversation.outcome is not None:
             if lab is not None and not lab.empty:
                 return
             self._watch.stop()
@@ -289,6 +299,15 @@ class TransformProtocol(Protocol):
         else:
             self._read(self._has_room() and conversation.wants_input)
             self._keep_vigil(conversation.awaiting and (self._peer_ended or not self._reading))
+
+    def _pump_later(self) -> None:
+        """Go on once the others have had their turn."""
+        if self._turn is None:
+            self._turn = self._factory.clock.callLater(0, self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._pump()
 
     def _has_room(self) -> bool:
         """Whether the peer, and the lab, take more output."""
