@@ -12,7 +12,7 @@ help:
 	@echo "make test    the tests"
 	@echo "make check   ruff, mypy --strict and import-linter"
 	@echo "make soak    a long bad day: 20,000 connections, resets, mutated input"
-	@echo "make fuzz    atheris over the framers, for SECONDS=60"
+	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make clean   remove what make has made"
 
 # The stamp is newer than its inputs once an installation has succeeded.
@@ -42,6 +42,7 @@ SECONDS ?= 60
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.framers -max_total_time=$(SECONDS)
+	$(BIN)/python -m tests.fuzz.proxy_header -max_total_time=$(SECONDS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

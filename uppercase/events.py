@@ -51,8 +51,6 @@ class Outcome(StrEnum):
     """TLS was not agreed on: the peer speaks something else, too old a version, or nothing."""
     PROXY_HEADER = "proxy-header"
     """A declared proxy sent no PROXY header, or a malformed one."""
-    UNDECLARED = "undeclared"
-    """The peer is none of the declared proxies, and only those are served."""
     STALLED = "stalled"
     """The peer took no byte of what it was owed for the send time-out, or never closed."""
     STOPPED = "stopped"
@@ -74,6 +72,8 @@ class RefusalReason(StrEnum):
     """Its address had as many as one address may have."""
     PRESSURE = "pressure"
     """Few were left, and its address alone had most of them."""
+    UNDECLARED = "undeclared"
+    """The peer is none of the declared proxies, and only those are served."""
 
 
 class DropReason(StrEnum):

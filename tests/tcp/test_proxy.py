@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IAddress
 from tests.tcp.wire import CLIENT, Wire, World
 from uppercase.addresses import DeclaredPeers, parse_peers
 from uppercase.errors import BadValue
-from uppercase.events import Opened, Outcome
-from uppercase.limits import PROXY_TIMEOUT
+from uppercase.events import Opened, Outcome, RefusalReason, Refused
+from uppercase.limits import PROXY_TIMEOUT, Limits
 from uppercase.proxy_header import V2_SIGNATURE
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
@@ -78,8 +78,10 @@ def test_a_half_close_reaches_what_is_served(world: World) -> None:
 def test_nobody_else_is_served_not_even_without_a_header(world: World, peer: IAddress) -> None:
     wire = connect(world, peer=peer)
     assert wire.was_aborted()
-    assert world.notes.outcome is Outcome.UNDECLARED
-    assert "--proxy-from" in world.notes.closed.detail
+    (refused,) = world.notes.events
+    assert isinstance(refused, Refused)
+    assert refused.reason is RefusalReason.UNDECLARED
+    assert "--proxy-from" in refused.detail
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,6 @@ def test_a_connection_that_waits_for_its_header_counts_and_is_drained(world: Wor
     connection.drain()
     assert not wire.settle()
     assert wire.send(HEADER + b"hello") == b"HELLO"
-    assert wire.output_ended
     wire.end()
     assert wire.gone
     assert world.notes.outcome is Outcome.STOPPED
@@ -170,3 +171,32 @@ def test_what_is_no_list_of_proxies_is_refused(text: str) -> None:
 def test_without_a_list_nobody_is_declared() -> None:
     assert not DeclaredPeers().include("127.0.0.1")
     assert not DeclaredPeers().include(None)
+
+
+def test_limits_go_by_the_headers_address() -> None:
+    """The proxy itself may have any number; one of its clients may not."""
+    world = World(limits=Limits(max_per_address=1))
+    first, second, other = (connect(world) for _ in range(3))
+    assert first.send(HEADER + b"hello") == b"HELLO"
+    assert second.send(HEADER + b"hello") == b""
+    assert second.was_aborted()
+    assert other.send(HEADER.replace(b"100.9", b"100.8") + b"hello") == b"HELLO"
+    (refused,) = [event for event in world.notes.events if isinstance(event, Refused)]
+    assert refused.reason is RefusalReason.ADDRESS_FULL
+    assert refused.peer == "198.51.100.9:40001"
+    first.end()
+    third = connect(world)
+    assert third.send(HEADER + b"hello") == b"HELLO"
+    third.end()
+    other.end()
+    world.check_idle()
+
+
+def test_a_connection_that_waits_for_its_header_takes_a_place() -> None:
+    """Accept limits come before the PROXY header."""
+    world = World(limits=Limits(max_connections=1))
+    first, second = connect(world), connect(world)
+    assert second.was_aborted()
+    assert first.send(HEADER + b"hello") == b"HELLO"
+    first.end()
+    world.check_idle()

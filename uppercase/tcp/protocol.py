@@ -32,6 +32,7 @@ from uppercase.events import (
     LabAction,
     Opened,
     Outcome,
+    RefusalReason,
     Refused,
     TransformFailed,
 )
@@ -440,8 +441,6 @@ class TransformFactory(ServerFactory):
         if self._observer is not None:
             self._observer.notify(event)
 
-    def refused(self, peer: IAddress | None, outcome: Outcome, why: str) -> None:
+    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
-        name = peer_name(plain_peer(peer))
-        self.tell(Opened(name))
-        self.tell(Closed(name, outcome, why, 0, 0))
+        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from uppercase.addresses import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.events import Outcome
+from uppercase.events import Outcome, RefusalReason
 from uppercase.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.tcp.peer import AwaitedPeer, peer_host
 from uppercase.tcp.protocol import TransformFactory
@@ -157,7 +157,7 @@ class ProxyHeaderFactory(ServerFactory):
         if not self._proxies.include(host) or (host is None and not isinstance(addr, UNIXAddress)):
             self.served.refused(
                 addr,
-                Outcome.UNDECLARED,
+                RefusalReason.UNDECLARED,
                 "it is none of the proxies that --proxy-from names, and only those are served",
             )
             return _Undeclared()
