@@ -1,8 +1,11 @@
 """How a TCP service ends: what was asked before the signal is answered, and the end does come."""
 
+import contextlib
+import fcntl
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -21,6 +24,12 @@ def never_reads(port: int) -> socket.socket:
     with pytest.raises(TimeoutError):
         client.sendall(bytes(100_000_000))
     return client
+
+
+def unacknowledged(client: socket.socket) -> int:
+    """Give how much of what was sent has not arrived (SIOCOUTQ of linux/sockios.h)."""
+    count: int = struct.unpack("i", fcntl.ioctl(client, 0x5411, bytes(4)))[0]
+    return count
 
 
 def test_clients_that_wait_to_be_accepted_are_answered() -> None:
@@ -42,13 +51,19 @@ def test_clients_that_wait_to_be_accepted_are_answered() -> None:
 
 
 def test_a_pipelining_client_gets_every_reply_that_it_asked_for_before() -> None:
-    """It goes on asking meanwhile, so the server must not simply close: that would be a reset."""
-    before = b"".join(b"line %d\n" % number for number in range(20_000))
+    """It goes on asking meanwhile, so the server must not simply close: that would be a reset.
+
+    What was asked before is what the server's kernel has acknowledged.
+    """
+    asked = b"".join(b"line %d\n" % number for number in range(20_000))
     with Server(*TCP, "--framing=line") as server, connect_narrow(server.port) as client:
         client.sendall(b"first\n")
         assert receive_exactly(client, 6) == b"FIRST\n"
         server.process.send_signal(signal.SIGSTOP)
-        client.sendall(before)
+        client.sendall(asked)
+        time.sleep(0.2)
+        arrived = asked[: len(asked) - unacknowledged(client)]
+        before = arrived[: arrived.rindex(b"\n") + 1]
         server.process.send_signal(signal.SIGTERM)
 
         def go_on() -> None:
@@ -61,10 +76,29 @@ def test_a_pipelining_client_gets_every_reply_that_it_asked_for_before() -> None
         sender = threading.Thread(target=go_on)
         sender.start()
         server.process.send_signal(signal.SIGCONT)
+        # Meanwhile the replies wait with the server's kernel, which a reset makes forget them.
+        time.sleep(1)
         received = receive_exactly(client, len(before))
         client.close()
         sender.join()
         assert received == before.upper()
+        server.stop()
+
+
+def test_what_has_arrived_is_answered_even_if_it_was_not_read_yet() -> None:
+    """The server does not read from a client that does not; now it has to, once more."""
+    with Server(*TCP) as server, connect(server.port) as client:
+        client.settimeout(0.3)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += client.send(b"x" * 65536)
+        arrived = sent - unacknowledged(client)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        client.settimeout(10)
+        assert len(receive_exactly(client, arrived)) == arrived
+        client.close()
         server.stop()
 
 
