@@ -18,7 +18,8 @@ from uppercase.limits import Limits
 from uppercase.pipeline import Stage, make_pipeline
 from uppercase.registry import find
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
-from uppercase.tcp.protocol import TransformFactory, TransformProtocol
+from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.protocol import TransformProtocol
 
 HIGH_WATER = 64 * 1024
 

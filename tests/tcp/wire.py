@@ -16,7 +16,7 @@ from uppercase.limits import Limits
 from uppercase.pipeline import Stage, make_pipeline
 from uppercase.registry import find
 from uppercase.services.tcp import conversation_opener
-from uppercase.tcp.protocol import TransformFactory
+from uppercase.tcp.factory import TransformFactory
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 

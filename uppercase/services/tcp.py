@@ -20,6 +20,7 @@ from uppercase.services.base import Observers, TransformService, make_chain, ope
 from uppercase.services.settings import TCPSettings
 from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.tcp.accepting import AcceptGuard
+from uppercase.tcp.factory import OpenConversation, TransformFactory
 from uppercase.tcp.lab import NO_LAB
 from uppercase.tcp.listening import (
     Listener,
@@ -28,7 +29,6 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
-from uppercase.tcp.protocol import OpenConversation, TransformFactory
 
 __all__ = ["TCPService", "tcp_service"]
 

@@ -29,7 +29,7 @@ from uppercase.addresses import DeclaredPeers, cannot_listen, family_of, printab
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import BACKLOG, MAX_PORT
 from uppercase.tcp.certificates import server_context
-from uppercase.tcp.protocol import TransformFactory
+from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:

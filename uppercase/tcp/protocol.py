@@ -5,8 +5,8 @@ This protocol reads only while the conversation wants input and the peer takes i
 peer that does not read costs one batch of output and no more.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -14,34 +14,25 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
-    IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.errors import TransformError
 from uppercase.events import (
     Closed,
     Direction,
-    Event,
     Impaired,
-    IObserver,
     LabAction,
-    Opened,
     Outcome,
-    RefusalReason,
-    Refused,
-    TransformFailed,
 )
-from uppercase.limits import DRAIN_QUIET, TURN, VIGIL, Limits
-from uppercase.session import AwaitReply, Conversation
-from uppercase.tcp.admission import Admission, client_key
+from uppercase.limits import DRAIN_QUIET, TURN, VIGIL
+from uppercase.session import Conversation
+from uppercase.tcp.admission import client_key
 from uppercase.tcp.closing import CloseLadder
-from uppercase.tcp.idle import IdleWatch
-from uppercase.tcp.lab import NO_LAB, LabOutlet, TCPLab
+from uppercase.tcp.lab import NO_LAB, LabOutlet
 from uppercase.tcp.peer import AwaitedPeer, peer_host, peer_name, plain_peer
 from uppercase.tcp.progress import (
     SendWatch,
@@ -51,10 +42,10 @@ from uppercase.tcp.progress import (
     unread_input,
 )
 
-__all__ = ["OpenConversation", "TransformFactory", "TransformProtocol"]
+if TYPE_CHECKING:
+    from uppercase.tcp.factory import TransformFactory
 
-OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
-"""Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
+__all__ = ["TransformProtocol"]
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -217,12 +208,17 @@ class TransformProtocol(Protocol):
         """The connection is lost; `connectionLost` follows."""
 
     def drain(self) -> None:
-        """Answer what has arrived, read or not, send what is owed, then close."""
-        self._draining = True
+        """Answer what has arrived, read or not, send what is owed, then close.
+
+        May be called again; what counts is what had arrived the first time. What comes with a
+        PROXY header that is still to come is answered, and no more.
+        """
+        if not self._draining:
+            self._draining = True
+            unread = unread_input(self.transport) if self._announced else 0
+            self._drain_at = self._taken() + unread
         if self._announced:
-            self._drain_at = self._taken() + unread_input(self.transport)
             self.input_taken()
-        # Else what was sent comes with the PROXY header: it is answered, and no more.
 
     def input_taken(self) -> None:
         """Stop the conversation if it drains and has what had arrived by then.
@@ -361,86 +357,3 @@ class TransformProtocol(Protocol):
     def _abort_stalled(self) -> None:
         self._stalled()
         self._ladder.abort()
-
-
-class TransformFactory(ServerFactory):
-    """Makes the protocols of one service and knows which connections are open.
-
-    Args:
-        open_conversation: called once per connection.
-        limits: the service's bounds.
-        clock: the reactor, or a test's clock.
-        observer: told of openings, refusals, closings and failures.
-        lab: what befalls each connection on purpose.
-
-    Attributes:
-        connections: the open ones.
-        admission: decides which are let in.
-        on_closed: called after one has been closed, if somebody set it.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        open_conversation: OpenConversation,
-        limits: Limits,
-        clock: IReactorTime,
-        observer: IObserver | None = None,
-        lab: TCPLab = NO_LAB,
-    ) -> None:
-        self.open_conversation = open_conversation
-        self.limits = limits
-        self.clock = clock
-        self.lab = lab
-        self.connections: set[TransformProtocol] = set()
-        self.admission = Admission(
-            limits.max_connections, limits.max_per_address, self.connections, clock.seconds
-        )
-        self.on_closed: Callable[[], None] | None = None
-        self._idle = IdleWatch(clock, limits.idle_timeout, self.connections)
-        self._observer = observer
-
-    def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
-        """Make a connection's protocol."""
-        return TransformProtocol(self, addr)
-
-    def enter(self, protocol: TransformProtocol) -> bool:
-        """Let a connection in, or not: when it is made, and again when it is known whose it is."""
-        known = protocol in self.connections
-        self.connections.discard(protocol)
-        refusal = self.admission.enter(protocol.client)
-        if known or refusal is None:
-            self.connections.add(protocol)
-        if not known and refusal is None:
-            self._idle.opened()
-        if refusal is not None:
-            self.tell(Refused(peer_name(protocol.peer), *refusal))
-        return refusal is None
-
-    def opened(self, protocol: TransformProtocol) -> None:
-        """Take note of whose a new connection is."""
-        self.tell(Opened(peer_name(protocol.peer)))
-
-    def remove(self, protocol: TransformProtocol) -> None:
-        """Take note that a connection is gone."""
-        self.connections.discard(protocol)
-        self.admission.leave(protocol.client)
-        self._idle.closed()
-        if self.on_closed is not None:
-            self.on_closed()
-
-    def ended(self, end: Closed, error: Exception | None) -> None:
-        """Take note of how a connection has ended, and of what was wrong with it."""
-        if isinstance(error, TransformError):
-            self.tell(TransformFailed(error.transform, error))
-        self.tell(end)
-
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            self._observer.notify(event)
-
-    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
-        """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))

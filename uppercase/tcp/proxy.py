@@ -23,8 +23,8 @@ from uppercase.addresses import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
 from uppercase.events import Outcome, RefusalReason
 from uppercase.proxy_header import ProxyHeader, parse_proxy_header
+from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.peer import AwaitedPeer, peer_host
-from uppercase.tcp.protocol import TransformFactory
 
 __all__ = ["ProxyHeaderFactory", "ProxyHeaderProtocol"]
 

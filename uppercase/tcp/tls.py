@@ -27,7 +27,7 @@ from uppercase.errors import HandshakeFailed
 from uppercase.events import Outcome
 from uppercase.limits import TLS_PIECE
 from uppercase.tcp.closing import IOrderlyTLSTransport
-from uppercase.tcp.protocol import TransformFactory
+from uppercase.tcp.factory import TransformFactory
 
 __all__ = ["TLSFactory", "TLSProtocol"]
 

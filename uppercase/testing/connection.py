@@ -27,7 +27,8 @@ from uppercase.framing import AUTO, choose_framing
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, Limits
 from uppercase.pipeline import Stage, make_pipeline
 from uppercase.services.tcp import conversation_opener
-from uppercase.tcp.protocol import TransformFactory, TransformProtocol
+from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.protocol import TransformProtocol
 from uppercase.testing.subject import maker
 
 __all__ = ["Connection", "connect"]

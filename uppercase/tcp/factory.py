@@ -1,0 +1,115 @@
+"""The connections of one TCP service: lets them in, knows which are open, tells what happens.
+
+What one connection does is its protocol's matter; this module moves no bytes.
+"""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+
+from uppercase.errors import TransformError
+from uppercase.events import (
+    Closed,
+    Event,
+    IObserver,
+    Opened,
+    RefusalReason,
+    Refused,
+    TransformFailed,
+)
+from uppercase.limits import Limits
+from uppercase.session import AwaitReply, Conversation
+from uppercase.tcp.admission import Admission
+from uppercase.tcp.idle import IdleWatch
+from uppercase.tcp.lab import NO_LAB, TCPLab
+from uppercase.tcp.peer import peer_name, plain_peer
+from uppercase.tcp.protocol import TransformProtocol
+
+__all__ = ["OpenConversation", "TransformFactory"]
+
+OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
+"""Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
+
+
+class TransformFactory(ServerFactory):
+    """Makes the protocols of one service and knows which connections are open.
+
+    Args:
+        open_conversation: called once per connection.
+        limits: the service's bounds.
+        clock: the reactor, or a test's clock.
+        observer: told of openings, refusals, closings and failures.
+        lab: what befalls each connection on purpose.
+
+    Attributes:
+        connections: the open ones.
+        admission: decides which are let in.
+        on_closed: called after one has been closed, if somebody set it.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        open_conversation: OpenConversation,
+        limits: Limits,
+        clock: IReactorTime,
+        observer: IObserver | None = None,
+        lab: TCPLab = NO_LAB,
+    ) -> None:
+        self.open_conversation = open_conversation
+        self.limits = limits
+        self.clock = clock
+        self.lab = lab
+        self.connections: set[TransformProtocol] = set()
+        self.admission = Admission(
+            limits.max_connections, limits.max_per_address, self.connections, clock.seconds
+        )
+        self.on_closed: Callable[[], None] | None = None
+        self._idle = IdleWatch(clock, limits.idle_timeout, self.connections)
+        self._observer = observer
+
+    def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
+        """Make a connection's protocol."""
+        return TransformProtocol(self, addr)
+
+    def enter(self, protocol: TransformProtocol) -> bool:
+        """Let a connection in, or not: when it is made, and again when it is known whose it is."""
+        known = protocol in self.connections
+        self.connections.discard(protocol)
+        refusal = self.admission.enter(protocol.client)
+        if known or refusal is None:
+            self.connections.add(protocol)
+        if not known and refusal is None:
+            self._idle.opened()
+        if refusal is not None:
+            self.tell(Refused(peer_name(protocol.peer), *refusal))
+        return refusal is None
+
+    def opened(self, protocol: TransformProtocol) -> None:
+        """Take note of whose a new connection is."""
+        self.tell(Opened(peer_name(protocol.peer)))
+
+    def remove(self, protocol: TransformProtocol) -> None:
+        """Take note that a connection is gone."""
+        self.connections.discard(protocol)
+        self.admission.leave(protocol.client)
+        self._idle.closed()
+        if self.on_closed is not None:
+            self.on_closed()
+
+    def ended(self, end: Closed, error: Exception | None) -> None:
+        """Take note of how a connection has ended, and of what was wrong with it."""
+        if isinstance(error, TransformError):
+            self.tell(TransformFailed(error.transform, error))
+        self.tell(end)
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer, if there is one."""
+        if self._observer is not None:
+            self._observer.notify(event)
+
+    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
+        """Take note of a connection that was closed before anything was read from it."""
+        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))
