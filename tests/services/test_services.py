@@ -1,0 +1,123 @@
+"""The services as embedders use them: made, started, asked, stopped, started again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.logger import Logger
+
+from uppercase.addresses import cannot_listen
+from uppercase.client import Target, ask
+from uppercase.errors import BadValue, CannotListen, UnknownName, UserError
+from uppercase.limits import FREE_PORT_TRIES
+from uppercase.services import (
+    CannotStart,
+    Settings,
+    TCPSettings,
+    UDPSettings,
+    tcp_service,
+    udp_service,
+)
+from uppercase.services.base import TransformService, open_on_one_port
+
+MAKERS: dict[str, Callable[[], TransformService]] = {
+    "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),
+    "udp": lambda: udp_service(UDPSettings(port=0, transforms=("reverse", "uppercase"))),
+}
+
+
+def port_of(service: Any) -> int:
+    """Give the one port of a service's addresses."""
+    (port,) = {port.getHost().port for port in service.ports}
+    return int(port)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_a_service_is_started_asked_stopped_and_started_again(kind: str) -> None:
+    service: Any = MAKERS[kind]()
+    for _ in range(2):
+        service.startService()
+        for host in ("127.0.0.1", "::1"):
+            target = Target(host=host, port=port_of(service), udp=kind == "udp")
+            assert await ask(target, b"abc", timeout=10) == b"CBA"
+        await service.stopService()
+        assert not service.ports
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) -> None:
+    first: Any = MAKERS[kind]()
+    first.startService()
+    port = port_of(first)
+    second: Any = (
+        tcp_service(TCPSettings(port=port))
+        if kind == "tcp"
+        else udp_service(UDPSettings(port=port))
+    )
+    with pytest.raises(CannotStart, match=f"127.0.0.1:{port}: another program does already"):
+        second.startService()
+    assert not second.ports
+    await first.stopService()
+
+
+def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'uppercase'"):
+        tcp_service(TCPSettings(transforms=("uppercsae",)))
+    with pytest.raises(UserError, match="--framing=line"):
+        tcp_service(TCPSettings(transforms=("reverse",), framing="stream"))
+    with pytest.raises(BadValue, match="an interface is an IP address"):
+        udp_service(UDPSettings(interfaces=("eth0",)))
+    with pytest.raises(BadValue, match="nope"):
+        udp_service(UDPSettings(listen=("nope:1",)))
+
+
+class Ports:
+    """Opens and closes pretended ports; some of them are taken."""
+
+    def __init__(self, taken: Callable[[str, int], bool]) -> None:
+        self.open: list[tuple[str, int]] = []
+        self.tries = 0
+        self._taken = taken
+
+    def listen(self, host: str, port: int) -> tuple[str, int]:
+        if port == 0:
+            self.tries += 1
+            port = 40_000 + self.tries
+        if self._taken(host, port):
+            raise cannot_listen("TCP", f"{host}:{port}", OSError(98, "in use")) from OSError(98, "")
+        self.open.append((host, port))
+        return host, port
+
+    def on_one_port(self, settings: Settings) -> list[tuple[str, int]]:
+        return open_on_one_port(
+            settings, self.listen, lambda each: each[1], self.open.remove, Logger()
+        )
+
+
+def test_any_free_port_is_the_same_in_both_families() -> None:
+    """A port that is free in one may be taken in the other: then another is tried."""
+    ports = Ports(lambda host, port: host == "::1" and port < 40_003)
+    assert ports.on_one_port(Settings(port=0)) == [("127.0.0.1", 40_003), ("::1", 40_003)]
+    assert ports.open == [("127.0.0.1", 40_003), ("::1", 40_003)]
+
+
+def test_the_search_for_a_common_free_port_ends() -> None:
+    ports = Ports(lambda host, port: host == "::1")
+    with pytest.raises(CannotListen):
+        ports.on_one_port(Settings(port=0))
+    assert ports.tries == FREE_PORT_TRIES
+    assert ports.open == []
+
+
+def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for() -> None:
+    class NoIPv6(Ports):
+        def listen(self, host: str, port: int) -> tuple[str, int]:
+            if ":" in host:
+                error = OSError(99, "no such address")
+                raise cannot_listen("TCP", f"[{host}]:{port}", error) from error
+            return super().listen(host, port)
+
+    ports = NoIPv6(lambda host, port: False)
+    assert ports.on_one_port(Settings(port=7)) == [("127.0.0.1", 7)]
+    with pytest.raises(CannotListen, match="this machine has no such address"):
+        ports.on_one_port(Settings(port=7, interfaces=("::1",)))
