@@ -146,6 +146,7 @@ class TCPService(TransformService):
     def end(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening, answer what was asked, and end within the drain time."""
         ports, self.ports = self.ports, []
+        self._names.clear()
         for port in ports:
             accept_waiting(port)
         self._stop_guards()
