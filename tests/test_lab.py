@@ -614,7 +614,7 @@ def test_the_keys_in_the_guide_are_what_the_commands_print() -> None:
 def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
     assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(PRESETS)
-    ours = {"lab", "seed", "transform", "log-peers", "interface", "port"}
+    ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
     assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*OPTIONS, *ours}
     assert f"{LAB_CLIENTS:,} clients" in text
     assert f"held for {LAB_REORDER_HOLD * 1000:.0f} ms more" in text

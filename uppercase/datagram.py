@@ -206,9 +206,11 @@ class Responder:
         if self._told_each is not None:
             unsent = {id(answer) for answer, _ in refused}
             for answer in answers:
-                if answer.request is not None and id(answer) not in unsent:
-                    about = _about(answer.request, answer.passage or answer.request.passage)
-                    self._told_each.notify(events.Reply(about.peer, answer.data, *about[1:]))
+                request = answer.request
+                if request is not None and id(answer) not in unsent:
+                    peer, data = printable_address(*request.client), request.datagram.data
+                    number, way = _way(answer.passage or request.passage)
+                    self._told_each.notify(events.Reply(peer, answer.data, data, number, way))
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""
@@ -274,8 +276,9 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            about = _about(request, request.passage)
-            self._observer.notify(events.Dropped(about.peer, reason, detail, *about[1:]))
+            peer, data = printable_address(*request.client), request.datagram.data
+            number, way = _way(request.passage)
+            self._observer.notify(events.Dropped(peer, reason, detail, data, number, way))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
         self.would_drop[reason] += 1
@@ -283,15 +286,6 @@ class Responder:
             self._observer.notify(events.WouldDrop(printable_address(*client), reason))
 
 
-class _About(NamedTuple):
-    """What events tell about a request, as `uppercase.events.Reply` explains."""
-
-    peer: str
-    request: bytes
-    number: int
-    way: str
-
-
-def _about(request: Request, passage: "Passage | None") -> _About:
-    number, way = (passage.number, passage.way) if passage is not None else (0, "")
-    return _About(printable_address(*request.client), request.datagram.data, number, way)
+def _way(passage: "Passage | None") -> tuple[int, str]:
+    """Give a passage's number and way, as events tell them."""
+    return (0, "") if passage is None else (passage.number, passage.way)
