@@ -412,16 +412,19 @@ def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
     lab = Lab(make_experiment(settings, seed=1), Clock(), notebook)
     converse(lab, ("2001:db8::7", 50_000), b"ping")
     peer, lost = "[2001:db8::7]:50000", (LabAction.LOST,)
+    way = "request duplicated, delayed 50 ms"
     assert notebook.events == [
         Impaired(
             peer,
             REQUEST,
             1,
             (LabAction.DUPLICATED, LabAction.DELAYED),
-            "request duplicated, delayed 50 ms",
+            way,
+            b"ping",
+            way,
         ),
-        Impaired(peer, REPLY, 1, lost, "first reply lost"),
-        Impaired(peer, REPLY, 1, lost, "second reply lost"),
+        Impaired(peer, REPLY, 1, lost, "first reply lost", b"PING", f"{way}; first reply lost"),
+        Impaired(peer, REPLY, 1, lost, "second reply lost", b"PING", f"{way}; second reply lost"),
     ]
 
 
@@ -471,7 +474,9 @@ def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() ->
     room = LAB_HELD_BYTES // (64 * 1024)
     assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
     drops = [event for event in notebook.events if isinstance(event, Dropped)]
-    assert drops == [Dropped("192.0.2.7:50000", DropReason.LAB_FULL)] * 2
+    assert [(drop.peer, drop.reason, drop.request, drop.way) for drop in drops] == [
+        ("192.0.2.7:50000", DropReason.LAB_FULL, data, "request delayed 1000 ms")
+    ] * 2
     clock.now += 1.0
     assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
 
@@ -609,7 +614,7 @@ def test_the_keys_in_the_guide_are_what_the_commands_print() -> None:
 def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
     assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(PRESETS)
-    ours = {"lab", "seed", "transform", "log-peers", "interface", "port"}
+    ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
     assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*OPTIONS, *ours}
     assert f"{LAB_CLIENTS:,} clients" in text
     assert f"held for {LAB_REORDER_HOLD * 1000:.0f} ms more" in text

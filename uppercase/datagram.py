@@ -55,11 +55,15 @@ class Answer(NamedTuple):
         data: its payload.
         peer: where to, as the socket gave it.
         source: the address that was asked, from which the reply must come.
+        request: what it answers, None for a datagram that answers none.
+        passage: what the lab made of it, None without a lab.
     """
 
     data: bytes
     peer: SocketAddress
     source: Destination
+    request: "Request | None" = None
+    passage: "Passage | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +177,7 @@ class Responder:
         self.outstanding -= 1
         steps: list[Step] = []
         if isinstance(result, TransformError):
-            self._failed(wait.request.client, result)
+            self._failed(wait.request, result)
         else:
             self._reply(result, wait.request, steps)
         return steps
@@ -184,42 +188,44 @@ class Responder:
         if delay.direction is Direction.REQUEST:
             self._judge(delay.request, steps)
         else:
-            self._release(delay.passage.data, delay.request, steps)
+            self._release(delay.passage.data, delay.request, steps, delay.passage)
         return steps
 
     def abandon(self, step: Wait | Delay) -> None:
         """Take note that a step will never be done, because the service stops."""
         if isinstance(step, Wait):
             self.outstanding -= 1
-        self._drop(step.request.client, DropReason.STOPPED)
+        self._drop(step.request, DropReason.STOPPED)
 
     def sent(self, answers: Sequence[Answer], refused: Collection[tuple[Answer, OSError]]) -> None:
         """Take note of replies that were sent, and which of them the system refused."""
         self.answered += len(answers) - len(refused)
         for answer, error in refused:
-            reason = error.strerror or str(error)
-            self._drop(client_of(answer.peer), DropReason.SEND_ERROR, reason)
+            if answer.request is not None:
+                self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
         if self._told_each is not None:
             unsent = {id(answer) for answer, _ in refused}
             for answer in answers:
-                if id(answer) not in unsent:
-                    peer = printable_address(*client_of(answer.peer))
-                    self._told_each.notify(events.Reply(peer, answer.data))
+                request = answer.request
+                if request is not None and id(answer) not in unsent:
+                    peer, data = printable_address(*request.client), request.datagram.data
+                    number, way = _way(answer.passage or request.passage)
+                    self._told_each.notify(events.Reply(peer, answer.data, data, number, way))
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""
         datagram, client, limits = request.datagram, request.client, self.limits
         for reason, holds in REQUEST_RULES:
             if holds(datagram, client, limits):
-                return self._drop(client, reason)
+                return self._drop(request, reason)
         if self._rate is not None and not self._rate.allow(client.host, self._clock()):
             if not limits.rate_dry_run:
-                return self._drop(client, DropReason.OVER_RATE)
+                return self._drop(request, DropReason.OVER_RATE)
             self._would_drop(client, DropReason.OVER_RATE)
         if self._loops is not None and self._loops.is_loop(client, datagram.data, self._clock()):
-            return self._drop(client, DropReason.LOOP)
+            return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
-            return self._drop(client, DropReason.OVERLOADED)
+            return self._drop(request, DropReason.OVERLOADED)
         return self._apply(request, steps)
 
     def _apply(self, request: Request, steps: list[Step]) -> None:
@@ -227,7 +233,7 @@ class Responder:
         try:
             reply = self._transform.transform(request.datagram.data)
         except TransformError as error:
-            return self._failed(request.client, error)
+            return self._failed(request, error)
         if isinstance(reply, bytes):
             return self._reply(reply, request, steps)
         self.outstanding += 1
@@ -239,33 +245,47 @@ class Responder:
         for reason, holds in REPLY_RULES:
             if holds(reply, datagram, client, self.limits):
                 detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
-                return self._drop(client, reason, detail)
+                return self._drop(request, reason, detail)
         if self._lab is None or request.passage is None:
             return self._release(reply, request, steps)
         for passage in self._lab.reply(client, reply, request.passage):
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REPLY, request))
             else:
-                self._release(passage.data, request, steps)
+                self._release(passage.data, request, steps, passage)
         return None
 
-    def _release(self, data: bytes, request: Request, steps: list[Step]) -> None:
+    def _release(
+        self,
+        data: bytes,
+        request: Request,
+        steps: list[Step],
+        passage: "Passage | None" = None,
+    ) -> None:
         """Let a reply go, and know it again should it come back."""
         if self._loops is not None:
             self._loops.remember(request.client, data)
-        steps.append(Answer(data, request.datagram.source, request.datagram.destination))
+        source, destination = request.datagram.source, request.datagram.destination
+        steps.append(Answer(data, source, destination, request, passage))
 
-    def _failed(self, client: Client, error: TransformError) -> None:
+    def _failed(self, request: Request, error: TransformError) -> None:
         if self._observer is not None:
             self._observer.notify(events.TransformFailed(error.transform, error))
-        self._drop(client, DropReason.FAILED, str(error))
+        self._drop(request, DropReason.FAILED, str(error))
 
-    def _drop(self, client: Client, reason: DropReason, detail: str = "") -> None:
+    def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            self._observer.notify(events.Dropped(printable_address(*client), reason, detail))
+            peer, data = printable_address(*request.client), request.datagram.data
+            number, way = _way(request.passage)
+            self._observer.notify(events.Dropped(peer, reason, detail, data, number, way))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
         self.would_drop[reason] += 1
         if self._observer is not None:
             self._observer.notify(events.WouldDrop(printable_address(*client), reason))
+
+
+def _way(passage: "Passage | None") -> tuple[int, str]:
+    """Give a passage's number and way, as events tell them."""
+    return (0, "") if passage is None else (passage.number, passage.way)

@@ -205,19 +205,42 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A datagram was answered."""
+    """A datagram was answered.
+
+    Attributes:
+        peer: the client's address.
+        data: the reply's payload.
+        request: the payload that it answers.
+        number: with a lab, the request's number among this client's, from 1; else 0.
+        way: what the lab did to request and reply, in the answer key's words; "" if nothing.
+    """
 
     peer: str
     data: bytes
+    request: bytes = b""
+    number: int = 0
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A datagram got no reply."""
+    """A datagram got no reply.
+
+    Attributes:
+        peer: the client's address.
+        reason: which rule dropped it.
+        detail: what the reason alone does not say, else "".
+        request: the payload that is not answered.
+        number: as a `Reply` has it.
+        way: as a `Reply` has it, so far.
+    """
 
     peer: str
     reason: DropReason
     detail: str = ""
+    request: bytes = b""
+    number: int = 0
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +254,8 @@ class Impaired:
             TCP, the reply's number on its connection; 0 for the connection itself.
         actions: what was done; never empty.
         fate: the same in the answer key's words, such as `request lost`.
+        data: a datagram's payload; none over TCP.
+        way: a datagram's fates so far, such as `request delivered; reply lost`; "" over TCP.
     """
 
     peer: str
@@ -238,6 +263,8 @@ class Impaired:
     number: int
     actions: tuple[LabAction, ...]
     fate: str
+    data: bytes = b""
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ __all__ = [
     "LEAST_SHARE_OF_DESCRIPTORS",
     "LINE_QUIET_TIME",
     "LOG_INTERVAL",
+    "LOG_PAYLOAD",
     "LOG_TEXT",
     "LOOP_GUARD",
     "LOOP_TABLE",
@@ -279,6 +280,10 @@ must not be able to fill a disk."""
 
 LOG_TEXT: Final = 200
 """Characters of one line that may come from outside."""
+
+LOG_PAYLOAD: Final = 24
+"""Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
+one line of a projector."""
 
 TRACEBACK_INTERVAL: Final = 60.0
 """Seconds in which a transform has one traceback per exception type: a function that fails on

@@ -11,11 +11,18 @@ from uppercase.errors import OutputTooLong, TransformError
 from uppercase.events import (
     AcceptFailed,
     Closed,
+    Direction,
+    Dropped,
+    DropReason,
     Event,
+    Impaired,
+    LabAction,
     Opened,
     Outcome,
     RefusalReason,
     Refused,
+    Reply,
+    Request,
     SlowCall,
     TransformFailed,
 )
@@ -187,3 +194,32 @@ def test_everything_is_counted_by_its_reason() -> None:
         "accept-failed EMFILE 1, closed idle 2, opened 1, refused pressure 1, "
         "transform-failed mine 1"
     )
+
+
+def test_a_datagram_has_one_line_which_says_how_it_ended(written: Written) -> None:
+    peer, delayed = "192.0.2.1:50000", (LabAction.DELAYED,)
+    late = "request delayed 50 ms"
+    logged(
+        Request(peer, b"ping"),
+        Reply(peer, b"PING", b"ping"),
+        Dropped(peer, DropReason.FAILED, "no number", b"x"),
+        Impaired(peer, Direction.REQUEST, 7, delayed, late, b"ping", late),
+        Reply(peer, b"PING", b"ping", 7, late),
+        Impaired(
+            peer, Direction.REQUEST, 8, (LabAction.LOST,), "request lost", b"hi", "request lost"
+        ),
+        Reply(peer, b"PING", b"ping", 9),
+        log_peers=True,
+    )[1].stop()
+    assert [line.partition(peer)[2] for line in written.lines()] == [
+        ": 4 bytes b'ping' -> 4 bytes b'PING'",
+        ": no reply (failed: no number) to 1 bytes b'x'",
+        "   7  request delayed 50 ms: 4 bytes b'ping' -> 4 bytes b'PING'",
+        "   8  request lost: 2 bytes b'hi'",
+        "   9  delivered: 4 bytes b'ping' -> 4 bytes b'PING'",
+    ]
+
+
+def test_lines_say_uppercase_and_not_where_in_the_code_they_come_from(written: Written) -> None:
+    logged(closed(""))[1].stop()
+    assert "[uppercase#warn]" in written.getvalue()

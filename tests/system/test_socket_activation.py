@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -31,19 +33,16 @@ os.execv(command[0], command)
 """
 
 
-@pytest.mark.parametrize("which", ["index=0", "name=web"])
-def test_a_socket_that_systemd_opened_is_served(which: str) -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{listening.getsockname()[1]}"
-    queued = connect(listening.getsockname()[1])
-    queued.sendall(b"early")
+@contextmanager
+def activated(opened: socket.socket, *arguments: str) -> Iterator[str]:
+    """Run twistd with one socket that is open already; give the address of its ready line."""
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-c", ACTIVATE, str(listening.fileno()), tool("twistd"), "-n"),
-                *("--pidfile=", "uppercase-tcp", f"--listen=systemd:domain=INET:{which}"),
+                *(sys.executable, "-c", ACTIVATE, str(opened.fileno()), tool("twistd"), "-n"),
+                *("--pidfile=", *arguments),
             ],
-            pass_fds=[listening.fileno()],
+            pass_fds=[opened.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -55,14 +54,46 @@ def test_a_socket_that_systemd_opened_is_served(which: str) -> None:
                 assert server.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            assert ready[2] == address
-            queued.shutdown(socket.SHUT_WR)
-            assert receive_all(queued) == b"EARLY", "who came before the server is served too"
+            yield ready[2]
         finally:
             server.send_signal(signal.SIGTERM)
             assert server.wait(START_TIMEOUT) == -signal.SIGTERM
-            queued.close()
-            listening.close()
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=web"])
+def test_a_socket_that_systemd_opened_is_served(which: str) -> None:
+    listen = f"--listen=systemd:domain=INET:{which}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        connect(listening.getsockname()[1]) as queued,
+    ):
+        queued.sendall(b"early")
+        with activated(listening, "uppercase-tcp", listen) as address:
+            assert address == f"127.0.0.1:{listening.getsockname()[1]}"
+            queued.shutdown(socket.SHUT_WR)
+            assert receive_all(queued) == b"EARLY", "who came before the server is served too"
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=web"])
+def test_a_datagram_socket_that_systemd_opened_is_served(which: str) -> None:
+    listen = f"--listen=systemd:domain=INET:{which}"
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as bound,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        bound.bind(("127.0.0.1", 0))
+        client.settimeout(10)
+        client.connect(bound.getsockname())
+        client.send(b"early")
+        with activated(bound, "uppercase-udp", listen) as address:
+            assert address == f"127.0.0.1:{bound.getsockname()[1]}"
+            assert client.recv(100) == b"EARLY", "what came before the server is answered too"
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=web"])
+def test_a_missing_datagram_socket_is_one_sentence(which: str) -> None:
+    said = refused("uppercase-udp", f"--listen=systemd:domain=INET:{which}")
+    assert ".socket unit that has ListenDatagram=" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("which", ["index=0", "index=7", "name=web"])

@@ -3,13 +3,15 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, run
+from tests.system.processes import Server, refused, run
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,102 @@ def test_a_stop_waits_for_awaited_replies_but_not_for_ever(tmp_path: Path) -> No
         assert client.recv(1024) == b"1"
         started.process.wait(20)
         assert "dropped stopped 1" in started.log()
+
+
+def test_a_class_of_200_that_sends_during_a_stall_is_answered_with_default_options() -> None:
+    """Two datagrams each, all from one address, while the process stands still for half a second.
+
+    Linux's own default buffer holds 256.
+    """
+    with Server("uppercase-udp", "--port=0") as started, ExitStack() as stack:
+        students = [stack.enter_context(client_of(started)) for _ in range(200)]
+        started.process.send_signal(signal.SIGSTOP)
+        for text in (b"first", b"second"):
+            for number, student in enumerate(students):
+                student.send(b"%s of %d" % (text, number))
+        time.sleep(0.5)
+        started.process.send_signal(signal.SIGCONT)
+        for number, student in enumerate(students):
+            assert student.recv(100) == b"FIRST OF %d" % number
+            assert student.recv(100) == b"SECOND OF %d" % number
+        started.stop()
+        assert "all in all: received 400, answered 400\n" in started.log()
+
+
+def test_every_address_of_the_machine_answers_for_itself_and_no_broadcast_is_answered() -> None:
+    """A connected client takes a reply from nowhere else."""
+    with Server("uppercase-udp", "--port=0", "--interface=*") as started:
+        for host in (*(f"127.0.0.{last}" for last in range(1, 9)), "::1"):
+            with client_of(started, host) as client:
+                client.send(b"hello")
+                assert client.recv(100) == b"HELLO"
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            client.sendto(b"hello", ("127.255.255.255", started.port))
+            started.wait_for_log("was dropped: not-unicast")
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(100)
+
+
+@pytest.mark.parametrize("address", ["127.255.255.255", "224.0.0.251", "255.255.255.255"])
+def test_an_interface_that_is_no_address_of_one_machine_is_refused(address: str) -> None:
+    said = refused("uppercase-udp", "--port=0", f"--interface={address}")
+    assert "a broadcast or multicast address" in " ".join(said.split())
+
+
+def test_one_forged_datagram_between_two_servers_is_over_within_100() -> None:
+    """The forged one comes from a client that had the address of the other server before."""
+    with Server("uppercase-udp", "--port=0") as first:
+        first.process.send_signal(signal.SIGSTOP)
+        with socket.socket(type=socket.SOCK_DGRAM) as forger:
+            forger.bind(("127.0.0.1", 0))
+            port = forger.getsockname()[1]
+            forger.sendto(b"hello", ("127.0.0.1", first.port))
+        listen = (f"--port={port}", "--interface=127.0.0.1")
+        with Server("uppercase-udp", *listen, addresses=1) as second:
+            first.process.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + 10
+            while "was dropped: loop" not in first.log() + second.log():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            first.stop()
+            second.stop()
+            logs = first.log() + second.log()
+            received = [int(part.split(",")[0]) for part in logs.split("received ")[1:]]
+            assert sum(received) < 100
+            assert logs.count("dropped loop 1") == 1
+
+
+def test_a_flooded_service_answers_others_and_obeys_sigterm() -> None:
+    with (
+        Server("uppercase-udp", "--port=0", "--rate=10", "--rcvbuf=1M") as started,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,
+    ):
+        over = threading.Event()
+
+        def flood() -> None:
+            with client_of(started) as client:
+                while not over.is_set():
+                    try:
+                        client.send(b"")
+                    except ConnectionRefusedError:
+                        return
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            started.wait_for_log("was dropped: over-rate")
+            other.settimeout(10)
+            other.sendto(b"hello", ("::1", started.port))
+            assert other.recv(100) == b"HELLO"
+            started.process.send_signal(signal.SIGTERM)
+            started.process.wait(10)
+        finally:
+            over.set()
+            thread.join()
+        assert "dropped over-rate" in started.log().rpartition("all in all")[2]
+
+
+def test_a_dry_run_of_no_rate_is_refused() -> None:
+    assert "--rate-dry-run without a rate" in refused("uppercase-udp", "--rate-dry-run")

@@ -81,9 +81,18 @@ def test_a_projector_shows_each_datagram_and_what_befell_it() -> None:
     with Server(*arguments) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", server.port))
         client.send(b"hello\x1b[31m")
-        log = server.wait_for_log(" 1: request lost")
-        assert r"sent 10 bytes: b'hello\x1b[31m'" in log
+        log = server.wait_for_log(r"   1  request lost: 10 bytes b'hello\x1b[31m'")
         assert "\x1b" not in log
+
+
+def test_with_log_peers_each_datagram_has_one_line_that_begins_as_its_line_of_the_key() -> None:
+    options = ["--loss=both:0.2", "--delay=reply:10ms"]
+    lines = key("--seed=7", *options)
+    with Server("uppercase-udp", "--port=0", "--seed=7", "--log-peers", *options) as server:
+        replies(server.port)
+        server.stop()
+        shown = re.findall(r"UDP: 127\.0\.0\.1:\d+ +(\d+)  ([^:]*): ", server.log())
+    assert sorted((int(number), line) for number, line in shown) == list(enumerate(lines, 1))
 
 
 def test_a_bad_lab_option_is_one_sentence() -> None:

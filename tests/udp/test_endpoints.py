@@ -73,9 +73,9 @@ async def test_a_string_names_a_port_and_an_interface(description: str, host: st
         ("", "no datagram endpoint has the type ''"),
         ("systemd:domain=INET:index=0", "with a socket that systemd passed on"),
         ("systemd:domain=INET:name=upper", "with a socket that systemd passed on"),
-        ("systemd:domain=INET", "systemd:domain=INET:index=N or"),
-        ("systemd:domain=NET:index=0", "systemd:domain=INET:index=N or"),
-        ("systemd:index=0", "systemd:domain=INET:index=N or"),
+        ("systemd:domain=INET", "systemd:domain=INET:index=N, counted from 0, or"),
+        ("systemd:domain=NET:index=0", "systemd:domain=INET:index=N, counted from 0, or"),
+        ("systemd:index=0", "systemd:domain=INET:index=N, counted from 0, or"),
     ],
 )
 def test_a_string_that_describes_nothing_is_refused_in_one_sentence(

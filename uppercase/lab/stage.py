@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from uppercase.addresses import printable_address
 from uppercase.events import Direction, Dropped, DropReason, Impaired, IObserver
-from uppercase.lab.fate import Experiment
+from uppercase.lab.fate import DELIVERED, Experiment
 from uppercase.lab.key import describe
 from uppercase.limits import LAB_CLIENTS, LAB_FORGET, LAB_HELD_BYTES, LAB_HELD_COST
 
@@ -24,6 +24,9 @@ __all__ = ["Client", "Lab", "Passage"]
 
 Client = tuple[str, int]
 """A client's host and port."""
+
+_FIRST: Final = (0, 1, "")
+"""Copy, copies and way of what arrives."""
 
 
 class Passage(NamedTuple):
@@ -35,6 +38,7 @@ class Passage(NamedTuple):
         number: the request's number among its client's, from 1.
         copy: which copy it is, from 0.
         copies: how many there are.
+        way: what has befallen it so far, in the answer key's words; "" if nothing.
     """
 
     delay: float
@@ -42,6 +46,7 @@ class Passage(NamedTuple):
     number: int
     copy: int
     copies: int
+    way: str = ""
 
 
 class Lab:
@@ -72,7 +77,7 @@ class Lab:
 
     def request(self, client: Client, data: bytes) -> list[Passage]:
         """Take a datagram from a client; give what the service gets of it, none to two copies."""
-        return self._pass_on(Direction.REQUEST, client, data, self._count(client), 0, 1)
+        return self._pass_on(Direction.REQUEST, client, data, self._count(client))
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; give what is sent of it, none to two copies.
@@ -82,25 +87,30 @@ class Lab:
             data: the reply.
             answered: the request as `request` gave it.
         """
-        return self._pass_on(
-            Direction.REPLY, client, data, answered.number, answered.copy, answered.copies
-        )
+        return self._pass_on(Direction.REPLY, client, data, answered.number, answered)
 
     def _pass_on(
-        self, direction: Direction, client: Client, data: bytes, number: int, copy: int, copies: int
+        self,
+        direction: Direction,
+        client: Client,
+        data: bytes,
+        number: int,
+        answered: Passage | None = None,
     ) -> list[Passage]:
         """Deal out one datagram's fate and report it."""
+        copy, copies, way = (answered.copy, answered.copies, answered.way) if answered else _FIRST
         fate = self._experiment.fate(direction, number, copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
         if self._observer and fate.actions:
             words = describe(direction, fate, copy, copies)
-            self._observer.notify(
-                Impaired(printable_address(*client), direction, number, fate.actions, words)
-            )
+            way = f"{way or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
+            peer = printable_address(*client)
+            self._observer.notify(Impaired(peer, direction, number, fate.actions, words, data, way))
         passed = fate.apply(data)
         passages = [
-            Passage(fate.seconds, passed, number, each, fate.copies) for each in range(fate.copies)
+            Passage(fate.seconds, passed, number, each, fate.copies, way)
+            for each in range(fate.copies)
         ]
         return [each for each in passages if not each.delay or self._hold(client, each)]
 
@@ -122,7 +132,10 @@ class Lab:
         cost = len(passage.data) + LAB_HELD_COST
         if self._held_bytes + cost > LAB_HELD_BYTES:
             if self._observer:
-                self._observer.notify(Dropped(printable_address(*client), DropReason.LAB_FULL))
+                peer, reason = printable_address(*client), DropReason.LAB_FULL
+                self._observer.notify(
+                    Dropped(peer, reason, "", passage.data, passage.number, passage.way)
+                )
             return False
         self._held_bytes += cost
         heappush(self._held, (now + passage.delay, cost))

@@ -13,6 +13,8 @@ from uppercase.events import (
     IObserver,
     KernelDropped,
     Refused,
+    Reply,
+    Request,
     SlowCall,
     TransformFailed,
     WouldDrop,
@@ -55,6 +57,8 @@ class Counters:
             case Impaired(direction=direction, actions=actions):
                 for action in actions:
                     self.counts[f"lab-{direction.value}", action.value] += 1
+            case Request() | Reply():
+                pass  # told only where somebody watches; the responder counts all of them
             case _:
                 self.counts[type(event).__name__.lower(), ""] += 1
 

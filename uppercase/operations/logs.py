@@ -22,16 +22,22 @@ from uppercase.events import (
     Impaired,
     IObserver,
     KernelDropped,
+    LabAction,
     Opened,
     Outcome,
     Refused,
     Reply,
-    Request,
     SlowCall,
     TransformFailed,
     WouldDrop,
 )
-from uppercase.limits import LOG_INTERVAL, LOG_TEXT, TRACEBACK_INTERVAL, TRACEBACK_LINES
+from uppercase.limits import (
+    LOG_INTERVAL,
+    LOG_PAYLOAD,
+    LOG_TEXT,
+    TRACEBACK_INTERVAL,
+    TRACEBACK_LINES,
+)
 
 __all__ = ["LogObserver", "Throttle", "printable"]
 
@@ -107,9 +113,9 @@ class LogObserver:
         log_peers: a line for each connection or datagram.
     """
 
-    log = Logger("uppercase")
-
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
+        # Of the instance, as one of the class would bear the name of the class, and longer lines.
+        self.log = Logger("uppercase")
         self._protocol = protocol
         self._log_peers = log_peers
         self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
@@ -164,8 +170,8 @@ class LogObserver:
                     f"the system dropped {event.count} datagrams for {event.address}, which came "
                     "faster than they were read; a larger --rcvbuf holds more",
                 )
-            case _ if self._log_peers:
-                self._info(_peer_line(event))
+            case _ if self._log_peers and (line := _peer_line(event)):
+                self._info(line)
 
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
@@ -214,13 +220,26 @@ def _peer_line(event: Event) -> str:
                 f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
                 f"{event.sent} bytes out{_because(event.detail)}"
             )
-        case Request():
-            return f"{event.peer} sent {len(event.data)} bytes: {event.data[:40]!r}"
         case Reply():
-            return f"{event.peer} was sent {len(event.data)} bytes: {event.data[:40]!r}"
+            return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
         case Dropped():
-            return f"{event.peer} gets no reply: {event.reason}{_because(event.detail)}"
-        case Impaired():
+            reason = f"{event.reason}{_because(event.detail)}"
+            return f"{_datagram(event)}: no reply ({reason}) to {_payload(event.request)}"
+        case Impaired() if not event.way:
             number = f" {event.number}" if event.number else ""
             return f"{event.peer}{number}: {event.fate}"
-    return str(event)
+        case Impaired() if LabAction.LOST in event.actions:
+            return f"{_datagram(event)}: {_payload(event.data)}"
+    # A datagram has one line, which says how it ended: the rest is told by that.
+    return ""
+
+
+def _datagram(event: Reply | Dropped | Impaired) -> str:
+    """Name a datagram, with its line of the answer key where there is a lab."""
+    if not event.number:
+        return event.peer
+    return f"{event.peer} {event.number:>3}  {event.way or 'delivered'}"
+
+
+def _payload(data: bytes) -> str:
+    return f"{len(data)} bytes {data[:LOG_PAYLOAD]!r}"

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -134,15 +135,15 @@ class TransformService(Service):
         notes: lines for the log, behind the ready lines.
     """
 
-    log = Logger("uppercase")
-
     def __init__(self, reactor: Any, settings: Settings, observers: Observers, chain: str) -> None:
+        self.log = Logger("uppercase")
         self.reactor = reactor
         self.settings = settings
         self.observers = observers
         self.notes: list[str] = []
         self._chain = chain
         self._listening = False
+        self._waiting: list[Deferred[None]] = []
         self._signals = StopSignals(reactor, settings.drain)
 
     def privilegedStartService(self) -> None:
@@ -185,12 +186,33 @@ class TransformService(Service):
         """Close what `listen` has opened before it failed."""
         raise NotImplementedError
 
-    def stopped(self) -> None:
-        """Take note that all is over; the service can be started again."""
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, answer what was asked within the drain time, and sum up.
+
+        A stop while another is under way waits for the same end; one without a start is over.
+        """
+        Service.stopService(self)
+        if not self._listening:
+            return succeed(None)
+        ended: Deferred[None] = Deferred()
+        self._waiting.append(ended)
+        if len(self._waiting) == 1:
+            self.end().addBoth(self._ended)
+        return ended
+
+    def _ended(self, result: Any) -> None:
+        """Sum up; the service can be started again."""
         self._listening = False
         self._signals.stop()
         self.observers.stop()
         self.log.info("all in all: {counted}", counted=self.counted() or "nothing happened")
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.callback(result)
+
+    def end(self) -> Deferred[Any]:
+        """Stop listening and answer what was asked, within the drain time."""
+        raise NotImplementedError
 
     def counted(self) -> str:
         """Give the counts so far."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, cast
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
@@ -144,10 +143,10 @@ class TCPService(TransformService):
             self.ports.pop().stopListening()
 
     @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+    def end(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening, answer what was asked, and end within the drain time."""
-        yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
+        self._names.clear()
         for port in ports:
             accept_waiting(port)
         self._stop_guards()
@@ -156,7 +155,6 @@ class TCPService(TransformService):
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
-        self.stopped()
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.limits.max_connections

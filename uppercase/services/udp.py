@@ -1,9 +1,9 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
+from collections import Counter
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet.defer import (
     Deferred,
     TimeoutError,
@@ -22,6 +22,7 @@ from uppercase.services.base import Observers, TransformService, make_chain, ope
 from uppercase.services.settings import UDPSettings
 from uppercase.udp import (
     IDatagramEndpoint,
+    Port,
     UDPEndpoint,
     datagram_endpoint_from_string,
     drain,
@@ -29,6 +30,9 @@ from uppercase.udp import (
 )
 
 __all__ = ["UDPService", "udp_service"]
+
+_KERNEL_COUNTS: Final = 1 << 32
+"""The kernel's counter of drops starts again at 0 here."""
 
 
 def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
@@ -82,6 +86,7 @@ class UDPService(TransformService):
         self.ports: list[Any] = []
         self._endpoints = endpoints
         self._kernel_drops: dict[Any, int] = {}
+        self._errors: Counter[str] = Counter()
         self._kernel_watch = LoopingCall(self._look_at_kernel)
         self._kernel_watch.clock = reactor
 
@@ -107,15 +112,16 @@ class UDPService(TransformService):
             self.ports.pop().stopListening()
 
     @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+    def end(self) -> Generator[Deferred[Any], Any, None]:
         """Answer what has arrived and what is awaited, within the drain time, and stop."""
-        yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
         yield gatherResults([self._drain(port) for port in ports])
         self._look_at_kernel(ports)
         self._kernel_watch.stop()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        self.stopped()
+        self._kernel_drops.clear()
+        for port in ports:
+            self._errors += _errors_of(port)
 
     def _drain(self, port: Any) -> Deferred[Any]:
         drained: Deferred[Any] = drain(port).addTimeout(self.settings.drain, self.reactor)
@@ -125,21 +131,31 @@ class UDPService(TransformService):
     def counted(self) -> str:
         """Give the counts so far, with those of all datagrams first."""
         each = f"received {self.responder.received}, answered {self.responder.answered}"
-        rest = str(self.observers.counters)
-        return f"{each}, {rest}" if rest else each
+        errors = sum(map(_errors_of, self.ports), self._errors)
+        counts = [f"{name} {count}" for name, count in sorted(errors.items())]
+        return ", ".join(filter(None, [each, str(self.observers.counters), *counts]))
 
     def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
         """Report what the kernel had no room for, lest the lab or the transform be blamed."""
         for port in self.ports if ports is None else ports:
-            lost = port.kernel_drops() or 0
-            if lost > self._kernel_drops.get(port, 0):
-                self.observers.notify(
-                    KernelDropped(_name(port), lost - self._kernel_drops.get(port, 0))
-                )
-                self._kernel_drops[port] = lost
+            # A reactor without file descriptors has ports of its own, which do not tell.
+            dropped = (port.kernel_drops() if isinstance(port, Port) else None) or 0
+            new = (dropped - self._kernel_drops.get(port, 0)) % _KERNEL_COUNTS
+            if new:
+                self.observers.notify(KernelDropped(_name(port), new))
+                self._kernel_drops[port] = dropped
 
     def _open(self, endpoint: IDatagramEndpoint) -> Any:
         return listen(self.reactor, endpoint, self.responder)
+
+
+def _errors_of(port: Any) -> Counter[str]:
+    """Give what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
+    found: Counter[str] = Counter()
+    if isinstance(port, Port):
+        for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
+            found.update({f"{kind}-error {name}": count for name, count in errors.items()})
+    return found
 
 
 def _name(port: Any) -> str:

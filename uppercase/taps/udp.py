@@ -95,6 +95,10 @@ class Options(ServiceOptions):
         """Make the UDP service."""
         lab, notes = self._lab()
         rate, burst = self["rate"]
+        if self["rate-dry-run"] and not rate:
+            raise UserError(
+                "got --rate-dry-run without a rate to try; add one, such as --rate=200:400"
+            )
         limits = DatagramLimits(
             max_request=self["max-request"],
             max_amplification=self["max-amplification"],

@@ -152,7 +152,8 @@ def _parse_systemd(reactor: Any, description: str) -> AdoptedUDPEndpoint:
         endpoint: Any = serverFromString(reactor, description)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise BadValue(
-            f"got {description!r}; systemd:domain=INET:index=N or systemd:domain=INET:name=NAME "
-            f"is accepted, with a socket that systemd passed on ({type(error).__name__}: {error})"
+            f"got {description!r}; systemd:domain=INET:index=N, counted from 0, or "
+            "systemd:domain=INET:name=NAME is accepted, with a socket that systemd passed on: "
+            "start the service through a .socket unit that has ListenDatagram="
         ) from error
     return AdoptedUDPEndpoint(reactor, endpoint.fileno)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+from errno import EACCES, EINVAL
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -66,12 +67,28 @@ def open_socket(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
+        if _is_shared(sock):
+            raise OSError(EINVAL, "it is a broadcast or multicast address; those are not answered")
     except OSError as error:
         if sock is not None:
             sock.close()
         raise cannot_listen("UDP", printable_address(str(address), port), error) from error
     sock.setblocking(False)
     return sock
+
+
+def _is_shared(sock: socket.socket) -> bool:
+    """Tell whether a socket is bound to a broadcast or multicast address."""
+    address = sock.getsockname()
+    if ip_address(address[0].partition("%")[0]).is_multicast:
+        return True
+    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError as error:
+            # What connect(2) says of a broadcast address; it sends nothing.
+            return error.errno == EACCES
+    return False
 
 
 def adopt_socket(descriptor: int) -> socket.socket:

@@ -1,0 +1,77 @@
+"""A service inside a program: started and stopped at any time, once, twice or again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import deferLater
+
+from tests.helpers_udp import ask, datagram, in_thread
+from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
+from uppercase.services import udp as udp_module
+from uppercase.services.base import TransformService
+
+SERVICES = {
+    "tcp": lambda: tcp_service(TCPSettings(port=0, interfaces=["127.0.0.1"])),
+    "udp": lambda: udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"])),
+}
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> TransformService:
+    make: Callable[[], TransformService] = SERVICES[request.param]
+    return make()
+
+
+async def test_a_service_that_was_not_started_stops_at_once(service: TransformService) -> None:
+    await service.stopService()
+
+
+async def test_a_second_stop_waits_for_the_end_of_the_first(service: TransformService) -> None:
+    service.startService()
+    await gatherResults([service.stopService(), service.stopService()])
+    assert not service.served()
+    await service.stopService()
+
+
+async def test_a_service_can_be_started_again(service: TransformService) -> None:
+    for _ in range(2):
+        service.startService()
+        assert len(service.served()) == 1
+        await service.stopService()
+
+
+async def test_refused_replies_are_summed_up_by_their_errors() -> None:
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
+    service.startService()
+    service.ports[0].protocol.receive_batch([datagram(source=("255.255.255.255", 50_000))])
+    counted = "received 1, answered 0, dropped send-error 1, send-error EACCES 1"
+    assert service.counted() == counted
+    await service.stopService()
+    assert service.counted() == counted
+
+
+class Plain:
+    """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # zope.interface asks by such names what is provided
+            raise AttributeError(name)
+        return getattr(reactor, name)
+
+
+async def test_ports_that_tell_no_kernel_drops_are_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(udp_module, "KERNEL_LOOK", 0.01)
+    plain = Plain()
+    assert not IReactorFDSet.providedBy(plain)
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]), plain)
+    service.startService()
+    number = service.ports[0].getHost().port
+    await deferLater(reactor, 0.05)
+    assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
+    await service.stopService()
