@@ -140,6 +140,7 @@ class TCPService(TransformService):
     def close(self) -> None:
         """Stop listening; connections go on."""
         self._stop_guards()
+        self._names.clear()
         while self.ports:
             self.ports.pop().stopListening()
 
@@ -148,6 +149,7 @@ class TCPService(TransformService):
         """Stop listening, answer what was asked, and end within the drain time."""
         yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
+        self._names.clear()
         for port in ports:
             accept_waiting(port)
         self._stop_guards()
