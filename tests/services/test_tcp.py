@@ -1,6 +1,7 @@
 """The TCP service inside a program that starts and stops it itself."""
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from uppercase.services import TCPService, TCPSettings, tcp_service
 
 
 @pytest.fixture
-def said(request: pytest.FixtureRequest) -> list[str]:
+def said() -> Iterator[list[str]]:
     """The lines of the log."""
     lines: list[str] = []
 
@@ -25,8 +26,8 @@ def said(request: pytest.FixtureRequest) -> list[str]:
         lines.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
-    return lines
+    yield lines
+    globalLogPublisher.removeObserver(observe)
 
 
 def made() -> TCPService:

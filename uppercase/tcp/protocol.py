@@ -261,7 +261,8 @@ class TransformProtocol(Protocol):
     def evict(self) -> None:
         """Close to make room for another connection."""
         self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
-        if self._paused:
+        if self._paused or unacknowledged_output(self.transport):
+            # It has not taken what it is owed for as long as it is idle: it would keep its place.
             self._ladder.abort()
         else:
             self._ladder.start(linger=False)
