@@ -1,10 +1,13 @@
 """The options' table: what is accepted is shown, and what is shown is accepted."""
 
 import re
+from dataclasses import fields
+from typing import Any
 
 import pytest
 from twisted.python import usage
 
+from uppercase.limits import Limits
 from uppercase.services import TCPService
 from uppercase.taps import tcp, udp
 from uppercase.taps.options import TableOptions
@@ -31,6 +34,24 @@ def test_options_become_settings() -> None:
     assert service.settings.hosts() == ("127.0.0.1",)
     assert service.settings.transforms == ("strip", "caesar:shift=3")
     assert service.settings.drain == 2.0
+
+
+def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
+    """A value of its own for each, and none is mixed up with another."""
+    values: dict[str, Any] = {field.name: 7 + place for place, field in enumerate(fields(Limits))}
+    options = tcp.Options()
+    options.parseOptions([f"--{name.replace('_', '-')}={n}" for name, n in values.items()])
+    assert tcp_limits(options) == Limits(**values)
+    options = tcp.Options()
+    options.parseOptions([])
+    assert tcp_limits(options) == Limits()
+
+
+def tcp_limits(options: tcp.Options) -> Limits:
+    """Give the limits of the service that options describe."""
+    service = tcp.makeService(options)
+    assert isinstance(service, TCPService)
+    return service.factory.limits
 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:

@@ -1,5 +1,6 @@
 """A TCP service in memory: the protocol under test between a fake transport and a fake clock."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,14 +31,19 @@ class Wire(StringTransport):  # type: ignore[misc]
 
     Attributes:
         write_closed: whether our side's end has been asked for.
+        handle: a socket to look at, where a test has put one in.
     """
 
     protocol: TransformProtocol
     write_closed = False
+    handle: socket.socket | None = None
 
     def __init__(self, host: str = "192.0.2.1", port: int = 50000) -> None:
         StringTransport.__init__(self, peerAddress=IPv4Address("TCP", host, port))
         self.producer: Any = None
+
+    def getHandle(self) -> socket.socket | None:  # noqa: N802 (Twisted's name)
+        return self.handle
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 (Twisted's name)
         pass

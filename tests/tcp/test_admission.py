@@ -1,5 +1,7 @@
 """Who is let in when many come: counts per client, pressure, and room made by the idle."""
 
+import socket
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
@@ -82,6 +84,21 @@ def test_nobody_is_evicted_before_having_been_idle_for_half_a_minute() -> None:
     assert service.connect("198.51.100.1").state() == "aborted"
     service.clock.advance(1.0)
     assert service.connect("198.51.100.1").state() == "open"
+
+
+def test_who_does_not_take_what_it_is_owed_makes_room_at_once() -> None:
+    """It would keep its place, beside the newcomer's, until the send time-out."""
+    service = Service(max_connections=1)
+    wire = service.connect()
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        wire.handle.sendall(b"unread")
+        service.clock.advance(30.0)
+        assert service.connect("198.51.100.1").state() == "aborted", "it may have taken some"
+        service.clock.advance(30.0)
+        assert service.connect("198.51.100.1").state() == "open"
+        assert wire.state() == "aborted"
+        assert service.end(wire).outcome is Outcome.EVICTED
 
 
 def test_as_many_newcomers_as_there_are_idle_connections_find_room_at_once() -> None:

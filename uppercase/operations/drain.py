@@ -1,8 +1,8 @@
 """How a service ends: what was asked before the end is answered, within a bounded time."""
 
-import select
+import selectors
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -11,6 +11,11 @@ from twisted.logger import Logger
 from uppercase.limits import BACKLOG, DRAIN_REPORT
 
 __all__ = ["Drain", "Drainable", "accept_waiting"]
+
+# poll takes descriptors from 1,024 on, which select does not, and needs none itself.
+_SELECTOR: Final[type[selectors.BaseSelector]] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 
 
 class Drainable(Protocol):
@@ -88,7 +93,11 @@ class Drain:
 def accept_waiting(port: Any) -> None:
     """Accept the connections that wait in a listening port's queue, which closing would reset."""
     read = getattr(port, "doRead", None)
-    for _ in range(BACKLOG):
-        if read is None or not select.select([port], [], [], 0)[0]:
-            break
-        read()
+    if read is None:
+        return
+    with _SELECTOR() as selector:
+        selector.register(port, selectors.EVENT_READ)
+        for _ in range(BACKLOG):
+            if not selector.select(0):
+                break
+            read()

@@ -139,6 +139,7 @@ class TCPService(TransformService):
     def close(self) -> None:
         """Stop listening; connections go on."""
         self._stop_guards()
+        self._names.clear()
         while self.ports:
             self.ports.pop().stopListening()
 

@@ -6,10 +6,13 @@ from uppercase.addresses import parse_peers
 from uppercase.errors import BadValue
 from uppercase.framing import AUTO, FRAMINGS
 from uppercase.limits import (
+    ASYNC_WINDOW,
+    CLOSE_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     IDLE_TIMEOUT,
     MAX_CONNECTIONS,
     MAX_LENGTH,
+    PROXY_TIMEOUT,
     SEND_TIMEOUT,
     Limits,
 )
@@ -78,18 +81,24 @@ class Options(ServiceOptions):
                        parse_limit, MAX_CONNECTIONS, str(MAX_CONNECTIONS)),
                 Option("max-per-address", "how many one IPv4 address or IPv6 /64 may have; mind "
                        "classes behind one address", "", "N", parse_limit, None, "any number"),
+                Option("async-window", "how many replies of one connection may be awaited at once, "
+                       "where the transform is asynchronous; at this number it is not read from",
+                       "", "N", parse_limit, ASYNC_WINDOW, str(ASYNC_WINDOW)),
             ),
         ),
         Group(
             "Time",
             (
+                Option("proxy-timeout", "how long a proxy may take for its PROXY header", "",
+                       "DURATION", parse_timeout, PROXY_TIMEOUT, "5s"),
                 Option("handshake-timeout", "how long a TLS handshake may take", "", "DURATION",
                        parse_timeout, HANDSHAKE_TIMEOUT, "15s"),
                 Option("idle-timeout", "how long a connection may neither send nor take anything",
-                       "", "DURATION", parse_duration, IDLE_TIMEOUT, "10m"),
+                       "", "DURATION", parse_timeout, IDLE_TIMEOUT, "10m"),
                 Option("send-timeout", "how long a client may take nothing of what it is owed "
-                       "before it is cut off", "", "DURATION", parse_duration, SEND_TIMEOUT,
-                       "60s"),
+                       "before it is cut off", "", "DURATION", parse_timeout, SEND_TIMEOUT, "60s"),
+                Option("close-timeout", "how long a client that has all it is owed may take to "
+                       "close its side", "", "DURATION", parse_timeout, CLOSE_TIMEOUT, "5s"),
                 ENDING,
             ),
         ),
@@ -114,11 +123,14 @@ class Options(ServiceOptions):
         """Make the TCP service."""
         limits = Limits(
             max_length=self["max-length"],
+            async_window=self["async-window"],
+            close_timeout=self["close-timeout"],
             send_timeout=self["send-timeout"],
-            handshake_timeout=self["handshake-timeout"],
             idle_timeout=self["idle-timeout"],
             max_connections=self["max-connections"],
             max_per_address=self["max-per-address"],
+            handshake_timeout=self["handshake-timeout"],
+            proxy_timeout=self["proxy-timeout"],
         )
         if self["lab"] is not None:
             print(f"lab {self['lab']}")

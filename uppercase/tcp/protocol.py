@@ -182,14 +182,14 @@ class TransformProtocol(Protocol):
         delivered = reason.check(ConnectionDone) or self._ladder.delivered
         outcome = self._outcome or (delivered and conversation.outcome) or Outcome.DISCONNECTED
         conversation.cancel()
+        if not self._refused:
+            if not self._announced:
+                self._announce()
+            detail = self._detail or ("" if conversation.error is None else str(conversation.error))
+            end = Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
+            self._factory.ended(end, conversation.error)
+        # Last: a stop may be waiting for this, and sums up what it was told.
         self._factory.remove(self)
-        if self._refused:
-            return
-        if not self._announced:
-            self._announce()
-        detail = self._detail or ("" if conversation.error is None else str(conversation.error))
-        end = Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
-        self._factory.ended(end, conversation.error)
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full: the peer reads more slowly than it writes."""
@@ -261,7 +261,8 @@ class TransformProtocol(Protocol):
     def evict(self) -> None:
         """Close to make room for another connection."""
         self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
-        if self._paused:
+        if self._paused or unacknowledged_output(self.transport):
+            # It has not taken what it is owed for as long as it is idle: it would keep its place.
             self._ladder.abort()
         else:
             self._ladder.start(linger=False)

@@ -102,7 +102,9 @@ class ProxyHeaderProtocol(Protocol):
 
     def _too_late(self) -> None:
         seconds = self._factory.served.limits.proxy_timeout
-        self._refuse(ProxyHeaderError(f"got no PROXY header within {seconds:g} s"))
+        self._refuse(
+            ProxyHeaderError(f"got no PROXY header within {seconds:g} s (--proxy-timeout)")
+        )
 
     def _refuse(self, error: ProxyHeaderError) -> None:
         if self._peer.served is not None:

@@ -1,0 +1,95 @@
+"""The TCP service inside a program that starts and stops it itself."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from tests.client.in_reactor import in_reactor
+from tests.system.processes import receive_all, receive_exactly
+from uppercase.operations.descriptors import connections_possible
+from uppercase.services import TCPService, TCPSettings, tcp_service
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines of the log."""
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+def made() -> TCPService:
+    return tcp_service(TCPSettings(port=0, interfaces=("127.0.0.1",)))
+
+
+def start(service: TCPService) -> int:
+    """Start it; give the one port that it serves."""
+    service.startService()
+    (address,) = service.served()
+    return int(address.rpartition(":")[2])
+
+
+def stop(service: TCPService) -> Deferred[Any]:
+    stopping: Deferred[Any] = service.stopService()
+    return stopping
+
+
+def ask(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(b"hello")
+    assert receive_exactly(client, 5) == b"HELLO"
+    return client
+
+
+@in_reactor
+async def test_a_service_that_was_stopped_starts_again(said: list[str]) -> None:
+    """It serves, and names, what it listens on now."""
+    service = made()
+    for _ in range(2):
+        port = start(service)
+        with await deferToThread(ask, port) as client:
+            stopped = stop(service)
+            assert await deferToThread(receive_all, client) == b""
+        await stopped
+        assert service.served() == []
+    assert len([line for line in said if "ready to receive" in line]) == 2
+
+
+@in_reactor
+async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
+    """Also the last one, for which the stop has waited."""
+    service = made()
+    port = start(service)
+    with await deferToThread(ask, port) as client:
+        stopped = stop(service)
+        assert await deferToThread(receive_all, client) == b""
+    await stopped
+    assert said[-1] == "all in all: closed stopped 1, opened 1"
+
+
+@in_reactor
+async def test_a_stop_works_whatever_the_descriptors_number() -> None:
+    """In a program with a thousand files open, the listening port's is none that select takes."""
+    assert connections_possible(2000) == 2000
+    files = [socket.socket() for _ in range(1024)]
+    service = made()
+    port = start(service)
+    try:
+        with await deferToThread(ask, port):
+            pass
+    finally:
+        await stop(service)
+        for each in files:
+            each.close()
