@@ -1,20 +1,32 @@
-"""The `uppercase` command as a process, in a pipe or in a terminal, for the client's tests."""
+"""The `uppercase` command for the client's tests: here, as a process, in a terminal.
+
+`run` calls the command's function with real descriptors for its standard streams: a start of the
+interpreter takes longer than most of what is tested. `run_process` and `terminal` are for signals,
+for pipes that close, and for what only a fresh interpreter shows.
+"""
 
 import os
 import pty
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+from unittest import mock
 
 import pexpect
 from pexpect import fdpexpect
 
 import uppercase
+from uppercase.client.cli import main
 
-__all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "terminal"]
+__all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
 
 _TIMEOUT = 30.0
 """Seconds; a bound for a busy machine, not an expectation."""
@@ -48,7 +60,66 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
-    """Run the command in a pipe, with this input, to its end."""
+    """Run the command in this process, with its input in a pipe, to its end."""
+    with (
+        _input_pipe(data) as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+        mock.patch.multiple(sys, stdin=stdin, stdout=_text(stdout), stderr=_text(stderr)),
+        mock.patch.dict(os.environ, environment(env), clear=True),
+        _deadline(),
+    ):
+        status = main(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Outcome(status, stdout.read(), stderr.read().decode())
+
+
+def _text(file: Any) -> TextIO:
+    """Give text to be written to a file's descriptor, as the interpreter makes its own."""
+    return open(file.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+@contextmanager
+def _input_pipe(data: bytes) -> Iterator[TextIO]:
+    """Give the reading end of a pipe that a thread writes the data to."""
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), open(writer, "wb") as pipe:
+            pipe.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with open(reader, encoding="utf-8") as stdin:
+            yield stdin
+    finally:
+        thread.join()
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Break off what takes too long."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"the command took more than {_TIMEOUT:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_process(
+    *arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run the command as a process, with its input in a pipe, to its end."""
     process = subprocess.run(
         command_line(*arguments),
         input=data,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import uppercase
-from tests.client.command import command_line, environment, run
+from tests.client.command import command_line, environment, run_process
 from uppercase.client.cli import COMMANDS, main
 from uppercase.client.exit_status import MEANINGS
 from uppercase.client.send_command import send
@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 
 def test_the_module_runs_as_the_command_does() -> None:
-    assert run("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
+    assert run_process("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -167,7 +167,7 @@ def test_the_shell_is_given_what_completes_a_word(words: str, completed: str) ->
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
     }
-    assert run(env=settings).stdout.decode().split() == [f"plain,{completed}"]
+    assert run_process(env=settings).stdout.decode().split() == [f"plain,{completed}"]
 
 
 def test_the_manual_page_has_every_command_option_and_exit_status(

@@ -42,7 +42,7 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.target import Address
+from uppercase.client.connecting import Address
 from uppercase.client.tcp_session import Exchange
 from uppercase.client.udp_request import request
 from uppercase.errors import UserError

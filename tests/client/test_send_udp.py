@@ -27,8 +27,9 @@ from tests.client.servers import (
     udp_server,
     wrong,
 )
+from uppercase.client.connecting import Address
 from uppercase.client.message_input import Chunks
-from uppercase.client.target import Address, Target
+from uppercase.client.target import Target
 from uppercase.client.udp_conversation import UdpConversation
 from uppercase.client.udp_window import Settled, Window, backoff
 from uppercase.errors import NetworkTrouble

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
-from uppercase.client.target import (
-    Target,
-    connect_tcp,
-    connect_udp,
-    explain,
-    parse_target,
-    resolve,
-)
+from uppercase.client.connecting import connect_tcp, connect_udp, explain, reachable, resolve
+from uppercase.client.target import Target, parse_target
 from uppercase.errors import BadValue, NetworkTrouble, UserError
 
 
@@ -99,7 +93,8 @@ def test_datagrams_go_to_ipv4_first(both_families: str) -> None:
 def test_each_datagram_socket_has_a_port_of_its_own() -> None:
     with udp_server() as server:
         target = Target(server.host, server.port, udp=True)
-        with connect_udp(target) as one, connect_udp(target) as other:
+        [address] = reachable(target)
+        with connect_udp(target, address) as one, connect_udp(target, address) as other:
             assert one.getsockname()[1] != other.getsockname()[1]
             assert one.getpeername()[:2] == (server.host, server.port)
 
@@ -157,8 +152,8 @@ def test_a_process_that_may_open_no_more_files_is_told_so() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        for connect in connect_tcp, connect_udp:
+        for target in Target(port=7), Target(port=7, udp=True):
             with pytest.raises(UserError, match="ulimit -n"):
-                connect(Target("127.0.0.1", 7))
+                reachable(target) if target.udp else connect_tcp(target)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

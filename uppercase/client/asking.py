@@ -11,8 +11,9 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
+from uppercase.client.connecting import Address, reachable, resolve
 from uppercase.client.endpoints import Server, name_of, open_connection
-from uppercase.client.target import Address, Target, resolve
+from uppercase.client.target import Target
 from uppercase.client.tcp_session import Exchange, Session
 from uppercase.client.udp_request import request
 from uppercase.errors import Refused, UserError
@@ -154,7 +155,7 @@ def _addresses(reactor: Any, target: Target) -> Deferred[list[Address]]:
     """Resolve a name in a thread; an address needs none."""
     if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(resolve(target))
-    return deferToThreadPool(reactor, reactor.getThreadPool(), resolve, target)
+    return deferToThreadPool(reactor, reactor.getThreadPool(), reachable, target)
 
 
 def _reactor(reactor: Any) -> Any:

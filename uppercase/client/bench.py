@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from uppercase.client.latencies import Latencies
+from uppercase.errors import NetworkTrouble, Refused
 
 __all__ = ["Ledger", "Load", "Pace"]
 
@@ -27,7 +28,7 @@ class Ledger:
         lag: the longest time from when a message was planned to when it was offered.
         latencies: of `answered`.
         first_wrong: the first wrong reply, and what it should have been.
-        troubles: what connections ended of, a sentence each.
+        troubles: what connections ended of.
     """
 
     latencies: Latencies
@@ -42,7 +43,7 @@ class Ledger:
     received_bytes: int = 0
     lag: float = 0.0
     first_wrong: tuple[bytes, bytes] | None = None
-    troubles: list[str] = field(default_factory=list)
+    troubles: list[NetworkTrouble] = field(default_factory=list)
 
     @property
     def pending(self) -> int:
@@ -53,6 +54,12 @@ class Ledger:
     def received(self) -> int:
         """Messages answered correctly in time."""
         return self.answered - (self.wrong - self.stray) - self.late
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing listens there, as far as can be told: no reply ever came."""
+        refusals = (trouble for trouble in self.troubles if isinstance(trouble, Refused))
+        return not self.answered and any(refusals)
 
     def note_wrong(self, got: bytes, expected: bytes) -> None:
         """Take a wrong reply."""

@@ -1,13 +1,16 @@
 """`uppercase bench`: its options, its connections and its exit status."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from uppercase.client.bench import Ledger, Load, Pace
+from uppercase.client.bench import Ledger, Pace
 from uppercase.client.bench_loop import Bench
 from uppercase.client.bench_report import Monitor, Result
+from uppercase.client.connecting import connect_tcp, connect_udp, reachable
 from uppercase.client.exit_status import NETWORK, OK
 from uppercase.client.expectation import Expect, expectation
 from uppercase.client.help_layout import Command, option
@@ -16,9 +19,9 @@ from uppercase.client.latencies import Latencies
 from uppercase.client.measure_options import judgement_options, plot_option, save_plot
 from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping_report import place, to_json
-from uppercase.client.target import Target, connect_tcp, connect_udp, target_options
+from uppercase.client.target import Target
+from uppercase.client.target_options import target_options
 from uppercase.client.workload import Workload
-from uppercase.errors import NetworkTrouble
 from uppercase.limits import (
     BENCH_CONNECTIONS,
     BENCH_DURATION,
@@ -27,6 +30,10 @@ from uppercase.limits import (
     REPLY_TIMEOUT,
     UDP_TIMEOUT,
 )
+
+if TYPE_CHECKING:
+    from uppercase.client.bench_datagrams import DatagramLoad
+    from uppercase.client.bench_stream import StreamLoad
 
 __all__ = ["bench"]
 
@@ -109,18 +116,24 @@ def bench(
     """
     if timeout is None:
         timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
-    ledger = Ledger(Latencies())
     pace = Pace(duration, rate, pipeline)
-    monitor = Monitor(ledger, duration, as_json)
-    loads = _connect(target, connections, size, pace, expectation(expect), ledger, timeout)
-    if not as_json:
-        planned = Result(target, pace, connections, size, ledger, 0.0, 0, 0.0)
-        print(f"BENCH {place(target)} {planned.setting}", flush=True)
-    with Interrupts() as interrupts, monitor.showing():
-        run = Bench(loads, pace, timeout, ledger, interrupts, monitor.tick)
-        run.run()
-    for load in loads:
-        load.close()
+    workload = _workload(target, connections, size, pace, expectation(expect), timeout)
+    load_kind = _load_kind(target)
+    latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
+    for attempt, sockets in enumerate(_connect(target, connections)):
+        ledger = Ledger(latencies)
+        monitor = Monitor(ledger, duration, as_json)
+        if attempt == 0 and not as_json:
+            planned = Result(target, pace, connections, size, ledger, 0.0, 0, 0.0)
+            print(f"BENCH {place(target)} {planned.setting}", flush=True)
+        loads = [load_kind(each, target, workload, ledger, timeout) for each in sockets]
+        with Interrupts() as interrupts, monitor.showing():
+            run = Bench(loads, pace, timeout, ledger, interrupts, monitor.tick)
+            run.run()
+        for load in loads:
+            load.close()
+        if not ledger.refused:
+            break
     result = Result(
         target, pace, connections, size, ledger, run.elapsed, run.answered, run.processor
     )
@@ -139,41 +152,44 @@ def bench(
         )
         save_plot(plot, drawing)
     if ledger.troubles:
-        raise NetworkTrouble(ledger.troubles[0])
+        raise ledger.troubles[0]
     return OK if ledger.acceptable(max_loss) else NETWORK
 
 
-def _connect(
-    target: Target,
-    connections: int,
-    size: int,
-    pace: Pace,
-    expect: Expect,
-    ledger: Ledger,
-    timeout: float,
-) -> list[Load]:
-    """Give the connections, all connected.
+def _workload(
+    target: Target, connections: int, size: int, pace: Pace, expect: Expect, timeout: float
+) -> Workload:
+    """Give what each connection sends."""
+    if not target.udp:
+        return Workload.for_stream(expect, size, pace.pipeline)
+    under_way = pace.pipeline
+    if pace.rate is not None:
+        under_way = int(pace.rate * timeout / connections) + 1
+    return Workload.for_datagrams(expect, size, under_way)
+
+
+def _load_kind(target: Target) -> "type[StreamLoad] | type[DatagramLoad]":
+    """Give what loads one connection."""
+    if target.udp:
+        from uppercase.client.bench_datagrams import DatagramLoad
+
+        return DatagramLoad
+    from uppercase.client.bench_stream import StreamLoad
+
+    return StreamLoad
+
+
+def _connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
+    """Give the connections, non-blocking; over UDP those to each of the addresses in turn.
 
     Raises:
         NetworkTrouble: one could not be had.
     """
     if target.udp:
-        from uppercase.client.bench_datagrams import DatagramLoad
-
-        under_way = pace.pipeline
-        if pace.rate is not None:
-            under_way = int(pace.rate * timeout / connections) + 1
-        workload = Workload.for_datagrams(expect, size, under_way)
-        return [
-            DatagramLoad(connect_udp(target), target, workload, ledger, timeout)
-            for _ in range(connections)
-        ]
-    from uppercase.client.bench_stream import StreamLoad
-
-    workload = Workload.for_stream(expect, size, pace.pipeline)
-    loads: list[Load] = []
-    for _ in range(connections):
-        connection = connect_tcp(target)
-        connection.setblocking(False)
-        loads.append(StreamLoad(connection, target, workload, ledger, timeout))
-    return loads
+        for address in reachable(target):
+            yield [connect_udp(target, address) for _ in range(connections)]
+        return
+    streams = [connect_tcp(target) for _ in range(connections)]
+    for stream in streams:
+        stream.setblocking(False)
+    yield streams

@@ -74,12 +74,14 @@ class Bench:
             processor = process_time()
             if self._pace.rate is None:
                 for load in list(self._alive):
-                    self._give(load, self._pace.pipeline, start)
+                    if load in self._alive:  # not refused meanwhile
+                        self._give(load, self._pace.pipeline, start)
             self._offer_until(start, start + self._pace.duration)
             self.elapsed = self._clock() - start
             self.processor = process_time() - processor
             self.answered = self._ledger.answered
-            self._tick(self.elapsed)
+            if not self._ledger.refused:
+                self._tick(self.elapsed)
             if not self._interrupts.stop:
                 self._wait_for_the_rest(start)
                 for load in self._alive:
@@ -170,7 +172,15 @@ class Bench:
 
     def _drop(self, load: Load, error: NetworkTrouble) -> None:
         """Go on without a connection that has ended."""
-        self._ledger.troubles.append(str(error))
+        if load not in self._alive:
+            return  # It was among the others, below.
+        self._ledger.troubles.append(error)
+        self._retire(load)
+        while self._ledger.refused and self._alive:
+            # The others would hear it too, but only when they send.
+            self._retire(self._alive[0])
+
+    def _retire(self, load: Load) -> None:
         self._selector.unregister(load)
         self._blocked.discard(load)
         self._alive.remove(load)

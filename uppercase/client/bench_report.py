@@ -96,7 +96,7 @@ class Result:
             "send_lag_ms": None if pace.rate is None else round(ledger.lag * 1e3, 3),
             "client_cpu": round(self.busy, 3),
             "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
-            "error": ledger.troubles[0] if ledger.troubles else None,
+            "error": str(ledger.troubles[0]) if ledger.troubles else None,
         }
 
     def as_text(self) -> str:

@@ -13,7 +13,8 @@ from time import monotonic
 from typing import Final
 
 from uppercase.client.bench import Ledger
-from uppercase.client.target import Target, explain
+from uppercase.client.connecting import explain
+from uppercase.client.target import Target
 from uppercase.client.workload import Workload
 from uppercase.errors import NetworkTrouble
 from uppercase.limits import BENCH_BLOCK

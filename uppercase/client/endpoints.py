@@ -15,7 +15,8 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 
-from uppercase.client.target import Target, Tls, explain
+from uppercase.client.connecting import explain
+from uppercase.client.target import Target, Tls
 from uppercase.errors import NetworkTrouble, UserError
 from uppercase.limits import CONNECT_TIMEOUT
 

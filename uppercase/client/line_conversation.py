@@ -7,7 +7,8 @@ the lecture's does, is connected to again for the next line.
 
 import ssl
 
-from uppercase.client.target import Target, connect_tcp, explain
+from uppercase.client.connecting import connect_tcp, explain
+from uppercase.client.target import Target
 from uppercase.errors import NetworkTrouble
 from uppercase.limits import FILTER_CHUNK, LINE_QUIET_TIME
 

@@ -179,6 +179,11 @@ class Totals:
     rtt: RoundTrips = field(default_factory=RoundTrips)
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing has been found out about any probe."""
+        return self.pending == self.transmitted and not self.wrong
+
+    @property
     def loss(self) -> float:
         """The part of the settled probes that was lost, 0 to 1."""
         settled = self.transmitted - self.pending

@@ -20,10 +20,11 @@ from uppercase.client.measure_options import judgement_options, plot_option, sav
 from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping import Probes, Schedule, Tracker
 from uppercase.client.ping_loop import converse
-from uppercase.client.ping_report import Display
-from uppercase.client.target import Target, target_options
-from uppercase.client.wires import open_wire
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.client.ping_report import Display, start_text
+from uppercase.client.target import Target
+from uppercase.client.target_options import target_options
+from uppercase.client.wires import Wire, open_wires
+from uppercase.errors import NetworkTrouble, Refused, UserError
 from uppercase.limits import (
     PING_INTERVAL,
     PING_MIN_INTERVAL,
@@ -111,21 +112,19 @@ def ping(
         timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
-    tracker = Tracker(probes, timeout)
-    wire = open_wire(target)
-    started = time.monotonic()
-    display = Display(target, timeout, quiet, as_json, timestamps, tracker.totals, started)
-    display.show_start(size, expect)
-    schedule = Schedule(started, interval, count, deadline)
-    trouble: NetworkTrouble | None = None
-    try:
-        with Interrupts() as interrupts:
-            converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
-    except NetworkTrouble as error:
-        trouble = error
-    finally:
-        wire.close()
-    display.show_summary(time.monotonic() - started, trouble)
+    wires = open_wires(target)
+    if not as_json:
+        print(start_text(target, size, expect), flush=True)
+    for wire in wires:
+        tracker = Tracker(probes, timeout)
+        schedule = Schedule(time.monotonic(), interval, count, deadline)
+        display = Display(
+            target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+        )
+        trouble = _measure(wire, tracker, schedule, display)
+        if not (isinstance(trouble, Refused) and tracker.totals.untouched):
+            break
+    display.show_summary(time.monotonic() - schedule.start, trouble)
     if plot is not None:
         from uppercase.client.plots import ping_plot
 
@@ -134,3 +133,17 @@ def ping(
         raise trouble
     asked_for = count if deadline is not None else None
     return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
+
+
+def _measure(
+    wire: Wire, tracker: Tracker, schedule: Schedule, display: Display
+) -> NetworkTrouble | None:
+    """Send the probes and show what becomes of them; give what the network ended it with."""
+    try:
+        with Interrupts() as interrupts:
+            converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
+    except NetworkTrouble as error:
+        return error
+    finally:
+        wire.close()
+    return None

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ __all__ = [
     "interim_text",
     "place",
     "round_trips_object",
+    "start_text",
     "summary_object",
     "summary_text",
     "to_json",
@@ -115,6 +117,12 @@ def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]
         fields["got"] = excerpt(finding.got)
         fields["expected"] = excerpt(finding.expected) if finding.expected else None
     return fields
+
+
+def start_text(target: Target, size: int, expect: Sequence[str]) -> str:
+    """Give the line that says what is going to be sent where."""
+    protocol = "Unix" if target.unix else str(target).partition(" ")[0]
+    return f"PING {place(target)} ({protocol}): {size} bytes, expecting {' then '.join(expect)}"
 
 
 def summary_text(
@@ -213,16 +221,6 @@ class Display:
     first_wrong: Finding | None = None
     found: deque[Finding] = field(default_factory=lambda: deque(maxlen=PING_SAMPLES))
 
-    def show_start(self, size: int, expect: tuple[str, ...]) -> None:
-        """Print what is going to be sent where."""
-        if not self.as_json:
-            protocol = "Unix" if self.target.unix else str(self.target).partition(" ")[0]
-            print(
-                f"PING {place(self.target)} ({protocol}): {size} bytes, "
-                f"expecting {' then '.join(expect)}",
-                flush=True,
-            )
-
     def show(self, finding: Finding) -> None:
         """Print one finding at once, unless only the summary is wanted."""
         self.found.append(finding)
@@ -253,7 +251,7 @@ class Display:
             error = None if trouble is None else str(trouble)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
-        if trouble is not None and self.totals.pending == self.totals.transmitted:
+        if trouble is not None and self.totals.untouched:
             return  # nothing has been measured; the sentence about the trouble says it all
         where = place(self.target)
         print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)

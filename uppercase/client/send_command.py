@@ -12,13 +12,15 @@ from typing import Any, Final
 
 import click
 
+from uppercase.client.connecting import connect_tcp
 from uppercase.client.exit_status import NETWORK, OK
 from uppercase.client.help_layout import Command, option
 from uppercase.client.keyboard import converse
 from uppercase.client.line_conversation import LineConversation
 from uppercase.client.message_input import Chunks, Input
 from uppercase.client.option_types import Count, Duration, Size
-from uppercase.client.target import Target, connect_tcp, target_options
+from uppercase.client.target import Target
+from uppercase.client.target_options import target_options
 from uppercase.client.tcp_filter import filter_stream, write_all
 from uppercase.client.udp_conversation import UdpConversation
 from uppercase.client.udp_window import Settled, Window

@@ -10,7 +10,8 @@ import socket
 import ssl
 from contextlib import suppress
 
-from uppercase.client.target import Target, explain
+from uppercase.client.connecting import explain
+from uppercase.client.target import Target
 from uppercase.errors import NetworkTrouble, UserError
 from uppercase.limits import FILTER_CHUNK, TLS_QUIET_TIME
 

@@ -13,10 +13,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from uppercase.client.connecting import connect_udp, explain, reachable
 from uppercase.client.message_input import Input
-from uppercase.client.target import Address, Target, connect_udp, explain, resolve
+from uppercase.client.target import Target
 from uppercase.client.udp_window import Settled, Window
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.errors import UserError
 from uppercase.limits import (
     IPV4_MAX_DATAGRAM,
     IPV6_MAX_DATAGRAM,
@@ -48,7 +49,7 @@ class UdpConversation:
         self._target = target
         self._window = window
         self._warn = warn
-        self._addresses = deque(_reachable(target))
+        self._addresses = deque(reachable(target))
         self._answered = False
         self._sockets: dict[int, socket.socket] = {}
         self._selector = selectors.PollSelector()
@@ -215,18 +216,3 @@ class UdpConversation:
             f"got a message of {len(message):,} bytes; a datagram to {self._target} carries "
             f"{self.max_message:,} at the most; cut the input with --chunk, or use TCP"
         )
-
-
-def _reachable(target: Target) -> list[Address]:
-    """Give the addresses of a target that a route leads to."""
-    found, trouble = [], NetworkTrouble(f"cannot reach {target}: no address")
-    for address in resolve(target):
-        try:
-            connect_udp(target, address).close()
-        except NetworkTrouble as error:
-            trouble = error
-        else:
-            found.append(address)
-    if not found:
-        raise trouble
-    return found

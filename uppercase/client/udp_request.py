@@ -14,7 +14,8 @@ from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 
-from uppercase.client.target import Address, Target, explain
+from uppercase.client.connecting import Address, explain
+from uppercase.client.target import Target
 from uppercase.client.udp_window import backoff
 from uppercase.errors import NoReply, UserError
 from uppercase.limits import UDP_READ_SIZE

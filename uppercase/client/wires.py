@@ -10,11 +10,12 @@ import socket
 import ssl
 from typing import Final, Protocol
 
-from uppercase.client.target import Target, connect_tcp, connect_udp, explain
+from uppercase.client.connecting import connect_tcp, connect_udp, explain, reachable
+from uppercase.client.target import Target
 from uppercase.errors import NetworkTrouble, UserError
 from uppercase.limits import CONNECT_TIMEOUT, MIB, PING_BACKLOG, UDP_READ_SIZE
 
-__all__ = ["DatagramWire", "LineWire", "Wire", "explain_send", "open_wire"]
+__all__ = ["DatagramWire", "LineWire", "Wire", "explain_send", "open_wires"]
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ_SIZE: Final = 256 * 1024
@@ -49,17 +50,21 @@ class Wire(Protocol):
         """End it."""
 
 
-def open_wire(target: Target, timeout: float = CONNECT_TIMEOUT) -> Wire:
+def open_wires(target: Target, timeout: float = CONNECT_TIMEOUT) -> list[Wire]:
     """Connect to a target.
+
+    Returns:
+        One wire; for UDP one for each address, of which the next is for whoever is refused by the
+        one before.
 
     Raises:
         NetworkTrouble: that failed.
     """
     if target.udp:
-        return DatagramWire(connect_udp(target), target)
+        return [DatagramWire(connect_udp(target, each), target) for each in reachable(target)]
     connection = connect_tcp(target, timeout)
     connection.setblocking(False)
-    return LineWire(connection, target)
+    return [LineWire(connection, target)]
 
 
 class DatagramWire:

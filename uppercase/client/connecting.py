@@ -1,0 +1,215 @@
+"""Sockets that are connected to a target, and sentences for what the network does wrong.
+
+The sockets are plain ones, for commands without Twisted. What the network does becomes
+`NetworkTrouble` with the likely fix (`explain`); a mistake of the caller becomes `UserError`.
+"""
+
+import errno
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from uppercase.client.target import Target, Tls
+from uppercase.errors import NetworkTrouble, NoReply, Refused, UserError
+from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_PORT
+
+__all__ = ["Address", "connect_tcp", "connect_udp", "explain", "reachable", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address that a target's name stands for.
+
+    Attributes:
+        family: its address family.
+        sockaddr: what `socket.connect` takes.
+    """
+
+    family: socket.AddressFamily
+    sockaddr: Any
+
+
+def resolve(target: Target) -> list[Address]:
+    """Give the addresses of a target, the one to try first at the head.
+
+    A datagram's socket cannot tell by connecting whether anybody listens, so IPv4 comes first for
+    UDP: the servers that courses teach listen on IPv4 only, and `localhost` often means `::1` too.
+
+    Raises:
+        NetworkTrouble: the name stands for no address.
+    """
+    if target.unix is not None:
+        return [Address(socket.AF_UNIX, target.unix)]
+    kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(target.host, target.port, target.family, kind)
+    except (socket.gaierror, UnicodeError) as error:
+        raise explain(error, target) from error
+    addresses = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+    if target.udp:
+        addresses.sort(key=lambda address: address.family != socket.AF_INET)
+    return addresses
+
+
+def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
+    """Give a connected, blocking stream socket; an `ssl.SSLSocket` if the target asks for TLS.
+
+    Args:
+        target: the server; each of its addresses is tried in turn.
+        timeout: seconds for all of it, without the name's resolution.
+
+    Raises:
+        NetworkTrouble: no address accepts, or the TLS handshake fails.
+        UserError: the file of authorities cannot be used, or the system gives no socket.
+    """
+    context = _tls_context(target.tls) if target.tls else None
+    deadline = time.monotonic() + timeout
+    last_error: OSError | None = None
+    for address in resolve(target):
+        try:
+            connection = _open_socket(address.family, socket.SOCK_STREAM)
+        except OSError as error:
+            last_error = error
+            continue
+        try:
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            connection.connect(address.sockaddr)
+            if address.family != socket.AF_UNIX:
+                # A line typed must not wait for the acknowledgement of the line before.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                # An end without TLS's own goodbye is an error: what came may have been cut short.
+                connection = context.wrap_socket(
+                    connection, server_hostname=target.host, suppress_ragged_eofs=False
+                )
+            connection.settimeout(None)
+        except OSError as error:
+            connection.close()
+            last_error = error
+        else:
+            return connection
+    raise explain(last_error or OSError("no address"), target, timeout) from last_error
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except OSError as error:
+        raise UserError(
+            f"got --ca={tls.ca}, which cannot be used ({error.strerror or error}); "
+            "a PEM file of certificates is accepted"
+        ) from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def connect_udp(target: Target, address: Address) -> socket.socket:
+    """Give a non-blocking datagram socket that is connected, each from a fresh source port.
+
+    Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv; see
+    `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
+
+    Args:
+        target: the server.
+        address: one of `reachable(target)`.
+
+    Raises:
+        NetworkTrouble: there is no route.
+        UserError: the system gives no socket.
+    """
+    try:
+        datagrams = _open_socket(address.family, socket.SOCK_DGRAM)
+        try:
+            datagrams.setblocking(False)
+            datagrams.connect(address.sockaddr)
+        except OSError:
+            datagrams.close()
+            raise
+    except OSError as error:
+        raise explain(error, target) from error
+    return datagrams
+
+
+def reachable(target: Target) -> list[Address]:
+    """Give the addresses of a UDP target that a route leads to, the one to try first at the head.
+
+    Whoever is refused by one before any reply goes on to the next: see `resolve`.
+
+    Raises:
+        NetworkTrouble: the name stands for no address, or no route leads to any.
+        UserError: the system gives no socket.
+    """
+    found: list[Address] = []
+    trouble = NetworkTrouble(f"cannot reach {target}: no address")
+    for address in resolve(target):
+        try:
+            connect_udp(target, address).close()
+        except NetworkTrouble as error:
+            trouble = error
+        else:
+            found.append(address)
+    if not found:
+        raise trouble
+    return found
+
+
+def _open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
+    try:
+        return socket.socket(family, kind)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise UserError(
+            f"cannot open a socket: {error.strerror}; `ulimit -n` shows how many files may be open"
+        ) from error
+
+
+def explain(
+    error: OSError | UnicodeError, target: Target, timeout: float | None = None
+) -> NetworkTrouble:
+    """Give the sentence for what a socket raised.
+
+    Args:
+        error: what it raised.
+        target: the server that it was for.
+        timeout: the seconds that were waited, if it was a wait that ended.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return Refused(
+            f"nothing listens on {target}; start the server first: {_server_command(target)}"
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = (
+            f"{target} showed a certificate that is not trusted ({error.verify_message}); "
+            "name its authority with --ca FILE, or trust anybody with --insecure"
+        )
+    elif isinstance(error, ssl.SSLEOFError):
+        text = f"{target} ended without TLS's close_notify; what it sent may have been cut short"
+    elif isinstance(error, ssl.SSLError):
+        text = f"{target} does not speak TLS as we do ({error.reason or reason})"
+    elif isinstance(error, TimeoutError):
+        waited = "" if timeout is None else f" within {timeout:g} s"
+        return NoReply(
+            f"{target} did not answer{waited}; is the address right, and no firewall between?"
+        )
+    elif isinstance(error, socket.gaierror | UnicodeError):
+        text = f"cannot resolve the name {target.host!r}: {reason}"
+    elif isinstance(error, ConnectionError):
+        text = f"{target} broke the connection off"
+    else:
+        text = f"cannot reach {target}: {reason}"
+    return NetworkTrouble(text)
+
+
+def _server_command(target: Target) -> str:
+    """Give the command that starts our server where the target says."""
+    if target.unix is not None:
+        return f"twistd -n uppercase-tcp --listen=unix:{target.unix}"
+    command = f"twistd -n uppercase-{'udp' if target.udp else 'tcp'}"
+    return command if target.port == DEFAULT_PORT else f"{command} --port={target.port}"
