@@ -11,7 +11,6 @@ from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-
 # Speed is not what the properties are about, and machines are shared. A change is judged by the same
 # examples each time; other runs look for new ones.
 hypothesis.settings.register_profile("default", deadline=None)
