@@ -180,6 +180,7 @@ def test_a_slow_transform_is_named(written: Written) -> None:
 
 
 def test_everything_is_counted_by_its_reason() -> None:
+    """Requests and replies are not: they are told only where somebody watches."""
     counters = Counters()
     for event in (
         Opened("x"),
@@ -188,6 +189,8 @@ def test_everything_is_counted_by_its_reason() -> None:
         Refused("x", RefusalReason.PRESSURE, ""),
         AcceptFailed("EMFILE", ""),
         failure("no"),
+        Request("x", b""),
+        Reply("x", b""),
     ):
         counters.notify(event)
     assert str(counters) == (
