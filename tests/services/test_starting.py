@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from uppercase.services import UDPSettings, udp_service
 
@@ -12,6 +13,7 @@ from uppercase.services import UDPSettings, udp_service
 def said() -> Iterator[list[str]]:
     lines: list[str] = []
 
+    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
