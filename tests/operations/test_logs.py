@@ -216,7 +216,7 @@ def test_a_datagram_has_one_line_which_says_how_it_ended(written: Written) -> No
     )[1].stop()
     assert [line.partition(peer)[2] for line in written.lines()] == [
         ": 4 bytes b'ping' -> 4 bytes b'PING'",
-        ": no reply (failed: no number) to 1 bytes b'x'",
+        ": no reply (failed: no number) to 1 byte b'x'",
         "   7  request delayed 50 ms: 4 bytes b'ping' -> 4 bytes b'PING'",
         "   8  request lost: 2 bytes b'hi'",
         "   9  delivered: 4 bytes b'ping' -> 4 bytes b'PING'",
