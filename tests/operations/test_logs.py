@@ -180,6 +180,7 @@ def test_a_slow_transform_is_named(written: Written) -> None:
 
 
 def test_everything_is_counted_by_its_reason() -> None:
+    """Requests and replies are not: they are told only where somebody watches."""
     counters = Counters()
     for event in (
         Opened("x"),
@@ -188,6 +189,8 @@ def test_everything_is_counted_by_its_reason() -> None:
         Refused("x", RefusalReason.PRESSURE, ""),
         AcceptFailed("EMFILE", ""),
         failure("no"),
+        Request("x", b""),
+        Reply("x", b""),
     ):
         counters.notify(event)
     assert str(counters) == (
@@ -213,7 +216,7 @@ def test_a_datagram_has_one_line_which_says_how_it_ended(written: Written) -> No
     )[1].stop()
     assert [line.partition(peer)[2] for line in written.lines()] == [
         ": 4 bytes b'ping' -> 4 bytes b'PING'",
-        ": no reply (failed: no number) to 1 bytes b'x'",
+        ": no reply (failed: no number) to 1 byte b'x'",
         "   7  request delayed 50 ms: 4 bytes b'ping' -> 4 bytes b'PING'",
         "   8  request lost: 2 bytes b'hi'",
         "   9  delivered: 4 bytes b'ping' -> 4 bytes b'PING'",

@@ -86,10 +86,15 @@ def test_a_projector_shows_each_datagram_and_what_befell_it() -> None:
 
 
 def test_with_log_peers_each_datagram_has_one_line_that_begins_as_its_line_of_the_key() -> None:
-    options = ["--loss=both:0.2", "--delay=reply:10ms"]
+    options = ["--loss=both:0.2", "--corrupt=both:0.2", "--delay=both:20ms", "--jitter=both:5ms"]
+    options += ["--reorder=0.1"]
     lines = key("--seed=7", *options)
-    with Server("uppercase-udp", "--port=0", "--seed=7", "--log-peers", *options) as server:
-        replies(server.port)
+    with (
+        Server("uppercase-udp", "--port=0", "--seed=7", "--log-peers", *options) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        for number in range(COUNT):
+            client.sendto(b"datagram %d" % number, ("127.0.0.1", server.port))
         server.stop()
         shown = re.findall(r"UDP: 127\.0\.0\.1:\d+ +(\d+)  ([^:]*): ", server.log())
     assert sorted((int(number), line) for number, line in shown) == list(enumerate(lines, 1))

@@ -242,4 +242,4 @@ def _datagram(event: Reply | Dropped | Impaired) -> str:
 
 
 def _payload(data: bytes) -> str:
-    return f"{len(data)} bytes {data[:LOG_PAYLOAD]!r}"
+    return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:LOG_PAYLOAD]!r}"

@@ -169,7 +169,11 @@ class TransformService(Service):
         for address in self.served():
             self.say_ready(address)
         hosts = self.settings.hosts()
-        if hosts and all(ip_address(host).is_loopback for host in hosts):
+        if (
+            hosts
+            and not self.settings.listen
+            and all(ip_address(host).is_loopback for host in hosts)
+        ):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         for note in self.notes:
             self.log.info("{note}", note=note)
