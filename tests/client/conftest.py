@@ -1,9 +1,19 @@
 """What the client's tests share."""
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.client.servers import release_ports
+
+
+@pytest.fixture(autouse=True)
+def _ports() -> Iterator[None]:
+    """Keep the ports where nothing is to listen from other tests that run at the same time."""
+    yield
+    release_ports()
 
 
 @pytest.fixture

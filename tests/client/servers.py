@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "never_read",
     "one_reply",
     "only_forged",
+    "release_ports",
     "reset",
     "silent",
     "silent_stream",
@@ -59,7 +60,7 @@ class Server:
         port: where it listens.
         received: what came in: datagrams, or chunks of all connections.
         peers: the addresses that they came from (UDP) or that connected (TCP).
-        ended: set when the block ends.
+        ended: set when the block ends; set earlier, it closes a UDP server at once.
     """
 
     host: str
@@ -81,13 +82,49 @@ class Server:
             time.sleep(_POLL / 4)
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1") -> int:
-    """Give a port where nothing listens."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, kind) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Give a port where nothing listens, nor will until the end of the test.
+
+    It is held for both protocols and families: a bound stream that does not listen refuses, and so
+    does a datagram socket that hears one peer only.
+    """
+    first = None
+    while first is None:
+        first = _hold(socket.AF_INET, socket.SOCK_STREAM, 0)
+        assert first is not None
+        rest = [
+            _hold(family, kind, first)
+            for family, kind in product(_LOOPBACK, (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+            if (family, kind) != (socket.AF_INET, socket.SOCK_STREAM)
+        ]
+        if None in rest:
+            first = None
+    return first
+
+
+def _hold(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> int | None:
+    """Take a port of loopback, any free one if it is 0; give its number, None if it is in use."""
+    holder = socket.socket(family, kind)
+    _held.append(holder)
+    try:
+        holder.bind((_LOOPBACK[family], port))
+    except OSError:
+        return None
+    if kind == socket.SOCK_DGRAM:
+        holder.connect(holder.getsockname())
+    number: int = holder.getsockname()[1]
+    return number
+
+
+_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+_held: list[socket.socket] = []
+
+
+def release_ports() -> None:
+    """Let go of the ports that `free_port` gave."""
+    while _held:
+        _held.pop().close()
 
 
 @contextmanager
@@ -142,13 +179,15 @@ UdpBehaviour = Callable[[UdpRequest], None]
 
 
 @contextmanager
-def udp_server(behave: UdpBehaviour | None = None, host: str = "127.0.0.1") -> Iterator[Server]:
+def udp_server(
+    behave: UdpBehaviour | None = None, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Server]:
     """Serve datagrams until the block ends."""
     behave = behave or honest
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        listener.bind((host, 0))
+        listener.bind((host, port))
         listener.settimeout(_POLL)
         server = Server(host, listener.getsockname()[1])
         later: list[tuple[float, int, bytes, Any]] = []
@@ -171,6 +210,7 @@ def udp_server(behave: UdpBehaviour | None = None, host: str = "127.0.0.1") -> I
                     _, _, data, peer = heapq.heappop(later)
                     with suppress(OSError):
                         listener.sendto(data, peer)
+            listener.close()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

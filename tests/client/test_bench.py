@@ -371,6 +371,32 @@ def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
         assert bench(*options, "--max-loss", "0.6", server.address).status == 0
 
 
+@pytest.mark.parametrize("load", [[], ["--rate=500"]])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_refusal_leads_to_the_next_address_of_the_name(
+    host: str, load: list[str], both_families: str
+) -> None:
+    """What was refused is neither counted nor shown."""
+    with udp_server(host=host) as server:
+        where = f"{both_families}:{server.port}"
+        outcome = bench("-u", "--json", "--duration=200ms", *load, where)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    found = summary(outcome)
+    assert (found["lost"], found["wrong"], found["error"]) == (0, 0, None)
+    assert found["transmitted"] == found["received"] == len(server.received)
+    types = [json.loads(line)["type"] for line in outcome.stdout.splitlines()]
+    assert types == ["interval", "summary"]
+
+
+def test_a_refusal_ends_all_connections_at_once() -> None:
+    """Not only those that have had their turn in a slow open loop."""
+    started = time.monotonic()
+    outcome = bench("-u", "--rate=1", "--duration=1m", f":{free_port()}")
+    assert outcome.status == 1
+    assert "nothing listens" in outcome.stderr
+    assert time.monotonic() - started < 20
+
+
 def test_a_connection_that_ends_is_reported_and_the_others_go_on() -> None:
     with tcp_server(break_off_after(10 * 64)) as server:
         outcome = bench("--connections", "2", server.address)

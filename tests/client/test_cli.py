@@ -1,6 +1,7 @@
 """The command's outside: help, mistakes, exit statuses, start-up."""
 
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import uppercase
-from tests.client.command import command_line, environment, run_process
-from uppercase.client.cli import COMMANDS, main
+from tests.client.command import Outcome, command_line, environment, run_process
+from tests.client.servers import free_port, tcp_server
+from uppercase.client.cli import main
+from uppercase.client.commands import COMMANDS
 from uppercase.client.exit_status import MEANINGS
 from uppercase.client.send_command import send
 from uppercase.client.target import ENVIRONMENT
@@ -66,6 +69,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "--insecure"], "--insecure is about TLS; add --tls"),
         (["send", "--retries", "0"], "got --retries, which is for UDP only; add -u"),
         (["send", "--no-warn"], "got --no-warn, which is for UDP only; add -u"),
+        (["send", "-u", "--allow-empty"], "got --allow-empty and -u"),
         (["send", "--on-loss=skip"], "got --on-loss, which is for UDP only; add -u"),
     ],
 )
@@ -120,15 +124,51 @@ def test_help_is_there_within_a_third_of_a_second() -> None:
     assert processor_time(command_line("--help")) - interpreter < 0.3
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-"])
-def test_a_closed_standard_stream_is_one_sentence(closed: str, tmp_path: Path) -> None:
-    complaint = tmp_path / "stderr"
-    line = f'exec "$@" {closed} 2> {complaint}'
-    process = subprocess.run(
-        ["sh", "-c", line, "sh", *command_line("send")], env=environment(), check=False
+def run_without(closed: str, *arguments: str) -> Outcome:
+    """Run the command without one of its standard streams, as shells write it."""
+    line = ["sh", "-c", f'exec "$@" {closed}', "sh", *command_line(*arguments)]
+    process = subprocess.run(line, env=environment(), capture_output=True, check=False)
+    return Outcome(process.returncode, process.stdout, process.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "sentence"),
+    [
+        ("<&-", "send", "uppercase: standard input is closed; for none there is </dev/null\n"),
+        (">&-", "send", "uppercase: standard output is closed; for none there is >/dev/null\n"),
+        (">&-", "ping", "uppercase: standard output is closed; for none there is >/dev/null\n"),
+    ],
+)
+def test_a_closed_standard_stream_is_one_sentence(closed: str, command: str, sentence: str) -> None:
+    outcome = run_without(closed, command)
+    assert (outcome.status, outcome.stderr) == (2, sentence)
+
+
+def test_nobody_need_read_the_errors() -> None:
+    """With standard error closed, results and exit status are what they are."""
+    with tcp_server() as server:
+        outcome = run_without("2>&-", "bench", "--duration=100ms", server.address)
+    assert outcome.status == 0
+    assert b"throughput" in outcome.stdout
+    assert run_without("2>&-", "ping", f":{free_port()}").status == 1
+
+
+def test_ctrl_c_is_quiet_even_while_the_command_loads() -> None:
+    """And the process dies of it, so that a loop in a shell script ends with it."""
+    interrupt = (
+        "import sys, importlib.abc\n"
+        "class Interrupt(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from uppercase.client.cli import main\n"
+        "sys.exit(main())"
     )
-    assert process.returncode == 2
-    assert complaint.read_text().startswith("uppercase: standard input or output is closed")
+    process = subprocess.run(
+        [sys.executable, "-c", interrupt], env=environment(), capture_output=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, b"")
 
 
 def test_a_full_disk_is_one_sentence() -> None:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.client.servers import (
     duplicate,
     forged,
     free_port,
+    honest,
     late,
     one_reply,
     only_forged,
@@ -86,6 +88,35 @@ def test_tls_is_pinged_too(tmp_path: Path) -> None:
         options = ["--tls", "-c", "3", "-i", "10ms", server.address]
         assert ping("--ca", str(certificate.path), *options).status == 0
         assert "not trusted" in ping(*options).stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_refusal_leads_to_the_next_address_of_the_name(host: str, both_families: str) -> None:
+    """All probes are sent there, as if it had been the first."""
+    with udp_server(host=host) as server:
+        where = f"{both_families}:{server.port}"
+        outcome = ping("-u", "-c", "3", "-i", "10ms", "--json", where)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert [each.get("seq") for each in objects(outcome)] == [1, 2, 3, None]
+    assert (objects(outcome)[-1]["transmitted"], objects(outcome)[-1]["error"]) == (3, None)
+    assert len(server.received) == 3
+
+
+def test_a_refusal_after_a_reply_ends_it(both_families: str) -> None:
+    """A server that has gone is not looked for elsewhere."""
+    with udp_server(host="127.0.0.1") as first, udp_server(honest, "::1", first.port) as second:
+
+        def end() -> None:
+            first.wait_for(2)
+            first.ended.set()
+
+        gone = threading.Thread(target=end)
+        gone.start()
+        outcome = ping("-u", "-i", "100ms", "-w", "20s", f"{both_families}:{first.port}")
+        gone.join()
+    assert outcome.status == 1
+    assert "nothing listens" in outcome.stderr
+    assert second.received == []
 
 
 def misorder(request: UdpRequest) -> None:

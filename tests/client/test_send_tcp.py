@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.client.servers import (
 )
 from uppercase.client.line_conversation import LineConversation
 from uppercase.client.target import Target
+from uppercase.client.tcp_filter import write_all
 from uppercase.errors import NetworkTrouble
 from uppercase.limits import KIB, LINE_QUIET_TIME, MIB, TLS_QUIET_TIME
 
@@ -148,7 +150,37 @@ def test_a_server_that_fails_is_said_and_its_replies_are_kept(
     assert outcome.stdout == stdout
     assert outcome.stderr.startswith(f"uppercase: TCP {server.address} ")
     assert re.search(sentence, outcome.stderr)
+
     assert outcome.stderr.count("\n") == 1
+
+
+def test_an_output_that_somebody_made_non_blocking_loses_nothing() -> None:
+    """A terminal's descriptor is shared: another program may have changed it for all."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = b"x" * MIB
+
+    def read() -> None:
+        time.sleep(0.2)  # until the pipe is full
+        with open(reader, "rb") as pipe:
+            received.append(pipe.read())
+
+    received: list[bytes] = []
+    thread = threading.Thread(target=read)
+    thread.start()
+    write_all(writer, data)
+    os.close(writer)
+    thread.join()
+    assert received == [data]
+
+
+def test_no_reply_at_all_may_be_declared_an_answer() -> None:
+    """Some transforms give nothing; a server that breaks off has failed even so."""
+    with tcp_server(no_reply) as server:
+        outcome = run("send", "--allow-empty", server.address, data=b"   ")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", "")
+    with tcp_server(reset) as server:
+        assert run("send", "--allow-empty", server.address, data=b"   ").status == 1
 
 
 def test_a_server_that_closes_while_input_may_still_come_is_said_at_once() -> None:
@@ -304,7 +336,7 @@ def test_an_interrupt_ends_it_quietly() -> None:
         process.stdin.flush()
         server.wait_for(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(30) == -signal.SIGINT
         assert process.stderr.read().strip() == b""
 
 

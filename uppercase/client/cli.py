@@ -1,135 +1,32 @@
-"""The `uppercase` command: finds the sub-command, runs it, and makes its outcome an exit status.
+"""The `uppercase` command as a process: what the script and `python -m uppercase` call.
 
-A sub-command's function returns its exit status (None is 0) and raises `UserError` or
-`NetworkTrouble` with one sentence. A sub-command's module is imported when the command is asked
-for; nothing here imports Twisted.
+It imports next to nothing, so that Ctrl-C is caught while the rest loads.
 """
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Final
 
-import click
+from uppercase.client.exit_status import INTERRUPTED, die_of
 
-from uppercase import __version__
-from uppercase.client.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE
-from uppercase.client.help_layout import write_examples
-from uppercase.errors import NetworkTrouble, UppercaseError, suggest
-
-__all__ = ["COMMANDS", "group", "main"]
-
-COMMANDS: Final = {
-    "send": "uppercase.client.send_command:send",
-    "ping": "uppercase.client.ping_command:ping",
-    "bench": "uppercase.client.bench_command:bench",
-    "fates": "uppercase.client.fates_command:fates",
-    "transforms": "uppercase.client.transforms_command:transforms",
-    "completion": "uppercase.client.completion_command:completion",
-    "man": "uppercase.client.man_command:man",
-}
-"""Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
-
-
-class _Group(click.Group):
-    """The sub-commands of `COMMANDS`, loaded by name."""
-
-    examples = """
-        uppercase send                       talk to the server on this machine
-        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-        uppercase ping -u -c 10              loss and delay of ten datagrams
-        uppercase COMMAND --help             a command's examples and options
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name, place in COMMANDS.items() if find_spec(place.partition(":")[0])]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        known = self.list_commands(ctx)
-        if name not in known and not name.startswith("-"):
-            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            status = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _die_of_sigpipe()
-        return status
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"{self.help}\n")
-        write_examples(formatter, self.examples)
-        formatter.write_paragraph()
-        self.format_usage(ctx, formatter)
-        self.format_options(ctx, formatter)
-        with formatter.section("Exit status"):
-            formatter.write_dl([(str(status), meaning) for status, meaning in MEANINGS.items()])
-
-
-@click.group(
-    cls=_Group,
-    help="Talk to a server that answers each message, and measure it.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-@click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
-def group() -> None:
-    """Hold the sub-commands."""
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: what follows the program's name; without it, the process's own.
+        arguments: what follows the program's name; without it, the process's own, and then Ctrl-C
+            ends the process as it ends every program: of SIGINT, so that a shell's loop ends too.
 
     Returns:
         The exit status.
     """
     try:
-        status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
-    except click.Abort:
-        return INTERRUPTED
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        return _complain(error.format_message(), USAGE)
-    except NetworkTrouble as error:
-        return _complain(str(error), NETWORK)
-    except UppercaseError as error:
-        return _complain(str(error), USAGE)
-    except OSError as error:
-        # Commands explain what the network does; what is left is a file or a standard stream.
-        place = f"use {error.filename}" if error.filename else "read or write a standard stream"
-        return _complain(f"cannot {place}: {error.strerror or error}", USAGE)
-    return status if isinstance(status, int) else OK
+        from uppercase.client.commands import run
 
-
-def _complain(sentence: str, status: int) -> int:
-    click.echo(f"uppercase: {sentence}", err=True)
+        status = run(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED and arguments is None:
+        die_of(signal.SIGINT)
     return status
-
-
-def _die_of_sigpipe() -> None:
-    """End as every filter does whose reader has gone: silently, and of SIGPIPE.
-
-    Python ignores SIGPIPE, and so do we until here: a server that goes away must not kill us.
-    """
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)

@@ -3,11 +3,12 @@ r"""Ctrl-C and Ctrl-\ while measuring: the first asks for the summary, the secon
 A second Ctrl-C ends the process at once, as if nobody had caught it.
 """
 
-import os
 import signal
 import socket
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
+
+from uppercase.client.exit_status import die_of
 
 __all__ = ["Interrupts"]
 
@@ -68,7 +69,6 @@ class Interrupts:
         if number != signal.SIGINT:
             self.look = True
         elif self.stop:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+            die_of(signal.SIGINT)
         else:
             self.stop = True

@@ -7,6 +7,7 @@ What a reply means is `uppercase.client.ping`'s affair, how the probes travel is
 import secrets
 import string
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -115,15 +116,18 @@ def ping(
     wires = open_wires(target)
     if not as_json:
         print(start_text(target, size, expect), flush=True)
-    for wire in wires:
-        tracker = Tracker(probes, timeout)
-        schedule = Schedule(time.monotonic(), interval, count, deadline)
-        display = Display(
-            target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
-        )
-        trouble = _measure(wire, tracker, schedule, display)
-        if not (isinstance(trouble, Refused) and tracker.totals.untouched):
-            break
+    with ExitStack() as stack:
+        for wire in wires:
+            stack.callback(wire.close)
+        for wire in wires:
+            tracker = Tracker(probes, timeout)
+            schedule = Schedule(time.monotonic(), interval, count, deadline)
+            display = Display(
+                target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+            )
+            trouble = _measure(wire, tracker, schedule, display)
+            if not (isinstance(trouble, Refused) and tracker.totals.untouched):
+                break
     display.show_summary(time.monotonic() - schedule.start, trouble)
     if plot is not None:
         from uppercase.client.plots import ping_plot
@@ -144,6 +148,4 @@ def _measure(
             converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
     except NetworkTrouble as error:
         return error
-    finally:
-        wire.close()
     return None

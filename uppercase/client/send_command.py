@@ -61,6 +61,12 @@ _LOSSES_NAMED: Final = 10
     "UDP: wait before asking again, then twice as long each time (default: 1s).",
 )
 @option(
+    "--allow-empty",
+    is_flag=True,
+    section="TCP",
+    help="In a pipe, a server that ends without any reply has answered.",
+)
+@option(
     "--retries",
     type=Count(),
     section="UDP",
@@ -92,24 +98,28 @@ _LOSSES_NAMED: Final = 10
     section="UDP",
     help="Do not warn of datagrams that may be cut into fragments.",
 )
-def send(target: Target, timeout: float | None, **udp_options: Any) -> int:
+def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 
     On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
     UDP sends a datagram for each line and prints the replies in the order of the lines.
     """
-    if sys.stdin is None or sys.stdout is None:
-        raise UserError("standard input or output is closed; it needs both")
+    if sys.stdin is None:
+        raise UserError("standard input is closed; for none there is </dev/null")
     if target.udp:
+        if allow_empty:
+            raise UserError("got --allow-empty and -u, but an empty datagram is a reply anyway")
         return _send_datagrams(target, timeout or UDP_TIMEOUT, **udp_options)
     for name, value in udp_options.items():
         if value is not None and value is not False:
             raise UserError(f"got --{name.replace('_', '-')}, which is for UDP only; add -u")
-    return _send_stream(target, timeout or REPLY_TIMEOUT)
+    return _send_stream(target, timeout or REPLY_TIMEOUT, allow_empty)
 
 
-def _send_stream(target: Target, timeout: float) -> int:
+def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
     if sys.stdin.isatty():
+        if allow_empty:
+            raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
         with _notice(target):
             conversation = LineConversation(target, timeout)
         with closing(conversation):
@@ -124,6 +134,7 @@ def _send_stream(target: Target, timeout: float) -> int:
                 source=sys.stdin.fileno(),
                 sink=sys.stdout.fileno(),
                 timeout=timeout,
+                allow_empty=allow_empty,
             )
     return OK
 

@@ -21,7 +21,13 @@ _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def filter_stream(
-    connection: socket.socket, target: Target, *, source: int, sink: int, timeout: float
+    connection: socket.socket,
+    target: Target,
+    *,
+    source: int,
+    sink: int,
+    timeout: float,
+    allow_empty: bool = False,
 ) -> None:
     """Send all input, end the sending side, and write all replies.
 
@@ -31,6 +37,7 @@ def filter_stream(
         source: the descriptor to read from.
         sink: the descriptor to write to.
         timeout: seconds that the server may be owed something, or owe something, and do nothing.
+        allow_empty: whether a server that was sent something may end without a byte of reply.
 
     Raises:
         NetworkTrouble: the server went away or fell silent before it had and gave everything.
@@ -38,7 +45,7 @@ def filter_stream(
         BrokenPipeError: nobody reads the output any more.
     """
     connection.setblocking(False)
-    _Filter(connection, target, source, sink, timeout).run()
+    _Filter(connection, target, source, sink, timeout, allow_empty).run()
 
 
 def write_all(sink: int, data: bytes) -> None:
@@ -49,20 +56,28 @@ def write_all(sink: int, data: bytes) -> None:
         BrokenPipeError: nobody reads it any more.
     """
     left = memoryview(data)
-    try:
-        while left:
+    while left:
+        try:
             left = left[os.write(sink, left) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot write the output: {error.strerror}") from error
+        except BlockingIOError:  # Whoever shares the output made it so.
+            select.select([], [sink], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"cannot write the output: {error.strerror}") from error
 
 
 class _Filter:
     """The state of one filter: what is under way and which ends are still open."""
 
     def __init__(
-        self, connection: socket.socket, target: Target, source: int, sink: int, timeout: float
+        self,
+        connection: socket.socket,
+        target: Target,
+        source: int,
+        sink: int,
+        timeout: float,
+        allow_empty: bool,
     ) -> None:
         self._connection = connection
         self._tls = connection if isinstance(connection, ssl.SSLSocket) else None
@@ -70,6 +85,7 @@ class _Filter:
         self._source = source
         self._sink = sink
         self._timeout = timeout
+        self._allow_empty = allow_empty
         self._unsent = memoryview(b"")
         self._sent = 0
         self._received = 0
@@ -93,15 +109,18 @@ class _Filter:
                 f"{self._target} ended the conversation after {self._sent} bytes, "
                 "before the end of the input"
             ) from self._send_error
-        if self._sent and not self._received:
-            raise NetworkTrouble(f"{self._target} ended the conversation without a reply")
+        if self._sent and not self._received and not self._allow_empty:
+            raise NetworkTrouble(
+                f"{self._target} ended the conversation without a reply; "
+                "if there need be none, say --allow-empty"
+            )
 
     def _wants_input(self) -> bool:
         return not (self._unsent or self._input_ended or self._send_error)
 
     def _owed_nothing_but_the_end(self) -> bool:
         """Tell whether silence means that a TLS server is done: it is not told of our end."""
-        answered = self._received or not self._sent
+        answered = self._received or not self._sent or self._allow_empty
         return bool(self._tls and self._input_ended and not self._unsent and answered)
 
     def _patience(self) -> float | None:
