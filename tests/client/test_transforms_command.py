@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -251,6 +252,10 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert asked.status == 0, said
     assert f"{here}/twisted/plugins: no such folder" in said
     assert "uppercase_transforms.py: ascii-lowercase, " in said
+    # Where packages put their drop-ins; Twisted's own, such as cred_file.py, are not listed.
+    site = re.search(r"/site-packages/twisted/plugins: (.*)", said)
+    assert site is not None
+    assert "cred_" not in site[1]
     assert said.endswith("Nothing is wrong.\n")
 
 
