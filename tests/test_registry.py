@@ -252,7 +252,7 @@ class TestSpecifications:
         file = project.module("acme_typo", f"from os import path, remove\n{dedent(SHOUT)}")
         with pytest.raises(PluginError, match=f"{file} has no 'shuot'; did you mean 'shout'"):
             registry.find("acme_typo:shuot")
-        with pytest.raises(PluginError, match=r"has no .xyz.; known are shout$"):
+        with pytest.raises(PluginError, match=r"has no 'xyz'; known are shout$"):
             registry.find("acme_typo:xyz")
 
     def test_a_function_that_cannot_be_used_is_named_with_its_line(self, project: Project) -> None:
