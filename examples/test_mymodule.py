@@ -1,4 +1,4 @@
-from uppercase.testing import TransformContract, connect
+from uppercase.testing import TransformContract, connect, connect_udp
 
 
 class TestShout(TransformContract):
@@ -15,3 +15,9 @@ def test_a_line_is_answered() -> None:
     connection.send(b"hel")
     connection.send(b"lo\nagain\n")
     assert connection.receive() == b"HELLO!\nAGAIN!\n"
+
+
+def test_a_datagram_is_answered() -> None:
+    client = connect_udp("mymodule:shout")
+    client.send(b"hello")
+    assert client.receive() == [b"HELLO!"]

@@ -11,8 +11,8 @@ from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-# Speed is not what the properties are about, and machines are shared. A change is judged by the same
-# examples each time; other runs look for new ones.
+# Speed is not what the properties are about, and machines are shared. A change is judged by the
+# same examples each time; other runs look for new ones.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")

@@ -78,7 +78,12 @@ def test_the_examples_own_tests_pass() -> None:
 
 @pytest.mark.parametrize(
     "specification",
-    ["rotate:caesar:shift=3", "line_numbers:LineNumbers", "waiting:later:seconds=0"],
+    [
+        "rotate:caesar:shift=3",
+        "line_numbers:LineNumbers",
+        "waiting:later:seconds=0",
+        "by_hand:repeat:times=3",
+    ],
 )
 def test_the_examples_keep_the_laws(specification: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLES)

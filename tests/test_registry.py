@@ -218,6 +218,52 @@ class TestSpecifications:
             "import)"
         )
 
+    def test_of_several_that_could_not_be_loaded_the_likely_one_is_named(
+        self, project: Project
+    ) -> None:
+        project.drop_in("acme_first", "import no_such_module_xyz")
+        file = project.drop_in("acme_wanted", "1/0")
+        with pytest.raises(UnknownName) as caught:
+            registry.find("wanted")
+        assert str(caught.value).endswith(
+            f" (not loaded: {file}, line 1: importing it raised ZeroDivisionError: division by "
+            "zero; 1 more: uppercase transforms doctor)"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "reference"),
+        [
+            ("acme_mine", "acme_mine:FUNCTION"),
+            ("acme_mine.py", "acme_mine:FUNCTION"),
+            ("acme_mine.shout", "acme_mine:shout"),
+        ],
+    )
+    def test_who_names_a_file_hears_how_its_functions_are_written(
+        self, project: Project, name: str, reference: str
+    ) -> None:
+        project.module("acme_mine", SHOUT)
+        with pytest.raises(UnknownName) as caught:
+            registry.find(name)
+        assert str(caught.value) == (
+            f"no transform named {name!r}; a function of acme_mine.py is written {reference}"
+        )
+
+    def test_a_typo_in_a_function_gets_the_one_that_was_meant(self, project: Project) -> None:
+        file = project.module("acme_typo", f"from os import path, remove\n{dedent(SHOUT)}")
+        with pytest.raises(PluginError, match=f"{file} has no 'shuot'; did you mean 'shout'"):
+            registry.find("acme_typo:shuot")
+        with pytest.raises(PluginError, match=r"has no 'xyz'; known are shout$"):
+            registry.find("acme_typo:xyz")
+
+    def test_a_function_that_cannot_be_used_is_named_with_its_line(self, project: Project) -> None:
+        file = project.module("acme_bare", "\n\ndef shout(text): return text")
+        with pytest.raises(PluginError) as caught:
+            registry.find("acme_bare:shout")
+        assert str(caught.value) == (
+            f"'acme_bare:shout' cannot be used: {file}, line 3: the message of shout has no "
+            "annotation; annotate it `str` for text or `bytes` for bytes"
+        )
+
     @pytest.mark.parametrize(
         ("specification", "message"),
         [
@@ -389,6 +435,36 @@ class TestBrokenPlugins:
         project.drop_in("acme_builds", _plugin("name, summary, parameters = 'odd', '', ()"))
         with pytest.raises(PluginError, match="builds no ITransform"):
             registry.find("odd")
+
+    def test_what_is_missing_for_an_interface_is_said_with_the_line(self, project: Project) -> None:
+        file = project.module(
+            "acme_half",
+            """
+            from uppercase import ITransform
+            from zope.interface import implementer
+
+            @implementer(ITransform)
+            class Half:
+                def transfrom(self, message): ...
+
+            half = Half()
+            """,
+        )
+        for name in ("Half", "half"):
+            with pytest.raises(PluginError) as caught:
+                registry.find(f"acme_half:{name}")
+            assert str(caught.value) == (
+                f"transform 'half' (acme_half:{name}) builds no ITransform: {file}, line 5: Half "
+                "is none: it has no transform(message)"
+            )
+
+    def test_a_method_with_other_parameters_is_said_to_be_so(self, project: Project) -> None:
+        text = _plugin("name, summary = 'a', ''")
+        project.drop_in("acme_build", text.replace("(self, **arguments)", "(self)"))
+        assert only(project.problems()).message == (
+            "p does not keep to ITransformPlugin: it has no parameters, its build cannot be "
+            "called as build(**arguments)"
+        )
 
     def test_a_broken_entry_point_is_named_when_it_is_asked_for(self, project: Project) -> None:
         project.distribution(

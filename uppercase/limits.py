@@ -47,6 +47,7 @@ __all__ = [
     "KIT_CALL_TIME",
     "KIT_EXAMPLES",
     "KIT_LARGE",
+    "KIT_WAIT",
     "LAB_CLIENTS",
     "LAB_FORGET",
     "LAB_HELD_BYTES",
@@ -520,6 +521,10 @@ KIT_LARGE: Final = MAX_LENGTH
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
 """What one call may take in the contract kit: ten times what a server reports as slow, so that a
 busy machine breaks no law. A function that is quadratic in its message takes longer."""
+
+KIT_WAIT: Final = 5 * KIT_CALL_TIME
+"""How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
+so it may be longer than a call; whoever tests does not wait longer than that for one message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.command import Outcome, command_line, environment
+from uppercase.client.transforms_command import transforms
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
@@ -251,6 +253,10 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert asked.status == 0, said
     assert f"{here}/twisted/plugins: no such folder" in said
     assert "uppercase_transforms.py: ascii-lowercase, " in said
+    # Where packages put their drop-ins; Twisted's own, such as cred_file.py, are not listed.
+    site = re.search(r"/site-packages/twisted/plugins: (.*)", said)
+    assert site is not None
+    assert "cred_" not in site[1]
     assert said.endswith("Nothing is wrong.\n")
 
 
@@ -378,6 +384,24 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path) -> None:
         assert reason in made.stderr
         assert made.stderr.count("\n") == 1
     assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
+
+
+def test_check_calls_no_law_kept_that_it_could_not_try(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "silent.py").write_text(
+        "from twisted.internet.defer import Deferred\n"
+        "async def never(text: str) -> str:\n"
+        "    return await Deferred()\n"
+    )
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
+    monkeypatch.setattr("uppercase.testing.subject.KIT_WAIT", 0.1)
+    assert transforms.main(["check", "silent:never"], standalone_mode=False) == 1
+    *laws, case, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in laws] == ["?"] * 9 + ["BROKEN"]
+    assert case.startswith("        transform(b'') has no reply after 0.1 s; ")
+    assert last == "9 of 10 laws could not be tried, because a reply did not come"
 
 
 def test_new_writes_a_project_that_installs_and_passes_at_once(here: Path) -> None:

@@ -2,15 +2,16 @@
 
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.system.processes import environment, refused, tool
+from tests.system.processes import Server, environment, refused, tool
 
 SERVICES = ["uppercase-tcp", "uppercase-udp"]
 
 
-def shown(*arguments: str, runner: str = "twistd") -> str:
+def shown(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
     """Give what a command prints that ends well."""
     done = subprocess.run(
         [tool(runner), *arguments],
@@ -18,6 +19,7 @@ def shown(*arguments: str, runner: str = "twistd") -> str:
         text=True,
         timeout=20,
         env=environment(),
+        cwd=cwd,
         check=True,
     )
     assert done.stderr == ""
@@ -49,6 +51,20 @@ def test_the_transforms_can_be_listed_and_looked_at(service: str) -> None:
     one = shown("-n", service, "--help-transform=caesar")
     assert one.startswith("caesar:shift=...\n")
     assert "shift: whole number, default 13" in one
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_broken_plugin_is_a_line_of_the_log_and_nothing_more(
+    service: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "twisted" / "plugins" / "acme_broken.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("import no_such_module")
+    problem = f"{file}, line 1: No module named 'no_such_module'; install it or correct the import"
+    listed = shown("-n", service, "--help-transforms", cwd=tmp_path)
+    assert listed.endswith(f"\nCannot be used:\n  {problem}\n")
+    with Server(service, "--port=0", cwd=tmp_path) as server:
+        assert f"a plugin cannot be used: {problem}\n" in server.wait_for_log("a plugin")
 
 
 def test_the_version_is_the_projects_own() -> None:

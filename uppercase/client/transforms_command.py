@@ -278,11 +278,16 @@ def check(name: str, examples: Sequence[str]) -> int:
     broken = {found.law: found.example for found in report.broken}
     width = max(len(law.name) for law in LAWS)
     for law in LAWS:
-        click.echo(
-            f"{'BROKEN' if law.name in broken else 'kept':<6}  {law.name:<{width}}  {law.promise}"
-        )
+        verdict = "BROKEN" if law.name in broken else "?" if law.name in report.untried else "kept"
+        click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
         if law.name in broken:
             click.echo(f"{'':8}{broken[law.name]}")
+    if report.untried:
+        click.echo(
+            f"{len(report.untried)} of {len(LAWS)} laws could not be tried, because a reply did "
+            "not come"
+        )
+        return _WRONG
     click.echo(
         f"{len(LAWS) - len(broken)} of {len(LAWS)} laws are kept; for messages of up to "
         f"{KIT_LARGE // 1024} KiB, the output is at most {report.growth:.2g} times the input, the "

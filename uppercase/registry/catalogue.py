@@ -1,5 +1,7 @@
 """All plugins together: the listing, and the way from what a user writes to a transform."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +22,14 @@ from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.kinds import Kind
 from uppercase.parameters import Parameter, convert_arguments
 from uppercase.registry import dropins, entry_points
-from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
+from uppercase.registry.problems import (
+    Fault,
+    NoSuchModule,
+    Problem,
+    from_exception,
+    place_of,
+    violations,
+)
 from uppercase.registry.references import ReferencedPlugin
 
 __all__ = ["Found", "Listing", "find", "listing", "lookup", "maker"]
@@ -91,11 +100,15 @@ class Found:
             raise BadArgument(f"transform {self.name!r}: {error}") from error
         except UppercaseError:
             raise
-        except Exception as error:
-            kind = "" if isinstance(error, Invalid) else f"{type(error).__name__}: "
+        except Invalid as error:
             raise PluginError(
-                f"transform {self.name!r} ({self.origin}) builds no ITransform: "
-                f"{kind}{' '.join(str(error).split())}"
+                f"transform {self.name!r} ({self.origin}) builds no ITransform: {place_of(made)}"
+                f"{type(made).__name__} is none: {violations(error)}"
+            ) from error
+        except Exception as error:
+            raise PluginError(
+                f"transform {self.name!r} ({self.origin}) cannot be built: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
         transform: ITransform = made
         return transform
@@ -239,8 +252,16 @@ def _resolve(specification: str) -> tuple[Found, list[str]]:
 
 
 def _unknown(name: str, known: Listing, missing: str = "no transform") -> str:
-    text = f"{missing} named {name!r}{suggest(name, known.transforms)}"
+    module, _, rest = name.removesuffix(".py").partition(".")
+    if not sys.flags.safe_path and os.path.isfile(f"{module}.py"):
+        hint = f"; a function of {module}.py is written {module}:{rest or 'FUNCTION'}"
+    else:
+        hint = suggest(name, known.transforms)
+    text = f"{missing} named {name!r}{hint}"
     broken = [str(problem) for problem in known.problems if problem.fault is not Fault.CLASH]
+    if len(broken) > 1:
+        likely = next((sentence for sentence in broken if name in sentence), broken[0])
+        broken = [likely, f"{len(broken) - 1} more: uppercase transforms doctor"]
     return f"{text} (not loaded: {'; '.join(broken)})" if broken else text
 
 

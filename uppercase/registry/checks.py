@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 from twisted.plugin import IPlugin
+from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from uppercase.declare import is_name
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.parameters import Parameter
-from uppercase.registry.problems import Fault, Problem, line_of
+from uppercase.registry.problems import Fault, Problem, line_of, violations
 from uppercase.registry.references import ReferencedPlugin
 
 __all__ = ["check", "near_misses", "stale"]
@@ -32,9 +33,14 @@ def check(plugin: Any, label: str, place: str) -> Problem | None:
         try:
             verifyObject(ITransformPlugin, plugin)
             foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
+        except Invalid as error:
+            said = f"{label} does not keep to ITransformPlugin: {violations(error)}"
+            return Problem(Fault.INTERFACE, place, line, said)
         except Exception as error:
             said = " ".join(str(error).split())
-            return Problem(Fault.INTERFACE, place, line, f"{label}: {said}")
+            return Problem(
+                Fault.INTERFACE, place, line, f"{label} raised {type(error).__name__}: {said}"
+            )
         if foreign:
             return Problem(
                 Fault.INTERFACE,

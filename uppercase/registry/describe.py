@@ -12,7 +12,7 @@ def describe_all(listing: Listing) -> str:
     lines += [f"  {name:<{width}}  {found.summary}" for name, found in listing.transforms.items()]
     if listing.problems:
         lines += ["", "Cannot be used:"]
-        lines += [f"  {problem.message}" for problem in listing.problems]
+        lines += [f"  {problem}" for problem in listing.problems]
     return "\n".join(lines)
 
 

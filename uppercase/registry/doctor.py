@@ -31,7 +31,7 @@ class Diagnosis:
     """What the doctor found.
 
     Attributes:
-        folders: each `twisted/plugins` that was searched, but Twisted's own, with its drop-ins.
+        folders: each `twisted/plugins` that was searched, with its drop-ins but Twisted's own.
         beside: the one of the current directory, whether it is there or not; None where the
             current directory is not searched.
         entry_points: for each distribution that has some of ours, these.
@@ -56,10 +56,15 @@ def diagnose() -> Diagnosis:
         *_unwritten_caches(found.folders),
         *_hidden_by_editables(installed, found.folders),
     ]
-    own = os.path.join(_TWISTED, "plugins")
+    theirs = _drop_ins_of_twisted(installed)
     return Diagnosis(
         folders={
-            folder: _drop_ins(folder) for folder in found.folders if os.path.realpath(folder) != own
+            folder: [
+                name
+                for name in _drop_ins(folder)
+                if os.path.realpath(os.path.join(folder, name)) not in theirs
+            ]
+            for folder in found.folders
         },
         beside=None if sys.flags.safe_path else os.path.join(os.getcwd(), _DROP_INS),
         entry_points=_entry_points(installed),
@@ -71,6 +76,17 @@ def diagnose() -> Diagnosis:
 def _drop_ins(folder: str) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if name.endswith(".py") and name != "__init__.py")
+
+
+def _drop_ins_of_twisted(installed: Sequence[Distribution]) -> set[str]:
+    own = os.path.join(_TWISTED, "plugins")
+    return {
+        os.path.join(own, file.name)
+        for distribution in installed
+        if distribution.name.lower() == "twisted"
+        for file in distribution.files or ()
+        if file.parent.parts == ("twisted", "plugins")
+    }
 
 
 def _entry_points(installed: Sequence[Distribution]) -> dict[str, list[str]]:

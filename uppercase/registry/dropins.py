@@ -139,8 +139,9 @@ def _beside(here: str | None) -> Iterator[None]:
 def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     """Give Twisted's record of all drop-ins and the exceptions that it logs meanwhile.
 
-    They are logged as a detail: as long as logging has not begun, critical events would go to
-    standard error with their tracebacks.
+    The sentence of a problem takes the place of a traceback. So they are logged as a detail, as
+    critical events would go to standard error as long as logging has not begun, and without words,
+    which log files leave out.
     """
     failures: list[BaseException] = []
 
@@ -152,7 +153,8 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
     globalLogPublisher.addObserver(observe)
     try:
-        dropins = log.callWithContext({"log_level": LogLevel.debug}, getCache, twisted.plugins)
+        silent = {"log_level": LogLevel.debug, "log_format": ""}
+        dropins = log.callWithContext(silent, getCache, twisted.plugins)
     finally:
         globalLogPublisher.removeObserver(observe)
     return dropins, failures

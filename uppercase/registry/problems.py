@@ -8,12 +8,23 @@ import os
 import traceback
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplementation, Invalid
 
 import uppercase.errors
 from uppercase.errors import PluginError, UppercaseError
 
-__all__ = ["CannotLoad", "Fault", "NoSuchModule", "Problem", "from_exception", "line_of"]
+__all__ = [
+    "CannotLoad",
+    "Fault",
+    "NoSuchModule",
+    "Problem",
+    "from_exception",
+    "line_of",
+    "place_of",
+    "violations",
+]
 
 
 _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
@@ -124,12 +135,40 @@ def _explain(error: BaseException) -> tuple[Fault, str]:
 
 def line_of(thing: object, file: str) -> int | None:
     """Give the line of a file where a class or function, or an object's class, is defined."""
-    definition = inspect.unwrap(thing) if callable(thing) else thing
+    place = _definition(thing)
+    return place[1] if place is not None and place[0] == file else None
+
+
+def place_of(thing: object) -> str:
+    """Give where a thing or its class is defined, as the beginning of a sentence, or ""."""
+    place = _definition(thing)
+    return "" if place is None else f"{place[0]}, line {place[1]}: "
+
+
+def _definition(thing: object) -> tuple[str | None, int] | None:
+    definition: Any = inspect.unwrap(thing) if callable(thing) else thing
     if not (inspect.isclass(definition) or inspect.isfunction(definition)):
         definition = type(definition)
     try:
-        if inspect.getsourcefile(definition) != file:
-            return None
-        return inspect.getsourcelines(definition)[1]
+        return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
     except (OSError, TypeError):
         return None
+
+
+def violations(error: Invalid) -> str:
+    """Say what an object lacks of an interface, in an author's words."""
+    return ", ".join(map(_violation, getattr(error, "exceptions", (error,))))
+
+
+def _violation(error: Exception) -> str:
+    if isinstance(error, BrokenImplementation):
+        return f"it has no {_spelling(error.name)}"
+    if isinstance(error, BrokenMethodImplementation):
+        return f"its {error.method.__name__} cannot be called as {_spelling(error.method)}"
+    return " ".join(str(error).split())
+
+
+def _spelling(member: Any) -> str:
+    """Give the name of an interface's attribute, a method's with its parameters."""
+    signature = getattr(member, "getSignatureString", str)()
+    return f"{member.__name__}{signature}"

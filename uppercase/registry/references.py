@@ -12,9 +12,9 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from uppercase.declare import adopt
-from uppercase.errors import PluginError
+from uppercase.errors import PluginError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.registry.problems import CannotLoad, Fault, NoSuchModule, from_exception
+from uppercase.registry.problems import CannotLoad, Fault, NoSuchModule, from_exception, place_of
 
 __all__ = ["ReferencedPlugin", "current_directory", "load"]
 
@@ -76,9 +76,21 @@ def load(reference: str) -> Any:
         except Exception as error:
             where = getattr(found, "__file__", None) or repr(found)
             raise CannotLoad(
-                Fault.IMPORT, f"{reference!r} cannot be loaded: {where} has no {name!r}"
+                Fault.IMPORT,
+                f"{reference!r} cannot be loaded: {where} has no {name!r}"
+                f"{suggest(name, _offered(found))}",
             ) from error
     return found
+
+
+def _offered(owner: Any) -> list[str]:
+    """Give the names of the functions and classes that a module, or a class, defines itself."""
+    home = getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
+    return [
+        name
+        for name, value in vars(owner).items()
+        if callable(value) and not name.startswith("_") and value.__module__ == home
+    ]
 
 
 def _file_of(module_name: str) -> str:
@@ -145,7 +157,9 @@ class ReferencedPlugin:
                 ascii=ascii,
             )
         except PluginError as error:
-            raise PluginError(f"{self.reference!r} cannot be used: {error}") from error
+            raise PluginError(
+                f"{self.reference!r} cannot be used: {place_of(target)}{error}"
+            ) from error
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from uppercase.operations.counters import Counters
 from uppercase.operations.logs import LogObserver
 from uppercase.operations.signals import StopSignals
 from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
-from uppercase.registry import find
+from uppercase.registry import find, listing
 from uppercase.services.settings import Settings
 
 __all__ = ["CannotStart", "Observers", "TransformService", "make_chain", "open_on_one_port"]
@@ -177,6 +177,8 @@ class TransformService(Service):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         for note in self.notes:
             self.log.info("{note}", note=note)
+        for problem in listing().problems:
+            self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
 
     def listen(self) -> None:
         """Open every address of the settings.

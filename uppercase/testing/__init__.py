@@ -1,6 +1,6 @@
 r"""For tests of transforms: the contract kit, and a server and client without sockets.
 
-    from uppercase.testing import TransformContract, connect
+    from uppercase.testing import TransformContract, connect, connect_udp
 
     class TestShout(TransformContract):
         specification = "mymodule:shout"
@@ -9,6 +9,11 @@ r"""For tests of transforms: the contract kit, and a server and client without s
         connection = connect("mymodule:shout", framing="line")
         connection.send(b"hello\n")
         assert connection.receive() == b"HELLO!\n"
+
+    def test_a_datagram_is_answered():
+        client = connect_udp("mymodule:shout")
+        client.send(b"hello")
+        assert client.receive() == [b"HELLO!"]
 
 The contract kit needs pytest and hypothesis: `pip install 'uppercase[testing]'`. Names load on
 first use, and nothing of the package itself imports this one but the command that runs the kit.
@@ -20,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uppercase.testing.connection import Connection, connect
     from uppercase.testing.contract import TransformContract
+    from uppercase.testing.datagrams import UDPClient, connect_udp
     from uppercase.testing.examination import Broken, Law
     from uppercase.testing.laws import LAWS, Report, check
 
@@ -31,7 +37,9 @@ _HOMES: dict[str, str] = {
     "Report": "laws",
     "TransformContract": "contract",
     "check": "laws",
+    "UDPClient": "datagrams",
     "connect": "connection",
+    "connect_udp": "datagrams",
 }
 
 __all__ = [
@@ -41,8 +49,10 @@ __all__ = [
     "Law",
     "Report",
     "TransformContract",
+    "UDPClient",
     "check",
     "connect",
+    "connect_udp",
 ]
 
 

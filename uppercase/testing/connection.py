@@ -22,20 +22,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.errors import TransformError
-from uppercase.events import Closed, Event, IObserver, Outcome, SlowCall, TransformFailed
+from uppercase.events import Closed, Event, Outcome
 from uppercase.framing import AUTO, choose_framing
-from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, Limits
-from uppercase.pipeline import Stage, make_pipeline
+from uppercase.limits import MAX_OUTPUT, Limits
 from uppercase.services.tcp import conversation_opener
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.protocol import TransformProtocol
-from uppercase.testing.subject import maker
+from uppercase.testing.memory import CLIENT, SERVER, Recorder, advance, first_error, make_chain
 
 __all__ = ["Connection", "connect"]
 
-# RFC 5737 gives these addresses to examples.
-_CLIENT: Final = IPv4Address("TCP", "192.0.2.1", 49152)
-_SERVER: Final = IPv4Address("TCP", "192.0.2.2", DEFAULT_PORT)
+_CLIENT: Final = IPv4Address("TCP", *CLIENT)
+_SERVER: Final = IPv4Address("TCP", *SERVER)
 
 
 def connect(
@@ -59,33 +57,13 @@ def connect(
     """
     limits = limits or Limits()
     events: list[Event] = []
-    chain = make_pipeline(
-        [Stage(_name(target), maker(target)()) for target in transforms or ("uppercase",)],
-        max_output,
-        lambda name, seconds: events.append(SlowCall(name, seconds)),
-    )
+    chain = make_chain(transforms, max_output, events)
     chosen = choose_framing(framing, chain.streams)
     clock = Clock()
     factory = TransformFactory(
-        conversation_opener(chosen, chain, limits), limits, clock, _Recorder(events)
+        conversation_opener(chosen, chain, limits), limits, clock, Recorder(events)
     )
     return Connection(factory.buildProtocol(_CLIENT), clock, events)
-
-
-def _name(target: object) -> str:
-    """Give what errors call a transform."""
-    if isinstance(target, str):
-        return target
-    return str(getattr(target, "name", None) or getattr(target, "__name__", repr(target)))
-
-
-@implementer(IObserver)
-class _Recorder:
-    def __init__(self, events: list[Event]) -> None:
-        self._events = events
-
-    def notify(self, event: Event) -> None:
-        self._events.append(event)
 
 
 class Connection:
@@ -128,13 +106,7 @@ class Connection:
 
     def advance(self, seconds: float) -> None:
         """Let time pass for the server, from one thing that it has planned to the next."""
-        clock = self.clock
-        end = clock.seconds() + seconds
-        while planned := [
-            call.getTime() for call in clock.getDelayedCalls() if call.getTime() <= end
-        ]:
-            clock.advance(max(0.0, min(planned) - clock.seconds()))
-        clock.advance(end - clock.seconds())
+        advance(self.clock, seconds)
 
     @property
     def ended(self) -> bool:
@@ -154,8 +126,7 @@ class Connection:
     @property
     def error(self) -> TransformError | None:
         """What a transform failed with; None unless that ended the connection."""
-        failed = [event.error for event in self.events if isinstance(event, TransformFailed)]
-        return failed[0] if failed and isinstance(failed[0], TransformError) else None
+        return first_error(self.events)
 
 
 @implementer(IHalfCloseableDescriptor)

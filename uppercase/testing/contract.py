@@ -9,6 +9,7 @@ from hypothesis.strategies import SearchStrategy
 
 from uppercase.testing.examination import Broken, Examination
 from uppercase.testing.laws import LAWS
+from uppercase.testing.subject import Unanswered
 
 __all__ = ["TransformContract"]
 
@@ -85,6 +86,8 @@ class TransformContract:
             _examination(contract).verify(law)
         except Broken as broken:
             case = broken.example
+        except Unanswered as error:
+            case = str(error)
         else:
             return
         pytest.fail(f"{law.promise}: {case}", pytrace=False)

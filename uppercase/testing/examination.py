@@ -137,6 +137,7 @@ class Examination:
 
         Raises:
             Broken: it is not kept.
+            Unanswered: it cannot be verified.
         """
         try:
             law.verify(self)

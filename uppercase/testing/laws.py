@@ -15,7 +15,7 @@ from uppercase.errors import WrongResult
 from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES, MAX_OUTPUT
 from uppercase.testing.examination import Broken, Examination, Law
 from uppercase.testing.messages import CUTS, INVALID
-from uppercase.testing.subject import Outcome, Subject, show
+from uppercase.testing.subject import Outcome, Subject, Unanswered, show
 
 __all__ = ["LAWS", "Broken", "Law", "Report", "check"]
 
@@ -31,11 +31,13 @@ class Report:
         broken: the laws that are not kept, in order.
         growth: the longest output for a large message, as a multiple of its length.
         seconds: the longest that a call blocked, for a large message.
+        untried: names of laws that could not be tried, because a reply was awaited in vain.
     """
 
     broken: tuple[Broken, ...]
     growth: float
     seconds: float
+    untried: tuple[str, ...] = ()
 
 
 def check(
@@ -60,11 +62,15 @@ def check(
     """
     examined = Examination(target, examples=examples, messages=messages, count=count)
     broken = []
-    for law in LAWS:
+    for position, law in enumerate(LAWS):
         try:
             examined.verify(law)
         except Broken as found:
             broken.append(found)
+        except Unanswered as error:
+            broken.append(Broken(str(error), _TIME.name))
+            untried = tuple(left.name for left in LAWS[position:] if left is not _TIME)
+            return Report(tuple(broken), 0.0, 0.0, untried)
     return Report(
         tuple(broken),
         max(len(outcome.output) / len(message) for message, outcome, _ in examined.large),
@@ -100,12 +106,13 @@ def _answered(subject: Subject) -> Callable[[bytes], None]:
 def _judge(call: str, outcome: Outcome) -> None:
     if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
         return
-    raise Broken(f"{call} {outcome}; raise ValueError where a message is refused")
+    place = f" ({outcome.place})" if outcome.place else ""
+    raise Broken(f"{call} {outcome}{place}; raise ValueError where a message is refused")
 
 
 def _messages(examined: Examination) -> None:
     is_answered = _answered(examined.subject)
-    for message in (*(bytes([byte]) for byte in range(0x80)), *examined.corpus):
+    for message in (b"", *(bytes([byte]) for byte in range(0x80)), *examined.corpus):
         if _is_utf_8(message):
             is_answered(message)
     examined.search(is_answered, examined.text)
@@ -312,6 +319,8 @@ def _time(examined: Examination) -> None:
         )
 
 
+_TIME: Final = Law("time", "a call keeps nobody else waiting, and its reply comes", _time)
+
 LAWS: Final = (
     Law("bytes", "bytes in, bytes out; text in, text out that UTF-8 can hold", _bytes),
     Law("messages", "a message of any size is answered or refused: 0, 1, 65,536 bytes", _messages),
@@ -322,6 +331,6 @@ LAWS: Final = (
     Law("cuts", "a stream's output does not depend on where it was cut", _cuts),
     Law("reuse", "a stream can end at once, or never; the next one works", _reuse),
     Law("growth", "the output for 64 KiB stays below --max-output", _growth),
-    Law("time", "a call does not keep everybody else waiting", _time),
+    _TIME,
 )
 """All laws, in the order in which they are verified."""

@@ -5,29 +5,42 @@ them.
 """
 
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from traceback import extract_tb
 from typing import Any, Final, cast
 
+import twisted
 from twisted.internet.defer import Deferred
 
+import uppercase
 from uppercase import registry
 from uppercase.awaiting import start, wait_for
 from uppercase.declare import adopt
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.limits import KIT_WAIT
 
-__all__ = ["Outcome", "Subject", "maker", "show"]
+__all__ = ["Outcome", "Subject", "Unanswered", "maker", "show"]
 
 _SHOWN: Final = 48
 """Bytes of a message that a counter-example shows."""
 
 _LONGEST_UNIT: Final = 8
 
+_NOT_THE_AUTHORS: Final = tuple(
+    os.path.join(os.path.dirname(str(package.__file__)), "") for package in (uppercase, twisted)
+)
+
 _QUICK_TURNS: Final = 1000
 _TURN: Final = 0.01
 """Seconds that a turn of the reactor waits for something to happen, after so many that do not."""
+
+
+class Unanswered(Exception):
+    """A reply was awaited in vain; nothing more can be found out about the transform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,16 @@ class Outcome:
         """Whether a client could tell no difference but in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
 
+    @property
+    def place(self) -> str:
+        """Where the error was raised, the innermost place in the author's code, or ""."""
+        if self.error is None:
+            return ""
+        for frame in reversed(extract_tb(self.error.__traceback__)):
+            if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
+                return f"{frame.filename}, line {frame.lineno}"
+        return ""
+
     def __str__(self) -> str:
         if self.error is None:
             return f"gave {show(self.output)}"
@@ -86,20 +109,27 @@ class Subject:
         self.make = maker(target)
         self.transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self.transform)
+        self._unanswered: Unanswered | None = None
 
     def reply(self, message: bytes, transform: ITransform | None = None) -> Outcome:
-        """Give what comes of one message, awaited if need be."""
+        """Give what comes of one message, awaited if need be.
+
+        Raises:
+            Unanswered: a reply was awaited in vain, now or before.
+        """
         return self.begin(message, transform)()
 
     def begin(self, message: bytes, transform: ITransform | None = None) -> Callable[[], Outcome]:
-        """Call the transform; give what waits for the outcome."""
+        """Call the transform; give what waits for the outcome, and may raise `Unanswered`."""
+        if self._unanswered is not None:
+            raise self._unanswered
         try:
             result: Any = (transform or self.transform).transform(message)
         except (Exception, SystemExit) as error:
             return lambda error=error: Outcome(b"", error)  # type: ignore[misc]
         if isinstance(result, Awaitable):
             started = start(result)
-            return lambda: _awaited(started)
+            return lambda: self._awaited(message, started)
         return lambda: _checked(result)
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> Outcome:
@@ -113,6 +143,26 @@ class Subject:
         except (Exception, SystemExit) as error:
             return Outcome(output, error)
         return Outcome(output + tail, tail=len(tail))
+
+    def _awaited(self, message: bytes, started: Deferred[object]) -> Outcome:
+        from twisted.internet import reactor
+
+        def give_up(_: object, seconds: float) -> None:
+            self._unanswered = Unanswered(
+                f"transform({show(message)}) has no reply after {seconds:g} s; see to it that what "
+                "it awaits comes to an end"
+            )
+            raise self._unanswered
+
+        if not started.called:
+            known: Any = reactor
+            started.addTimeout(KIT_WAIT, known, give_up)
+        try:
+            return _checked(wait_for(started, _block_on))
+        except Unanswered:
+            raise
+        except (Exception, SystemExit) as error:
+            return Outcome(b"", error)
 
     def timed(self, message: bytes) -> tuple[Outcome, float]:
         """Give what comes of one message, and for how many seconds the call blocked."""
@@ -133,13 +183,6 @@ def maker(target: object) -> Callable[[], ITransform]:
             transform: Any = target
             return lambda: transform
     return adopt(target).build
-
-
-def _awaited(awaitable: Awaitable[object]) -> Outcome:
-    try:
-        return _checked(wait_for(awaitable, _block_on))
-    except (Exception, SystemExit) as error:
-        return Outcome(b"", error)
 
 
 def _block_on(deferred: Deferred[Any]) -> None:
