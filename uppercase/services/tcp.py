@@ -102,6 +102,7 @@ class TCPService(TransformService):
         self.ports: list[IListeningPort] = []
         self._guards: list[AcceptGuard] = []
         self._names: list[str] = []
+        self._drain: Drain | None = None
         self._listeners = listeners
 
     def listen(self) -> None:
@@ -146,7 +147,10 @@ class TCPService(TransformService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening, answer what was asked, and end within the drain time."""
+        """Stop listening, answer what was asked, and end within the drain time.
+
+        Called again meanwhile, it waits for the same end.
+        """
         yield maybeDeferred(Service.stopService, self)
         ports, self.ports = self.ports, []
         self._names.clear()
@@ -154,11 +158,14 @@ class TCPService(TransformService):
             accept_waiting(port)
         self._stop_guards()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
-        self.factory.on_closed = drain.closed
+        drain = self._drain
+        if drain is None:
+            drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
+            self._drain, self.factory.on_closed = drain, drain.closed
         yield drain.done
-        self.factory.on_closed = None
-        self.stopped()
+        if self._drain is drain:
+            self._drain = self.factory.on_closed = None
+            self.stopped()
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.limits.max_connections
