@@ -1,9 +1,14 @@
-"""The documentation as a whole: every link leads somewhere, and every page can be found."""
+"""The documentation as a whole: links lead somewhere, pages are found, and nothing is missing."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
+from uppercase.events import Outcome, RefusalReason
+from uppercase.limits import Limits
+
 ROOT = Path(__file__).parents[1]
+UNITS = {"": 1, "KiB": 1024, "s": 1, "min": 60}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -22,6 +27,25 @@ def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     assert index.resolve() in links(ROOT / "README.md")
     assert set(ROOT.glob("docs/*/*.md")) == {page for page in links(index) if "docs" in page.parts}
+
+
+def test_every_end_and_refusal_of_a_connection_is_explained() -> None:
+    page = (ROOT / "docs/topics/reliability.md").read_text()
+    explained = re.findall(r"^\| `([a-z][a-z-]+)` \| \w", page, re.M)
+    assert sorted(explained) == sorted([*Outcome, *RefusalReason])
+
+
+def test_every_limit_of_tcp_is_explained() -> None:
+    """With its option and its default."""
+    page = (ROOT / "docs/topics/reliability.md").read_text()
+    rows = dict(re.findall(r"^\| `--([a-z-]+)` \| ([^|]+) \| \w", page, re.M))
+    for field in fields(Limits):
+        stated = rows[field.name.replace("_", "-")].replace(",", "")
+        if field.default is None:
+            assert stated == "any number"
+        else:
+            number, _, unit = stated.partition(" ")
+            assert int(number) * UNITS[unit] == field.default, field.name
 
 
 def test_the_readme_shows_the_plugin_that_the_examples_hold() -> None:

@@ -80,6 +80,19 @@ async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
 
 
 @in_reactor
+async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
+    """By the program, and by a signal meanwhile: both wait for the one end."""
+    service = made()
+    port = start(service)
+    with await deferToThread(ask, port) as client:
+        stops = [stop(service), stop(service)]
+        assert await deferToThread(receive_all, client) == b""
+    for stopped in stops:
+        await stopped
+    assert len([line for line in said if line.startswith("all in all")]) == 1
+
+
+@in_reactor
 async def test_a_stop_works_whatever_the_descriptors_number() -> None:
     """In a program with a thousand files open, the listening port's is none that select takes."""
     assert connections_possible(2000) == 2000

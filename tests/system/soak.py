@@ -7,15 +7,19 @@ Nothing may be left behind: file descriptors and memory stay flat, and the serve
 import argparse
 import random
 import socket
+import ssl
 import struct
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from tests.certificates import make_certificate
 from tests.system.processes import Server, connect, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
 
-__all__ = ["Load", "Secure", "soak"]
+__all__ = ["Load", "Secure", "soak", "soak_tls"]
 
 FRAMINGS = ("stream", "line", "netstring", "int16", "int32")
 SEEDS = {
@@ -37,42 +41,53 @@ class Load:
     """How much.
 
     Attributes:
-        connects: plain connections that ask, are answered and leave.
-        secured: the same over TLS, where a server and a way to secure are given.
+        connects: connections that ask, are answered and leave.
         aborted: the share of connections that ends by a reset, with a reply under way.
         mutated: inputs that were valid until a few bytes of them were changed.
         seed: the same seed gives the same day.
     """
 
     connects: int = 20_000
-    secured: int = 500
     aborted: float = 0.05
     mutated: int = 20_000
     seed: int = 1
 
 
+TLS_LOAD = Load(connects=500, mutated=500)
+"""As much over TLS: a handshake takes a hundred times as long as a plain connection."""
+
+
 def soak(
-    load: Load, *options: str, secure: Secure | None = None, report: Callable[[str], object] = print
+    load: Load,
+    *,
+    listen: str = "--port=0",
+    addresses: int = 2,
+    framings: Sequence[str] = FRAMINGS,
+    secure: Secure | None = None,
+    report: Callable[[str], object] = print,
 ) -> None:
     """Go through a day with a server for each framing; fails where something is left behind.
 
     Args:
-        load: how much.
-        *options: more of the server's options; where they listen for TLS only, `secure` is needed.
-        secure: used for every connection, of which there are `load.secured` then.
+        load: how much, over all framings.
+        listen: the server's option that says where.
+        addresses: how many those are.
+        framings: which ones.
+        secure: used for every connection.
         report: told how far it is.
     """
     dice = random.Random(load.seed)
-    share = (load.connects if secure is None else load.secured) // len(FRAMINGS)
-    for framing in FRAMINGS:
-        with Server("uppercase-tcp", "--port=0", f"--framing={framing}", *options) as server:
+    share = load.connects // len(framings)
+    for framing in framings:
+        arguments = ("uppercase-tcp", listen, f"--framing={framing}")
+        with Server(*arguments, addresses=addresses) as server:
             pid, started = server.process.pid, time.monotonic()
             descriptors = open_descriptors(pid)
             memory = 0
             for half in range(2):
                 for _ in range(share // 2):
                     visit(server.port, framing, dice.random() < load.aborted, secure)
-                for _ in range(load.mutated // len(FRAMINGS) // 2):
+                for _ in range(load.mutated // len(framings) // 2):
                     attack(server.port, mutated(SEEDS[framing], dice), dice, secure)
                 if not half:
                     memory = resident_memory(pid)
@@ -81,10 +96,25 @@ def soak(
             assert growth < GROWTH, f"{framing}: {growth} bytes more memory"
             visit(server.port, framing, False, secure)
             report(
-                f"{framing}: {share} connections, {load.mutated // len(FRAMINGS)} mutated inputs, "
+                f"{framing}: {share} connections, {load.mutated // len(framings)} mutated inputs, "
                 f"{time.monotonic() - started:.1f} s, memory {growth / 1024:+.0f} KiB, "
                 f"{open_descriptors(pid)} descriptors"
             )
+
+
+def soak_tls(load: Load = TLS_LOAD) -> None:
+    """Do the same over TLS, which frames nothing: one framing will do."""
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder))
+        context = ssl.create_default_context(cafile=str(certificate.cert))
+        soak(
+            load,
+            listen=f"--listen={certificate.endpoint()}",
+            addresses=1,
+            framings=["line"],
+            secure=lambda client: context.wrap_socket(client, server_hostname="localhost"),
+            report=lambda text: print(f"TLS, {text}"),
+        )
 
 
 def wait_for_quiet(pid: int, descriptors: int) -> None:
@@ -150,10 +180,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connects", type=int, default=Load.connects)
     parser.add_argument("--mutated", type=int, default=Load.mutated)
+    parser.add_argument("--secured", type=int, default=TLS_LOAD.connects)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     given = parser.parse_args()
     print(f"seed {given.seed}")
     soak(Load(connects=given.connects, mutated=given.mutated, seed=given.seed))
+    soak_tls(Load(connects=given.secured, mutated=given.secured, seed=given.seed))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -154,6 +155,61 @@ def test_a_stop_answers_what_has_arrived_read_or_not(certificate: Certificate) -
         assert client.receive_all() == data.upper()
         assert receive_all(client.socket) == b""
         assert server.process.wait(8) == -signal.SIGTERM
+
+
+def test_a_stop_ends_whatever_its_clients_do(certificate: Certificate) -> None:
+    """One is idle, one within its handshake, one asks on and on, and one never reads."""
+    arguments = ("uppercase-tcp", f"--listen={certificate.endpoint()}", "--drain=3s")
+    with (
+        Server(*arguments, addresses=1) as server,
+        TLSClient(connect(server.port), certificate.cert) as idle,
+        connect(server.port) as half,
+        TLSClient(connect(server.port), certificate.cert) as never_reads,
+        TLSClient(connect(server.port), certificate.cert) as asks,
+    ):
+        half.sendall(TLSPeer(certificate.cert).flight()[:50])
+        assert push(never_reads, 64 << 20) < 64 << 20
+        asks.ask(b"hello")
+        assert asks.receive(5) == b"HELLO"
+        time.sleep(0.2)
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.receive_all() == b"", "a close_notify"
+        with contextlib.suppress(ConnectionResetError):
+            assert half.recv(100) == b""
+        assert time.monotonic() - started < 2
+        idle.socket.close()
+        half.close()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - started < 10:
+                asks.ask(b"more")
+                time.sleep(0.01)
+        assert server.process.wait(10) == -signal.SIGTERM
+        assert 2.5 < time.monotonic() - started < 9
+        log = server.log()
+        assert re.search(r"the drain time is over: [12] connection", log), log
+        summed_up = re.search(r"all in all: (closed .*), opened 4$", log, re.M)
+        assert summed_up, log
+        assert sum(map(int, re.findall("[0-9]+", summed_up[1]))) == 4
+
+
+def test_the_lab_works_over_tls(certificate: Certificate) -> None:
+    """Each piece is a record of its own, so that one read is visibly not enough."""
+    arguments = ("uppercase-tcp", f"--listen={certificate.endpoint()}")
+    with (
+        Server(*arguments, "--lab=byte-stream", addresses=1) as server,
+        blocking(server, certificate) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv(1024) == b"H"
+    with (
+        Server(*arguments, "--reset-after=3", addresses=1) as server,
+        TLSClient(connect(server.port), certificate.cert) as client,
+    ):
+        client.ask(b"hello")
+        assert client.receive(3) == b"HEL"
+        with pytest.raises(ConnectionResetError):
+            client.socket.recv(1024)
 
 
 @pytest.mark.needs_program("openssl")

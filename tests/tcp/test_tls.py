@@ -13,7 +13,7 @@ from tests.system.processes import memory
 from tests.tcp.wire import Wire, World
 from tests.tls_peer import TLSPeer
 from uppercase.events import Outcome
-from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
+from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, SEND_TIMEOUT
 from uppercase.tcp.certificates import server_context
 from uppercase.tcp.tls import TLSFactory
 
@@ -143,6 +143,37 @@ def test_a_client_that_answers_our_close_notify_is_let_go(certificate: Certifica
     assert not wire.was_aborted()
     assert world.notes.outcome is Outcome.ANSWERED
     world.check_idle()
+
+
+def test_a_peer_that_takes_nothing_is_cut_off(world: World, certificate: Certificate) -> None:
+    """The transport below TLS is what finds out."""
+    wire = connect(world, certificate)
+    agree(wire, certificate.cert)
+    assert wire.producer is not None
+    wire.producer.pauseProducing()
+    world.wait(SEND_TIMEOUT - 1)
+    assert not wire.was_aborted()
+    world.wait(SEND_TIMEOUT / 2)
+    wire.settle()
+    assert wire.was_aborted()
+    assert world.notes.outcome is Outcome.STALLED
+
+
+def test_an_idle_connection_is_told_so_and_cut_off_if_it_stays_mute(
+    world: World, certificate: Certificate
+) -> None:
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    world.clock.advance(IDLE_TIMEOUT)
+    peer.arrived(wire.settle())
+    peer.read()
+    assert peer.closed
+    assert wire.output_ended
+    assert not wire.was_aborted()
+    world.wait(2 * CLOSE_TIMEOUT)
+    wire.settle()
+    assert wire.was_aborted()
+    assert world.notes.outcome is Outcome.IDLE
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
