@@ -166,6 +166,13 @@ class TransformService(Service):
             raise CannotStart(str(error)) from error
         self._listening = True
         self._signals.start()
+        # Not before the reactor runs: until then a signal would kill the process at once.
+        self.reactor.callWhenRunning(self._announce)
+
+    def _announce(self) -> None:
+        """Say what is served, and what there is to know about it."""
+        if not self._listening:
+            return
         for address in self.served():
             self.say_ready(address)
         hosts = self.settings.hosts()
