@@ -190,7 +190,7 @@ def test_the_summary_shows_where_a_wrong_reply_differs() -> None:
 @pytest.mark.parametrize(
     ("behave", "words"),
     [
-        # The system resets what is closed with a probe unread, which a busy machine may bring about.
+        # The system resets what is closed with a probe unread, as on a busy machine.
         (one_reply, "(closed|reset) the connection after 1 reply; a server that answers once"),
         (break_off_after(3 * 64), "(closed|reset) the connection after 3 replies"),
         (reset, "reset the connection after 0 replies"),
