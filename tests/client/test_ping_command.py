@@ -1,6 +1,7 @@
 """`uppercase ping` as a process, against honest servers and liars."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -189,8 +190,9 @@ def test_the_summary_shows_where_a_wrong_reply_differs() -> None:
 @pytest.mark.parametrize(
     ("behave", "words"),
     [
-        (one_reply, "closed the connection after 1 reply; a server that answers once"),
-        (break_off_after(3 * 64), "closed the connection after 3 replies"),
+        # The system resets what is closed with a probe unread, as on a busy machine.
+        (one_reply, "(closed|reset) the connection after 1 reply; a server that answers once"),
+        (break_off_after(3 * 64), "(closed|reset) the connection after 3 replies"),
         (reset, "reset the connection after 0 replies"),
     ],
 )
@@ -198,7 +200,7 @@ def test_a_server_that_ends_the_connection_is_reported(behave: TcpBehaviour, wor
     with tcp_server(behave) as server:
         outcome = ping("-c", "9", "-i", "20ms", server.address)
     assert outcome.status == 1
-    assert f"uppercase: TCP {server.address} {words}" in outcome.stderr
+    assert re.match(f"uppercase: TCP {server.address} {words}", outcome.stderr)
     assert "Traceback" not in outcome.stderr
 
 

@@ -1,9 +1,11 @@
 """Addresses as people write them, and connecting to what they mean."""
 
+import errno
 import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from uppercase.client.connecting import connect_tcp, connect_udp, explain, reachable, resolve
-from uppercase.client.target import Target, parse_target
+from uppercase.client.target import Target, Tls, parse_target
 from uppercase.errors import BadValue, NetworkTrouble, UserError
 
 
@@ -84,6 +86,25 @@ def test_a_name_is_tried_in_both_families(host: str, both_families: str) -> None
             connect_tcp(Target(both_families, server.port, family=other))
 
 
+def test_a_system_without_a_family_uses_the_other(
+    both_families: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where IPv6 is switched off, names in /etc/hosts may stand for it all the same."""
+    make = socket.socket
+
+    def make_ipv4_only(family: int = -1, *rest: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *rest, **named)
+
+    with tcp_server() as server:
+        monkeypatch.setattr(socket, "socket", make_ipv4_only)
+        with connect_tcp(Target(both_families, server.port)) as connection:
+            assert connection.family == socket.AF_INET
+        [address] = reachable(Target(both_families, server.port, udp=True))
+        assert address.family == socket.AF_INET
+
+
 def test_datagrams_go_to_ipv4_first(both_families: str) -> None:
     """What courses teach listens on IPv4 only, and a datagram's socket cannot tell."""
     families = [address.family for address in resolve(Target(both_families, 7, udp=True))]
@@ -116,6 +137,11 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             Target(port=7),
             "nothing listens on TCP 127.0.0.1:7; start the server first: "
             "twistd -n uppercase-tcp --port=7",
+        ),
+        (
+            Target(port=7, tls=Tls()),
+            "nothing listens on TLS 127.0.0.1:7; start the server first: "
+            "twistd -n uppercase-tcp --listen=tls:7:privateKey=key.pem:certKey=cert.pem",
         ),
     ],
 )

@@ -211,5 +211,8 @@ def _server_command(target: Target) -> str:
     """Give the command that starts our server where the target says."""
     if target.unix is not None:
         return f"twistd -n uppercase-tcp --listen=unix:{target.unix}"
+    if target.tls is not None:
+        endpoint = f"tls:{target.port}:privateKey=key.pem:certKey=cert.pem"
+        return f"twistd -n uppercase-tcp --listen={endpoint}"
     command = f"twistd -n uppercase-{'udp' if target.udp else 'tcp'}"
     return command if target.port == DEFAULT_PORT else f"{command} --port={target.port}"

@@ -37,7 +37,8 @@ def _page(root: click.Context) -> Iterator[str]:
     yield ".SH SYNOPSIS"
     yield f".B {_escape('uppercase')}"
     yield _escape(" ".join(group.collect_usage_pieces(root)))
-    yield from _examples(group)
+    yield ".SH EXAMPLES"
+    yield from _unfilled(group)
     yield ".SH COMMANDS"
     assert isinstance(group, click.Group)
     yield from _commands(group, root)
@@ -70,14 +71,16 @@ def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
 
 
 def _examples(command: click.Command) -> Iterator[str]:
+    examples = list(_unfilled(command))
+    if examples:
+        yield from [".PP", "Examples:", ".PP", *examples]
+
+
+def _unfilled(command: click.Command) -> Iterator[str]:
+    """Give the command's examples, if it has any, line by line."""
     examples = getattr(command, "examples", "")
     if examples:
-        yield ".PP"
-        yield "Examples:"
-        yield ".PP"
-        yield ".nf"
-        yield from map(_escape, cleandoc(examples).splitlines())
-        yield ".fi"
+        yield from [".nf", *map(_escape, cleandoc(examples).splitlines()), ".fi"]
 
 
 def _list(records: Records) -> Iterator[str]:

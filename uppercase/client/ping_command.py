@@ -71,8 +71,8 @@ _EXAMPLES: Final = """
     "--timeout",
     type=Duration(positive=True),
     section="Probes",
-    help=f"A reply after this is late, none is a loss  [default: {UDP_TIMEOUT:g} for UDP, "
-    f"else {REPLY_TIMEOUT:g}]",
+    help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
+    f"else {REPLY_TIMEOUT:g}s]",
 )
 @option(
     "-w",
