@@ -9,7 +9,7 @@ import pytest
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from uppercase.errors import OutputTooLong, TransformError
+from uppercase.errors import OutputTooLong, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.pipeline import Stage, make_pipeline
 
@@ -169,3 +169,26 @@ def test_a_call_that_blocks_is_reported_by_name() -> None:
     pipeline.transform(b"x")
     assert [name for name, _ in told] == ["sleepy"]
     assert told[0][1] >= 0.1
+
+
+def test_a_fault_bears_the_name_that_users_wrote_not_that_of_the_code() -> None:
+    def wrong(message: bytes) -> bytes:
+        raise WrongResult("shout", "it returned int; str is expected")
+
+    async def late(message: bytes) -> bytes:
+        return wrong(message)
+
+    chain = make_pipeline([message_stage(wrong, "mine:shout:mark=x")])
+    with pytest.raises(WrongResult) as caught:
+        chain.transform(b"")
+    assert str(caught.value) == (
+        "transform 'mine:shout:mark=x' failed: it returned int; str is expected"
+    )
+    awaited = make_pipeline([message_stage(late, "mine:late")]).transform(b"")
+    assert isinstance(awaited, Awaitable)
+    with pytest.raises(WrongResult, match="transform 'mine:late' failed"):
+        asyncio.run(_awaited(awaited))
+
+
+async def _awaited(awaitable: Awaitable[bytes]) -> bytes:
+    return await awaitable

@@ -102,9 +102,12 @@ class TransformError(UppercaseError):
     """
 
     def __init__(self, transform: str, reason: str) -> None:
-        super().__init__(f"transform {transform!r} failed: {reason}")
+        super().__init__(transform, reason)
         self.transform = transform
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"transform {self.transform!r} failed: {self.reason}"
 
 
 class OutputTooLong(TransformError):

@@ -46,7 +46,9 @@ class _Guard:
         started = perf_counter()
         try:
             return function(*data)
-        except TransformError:
+        except TransformError as error:
+            # It knows the name of its code; what users wrote may be another.
+            error.transform = name
             raise
         except _FAULTS as error:
             raise TransformError(name, _words(error)) from error
@@ -58,7 +60,8 @@ class _Guard:
         """Await a transform's reply."""
         try:
             reply = await result
-        except TransformError:
+        except TransformError as error:
+            error.transform = name
             raise
         except _FAULTS as error:
             raise TransformError(name, _words(error)) from error

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import sysconfig
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.client.command import Outcome, command_line, environment
-from uppercase.client.transforms_command import transforms
+from uppercase.client.cli import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
@@ -32,6 +33,32 @@ def run(*arguments: str, cwd: Path, data: bytes = b"", **env: str) -> Outcome:
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+class Within:
+    """Runs the command in the tests' own process, for what does not depend on a fresh one."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        status = main(["transforms", *arguments])
+        printed = self._capsys.readouterr()
+        return Outcome(status, printed.out.encode(), printed.err)
+
+
+@pytest.fixture
+def within(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Within]:
+    """Give what runs the command in the author's folder, without a process of its own."""
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
+    before = set(sys.modules)
+    yield Within(capsys)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(here)):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -119,14 +146,16 @@ def test_show_tells_the_arguments_of_one(here: Path) -> None:
     assert b"shout" in run("show", "mine:shout", cwd=here).stdout
 
 
-def test_a_mistake_is_one_sentence_and_status_2(here: Path) -> None:
-    for command in ("show", "try", "check"):
-        mistaken = run(command, "ceasar", cwd=here)
+def test_a_mistake_is_one_sentence_and_status_2(here: Path, within: Within) -> None:
+    for command in ("show", "check"):
+        mistaken = within(command, "ceasar")
         assert mistaken.status == 2
         assert mistaken.stderr == (
             "uppercase: no transform named 'ceasar'; did you mean 'caesar'?\n"
         )
-    assert run("frobnicate", cwd=here).status == 2
+    assert within("frobnicate").status == 2
+    tried = run("try", "ceasar", cwd=here)
+    assert (tried.status, tried.stderr) == (2, mistaken.stderr)
 
 
 def test_try_runs_a_chain_without_a_socket(here: Path) -> None:
@@ -220,9 +249,11 @@ def test_check_tells_of_every_law_and_ends_with_0(here: Path) -> None:
     assert not (here / ".hypothesis").exists()
 
 
-def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(here: Path) -> None:
-    (here / "mine.py").write_text("def first(text: str) -> str:\n    return text[0]\n")
-    checked = run("check", "mine:first", cwd=here)
+def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(
+    here: Path, within: Within
+) -> None:
+    (here / "first.py").write_text("def first(text: str) -> str:\n    return text[0]\n")
+    checked = within("check", "first:first")
     assert checked.status == 1
     lines = checked.stdout.decode().splitlines()
     assert lines[1].startswith("BROKEN  messages ")
@@ -230,12 +261,12 @@ def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(here: Pat
     assert lines[-1].startswith("9 of 10 laws are kept")
 
 
-def test_check_tries_the_messages_that_it_is_given(here: Path) -> None:
-    (here / "mine.py").write_text(
+def test_check_tries_the_messages_that_it_is_given(here: Path, within: Within) -> None:
+    (here / "odd.py").write_text(
         "def odd(text: str) -> str:\n    return text if 'sesame' not in text else text[99]\n"
     )
-    assert run("check", "mine:odd", cwd=here).status == 0
-    assert run("check", "mine:odd", "--example", "open sesame", cwd=here).status == 1
+    assert within("check", "odd:odd").status == 0
+    assert within("check", "odd:odd", "--example", "open sesame").status == 1
 
 
 def test_debug_shows_where_the_authors_code_failed(here: Path) -> None:
@@ -370,7 +401,7 @@ def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_pa
     )
 
 
-def test_new_refuses_what_exists_and_what_is_no_name(here: Path) -> None:
+def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within) -> None:
     (here / "taken").write_text("")
     for name, reason in {
         "taken": "a file or folder named 'taken' is here already",
@@ -379,7 +410,7 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path) -> None:
         "../up": "a transform's name is a letter and then lower-case letters",
         "2fast": "a transform's name is a letter and then lower-case letters",
     }.items():
-        made = run("new", name, cwd=here)
+        made = within("new", name)
         assert made.status == 2
         assert reason in made.stderr
         assert made.stderr.count("\n") == 1
@@ -387,18 +418,17 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path) -> None:
 
 
 def test_check_calls_no_law_kept_that_it_could_not_try(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, within: Within, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "silent.py").write_text(
         "from twisted.internet.defer import Deferred\n"
         "async def never(text: str) -> str:\n"
         "    return await Deferred()\n"
     )
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
     monkeypatch.setattr("uppercase.testing.subject.KIT_WAIT", 0.1)
-    assert transforms.main(["check", "silent:never"], standalone_mode=False) == 1
-    *laws, case, last = capsys.readouterr().out.splitlines()
+    checked = within("check", "silent:never")
+    assert checked.status == 1
+    *laws, case, last = checked.stdout.decode().splitlines()
     assert [line.split()[0] for line in laws] == ["?"] * 9 + ["BROKEN"]
     assert case.startswith("        transform(b'') has no reply after 0.1 s; ")
     assert last == "9 of 10 laws could not be tried, because a reply did not come"

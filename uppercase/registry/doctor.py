@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import twisted
 
 from uppercase.registry.catalogue import Listing, listing
+from uppercase.registry.dropins import drop_ins_of_twisted
 from uppercase.registry.entry_points import GROUP
 from uppercase.registry.problems import Fault, Problem
 
@@ -56,7 +57,7 @@ def diagnose() -> Diagnosis:
         *_unwritten_caches(found.folders),
         *_hidden_by_editables(installed, found.folders),
     ]
-    theirs = _drop_ins_of_twisted(installed)
+    theirs = drop_ins_of_twisted()
     return Diagnosis(
         folders={
             folder: [
@@ -76,17 +77,6 @@ def diagnose() -> Diagnosis:
 def _drop_ins(folder: str) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if name.endswith(".py") and name != "__init__.py")
-
-
-def _drop_ins_of_twisted(installed: Sequence[Distribution]) -> set[str]:
-    own = os.path.join(_TWISTED, "plugins")
-    return {
-        os.path.join(own, file.name)
-        for distribution in installed
-        if distribution.name.lower() == "twisted"
-        for file in distribution.files or ()
-        if file.parent.parts == ("twisted", "plugins")
-    }
 
 
 def _entry_points(installed: Sequence[Distribution]) -> dict[str, list[str]]:

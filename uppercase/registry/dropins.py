@@ -28,7 +28,7 @@ from uppercase.registry.checks import check, near_misses, stale
 from uppercase.registry.problems import Fault, Problem, from_exception
 from uppercase.registry.references import ReferencedPlugin, current_directory
 
-__all__ = ["DropIns", "scan"]
+__all__ = ["DropIns", "drop_ins_of_twisted", "scan"]
 
 if TYPE_CHECKING:
     from twisted.plugins.uppercase_transforms import TransformByName
@@ -85,7 +85,8 @@ def scan(*, thorough: bool = False) -> DropIns:
     """Look for plugins in all drop-ins.
 
     Args:
-        thorough: import every drop-in and look for what Twisted passes over in silence.
+        thorough: import every drop-in, but Twisted's own, and look for what Twisted passes over in
+            silence.
     """
     found = DropIns()
     with current_directory() as here, _beside(here):
@@ -111,9 +112,28 @@ def scan(*, thorough: bool = False) -> DropIns:
                 for cached in dropin.plugins
             }
             _find_hidden_files(found)
+            theirs = drop_ins_of_twisted()
             for module_name, file in files.items():
-                _find_near_misses(module_name, file, known, found)
+                if os.path.realpath(file) not in theirs:
+                    _find_near_misses(module_name, file, known, found)
     return found
+
+
+@cache
+def drop_ins_of_twisted() -> frozenset[str]:
+    """Give the files of Twisted's own drop-ins; none where its installation does not tell."""
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        installed = files("twisted") or ()
+    except PackageNotFoundError:
+        installed = ()
+    folder = os.path.join(os.path.realpath(os.path.dirname(twisted.__file__)), "plugins")
+    return frozenset(
+        os.path.join(folder, file.name)
+        for file in installed
+        if file.parent.parts == ("twisted", "plugins")
+    )
 
 
 @contextmanager
