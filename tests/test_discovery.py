@@ -183,3 +183,15 @@ def test_an_upgrade_shows_all_built_ins_though_the_cache_is_out_of_date(
     file.write_text(file.read_text() + "new = TransformByName('brand-new', 'm:f', 'New')\n")
     os.utime(file, (0, 0))
     assert "brand-new" in run(code, installed, here).stdout.split()
+
+
+def test_twisteds_own_drop_ins_are_not_examined(installed: Path, here: Path) -> None:
+    """They are in order, and what they import costs a second."""
+    code = """
+        import sys
+        from uppercase import registry
+        registry.listing(thorough=True)
+        print([name for name in sys.modules if name.startswith("twisted.plugins.twisted_")])
+        """
+    run(code, installed, here)  # Where there was no cache yet, Twisted itself has imported them.
+    assert run(code, installed, here).stdout == "[]\n"
