@@ -73,7 +73,7 @@ class Server:
             stderr=subprocess.STDOUT,
             cwd=self._cwd,
             env=self._env,
-            preexec_fn=self._prepare,
+            preexec_fn=self._begin,
         )
         deadline = time.monotonic() + START_TIMEOUT
         while len(self.addresses) < self._expected:
@@ -99,6 +99,13 @@ class Server:
             assert status in self.statuses, f"ended with {status}:\n{log}"
             assert "Traceback" not in log, log
             assert "Unhandled" not in log, log
+
+    def _begin(self) -> None:
+        """Do what is to be done in the new process before the program."""
+        # Shells let what they start in the background ignore Ctrl-C, and so would a server.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._prepare is not None:
+            self._prepare()
 
     @property
     def port(self) -> int:

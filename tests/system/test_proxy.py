@@ -1,6 +1,7 @@
 """PROXY headers as HAProxy sends them, before plain text and before TLS, on every endpoint."""
 
 import contextlib
+import signal
 import socket
 from pathlib import Path
 
@@ -77,6 +78,37 @@ def test_a_malformed_header_and_an_undeclared_peer_are_closed_and_counted() -> N
         log = server.wait_for_log("undeclared")
         assert "proxy-header" in log
         assert "none of the proxies that --proxy-from names" in log
+
+
+def test_a_stop_behind_a_proxy_answers_what_still_comes_with_its_header(tmp_path: Path) -> None:
+    """And ends, over TLS too; a connection refused for its header's address is counted once."""
+    certificate = make_certificate(tmp_path)
+    options = ("--proxy-from=127.0.0.1", "--max-per-address=1", "--drain=20s")
+    listen = ("--listen=tcp:0:interface=127.0.0.1", f"--listen={certificate.endpoint()}")
+    with Server("uppercase-tcp", *listen, *options) as server:
+        tls_port = int(server.addresses[1][1].rpartition(":")[2])
+        with (
+            connect(server.port) as late,
+            connect(tls_port) as served,
+            connect(tls_port) as late_tls,
+            connect(server.port) as refused_one,
+        ):
+            served.sendall(V1)
+            secure = TLSClient(served, certificate.cert)
+            secure.ask(b"hello")
+            assert secure.receive(5) == b"HELLO"
+            refused_one.sendall(V2)
+            assert ended_empty(refused_one)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for_log("left, ")
+            late.sendall(V1.replace(b"100.9", b"100.8") + b"late")
+            assert receive_all(late) == b"LATE"
+            late_tls.sendall(V1.replace(b"100.9", b"100.7"))
+            assert ended_empty(late_tls), "a stop does not wait for a handshake"
+            assert secure.receive_all() == b""
+        assert server.process.wait(10) == -signal.SIGTERM
+        log = server.log()
+        assert "all in all: closed stopped 3, opened 3, refused address-full 1" in log, log
 
 
 def test_a_header_without_the_option_is_input_like_any_other() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 
@@ -153,8 +154,9 @@ def test_segment_framing_behaves_as_the_lecture_server() -> None:
 
 def test_a_unix_socket_serves_like_any_other(tmp_path: object) -> None:
     path = f"{tmp_path}/socket"
-    with Server("uppercase-tcp", f"--listen=unix:{path}", addresses=1) as started:
+    with Server("uppercase-tcp", f"--listen=unix:{path}:mode=660", addresses=1) as started:
         assert started.addresses == [("UNIX", path)]
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
             client.connect(path)

@@ -66,12 +66,15 @@ def test_a_class_of_200_behind_one_address_is_answered_after_a_stall(server: Ser
 
 
 def test_non_readers_cost_little_and_get_everything_once_they_read(server: Server) -> None:
-    """At most 256 KiB of the server's memory each, and everybody else is served meanwhile."""
+    """At most 256 KiB of the server's memory each, and everybody else is served meanwhile.
+
+    They are 50 because the kernel has to hold 6 MB for each.
+    """
     with connect(server.port) as other:
         other.sendall(b"hello")
         other.recv(100)
         before = resident_memory(server.process.pid)
-        count = 200
+        count = 50
         clients = [connect(server.port) for _ in range(count)]
         sent = dict.fromkeys(clients, 0)
         chunk = b"abcdefgh" * 8192
@@ -92,8 +95,8 @@ def test_non_readers_cost_little_and_get_everything_once_they_read(server: Serve
         other.sendall(b"quick")
         assert other.recv(100) == b"QUICK"
         assert cost < 256 * 1024, f"{cost:.0f} bytes for each"
-        for client in clients[:20]:
-            client.settimeout(10)
+        for client in clients[:5]:
+            client.settimeout(30)
             client.shutdown(socket.SHUT_WR)
             received = receive_all(client)
             assert len(received) == sent[client]
@@ -105,18 +108,18 @@ def test_non_readers_cost_little_and_get_everything_once_they_read(server: Serve
 def test_who_takes_nothing_is_cut_off_and_who_takes_little_is_not() -> None:
     data = b"x" * 8_000_000
     with (
-        Server(*TCP, "--send-timeout=2s") as server,
+        Server(*TCP, "--send-timeout=3s") as server,
         connect_narrow(server.port) as stuck,
         connect_narrow(server.port) as slow,
     ):
         threads = [in_background(push, client, data) for client in (stuck, slow)]
-        started = time.monotonic()
-        while time.monotonic() - started < 4:
+        stalled = f"127.0.0.1:{stuck.getsockname()[1]} was closed: stalled"
+        deadline = time.monotonic() + 20
+        while stalled not in (log := server.log()):
+            assert time.monotonic() < deadline, log
             assert slow.recv(3_000)
             time.sleep(0.1)
-        log = server.log()
-        assert f"127.0.0.1:{stuck.getsockname()[1]} was closed: stalled" in log
-        assert "took nothing for 2 s (--send-timeout)" in log
+        assert "took nothing for 3 s (--send-timeout)" in log
         # It goes on being served; all of it would take long through so small a window.
         assert len(receive_exactly(slow, 200_000)) == 200_000
         slow.shutdown(socket.SHUT_RDWR)

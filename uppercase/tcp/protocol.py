@@ -179,8 +179,8 @@ class TransformProtocol(Protocol):
         conversation = self._conversation
         if conversation is None:
             return
-        delivered = reason.check(ConnectionDone) or self._ladder.delivered
-        outcome = self._outcome or (delivered and conversation.outcome) or Outcome.DISCONNECTED
+        nothing_owed = reason.check(ConnectionDone) or self._ladder.delivered or not self._sent
+        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
         conversation.cancel()
         if not self._refused:
             if not self._announced:
