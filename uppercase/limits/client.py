@@ -1,0 +1,149 @@
+"""The defaults and bounds of the `uppercase` command and the client library."""
+
+from typing import Final
+
+from uppercase.limits.shared import KIB, MIB
+
+__all__ = [
+    "BENCH_BLOCK",
+    "BENCH_CONNECTIONS",
+    "BENCH_DURATION",
+    "BENCH_MAX_MEMORY",
+    "BENCH_MIN_SIZE",
+    "BENCH_PIPELINE",
+    "BENCH_SAMPLES",
+    "BENCH_UDP_MESSAGES",
+    "CONNECT_NOTICE",
+    "CONNECT_TIMEOUT",
+    "FATES_COUNT",
+    "FILTER_CHUNK",
+    "LINE_QUIET_TIME",
+    "MAX_REPLY",
+    "PING_BACKLOG",
+    "PING_INTERVAL",
+    "PING_MEMORY",
+    "PING_MIN_INTERVAL",
+    "PING_SAMPLES",
+    "PROBE_MIN_SIZE",
+    "PROBE_SIZE",
+    "REPLY_TIMEOUT",
+    "SAFE_DATAGRAM",
+    "TLS_QUIET_TIME",
+    "TRY_CHUNK",
+    "UDP_MAX_TIMEOUT",
+    "UDP_MAX_WINDOW",
+    "UDP_PORT_MEMORY",
+    "UDP_PORT_TRIES",
+    "UDP_RETRIES",
+    "UDP_TIMEOUT",
+    "UDP_WINDOW",
+]
+
+CONNECT_TIMEOUT: Final = 5.0
+"""How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
+and a round trip to spare."""
+
+CONNECT_NOTICE: Final = 0.1
+"""When a person is told what is being waited for: what takes less is felt as immediate."""
+
+PROBE_SIZE: Final = 64
+"""Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""
+
+PROBE_MIN_SIZE: Final = 16
+"""A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds between probes, as in ping(8)."""
+
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
+
+PING_MEMORY: Final = 8 * MIB
+"""Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told
+from a wrong one: four hours of probes at the defaults."""
+
+PING_SAMPLES: Final = 100_000
+"""Round trips that percentiles and plots look back on: a day at the default interval."""
+
+PING_BACKLOG: Final = 16 * MIB
+"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+FATES_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
+
+BENCH_CONNECTIONS: Final = 8
+"""Connections, or datagram sockets, of a bench: enough that a server is never idle between one
+client's request and the next, few enough that what it costs is the messages."""
+
+BENCH_PIPELINE: Final = 1
+"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
+
+BENCH_DURATION: Final = 10.0
+"""Seconds of load: long enough for a stable p99, as in iperf3."""
+
+BENCH_BLOCK: Final = 256 * KIB
+"""Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
+
+BENCH_MIN_SIZE: Final = 8
+"""A message of a bench holds its number of up to 6 digits, a letter and a line ending."""
+
+BENCH_MAX_MEMORY: Final = 64 * MIB
+"""Bytes of the messages that a bench prepares; it keeps them, their replies, and each twice."""
+
+BENCH_UDP_MESSAGES: Final = 16_384
+"""Different datagrams that a bench sends in turn: one that comes back is told from the others until
+as many have followed it."""
+
+BENCH_SAMPLES: Final = 100_000
+"""Different latencies, in microseconds, that are counted before they are put into the histogram."""
+
+REPLY_TIMEOUT: Final = 10.0
+"""How long a TCP client waits while a server that owes it something sends nothing. TCP itself
+repeats what is lost, which takes seconds where loss is heavy."""
+
+LINE_QUIET_TIME: Final = 0.3
+"""When a reply to a typed line that does not end with a newline counts as complete: after this
+silence. More than a round trip round the earth, less than a person minds."""
+
+TLS_QUIET_TIME: Final = 1.0
+"""How long a TLS server must have been silent after the end of the input before the client ends the
+connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+MAX_REPLY: Final = 16 * MIB
+"""What a client's library collects of one reply that only the end of the connection delimits."""
+
+FILTER_CHUNK: Final = 256 * KIB
+"""Bytes that the client's filter reads at once: larger chunks are no faster."""
+
+UDP_TIMEOUT: Final = 1.0
+"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
+each repetition waits twice as long."""
+
+UDP_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+UDP_RETRIES: Final = 3
+"""Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
+
+UDP_WINDOW: Final = 16
+"""Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
+default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
+
+UDP_MAX_WINDOW: Final = 512
+"""Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
+
+UDP_PORT_MEMORY: Final = 4096
+"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+UDP_PORT_TRIES: Final = 64
+"""So many used ports in a row mean that the system has hardly any others; otherwise the chance of
+as many is below 1e-30."""
+
+SAFE_DATAGRAM: Final = 1232
+"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
+Flag Day 2020)."""
+
+TRY_CHUNK: Final = 64 * KIB
+"""What `transforms try` reads at once: what Twisted reads at once from a connection, so that the
+output for a chunk is bounded as it is in a server."""
