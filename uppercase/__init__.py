@@ -4,8 +4,9 @@ What authors of transforms and embedders of the services import. Names load on f
 importing the package costs next to nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from uppercase.facade import load
 
 if TYPE_CHECKING:
     from uppercase.declare import stream_transform, transform
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
-    "IStreamTransform": "interfaces",
-    "ITransform": "interfaces",
-    "ITransformPlugin": "interfaces",
-    "ITransformStream": "interfaces",
-    "Rejected": "errors",
-    "stream_transform": "declare",
-    "transform": "declare",
+    "IStreamTransform": "uppercase.interfaces",
+    "ITransform": "uppercase.interfaces",
+    "ITransformPlugin": "uppercase.interfaces",
+    "ITransformStream": "uppercase.interfaces",
+    "Rejected": "uppercase.errors",
+    "stream_transform": "uppercase.declare",
+    "transform": "uppercase.declare",
 }
 
 __all__ = [
@@ -42,9 +43,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    """Load a public name from its module."""
+    return load(__name__, _HOMES, name)

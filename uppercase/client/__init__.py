@@ -8,8 +8,9 @@ The client stands beside the servers on the same core and never imports them. Na
 use: the command must not pay for Twisted, which the library is made of and the command is not.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from uppercase.facade import load
 
 if TYPE_CHECKING:
     from uppercase.client.asking import ask, connect, exchange
@@ -45,9 +46,5 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(home), name)
+    """Load a public name from its module."""
+    return load(__name__, _HOMES, name)

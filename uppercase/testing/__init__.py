@@ -19,8 +19,9 @@ The contract kit needs pytest and hypothesis: `pip install 'uppercase[testing]'`
 first use, and nothing of the package itself imports this one but the command that runs the kit.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from uppercase.facade import load
 
 if TYPE_CHECKING:
     from uppercase.testing.connection import Connection, connect
@@ -30,16 +31,16 @@ if TYPE_CHECKING:
     from uppercase.testing.laws import LAWS, Report, check
 
 _HOMES: dict[str, str] = {
-    "LAWS": "laws",
-    "Broken": "examination",
-    "Connection": "connection",
-    "Law": "examination",
-    "Report": "laws",
-    "TransformContract": "contract",
-    "check": "laws",
-    "UDPClient": "datagrams",
-    "connect": "connection",
-    "connect_udp": "datagrams",
+    "LAWS": "uppercase.testing.laws",
+    "Broken": "uppercase.testing.examination",
+    "Connection": "uppercase.testing.connection",
+    "Law": "uppercase.testing.examination",
+    "Report": "uppercase.testing.laws",
+    "TransformContract": "uppercase.testing.contract",
+    "check": "uppercase.testing.laws",
+    "UDPClient": "uppercase.testing.datagrams",
+    "connect": "uppercase.testing.connection",
+    "connect_udp": "uppercase.testing.datagrams",
 }
 
 __all__ = [
@@ -57,13 +58,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
+    """Load a public name from its module."""
     try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    try:
-        return getattr(import_module(f"{__name__}.{home}"), name)
+        return load(__name__, _HOMES, name)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
