@@ -48,6 +48,7 @@ def make_certificate(folder: Path, name: str = "localhost") -> Certificate:
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=2))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     made = Certificate(folder / "key.pem", folder / "cert.pem", folder / "encrypted.pem")

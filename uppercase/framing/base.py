@@ -5,6 +5,7 @@ start of an incomplete one is kept for the next chunk, so neither the rest of a 
 that was used up is ever copied or held. This module must not know any particular framing.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ Pair = tuple[bytes, bytes]
 
 
 @implementer(IFramer)
-class Framer:
+class Framer(ABC):
     """One connection's framing.
 
     After a fault, or after `finish`, a framer gives nothing more.
@@ -52,17 +53,17 @@ class Framer:
         """End the input; see `IFramer.finish`."""
         return iter(()) if self._ended else self._flush()
 
+    @abstractmethod
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
         """Give the bytes that carry one reply; see `IFramer.wrap`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _split(self, data: bytes) -> Iterator[Pair]:
         """Give the messages that end in `data`, and hold what is left of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _flush(self) -> Iterator[Pair]:
         """Give the message that the end of the input completes, if any, and `_end`."""
-        raise NotImplementedError
 
     def _take(self, data: bytes) -> bytes:
         """Give what is held and `data` in one piece, and hold nothing."""

@@ -1,5 +1,6 @@
 """What the TCP and the UDP service share: the chain, the observers, starting and failing."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -122,7 +123,7 @@ def open_on_one_port(
     raise AssertionError("the last try returns or raises")
 
 
-class TransformService(Service):
+class TransformService(Service, ABC):
     """A service that listens when it starts and says so, or ends the program.
 
     Ports below 1024 are bound before twistd gives up its privileges; under `twist`, which does not
@@ -187,17 +188,17 @@ class TransformService(Service):
         for problem in listing().problems:
             self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
 
+    @abstractmethod
     def listen(self) -> None:
         """Open every address of the settings.
 
         Raises:
             CannotListen: one of them could not be had.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close what `listen` has opened before it failed."""
-        raise NotImplementedError
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.
@@ -223,17 +224,17 @@ class TransformService(Service):
         for ended in waiting:
             ended.callback(result)
 
+    @abstractmethod
     def end(self) -> Deferred[Any]:
         """Stop listening and answer what was asked, within the drain time."""
-        raise NotImplementedError
 
     def counted(self) -> str:
         """Give the counts so far."""
         return str(self.observers.counters)
 
+    @abstractmethod
     def served(self) -> list[str]:
         """Give what is being served, each as the ready line names it."""
-        raise NotImplementedError
 
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""

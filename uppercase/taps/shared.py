@@ -1,5 +1,6 @@
 """What the options of both services have in common."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import twisted
@@ -66,7 +67,7 @@ INFORMATION = Group(
 )
 
 
-class ServiceOptions(TableOptions):
+class ServiceOptions(TableOptions, ABC):
     """The options of a service; parsing them makes it, so that every mistake is a usage error.
 
     Attributes:
@@ -130,9 +131,9 @@ class ServiceOptions(TableOptions):
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
 
+    @abstractmethod
     def make_service(self) -> IService:
         """Make the service that the options describe; a mistake raises `UserError`."""
-        raise NotImplementedError
 
     def shared_settings(self) -> dict[str, Any]:
         """Give the settings that both services have, by name."""

@@ -8,6 +8,7 @@ call. Offsets count all bytes of the input, from 0.
 """
 
 import re
+from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 from collections.abc import Callable
 from itertools import islice
@@ -49,7 +50,7 @@ class Base64Encode:
         return b2a_base64(rest, newline=False)
 
 
-class _Decoder:
+class _Decoder(ABC):
     """What decoders share: quanta over chunks, white space, and faults in their place.
 
     Args:
@@ -102,13 +103,13 @@ class _Decoder:
             )
         return b""
 
+    @abstractmethod
     def _explain(self, before: bytes, byte: bytes) -> str:
         """Say why `byte` cannot follow `before`, the start of a quantum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _explain_end(self, rest: bytes) -> str:
         """Say why a text cannot end after `rest`, the start of a quantum."""
-        raise NotImplementedError
 
 
 class Base64Decode(_Decoder):
