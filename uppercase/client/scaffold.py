@@ -84,7 +84,7 @@ testpaths = ["tests"]
 _README: Final = """\
 # $distribution
 
-The transform `$name` for [uppercase](https://pypi.org/project/uppercase/): puts a mark in the
+The transform `$name` for uppercase: puts a mark in the
 place of each space.
 
 ```console
