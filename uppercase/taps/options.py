@@ -111,7 +111,8 @@ class TableOptions(usage.Options):
     def getUsage(self, width: int | None = None) -> str:
         """Give the help: purpose, examples, then the groups."""
         width = width or 100
-        lines = [self.getSynopsis(), "", self.purpose, "", "Examples:"]
+        # The synopsis is printed before this, by whoever asks for the help.
+        lines = ["", self.purpose, "", "Examples:"]
         for command, meaning in self.examples:
             lines += [f"  {command}", f"      {meaning}"]
         for group in self.groups:
