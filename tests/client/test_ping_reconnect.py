@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,21 +104,29 @@ def test_a_server_that_closes_after_some_replies_is_pinged_on() -> None:
     assert len(server.peers) == 4
 
 
-def test_unix_sockets_and_tls_are_pinged_on_too(tmp_path: Path) -> None:
+def test_a_unix_socket_is_pinged_on_too(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with tcp_server(one_reply, unix=path):
         assert ping("--unix", path, "-c", "3").status == 0
+
+
+def test_a_slow_handshake_is_no_part_of_the_round_trip(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
 
-    def one_reply_and_goodbye(connection: socket.socket, server: Server) -> None:
+    def wrap(connection: socket.socket) -> socket.socket:
+        time.sleep(1)
+        return certificate.wrap(connection)
+
+    def reply_and_goodbye(connection: socket.socket, server: Server) -> None:
         one_reply(connection, server)
         connection.unwrap()  # type: ignore[attr-defined]  # it is an ssl.SSLSocket
 
-    with tcp_server(one_reply_and_goodbye, wrap=certificate.wrap) as server:
-        options = ["--tls", "--ca", str(certificate.path), "-c", "3", server.address]
-        outcome = ping(*options)
-    assert outcome.status == 0, outcome.stderr
-    assert len(server.peers) == 3
+    with tcp_server(reply_and_goodbye, wrap=wrap) as server:
+        options = ["--tls", "--ca", str(certificate.path), "-c", "3", "--json", server.address]
+        found = summary(ping(*options))
+    assert (found["received"], found["connections"]) == (3, 3)
+    assert found["rtt_ms"]["max"] < 900
+    assert found["elapsed_ms"] < 2000, "the handshakes are made at the same time"
 
 
 @pytest.mark.parametrize("behave", [close_unanswered, reset])
@@ -129,7 +138,7 @@ def test_a_connection_of_its_own_that_ends_unanswered_is_a_lost_probe(behave: Tc
     assert (outcome.status, found["received"], found["lost"], found["error"]) == (1, 2, 1, None)
 
 
-def test_a_server_that_has_gone_ends_it_with_a_sentence(lecture: str) -> None:
+def test_a_server_that_has_gone_ends_it_with_a_sentence() -> None:
     """As with datagrams: it is refused, and not looked for any longer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import Final
 
-from uppercase.client.connecting import Address, explain
+from uppercase.client.connecting import explain
 from uppercase.client.target import Target
 from uppercase.errors import NetworkTrouble
 from uppercase.limits import MIB, PING_BACKLOG
@@ -20,11 +20,15 @@ _LONGEST_LINE: Final = MIB
 
 
 class LineWire:
-    """A probe a line, on one stream connection."""
+    """A probe a line, on one stream connection.
 
-    ending = b"\n"
+    Attributes:
+        ended: whether nothing more will come. TLS can end while TCP is still open, and then the
+            descriptor does not tell.
+    """
 
     def __init__(self, connection: socket.socket, target: Target) -> None:
+        self.ended = False
         self._socket = connection
         self._target = target
         self._outgoing = bytearray()
@@ -53,15 +57,6 @@ class LineWire:
         return len(self._outgoing)
 
     @property
-    def peer(self) -> Address:
-        """The address at the other end.
-
-        Raises:
-            OSError: there is no other end any more.
-        """
-        return Address(self._socket.family, self._socket.getpeername())
-
-    @property
     def story(self) -> str:
         """How much the server has said, in words."""
         return "1 reply" if self._replies == 1 else f"{self._replies} replies"
@@ -85,20 +80,19 @@ class LineWire:
 
     def receive(self) -> list[bytes]:
         """Give the lines that have come, with their endings."""
-        ended = False
         try:
-            while not ended and len(self._incoming) <= _LONGEST_LINE:
+            while not self.ended and len(self._incoming) <= _LONGEST_LINE:
                 data = self._socket.recv(_READ_SIZE)
                 self._incoming += data
-                ended = not data
+                self.ended = not data
         except _WOULD_BLOCK:
             pass
         except OSError as error:
             self._error = self._error or error
-            ended = True
-        replies = self._lines(ended)
+            self.ended = True
+        replies = self._lines()
         self._replies += len(replies)
-        if ended and not replies:
+        if self.ended and not replies:
             raise self._end() from self._error
         return replies
 
@@ -112,11 +106,11 @@ class LineWire:
         """Close the connection."""
         self._socket.close()
 
-    def _lines(self, ended: bool) -> list[bytes]:
+    def _lines(self) -> list[bytes]:
         """Take the lines out; a rest counts as one where nothing can follow or it is too long."""
         *lines, rest = bytes(self._incoming).split(b"\n")
         replies = [line + b"\n" for line in lines]
-        if rest and (ended or len(rest) > _LONGEST_LINE):
+        if rest and (self.ended or len(rest) > _LONGEST_LINE):
             replies.append(rest)
             rest = b""
         self._incoming[:] = rest

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 
@@ -48,9 +49,11 @@ class StreamWire:
         self._selector.register(connection.fileno(), EVENT_READ)
         self._errands: OrderedDict[int, _Errand] = OrderedDict()
         self._begun: list[tuple[bytes, float]] = []
-        self._address: Address | None = None
         self._context: ssl.SSLContext | None = None
         self._notice = ""
+        self._address: Address | None = None
+        with suppress(OSError):  # What is broken off already will tell so when it is read.
+            self._address = Address(connection.family, connection.getpeername())
 
     def fileno(self) -> int:
         """Give a descriptor that is readable when `receive` has something to do."""
@@ -65,9 +68,10 @@ class StreamWire:
         if self._notice:
             self._tell(self._notice)
             self._notice = ""
-        assert self._address is not None
+            self._context = tls_context(self._target.tls) if self._target.tls else None
         if len(self._errands) >= PING_CONNECTIONS:
             self._end_errand(next(iter(self._errands)))
+        assert self._address is not None
         try:
             connection = begin_connect(self._address)
         except BlockingIOError:
@@ -113,13 +117,16 @@ class StreamWire:
         if mask & EVENT_WRITE:
             shared.flush()
             self._watch_shared(shared)
+        replies: list[bytes] = []
         try:
-            return shared.receive() if mask & EVENT_READ else []
+            if mask & EVENT_READ:
+                replies = shared.receive()
         except NetworkTrouble:
-            if not shared.served:
+            if not shared.served or self._address is None:
                 raise
+        if shared.ended and shared.served and self._address is not None:
             self._part(shared)
-            return []
+        return replies
 
     def _watch_shared(self, shared: LineWire) -> None:
         events = EVENT_READ | (EVENT_WRITE if shared.unsent else 0)
@@ -128,12 +135,6 @@ class StreamWire:
 
     def _part(self, shared: LineWire) -> None:
         """Go on without the shared connection: the server has answered everything and closed it."""
-        try:
-            self._address = shared.peer
-        except OSError as error:
-            raise explain(error, self._target) from error
-        if self._target.tls is not None:
-            self._context = tls_context(self._target.tls)
         self._notice = (
             f"{self._target} closed the connection after {shared.story}, "
             "so each further probe has a connection of its own"
@@ -208,6 +209,8 @@ class _Errand:
         try:
             self._replies += self._line.receive()
         except NetworkTrouble:
+            return 0
+        if self._line.ended:
             return 0
         return EVENT_READ | (EVENT_WRITE if self._line.unsent else 0)
 
