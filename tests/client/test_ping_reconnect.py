@@ -186,6 +186,25 @@ def test_connecting_holds_up_neither_the_schedule_nor_the_end() -> None:
     assert found["elapsed_ms"] < 3000, "one after the other they would take 5 time-outs of ours"
 
 
+def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uppercase.client.stream_wire.PING_CONNECTIONS", 2)
+    given_up: list[int] = []
+    seen: list[int] = []
+
+    def never_answer(connection: socket.socket, server: Server) -> None:
+        seen.append(len(given_up))
+        number = len(server.peers)
+        while connection.recv(1024):
+            pass
+        given_up.append(number)
+
+    with tcp_server(in_turn(one_reply, never_answer)) as server:
+        found = summary(ping("-c", "8", "-W", "300ms", "--json", server.address))
+    assert (found["received"], found["lost"], found["connections"]) == (1, 7, 8)
+    assert 1 <= seen[-1] <= 5
+    assert given_up[:2] == [2, 3], "the oldest first"
+
+
 def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:
     tracker = Tracker(Probes(bytes.upper, 64, b"abcd", b"\n"), 1.0)
     first, second = tracker.send(0.0), tracker.send(0.1)

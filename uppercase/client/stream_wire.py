@@ -90,12 +90,16 @@ class StreamWire:
     def receive(self) -> list[bytes]:
         """Go on with whatever can go on; give the lines that have come, with their endings."""
         replies: list[bytes] = []
-        for key, mask in self._selector.select(0):
-            errand = self._errands.get(key.fd)
-            if errand is not None:
-                replies += self._go_on(key.fd, errand)
-            elif self._shared is not None:
+        if self._shared is not None:
+            for _, mask in self._selector.select(0):
                 replies += self._receive_shared(self._shared, mask)
+            return replies
+        ready = [(key.fd, self._errands[key.fd]) for key, _ in self._selector.select(0)]
+        # To connect may fail, and that is the end: what has come is given first.
+        for descriptor, errand in sorted(ready, key=lambda each: each[1].connecting):
+            if errand.connecting and replies:
+                break
+            replies += self._go_on(descriptor, errand)
         return replies
 
     def incomplete(self) -> bytes:
@@ -187,6 +191,11 @@ class _Errand:
         self._replies: list[bytes] = []
         self._opening = self._open()
         next(self._opening)
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the probe is still to be sent."""
+        return self._line is None
 
     def go_on(self, begun: list[tuple[bytes, float]]) -> int:
         """Do what can be done now; give the events to wait for, 0 at the end.
