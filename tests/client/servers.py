@@ -26,6 +26,7 @@ __all__ = [
     "UdpRequest",
     "both",
     "break_off_after",
+    "close_unanswered",
     "deaf_listener",
     "drop",
     "duplicate",
@@ -35,6 +36,7 @@ __all__ = [
     "late",
     "never_read",
     "one_reply",
+    "one_slow_reply",
     "only_forged",
     "release_ports",
     "reset",
@@ -358,6 +360,19 @@ def one_reply(connection: socket.socket, server: Server) -> None:
     data = connection.recv(1024)
     server.received.append(data)
     connection.sendall(data.upper())
+
+
+def one_slow_reply(connection: socket.socket, server: Server) -> None:
+    """Answer the first chunk only, and after a while; then close."""
+    data = connection.recv(1024)
+    server.received.append(data)
+    time.sleep(0.2)
+    connection.sendall(data.upper())
+
+
+def close_unanswered(connection: socket.socket, server: Server) -> None:
+    """Read one chunk, then close in order without a reply."""
+    server.received.append(connection.recv(65_536))
 
 
 def strip_newline(connection: socket.socket, server: Server) -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uppercase.client.line_wire import LineWire
 from uppercase.client.ping import Finding, Kind, Probes, Schedule, Tracker
 from uppercase.client.ping_report import difference, finding_text
 from uppercase.client.target import Target
-from uppercase.client.wires import LineWire
 from uppercase.errors import NetworkTrouble, UserError
 
 TIMEOUT = 1.0

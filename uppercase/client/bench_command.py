@@ -22,10 +22,12 @@ from uppercase.client.ping_report import place, to_json
 from uppercase.client.target import Target
 from uppercase.client.target_options import target_options
 from uppercase.client.workload import Workload
+from uppercase.errors import NoReply, UppercaseError
 from uppercase.limits import (
     BENCH_CONNECTIONS,
     BENCH_DURATION,
     BENCH_PIPELINE,
+    CONNECT_TIMEOUT,
     PROBE_SIZE,
     REPLY_TIMEOUT,
     UDP_TIMEOUT,
@@ -189,7 +191,20 @@ def _connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
         for address in reachable(target):
             yield [connect_udp(target, address) for _ in range(connections)]
         return
-    streams = [connect_tcp(target) for _ in range(connections)]
-    for stream in streams:
-        stream.setblocking(False)
+    streams: list[socket.socket] = []
+    try:
+        while len(streams) < connections:
+            streams.append(connect_tcp(target))
+            streams[-1].setblocking(False)
+    except UppercaseError as error:
+        for stream in streams:
+            stream.close()
+        if not streams or not isinstance(error, NoReply):
+            raise
+        raise NoReply(
+            f"{target} let {len(streams)} of {connections} connections in and no more within "
+            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
+            "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
+            "connections"
+        ) from error
     yield streams

@@ -182,4 +182,10 @@ class StreamLoad:
             return explain(error, self._target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
         number = "1 reply" if self._answered == 1 else f"{self._answered} replies"
-        return NetworkTrouble(f"{self._target} {did} a connection after {number}")
+        hint = ""
+        if self._answered == 1:
+            hint = (
+                "; bench needs a server that keeps its connections, and one that closes after each "
+                "reply, like the lecture's, does not"
+            )
+        return NetworkTrouble(f"{self._target} {did} a connection after {number}{hint}")

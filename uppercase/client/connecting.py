@@ -5,6 +5,7 @@ The sockets are plain ones, for commands without Twisted. What the network does 
 """
 
 import errno
+import os
 import socket
 import ssl
 import time
@@ -15,7 +16,17 @@ from uppercase.client.target import Target, Tls
 from uppercase.errors import NetworkTrouble, NoReply, Refused, UserError
 from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_PORT
 
-__all__ = ["Address", "connect_tcp", "connect_udp", "explain", "reachable", "resolve"]
+__all__ = [
+    "Address",
+    "begin_connect",
+    "connect_tcp",
+    "connect_udp",
+    "explain",
+    "reachable",
+    "resolve",
+    "tls_context",
+    "wrap_tls",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
         NetworkTrouble: no address accepts, or the TLS handshake fails.
         UserError: the file of authorities cannot be used, or the system gives no socket.
     """
-    context = _tls_context(target.tls) if target.tls else None
+    context = tls_context(target.tls) if target.tls else None
     deadline = time.monotonic() + timeout
     last_error: OSError | None = None
     for address in resolve(target):
@@ -80,10 +91,7 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
                 # A line typed must not wait for the acknowledgement of the line before.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
-                # An end without TLS's own goodbye is an error: what came may have been cut short.
-                connection = context.wrap_socket(
-                    connection, server_hostname=target.host, suppress_ragged_eofs=False
-                )
+                connection = wrap_tls(context, connection, target, handshake=True)
             connection.settimeout(None)
         except OSError as error:
             connection.close()
@@ -93,7 +101,46 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
     raise explain(last_error or OSError("no address"), target, timeout) from last_error
 
 
-def _tls_context(tls: Tls) -> ssl.SSLContext:
+def begin_connect(address: Address) -> socket.socket:
+    """Give a non-blocking stream socket that is connecting; it is writable when that has ended.
+
+    Raises:
+        OSError: it has failed already.
+        UserError: the system gives no socket.
+    """
+    connection = _open_socket(address.family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        if address.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        status = connection.connect_ex(address.sockaddr)
+        if status not in (0, errno.EINPROGRESS):
+            raise OSError(status, os.strerror(status))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def wrap_tls(
+    context: ssl.SSLContext, connection: socket.socket, target: Target, *, handshake: bool
+) -> ssl.SSLSocket:
+    """Give the connection with TLS on it; without `handshake` that is still to be done."""
+    # An end without TLS's own goodbye is an error: what came may have been cut short.
+    return context.wrap_socket(
+        connection,
+        server_hostname=target.host,
+        do_handshake_on_connect=handshake,
+        suppress_ragged_eofs=False,
+    )
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Give what a client of this target needs for TLS.
+
+    Raises:
+        UserError: the file of authorities cannot be used.
+    """
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:

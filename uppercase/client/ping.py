@@ -254,6 +254,16 @@ class Tracker:
         self._forget()
         return self._probes.probe(seq)
 
+    def restart(self, probe: bytes, now: float) -> None:
+        """Count a probe's time from now: it had to wait for a connection, which is no delay of its.
+
+        One that is lost already stays so: its reply will be late.
+        """
+        waiting = self._waiting.get(self._probes.claimed(probe) or 0)
+        if waiting is not None:
+            waiting.sent = now
+            self._waiting.move_to_end(waiting.seq)  # they are in the order of their expiry
+
     def receive(self, reply: bytes, now: float) -> Finding:
         """Take a reply; say what it was."""
         probe = self._by_reply.get(reply)

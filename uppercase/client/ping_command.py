@@ -6,6 +6,7 @@ What a reply means is `uppercase.client.ping`'s affair, how the probes travel is
 
 import secrets
 import string
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,7 +114,7 @@ def ping(
         timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
-    wires = open_wires(target)
+    wires = open_wires(target, _tell_nobody if as_json else _tell)
     if not as_json:
         print(start_text(target, size, expect), flush=True)
     with ExitStack() as stack:
@@ -123,7 +124,7 @@ def ping(
             tracker = Tracker(probes, timeout)
             schedule = Schedule(time.monotonic(), interval, count, deadline)
             display = Display(
-                target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+                target, wire, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
             )
             trouble = _measure(wire, tracker, schedule, display)
             if not (isinstance(trouble, Refused) and tracker.totals.untouched):
@@ -149,3 +150,11 @@ def _measure(
     except NetworkTrouble as error:
         return error
     return None
+
+
+def _tell(sentence: str) -> None:
+    print(f"uppercase: {sentence}", file=sys.stderr, flush=True)
+
+
+def _tell_nobody(sentence: str) -> None:
+    """Leave it to the objects: the summary's `connections` says it."""

@@ -45,17 +45,16 @@ def converse(
                 break
             times = (planned, tracker.next_expiry, schedule.end)
             wake = min(time for time in times if time is not None)
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wire.unsent else 0)
-            selector.modify(wire, events)
-            for key, mask in selector.select(max(0.0, wake - clock())):
+            for key, _ in selector.select(max(0.0, wake - clock())):
                 if key.fileobj is interrupts:
                     interrupts.clear()
                     continue
-                if mask & selectors.EVENT_WRITE:
-                    wire.flush()
-                if mask & selectors.EVENT_READ:
-                    for reply in wire.receive():
-                        report(tracker.receive(reply, clock()))
+                replies = wire.receive()
+                arrival = clock()
+                for probe, sent in wire.begun():
+                    tracker.restart(probe, sent)
+                for reply in replies:
+                    report(tracker.receive(reply, arrival))
             if interrupts.look:
                 interrupts.look = False
                 look()

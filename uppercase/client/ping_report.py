@@ -15,6 +15,7 @@ from typing import Any, Final
 from uppercase.client.ping import Finding, Kind, Totals
 from uppercase.client.statistics import RoundTrips
 from uppercase.client.target import Target
+from uppercase.client.wires import Wire
 from uppercase.errors import NetworkTrouble
 from uppercase.limits import PING_SAMPLES
 
@@ -177,10 +178,13 @@ def round_trips_object(rtt: RoundTrips) -> dict[str, float] | None:
     return {name: milliseconds(value) for name, value in values.items()}
 
 
-def summary_object(totals: Totals, target: Target, elapsed: float) -> dict[str, Any]:
+def summary_object(
+    totals: Totals, target: Target, elapsed: float, connections: int | None
+) -> dict[str, Any]:
     """Give the fields that the summary and an interim report share."""
     return {
         "target": str(target),
+        "connections": connections,
         "transmitted": totals.transmitted,
         "received": totals.received,
         "lost": totals.lost,
@@ -201,6 +205,7 @@ class Display:
 
     Attributes:
         target: the server.
+        wire: how the probes travel to it.
         timeout: seconds after which a probe is lost.
         quiet: whether only the summary is printed.
         as_json: whether objects are printed instead of lines.
@@ -212,6 +217,7 @@ class Display:
     """
 
     target: Target
+    wire: Wire
     timeout: float
     quiet: bool
     as_json: bool
@@ -239,7 +245,7 @@ class Display:
     def show_interim(self) -> None:
         """Print how it stands: among the objects, or beside the lines."""
         if self.as_json:
-            fields = summary_object(self.totals, self.target, time.monotonic() - self.started)
+            fields = self._fields(time.monotonic() - self.started)
             print(to_json({"type": "interim", **fields}), flush=True)
         else:
             print(interim_text(self.totals), file=sys.stderr, flush=True)
@@ -247,7 +253,7 @@ class Display:
     def show_summary(self, elapsed: float, trouble: NetworkTrouble | None) -> None:
         """Print the end of it."""
         if self.as_json:
-            fields = summary_object(self.totals, self.target, elapsed)
+            fields = self._fields(elapsed)
             error = None if trouble is None else str(trouble)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
@@ -261,3 +267,6 @@ class Display:
             from uppercase.client.histogram import histogram_table
 
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
+
+    def _fields(self, elapsed: float) -> dict[str, Any]:
+        return summary_object(self.totals, self.target, elapsed, self.wire.connections)

@@ -20,6 +20,7 @@ __all__ = [
     "LINE_QUIET_TIME",
     "MAX_REPLY",
     "PING_BACKLOG",
+    "PING_CONNECTIONS",
     "PING_INTERVAL",
     "PING_MEMORY",
     "PING_MIN_INTERVAL",
@@ -67,6 +68,10 @@ PING_SAMPLES: Final = 100_000
 
 PING_BACKLOG: Final = 16 * MIB
 """Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+PING_CONNECTIONS: Final = 256
+"""Connections of one probe each that ping keeps open at once, for replies that are still to come;
+beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
 
 FATES_COUNT: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
