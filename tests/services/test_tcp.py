@@ -76,7 +76,7 @@ async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
         stopped = stop(service)
         assert await deferToThread(receive_all, client) == b""
     await stopped
-    assert said[-1] == "all in all: closed stopped 1, opened 1"
+    assert said[-1] == "TCP: all in all: closed stopped 1, opened 1"
 
 
 @in_reactor
@@ -89,7 +89,7 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
         assert await deferToThread(receive_all, client) == b""
     for stopped in stops:
         await stopped
-    assert len([line for line in said if line.startswith("all in all")]) == 1
+    assert len([line for line in said if line.startswith("TCP: all in all")]) == 1
 
 
 @in_reactor

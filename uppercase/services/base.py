@@ -40,10 +40,12 @@ class Observers:
     """The observers of one service: its counters, its log and whoever else wants to know.
 
     Attributes:
+        protocol: `TCP` or `UDP`.
         counters: what has happened so far.
     """
 
     def __init__(self, protocol: str, clock: IReactorTime, log_peers: bool) -> None:
+        self.protocol = protocol
         self.counters = Counters()
         self._log = LogObserver(protocol, clock, log_peers=log_peers)
         self._others: list[IObserver] = []
@@ -219,7 +221,11 @@ class TransformService(Service, ABC):
         self._listening = False
         self._signals.stop()
         self.observers.stop()
-        self.log.info("all in all: {counted}", counted=self.counted() or "nothing happened")
+        self.log.info(
+            "{protocol}: all in all: {counted}",
+            protocol=self.observers.protocol,
+            counted=self.counted() or "nothing happened",
+        )
         waiting, self._waiting = self._waiting, []
         for ended in waiting:
             ended.callback(result)
