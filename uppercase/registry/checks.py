@@ -27,33 +27,35 @@ def check(plugin: Any, label: str, place: str) -> Problem | None:
         label: what it is called where it was found.
         place: where it was found.
     """
-    line = line_of(plugin, place)
+    wrong = _what_is_wrong(plugin, label)
+    if wrong is None:
+        return None
+    fault, message = wrong
+    # Only now: finding a line reads and parses a source file.
+    return Problem(fault, place, line_of(plugin, place), message)
+
+
+def _what_is_wrong(plugin: Any, label: str) -> tuple[Fault, str] | None:
     if not isinstance(plugin, ReferencedPlugin):
         # One by reference is ours, and reading its parameters would import the code.
         try:
             verifyObject(ITransformPlugin, plugin)
             foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
         except Invalid as error:
-            said = f"{label} does not keep to ITransformPlugin: {violations(error)}"
-            return Problem(Fault.INTERFACE, place, line, said)
+            said = violations(error)
+            return Fault.INTERFACE, f"{label} does not keep to ITransformPlugin: {said}"
         except Exception as error:
             said = " ".join(str(error).split())
-            return Problem(
-                Fault.INTERFACE, place, line, f"{label} raised {type(error).__name__}: {said}"
-            )
+            return Fault.INTERFACE, f"{label} raised {type(error).__name__}: {said}"
         if foreign:
-            return Problem(
+            return (
                 Fault.INTERFACE,
-                place,
-                line,
                 f"{label} has {foreign[0]!r} among its parameters; uppercase.parameters.Parameter "
                 "is accepted",
             )
     if not is_name(plugin.name):
-        return Problem(
+        return (
             Fault.NAME,
-            place,
-            line,
             f"{label} has the name {plugin.name!r}; lower-case letters, digits and single hyphens "
             "are accepted",
         )
@@ -76,7 +78,6 @@ def near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> I
     """
     values = dict(vars(module))
     for label, value in values.items():
-        line = line_of(value, file)
         if isclass(value):
             is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
             made = any(isinstance(other, value) for other in values.values())
@@ -84,7 +85,7 @@ def near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> I
                 yield Problem(
                     Fault.NOT_INSTANTIATED,
                     file,
-                    line,
+                    line_of(value, file),
                     f"{label} is a class and no instance of it is here; add one, such as "
                     f"{label.lower()} = {label}()",
                 )
@@ -93,7 +94,7 @@ def near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> I
                 yield Problem(
                     Fault.NOT_PLUGIN,
                     file,
-                    line,
+                    line_of(value, file),
                     f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
                     "its class with @implementer(ITransformPlugin, IPlugin)",
                 )
@@ -103,7 +104,7 @@ def near_misses(module: ModuleType, file: str, known: set[tuple[str, str]]) -> I
             yield Problem(
                 Fault.NOT_PLUGIN,
                 file,
-                line,
+                line_of(value, file),
                 f"{label} provides ITransform but not ITransformPlugin, which has the name; "
                 "declare it with @transform or implement both ITransformPlugin and IPlugin",
             )
