@@ -1,9 +1,12 @@
 """The services as embedders use them: made, started, asked, stopped, started again."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from uppercase.addresses import cannot_listen
@@ -58,6 +61,30 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) 
         second.startService()
     assert not second.ports
     await first.stopService()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_an_endpoint_that_fails_closes_those_before_it(kind: str) -> None:
+    """All of them: those of the shorthands and those that were listed before it."""
+    taken: Any = MAKERS[kind]()
+    taken.startService()
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    prefix = f"{kind}:{{}}:interface=127.0.0.1"
+    listen = (prefix.format(free), prefix.format(port_of(taken)))
+    service: Any
+    if kind == "tcp":
+        service = tcp_service(TCPSettings(port=0, listen=listen))
+    else:
+        service = udp_service(UDPSettings(port=0, listen=listen))
+    with pytest.raises(CannotStart):
+        service.startService()
+    await deferLater(reactor, 0)
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == "tcp")
+        again.bind(("127.0.0.1", free))
+    await taken.stopService()
 
 
 def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:

@@ -37,7 +37,7 @@ class CannotStart(SystemExit, Exception):
 
 @implementer(IObserver)
 class Observers:
-    """The observers of one service: its counters, its log and whoever else wants to know.
+    """The observers of one service: its counters and its log.
 
     Attributes:
         protocol: `TCP` or `UDP`.
@@ -48,18 +48,11 @@ class Observers:
         self.protocol = protocol
         self.counters = Counters()
         self._log = LogObserver(protocol, clock, log_peers=log_peers)
-        self._others: list[IObserver] = []
-
-    def add(self, observer: IObserver) -> None:
-        """Tell one more."""
-        self._others.append(observer)
 
     def notify(self, event: Event) -> None:
-        """Tell all."""
+        """Tell both."""
         self.counters.notify(event)
         self._log.notify(event)
-        for observer in self._others:
-            observer.notify(event)
 
     def stop(self) -> None:
         """Write what is left to say into the log."""

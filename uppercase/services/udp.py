@@ -99,7 +99,8 @@ class UDPService(TransformService):
             lambda port: port.stopListening(),
             self.log,
         )
-        self.ports += [self._open(endpoint) for endpoint in self._endpoints]
+        for endpoint in self._endpoints:
+            self.ports.append(self._open(endpoint))
         self._kernel_watch.start(KERNEL_LOOK, now=False)
 
     def served(self) -> list[str]:
