@@ -16,7 +16,13 @@ from uppercase.client.expectation import Expect, expectation
 from uppercase.client.help_layout import Command, option
 from uppercase.client.interrupts import Interrupts
 from uppercase.client.latencies import Latencies
-from uppercase.client.measure_options import judgement_options, plot_option, save_plot
+from uppercase.client.measure_options import (
+    judgement_options,
+    plot_option,
+    reply_timeout,
+    save_plot,
+    timeout_option,
+)
 from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping_report import place, to_json
 from uppercase.client.target import Target
@@ -29,8 +35,6 @@ from uppercase.limits import (
     BENCH_PIPELINE,
     CONNECT_TIMEOUT,
     PROBE_SIZE,
-    REPLY_TIMEOUT,
-    UDP_TIMEOUT,
 )
 
 if TYPE_CHECKING:
@@ -87,14 +91,7 @@ _EXAMPLES: Final = """
     section="Load",
     help="How long.",
 )
-@option(
-    "-W",
-    "--timeout",
-    type=Duration(positive=True),
-    section="Load",
-    help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
-    f"else {REPLY_TIMEOUT:g}s]",
-)
+@timeout_option("Load")
 @judgement_options
 @option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
 @plot_option("Draw the throughput and the latencies.")
@@ -116,8 +113,7 @@ def bench(
     Without --rate each connection sends the next message when a reply has come (closed loop); with
     it messages are sent when they are planned, and latency counts from then (open loop).
     """
-    if timeout is None:
-        timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+    timeout = reply_timeout(target, timeout)
     pace = Pace(duration, rate, pipeline)
     workload = _workload(target, connections, size, pace, expectation(expect), timeout)
     load_kind = _load_kind(target)

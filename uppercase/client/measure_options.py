@@ -1,4 +1,4 @@
-"""Options that ping and bench share: what is expected, how much may be lost, what is drawn."""
+"""Options that ping and bench share: what is expected and by when, what may be lost, plots."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 import click
 
 from uppercase.client.help_layout import option
+from uppercase.client.option_types import Duration
+from uppercase.client.target import Target
 from uppercase.errors import BadValue, UserError
+from uppercase.limits import REPLY_TIMEOUT, UDP_TIMEOUT
 from uppercase.units import parse_probability
 
-__all__ = ["judgement_options", "plot_option", "save_plot"]
+__all__ = ["judgement_options", "plot_option", "reply_timeout", "save_plot", "timeout_option"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -50,6 +53,25 @@ def judgement_options(command: _Function) -> _Function:
         help="What a reply must be; repeat it for a chain.",
     )
     return expect(max_loss(command))
+
+
+def timeout_option(section: str) -> Callable[[_Function], _Function]:
+    """Give the decorator that passes `timeout`, seconds or None; see `reply_timeout`."""
+    return option(
+        "-W",
+        "--timeout",
+        type=Duration(positive=True),
+        section=section,
+        help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
+        f"else {REPLY_TIMEOUT:g}s]",
+    )
+
+
+def reply_timeout(target: Target, given: float | None) -> float:
+    """Give how long a reply may take, in seconds: what was given, else what suits the protocol."""
+    if given is not None:
+        return given
+    return UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
 
 
 def plot_option(help_text: str) -> Callable[[_Function], _Function]:

@@ -18,7 +18,13 @@ from uppercase.client.exit_status import NETWORK, OK
 from uppercase.client.expectation import expectation
 from uppercase.client.help_layout import Command, option
 from uppercase.client.interrupts import Interrupts
-from uppercase.client.measure_options import judgement_options, plot_option, save_plot
+from uppercase.client.measure_options import (
+    judgement_options,
+    plot_option,
+    reply_timeout,
+    save_plot,
+    timeout_option,
+)
 from uppercase.client.option_types import Count, Duration, Size
 from uppercase.client.ping import Probes, Schedule, Tracker
 from uppercase.client.ping_loop import converse
@@ -31,8 +37,6 @@ from uppercase.limits import (
     PING_INTERVAL,
     PING_MIN_INTERVAL,
     PROBE_SIZE,
-    REPLY_TIMEOUT,
-    UDP_TIMEOUT,
 )
 
 __all__ = ["ping"]
@@ -67,14 +71,7 @@ _EXAMPLES: Final = """
     section="Probes",
     help="Bytes of a probe; on a stream its newline is one of them.",
 )
-@option(
-    "-W",
-    "--timeout",
-    type=Duration(positive=True),
-    section="Probes",
-    help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
-    f"else {REPLY_TIMEOUT:g}s]",
-)
+@timeout_option("Probes")
 @option(
     "-w",
     "--deadline",
@@ -110,8 +107,7 @@ def ping(
             f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is accepted, "
             "and for more load there is: uppercase bench"
         )
-    if timeout is None:
-        timeout = UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+    timeout = reply_timeout(target, timeout)
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
     wires = open_wires(target, _tell_nobody if as_json else _tell)
