@@ -6,10 +6,9 @@ importing the package costs next to nothing.
 
 from typing import TYPE_CHECKING, Any
 
-from uppercase.facade import load
+from uppercase._facade import load
 
 if TYPE_CHECKING:
-    from uppercase.declare import stream_transform, transform
     from uppercase.errors import Rejected
     from uppercase.interfaces import (
         IStreamTransform,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         ITransformPlugin,
         ITransformStream,
     )
+    from uppercase.plugins.declare import stream_transform, transform
 
 __version__ = "0.1.0"
 
@@ -26,8 +26,8 @@ _HOMES: dict[str, str] = {
     "ITransformPlugin": "uppercase.interfaces",
     "ITransformStream": "uppercase.interfaces",
     "Rejected": "uppercase.errors",
-    "stream_transform": "uppercase.declare",
-    "transform": "uppercase.declare",
+    "stream_transform": "uppercase.plugins.declare",
+    "transform": "uppercase.plugins.declare",
 }
 
 __all__ = [

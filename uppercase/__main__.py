@@ -2,6 +2,6 @@
 
 import sys
 
-from uppercase.client.cli import main
+from uppercase.commands.cli import main
 
 sys.exit(main())

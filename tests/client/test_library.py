@@ -17,8 +17,6 @@ from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from tests.client.certificates import make_certificate
-from tests.client.command import environment
 from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
     drop,
@@ -31,6 +29,8 @@ from tests.client.servers import (
     tcp_server,
     udp_server,
 )
+from tests.commands.certificates import make_certificate
+from tests.commands.command import environment
 from uppercase.client import (
     NetworkTrouble,
     NoReply,
@@ -42,9 +42,9 @@ from uppercase.client import (
     connect,
     exchange,
 )
+from uppercase.client._session import Exchange
+from uppercase.client._udp_request import request
 from uppercase.client.connecting import Address
-from uppercase.client.tcp_session import Exchange
-from uppercase.client.udp_request import request
 from uppercase.errors import UserError
 
 # In memory: sessions.

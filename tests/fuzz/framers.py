@@ -6,8 +6,8 @@ error that comes out is our own.
 
 import sys
 
+from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError
-from uppercase.framing import make_framer
 
 FRAMINGS = ("line", "netstring", "int16", "int32")
 MAX_LENGTH = 64

@@ -6,8 +6,8 @@ error that comes out is our own. Needs `pip install atheris`.
 
 import sys
 
+from uppercase.core.proxy_header import V2_SIGNATURE, ProxyHeader, parse_proxy_header
 from uppercase.errors import ProxyHeaderError
-from uppercase.proxy_header import V2_SIGNATURE, ProxyHeader, parse_proxy_header
 
 REFUSED = "refused"
 

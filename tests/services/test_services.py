@@ -9,8 +9,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from uppercase.addresses import cannot_listen
 from uppercase.client import Target, ask
+from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UserError
 from uppercase.limits import FREE_PORT_TRIES
 from uppercase.services import (
@@ -21,7 +21,7 @@ from uppercase.services import (
     tcp_service,
     udp_service,
 )
-from uppercase.services.base import TransformService, open_on_one_port
+from uppercase.services._base import TransformService, open_on_one_port
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),

@@ -9,10 +9,10 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import deferLater
 
-from tests.helpers_udp import ask, datagram, in_thread
+from tests.udp.helpers import ask, datagram, in_thread
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
-from uppercase.services import udp as udp_module
-from uppercase.services.base import TransformService
+from uppercase.services import _udp as udp_module
+from uppercase.services._base import TransformService
 
 SERVICES = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, interfaces=["127.0.0.1"])),

@@ -12,8 +12,8 @@ from zope.interface import implementer
 
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
-from uppercase.operations.descriptors import connections_possible
 from uppercase.services import TCPService, TCPSettings, tcp_service
+from uppercase.services._descriptors import connections_possible
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.events import Closed, Event, IObserver
-from uppercase.framing import make_framer
+from uppercase.core.events import Closed, Event, IObserver
+from uppercase.core.framing import make_framer
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.interfaces import ITransform
 from uppercase.limits import Limits
-from uppercase.pipeline import Stage, make_pipeline
 from uppercase.registry import find
-from uppercase.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.protocol import TransformProtocol
 
 HIGH_WATER = 64 * 1024
 

@@ -7,11 +7,11 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from tests.tcp.wire import CLIENT, Wire, World
-from uppercase.addresses import DeclaredPeers, parse_peers
+from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
+from uppercase.core.proxy_header import V2_SIGNATURE
+from uppercase.core.values import DeclaredPeers, parse_peers
 from uppercase.errors import BadValue
-from uppercase.events import Opened, Outcome, RefusalReason, Refused
 from uppercase.limits import PROXY_TIMEOUT, Limits
-from uppercase.proxy_header import V2_SIGNATURE
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 HEADER = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"

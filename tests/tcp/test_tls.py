@@ -12,7 +12,7 @@ from tests.certificates import Certificate, make_certificate
 from tests.system.processes import memory
 from tests.tcp.wire import Wire, World
 from tests.tls_peer import TLSPeer
-from uppercase.events import Outcome
+from uppercase.core.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, SEND_TIMEOUT
 from uppercase.tcp.certificates import server_context
 from uppercase.tcp.tls import TLSFactory

@@ -11,11 +11,11 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from uppercase.events import Closed, Event, IObserver, Outcome
+from uppercase.core.events import Closed, Event, IObserver, Outcome
+from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.limits import Limits
-from uppercase.pipeline import Stage, make_pipeline
 from uppercase.registry import find
-from uppercase.services.tcp import conversation_opener
+from uppercase.services._tcp import conversation_opener
 from uppercase.tcp.factory import TransformFactory
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)

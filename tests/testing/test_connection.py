@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 
 from tests.system.processes import environment
 from uppercase import transform
+from uppercase.core.events import Outcome
 from uppercase.errors import UnknownName, UserError
-from uppercase.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, Limits
 from uppercase.testing import connect
 

@@ -4,8 +4,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from uppercase import transform
+from uppercase.core.events import DropReason
 from uppercase.errors import UnknownName
-from uppercase.events import DropReason
 from uppercase.limits import DatagramLimits
 from uppercase.testing import connect_udp
 

@@ -17,8 +17,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface.verify import verifyObject
 
-from tests.helpers_udp import Applied, ask, client, in_thread, served
-from uppercase.datagram import Responder
+from tests.udp.helpers import Applied, ask, client, in_thread, served
+from uppercase.core.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
 from uppercase.udp import (
     IDatagramEndpoint,
@@ -175,8 +175,8 @@ import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="upper")
 from twisted.internet import reactor
-from tests.helpers_udp import Applied
-from uppercase.datagram import Responder
+from tests.udp.helpers import Applied
+from uppercase.core.datagram import Responder
 from uppercase.udp import datagram_endpoint_from_string, listen
 listen(reactor, datagram_endpoint_from_string(reactor, sys.argv[2]), Responder(Applied()))
 reactor.run()

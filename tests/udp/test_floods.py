@@ -14,9 +14,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from tests.helpers_udp import Applied, ask, client, in_thread, served
-from uppercase.datagram import Datagram, Responder
-from uppercase.events import DropReason
+from tests.udp.helpers import Applied, ask, client, in_thread, served
+from uppercase.core.datagram import Datagram, Responder
+from uppercase.core.events import DropReason
 from uppercase.limits import UDP_BATCH, DatagramLimits
 from uppercase.udp import Port
 from uppercase.udp.interfaces import IBatchProtocol
@@ -150,8 +150,8 @@ async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not()
 
 _FLOODED = r"""
 from twisted.internet import reactor
-from tests.helpers_udp import Applied
-from uppercase.datagram import Responder
+from tests.udp.helpers import Applied
+from uppercase.core.datagram import Responder
 from uppercase.udp import UDPEndpoint, listen
 port = listen(reactor, UDPEndpoint(reactor, 0, "127.0.0.1"), Responder(Applied()))
 print(port.getHost().port, flush=True)

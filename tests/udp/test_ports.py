@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from tests.helpers_udp import (
+from tests.udp.helpers import (
     CLIENT,
     SILENCE,
     Applied,
@@ -23,8 +23,8 @@ from tests.helpers_udp import (
     in_thread,
     served,
 )
-from uppercase.datagram import Answer, Destination, Responder
-from uppercase.events import DropReason
+from uppercase.core.datagram import Answer, Destination, Responder
+from uppercase.core.events import DropReason
 from uppercase.limits import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, pktinfo
 from uppercase.udp.sockets import open_socket

@@ -10,7 +10,7 @@ from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from tests.helpers_udp import (
+from tests.udp.helpers import (
     SILENCE,
     Applied,
     ask,
@@ -19,8 +19,8 @@ from tests.helpers_udp import (
     in_thread,
     served,
 )
-from uppercase.datagram import Responder
-from uppercase.events import DropReason
+from uppercase.core.datagram import Responder
+from uppercase.core.events import DropReason
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.udp import ResponderProtocol, drain

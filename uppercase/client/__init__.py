@@ -10,24 +10,24 @@ use: the command must not pay for Twisted, which the library is made of and the 
 
 from typing import TYPE_CHECKING, Any
 
-from uppercase.facade import load
+from uppercase._facade import load
 
 if TYPE_CHECKING:
-    from uppercase.client.asking import ask, connect, exchange
+    from uppercase.client._asking import ask, connect, exchange
+    from uppercase.client._session import Session
     from uppercase.client.target import Target, Tls, parse_target
-    from uppercase.client.tcp_session import Session
     from uppercase.errors import NetworkTrouble, NoReply, Refused
 
 _HOMES: dict[str, str] = {
     "NetworkTrouble": "uppercase.errors",
     "NoReply": "uppercase.errors",
     "Refused": "uppercase.errors",
-    "Session": "uppercase.client.tcp_session",
+    "Session": "uppercase.client._session",
     "Target": "uppercase.client.target",
     "Tls": "uppercase.client.target",
-    "ask": "uppercase.client.asking",
-    "connect": "uppercase.client.asking",
-    "exchange": "uppercase.client.asking",
+    "ask": "uppercase.client._asking",
+    "connect": "uppercase.client._asking",
+    "exchange": "uppercase.client._asking",
     "parse_target": "uppercase.client.target",
 }
 

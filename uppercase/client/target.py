@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from uppercase.core.units import parse_port
 from uppercase.errors import BadValue
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
-from uppercase.units import parse_port
 
 __all__ = ["ENVIRONMENT", "Target", "Tls", "parse_target"]
 

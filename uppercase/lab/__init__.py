@@ -1,13 +1,13 @@
 """The lab: loses, duplicates, reorders, corrupts and delays datagrams on purpose, reproducibly.
 
 What befalls a datagram is a function of the seed, the direction and the datagram's number; see
-`uppercase.lab.fate`. No socket, no timer, no shared random generator: a UDP port asks a `Lab` what
-to pass on and when, and `answer_key` says the same beforehand.
+`uppercase.lab._fates`. No socket, no timer, no shared random generator: a UDP port asks a `Lab`
+what to pass on and when, and `answer_key` says the same beforehand.
 """
 
-from uppercase.lab.fate import BurstLoss, Experiment, Fate, Impairments
-from uppercase.lab.key import Row, answer_key
-from uppercase.lab.options import (
+from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments
+from uppercase.lab._key import Row, answer_key
+from uppercase.lab._options import (
     OPTIONS,
     PRESETS,
     Preset,
@@ -16,7 +16,7 @@ from uppercase.lab.options import (
     merge_settings,
     new_seed,
 )
-from uppercase.lab.stage import Client, Lab, Passage
+from uppercase.lab._stage import Client, Lab, Passage
 
 __all__ = [
     "OPTIONS",

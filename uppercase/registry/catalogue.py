@@ -19,9 +19,10 @@ from uppercase.errors import (
     suggest,
 )
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
-from uppercase.kinds import Kind
-from uppercase.parameters import Parameter, convert_arguments
-from uppercase.registry import dropins, entry_points
+from uppercase.plugins.adapters import Kind
+from uppercase.plugins.parameters import Parameter, convert_arguments
+from uppercase.registry import _entry_points as entry_points
+from uppercase.registry import _sources as dropins
 from uppercase.registry.problems import (
     Fault,
     NoSuchModule,

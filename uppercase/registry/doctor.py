@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 import twisted
 
+from uppercase.registry._entry_points import GROUP
+from uppercase.registry._sources import drop_ins_of_twisted
 from uppercase.registry.catalogue import Listing, listing
-from uppercase.registry.dropins import drop_ins_of_twisted
-from uppercase.registry.entry_points import GROUP
 from uppercase.registry.problems import Fault, Problem
 
 __all__ = ["Diagnosis", "diagnose"]

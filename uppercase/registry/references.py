@@ -11,9 +11,9 @@ from typing import Any
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from uppercase.declare import adopt
 from uppercase.errors import PluginError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.plugins.declare import adopt
 from uppercase.registry.problems import CannotLoad, Fault, NoSuchModule, from_exception, place_of
 
 __all__ = ["ReferencedPlugin", "current_directory", "load"]

@@ -8,10 +8,10 @@ Everything that can be wrong with settings is found when the service is made, be
 listens. Command lines are the taps' matter.
 """
 
-from uppercase.services.base import CannotStart
-from uppercase.services.settings import Settings, TCPSettings, UDPSettings
-from uppercase.services.tcp import TCPService, tcp_service
-from uppercase.services.udp import UDPService, udp_service
+from uppercase.services._base import CannotStart
+from uppercase.services._settings import Settings, TCPSettings, UDPSettings
+from uppercase.services._tcp import TCPService, tcp_service
+from uppercase.services._udp import UDPService, udp_service
 
 __all__ = [
     "CannotStart",

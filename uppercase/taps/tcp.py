@@ -2,9 +2,11 @@
 
 from twisted.application.service import IService
 
-from uppercase.addresses import parse_peers
+from uppercase.core.framing import AUTO, FRAMINGS
+from uppercase.core.units import parse_count, parse_duration, parse_size, parse_timeout
+from uppercase.core.values import parse_peers
 from uppercase.errors import BadValue
-from uppercase.framing import AUTO, FRAMINGS
+from uppercase.lab.outlet import PRESETS, TCPLab, preset
 from uppercase.limits import (
     ASYNC_WINDOW,
     CLOSE_TIMEOUT,
@@ -17,10 +19,8 @@ from uppercase.limits import (
     Limits,
 )
 from uppercase.services import TCPSettings, tcp_service
-from uppercase.taps.options import Group, Option
-from uppercase.taps.shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
-from uppercase.tcp.lab import PRESETS, TCPLab, preset
-from uppercase.units import parse_count, parse_duration, parse_size, parse_timeout
+from uppercase.taps._options import Group, Option
+from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
 
 __all__ = ["Options", "makeService"]
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from twisted.application.service import IService
 
+from uppercase.core.units import parse_count, parse_factor, parse_rate, parse_size
 from uppercase.errors import UserError
 from uppercase.lab import OPTIONS as LAB_OPTIONS
 from uppercase.lab import (
@@ -22,9 +23,8 @@ from uppercase.limits import (
     DatagramLimits,
 )
 from uppercase.services import UDPSettings, udp_service
-from uppercase.taps.options import Group, Option
-from uppercase.taps.shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
-from uppercase.units import parse_count, parse_factor, parse_rate, parse_size
+from uppercase.taps._options import Group, Option
+from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
 
 __all__ = ["Options", "makeService"]
 

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import (
 )
 
 from uppercase.limits import PROGRESS_CHECKS, Limits
-from uppercase.tcp.progress import progress_mark, unacknowledged_output
+from uppercase.tcp.kernel import progress_mark, unacknowledged_output
 
 __all__ = ["CloseLadder", "IOrderlyTLSTransport"]
 

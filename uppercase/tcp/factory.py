@@ -8,8 +8,8 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
-from uppercase.errors import TransformError
-from uppercase.events import (
+from uppercase.core.admission import Admission
+from uppercase.core.events import (
     Closed,
     Event,
     IObserver,
@@ -18,13 +18,13 @@ from uppercase.events import (
     Refused,
     TransformFailed,
 )
+from uppercase.core.session import AwaitReply, Conversation
+from uppercase.errors import TransformError
+from uppercase.lab.outlet import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.session import AwaitReply, Conversation
-from uppercase.tcp.admission import Admission
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.idle import IdleWatch
-from uppercase.tcp.lab import NO_LAB, TCPLab
 from uppercase.tcp.peer import peer_name, plain_peer
-from uppercase.tcp.protocol import TransformProtocol
 
 __all__ = ["OpenConversation", "TransformFactory"]
 

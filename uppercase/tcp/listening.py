@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from twisted.python.systemd import ListenFDs
 
-from uppercase.addresses import DeclaredPeers, cannot_listen, family_of, printable_address
+from uppercase.core.values import DeclaredPeers, cannot_listen, family_of, printable_address
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import BACKLOG, MAX_PORT
 from uppercase.tcp.certificates import server_context

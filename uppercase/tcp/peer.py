@@ -10,8 +10,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from uppercase.addresses import printable_address, unmapped
-from uppercase.events import Outcome
+from uppercase.core.events import Outcome
+from uppercase.core.values import printable_address, unmapped
 
 __all__ = ["AwaitedPeer", "Served", "peer_host", "peer_name", "plain_peer"]
 

@@ -19,10 +19,10 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.addresses import DeclaredPeers
+from uppercase.core.events import Outcome, RefusalReason
+from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
+from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.events import Outcome, RefusalReason
-from uppercase.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.peer import AwaitedPeer, peer_host
 

@@ -23,8 +23,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.core.events import Outcome
 from uppercase.errors import HandshakeFailed
-from uppercase.events import Outcome
 from uppercase.limits import TLS_PIECE
 from uppercase.tcp.closing import IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory

@@ -21,7 +21,7 @@ first use, and nothing of the package itself imports this one but the command th
 
 from typing import TYPE_CHECKING, Any
 
-from uppercase.facade import load
+from uppercase._facade import load
 
 if TYPE_CHECKING:
     from uppercase.testing.connection import Connection, connect

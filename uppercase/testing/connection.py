@@ -21,13 +21,13 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.core.events import Closed, Event, Outcome
+from uppercase.core.framing import AUTO, choose_framing
 from uppercase.errors import TransformError
-from uppercase.events import Closed, Event, Outcome
-from uppercase.framing import AUTO, choose_framing
 from uppercase.limits import MAX_OUTPUT, Limits
-from uppercase.services.tcp import conversation_opener
+from uppercase.services._tcp import conversation_opener
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.protocol import TransformProtocol
 from uppercase.testing.memory import CLIENT, SERVER, Recorder, advance, first_error, make_chain
 
 __all__ = ["Connection", "connect"]

@@ -15,9 +15,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from uppercase.datagram import Answer, Datagram, Destination, Responder
+from uppercase.core.datagram import Answer, Datagram, Destination, Responder
+from uppercase.core.events import DropReason, Event
 from uppercase.errors import TransformError
-from uppercase.events import DropReason, Event
 from uppercase.limits import MAX_OUTPUT, DatagramLimits
 from uppercase.testing.memory import CLIENT, SERVER, Recorder, advance, first_error, make_chain
 from uppercase.udp.interfaces import IBatchTransport

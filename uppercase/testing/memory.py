@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from uppercase.core.events import Event, IObserver, SlowCall, TransformFailed
+from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.errors import TransformError
-from uppercase.events import Event, IObserver, SlowCall, TransformFailed
 from uppercase.limits import DEFAULT_PORT
-from uppercase.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.testing.subject import maker
 
 __all__ = ["CLIENT", "SERVER", "Recorder", "advance", "first_error", "make_chain"]

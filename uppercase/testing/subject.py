@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import start, wait_for
-from uppercase.declare import adopt
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.limits import KIT_WAIT
+from uppercase.plugins.declare import adopt
 
 __all__ = ["Outcome", "Subject", "Unanswered", "maker", "show"]
 

@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from uppercase.addresses import printable_address
-from uppercase.datagram import Responder
+from uppercase.core.datagram import Responder
+from uppercase.core.values import printable_address
 from uppercase.udp.endpoints import UDPEndpoint, datagram_endpoint_from_string
 from uppercase.udp.interfaces import IDatagramEndpoint
 from uppercase.udp.ports import Port

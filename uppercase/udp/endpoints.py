@@ -19,13 +19,13 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
 from zope.interface import implementer
 
-from uppercase.addresses import cannot_listen, printable_address
+from uppercase.core.units import parse_port
+from uppercase.core.values import cannot_listen, printable_address
 from uppercase.errors import BadValue, suggest
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.interfaces import IDatagramEndpoint
 from uppercase.udp.ports import Port
 from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
-from uppercase.units import parse_port
 
 __all__ = ["AdoptedUDPEndpoint", "UDPEndpoint", "datagram_endpoint_from_string"]
 

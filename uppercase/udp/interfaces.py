@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import AbstractDatagramProtocol
 from zope.interface import Interface
 
-from uppercase.datagram import Answer, Datagram
+from uppercase.core.datagram import Answer, Datagram
 
 __all__ = ["IBatchProtocol", "IBatchTransport", "IDatagramEndpoint"]
 

@@ -11,7 +11,7 @@ import sys
 from functools import lru_cache
 from typing import Any, Final
 
-from uppercase.guards import Destination
+from uppercase.core.guards import Destination
 
 __all__ = ["ANCILLARY_SPACE", "Ancillary", "enable", "parse", "reply_ancillary"]
 

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.datagram import Answer, Datagram, Destination, SocketAddress
+from uppercase.core.datagram import Answer, Datagram, Destination, SocketAddress
 from uppercase.limits import (
     LOG_INTERVAL,
     RECEIVE_PAUSE,

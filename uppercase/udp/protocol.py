@@ -14,7 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.datagram import (
+from uppercase.core.datagram import (
     Answer,
     Datagram,
     Delay,

@@ -13,7 +13,7 @@ from errno import EACCES, EINVAL
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from uppercase.addresses import cannot_listen, printable_address
+from uppercase.core.values import cannot_listen, printable_address
 from uppercase.errors import BadValue, CannotListen
 
 __all__ = [

@@ -1,0 +1,198 @@
+"""The `uppercase` command for the client's tests: here, as a process, in a terminal.
+
+`run` calls the command's function with real descriptors for its standard streams: a start of the
+interpreter takes longer than most of what is tested. `run_process` and `terminal` are for signals,
+for pipes that close, and for what only a fresh interpreter shows.
+"""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+from unittest import mock
+
+import pexpect
+from pexpect import fdpexpect
+
+import uppercase
+from uppercase.commands.cli import main
+
+__all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
+
+_TIMEOUT = 30.0
+"""Seconds; a bound for a busy machine, not an expectation."""
+
+_TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Makes standard input the controlling terminal, as a shell does, so that Ctrl-C is a signal."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+def command_line(*arguments: str) -> list[str]:
+    """Give what starts the command with these arguments."""
+    return [sys.executable, "-m", "uppercase", *arguments]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give an environment in which the command finds this package and no settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPPERCASE_")}
+    package = Path(uppercase.__file__).parents[1]
+    return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
+
+
+def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
+    """Run the command in this process, with its input in a pipe, to its end."""
+    with (
+        _input_pipe(data) as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+        mock.patch.multiple(sys, stdin=stdin, stdout=_text(stdout), stderr=_text(stderr)),
+        mock.patch.dict(os.environ, environment(env), clear=True),
+        _deadline(),
+    ):
+        status = main(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Outcome(status, stdout.read(), stderr.read().decode())
+
+
+def _text(file: Any) -> TextIO:
+    """Give text to be written to a file's descriptor, as the interpreter makes its own."""
+    return open(file.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+@contextmanager
+def _input_pipe(data: bytes) -> Iterator[TextIO]:
+    """Give the reading end of a pipe that a thread writes the data to."""
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), open(writer, "wb") as pipe:
+            pipe.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with open(reader, encoding="utf-8") as stdin:
+            yield stdin
+    finally:
+        thread.join()
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Break off what takes too long."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"the command took more than {_TIMEOUT:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_process(
+    *arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run the command as a process, with its input in a pipe, to its end."""
+    process = subprocess.run(
+        command_line(*arguments),
+        input=data,
+        capture_output=True,
+        timeout=_TIMEOUT,
+        env=environment(env),
+        check=False,
+    )
+    return Outcome(process.returncode, process.stdout, process.stderr.decode())
+
+
+class Terminal:
+    """The command in a pseudo-terminal of its own, and what is seen and typed there.
+
+    Args:
+        descriptor: our end of the terminal.
+        process: the command.
+    """
+
+    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]") -> None:
+        self._screen: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(descriptor, timeout=_TIMEOUT)
+        self._process = process
+
+    def see(self, text: str) -> bytes:
+        """Wait until the text appears; give what was there before it."""
+        self._screen.expect_exact(text)
+        return self._screen.before or b""
+
+    def see_end(self) -> bytes:
+        """Wait until the command has closed the terminal; give what it said."""
+        self._screen.expect(pexpect.EOF)
+        return self._screen.before or b""
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        self._screen.sendline(line)
+
+    def press(self, key: str) -> None:
+        """Type Ctrl and a letter."""
+        self._screen.send(chr(ord(key.upper()) - 64))
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a window's close button does."""
+        self._screen.close()
+
+    def status(self) -> int:
+        """Wait for the exit status; negative is the signal that ended it."""
+        return self._process.wait(_TIMEOUT)
+
+
+@contextmanager
+def terminal(*arguments: str, stdout: int | None = None) -> Iterator[Terminal]:
+    """Start the command in a pseudo-terminal.
+
+    Args:
+        *arguments: its arguments.
+        stdout: a descriptor for its standard output instead of the terminal.
+    """
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TAKE_TERMINAL, *command_line(*arguments)[1:]],
+        stdin=theirs,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    session = Terminal(ours, process)
+    try:
+        yield session
+    finally:
+        session.hang_up()
+        if process.poll() is None:
+            process.kill()
+        process.wait(_TIMEOUT)

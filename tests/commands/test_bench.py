@@ -1,0 +1,218 @@
+"""What bench sends and how it counts; in memory."""
+
+import socket
+
+import pytest
+
+from uppercase.client.target import Target
+from uppercase.commands.bench._datagrams import DatagramLoad
+from uppercase.commands.bench._latencies import Latencies
+from uppercase.commands.bench._ledger import Ledger, Pace
+from uppercase.commands.bench._stream import StreamLoad
+from uppercase.commands.bench._workload import Workload
+from uppercase.errors import NetworkTrouble, UserError
+
+SIZE = 16
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def upper(message: bytes) -> bytes:
+    return message.upper()
+
+
+class Stream:
+    """A load on one end of a stream, a test on the other."""
+
+    def __init__(self, number: int = 50) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger(Latencies())
+        self.workload = Workload(upper, SIZE, number, b"\n")
+        ours, self.server = socket.socketpair()
+        ours.setblocking(False)
+        self.load = StreamLoad(ours, Target(), self.workload, self.ledger, 1.0, self.clock)
+
+    def close(self) -> None:
+        self.load.close()
+        self.server.close()
+
+
+def test_messages_differ_and_have_the_size_asked_for() -> None:
+    workload = Workload(upper, SIZE, 1000, b"\n")
+    assert len(set(workload.messages)) == 1000
+    assert {len(message) for message in workload.messages} == {SIZE}
+    assert all(message == message.lower() for message in workload.messages)
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 16, 160, 4096])
+def test_replies_are_counted_whatever_the_pieces_they_come_in(pieces: int) -> None:
+    """Over the end of the cycle of messages too."""
+    stream = Stream(number=50)
+    for _ in range(3):
+        stream.load.offer(40, 0.0)
+        assert stream.load.flush()
+        replies = stream.server.recv(65536).upper()
+        for start in range(0, len(replies), pieces):
+            stream.server.sendall(replies[start : start + pieces])
+            stream.load.receive()
+    assert (stream.ledger.transmitted, stream.ledger.answered) == (120, 120)
+    assert (stream.ledger.wrong, stream.ledger.pending) == (0, 0)
+    assert stream.ledger.sent_bytes == stream.ledger.received_bytes == 120 * SIZE
+    stream.close()
+
+
+@pytest.mark.parametrize("pieces", [5, 16, 4096])
+def test_each_wrong_reply_is_counted_once(pieces: int) -> None:
+    stream = Stream()
+    stream.load.offer(30, 0.0)
+    stream.load.flush()
+    replies = bytearray(stream.server.recv(65536).upper())
+    for number in (3, 4, 29):
+        replies[number * SIZE + 2] ^= 1
+        replies[number * SIZE + 9] ^= 1
+    for start in range(0, len(replies), pieces):
+        stream.server.sendall(replies[start : start + pieces])
+        stream.load.receive()
+    assert (stream.ledger.wrong, stream.ledger.received) == (3, 27)
+    assert not stream.ledger.acceptable(max_loss=1.0)
+    stream.close()
+
+
+def test_replies_in_each_others_place_are_wrong() -> None:
+    stream = Stream()
+    stream.load.offer(2, 0.0)
+    stream.load.flush()
+    replies = stream.server.recv(65536).upper()
+    stream.server.sendall(replies[SIZE:] + replies[:SIZE])
+    stream.load.receive()
+    assert stream.ledger.wrong == 2
+    stream.close()
+
+
+def test_more_than_was_asked_for_is_trouble() -> None:
+    stream = Stream()
+    stream.load.offer(1, 0.0)
+    stream.load.flush()
+    stream.server.sendall(b"".join(stream.workload.replies[:2]))
+    with pytest.raises(NetworkTrouble, match="sent more than it was asked for"):
+        stream.load.receive()
+    stream.close()
+
+
+def test_latency_counts_from_the_planned_time() -> None:
+    stream = Stream()
+    stream.load.offer(1, 0.0)
+    stream.load.offer(1, 0.2)
+    stream.load.flush()
+    stream.server.sendall(stream.server.recv(65536).upper())
+    stream.clock.now = 0.3
+    stream.load.receive()
+    summary = stream.ledger.latencies.summary_ms()
+    assert summary is not None
+    assert summary["min"] == pytest.approx(100, rel=2e-3)
+    assert summary["max"] == pytest.approx(300, rel=2e-3)
+    stream.close()
+
+
+def test_a_reply_after_the_timeout_is_late() -> None:
+    stream = Stream()
+    stream.load.offer(2, 0.0)
+    stream.load.flush()
+    replies = stream.server.recv(65536).upper()
+    for now, reply in ((0.5, replies[:SIZE]), (1.5, replies[SIZE:])):
+        stream.clock.now = now
+        stream.server.sendall(reply)
+        stream.load.receive()
+    assert (stream.ledger.received, stream.ledger.late) == (1, 1)
+    stream.close()
+
+
+class Datagrams:
+    """A load on one end of a pair of datagram sockets, a test on the other."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger(Latencies())
+        workload = Workload(upper, SIZE, 50, b"")
+        ours, self.server = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        target = Target(udp=True)
+        self.load = DatagramLoad(ours, target, workload, self.ledger, 1.0, self.clock)
+
+    def ask(self, number: int) -> list[bytes]:
+        self.load.offer(number, self.clock.now)
+        assert self.load.flush()
+        return [self.server.recv(100).upper() for _ in range(number)]
+
+    def answer(self, *replies: bytes) -> None:
+        for reply in replies:
+            self.server.send(reply)
+        while self.ledger.received_bytes < self._answered + sum(map(len, replies)):
+            self.load.receive()
+        self._answered = self.ledger.received_bytes
+
+    _answered = 0
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        ledger = self.ledger
+        return (ledger.received, ledger.lost, ledger.late, ledger.duplicates, ledger.wrong)
+
+    def close(self) -> None:
+        self.load.close()
+        self.server.close()
+
+
+def test_datagrams_may_come_in_any_order() -> None:
+    pair = Datagrams()
+    pair.answer(*reversed(pair.ask(10)))
+    assert pair.counts() == (10, 0, 0, 0, 0)
+    pair.close()
+
+
+def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart() -> None:
+    pair = Datagrams()
+    first, second, third, _ = pair.ask(4)
+    pair.answer(first, first, b"?" + second[1:])
+    pair.clock.now = 1.0
+    assert pair.load.expire(1.0) == 2
+    pair.answer(third)
+    assert pair.counts() == (1, 1, 1, 1, 1)
+    assert pair.ledger.pending == 0
+    pair.close()
+
+
+def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing() -> None:
+    """A garbled reply does not say whose it is; the oldest is blamed, until its own comes."""
+    pair = Datagrams()
+    oldest, _ = pair.ask(2)
+    pair.answer(b"?")
+    pair.answer(oldest)
+    assert pair.counts() == (1, 0, 0, 0, 1)
+    assert pair.ledger.pending == 0
+    pair.close()
+
+
+def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received() -> None:
+    pair = Datagrams()
+    pair.answer(*pair.ask(3))
+    pair.answer(b"?")
+    assert pair.counts() == (3, 0, 0, 0, 1)
+    pair.close()
+
+
+def test_replies_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(UserError, match="cannot be told apart"):
+        Workload.for_datagrams(lambda message: b"ok", 64, 1)
+
+
+def test_an_open_loop_plans_at_a_fixed_rate_until_the_end() -> None:
+    pace = Pace(duration=1.0, rate=10, pipeline=1)
+    assert [pace.due(elapsed) for elapsed in (0.0, 0.05, 0.1, 0.95, 1.0, 5.0)] == [
+        *(1, 1, 2, 10, 10, 10)
+    ]
+    assert pace.planned(7) == pytest.approx(0.7)

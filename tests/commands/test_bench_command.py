@@ -1,0 +1,309 @@
+"""`uppercase bench` as a command: how it loads a server, what it prints, and how it ends."""
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.servers import (
+    Server,
+    TcpBehaviour,
+    UdpBehaviour,
+    UdpRequest,
+    break_off_after,
+    drop,
+    duplicate,
+    forged,
+    free_port,
+    late,
+    silent,
+    strip_newline,
+    tcp_server,
+    udp_server,
+    wrong,
+    wrong_stream,
+)
+from tests.commands.certificates import make_certificate
+from tests.commands.command import Outcome, command_line, environment, run
+from uppercase.commands.cli import main
+
+
+def bench(*arguments: str) -> Outcome:
+    return run("bench", "--duration", "150ms", *arguments)
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("options", [[], ["--pipeline", "50"], ["--rate", "500"]])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_an_honest_server_is_measured(protocol: str, options: list[str]) -> None:
+    udp = ["-u"] if protocol == "udp" else []
+    with udp_server() if udp else tcp_server() as server:
+        outcome = bench(*udp, "--connections", "3", "--json", *options, server.address)
+    result = summary(outcome)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert result["transmitted"] == result["received"] >= 50
+    assert {result[key] for key in ("lost", "late", "duplicates", "wrong", "pending")} == {0}
+    assert result["messages_per_s"] > 100
+    latency = result["latency_ms"]
+    assert latency["min"] <= latency["p50"] <= latency["p99"] <= latency["p99_9"]
+    if "--rate" in options:
+        assert result["transmitted"] == 75
+        assert (result["loop"], result["rate"]) == ("open", 500)
+
+
+def test_connections_are_as_many_as_asked_for() -> None:
+    with tcp_server() as server:
+        assert bench("--connections", "5", server.address).status == 0
+    assert len(server.peers) == 5
+
+
+def test_tls_is_measured_too(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    with tcp_server(wrap=certificate.wrap) as server:
+        options = ["--tls", "--ca", str(certificate.path), "--size", "100k", "--pipeline", "3"]
+        assert bench(*options, "--connections", "2", server.address).status == 0
+
+
+def test_large_messages_are_whole() -> None:
+    with tcp_server() as server:
+        outcome = bench("--size", "1M", "--connections", "2", "--json", server.address)
+    assert outcome.status == 0
+    assert summary(outcome)["received"] >= 2
+
+
+def test_the_summary_has_units() -> None:
+    with tcp_server() as server:
+        text = bench(server.address).stdout.decode()
+    assert text.startswith(f"BENCH {server.address} closed loop, pipeline 1, 8 connections, ")
+    assert " messages/s, " in text
+    assert " MB/s sent, " in text
+    assert "latency p50/p90/p95/p99/p99.9 = " in text
+    assert "% of a core" in text
+
+
+def pause_once(connection: socket.socket, server: Server) -> None:
+    while data := connection.recv(65_536):
+        if not server.received:
+            time.sleep(0.4)
+        server.received.append(data)
+        connection.sendall(data.upper())
+
+
+def test_a_pause_of_the_server_is_seen_in_the_open_loop_and_hidden_by_the_closed_one() -> None:
+    """Coordinated omission: one that waits for the reply does not send while the server pauses."""
+    options = ["--duration", "800ms", "--connections", "1", "--json"]
+    with tcp_server(pause_once) as server:
+        planned = summary(bench(*options, "--rate", "200", server.address))["latency_ms"]
+    with tcp_server(pause_once) as server:
+        closed = summary(bench(*options, server.address))["latency_ms"]
+    assert planned["p90"] > 200
+    assert closed["p90"] < 100
+    assert closed["max"] > 300
+
+
+@pytest.mark.parametrize(
+    ("behave", "key"),
+    [
+        (drop(3), "lost"),
+        (late(0.9, 3), "late"),
+        (duplicate(3), "duplicates"),
+        (wrong(3), "wrong"),
+    ],
+)
+def test_what_a_datagram_server_does_wrong_is_counted(behave: UdpBehaviour, key: str) -> None:
+    # Few and patient: on a busy machine no other reply must be late.
+    options = ["-u", "--connections=2", "--rate=40", "--duration=1200ms", "-W", "600ms", "--json"]
+    with udp_server(behave) as server:
+        outcome = bench(*options, server.address)
+    result = summary(outcome)
+    counts = {name: result[name] for name in ("lost", "late", "duplicates", "wrong")}
+    assert counts == {"lost": 0, "late": 0, "duplicates": 0, "wrong": 0, key: 1}
+    assert outcome.status == (0 if key == "duplicates" else 1)
+
+
+def test_forged_replies_from_another_port_are_never_seen() -> None:
+    with udp_server(forged) as server:
+        assert bench("-u", "--connections", "1", server.address).status == 0
+
+
+@pytest.mark.parametrize("behave", [wrong_stream, strip_newline])
+def test_a_stream_that_is_wrong_is_reported(behave: TcpBehaviour) -> None:
+    with tcp_server(behave) as server:
+        outcome = bench("--connections", "1", "-W", "200ms", server.address)
+    assert "the first wrong reply differs at byte" in outcome.stdout.decode()
+    assert outcome.status == 1
+
+
+def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
+    def answer_most(request: UdpRequest) -> None:
+        if request.index % 4:
+            request.reply()
+
+    with udp_server(silent) as server:
+        assert bench("-u", "-W", "100ms", server.address).status == 1
+    with udp_server(answer_most) as server:
+        options = ["-u", "-W", "50ms", "--connections", "2"]
+        assert bench(*options, server.address).status == 1
+        assert bench(*options, "--max-loss", "0.6", server.address).status == 0
+
+
+@pytest.mark.parametrize("load", [[], ["--rate=500"]])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_refusal_leads_to_the_next_address_of_the_name(
+    host: str, load: list[str], both_families: str
+) -> None:
+    """What was refused is neither counted nor shown."""
+    with udp_server(host=host) as server:
+        where = f"{both_families}:{server.port}"
+        outcome = bench("-u", "--json", "--duration=200ms", *load, where)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    found = summary(outcome)
+    assert (found["lost"], found["wrong"], found["error"]) == (0, 0, None)
+    assert found["transmitted"] == found["received"] == len(server.received)
+    types = [json.loads(line)["type"] for line in outcome.stdout.splitlines()]
+    assert types == ["interval", "summary"]
+
+
+def test_a_refusal_ends_all_connections_at_once() -> None:
+    """Not only those that have had their turn in a slow open loop."""
+    started = time.monotonic()
+    outcome = bench("-u", "--rate=1", "--connections=60", "--duration=1m", f":{free_port()}")
+    assert outcome.status == 1
+    assert "nothing listens" in outcome.stderr
+    assert time.monotonic() - started < 20
+
+
+def test_a_connection_that_ends_is_reported_and_the_others_go_on() -> None:
+    with tcp_server(break_off_after(10 * 64)) as server:
+        outcome = bench("--connections", "2", server.address)
+    assert outcome.status == 1
+    # A server that closes before it has read everything resets the connection.
+    words = rf"uppercase: TCP {server.address} (closed|reset) a connection after 10 replies\n"
+    assert re.fullmatch(words, outcome.stderr)
+    assert b"20 received" in outcome.stdout
+
+
+@pytest.mark.parametrize("options", [["-u"], []])
+def test_nothing_listening_is_said_at_once(options: list[str]) -> None:
+    outcome = run("bench", *options, f"127.0.0.1:{free_port()}")
+    assert "nothing listens on" in outcome.stderr
+    assert b"statistics" not in outcome.stdout
+    assert outcome.status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "4"], "got a size of 4 bytes"),
+        (["--size", "64k", "--pipeline", "100k"], "got '100k'"),
+        (["--size", "64k", "--pipeline", "100000"], "would take over"),
+        (["--rate", "0"], "must be more than 0"),
+        (["--expect", "uppercsae"], "did you mean 'uppercase'?"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_exit_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments, f"127.0.0.1:{free_port()}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_json_has_an_interval_each_second_and_ends_with_the_summary() -> None:
+    with udp_server() as server:
+        options = ["-u", "--duration", "1200ms", "--rate", "10", "--json"]
+        outcome = run("bench", *options, server.address)
+    found = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [each["type"] for each in found] == ["interval", "interval", "summary"]
+    assert all(each["schema"] == 1 for each in found)
+
+
+def test_every_key_of_the_objects_is_documented() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "ping-and-bench.md"
+    documented = set(re.findall(r"`(\w+)`", page.read_text(encoding="utf-8")))
+    with udp_server() as server:
+        outcomes = (
+            run("bench", "-u", "--duration", "1200ms", "--rate", "20", "--json", server.address),
+            run("ping", "-u", "-c", "1", "--json", server.address),
+        )
+    for outcome in outcomes:
+        for line in outcome.stdout.splitlines():
+            fields = json.loads(line)
+            keys = (
+                {*fields, *(fields.get("latency_ms") or {}), *(fields.get("rtt_ms") or {})}
+                if (fields["type"] == "summary")
+                else set(fields)
+            )
+            assert keys - {"type"} <= documented
+
+
+def test_ctrl_c_prints_the_summary() -> None:
+    with tcp_server() as server:
+        process = subprocess.Popen(
+            command_line("bench", "--duration", "60s", server.address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        server.wait_for(20)
+        process.send_signal(signal.SIGINT)
+        text, errors = process.communicate(timeout=30)
+    assert b"throughput" in text
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_a_terminal_gets_a_progress_bar_beside_the_results() -> None:
+    screen, terminal = pty.openpty()
+    with tcp_server() as server:
+        process = subprocess.Popen(
+            command_line("bench", "--duration", "1200ms", server.address),
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env=environment({"TERM": "xterm"}),
+        )
+        os.close(terminal)
+        seen = b""
+        with suppress(OSError):  # what reading gives at the end of a pseudo-terminal
+            while data := os.read(screen, 65_536):
+                seen += data
+        text, _ = process.communicate(timeout=30)
+    os.close(screen)
+    assert b"messages/s" in seen
+    assert b"\x1b" in seen
+    assert b"\x1b" not in text
+
+
+def test_the_plot_shows_throughput_and_latencies(tmp_path: Path) -> None:
+    path = tmp_path / "bench.svg"
+    with tcp_server() as server:
+        bench("--plot", str(path), server.address)
+    drawing = path.read_text()
+    assert "Throughput" in drawing
+    assert "latency in ms" in drawing
+
+
+def test_without_its_library_bench_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['hdrh'] = None; "
+        "from importlib import util; find = util.find_spec; "
+        "util.find_spec = lambda name, *rest: None if name == 'hdrh' else find(name, *rest); "
+        "from uppercase.commands.cli import main; sys.exit(main(['bench']))"
+    )
+    command = [*command_line()[:1], "-c", code]
+    outcome = subprocess.run(
+        command, capture_output=True, env=environment(), timeout=30, check=False
+    )
+    assert b"pip install 'uppercase[bench]'" in outcome.stderr
+    assert outcome.returncode == 2

@@ -1,0 +1,235 @@
+"""The command's outside: help, mistakes, exit statuses, start-up."""
+
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uppercase
+from tests.client.servers import free_port, tcp_server
+from tests.commands.command import Outcome, command_line, environment, run_process
+from uppercase.client.target import ENVIRONMENT
+from uppercase.commands._group import COMMANDS
+from uppercase.commands.cli import main
+from uppercase.commands.exit_status import MEANINGS
+from uppercase.commands.send import send
+
+
+def test_help_opens_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.index("Examples:") < page.index("Usage:") < page.index("Commands:")
+    assert "  send " in page
+
+
+def test_a_command_s_help_has_its_options_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "--help"]) == 0
+    page = capsys.readouterr().out
+    places = [page.index(f"\n{heading}:") for heading in ("Examples", "Server", "Waiting", "UDP")]
+    assert places == sorted(places)
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_no_command_at_all_shows_the_help_and_is_a_mistake(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Examples:" in captured.err
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert uppercase.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sned"], "no command named 'sned'; did you mean 'send'?"),
+        (["--bogus"], "No such option '--bogus'"),
+        (["send", "--tiemout=2"], "--timeout"),
+        (["send", "-W", "-1"], "got '-1'; a duration is"),
+        (["send", "-W", "0"], "got '0'; it must be more than 0"),
+        (["send", "-u", "--chunk", "lots"], "got 'lots'; a size is"),
+        (["send", "-u", "--retries", "1.5"], "got '1.5'; a whole number"),
+        (["send", "-u", "--window", "100000"], "512"),
+        (["send", "-u", "--on-loss", "cry"], "'cry'"),
+        (["send", ":0"], "got '0' for the port"),
+        (["send", "a", "b"], "unexpected extra argument"),
+        (["send", "-4", "-6"], "got -4 and -6, which exclude each other"),
+        (["send", "-u", "--tls"], "got --tls and -u"),
+        (["send", "--unix", "x", "host"], "got --unix and a HOST"),
+        (["send", "--unix", "x", "-u"], "got --unix and -u"),
+        (["send", "--ca", "x"], "--ca is about TLS; add --tls"),
+        (["send", "--insecure"], "--insecure is about TLS; add --tls"),
+        (["send", "--retries", "0"], "got --retries, which is for UDP only; add -u"),
+        (["send", "--no-warn"], "got --no-warn, which is for UDP only; add -u"),
+        (["send", "-u", "--allow-empty"], "got --allow-empty and -u"),
+        (["send", "--on-loss=skip"], "got --on-loss, which is for UDP only; add -u"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("uppercase: ")
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_command_whose_module_is_absent_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "juggle", "uppercase.client.no_such_command:juggle")
+    assert main(["--help"]) == 0
+    assert "juggle" not in capsys.readouterr().out
+    assert main(["juggle"]) == 2
+
+
+def test_help_imports_neither_twisted_nor_a_server() -> None:
+    """Nor does anything else that the command shows before it talks to the network."""
+    script = (
+        "import sys; from uppercase.commands.cli import main; main(['--help']); "
+        "main(['send', '--help']); "
+        "slow = {'twisted', 'rich', 'hdrh', 'uppercase.services'} & set(sys.modules); "
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def processor_time(arguments: list[str]) -> float:
+    """Give the least processor time, in seconds, of three runs."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(arguments, env=environment(), stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def test_help_is_there_within_a_third_of_a_second() -> None:
+    """Beyond the interpreter's own start, in processor time: the machine may be busy."""
+    interpreter = processor_time([sys.executable, "-c", "pass"])
+    assert processor_time(command_line("--help")) - interpreter < 0.3
+
+
+def run_without(closed: str, *arguments: str) -> Outcome:
+    """Run the command without one of its standard streams, as shells write it."""
+    line = ["sh", "-c", f'exec "$@" {closed}', "sh", *command_line(*arguments)]
+    process = subprocess.run(line, env=environment(), capture_output=True, check=False)
+    return Outcome(process.returncode, process.stdout, process.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "sentence"),
+    [
+        ("<&-", "send", "uppercase: standard input is closed; for none there is </dev/null\n"),
+        (">&-", "send", "uppercase: standard output is closed; for none there is >/dev/null\n"),
+        (">&-", "ping", "uppercase: standard output is closed; for none there is >/dev/null\n"),
+    ],
+)
+def test_a_closed_standard_stream_is_one_sentence(closed: str, command: str, sentence: str) -> None:
+    outcome = run_without(closed, command)
+    assert (outcome.status, outcome.stderr) == (2, sentence)
+
+
+def test_nobody_need_read_the_errors() -> None:
+    """With standard error closed, results and exit status are what they are."""
+    with tcp_server() as server:
+        outcome = run_without("2>&-", "bench", "--duration=100ms", server.address)
+    assert outcome.status == 0
+    assert b"throughput" in outcome.stdout
+    assert run_without("2>&-", "ping", f":{free_port()}").status == 1
+
+
+def test_ctrl_c_is_quiet_even_while_the_command_loads() -> None:
+    """And the process dies of it, so that a loop in a shell script ends with it."""
+    interrupt = (
+        "import sys, importlib.abc\n"
+        "class Interrupt(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from uppercase.commands.cli import main\n"
+        "sys.exit(main())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", interrupt], env=environment(), capture_output=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            command_line("--help"),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr.decode() == (
+        "uppercase: cannot read or write a standard stream: No space left on device\n"
+    )
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    assert run_process("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_completes_commands(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_UPPERCASE_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("uppercase se", "send"), ("uppercase send --on-loss sk", "skip")]
+)
+def test_the_shell_is_given_what_completes_a_word(words: str, completed: str) -> None:
+    settings = {
+        "_UPPERCASE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert run_process(env=settings).stdout.decode().split() == [f"plain,{completed}"]
+
+
+def test_the_manual_page_has_every_command_option_and_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["man"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(".TH UPPERCASE 1 ")
+    requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
+    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".nf", ".fi"}
+    for expected in (
+        '.SS "uppercase send [OPTIONS] [HOST[:PORT]]"',
+        ".B \\-\\-on\\-loss [fail|skip|empty]",
+        ".B UPPERCASE_PORT",
+        '.SH "EXIT STATUS"\n.TP\n.B 0\nEverything was answered as expected.',
+    ):
+        assert expected in page
+
+
+def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "client.md").read_text()
+    options = [name for parameter in send.params for name in parameter.opts if name[0] == "-"]
+    assert [name for name in options if f"`{name}" not in page] == []
+    assert [status for status in MEANINGS if f"\n| {status} | " not in page] == []
+    assert [name for name in ENVIRONMENT if f"`{name}`" not in page] == []

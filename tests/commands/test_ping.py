@@ -1,0 +1,324 @@
+"""How ping tells lost, late, duplicate, reordered and wrong replies apart; in memory."""
+
+import socket
+import struct
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uppercase.client.target import Target
+from uppercase.commands.ping._line_wire import LineWire
+from uppercase.commands.ping._report import difference, finding_text
+from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
+from uppercase.errors import NetworkTrouble, UserError
+
+TIMEOUT = 1.0
+
+
+def upper(message: bytes) -> bytes:
+    return message.upper()
+
+
+def make_tracker(size: int = 64, ending: bytes = b"") -> Tracker:
+    return Tracker(Probes(upper, size, b"abcd", ending), TIMEOUT)
+
+
+def kinds(*findings: Finding) -> list[tuple[Kind, int | None]]:
+    return [(finding.kind, finding.seq) for finding in findings]
+
+
+def test_probes_are_planned_at_fixed_times_whatever_comes_back() -> None:
+    schedule = Schedule(start=100.0, interval=0.5, count=3)
+    assert [schedule.planned(seq) for seq in (1, 2, 3, 4)] == [100.0, 100.5, 101.0, None]
+
+
+def test_no_probe_is_planned_at_the_deadline_or_after() -> None:
+    schedule = Schedule(start=0.0, interval=1.0, duration=2.0)
+    assert [schedule.planned(seq) for seq in (1, 2, 3)] == [0.0, 1.0, None]
+
+
+def test_a_probe_is_lower_case_text_of_the_size_asked_for_and_carries_its_number() -> None:
+    tracker = make_tracker(ending=b"\n")
+    probe = [tracker.send(0.0) for _ in range(12)][-1]
+    assert len(probe) == 64
+    assert probe.startswith(b"abcd12abc")
+    assert probe.endswith(b"\n")
+    assert probe[:-1].isalnum()
+    assert probe == probe.lower()
+
+
+def test_a_reply_in_time_has_its_whole_round_trip() -> None:
+    tracker = make_tracker()
+    reply = tracker.receive(tracker.send(5.0).upper(), 5.25)
+    assert (reply.kind, reply.rtt, reply.size) == (Kind.REPLY, 0.25, 64)
+    assert tracker.totals.rtt.mean == 0.25
+
+
+def test_a_probe_without_a_reply_is_lost_when_its_time_is_over() -> None:
+    tracker = make_tracker()
+    tracker.send(0.0)
+    tracker.send(0.6)
+    assert tracker.expire(0.9) == []
+    assert kinds(*tracker.expire(1.0)) == [(Kind.LOST, 1)]
+    assert tracker.next_expiry == 1.6
+    assert (tracker.totals.lost, tracker.totals.pending, tracker.totals.loss) == (1, 1, 1.0)
+
+
+def test_a_late_reply_is_no_longer_lost_and_not_among_the_round_trips() -> None:
+    tracker = make_tracker()
+    reply = tracker.send(0.0).upper()
+    tracker.expire(1.0)
+    assert tracker.receive(reply, 1.5).kind is Kind.LATE
+    totals = tracker.totals
+    assert (totals.late, totals.lost, totals.received, totals.rtt.count) == (1, 0, 0, 0)
+    assert not totals.acceptable(max_loss=0.0)
+
+
+def test_a_reply_after_the_timeout_is_late_even_if_nobody_has_looked_at_the_clock() -> None:
+    tracker = make_tracker()
+    assert tracker.receive(tracker.send(0.0).upper(), 1.5).kind is Kind.LATE
+    assert tracker.expire(2.0) == []
+
+
+def test_a_second_copy_is_a_duplicate() -> None:
+    tracker = make_tracker()
+    reply = tracker.send(0.0).upper()
+    found = [tracker.receive(reply, now) for now in (0.1, 0.2, 3.0)]
+    assert kinds(*found) == [(Kind.REPLY, 1), (Kind.DUPLICATE, 1), (Kind.DUPLICATE, 1)]
+    assert (tracker.totals.received, tracker.totals.duplicates) == (1, 2)
+    assert tracker.totals.acceptable(max_loss=0.0)
+
+
+def test_a_reply_after_a_later_ones_is_reordered() -> None:
+    """RFC 4737: the packet that comes after one with a larger number."""
+    tracker = make_tracker()
+    first, second, third = (tracker.send(0.0).upper() for _ in range(3))
+    found = [tracker.receive(reply, 0.1) for reply in (second, first, third)]
+    assert [each.reordered for each in found] == [False, True, False]
+    assert tracker.totals.reordered == 1
+
+
+def test_a_wrong_reply_counts_for_the_probe_it_names_and_is_not_also_lost() -> None:
+    tracker = make_tracker()
+    tracker.send(0.0)
+    second = tracker.send(0.0)
+    assert kinds(tracker.receive(second, 0.1)) == [(Kind.WRONG, 2)]  # an echo: not upper-cased
+    assert kinds(*tracker.expire(1.0)) == [(Kind.LOST, 1)]
+    assert (tracker.totals.wrong, tracker.totals.lost) == (1, 1)
+
+
+def test_a_garbled_reply_counts_for_the_probe_it_resembles() -> None:
+    tracker = make_tracker()
+    replies = [tracker.send(0.0).upper() for _ in range(3)]
+    garbled = b"?" + replies[1][1:]
+    assert kinds(tracker.receive(garbled, 0.1)) == [(Kind.WRONG, 2)]
+
+
+def test_a_wrong_reply_that_nothing_awaits_belongs_to_no_probe() -> None:
+    tracker = make_tracker()
+    tracker.receive(tracker.send(0.0).upper(), 0.1)
+    assert kinds(tracker.receive(b"?", 0.2)) == [(Kind.WRONG, None)]
+    assert (tracker.totals.received, tracker.totals.wrong) == (1, 1)
+
+
+def test_a_correct_reply_after_a_wrong_one_still_counts() -> None:
+    tracker = make_tracker()
+    probe = tracker.send(0.0)
+    assert tracker.receive(probe, 0.1).kind is Kind.WRONG
+    assert tracker.receive(probe.upper(), 0.2).kind is Kind.REPLY
+    assert (tracker.totals.received, tracker.totals.wrong, tracker.totals.lost) == (1, 1, 0)
+
+
+def test_a_wrong_reply_that_comes_late_is_wrong_and_not_lost() -> None:
+    tracker = make_tracker()
+    probe = tracker.send(0.0)
+    tracker.expire(1.0)
+    assert kinds(tracker.receive(probe, 1.1)) == [(Kind.WRONG, 1)]
+    assert (tracker.totals.wrong, tracker.totals.lost) == (1, 0)
+
+
+def test_a_reply_to_another_run_is_wrong() -> None:
+    tracker = make_tracker()
+    tracker.send(0.0)
+    other = Probes(upper, 64, b"wxyz").reply(1)
+    assert tracker.receive(other, 0.1).kind is Kind.WRONG
+
+
+@given(st.lists(st.tuples(st.sampled_from("sdrwxt"), st.integers(0, 9)), max_size=60))
+def test_every_probe_is_counted_once(actions: list[tuple[str, int]]) -> None:
+    """Whatever a server does: sent, received, late, lost, wrong only and pending add up."""
+    tracker = make_tracker()
+    now = 0.0
+    sent: list[bytes] = []
+    found: list[Finding] = []
+    for action, which in actions:
+        now += 0.11
+        if action == "s" or not sent:
+            sent.append(tracker.send(now))
+        elif action == "t":
+            found += tracker.expire(now)
+        else:
+            probe = sent[which % len(sent)]
+            reply = {"w": probe, "x": b"?"}.get(action, probe.upper())
+            found.append(tracker.receive(reply, now))
+    totals = tracker.totals
+    correct = {each.seq for each in found if each.kind in (Kind.REPLY, Kind.LATE)}
+    only_wrong = {each.seq for each in found if each.kind is Kind.WRONG} - correct - {None}
+    assert totals.transmitted == len(sent)
+    settled = totals.received + totals.late + totals.lost + len(only_wrong)
+    assert totals.transmitted - totals.pending == settled
+    counted = Counter(each.kind for each in found)
+    assert counted[Kind.DUPLICATE] == totals.duplicates
+    assert counted[Kind.WRONG] == totals.wrong
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    tracker = make_tracker(size=1 << 20)
+    replies = []
+    for number in range(20):
+        replies.append(tracker.send(number).upper())
+        tracker.receive(replies[-1], number)
+    assert tracker.receive(replies[-1], 20.0).kind is Kind.DUPLICATE
+    assert tracker.receive(replies[0], 20.0).kind is Kind.WRONG, "the first is long forgotten"
+
+
+def test_a_probe_too_small_to_be_told_apart_is_refused() -> None:
+    with pytest.raises(UserError, match="got a size of 15 bytes"):
+        Probes(upper, 15, b"abcd")
+
+
+def test_an_expectation_that_cannot_tell_probes_apart_is_refused() -> None:
+    with pytest.raises(UserError, match="all replies of the expected transform are equal"):
+        Probes(lambda message: b"ok", 64, b"abcd")
+
+
+def test_a_reply_of_several_lines_is_refused_on_a_stream_only() -> None:
+    def two_lines(message: bytes) -> bytes:
+        return message + b"\n" + message
+
+    Probes(two_lines, 64, b"abcd")
+    with pytest.raises(UserError, match="several lines"):
+        Probes(two_lines, 64, b"abcd", b"\n")
+
+
+@pytest.mark.parametrize(
+    ("lost", "max_loss", "acceptable"), [(0, 0.0, True), (3, 0.3, True), (4, 0.3, False)]
+)
+def test_as_much_loss_as_allowed_is_acceptable(
+    lost: int, max_loss: float, acceptable: bool
+) -> None:
+    tracker = make_tracker()
+    replies = [tracker.send(0.0).upper() for _ in range(10)]
+    for reply in replies[lost:]:
+        tracker.receive(reply, 0.1)
+    tracker.expire(9.0)
+    assert tracker.totals.acceptable(max_loss) is acceptable
+
+
+def test_nothing_received_is_not_acceptable_unless_all_may_be_lost() -> None:
+    tracker = make_tracker()
+    assert not tracker.totals.acceptable(0.5)
+    assert tracker.totals.acceptable(1.0)
+
+
+@pytest.mark.parametrize(
+    ("finding", "line"),
+    [
+        (Finding(Kind.REPLY, 7, 64, 0.0000434), "64 bytes from h:1: seq=7 time=0.043 ms"),
+        (
+            Finding(Kind.REPLY, 7, 64, 0.001, reordered=True),
+            "64 bytes from h:1: seq=7 time=1.000 ms REORDERED",
+        ),
+        (Finding(Kind.LATE, 7, 64, 1.5), "64 bytes from h:1: seq=7 time=1500.000 ms LATE"),
+        (Finding(Kind.DUPLICATE, 7, 64, 0.001), "64 bytes from h:1: seq=7 time=1.000 ms DUP"),
+        (Finding(Kind.WRONG, 7, 5, 0.001), "5 bytes from h:1: seq=7 time=1.000 ms WRONG"),
+        (Finding(Kind.WRONG, None, 5), "5 bytes from h:1: seq=? WRONG"),
+        (Finding(Kind.LOST, 7), "no reply from h:1: seq=7 within 0.5 s LOST"),
+    ],
+)
+def test_the_last_word_of_a_line_says_what_was_not_as_it_should_be(
+    finding: Finding, line: str
+) -> None:
+    assert finding_text(finding, "h:1", 0.5) == line
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "sentence"),
+    [
+        (b"ABCdEF", b"ABCDEF", " differs at byte 3: 'ABCdEF' instead of 'ABCDEF'"),
+        (b"ABC", b"ABC\n", " differs at byte 3: 'ABC' instead of 'ABC\\n'"),
+        (b"\xff", b"A", " differs at byte 0: '\\\\xff' instead of 'A'"),
+        (b"?", b"", " was '?'; no probe was awaiting one"),
+    ],
+)
+def test_a_wrong_reply_is_shown_where_it_differs(
+    got: bytes, expected: bytes, sentence: str
+) -> None:
+    assert difference(got, expected) == sentence
+
+
+def make_wire() -> tuple[LineWire, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    return LineWire(ours, Target(port=12000)), theirs
+
+
+def test_lines_are_whole_whatever_the_pieces_they_come_in() -> None:
+    wire, server = make_wire()
+    server.sendall(b"ONE\nTW")
+    assert wire.receive() == [b"ONE\n"]
+    server.sendall(b"O\nTHREE\n")
+    assert wire.receive() == [b"TWO\n", b"THREE\n"]
+    assert wire.incomplete() == b""
+    server.close()
+    wire.close()
+
+
+def test_what_came_before_the_end_is_given_before_the_end_is_told() -> None:
+    wire, server = make_wire()
+    server.sendall(b"ONE\nTW")
+    server.close()
+    assert wire.receive() == [b"ONE\n", b"TW"]
+    with pytest.raises(NetworkTrouble, match=r"closed the connection after 2 replies$"):
+        wire.receive()
+    wire.close()
+
+
+def test_a_line_without_end_does_not_fill_the_memory() -> None:
+    wire, server = make_wire()
+    server.setblocking(False)
+    pieces = []
+    for _ in range(400):
+        try:
+            server.send(b"x" * 65536)
+        except BlockingIOError:
+            pieces += wire.receive()
+    assert pieces
+    assert max(map(len, pieces)) < 4 << 20
+    server.close()
+    wire.close()
+
+
+def test_a_server_that_stops_reading_is_told() -> None:
+    wire, server = make_wire()
+    with pytest.raises(NetworkTrouble, match="has stopped reading"):
+        wire.send(b"x" * (32 << 20))
+    assert wire.unsent
+    server.close()
+    wire.close()
+
+
+def test_a_reset_is_told_from_an_orderly_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.close()
+    ours.setblocking(False)
+    wire = LineWire(ours, Target())
+    wire.send(b"x\n")
+    with pytest.raises(NetworkTrouble, match="reset the connection after 0 replies"):
+        wire.receive()
+    wire.close()

@@ -1,0 +1,471 @@
+"""`uppercase send` in a pipe, over TCP, TLS and Unix sockets."""
+
+import os
+import random
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.client.servers import (
+    Server,
+    TcpBehaviour,
+    break_off_after,
+    free_port,
+    never_read,
+    one_reply,
+    reset,
+    silent_stream,
+    strip_newline,
+    tcp_server,
+    wrong_stream,
+)
+from tests.commands.certificates import Certificate, make_certificate
+from tests.commands.command import command_line, environment, run
+from uppercase.client.target import Target
+from uppercase.commands._line_conversation import LineConversation
+from uppercase.commands._tcp_filter import write_all
+from uppercase.errors import NetworkTrouble
+from uppercase.limits import KIB, LINE_QUIET_TIME, MIB, TLS_QUIET_TIME
+
+EVERY_BYTE = bytes(range(256)) * 40
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"hello", b"hello\n", b"a\r\nb\n\n", EVERY_BYTE])
+def test_bytes_come_back_exactly(data: bytes) -> None:
+    with tcp_server() as server:
+        outcome = run("send", server.address, data=data)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, data.upper(), "")
+
+
+def test_more_than_all_buffers_hold_goes_through() -> None:
+    """The server stops reading while its replies are not read: both ways run at once."""
+    data = random.Random(15).randbytes(20 * MIB)
+    with tcp_server() as server:
+        outcome = run("send", server.address, data=data)
+    assert outcome.status == 0
+    assert outcome.stdout == data.upper()
+
+
+def answer_at_the_end(connection: socket.socket, server: Server) -> None:
+    data = b""
+    while more := connection.recv(64 * KIB):
+        data += more
+    connection.sendall(data.upper())
+
+
+def test_the_end_of_input_is_a_half_close() -> None:
+    """A server that answers only when it has everything gets to know, and is heard to the end."""
+    data = b"x" * 3 * MIB
+    with tcp_server(answer_at_the_end) as server:
+        assert run("send", server.address, data=data).stdout == data.upper()
+
+
+def test_replies_come_out_while_the_input_goes_on() -> None:
+    with (
+        tcp_server() as server,
+        subprocess.Popen(
+            command_line("send", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        for word in b"one", b"two":
+            process.stdin.write(word)
+            process.stdin.flush()
+            assert process.stdout.read(3) == word.upper()
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def peak_memory(size: int) -> int:
+    """Give the most resident memory, in bytes, of a filter that `size` bytes go through."""
+    produce = f"import os\nfor _ in range({size // MIB}): os.write(1, bytes({MIB}))"
+    consume = "import os, sys\nn = 0\nwhile d := os.read(0, 1 << 20): n += len(d)\nprint(n)"
+    with tcp_server() as server:
+        source = subprocess.Popen([sys.executable, "-c", produce], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command_line("send", server.address),
+            stdin=source.stdout,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
+        sink = subprocess.Popen(
+            [sys.executable, "-c", consume], stdin=process.stdout, stdout=subprocess.PIPE
+        )
+        for pipe in source.stdout, process.stdout:
+            assert pipe
+            pipe.close()
+        counted, _ = sink.communicate(timeout=60)
+        assert int(counted) == size
+        assert source.wait(30) == 0
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+    return usage.ru_maxrss * KIB
+
+
+def test_memory_does_not_grow_with_the_input() -> None:
+    assert peak_memory(192 * MIB) - peak_memory(1 * MIB) < 8 * MIB
+
+
+def no_reply(connection: socket.socket, server: Server) -> None:
+    while connection.recv(64 * KIB):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("behave", "size", "stdout", "sentence"),
+    [
+        (one_reply, 4 * MIB, b"X" * 1024, "ended the conversation after|broke .* off"),
+        (break_off_after(50), 4 * MIB, b"X" * 50, "ended the conversation after|broke .* off"),
+        (reset, 10, b"", "broke the connection off"),
+        (no_reply, 10, b"", "ended the conversation without a reply"),
+        (silent_stream, 10, b"", r"has not ended its replies and has been silent for 0.5 s \(-W\)"),
+        (never_read, 50 * MIB, b"", "takes no more of the input and has been silent for 0.5 s"),
+    ],
+)
+def test_a_server_that_fails_is_said_and_its_replies_are_kept(
+    behave: TcpBehaviour, size: int, stdout: bytes, sentence: str
+) -> None:
+    with tcp_server(behave) as server:
+        outcome = run("send", "-W", "500ms", server.address, data=b"x" * size)
+    assert outcome.status == 1
+    assert outcome.stdout == stdout
+    assert outcome.stderr.startswith(f"uppercase: TCP {server.address} ")
+    assert re.search(sentence, outcome.stderr)
+
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_an_output_that_somebody_made_non_blocking_loses_nothing() -> None:
+    """A terminal's descriptor is shared: another program may have changed it for all."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = b"x" * MIB
+
+    def read() -> None:
+        time.sleep(0.2)  # until the pipe is full
+        with open(reader, "rb") as pipe:
+            received.append(pipe.read())
+
+    received: list[bytes] = []
+    thread = threading.Thread(target=read)
+    thread.start()
+    write_all(writer, data)
+    os.close(writer)
+    thread.join()
+    assert received == [data]
+
+
+def test_no_reply_at_all_may_be_declared_an_answer() -> None:
+    """Some transforms give nothing; a server that breaks off has failed even so."""
+    with tcp_server(no_reply) as server:
+        outcome = run("send", "--allow-empty", server.address, data=b"   ")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", "")
+    with tcp_server(reset) as server:
+        assert run("send", "--allow-empty", server.address, data=b"   ").status == 1
+
+
+def test_a_server_that_closes_while_input_may_still_come_is_said_at_once() -> None:
+    with (
+        tcp_server(one_reply) as server,
+        subprocess.Popen(
+            command_line("send", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.wait(30) == 1
+        assert b"ended the conversation after 5 bytes" in process.stderr.read()
+
+
+def test_a_filter_does_not_judge_what_comes_back() -> None:
+    """`send` prints whatever the server says; `ping` and `bench` compare."""
+    with tcp_server(wrong_stream) as server:
+        assert run("send", server.address, data=b"hello").stdout == b"?????"
+
+
+def test_the_lecture_s_server_answers_a_sentence() -> None:
+    with tcp_server(one_reply) as server:
+        outcome = run("send", server.address, data=b"hello\n")
+    assert (outcome.status, outcome.stdout) == (0, b"HELLO\n")
+
+
+def test_nothing_listening_is_one_sentence() -> None:
+    port = free_port()
+    outcome = run("send", f":{port}", data=b"hello")
+    assert outcome.status == 1
+    assert outcome.stderr == (
+        f"uppercase: nothing listens on TCP 127.0.0.1:{port}; start the server first: "
+        f"twistd -n uppercase-tcp --port={port}\n"
+    )
+
+
+def test_the_environment_names_the_server() -> None:
+    with tcp_server(host="::1") as server:
+        settings = {"UPPERCASE_HOST": "::1", "UPPERCASE_PORT": str(server.port)}
+        assert run("send", data=b"hello", env=settings).stdout == b"HELLO"
+        assert run("send", server.address, "-6", data=b"hello").stdout == b"HELLO"
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with tcp_server(unix=path):
+        outcome = run("send", "--unix", path, data=EVERY_BYTE)
+    assert (outcome.status, outcome.stdout) == (0, EVERY_BYTE.upper())
+
+
+@pytest.mark.parametrize("data", [b"", EVERY_BYTE, b"x" * 3 * MIB])
+def test_tls_is_byte_exact_too(data: bytes, certificate: Certificate) -> None:
+    with tcp_server(wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--ca", str(certificate.path), server.address, data=data)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, data.upper(), "")
+
+
+def test_a_certificate_is_verified_unless_told_otherwise(certificate: Certificate) -> None:
+    with tcp_server(wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", server.address, data=b"hello")
+        assert (outcome.status, outcome.stdout) == (1, b"")
+        assert "certificate that is not trusted" in outcome.stderr
+        assert "--ca FILE" in outcome.stderr
+        assert "--insecure" in outcome.stderr
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+        assert (outcome.status, outcome.stdout) == (0, b"HELLO")
+
+
+def test_a_certificate_for_another_name_is_refused(certificate: Certificate) -> None:
+    with tcp_server(wrap=certificate.wrap) as server:
+        address = f"localhost:{server.port}"
+        outcome = run("send", "--tls", "--ca", str(certificate.path), address, data=b"hello")
+    assert outcome.status == 1
+    assert "localhost" in outcome.stderr
+
+
+def test_a_server_without_tls_is_said_so() -> None:
+    with tcp_server() as server:
+        outcome = run("send", "--tls", server.address, data=b"hello")
+    assert outcome.status == 1
+    assert "does not speak TLS" in outcome.stderr
+
+
+def cut_off(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    assert isinstance(connection, ssl.SSLSocket)
+    os.close(connection.detach())
+
+
+def test_a_tls_reply_that_may_have_been_cut_short_is_not_taken_for_whole(
+    certificate: Certificate,
+) -> None:
+    """Whoever sits between can end a TCP connection; only TLS's own goodbye proves the end."""
+    with tcp_server(cut_off, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (1, b"HELLO")
+    assert "may have been cut short" in outcome.stderr
+
+
+def test_a_ca_file_that_is_none_is_a_mistake(tmp_path: Path) -> None:
+    not_pem = tmp_path / "file"
+    not_pem.write_text("hello")
+    outcome = run("send", "--tls", "--ca", str(not_pem))
+    assert outcome.status == 2
+    assert "a PEM file of certificates is accepted" in outcome.stderr
+
+
+def test_the_output_s_reader_may_go_away() -> None:
+    """As in `| head -c 1`: it ends of SIGPIPE as every filter does, and says nothing."""
+    with tcp_server() as server:
+        process = subprocess.Popen(
+            command_line("send", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"H"
+        process.stdout.close()
+        process.stdin.write(b"again")
+        process.stdin.flush()
+        assert process.wait(30) == -signal.SIGPIPE
+        assert process.stderr.read() == b""
+        process.stdin.close()
+        process.stderr.close()
+
+
+def test_an_interrupt_ends_it_quietly() -> None:
+    with (
+        tcp_server(silent_stream) as server,
+        subprocess.Popen(
+            command_line("send", server.address),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        server.wait_for(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+        assert process.stderr.read().strip() == b""
+
+
+def test_output_that_cannot_be_written_is_one_sentence() -> None:
+    with tcp_server() as server, open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            command_line("send", server.address),
+            input=b"hello",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr == b"uppercase: cannot write the output: No space left on device\n"
+
+
+def test_input_that_cannot_be_read_is_one_sentence() -> None:
+    with tcp_server() as server, open(os.devnull, "wb") as write_only:
+        process = subprocess.run(
+            command_line("send", server.address),
+            stdin=write_only,
+            capture_output=True,
+            env=environment(),
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr == b"uppercase: cannot read the input: Bad file descriptor\n"
+
+
+def late_tls_reply(connection: socket.socket, server: Server) -> None:
+    data = connection.recv(99)
+    time.sleep(1.5)
+    connection.sendall(data.upper())
+    connection.recv(99)
+
+
+def test_a_tls_reply_may_take_a_moment_after_the_end_of_the_input(
+    certificate: Certificate,
+) -> None:
+    with tcp_server(late_tls_reply, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (0, b"HELLO")
+
+
+def straggling_tls_reply(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    time.sleep(TLS_QUIET_TIME + 0.5)
+    connection.sendall(b"MORE")
+    connection.recv(99)
+
+
+def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
+    certificate: Certificate,
+) -> None:
+    with tcp_server(straggling_tls_reply, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (1, b"HELLO")
+    assert "the rest is lost" in outcome.stderr
+
+
+# Lines that are typed; what a person sees is in test_terminal.
+
+
+def in_two_parts(connection: socket.socket, server: Server) -> None:
+    while line := connection.recv(99):
+        connection.sendall(line[:2].upper())
+        time.sleep(3 * LINE_QUIET_TIME)
+        connection.sendall(line[2:].upper())
+
+
+def one_line_only(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    connection.recv(99)
+
+
+def test_a_part_of_a_reply_that_comes_late_is_shown_with_the_next() -> None:
+    with (
+        tcp_server(in_two_parts) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        assert lines.ask(b"hello") == b"HE"
+        time.sleep(4 * LINE_QUIET_TIME)
+        assert lines.ask(b"world") == b"LLO\nWO"
+
+
+def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() -> None:
+    with (
+        tcp_server(one_line_only) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        assert [lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
+    assert len(server.peers) == 2
+
+
+def last_words(connection: socket.socket, server: Server) -> None:
+    server.received.append(line := connection.recv(99))
+    connection.sendall(line.upper())
+    connection.shutdown(socket.SHUT_WR)
+    if line := connection.recv(99):
+        server.received.append(line)
+
+
+def test_no_line_is_said_to_a_server_that_has_closed() -> None:
+    """It might still act on the line, which a new connection gets as well."""
+    with (
+        tcp_server(last_words) as server,
+        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
+    ):
+        lines.ask(b"one")
+        time.sleep(0.1)
+        lines.ask(b"two")
+    assert server.received == [b"one\n", b"two\n"]
+
+
+def test_a_reply_without_a_newline_is_shown_soon() -> None:
+    with (
+        tcp_server(strip_newline) as server,
+        closing(LineConversation(Target(port=server.port), 60.0)) as lines,
+    ):
+        started = time.monotonic()
+        assert lines.ask(b"hello") == b"HELLO"
+        assert time.monotonic() - started < 20
+
+
+def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
+    with (
+        tcp_server(no_reply) as server,
+        closing(LineConversation(Target(port=server.port), 0.2)) as lines,
+        pytest.raises(NetworkTrouble, match=r"did not answer within 0\.2 s"),
+    ):
+        lines.ask(b"hello")

@@ -1,0 +1,365 @@
+"""`uppercase send -u` in a pipe, and the window that decides what is sent when."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client.servers import (
+    UdpBehaviour,
+    UdpRequest,
+    drop,
+    duplicate,
+    forged,
+    free_port,
+    late,
+    only_forged,
+    silent,
+    udp_server,
+    wrong,
+)
+from tests.commands.command import command_line, environment, run
+from uppercase.client._udp_window import Settled, Window, backoff
+from uppercase.client.connecting import Address
+from uppercase.client.target import Target
+from uppercase.commands._message_input import Chunks
+from uppercase.commands._udp_conversation import UdpConversation
+from uppercase.errors import NetworkTrouble
+from uppercase.limits import UDP_PORT_MEMORY, UDP_WINDOW
+
+# The window, without sockets.
+
+
+def test_each_repetition_waits_twice_as_long() -> None:
+    """As 1, 2, 4 s; a message is given up when its last attempt has had its time."""
+    window = Window(size=1, attempts=3, timeout=1.0)
+    window.add(b"hello", b"", now=10.0)
+    repeated = []
+    while (now := window.next_due) is not None:
+        repeated += [(now, message) for _, message in window.due(now)]
+        end = now
+    assert repeated == [(11.0, b"hello"), (13.0, b"hello")]
+    assert end == 17.0
+    assert list(window.take_settled()) == [Settled(1, b"", None)]
+
+
+def test_the_wait_stops_growing_at_a_minute() -> None:
+    assert [backoff(1.0, attempt) for attempt in (1, 2, 7, 5000)] == [1.0, 2.0, 60.0, 60.0]
+    assert backoff(90.0, 3) == 90.0
+
+
+@given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)))
+def test_replies_come_in_the_order_of_the_messages(order: list[int], lost: set[int]) -> None:
+    window = Window(size=8, attempts=1, timeout=1.0)
+    for number in range(8):
+        window.add(b"", b"%d" % number, now=0.0)
+    given_out: list[Settled] = []
+    for number in order:
+        if number not in lost:
+            window.answer(number, b"reply %d" % number)
+            given_out += window.take_settled()
+    window.due(1.0)
+    given_out += window.take_settled()
+    assert [settled.number for settled in given_out] == list(range(1, 9))
+    assert {settled.number for settled in given_out if settled.reply is None} == lost
+    assert window.is_empty
+
+
+def test_only_the_first_reply_counts() -> None:
+    window = Window(size=2, attempts=1, timeout=1.0)
+    for _ in range(2):
+        window.add(b"", b"", now=0.0)
+    window.answer(2, b"first")
+    window.answer(2, b"second")
+    window.answer(1, b"")
+    window.answer(7, b"nobody asked")
+    assert [settled.reply for settled in window.take_settled()] == [b"", b"first"]
+
+
+@given(st.binary(max_size=200), st.integers(1, 50), st.integers(1, 50))
+def test_chunks_do_not_depend_on_how_the_input_arrives(data: bytes, size: int, cut: int) -> None:
+    chunks = Chunks(size)
+    got = [chunk for start in range(0, len(data), cut) for chunk in chunks.feed(data[start:][:cut])]
+    got += chunks.finish()
+    assert b"".join(chunk for chunk, _ in got) == data
+    assert all(len(chunk) == size for chunk, _ in got[:-1])
+
+
+# The command.
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"hello", b"one\ntwo\n", b"a\r\n\nb\xff\0c"])
+def test_a_line_is_a_datagram_and_its_reply_a_line(data: bytes) -> None:
+    """The line's ending stays here and comes back with the reply."""
+    with udp_server() as server:
+        outcome = run("send", "-u", server.address, data=data)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, data.upper(), "")
+    assert server.received == data.splitlines()
+
+
+def test_chunks_come_back_as_one_piece() -> None:
+    data = os.urandom(10_000).replace(b"\n", b"")
+    with udp_server() as server:
+        outcome = run("send", "-u", "--chunk=1k", "--window=4", server.address, data=data)
+    assert (outcome.status, outcome.stdout) == (0, data.upper())
+    assert {len(chunk) for chunk in server.received} == {1024, len(data) % 1024}
+
+
+LINES = b"".join(b"line %d\n" % number for number in range(60))
+
+
+def test_many_lines_stay_in_order_whatever_the_network_does() -> None:
+    def unruly(request: UdpRequest) -> None:
+        if request.index % 7 != 3:
+            request.reply(after=0.03 * (request.index % 3))
+        if request.index % 5 == 0:
+            request.reply()
+
+    with udp_server(unruly) as server:
+        outcome = run("send", "-u", "-W", "200ms", "--retries=9", server.address, data=LINES)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, LINES.upper(), "")
+
+
+def test_a_line_without_reply_is_asked_again() -> None:
+    with udp_server(drop(0, 1)) as server:
+        outcome = run("send", "-u", "-W", "100ms", "--window=1", server.address, data=b"a\nb\n")
+    assert (outcome.status, outcome.stdout) == (0, b"A\nB\n")
+    assert server.received == [b"a", b"a", b"a", b"b"]
+    assert len(set(server.peers[:3])) == 1, "an earlier attempt's reply must count as well"
+
+
+def test_no_more_than_the_window_is_under_way() -> None:
+    options = ["--window=3", "--retries=0", "-W", "300ms"]
+    with udp_server(silent) as server:
+        run("send", "-u", *options, server.address, data=LINES)
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "stdout", "sentence"),
+    [
+        ("fail", b"A\n", "message 2 got no reply after 2 attempts from UDP"),
+        ("skip", b"A\nC\n", "1 message got no reply after 2 attempts from UDP {}: number 2\n"),
+        ("empty", b"A\n\nC\n", "1 message got no reply after 2 attempts from UDP {}: number 2\n"),
+    ],
+)
+def test_a_loss_is_never_silent(on_loss: str, stdout: bytes, sentence: str) -> None:
+    def lose_b(request: UdpRequest) -> None:
+        if request.data != b"b":
+            request.reply()
+
+    options = ["-W", "50ms", "--retries=1", "--on-loss", on_loss]
+    with udp_server(lose_b) as server:
+        outcome = run("send", "-u", *options, server.address, data=b"a\nb\nc\n")
+    assert (outcome.status, outcome.stdout) == (1, stdout)
+    assert sentence.format(server.address) in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+class Stale:
+    """Sends the reply to the request before once more, and only later the true one."""
+
+    def __init__(self) -> None:
+        self.last: UdpRequest | None = None
+
+    def __call__(self, request: UdpRequest) -> None:
+        if self.last is not None:
+            self.last.reply()
+        self.last = request
+        request.reply(after=0.05)
+
+
+@pytest.mark.parametrize("behave", [duplicate(0, 1, 2), Stale(), forged])
+def test_only_the_true_reply_counts(behave: UdpBehaviour) -> None:
+    """Neither a late duplicate of an earlier reply nor a datagram from another port."""
+    with udp_server(behave) as server:
+        outcome = run("send", "-u", "--window=1", server.address, data=b"a\nb\nc\nd\n")
+    assert (outcome.status, outcome.stdout) == (0, b"A\nB\nC\nD\n")
+
+
+def test_a_late_duplicate_finds_nobody_who_could_take_it() -> None:
+    """Each message is asked from a port of its own."""
+    with udp_server(late(0.05, *range(100))) as server:
+        outcome = run("send", "-u", server.address, data=LINES)
+    assert outcome.stdout == LINES.upper()
+    assert len(set(server.peers)) == 60
+
+
+def test_a_source_port_is_not_used_again_for_thousands_of_messages() -> None:
+    """The system draws ports at random and would repeat some of them much sooner."""
+    messages = UDP_PORT_MEMORY + 500
+    mark = os.urandom(8).hex().upper().encode()
+    with udp_server() as server:
+        outcome = run("send", "-u", "-W1m", server.address, data=(mark + b"\n") * messages)
+    assert outcome.stdout == (mark + b"\n") * messages
+    last_use: dict[int, int] = {}
+    # Not what strayed in from another program, whose server had this port before.
+    ours = [peer for data, peer in zip(server.received, server.peers, strict=True) if data == mark]
+    for index, (_, port) in enumerate(ours):
+        assert index - last_use.get(port, -messages) > UDP_PORT_MEMORY - UDP_WINDOW
+        last_use[port] = index
+
+
+def test_a_system_with_few_ports_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in free]
+
+    def connect_from_few(target: Target, address: Address | None = None) -> socket.socket:
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind(("127.0.0.1", random.choice(ports)))
+        datagrams.setblocking(False)
+        datagrams.connect((target.host, target.port))
+        return datagrams
+
+    monkeypatch.setattr("uppercase.commands._udp_conversation.connect_udp", connect_from_few)
+    with udp_server() as server:
+        window = Window(size=1, attempts=1, timeout=30.0)
+        target = Target(server.host, server.port, udp=True)
+        with closing(UdpConversation(target, window)) as conversation:
+            assert [conversation.ask(b"%d" % n) for n in range(9)] == [b"%d" % n for n in range(9)]
+
+
+def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
+    """What arrived while the output was blocked counts, however long ago its time was up."""
+    data = (b"x" * 7999 + b"\n") * 60
+
+    def unhurried(request: UdpRequest) -> None:
+        request.reply(after=0.01 * (1 + request.index % 8))
+
+    with (
+        udp_server(unhurried) as server,
+        subprocess.Popen(
+            command_line("send", "-u", "-W500ms", "--retries=0", "--no-warn", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        writer = threading.Thread(target=process.stdin.write, args=[data])
+        writer.start()
+        time.sleep(2)
+        received = process.stdout.read(len(data))
+        writer.join(30)
+        process.stdin.close()
+        assert received == data.upper()
+        assert process.wait(30) == 0
+
+
+def test_a_stranger_s_replies_count_for_nothing() -> None:
+    with udp_server(only_forged) as server:
+        outcome = run("send", "-u", "-W", "50ms", "--retries=1", server.address, data=b"a\n")
+    assert (outcome.status, outcome.stdout) == (1, b"")
+    assert "got no reply" in outcome.stderr
+
+
+def test_a_wrong_reply_is_printed_as_it_is() -> None:
+    """`send` prints whatever the server says; `ping` and `bench` compare."""
+    with udp_server(wrong(0)) as server:
+        assert run("send", "-u", server.address, data=b"a\nb\n").stdout == b"?\nB\n"
+
+
+def test_nothing_listening_is_said_at_once() -> None:
+    port = free_port()
+    outcome = run("send", "-u", "-W1h", f":{port}", data=b"hello")
+    assert outcome.status == 1
+    assert outcome.stderr == (
+        f"uppercase: nothing listens on UDP 127.0.0.1:{port}; start the server first: "
+        f"twistd -n uppercase-udp --port={port}\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_refusal_leads_to_the_next_address_of_the_name(host: str, both_families: str) -> None:
+    with udp_server(host=host) as server:
+        window = Window(size=2, attempts=4, timeout=1.0)
+        target = Target(both_families, server.port, udp=True)
+        with closing(UdpConversation(target, window)) as conversation:
+            assert conversation.ask(b"hello") == b"HELLO"
+            assert conversation.ask(b"world") == b"WORLD"
+
+
+def test_a_refusal_by_every_address_is_said(both_families: str) -> None:
+    window = Window(size=1, attempts=4, timeout=1.0)
+    target = Target(both_families, free_port(), udp=True)
+    with (
+        closing(UdpConversation(target, window)) as conversation,
+        pytest.raises(NetworkTrouble, match=r"nothing listens on UDP both\.example"),
+    ):
+        conversation.ask(b"hello")
+
+
+def test_replies_come_out_while_the_input_goes_on() -> None:
+    with (
+        udp_server() as server,
+        subprocess.Popen(
+            command_line("send", "-u", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        for line in b"one\n", b"two\n":
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert process.stdout.readline() == line.upper()
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_a_datagram_that_may_be_cut_into_fragments_is_warned_of_once() -> None:
+    data = b"x" * 1232 + b"\n" + b"y" * 1233 + b"\n" + b"z" * 2000 + b"\n"
+    with udp_server() as server:
+        outcome = run("send", "-u", server.address, data=data)
+        assert (outcome.status, outcome.stdout) == (0, data.upper())
+        assert outcome.stderr.startswith("uppercase: message 2 has 1,233 bytes")
+        assert outcome.stderr.count("\n") == 1
+        assert run("send", "-u", "--no-warn", server.address, data=data).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "most"), [("127.0.0.1", 65_507), ("::1", 65_527)], ids=["IPv4", "IPv6"]
+)
+def test_the_largest_datagram_passes_and_a_larger_one_is_one_sentence(host: str, most: int) -> None:
+    """What came before it is answered."""
+    with udp_server(host=host) as server:
+        data = b"x" * most + b"\n"
+        assert run("send", "-u", "--no-warn", server.address, data=data).stdout == data.upper()
+        outcome = run("send", "-u", "--no-warn", server.address, data=b"a\nx" + data + b"b\n")
+        assert (outcome.status, outcome.stdout) == (2, b"A\n")
+        assert f"more than {most:,} bytes" in outcome.stderr
+        assert outcome.stderr.count("\n") == 1
+        outcome = run("send", "-u", f"--chunk={most + 1}", server.address, data=b"a")
+        assert outcome.status == 2
+        assert f"{most:,} bytes at the most" in outcome.stderr
+
+
+def test_the_output_s_reader_may_go_away() -> None:
+    with udp_server() as server:
+        process = subprocess.Popen(
+            command_line("send", "-u", server.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdout
+        process.stdout.close()
+        process.stdout = None
+        _, stderr = process.communicate(b"hello\n", timeout=30)
+        assert process.returncode == -signal.SIGPIPE
+        assert stderr == b""

@@ -1,0 +1,471 @@
+"""`uppercase transforms`: what an author needs besides an editor."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands.command import Outcome, command_line, environment
+from uppercase.commands.cli import main
+
+SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
+
+
+def run(*arguments: str, cwd: Path, data: bytes = b"", **env: str) -> Outcome:
+    done = subprocess.run(
+        command_line("transforms", *arguments),
+        input=data,
+        capture_output=True,
+        cwd=cwd,
+        env=environment(env),
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+class Within:
+    """Runs the command in the tests' own process, for what does not depend on a fresh one."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        status = main(["transforms", *arguments])
+        printed = self._capsys.readouterr()
+        return Outcome(status, printed.out.encode(), printed.err)
+
+
+@pytest.fixture
+def within(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Within]:
+    """Give what runs the command in the author's folder, without a process of its own."""
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
+    before = set(sys.modules)
+    yield Within(capsys)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(here)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Give an author's folder, with a module and nothing installed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "mine.py").write_text(SHOUT)
+    return folder
+
+
+def drop_in(folder: Path, name: str, text: str) -> Path:
+    file = folder / "twisted" / "plugins" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+PLUGIN = """
+from uppercase import transform
+
+@transform
+def {name}(text: str, *, times: int = 2) -> str:
+    "Say it again."
+    return text * times
+"""
+
+
+def test_list_tells_what_there_is_and_from_where(here: Path) -> None:
+    file = drop_in(here, "acme.py", PLUGIN.format(name="again"))
+    listed = run("list", cwd=here)
+    assert (listed.status, listed.stderr) == (0, "")
+    header, *lines = listed.stdout.decode().splitlines()
+    assert header.split() == ["name", "kind", "streams", "arguments", "summary", "from"]
+    assert lines[0].startswith("again            text   messages  times      Say it again. ")
+    assert lines[0].endswith(str(file))
+    assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
+
+
+def test_list_json_is_an_object_a_line(here: Path) -> None:
+    listed = run("list", "--json", cwd=here)
+    objects = [json.loads(line) for line in listed.stdout.splitlines()]
+    (caesar,) = (item for item in objects if item["name"] == "caesar")
+    assert caesar.pop("from").endswith("uppercase_transforms.py")
+    assert caesar == {
+        "name": "caesar",
+        "kind": "bytes",
+        "streams": True,
+        "arguments": ["shift: whole number, default 13"],
+        "summary": "Letters shifted by a fixed distance",
+    }
+
+
+def test_list_goes_on_when_a_plugin_is_broken_and_names_it(here: Path) -> None:
+    file = drop_in(here, "acme.py", "import no_such_module")
+    listed = run("list", cwd=here)
+    assert listed.status == 0
+    assert b"\nuppercase " in listed.stdout
+    assert f"cannot be used: {file}, line 1: No module named 'no_such_module'" in listed.stderr
+    assert "uppercase transforms doctor" in listed.stderr
+    assert "Traceback" not in listed.stderr
+
+
+def test_on_a_terminal_list_fits_its_width(here: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = command_line("transforms", "list")
+    with subprocess.Popen(command, stdout=theirs, cwd=here, env=environment()) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux's way to tell of a terminal's end.
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        os.close(ours)
+        assert process.wait(20) == 0
+    lines = shown.decode().splitlines()
+    assert "uppercase" in shown.decode()
+    assert max(map(len, lines)) <= 80
+
+
+def test_show_tells_the_arguments_of_one(here: Path) -> None:
+    shown = run("show", "caesar", cwd=here)
+    assert shown.status == 0
+    assert b"shift: whole number, default 13" in shown.stdout
+    assert b"shout" in run("show", "mine:shout", cwd=here).stdout
+
+
+def test_a_mistake_is_one_sentence_and_status_2(here: Path, within: Within) -> None:
+    for command in ("show", "check"):
+        mistaken = within(command, "ceasar")
+        assert mistaken.status == 2
+        assert mistaken.stderr == (
+            "uppercase: no transform named 'ceasar'; did you mean 'caesar'?\n"
+        )
+    assert within("frobnicate").status == 2
+    tried = run("try", "ceasar", cwd=here)
+    assert (tried.status, tried.stderr) == (2, mistaken.stderr)
+
+
+def test_try_runs_a_chain_without_a_socket(here: Path) -> None:
+    tried = run("try", "strip", "caesar:shift=3", "mine:shout", cwd=here, data=b" hello\n")
+    assert tried == Outcome(0, b"KHOOR!", "")
+
+
+def test_try_streams_if_the_chain_can_and_else_takes_all_as_one_message(here: Path) -> None:
+    data = os.urandom(1 << 20)
+    assert run("try", "identity", "rot13", "rot13", cwd=here, data=data).stdout == data
+    assert run("try", "reverse", cwd=here, data=b"a\nb\n").stdout == b"\nb\na"
+
+
+def test_try_takes_each_line_for_a_message_where_it_is_asked_to(here: Path) -> None:
+    tried = run("try", "reverse", "--framing=line", cwd=here, data=b"ab\r\ncd")
+    assert tried == Outcome(0, b"ba\r\ndc", "")
+    refused = run("try", "reverse", "--framing=lines", cwd=here)
+    assert refused == Outcome(
+        2, b"", "uppercase: no framing named 'lines' for a file; did you mean 'line'?\n"
+    )
+
+
+def test_try_ends_with_1_and_a_sentence_when_the_transform_fails(here: Path) -> None:
+    tried = run("try", "hex-decode", "--framing=line", cwd=here, data=b"6869\nxyz\n")
+    assert (tried.status, tried.stdout) == (1, b"hi\n")
+    assert tried.stderr.startswith("uppercase: transform 'hex-decode' failed: ")
+    assert tried.stderr.endswith(
+        "got byte 0x78 (x) at offset 0: hexadecimal is made of 0-9, a-f and A-F\n"
+    )
+    assert tried.stderr.count("\n") == 1
+    debugged = run("try", "hex-decode", "--debug", cwd=here, data=b"xyz")
+    assert "Traceback" in debugged.stderr
+    bounded = run("try", "hex-encode", "--max-output=3", cwd=here, data=b"abc")
+    assert bounded.status == 1
+    assert "over the limit of 3 (--max-output)" in bounded.stderr
+
+
+def test_try_waits_for_awaited_replies(here: Path) -> None:
+    (here / "slowly.py").write_text(
+        """
+from twisted.internet.task import deferLater
+from uppercase import transform
+
+async def later(text: str) -> str:
+    from twisted.internet import reactor
+    await deferLater(reactor, 0.01)
+    return text.upper()
+
+@transform(blocking=True)
+def blocking(text: str) -> str:
+    return text + "."
+"""
+    )
+    tried = run("try", "slowly:later", "slowly:blocking", "-f", "line", cwd=here, data=b"a\nb\n")
+    assert tried == Outcome(0, b"A.\nB.\n", "")
+
+
+def test_ctrl_c_ends_the_wait_for_a_reply(here: Path) -> None:
+    (here / "slowly.py").write_text(
+        """
+import sys
+from twisted.internet.task import deferLater
+
+async def never(text: str) -> str:
+    from twisted.internet import reactor
+    reactor.callLater(0.1, print, "waiting", file=sys.stderr, flush=True)
+    return await deferLater(reactor, 60, str)
+"""
+    )
+    process = subprocess.Popen(
+        command_line("transforms", "try", "slowly:never"),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=here,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    with process:
+        assert process.stderr.readline() == b"waiting\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT
+
+
+def test_check_tells_of_every_law_and_ends_with_0(here: Path) -> None:
+    checked = run("check", "mine:shout", cwd=here)
+    assert (checked.status, checked.stderr) == (0, "")
+    *laws, summary = checked.stdout.decode().splitlines()
+    assert len(laws) == 10
+    assert all(line.startswith("kept ") for line in laws)
+    assert summary.startswith("10 of 10 laws are kept; for messages of up to 64 KiB")
+    assert not (here / ".hypothesis").exists()
+
+
+def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(
+    here: Path, within: Within
+) -> None:
+    (here / "first.py").write_text("def first(text: str) -> str:\n    return text[0]\n")
+    checked = within("check", "first:first")
+    assert checked.status == 1
+    lines = checked.stdout.decode().splitlines()
+    assert lines[1].startswith("BROKEN  messages ")
+    assert lines[2].strip().startswith("transform(b'') raised IndexError")
+    assert lines[-1].startswith("9 of 10 laws are kept")
+
+
+def test_check_tries_the_messages_that_it_is_given(here: Path, within: Within) -> None:
+    (here / "odd.py").write_text(
+        "def odd(text: str) -> str:\n    return text if 'sesame' not in text else text[99]\n"
+    )
+    assert within("check", "odd:odd").status == 0
+    assert within("check", "odd:odd", "--example", "open sesame").status == 1
+
+
+def test_debug_shows_where_the_authors_code_failed(here: Path) -> None:
+    (here / "mine.py").write_text("import no_such_module\n")
+    plain = run("show", "mine:shout", cwd=here)
+    assert plain.status == 2
+    assert plain.stderr.count("\n") == 1
+    assert "mine.py, line 1: No module named 'no_such_module'" in plain.stderr
+    assert "Traceback" in run("show", "mine:shout", "--debug", cwd=here).stderr
+
+
+def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
+    asked = run("doctor", cwd=here)
+    said = asked.stdout.decode()
+    assert asked.status == 0, said
+    assert f"{here}/twisted/plugins: no such folder" in said
+    assert "uppercase_transforms.py: ascii-lowercase, " in said
+    # Where packages put their drop-ins; Twisted's own, such as cred_file.py, are not listed.
+    site = re.search(r"/site-packages/twisted/plugins: (.*)", said)
+    assert site is not None
+    assert "cred_" not in site[1]
+    assert said.endswith("Nothing is wrong.\n")
+
+
+def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
+    asked = run("doctor", cwd=here, PYTHONSAFEPATH="1")
+    assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("acme.py", "import no_such_module", "acme.py, line 1: No module named 'no_such_module'"),
+        ("acme.py", "def f(:", "acme.py, line 1: syntax error"),
+        ("acme.py", PLUGIN.format(name="uppercase"), "2 transforms are named 'uppercase', in "),
+        ("__init__.py", "", "a package, so that Twisted looks for no drop-ins in it; delete this"),
+    ],
+)
+def test_doctor_names_what_is_wrong_with_its_fix(
+    here: Path, name: str, text: str, said: str
+) -> None:
+    drop_in(here, "fine.py", "")
+    drop_in(here, name, text)
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert said in asked.stdout.decode().partition("Wrong:\n")[2]
+    assert "Traceback" not in asked.stdout.decode() + asked.stderr
+
+
+def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) -> None:
+    """It hides Twisted itself where the current directory comes first, as under `python -m`."""
+    file = drop_in(here, "../__init__.py", "").resolve()
+    hidden = run("doctor", cwd=here)
+    assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
+    script = tmp_path / "uppercase"
+    script.write_text("from uppercase.commands.cli import main\nraise SystemExit(main())\n")
+    asked = subprocess.run(
+        [sys.executable, str(script), "transforms", "doctor"],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 1
+    assert f"  {file}: it makes {file.parent} a package" in asked.stdout
+
+
+def test_a_second_twisted_on_the_path_is_nothing_wrong(here: Path) -> None:
+    """As in a virtual environment that sees the system's packages."""
+    for name in ("__init__.py", "_version.py", "plugins/__init__.py"):
+        drop_in(here / "system", f"../{name}", "")
+    code = "import sys; sys.path.append('system'); from uppercase.commands.cli import main; main()"
+    asked = subprocess.run(
+        [sys.executable, "-c", code, "transforms", "doctor"],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.stdout.endswith("Nothing is wrong.\n"), asked.stdout + asked.stderr
+
+
+def test_doctor_debug_shows_tracebacks(here: Path) -> None:
+    drop_in(here, "acme.py", "import no_such_module")
+    assert b"Traceback" in run("doctor", "--debug", cwd=here).stdout
+
+
+def test_doctor_finds_a_cache_that_an_installer_made_stale(here: Path) -> None:
+    """Installers that keep old times, as uv does, replace a file behind the cache's back."""
+    file = drop_in(here, "acme.py", PLUGIN.format(name="old"))
+    assert run("list", cwd=here).status == 0
+    written = file.stat().st_mtime
+    file.write_text(PLUGIN.format(name="new"))
+    os.utime(file, (written - 1000, written - 1000))
+    shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert f"is not what {file.parent}/dropin.cache says; delete that file" in (
+        asked.stdout.decode()
+    )
+
+
+def test_doctor_finds_a_cache_that_cannot_be_written(here: Path) -> None:
+    file = drop_in(here, "acme.py", PLUGIN.format(name="again"))
+    (file.parent / "dropin.cache").mkdir()
+    asked = run("doctor", cwd=here)
+    assert asked.status == 1
+    assert f"{file.parent}/dropin.cache: it is not up to date and cannot be written" in (
+        asked.stdout.decode()
+    )
+
+
+def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_path: Path) -> None:
+    """Setuptools' import hook makes the modules importable and shows Twisted nothing."""
+    project = tmp_path / "a project"
+    drop_in(project, "acme.py", PLUGIN.format(name="again"))
+    metadata = tmp_path / "site" / "acme-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "direct_url.json").write_text(
+        json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}})
+    )
+    packages = os.pathsep.join([environment()["PYTHONPATH"], str(metadata.parent)])
+    asked = run("doctor", cwd=here, PYTHONPATH=packages)
+    assert asked.status == 1
+    assert f"{project}/twisted/plugins: the editable install of acme does not show Twisted" in (
+        asked.stdout.decode()
+    )
+
+
+def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within) -> None:
+    (here / "taken").write_text("")
+    for name, reason in {
+        "taken": "a file or folder named 'taken' is here already",
+        "rot13": "there is a transform named 'rot13' already",
+        "Loud": "a transform's name is a letter and then lower-case letters",
+        "../up": "a transform's name is a letter and then lower-case letters",
+        "2fast": "a transform's name is a letter and then lower-case letters",
+    }.items():
+        made = within("new", name)
+        assert made.status == 2
+        assert reason in made.stderr
+        assert made.stderr.count("\n") == 1
+    assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
+
+
+def test_check_calls_no_law_kept_that_it_could_not_try(
+    here: Path, within: Within, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "silent.py").write_text(
+        "from twisted.internet.defer import Deferred\n"
+        "async def never(text: str) -> str:\n"
+        "    return await Deferred()\n"
+    )
+    monkeypatch.setattr("uppercase.testing.subject.KIT_WAIT", 0.1)
+    checked = within("check", "silent:never")
+    assert checked.status == 1
+    *laws, case, last = checked.stdout.decode().splitlines()
+    assert [line.split()[0] for line in laws] == ["?"] * 9 + ["BROKEN"]
+    assert case.startswith("        transform(b'') has no reply after 0.1 s; ")
+    assert last == "9 of 10 laws could not be tried, because a reply did not come"
+
+
+def test_new_writes_a_project_that_installs_and_passes_at_once(here: Path) -> None:
+    """In a virtual environment of its own that sees this one's packages; nothing is downloaded."""
+    made = run("new", "pig-latin", cwd=here)
+    assert made.status == 0, made.stderr
+    project = here / "pig-latin"
+    venv = here / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    python = venv / "bin" / "python"
+    (site,) = venv.glob("lib/python*/site-packages")
+    packages = sysconfig.get_path("purelib")
+    (site / "ours.pth").write_text(f"{packages}\n{environment()['PYTHONPATH']}\n")
+
+    def within(*command: str, cwd: Path) -> str:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [str(python), *command],
+            cwd=cwd,
+            env={**env, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    options = ("--no-build-isolation", "--no-deps", "--quiet", "--editable", ".")
+    within("-m", "pip", "install", *options, cwd=project)
+    assert "12 passed" in within(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", cwd=project
+    )
+    listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
+    found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
+    assert found["pig-latin"]["from"] == "entry point of uppercase-pig-latin 0.1.0"
+    assert found["pig-latin"]["streams"] is True

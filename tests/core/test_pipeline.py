@@ -1,0 +1,194 @@
+"""Several transforms as one: order, streaming, faults and bounds."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable
+
+import pytest
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.errors import OutputTooLong, TransformError, WrongResult
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
+
+
+@implementer(ITransform)
+class Message:
+    """A transform made of whatever callable a test needs."""
+
+    def __init__(self, function: object) -> None:
+        self.transform = function
+
+
+@implementer(ITransformStream)
+class Buffering:
+    """Holds everything back to its end, and brackets it."""
+
+    def __init__(self) -> None:
+        self.held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self.held += data
+        return b""
+
+    def finish(self) -> bytes:
+        return b"<" + self.held + b">"
+
+
+@implementer(IStreamTransform)
+class Bracketing:
+    def transform(self, message: bytes) -> bytes:
+        return b"<" + message + b">"
+
+    def open_stream(self) -> ITransformStream:
+        return Buffering()
+
+
+def message_stage(function: object, name: str = "tested") -> Stage:
+    return Stage(name, Message(function))
+
+
+def fails(message: bytes) -> bytes:
+    raise ValueError("no vowels")
+
+
+def sleeps(message: bytes) -> bytes:
+    time.sleep(0.11)
+    return message
+
+
+def exits(message: bytes) -> bytes:
+    sys.exit(3)
+
+
+def test_stages_apply_in_the_order_given() -> None:
+    pipeline = make_pipeline(
+        [message_stage(lambda m: m + b"1", "one"), message_stage(lambda m: m + b"2", "two")]
+    )
+    assert pipeline.transform(b"0") == b"012"
+    assert pipeline.name == "one | two"
+    verifyObject(ITransform, pipeline)
+
+
+def test_a_chain_streams_only_if_every_stage_does() -> None:
+    bracketing = Stage("brackets", Bracketing())
+    assert make_pipeline([bracketing, bracketing]).streams
+    assert not make_pipeline([bracketing, message_stage(bytes.upper)]).streams
+
+
+def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> None:
+    pipeline = make_pipeline([Stage("a", Bracketing()), Stage("b", Bracketing())])
+    assert IStreamTransform.providedBy(pipeline)
+    stream = pipeline.open_stream()
+    assert stream.feed(b"x") + stream.feed(b"y") == b""
+    assert stream.finish() == b"<<xy>>" == pipeline.transform(b"xy")
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (fails, "ValueError: no vowels"),
+        (exits, "SystemExit: 3"),
+        (lambda message: None, "it returned NoneType, not bytes"),
+        (lambda message: "text", "it returned str, not bytes"),
+    ],
+)
+def test_a_fault_names_the_stage_and_what_went_wrong(function: object, reason: str) -> None:
+    pipeline = make_pipeline([message_stage(bytes.upper, "fine"), message_stage(function)])
+    with pytest.raises(TransformError) as caught:
+        pipeline.transform(b"x")
+    assert str(caught.value) == f"transform 'tested' failed: {reason}"
+
+
+def test_the_output_of_each_stage_is_bounded() -> None:
+    """An expansion in the middle counts, even where a later stage makes it small again."""
+    pipeline = make_pipeline(
+        [message_stage(lambda m: m * 11, "grow"), message_stage(lambda m: m[:1], "shrink")],
+        max_output=10,
+    )
+    with pytest.raises(
+        OutputTooLong, match=r"'grow' failed: its output of 11 bytes .* limit of 10"
+    ):
+        pipeline.transform(b"x")
+
+
+def test_a_stream_is_bounded_by_chunk_and_at_its_end() -> None:
+    pipeline = make_pipeline([Stage("brackets", Bracketing())], max_output=4)
+    assert IStreamTransform.providedBy(pipeline)
+    stream = pipeline.open_stream()
+    stream.feed(b"abc")
+    with pytest.raises(OutputTooLong):
+        stream.finish()
+
+
+def test_an_asynchronous_stage_makes_the_reply_awaitable() -> None:
+    async def slow(message: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return message + b"!"
+
+    pipeline = make_pipeline([message_stage(slow), message_stage(bytes.upper), message_stage(slow)])
+    reply = pipeline.transform(b"x")
+    assert isinstance(reply, Awaitable)
+
+    async def wait() -> bytes:
+        return await reply
+
+    assert asyncio.run(wait()) == b"X!!"
+
+
+def test_an_asynchronous_stage_is_guarded_like_any_other() -> None:
+    async def wrong(message: bytes) -> object:
+        return 7
+
+    async def breaks(message: bytes) -> bytes:
+        raise KeyError("gone")
+
+    for function, reason in ((wrong, "it returned int, not bytes"), (breaks, "KeyError: 'gone'")):
+        reply = make_pipeline([message_stage(function)]).transform(b"x")
+        assert isinstance(reply, Awaitable)
+
+        async def wait(reply: Awaitable[bytes] = reply) -> bytes:
+            return await reply
+
+        with pytest.raises(TransformError) as caught:
+            asyncio.run(wait())
+        assert caught.value.reason == reason
+
+
+def test_a_call_that_blocks_is_reported_by_name() -> None:
+    told: list[tuple[str, float]] = []
+    pipeline = make_pipeline(
+        [
+            message_stage(bytes.upper, "quick"),
+            message_stage(sleeps, "sleepy"),
+        ],
+        on_slow=lambda name, seconds: told.append((name, seconds)),
+    )
+    pipeline.transform(b"x")
+    assert [name for name, _ in told] == ["sleepy"]
+    assert told[0][1] >= 0.1
+
+
+def test_a_fault_bears_the_name_that_users_wrote_not_that_of_the_code() -> None:
+    def wrong(message: bytes) -> bytes:
+        raise WrongResult("shout", "it returned int; str is expected")
+
+    async def late(message: bytes) -> bytes:
+        return wrong(message)
+
+    chain = make_pipeline([message_stage(wrong, "mine:shout:mark=x")])
+    with pytest.raises(WrongResult) as caught:
+        chain.transform(b"")
+    assert str(caught.value) == (
+        "transform 'mine:shout:mark=x' failed: it returned int; str is expected"
+    )
+    awaited = make_pipeline([message_stage(late, "mine:late")]).transform(b"")
+    assert isinstance(awaited, Awaitable)
+    with pytest.raises(WrongResult, match="transform 'mine:late' failed"):
+        asyncio.run(_awaited(awaited))
+
+
+async def _awaited(awaitable: Awaitable[bytes]) -> bytes:
+    return await awaitable

@@ -1,0 +1,79 @@
+"""Durations, sizes, ports and probabilities as people write them."""
+
+import pytest
+
+from uppercase.core.units import (
+    parse_count,
+    parse_duration,
+    parse_port,
+    parse_probability,
+    parse_size,
+)
+from uppercase.errors import BadValue
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("2s", 2.0),
+        ("5m", 300.0),
+        ("1h", 3600.0),
+        ("250us", 0.00025),
+        ("1.5", 1.5),
+        (".5s", 0.5),
+        ("0", 0.0),
+    ],
+)
+def test_a_duration_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "soon", "5 parsecs", "1e3", "nan", "inf", "2ss", "9" * 400]
+)
+def test_a_duration_that_is_none_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        parse_duration(text)
+    assert str(caught.value).startswith(f"got {text!r}; a duration is")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("17", 17), ("64k", 65536), ("64KiB", 65536), ("1M", 1048576), ("1g", 1 << 30)],
+)
+def test_a_size_has_a_unit_of_1024_or_is_in_bytes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5k", "64q", "0x10", "١"])
+def test_a_size_that_is_none_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        parse_size(text)
+    assert str(caught.value).startswith(f"got {text!r}; a size is")
+
+
+@pytest.mark.parametrize(("text", "port"), [("0", 0), ("12000", 12000), ("65535", 65535)])
+def test_a_port_is_16_bits_wide(text: str, port: int) -> None:
+    assert parse_port(text) == port
+
+
+@pytest.mark.parametrize("text", ["65536", "-1", "http", "", "1.0"])
+def test_a_port_that_is_none_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(BadValue, match="a port is a whole number from 0"):
+        parse_port(text)
+
+
+def test_a_probability_lies_between_0_and_1() -> None:
+    assert [parse_probability(text) for text in ("0", "0.3", "1")] == [0.0, 0.3, 1.0]
+    assert parse_probability("4/11") == 4 / 11
+    for text in ("-0.1", "1.01", "30%", "nan", "", "12/11", "1/0", "1/", "0.5/1", "9" * 400 + "/1"):
+        with pytest.raises(BadValue, match="a probability is a number from 0 to 1"):
+            parse_probability(text)
+
+
+def test_a_count_is_a_whole_number() -> None:
+    assert parse_count("1000") == 1000
+    for text in ("-1", "1k", "", "1.0"):
+        with pytest.raises(BadValue, match="a whole number, 0 or more"):
+            parse_count(text)

@@ -1,0 +1,146 @@
+"""The TCP lab: pieces, delays and resets, by the clock."""
+
+import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from tests.tcp.memory import Service, Wire
+from uppercase.core.events import Impaired, LabAction, Outcome
+from uppercase.errors import BadValue, UnknownName
+from uppercase.lab.outlet import PRESETS, TCPLab, preset
+from uppercase.limits import LAB_PIECE_PAUSE, LAB_PIECES
+
+
+class Laboratory(Service):
+    """A service whose connections go through the lab."""
+
+    def __init__(self, framing: str = "stream", **lab: float) -> None:
+        super().__init__(framing)
+        self.factory.lab = TCPLab(**lab)  # type: ignore[arg-type]
+
+    def arrivals(self, wire: Wire, seconds: float) -> list[bytes]:
+        """Give what arrives in each millisecond that brings something."""
+        found = []
+        for _ in range(round(seconds * 1000)):
+            if data := wire.take():
+                found.append(data)
+            self.clock.advance(0.001)
+        return found
+
+
+def test_replies_come_in_pieces_with_pauses_between() -> None:
+    service = Laboratory(slice=1)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    wire.protocol.dataReceived(b"ab")
+    assert service.arrivals(wire, 1.0) == [b"H", b"E", b"L", b"L", b"O", b"A", b"B"]
+    wire.protocol.readConnectionLost()
+    assert wire.state() == "closing"
+    assert service.end(wire).outcome is Outcome.FINISHED
+
+
+def test_the_end_waits_for_the_last_piece() -> None:
+    service = Laboratory(slice=2, framing="segment")
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert wire.state() == "open"
+    assert service.arrivals(wire, 0.1) == [b"HE", b"LL", b"O"]
+    assert wire.state() == "half-closed"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
+def test_long_replies_come_within_bounded_time_in_larger_pieces() -> None:
+    service = Laboratory(slice=1)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x" * 10_000)
+    pieces = service.arrivals(wire, LAB_PIECES * LAB_PIECE_PAUSE * 1.2)
+    assert b"".join(pieces) == b"X" * 10_000
+    assert len(pieces) <= LAB_PIECES
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_a_delay_holds_each_reply_and_not_the_ones_behind_it_twice() -> None:
+    service = Laboratory(delay=0.1)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"one")
+    service.clock.advance(0.05)
+    wire.protocol.dataReceived(b"two")
+    assert wire.sent() == b""
+    service.clock.advance(0.05)
+    assert wire.take() == b"ONE"
+    service.clock.advance(0.05)
+    assert wire.take() == b"TWO"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_what_is_held_is_bounded_by_not_reading_any_more() -> None:
+    service = Laboratory(delay=10.0)
+    wire = service.connect()
+    count = 0
+    while wire.reads():
+        wire.protocol.dataReceived(b"x" * 10_000)
+        count += 1
+    assert count == 7
+    service.clock.advance(10.0)
+    assert wire.take() == b"X" * 70_000
+    assert wire.reads()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_a_connection_is_reset_after_so_many_bytes() -> None:
+    service = Laboratory(reset_after=7)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert wire.state() == "open"
+    wire.protocol.dataReceived(b"world")
+    assert wire.sent() == b"HELLOWO"
+    service.clock.advance(0.1)
+    assert wire.state() == "aborted"
+    assert service.end(wire).outcome is Outcome.LAB_RESET
+
+
+def test_a_connection_is_served_late() -> None:
+    service = Laboratory(accept_delay=2.0)
+    wire = service.connect()
+    assert not wire.reads()
+    service.clock.advance(2.0)
+    assert wire.reads()
+    wire.protocol.dataReceived(b"hello")
+    assert wire.take() == b"HELLO"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_what_the_lab_did_is_told_apart_from_all_else() -> None:
+    service = Laboratory(slice=2, delay=0.5, reset_after=5)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    service.clock.pump([0.1] * 20)
+    told = [event for event in service.events if isinstance(event, Impaired)]
+    assert [event.actions for event in told] == [
+        (LabAction.DELAYED,),
+        (LabAction.SLICED,),
+        (LabAction.RESET,),
+    ]
+    assert [event.fate for event in told] == [
+        "reply delayed 0.5 s",
+        "reply cut into 3 pieces",
+        "reply reset after 5 bytes",
+    ]
+    service.end(wire)
+
+
+def test_a_client_that_leaves_early_leaves_no_timer() -> None:
+    service = Laboratory(slice=1, delay=5.0, accept_delay=1.0)
+    wire = service.connect()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
+def test_presets_print_what_they_set() -> None:
+    assert str(PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
+    assert str(PRESETS["lecture"]).startswith("lecture: --framing=segment (")
+    with pytest.raises(UnknownName, match="no lab named 'lectrue'; did you mean 'lecture'"):
+        preset("lectrue")
+    with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):
+        TCPLab(accept_delay=100)

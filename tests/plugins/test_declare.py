@@ -1,0 +1,440 @@
+"""A decorated function or class is a plugin, and stays what it is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
+from threading import get_ident
+from typing import Any, Literal, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from uppercase import stream_transform, transform
+from uppercase.errors import BadArgument, PluginError, TransformError
+from uppercase.interfaces import (
+    IStreamTransform,
+    ITransform,
+    ITransformPlugin,
+    ITransformStream,
+)
+from uppercase.plugins.adapters import Kind
+from uppercase.plugins.declare import adopt
+
+
+@transform(summary="Shift letters by a fixed distance")
+def caesar(text: str, *, shift: int = 13) -> str:
+    """Not the summary."""
+    return "".join(chr(ord(c) + shift) for c in text)
+
+
+@transform(streaming=True)
+def to_upper(text: str) -> str:
+    """Upper case.
+
+    And more.
+    """
+    return text.upper()
+
+
+@transform
+def flip(data: bytes) -> bytes:
+    return data[::-1]
+
+
+@transform(name="mark", streaming=True)
+class Mark:
+    """Put a mark after each letter a."""
+
+    def __init__(self, *, mark: Literal["!", "?"] = "!") -> None:
+        self.mark = mark
+
+    def __call__(self, text: str) -> str:
+        return text.replace("a", f"a{self.mark}")
+
+
+@stream_transform
+class PairSwap:
+    """Swap the letters of each pair."""
+
+    def __init__(self, *, end: str = "") -> None:
+        if end == "bad":
+            raise ValueError("end must not be bad")
+        self.held = ""
+        self.end = end
+
+    def feed(self, text: str) -> str:
+        text = self.held + text
+        even = len(text) - len(text) % 2
+        self.held = text[even:]
+        return "".join(text[i + 1] + text[i] for i in range(0, even, 2))
+
+    def finish(self) -> str:
+        return self.held + self.end
+
+
+@stream_transform(name="b64", summary="Base64")
+class Base64Encode:
+    def __init__(self) -> None:
+        self.held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        data = self.held + data
+        whole = len(data) - len(data) % 3
+        self.held = data[whole:]
+        return base64.b64encode(data[:whole])
+
+    def finish(self) -> bytes:
+        return base64.b64encode(self.held)
+
+
+# A type checker takes a decorated class for the class alone, and refuses wrong declarations.
+mark: Any = Mark
+pair_swap: Any = PairSwap
+base64_encode: Any = Base64Encode
+untyped: Any = transform
+untyped_stream: Any = stream_transform
+
+
+def upper(text: str) -> str:
+    return text.upper()
+
+
+FAST = adopt(upper, name="fast", streaming=True, ascii=bytes.upper)
+
+DECLARED: list[Any] = [caesar, to_upper, flip, Mark, PairSwap, Base64Encode]
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=lambda declared: declared.name)
+def test_what_is_declared_is_a_plugin_and_a_transform(declared: Any) -> None:
+    assert verifyObject(ITransformPlugin, declared)
+    assert verifyObject(IPlugin, declared)
+    wanted = IStreamTransform if declared.streaming else ITransform
+    assert verifyObject(wanted, declared)
+    assert verifyObject(wanted, declared.build())
+    assert IStreamTransform.providedBy(declared) == declared.streaming
+    if declared.streaming:
+        assert verifyObject(ITransformStream, declared.open_stream())
+
+
+def test_a_decorated_function_stays_callable_as_the_function_it_is() -> None:
+    assert caesar("abc", shift=1) == "bcd"
+    assert flip(b"ab") == b"ba"
+    assert caesar.__name__ == "caesar"  # type: ignore[attr-defined]
+    assert caesar.__doc__ == "Not the summary."
+    assert caesar.__wrapped__("abc", shift=1) == "bcd"
+
+
+def test_a_decorated_class_stays_callable_as_the_class_it_is() -> None:
+    assert Mark(mark="?")("banana") == "ba?na?na?"
+    stream = PairSwap(end=".")
+    assert stream.feed("abc") + stream.finish() == "bac."
+
+
+def test_name_summary_kind_and_parameters_come_from_the_function() -> None:
+    assert (caesar.name, caesar.summary) == ("caesar", "Shift letters by a fixed distance")
+    assert (to_upper.name, to_upper.summary) == ("to-upper", "Upper case.")
+    assert (pair_swap.name, base64_encode.name, mark.name) == ("pair-swap", "b64", "mark")
+    assert flip.summary == ""
+    assert caesar.kind is Kind.TEXT
+    assert flip.kind is Kind.BYTES
+    assert [parameter.describe() for parameter in caesar.parameters] == [
+        "shift: whole number, default 13"
+    ]
+
+
+def test_a_built_transform_has_its_arguments_and_the_object_itself_the_defaults() -> None:
+    assert caesar.build(shift=1).transform(b"abc") == b"bcd"
+    assert caesar.transform(b"abc") == b"nop"
+    assert mark.build(mark="?").transform(b"aba") == b"a?ba?"
+    assert pair_swap.build(end=".").transform(b"abc") == b"bac."
+
+
+@pytest.mark.parametrize("arguments", [{"shfit": 1}, {"shift": 1, "other": 2}])
+def test_an_unknown_argument_is_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(BadArgument):
+        caesar.build(**arguments)
+
+
+def test_a_value_that_the_class_refuses_is_refused_before_any_message() -> None:
+    with pytest.raises(BadArgument, match="end must not be bad"):
+        pair_swap.build(end="bad")
+
+
+def test_an_argument_without_a_default_must_be_given() -> None:
+    @transform
+    def end(text: str, *, mark: str) -> str:
+        return text + mark
+
+    assert end.build(mark="!").transform(b"a") == b"a!"
+    with pytest.raises(BadArgument, match="'mark' is missing"):
+        end.transform(b"a")
+
+
+def test_bytes_that_are_not_utf_8_pass_through_text_unchanged() -> None:
+    assert to_upper.transform(b"a\xff\xc3b\xed\xa0\x80") == b"A\xff\xc3B\xed\xa0\x80"
+
+
+def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    for start, end in pairwise(edges):
+        yield data[start:end]
+
+
+pieces = st.lists(
+    st.sampled_from(["ß", "é", "a", "ŉ", "€", "𐐨", "\ufeff"]).map(str.encode)
+    | st.sampled_from([b"\xc3", b"\xe2\x82", b"\xf0\x9f", b"\xed\xa0\x80", b"\xff", b"\x80"])
+).map(b"".join)
+streaming = st.sampled_from([to_upper, FAST, mark.build(mark="?"), PairSwap, Base64Encode])
+
+
+@settings(deadline=None)  # The machine may be busy.
+@given(subject=streaming, data=pieces, places=st.lists(st.integers(0, 60)))
+@example(subject=to_upper, data=b"\xf0\x9f", places=[1])
+def test_a_stream_gives_the_same_bytes_wherever_it_is_cut(
+    subject: Any, data: bytes, places: list[int]
+) -> None:
+    stream = subject.open_stream()
+    fed = b"".join(stream.feed(piece) for piece in cut(data, places)) + stream.finish()
+    assert fed == subject.transform(data)
+
+
+def test_streams_share_no_state() -> None:
+    first, second = pair_swap.open_stream(), pair_swap.open_stream()
+    assert first.feed(b"a") == b""
+    assert second.feed(b"bc") == b"cb"
+    assert first.finish() + second.finish() == b"a"
+
+
+def test_text_is_cut_between_characters_and_never_held_longer() -> None:
+    seen: list[str] = []
+
+    @transform(streaming=True)
+    def note(text: str) -> str:
+        seen.append(text)
+        return text
+
+    stream = note.open_stream()  # type: ignore[attr-defined]
+    assert [stream.feed(bytes([byte])) for byte in "a€b".encode()] == [
+        b"a", b"", b"", "€".encode(), b"b"
+    ]  # fmt: skip
+    assert stream.feed(b"\xe2\x82") == b""
+    assert stream.finish() == b"\xe2\x82"
+    assert seen == ["a", "€", "b", "\udce2\udc82"]
+
+
+def test_pure_ascii_takes_the_faster_way_unless_a_character_is_incomplete() -> None:
+    def ascii_way(data: bytes, *, mark: str) -> bytes:
+        assert data.isascii()
+        return b"<" + data + mark.encode()
+
+    @transform(streaming=True, ascii=ascii_way)
+    def tag(text: str, *, mark: str) -> str:
+        return text + mark
+
+    built: Any = tag.build(mark="!")
+    assert built.transform(b"a") == b"<a!"
+    assert built.transform("é".encode()) == "é!".encode()
+    stream = built.open_stream()
+    assert stream.feed(b"a") == b"<a!"
+    assert stream.feed(b"\xc3") == b""
+    assert stream.feed(b"a") == b"\xc3a!"
+    assert stream.feed(b"a") == b"<a!"
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (b"abc", "transform 'wrong' failed: it returned bytes; str is expected"),
+        (None, "transform 'wrong' failed: it returned NoneType; str is expected"),
+        ("\ud800", "transform 'wrong' failed: its result holds '\\ud800', which UTF-8 cannot hold"),
+    ],
+)
+def test_a_wrong_result_is_named(result: Any, said: str) -> None:
+    @transform(streaming=True)
+    def wrong(text: str) -> str:
+        return result  # type: ignore[no-any-return]
+
+    with pytest.raises(TransformError) as caught:
+        wrong.transform(b"a")
+    assert str(caught.value) == said
+    with pytest.raises(TransformError):
+        wrong.open_stream().feed(b"a")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("made", [bytes, bytearray, memoryview])
+def test_any_buffer_is_bytes(made: Callable[[bytes], Any]) -> None:
+    @transform
+    def copy(data: bytes) -> bytes:
+        return made(data)  # type: ignore[no-any-return]
+
+    reply = copy.transform(b"a\xff")
+    assert reply == b"a\xff"
+    assert type(reply) is bytes
+
+
+def test_what_a_stream_returns_is_checked() -> None:
+    @untyped_stream
+    class Wrong:
+        def feed(self, data: bytes) -> str:
+            return "a"
+
+        def finish(self) -> None: ...
+
+    wrong = cast(Any, Wrong)
+    with pytest.raises(TransformError, match="it returned str; bytes is expected"):
+        wrong.open_stream().feed(b"a")
+    with pytest.raises(TransformError, match="it returned NoneType; bytes is expected"):
+        wrong.open_stream().finish()
+
+
+def awaited(reply: bytes | Awaitable[bytes]) -> Deferred[bytes]:
+    assert not isinstance(reply, bytes)
+
+    async def wait() -> bytes:
+        return await reply
+
+    return ensureDeferred(wait())
+
+
+async def test_an_async_function_gives_an_awaitable_of_bytes() -> None:
+    waiting: Deferred[str] = Deferred()
+
+    @transform
+    async def slow(text: str) -> str:
+        return text + await waiting
+
+    reply = awaited(slow.transform(b"a\xff"))
+    assert not reply.called
+    waiting.callback("!")
+    assert await reply == b"a\xff!"
+
+
+async def test_a_function_may_return_a_deferred() -> None:
+    @transform
+    def later(text: str) -> Deferred[str]:
+        return succeed(text.upper())
+
+    assert await awaited(later.transform(b"a")) == b"A"
+
+
+async def test_a_wrong_result_of_an_async_function_is_named() -> None:
+    @untyped  # type: ignore[untyped-decorator]
+    async def wrong(text: str) -> bytes:
+        return b"a"
+
+    with pytest.raises(TransformError, match="it returned bytes; str is expected"):
+        await awaited(wrong.transform(b"a"))
+
+
+async def test_a_blocking_function_runs_in_another_thread() -> None:
+    threads: list[int] = []
+
+    @transform(blocking=True)
+    def slow(text: str, *, mark: str = "!") -> str:
+        threads.append(get_ident())
+        return text + mark
+
+    assert await awaited(slow.transform(b"a\xff")) == b"a\xff!"
+    assert threads != [get_ident()]
+
+
+def unannotated(text) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    return ""
+
+
+def wrongly_annotated(text: int) -> str:
+    return ""
+
+
+def no_parameter() -> str:
+    return ""
+
+
+def by_position(text: str, shift: int = 13) -> str:
+    return ""
+
+
+async def coroutine(text: str) -> str:
+    return ""
+
+
+def of_bytes(data: bytes) -> bytes:
+    return data
+
+
+class Uncallable:
+    pass
+
+
+class NoFinish:
+    def feed(self, text: str) -> str:
+        return text
+
+
+class UnannotatedFeed:
+    def feed(self, text):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+        return text
+
+    def finish(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: untyped(unannotated), "the message of unannotated has no annotation"),
+        (lambda: untyped(wrongly_annotated), "is annotated int; annotate it `str` for text or"),
+        (lambda: untyped(no_parameter), "no_parameter takes no message; give it one"),
+        (lambda: untyped(by_position), "by_position takes 'shift' by position"),
+        (lambda: untyped(lambda text: text), "has no annotation"),
+        (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
+        (lambda: untyped(coroutine, streaming=True), "is async and cannot be streaming"),
+        (lambda: untyped(coroutine, blocking=True), "is async and cannot be blocking"),
+        (
+            lambda: untyped(of_bytes, streaming=True, blocking=True),
+            "is blocking and cannot be streaming",
+        ),
+        (lambda: untyped(of_bytes, ascii=of_bytes), "of_bytes has ascii=, which is for text"),
+        (lambda: untyped(Uncallable), "Uncallable has no __call__"),
+        (lambda: untyped_stream(NoFinish), "NoFinish makes nothing with both feed and finish"),
+        (lambda: untyped_stream(of_bytes), "of_bytes makes nothing with both feed and finish"),
+        (lambda: untyped_stream(UnannotatedFeed), "the message of UnannotatedFeed.feed has no"),
+        (lambda: untyped(3), "3 is no function and no class"),
+        (lambda: adopt(3), "3 is no transform; point at a function"),
+    ],
+)
+def test_a_wrong_declaration_says_what_to_write(declare: Callable[[], Any], said: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        declare()
+    assert said in str(caught.value)
+
+
+@implementer(ITransform)
+class ByHand:
+    """Made by hand."""
+
+    def __init__(self, *, times: int = 2) -> None:
+        self.times = times
+
+    def transform(self, message: bytes) -> bytes:
+        return message * self.times
+
+
+def test_adopting_makes_the_same_plugin_of_what_has_no_decorator() -> None:
+    assert adopt(caesar, name="other") is cast(Any, caesar)
+    assert adopt(of_bytes).name == "of-bytes"
+    assert adopt(ByHand).build(times=3).transform(b"a") == b"aaa"
+    assert adopt(ByHand).summary == "Made by hand."
+    assert adopt(ByHand(times=1), name="once").build().transform(b"a") == b"a"
+    stream_class = pair_swap.__wrapped__
+    adopted: Any = adopt(stream_class, name="pairs")
+    assert adopted.name == "pairs"
+    assert adopted.open_stream().feed(b"ab") == b"ba"
+    assert verifyObject(ITransformPlugin, adopt(ByHand))

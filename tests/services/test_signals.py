@@ -1,0 +1,81 @@
+"""Whose signals they are: the reactor's are taken, a program's own are left alone."""
+
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+
+from uppercase.services._signals import StopSignals
+
+
+class Reactor:
+    """What of a reactor the signals concern."""
+
+    def __init__(self) -> None:
+        self.stopped: list[int] = []
+        self.after_shutdown: list[Callable[[], None]] = []
+
+    def sigInt(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+        self.stopped.append(number)
+
+    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+        self.stopped.append(number)
+
+    def callWhenRunning(self, call: Callable[[], None]) -> None:  # noqa: N802
+        call()
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:  # noqa: N802
+        assert (phase, event) == ("after", "shutdown")
+        self.after_shutdown.append(call)
+
+
+@pytest.fixture
+def before() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("before")
+def test_a_program_keeps_its_own_handlers() -> None:
+    def own(number: int, frame: FrameType | None) -> None: ...
+
+    signal.signal(signal.SIGTERM, own)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals(Reactor(), 10)
+    signals.start()
+    assert signal.getsignal(signal.SIGTERM) is own
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("before")
+def test_the_reactors_handlers_are_called_and_given_back() -> None:
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signals = StopSignals(reactor, 10)
+    signals.start()
+    signal.raise_signal(signal.SIGTERM)
+    assert reactor.stopped == [signal.SIGTERM]
+    signals.stop()
+    assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
+    for call in reactor.after_shutdown:
+        call()
+    assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
+
+
+@pytest.mark.usefixtures("before")
+def test_several_services_in_one_program_share_the_signals() -> None:
+    """Whichever ends first, a signal still reaches the reactor."""
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    first, second = StopSignals(reactor, 10), StopSignals(reactor, 10)
+    first.start()
+    second.start()
+    first.stop()
+    signal.raise_signal(signal.SIGTERM)
+    assert reactor.stopped == [signal.SIGTERM]
+    second.stop()
+    for call in reactor.after_shutdown:
+        call()

@@ -1,0 +1,322 @@
+"""One TCP connection without a network: half-close, back-pressure, and ends that do end."""
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from tests.tcp.memory import HIGH_WATER, Service
+from uppercase.core.events import Opened, Outcome, TransformFailed
+
+
+def test_a_chunk_is_answered_at_once() -> None:
+    service = Service()
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert wire.take() == b"HELLO"
+    assert service.events == [Opened("192.0.2.1:50000")]
+
+
+def test_half_closing_gets_the_last_reply_and_then_the_end() -> None:
+    service = Service("line")
+    wire = service.connect()
+    wire.protocol.dataReceived(b"one\nla")
+    wire.protocol.dataReceived(b"st")
+    wire.protocol.readConnectionLost()
+    assert wire.take() == b"ONE\nLAST"
+    assert wire.state() == "closing"
+    assert service.end(wire).outcome is Outcome.FINISHED
+
+
+def test_the_end_of_input_may_be_told_twice() -> None:
+    """Twisted does so when a late write fills the transport's buffer again."""
+    service = Service("line")
+    wire = service.connect()
+    wire.protocol.dataReceived(b"last")
+    wire.protocol.readConnectionLost()
+    wire.protocol.readConnectionLost()
+    assert wire.take() == b"LAST"
+    assert service.end(wire).sent == 4
+
+
+def test_a_peer_that_does_not_read_is_not_read_from() -> None:
+    service = Service()
+    wire = service.connect()
+    while wire.reads():
+        wire.protocol.dataReceived(b"x" * 1000)
+    assert HIGH_WATER < len(wire.sent()) <= HIGH_WATER + 1000
+    assert wire.take().strip(b"X") == b""
+    assert wire.reads()
+
+
+def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
+    """TLS does so when what it has encrypted is not taken."""
+    service = Service()
+    wire = service.connect()
+    wire.protocol.pauseProducing()
+    assert not wire.reads()
+    wire.protocol.resumeProducing()
+    assert wire.reads()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_one_chunk_of_many_messages_is_answered_only_as_far_as_the_peer_takes_it() -> None:
+    """The reply is a hundred times the request; what is held is one batch of it."""
+    service = Service("line", lambda message: message * 1000)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"0123456789\n" * 1000)
+    assert len(wire.sent()) < 2 * HIGH_WATER
+    assert not wire.reads()
+    received = 0
+    while data := wire.take():
+        assert len(data) < 2 * HIGH_WATER
+        received += len(data)
+    assert received == 1000 * 10_001
+    assert wire.reads()
+
+
+def test_a_slow_transform_keeps_others_waiting_for_a_moment_only() -> None:
+    """One chunk of many messages is answered over many turns, in order, and read no further."""
+
+    def slow(message: bytes) -> bytes:
+        service.clock.rightNow += 0.002
+        return message
+
+    service = Service("line", slow)
+    wire, other = service.connect(), service.connect(port=50001)
+    request = b"".join(b"%d\n" % number for number in range(5000))
+    started = service.clock.seconds()
+    wire.protocol.dataReceived(request)
+    assert service.clock.seconds() - started < 1
+    assert not wire.reads()
+    other.protocol.dataReceived(b"quick\n")
+    assert other.take() == b"quick\n"
+    wire.protocol.readConnectionLost()
+    while wire.state() == "open":
+        service.clock.advance(0)
+    assert wire.take() == request
+    assert service.end(wire).outcome is Outcome.FINISHED
+    other.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_a_client_that_leaves_between_two_turns_leaves_no_timer() -> None:
+    def slow(message: bytes) -> bytes:
+        service.clock.rightNow += 0.002
+        return message
+
+    service = Service("line", slow)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n" * 1000)
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
+def test_a_peer_that_takes_nothing_is_aborted_after_the_send_timeout() -> None:
+    service = Service(send_timeout=60.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x" * 100_000)
+    service.clock.pump([15.0] * 3)
+    assert wire.state() != "aborted"
+    service.clock.advance(15.0)
+    assert wire.state() == "aborted"
+    end = service.end(wire)
+    assert end.outcome is Outcome.STALLED
+    assert end.detail == "it took nothing for 60 s (--send-timeout)"
+
+
+def test_the_end_comes_although_the_peer_was_not_reading() -> None:
+    """`loseConnection` alone would wait for ever: a paused producer is registered."""
+    service = Service("segment", send_timeout=60.0, max_length=100_000)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x" * 100_000)
+    assert wire.producer is None
+    assert wire.state() == "half-closed"
+    service.clock.pump([1.25] * 47)
+    assert wire.state() != "aborted"
+    service.clock.pump([1.25] * 2)
+    assert wire.state() == "aborted"
+    assert service.end(wire).outcome is Outcome.STALLED
+
+
+def test_a_peer_that_has_everything_and_does_not_close_is_aborted() -> None:
+    """It is not to blame for more than that: the outcome stays what it was."""
+    service = Service("segment", close_timeout=5.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert wire.state() == "half-closed"
+    assert wire.take() == b"HELLO"
+    service.clock.pump([1.25] * 3)
+    assert wire.state() != "aborted"
+    service.clock.pump([1.25] * 2)
+    assert wire.state() == "aborted"
+    assert service.end(wire).outcome is Outcome.ANSWERED
+
+
+def test_an_error_lingers_so_that_earlier_replies_are_not_reset() -> None:
+    """Our side is closed and the rest of the input thrown away until the peer closes."""
+    service = Service("line", max_length=4)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"good\ntoo long\n")
+    assert wire.state() == "half-closed"
+    assert wire.reads()
+    wire.protocol.dataReceived(b"more\n" * 100)
+    assert wire.take() == b"GOOD\n"
+    wire.protocol.readConnectionLost()
+    assert wire.state() == "closing"
+    end = service.end(wire)
+    assert end.outcome is Outcome.TOO_LONG
+    assert end.detail == "got a message, over the limit of 4 bytes (--max-length)"
+
+
+def test_a_failing_transform_ends_its_own_connection_after_the_replies_before() -> None:
+    service = Service("line", lambda message: message.upper() if message else b"" + 1)  # type: ignore[operator]
+    wire, other = service.connect(), service.connect(port=50001)
+    wire.protocol.dataReceived(b"good\n\n")
+    other.protocol.dataReceived(b"fine\n")
+    assert wire.take() == b"GOOD\n"
+    assert other.take() == b"FINE\n"
+    assert wire.state() == "half-closed"
+    assert other.state() == "open"
+    wire.protocol.readConnectionLost()
+    assert service.end(wire).outcome is Outcome.FAILED
+    assert any(isinstance(event, TransformFailed) for event in service.events)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_client_that_vanishes_leaves_no_timer(moment: str) -> None:
+    service = Service()
+    wire = service.connect()
+    if moment == "after":
+        wire.protocol.dataReceived(b"x" * 200_000)
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert service.events.closed[-1].outcome is Outcome.DISCONNECTED
+    assert not service.factory.connections
+    assert not service.clock.getDelayedCalls()
+
+
+def test_awaited_replies_come_in_request_order() -> None:
+    waiting: dict[bytes, Deferred[bytes]] = {}
+
+    def later(message: bytes) -> Deferred[bytes]:
+        return waiting.setdefault(message, Deferred())
+
+    service = Service("line", later)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"a\nb\nc\n")
+    waiting[b"c"].callback(b"C")
+    waiting[b"b"].callback(b"B")
+    assert wire.sent() == b""
+    waiting[b"a"].callback(b"A")
+    assert wire.take() == b"A\nB\nC\n"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_a_peer_is_read_from_only_while_the_window_has_room() -> None:
+    waiting: list[Deferred[bytes]] = []
+
+    def later(message: bytes) -> Deferred[bytes]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    service = Service("line", later, async_window=2)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"a\nb\nc\n")
+    assert len(waiting) == 2
+    assert not wire.reads()
+    waiting[0].callback(b"A")
+    assert len(waiting) == 3
+    waiting[1].callback(b"B")
+    assert wire.reads()
+    assert wire.take() == b"A\nB\n"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_what_is_awaited_is_cancelled_when_the_client_leaves() -> None:
+    cancelled: list[object] = []
+    service = Service("line", lambda message: Deferred(cancelled.append))
+    wire = service.connect()
+    wire.protocol.dataReceived(b"a\nb\n")
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert len(cancelled) == 2
+    assert not service.clock.getDelayedCalls()
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
+    service = Service(idle_timeout=600.0)
+    idle, busy = service.connect(), service.connect(port=50001)
+    for _ in range(10):
+        service.clock.advance(60.0)
+        busy.protocol.dataReceived(b"x")
+        busy.take()
+    assert idle.state() == "half-closed"
+    assert busy.state() == "open"
+    idle.take()
+    idle.protocol.readConnectionLost()
+    end = service.end(idle)
+    assert end.outcome is Outcome.IDLE
+    assert end.detail == "nothing came for 600 s (--idle-timeout)"
+    service.clock.pump([60.0] * 10)
+    assert busy.state() == "half-closed"
+    busy.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
+def test_waiting_for_a_reply_is_not_idle() -> None:
+    reply: Deferred[bytes] = Deferred()
+    service = Service("line", lambda message: reply, idle_timeout=600.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"slow\n")
+    service.clock.pump([100.0] * 20)
+    assert wire.state() == "open"
+    reply.callback(b"done")
+    assert wire.take() == b"done\n"
+    service.clock.pump([100.0] * 6)
+    assert wire.state() == "half-closed"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_an_idle_peer_that_never_closes_is_aborted_all_the_same() -> None:
+    service = Service(idle_timeout=600.0, close_timeout=5.0)
+    wire = service.connect()
+    service.clock.advance(600.0)
+    assert wire.state() == "half-closed"
+    wire.take()
+    service.clock.pump([1.25] * 5)
+    assert wire.state() == "aborted"
+    assert service.end(wire).outcome is Outcome.IDLE
+
+
+def test_stopping_answers_what_has_arrived_and_takes_no_more() -> None:
+    service = Service("line")
+    wire = service.connect()
+    wire.protocol.dataReceived(b"whole\npart")
+    wire.protocol.drain()
+    assert wire.state() == "half-closed"
+    wire.protocol.dataReceived(b"ial\nlate\n")
+    assert wire.take() == b"WHOLE\n"
+    wire.protocol.readConnectionLost()
+    assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_stopping_closes_a_quiet_connection_at_once() -> None:
+    service = Service("line")
+    wire = service.connect()
+    service.clock.advance(2.0)
+    wire.protocol.drain()
+    assert wire.state() == "closing"
+    assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_stopping_waits_for_awaited_replies() -> None:
+    reply: Deferred[bytes] = Deferred()
+    service = Service("line", lambda message: reply)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"slow\n")
+    service.clock.advance(2.0)
+    wire.protocol.drain()
+    wire.protocol.drain()
+    assert wire.state() == "open"
+    reply.callback(b"done")
+    assert wire.take() == b"done\n"
+    wire.protocol.readConnectionLost()
+    assert service.end(wire).outcome is Outcome.STOPPED

@@ -1,0 +1,130 @@
+"""What the tests of datagrams share: transforms, an observer, clients and a served responder."""
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from zope.interface import implementer
+
+from uppercase.core.datagram import Answer, Datagram, Destination, Responder, SocketAddress, Step
+from uppercase.core.events import Event, IObserver
+from uppercase.errors import TransformError
+from uppercase.interfaces import ITransform
+from uppercase.limits import DatagramLimits
+from uppercase.udp import Port, UDPEndpoint, listen
+
+CLIENT = ("192.0.2.7", 50_000)
+SERVER = Destination("192.0.2.1", 12_000)
+TIMEOUT = 5.0
+"""Seconds in which a reply that comes at all has come."""
+SILENCE = 0.2
+"""Seconds after which a reply on loopback is not coming."""
+
+
+@implementer(ITransform)
+class Applied:
+    """A transform made of a function; a ValueError of it is a failure."""
+
+    def __init__(self, function: Callable[[bytes], Any] = bytes.upper) -> None:
+        self._function = function
+
+    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+        try:
+            reply: bytes | Awaitable[bytes] = self._function(message)
+        except ValueError as error:
+            raise TransformError("applied", str(error)) from error
+        return reply
+
+
+@implementer(IObserver)
+class Notebook:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def notify(self, event: Event) -> None:
+        self.events.append(event)
+
+
+class Time:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def datagram(
+    data: bytes = b"hello",
+    source: SocketAddress = CLIENT,
+    destination: Destination = SERVER,
+    truncated: bool = False,
+) -> Datagram:
+    return Datagram(data, source, destination, truncated)
+
+
+def replies(steps: list[Step]) -> list[bytes]:
+    """Give the payloads of the replies among steps."""
+    return [step.data for step in steps if isinstance(step, Answer)]
+
+
+@contextmanager
+def served(
+    responder: Responder | None = None, host: str = "127.0.0.1", number: int = 0
+) -> Iterator[Port]:
+    """Serve a responder on a free port for the time of a block."""
+    port: Any = listen(
+        reactor, UDPEndpoint(reactor, number, host), responder or Responder(Applied())
+    )
+    try:
+        yield port
+    finally:
+        port.stopListening()
+
+
+def client(host: str = "127.0.0.1") -> socket.socket:
+    """Give a socket of the host's family with a time-out."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    made.settimeout(TIMEOUT)
+    return made
+
+
+def ask(host: str, port: int, data: bytes, timeout: float = TIMEOUT) -> bytes | None:
+    """Send one datagram from a connected socket; give the reply, None if there is none."""
+    with client(host) as sock:
+        sock.settimeout(timeout)
+        sock.connect((host, port))
+        sock.send(data)
+        try:
+            return sock.recv(1 << 17)
+        except TimeoutError:
+            return None
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a blocking client beside the reactor."""
+    return await deferToThread(function, *arguments)
+
+
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "SILENCE",
+    "TIMEOUT",
+    "Applied",
+    "DatagramLimits",
+    "Notebook",
+    "Time",
+    "ask",
+    "client",
+    "datagram",
+    "in_thread",
+    "replies",
+    "served",
+]

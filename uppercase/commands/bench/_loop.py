@@ -1,0 +1,188 @@
+"""The loop of `uppercase bench`: many connections, one selector, one clock.
+
+It is written for speed: one thread, no object a message. In an open loop the last millisecond
+before a planned time is spent asking the selector again and again, because its timer is no finer;
+a message must not be late because of us.
+"""
+
+import selectors
+from collections.abc import Callable, Sequence
+from time import monotonic, process_time
+from typing import Final
+
+from uppercase.commands._interrupts import Interrupts
+from uppercase.commands.bench._ledger import Ledger, Load, Pace
+from uppercase.errors import NetworkTrouble
+
+__all__ = ["Bench"]
+
+_TIMER: Final = 0.001
+"""Seconds: the resolution of epoll's time-out."""
+
+
+class Bench:
+    """One run.
+
+    Args:
+        loads: the connections.
+        pace: when they are offered messages.
+        timeout: seconds that the last replies are waited for.
+        ledger: where the loads count.
+        interrupts: the signals of whoever watches.
+        tick: called with the seconds since the start every `tick_interval` seconds.
+        clock: gives the monotonic time.
+
+    Attributes:
+        elapsed: seconds of load, when it is over.
+        answered: messages that were answered within them.
+        processor: seconds of processor time that we used in them.
+    """
+
+    tick_interval: Final = 0.1
+
+    def __init__(
+        self,
+        loads: Sequence[Load],
+        pace: Pace,
+        timeout: float,
+        ledger: Ledger,
+        interrupts: Interrupts,
+        tick: Callable[[float], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.elapsed = 0.0
+        self.answered = 0
+        self.processor = 0.0
+        self._alive = list(loads)
+        self._pace = pace
+        self._timeout = timeout
+        self._ledger = ledger
+        self._interrupts = interrupts
+        self._tick = tick
+        self._clock = clock
+        self._planned = 0
+        self._blocked: set[Load] = set()
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Load for the pace's duration, then wait for the last replies."""
+        with self._selector:
+            self._selector.register(self._interrupts, selectors.EVENT_READ)
+            for load in self._alive:
+                self._selector.register(load, selectors.EVENT_READ, load)
+            start = self._clock()
+            processor = process_time()
+            if self._pace.rate is None:
+                for load in list(self._alive):
+                    if load in self._alive:  # not refused meanwhile
+                        self._give(load, self._pace.pipeline, start)
+            self._offer_until(start, start + self._pace.duration)
+            self.elapsed = self._clock() - start
+            self.processor = process_time() - processor
+            self.answered = self._ledger.answered
+            if not self._ledger.refused:
+                self._tick(self.elapsed)
+            if not self._interrupts.stop:
+                self._wait_for_the_rest(start)
+                for load in self._alive:
+                    load.abandon()
+
+    def _offer_until(self, start: float, end: float) -> None:
+        next_tick = start + self.tick_interval
+        rate = self._pace.rate
+        closed = rate is None
+        while self._alive and not self._interrupts.stop:
+            now = self._clock()
+            if now >= end:
+                break
+            if now >= next_tick:
+                self._expire(now, closed)
+                self._tick(now - start)
+                next_tick = max(next_tick + self.tick_interval, now)
+            wake = min(next_tick, end)
+            if rate is not None:
+                self._offer_due(start, now)
+                wake = min(wake, start + self._pace.planned(self._planned))
+            # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
+            self._serve(max(0.0, wake - now - _TIMER), closed)
+        if rate is not None:
+            self._offer_due(start, end)
+
+    def _wait_for_the_rest(self, start: float) -> None:
+        end = self._clock() + self._timeout
+        while self._alive and self._ledger.pending > 0 and not self._interrupts.stop:
+            now = self._clock()
+            if now >= end:
+                break
+            self._expire(now, refill=False)
+            self._serve(min(self.tick_interval, end - now), refill=False)
+
+    def _serve(self, wait: float, refill: bool) -> None:
+        """Wait for something to happen; read, and send what follows."""
+        for key, mask in self._selector.select(wait):
+            load: Load | None = key.data
+            if load is None:
+                self._interrupts.clear()
+                continue
+            try:
+                answered = load.receive() if mask & selectors.EVENT_READ else 0
+            except NetworkTrouble as error:
+                self._drop(load, error)
+                continue
+            if answered and refill:
+                self._give(load, answered, self._clock())
+            elif mask & selectors.EVENT_WRITE:
+                self._flush(load)
+
+    def _offer_due(self, start: float, now: float) -> None:
+        """Offer the messages of an open loop that are planned by now, to one after the other."""
+        due = self._pace.due(now - start)
+        touched: dict[Load, None] = {}
+        while self._planned < due and self._alive:
+            planned = start + self._pace.planned(self._planned)
+            load = self._alive[self._planned % len(self._alive)]
+            load.offer(1, planned)
+            touched[load] = None
+            self._ledger.lag = max(self._ledger.lag, now - planned)
+            self._planned += 1
+        for load in touched:
+            self._flush(load)
+
+    def _expire(self, now: float, refill: bool) -> None:
+        for load in list(self._alive):
+            gone = load.expire(now)
+            if gone and refill:
+                self._give(load, gone, now)
+
+    def _give(self, load: Load, number: int, planned: float) -> None:
+        load.offer(number, planned)
+        self._flush(load)
+
+    def _flush(self, load: Load) -> None:
+        try:
+            done = load.flush()
+        except NetworkTrouble as error:
+            self._drop(load, error)
+            return
+        if done is (load in self._blocked):
+            # It has just begun, or ceased, to be full.
+            wanted = selectors.EVENT_READ if done else selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._selector.modify(load, wanted, load)
+            (self._blocked.discard if done else self._blocked.add)(load)
+
+    def _drop(self, load: Load, error: NetworkTrouble) -> None:
+        """Go on without a connection that has ended."""
+        if load not in self._alive:
+            return  # It was among the others, below.
+        self._ledger.troubles.append(error)
+        self._retire(load)
+        while self._ledger.refused and self._alive:
+            # The others would hear it too, but only when they send.
+            self._retire(self._alive[0])
+
+    def _retire(self, load: Load) -> None:
+        self._selector.unregister(load)
+        self._blocked.discard(load)
+        self._alive.remove(load)
+        load.abandon()
+        load.close()

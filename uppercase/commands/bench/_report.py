@@ -1,0 +1,204 @@
+"""What `uppercase bench` prints: a summary, objects (NDJSON), and a progress bar on a terminal.
+
+MB is 1,000,000 bytes of messages, without the headers that carry them.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from uppercase.client.target import Target
+from uppercase.commands.bench._ledger import Ledger, Pace
+from uppercase.commands.ping._report import difference, excerpt, place, to_json
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Monitor", "Result"]
+
+_MB: Final = 1e6
+_BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was measured.
+
+    Attributes:
+        target: the server.
+        pace: how it was loaded.
+        connections: over how many connections.
+        size: bytes of a message.
+        ledger: the counts.
+        elapsed: seconds of load.
+        answered: messages answered within them.
+        processor: seconds of processor time that we used in them.
+    """
+
+    target: Target
+    pace: Pace
+    connections: int
+    size: int
+    ledger: Ledger
+    elapsed: float
+    answered: int
+    processor: float
+
+    @property
+    def rate(self) -> float:
+        """Messages answered a second."""
+        return self.answered / self.elapsed if self.elapsed else 0.0
+
+    @property
+    def busy(self) -> float:
+        """The part of one core that we used, 0 to 1."""
+        return self.processor / self.elapsed if self.elapsed else 0.0
+
+    @property
+    def setting(self) -> str:
+        """How the server was loaded, in a line."""
+        pace = self.pace
+        loop = (
+            f"closed loop, pipeline {pace.pipeline}"
+            if pace.rate is None
+            else f"open loop, {pace.rate:g} messages/s"
+        )
+        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        return f"{loop}, {connections}, {self.size}-byte messages, {pace.duration:g} s"
+
+    def as_object(self) -> dict[str, Any]:
+        """Give the fields of the summary object."""
+        ledger, pace = self.ledger, self.pace
+        elapsed = self.elapsed or 1.0
+        wrong = ledger.first_wrong
+        return {
+            "type": "summary",
+            "target": str(self.target),
+            "loop": "closed" if pace.rate is None else "open",
+            "connections": self.connections,
+            "size": self.size,
+            "pipeline": pace.pipeline if pace.rate is None else None,
+            "rate": pace.rate,
+            "elapsed_s": round(self.elapsed, 6),
+            "transmitted": ledger.transmitted,
+            "received": ledger.received,
+            "lost": ledger.lost,
+            "late": ledger.late,
+            "duplicates": ledger.duplicates,
+            "wrong": ledger.wrong,
+            "pending": ledger.pending,
+            "messages_per_s": round(self.rate, 1),
+            "sent_mb_per_s": round(ledger.sent_bytes / elapsed / _MB, 3),
+            "received_mb_per_s": round(ledger.received_bytes / elapsed / _MB, 3),
+            "latency_ms": ledger.latencies.summary_ms(),
+            "send_lag_ms": None if pace.rate is None else round(ledger.lag * 1e3, 3),
+            "client_cpu": round(self.busy, 3),
+            "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
+            "error": str(ledger.troubles[0]) if ledger.troubles else None,
+        }
+
+    def as_text(self) -> str:
+        """Give the lines of the summary."""
+        ledger = self.ledger
+        fields = self.as_object()
+        lines = [
+            f"--- {place(self.target)} bench statistics ---",
+            f"{ledger.transmitted} messages transmitted, {ledger.received} received, "
+            f"time {self.elapsed:.3f} s",
+            f"{ledger.lost} lost, {ledger.late} late, {ledger.duplicates} duplicates, "
+            f"{ledger.wrong} wrong"
+            + (f", {ledger.pending} still awaited" if ledger.pending else ""),
+            f"throughput {self.rate:.0f} messages/s, {fields['sent_mb_per_s']:.3f} MB/s sent, "
+            f"{fields['received_mb_per_s']:.3f} MB/s received",
+        ]
+        if ledger.first_wrong is not None:
+            lines.append("the first wrong reply" + difference(*ledger.first_wrong))
+        latency = fields["latency_ms"]
+        if latency is not None:
+            since = "" if self.pace.rate is None else " from the planned time"
+            numbers = "/".join(f"{latency[name]:.3f}" for name in ("min", "avg", "max"))
+            lines.append(f"latency{since} min/avg/max = {numbers} ms")
+            percentiles = [name for name in latency if name.startswith("p")]
+            names = "/".join(name.replace("_", ".") for name in percentiles)
+            numbers = "/".join(f"{latency[name]:.3f}" for name in percentiles)
+            lines.append(f"latency{since} {names} = {numbers} ms")
+        return "\n".join([*lines, *self._cautions()])
+
+    def _cautions(self) -> Iterator[str]:
+        """Say what the numbers do not show."""
+        if self.pace.rate is not None:
+            yield f"messages were offered up to {self.ledger.lag * 1e3:.3f} ms after their time"
+        line = f"this client used {self.busy * 100:.0f}% of a core"
+        # An open loop asks the selector without pause on purpose.
+        if self.busy > _BUSY and self.pace.rate is None:
+            line += "; it may be what limits the throughput"
+        yield line
+        troubles = self.ledger.troubles
+        if len(troubles) > 1:
+            yield f"{len(troubles)} connections ended early"
+
+
+@dataclass
+class Monitor:
+    """Follows a run: a progress bar, an object each second, and the rates for a plot.
+
+    Attributes:
+        ledger: the counts.
+        duration: seconds that the run takes.
+        as_json: whether to print objects.
+        rates: seconds since the start, and messages a second in the second before.
+    """
+
+    ledger: Ledger
+    duration: float
+    as_json: bool
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    _shown: tuple[float, int] = (0.0, 0)
+    _bar: "tuple[Progress, TaskID] | None" = None
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show the progress bar on a terminal's standard error until the block ends."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        progress = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            auto_refresh=False,  # its thread would disturb what is measured
+        )
+        with progress:
+            self._bar = (progress, progress.add_task("bench", total=self.duration, rate=""))
+            yield
+        self._bar = None
+
+    def tick(self, elapsed: float) -> None:
+        """Take note of the time; called about ten times a second, and at the end of the load."""
+        self.ledger.latencies.fold()
+        before, answered_before = self._shown
+        if int(elapsed) == int(before) and elapsed < self.duration:
+            return
+        answered = self.ledger.answered
+        rate = (answered - answered_before) / (elapsed - before)
+        self._shown = (elapsed, answered)
+        self.rates.append((elapsed, rate))
+        if self.as_json:
+            fields = {
+                "type": "interval",
+                "elapsed_s": round(elapsed, 3),
+                "answered": answered,
+                "messages_per_s": round(rate, 1),
+            }
+            print(to_json(fields), flush=True)
+        if self._bar is not None:
+            progress, task = self._bar
+            progress.update(task, completed=elapsed, rate=f"{rate:.0f} messages/s")
+            progress.refresh()

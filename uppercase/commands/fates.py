@@ -1,0 +1,79 @@
+"""`uppercase fates`: the answer key of a lab, a line a datagram, without a server.
+
+The options are handed to `uppercase.lab` as they were typed, as the UDP server does it, so that
+equal options give equal fates.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from uppercase.commands._help_layout import Command, option
+from uppercase.commands._option_types import Count
+from uppercase.errors import UserError
+from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment, merge_settings
+from uppercase.limits import FATES_COUNT
+
+__all__ = ["fates"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_EXAMPLES: Final = """
+    uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
+    uppercase fates --seed 7 --lab udp-pinger        a lab by name
+    uppercase fates --seed 7 --loss request:0.1,reply:0.2
+"""
+
+_VALUES: Final = {
+    "delay": ("DURATION", "Time that each one is held back."),
+    "jitter": ("DURATION", "How far the delay varies, up and down."),
+    "burst-loss": ("ENTER:LEAVE[:LOSS]", "Loss in bursts (Gilbert and Elliott)."),
+    "loss": ("P", "Lost."),
+    "duplicate": ("P", "Sent twice."),
+    "reorder": ("P", "Held until later ones have overtaken."),
+    "corrupt": ("P", "Changed on the way."),
+}
+
+
+def _lab_options(command: _Function) -> _Function:
+    """Pass each option of the lab, as text or None."""
+    for name in reversed(list(OPTIONS)):
+        metavar, help_text = _VALUES[name]
+        command = option(f"--{name}", metavar=metavar, section="Lab", help=help_text)(command)
+    return command
+
+
+@click.command("fates", cls=Command, examples=_EXAMPLES)
+@option("--seed", type=Count(), section="Lab", help="The server's --seed; needed.")
+@option("--lab", metavar="NAME", section="Lab", help=f"A preset: {', '.join(PRESETS)}.")
+@_lab_options
+@option(
+    "-n",
+    "number",
+    type=Count(positive=True),
+    default=FATES_COUNT,
+    show_default=True,
+    section="Key",
+    help="Datagrams.",
+)
+@option(
+    "--client",
+    metavar="ADDRESS",
+    section="Key",
+    help="The client's address, for a server that was started with --per-client.",
+)
+def fates(
+    seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None
+) -> None:
+    """Print what the server's lab does to a client's datagrams, one a line.
+
+    A value is for requests; reply: or both: before it names the other side, a comma joins two.
+    """
+    if seed is None:
+        raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
+    given = {name: options[name.replace("-", "_")] for name in OPTIONS}
+    settings = merge_settings(lab, {name: text for name, text in given.items() if text is not None})
+    experiment = make_experiment(settings, seed=seed, per_client=client is not None)
+    for row in answer_key(experiment, number, host=client or ""):
+        click.echo(str(row))

@@ -1,0 +1,156 @@
+"""`uppercase ping`: its options and its exit status.
+
+What a reply means is the tracker's affair, how the probes travel is that of wires and loop, and how
+it is printed is the report's.
+"""
+
+import secrets
+import string
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import click
+
+from uppercase.client.target import Target
+from uppercase.commands._expectation import expectation
+from uppercase.commands._help_layout import Command, option
+from uppercase.commands._interrupts import Interrupts
+from uppercase.commands._measure_options import (
+    judgement_options,
+    plot_option,
+    reply_timeout,
+    save_plot,
+    timeout_option,
+)
+from uppercase.commands._option_types import Count, Duration, Size
+from uppercase.commands._target_options import target_options
+from uppercase.commands.exit_status import NETWORK, OK
+from uppercase.commands.ping._loop import converse
+from uppercase.commands.ping._report import Display, start_text
+from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
+from uppercase.commands.ping._wires import Wire, open_wires
+from uppercase.errors import NetworkTrouble, Refused, UserError
+from uppercase.limits import (
+    PING_INTERVAL,
+    PING_MIN_INTERVAL,
+    PROBE_SIZE,
+)
+
+__all__ = ["ping"]
+
+_EXAMPLES: Final = """
+    uppercase ping -u -c 10                  ten datagrams to the server on this machine
+    uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
+    uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
+    uppercase ping -u --json | jq .rtt_ms    for a program
+    uppercase ping --expect=rot13            a server with another transform
+"""
+
+
+@click.command("ping", cls=Command, examples=_EXAMPLES)
+@target_options
+@option("-c", "--count", type=Count(positive=True), section="Probes", help="Stop after N probes.")
+@option(
+    "-i",
+    "--interval",
+    type=Duration(),
+    default=PING_INTERVAL,
+    show_default=f"{PING_INTERVAL:g}s",
+    section="Probes",
+    help="Time from each probe to the next, whatever comes back.",
+)
+@option(
+    "-s",
+    "--size",
+    type=Size(),
+    default=PROBE_SIZE,
+    show_default=True,
+    section="Probes",
+    help="Bytes of a probe; on a stream its newline is one of them.",
+)
+@timeout_option("Probes")
+@option(
+    "-w",
+    "--deadline",
+    type=Duration(positive=True),
+    section="Probes",
+    help="Stop after this time, whatever is still awaited.",
+)
+@judgement_options
+@option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
+@option("-D", "timestamps", is_flag=True, section="Output", help="Each line with its time.")
+@option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
+@plot_option("Draw the round trips and losses.")
+def ping(
+    target: Target,
+    count: int | None,
+    interval: float,
+    size: int,
+    timeout: float | None,
+    deadline: float | None,
+    expect: tuple[str, ...],
+    max_loss: float,
+    quiet: bool,
+    timestamps: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> int:
+    r"""Measure loss, delay and correctness, a probe at a time.
+
+    Ctrl-C ends it with a summary; Ctrl-\ shows how it stands.
+    """
+    if interval < PING_MIN_INTERVAL:
+        raise UserError(
+            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is accepted, "
+            "and for more load there is: uppercase bench"
+        )
+    timeout = reply_timeout(target, timeout)
+    mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
+    probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
+    wires = open_wires(target, _tell_nobody if as_json else _tell)
+    if not as_json:
+        print(start_text(target, size, expect), flush=True)
+    with ExitStack() as stack:
+        for wire in wires:
+            stack.callback(wire.close)
+        for wire in wires:
+            tracker = Tracker(probes, timeout)
+            schedule = Schedule(time.monotonic(), interval, count, deadline)
+            display = Display(
+                target, wire, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+            )
+            trouble = _measure(wire, tracker, schedule, display)
+            if not (isinstance(trouble, Refused) and tracker.totals.untouched):
+                break
+    display.show_summary(time.monotonic() - schedule.start, trouble)
+    if plot is not None:
+        from uppercase.commands._plots import ping_plot
+
+        save_plot(plot, ping_plot(target, display.found, tracker.totals))
+    if trouble is not None:
+        raise trouble
+    asked_for = count if deadline is not None else None
+    return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
+
+
+def _measure(
+    wire: Wire, tracker: Tracker, schedule: Schedule, display: Display
+) -> NetworkTrouble | None:
+    """Send the probes and show what becomes of them; give what the network ended it with."""
+    try:
+        with Interrupts() as interrupts:
+            converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
+    except NetworkTrouble as error:
+        return error
+    return None
+
+
+def _tell(sentence: str) -> None:
+    print(f"uppercase: {sentence}", file=sys.stderr, flush=True)
+
+
+def _tell_nobody(sentence: str) -> None:
+    """Leave it to the objects: the summary's `connections` says it."""

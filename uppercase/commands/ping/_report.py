@@ -1,0 +1,272 @@
+"""What `uppercase ping` prints: lines in the shape of ping(8), or objects, one a line (NDJSON).
+
+Numbers in the text have a unit; in the objects they are numbers and the key names the unit. The
+objects are documented in docs/reference/ping-and-bench.md; `SCHEMA` counts their breaking changes.
+"""
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from uppercase.client.target import Target
+from uppercase.commands.ping._statistics import RoundTrips
+from uppercase.commands.ping._tracker import Finding, Kind, Totals
+from uppercase.commands.ping._wires import Wire
+from uppercase.errors import NetworkTrouble
+from uppercase.limits import PING_SAMPLES
+
+__all__ = [
+    "PERCENTILES",
+    "SCHEMA",
+    "Display",
+    "difference",
+    "excerpt",
+    "finding_object",
+    "finding_text",
+    "interim_text",
+    "place",
+    "round_trips_object",
+    "start_text",
+    "summary_object",
+    "summary_text",
+    "to_json",
+]
+
+SCHEMA: Final = 1
+"""The version of the objects: it grows when a key changes its meaning or goes away."""
+
+PERCENTILES: Final = (50, 95, 99)
+
+_EXCERPT: Final = 60
+_BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
+_HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
+
+
+def place(target: Target) -> str:
+    """Give `HOST:PORT`, or the path of a Unix socket."""
+    if target.unix is not None:
+        return target.unix
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"{host}:{target.port}"
+
+
+def to_json(fields: dict[str, Any]) -> str:
+    """Give one line of NDJSON."""
+    return json.dumps({"schema": SCHEMA, **fields}, ensure_ascii=False)
+
+
+def excerpt(data: bytes) -> str:
+    r"""Give the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
+    text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
+    return text + "..." if len(data) > _EXCERPT else text
+
+
+def difference(got: bytes, expected: bytes) -> str:
+    """Give the rest of a sentence about a wrong reply: where it differs, and how."""
+    if not expected:
+        return f" was {excerpt(got)!r}; no probe was awaiting one"
+    pairs = enumerate(zip(got, expected, strict=False))
+    at = next((at for at, (a, b) in pairs if a != b), min(len(got), len(expected)))
+    start = max(0, at - _BEFORE)
+    return (
+        f" differs at byte {at}: {excerpt(got[start : at + _AFTER])!r} "
+        f"instead of {excerpt(expected[start : at + _AFTER])!r}"
+    )
+
+
+def milliseconds(seconds: float) -> float:
+    """Give milliseconds, in whole microseconds."""
+    return round(seconds * 1e3, 3)
+
+
+def finding_text(finding: Finding, where: str, timeout: float) -> str:
+    """Give the line for a finding; its last word is the tag, if there is one."""
+    if finding.kind is Kind.LOST:
+        return f"no reply from {where}: seq={finding.seq} within {timeout:g} s LOST"
+    seq = "?" if finding.seq is None else finding.seq
+    line = f"{finding.size} bytes from {where}: seq={seq}"
+    if finding.rtt is not None:
+        line += f" time={finding.rtt * 1e3:.3f} ms"
+    if finding.kind is Kind.REPLY:
+        return line + " REORDERED" if finding.reordered else line
+    tags = {Kind.LATE: "LATE", Kind.DUPLICATE: "DUP", Kind.WRONG: "WRONG"}
+    return f"{line} {tags[finding.kind]}"
+
+
+def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]:
+    """Give the object for a finding.
+
+    Args:
+        finding: what was found.
+        now: seconds since 1970; without it, the present.
+    """
+    fields: dict[str, Any] = {
+        "type": finding.kind.value,
+        "time": round(time.time() if now is None else now, 6),
+        "seq": finding.seq,
+    }
+    if finding.kind is not Kind.LOST:
+        fields["bytes"] = finding.size
+        fields["rtt_ms"] = None if finding.rtt is None else milliseconds(finding.rtt)
+    if finding.kind is Kind.REPLY:
+        fields["reordered"] = finding.reordered
+    if finding.kind is Kind.WRONG:
+        fields["got"] = excerpt(finding.got)
+        fields["expected"] = excerpt(finding.expected) if finding.expected else None
+    return fields
+
+
+def start_text(target: Target, size: int, expect: Sequence[str]) -> str:
+    """Give the line that says what is going to be sent where."""
+    protocol = "Unix" if target.unix else str(target).partition(" ")[0]
+    return f"PING {place(target)} ({protocol}): {size} bytes, expecting {' then '.join(expect)}"
+
+
+def summary_text(
+    totals: Totals, where: str, elapsed: float, first_wrong: Finding | None = None
+) -> str:
+    """Give the lines at the end."""
+    lines = [
+        f"--- {where} ping statistics ---",
+        f"{totals.transmitted} packets transmitted, {totals.received} received, "
+        f"{totals.loss * 100:.4g}% packet loss, time {elapsed * 1e3:.0f} ms",
+        f"{totals.lost} lost, {totals.late} late, {totals.duplicates} duplicates, "
+        f"{totals.reordered} reordered, {totals.wrong} wrong"
+        + (f", {totals.pending} still awaited" if totals.pending else ""),
+    ]
+    if first_wrong is not None:
+        lines.append("the first wrong reply" + difference(first_wrong.got, first_wrong.expected))
+    rtt = totals.rtt
+    if rtt.count:
+        numbers = "/".join(
+            f"{value * 1e3:.3f}" for value in (rtt.minimum, rtt.mean, rtt.maximum, rtt.mdev)
+        )
+        lines.append(f"rtt min/avg/max/mdev = {numbers} ms")
+        names = "/".join(f"p{percent}" for percent in PERCENTILES)
+        numbers = "/".join(f"{value * 1e3:.3f}" for value in rtt.percentiles(*PERCENTILES))
+        lines.append(f"rtt {names} = {numbers} ms")
+    return "\n".join(lines)
+
+
+def interim_text(totals: Totals) -> str:
+    r"""Give the one line that Ctrl-\ asks for."""
+    line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
+    if totals.rtt.count:
+        numbers = (totals.rtt.minimum, totals.rtt.mean, totals.rtt.maximum)
+        line += ", min/avg/max = " + "/".join(f"{value * 1e3:.3f}" for value in numbers) + " ms"
+    return line
+
+
+def round_trips_object(rtt: RoundTrips) -> dict[str, float] | None:
+    """Give what `rtt_ms` holds; None if there was no round trip."""
+    if not rtt.count:
+        return None
+    values = {
+        "min": rtt.minimum,
+        "avg": rtt.mean,
+        "max": rtt.maximum,
+        "mdev": rtt.mdev,
+        **{
+            f"p{percent}": value
+            for percent, value in zip(PERCENTILES, rtt.percentiles(*PERCENTILES), strict=True)
+        },
+    }
+    return {name: milliseconds(value) for name, value in values.items()}
+
+
+def summary_object(
+    totals: Totals, target: Target, elapsed: float, connections: int | None
+) -> dict[str, Any]:
+    """Give the fields that the summary and an interim report share."""
+    return {
+        "target": str(target),
+        "connections": connections,
+        "transmitted": totals.transmitted,
+        "received": totals.received,
+        "lost": totals.lost,
+        "late": totals.late,
+        "duplicates": totals.duplicates,
+        "reordered": totals.reordered,
+        "wrong": totals.wrong,
+        "pending": totals.pending,
+        "loss": round(totals.loss, 6),
+        "elapsed_ms": milliseconds(elapsed),
+        "rtt_ms": round_trips_object(totals.rtt),
+    }
+
+
+@dataclass
+class Display:
+    """Prints what is found, and keeps what a plot needs.
+
+    Attributes:
+        target: the server.
+        wire: how the probes travel to it.
+        timeout: seconds after which a probe is lost.
+        quiet: whether only the summary is printed.
+        as_json: whether objects are printed instead of lines.
+        timestamps: whether each line starts with its time.
+        totals: what there was so far, kept up to date by the tracker.
+        started: the monotonic time of the start.
+        first_wrong: the first wrong reply.
+        found: the latest findings.
+    """
+
+    target: Target
+    wire: Wire
+    timeout: float
+    quiet: bool
+    as_json: bool
+    timestamps: bool
+    totals: Totals
+    started: float
+    first_wrong: Finding | None = None
+    found: deque[Finding] = field(default_factory=lambda: deque(maxlen=PING_SAMPLES))
+
+    def show(self, finding: Finding) -> None:
+        """Print one finding at once, unless only the summary is wanted."""
+        self.found.append(finding)
+        if finding.kind is Kind.WRONG and self.first_wrong is None:
+            self.first_wrong = finding
+        if self.quiet:
+            return
+        if self.as_json:
+            line = to_json(finding_object(finding))
+        else:
+            line = finding_text(finding, place(self.target), self.timeout)
+            if self.timestamps:
+                line = f"[{time.time():.6f}] {line}"
+        print(line, flush=True)
+
+    def show_interim(self) -> None:
+        """Print how it stands: among the objects, or beside the lines."""
+        if self.as_json:
+            fields = self._fields(time.monotonic() - self.started)
+            print(to_json({"type": "interim", **fields}), flush=True)
+        else:
+            print(interim_text(self.totals), file=sys.stderr, flush=True)
+
+    def show_summary(self, elapsed: float, trouble: NetworkTrouble | None) -> None:
+        """Print the end of it."""
+        if self.as_json:
+            fields = self._fields(elapsed)
+            error = None if trouble is None else str(trouble)
+            print(to_json({"type": "summary", **fields, "error": error}), flush=True)
+            return
+        if trouble is not None and self.totals.untouched:
+            return  # nothing has been measured; the sentence about the trouble says it all
+        where = place(self.target)
+        print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)
+        if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:
+            from rich.console import Console
+
+            from uppercase.commands._histogram import histogram_table
+
+            Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
+
+    def _fields(self, elapsed: float) -> dict[str, Any]:
+        return summary_object(self.totals, self.target, elapsed, self.wire.connections)

@@ -1,0 +1,340 @@
+"""What `uppercase ping` knows without a socket: when to send a probe, and what became of each.
+
+A probe is lower-case text that carries its number; the reply that it must have is known before it
+is sent. Replies are told apart by their content alone, so any server will do. The terms are those
+of the IETF's metrics: loss after a waiting time (RFC 2680), round-trip delay (RFC 2681), reordering
+(RFC 4737), duplication (RFC 5560).
+
+No clock, no socket, no printing here: callers pass the time, in seconds of a monotonic clock.
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from operator import eq
+from typing import Final
+
+from uppercase.commands._expectation import Expect
+from uppercase.commands.ping._statistics import RoundTrips
+from uppercase.errors import UserError
+from uppercase.limits import PING_MEMORY, PROBE_MIN_SIZE
+
+__all__ = ["Finding", "Kind", "Probes", "Schedule", "Totals", "Tracker"]
+
+_LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
+_CANDIDATES: Final = 64  # awaited probes that a wrong reply is compared with
+_HEAD: Final = 32  # bytes of each that are compared: the number is among them
+_RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from its reply
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When each probe is to be sent; replies do not move it.
+
+    Attributes:
+        start: the time of the first probe.
+        interval: seconds from each to the next.
+        count: how many, or None for no end.
+        duration: seconds after which all is over, or None.
+    """
+
+    start: float
+    interval: float
+    count: int | None = None
+    duration: float | None = None
+
+    def planned(self, seq: int) -> float | None:
+        """Give the time of probe `seq` (from 1), or None if there is no such probe."""
+        if self.count is not None and seq > self.count:
+            return None
+        time = self.start + (seq - 1) * self.interval
+        return None if self.end is not None and time >= self.end else time
+
+    @property
+    def end(self) -> float | None:
+        """The time at which all is over, whatever is still awaited."""
+        return None if self.duration is None else self.start + self.duration
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """The probes of one run and the replies that they must have.
+
+    Attributes:
+        expect: gives the reply to a message.
+        size: bytes of a probe with its ending.
+        mark: 4 lower-case letters that tell this run's probes from another's.
+        ending: what ends each probe and each reply: a newline on a stream, nothing in a datagram.
+    """
+
+    expect: Expect
+    size: int
+    mark: bytes
+    ending: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.size < PROBE_MIN_SIZE:
+            raise UserError(
+                f"got a size of {self.size} bytes; a probe that can be told from the others "
+                f"has {PROBE_MIN_SIZE} or more"
+            )
+        first, second = self.reply(1), self.reply(2)
+        if first == second:
+            raise UserError(
+                "all replies of the expected transform are equal, so they cannot be told apart; "
+                "one whose reply depends on the message is needed"
+            )
+        if self.ending and self.ending in first[: -len(self.ending)]:
+            raise UserError(
+                "the expected transform's replies have several lines, so they cannot be told apart "
+                "on a stream; try it with -u"
+            )
+
+    def probe(self, seq: int) -> bytes:
+        """Give the bytes of probe `seq`."""
+        return self._text(seq) + self.ending
+
+    def reply(self, seq: int) -> bytes:
+        """Give the reply that probe `seq` must have."""
+        return self.expect(self._text(seq)) + self.ending
+
+    def claimed(self, reply: bytes) -> int | None:
+        """Give the number that an unexpected reply seems to carry, if any."""
+        match = re.search(self.mark + rb"([0-9]{1,10})", reply.lower())
+        return int(match[1]) if match else None
+
+    def _text(self, seq: int) -> bytes:
+        length = self.size - len(self.ending)
+        head = self.mark + b"%d" % seq
+        return (head + _LETTERS * (length // len(_LETTERS) + 1))[:length]
+
+
+class Kind(StrEnum):
+    """What one reply, or its absence, was."""
+
+    REPLY = "reply"
+    """The first correct reply to a probe, in time."""
+    LATE = "late"
+    """The first correct reply to a probe, after the time-out; it is lost no longer."""
+    DUPLICATE = "duplicate"
+    """A correct reply to a probe that had one already."""
+    WRONG = "wrong"
+    """A reply that no probe could have."""
+    LOST = "lost"
+    """Nothing came before the time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reply, or the absence of one.
+
+    Attributes:
+        kind: what it was.
+        seq: the probe's number; None for a wrong reply that belongs to none.
+        size: bytes that came.
+        rtt: seconds from the probe to the reply, or None.
+        reordered: whether the reply to a later probe came first (RFC 4737); for replies in time.
+        got: the reply, if it was wrong.
+        expected: what it should have been, if that is known.
+    """
+
+    kind: Kind
+    seq: int | None
+    size: int = 0
+    rtt: float | None = None
+    reordered: bool = False
+    got: bytes = b""
+    expected: bytes = b""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What there was so far.
+
+    Each probe is one of received, late, lost, wrong only, or pending. `wrong` counts replies, so
+    that a probe with a wrong and a correct reply counts under both.
+
+    Attributes:
+        transmitted: probes sent.
+        received: probes with a correct reply in time.
+        late: probes with a correct reply after the time-out.
+        lost: probes with no reply at all.
+        wrong: replies that were not as expected.
+        duplicates: further correct replies.
+        reordered: those of `received` that came after the reply to a later probe.
+        pending: probes whose time-out has not come yet.
+        rtt: the round trips of `received`.
+    """
+
+    transmitted: int = 0
+    received: int = 0
+    late: int = 0
+    lost: int = 0
+    wrong: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    pending: int = 0
+    rtt: RoundTrips = field(default_factory=RoundTrips)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been found out about any probe."""
+        return self.pending == self.transmitted and not self.wrong
+
+    @property
+    def loss(self) -> float:
+        """The part of the settled probes that was lost, 0 to 1."""
+        settled = self.transmitted - self.pending
+        return self.lost / settled if settled else 0.0
+
+    @property
+    def missed(self) -> float:
+        """The part of the settled probes that was lost or late, 0 to 1."""
+        settled = self.transmitted - self.pending
+        return (self.lost + self.late) / settled if settled else 0.0
+
+    def acceptable(self, max_loss: float, count: int | None = None) -> bool:
+        """Tell whether all is as expected.
+
+        Args:
+            max_loss: the part of the settled probes that may be lost or late.
+            count: how many probes must have been settled, or None.
+        """
+        settled = self.transmitted - self.pending
+        answered = self.received + self.late > 0 or max_loss == 1
+        complete = count is None or settled >= count
+        return answered and complete and not self.wrong and self.missed <= max_loss
+
+
+class _State(StrEnum):
+    WAITING = "waiting"
+    LOST = "lost"
+    MISANSWERED = "misanswered"
+    ANSWERED = "answered"
+
+
+@dataclass(slots=True)
+class _Probe:
+    seq: int
+    sent: float
+    expected: bytes
+    state: _State = _State.WAITING
+
+
+class Tracker:
+    """Knows each probe that was sent and finds what became of it.
+
+    Args:
+        probes: what is sent and what must come back.
+        timeout: seconds after which a probe without a reply is lost.
+
+    Attributes:
+        totals: what there was so far.
+    """
+
+    def __init__(self, probes: Probes, timeout: float) -> None:
+        self.totals = Totals()
+        self._probes = probes
+        self._timeout = timeout
+        self._known: OrderedDict[int, _Probe] = OrderedDict()
+        self._waiting: OrderedDict[int, _Probe] = OrderedDict()
+        self._by_reply: dict[bytes, _Probe] = {}
+        self._memory = max(1, PING_MEMORY // (probes.size + _RECORD))
+        self._highest = 0
+
+    def send(self, now: float) -> bytes:
+        """Give the next probe, to be sent now."""
+        self.totals.transmitted += 1
+        seq = self.totals.transmitted
+        probe = _Probe(seq, now, self._probes.reply(seq))
+        self._known[seq] = self._waiting[seq] = self._by_reply[probe.expected] = probe
+        self.totals.pending += 1
+        self._forget()
+        return self._probes.probe(seq)
+
+    def restart(self, probe: bytes, now: float) -> None:
+        """Count a probe's time from now: it had to wait for a connection, which is no delay of its.
+
+        One that is lost already stays so: its reply will be late.
+        """
+        waiting = self._waiting.get(self._probes.claimed(probe) or 0)
+        if waiting is not None:
+            waiting.sent = now
+            self._waiting.move_to_end(waiting.seq)  # they are in the order of their expiry
+
+    def receive(self, reply: bytes, now: float) -> Finding:
+        """Take a reply; say what it was."""
+        probe = self._by_reply.get(reply)
+        if probe is None:
+            return self._wrong(reply, now)
+        rtt = now - probe.sent
+        kind = Kind.LATE if rtt > self._timeout else Kind.REPLY
+        if probe.state is _State.ANSWERED:
+            self.totals.duplicates += 1
+            return Finding(Kind.DUPLICATE, probe.seq, len(reply), rtt)
+        self._settle(probe, _State.ANSWERED)
+        reordered = kind is Kind.REPLY and probe.seq < self._highest
+        self._highest = max(self._highest, probe.seq)
+        if kind is Kind.LATE:
+            self.totals.late += 1
+        else:
+            self.totals.received += 1
+            self.totals.reordered += reordered
+            self.totals.rtt.record(rtt)
+        return Finding(kind, probe.seq, len(reply), rtt, reordered)
+
+    def expire(self, now: float) -> list[Finding]:
+        """Say which probes are lost by now."""
+        lost = []
+        while (expiry := self.next_expiry) is not None and expiry <= now:
+            probe = next(iter(self._waiting.values()))
+            self._settle(probe, _State.LOST)
+            self.totals.lost += 1
+            lost.append(Finding(Kind.LOST, probe.seq))
+        return lost
+
+    @property
+    def next_expiry(self) -> float | None:
+        """The time at which the next probe will be lost, or None if none is awaited."""
+        for probe in self._waiting.values():
+            return probe.sent + self._timeout
+        return None
+
+    def _wrong(self, reply: bytes, now: float) -> Finding:
+        """Take a reply that is nobody's; it counts for the probe that it names or resembles."""
+        self.totals.wrong += 1
+        claimed = self._probes.claimed(reply)
+        probe = self._known.get(claimed) if claimed is not None else None
+        if probe is None:
+            probe = self._most_alike(reply)
+        if probe is None:
+            return Finding(Kind.WRONG, None, len(reply), got=reply)
+        if probe.state is not _State.ANSWERED:
+            self._settle(probe, _State.MISANSWERED)
+        rtt = now - probe.sent
+        return Finding(Kind.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
+
+    def _most_alike(self, reply: bytes) -> _Probe | None:
+        """Give the awaited probe whose reply has the most bytes in common, the oldest of equals."""
+        return max(
+            islice(self._waiting.values(), _CANDIDATES),
+            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
+            default=None,
+        )
+
+    def _settle(self, probe: _Probe, state: _State) -> None:
+        if self._waiting.pop(probe.seq, None):
+            self.totals.pending -= 1
+        elif probe.state is _State.LOST:
+            self.totals.lost -= 1
+        probe.state = state
+
+    def _forget(self) -> None:
+        """Keep memory bounded: drop the oldest probes that nothing is expected for any more."""
+        while len(self._known) > self._memory:
+            probe = next(iter(self._known.values()))
+            if probe.state is _State.WAITING:
+                break
+            del self._known[probe.seq], self._by_reply[probe.expected]

@@ -1,0 +1,217 @@
+"""`uppercase send`: what is typed or piped in goes to a server, and its replies come out.
+
+Which of four ways it is depends on the transport and on whether a person types. Standard output
+gets replies and nothing else.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+import click
+
+from uppercase.client._udp_window import Settled, Window
+from uppercase.client.connecting import connect_tcp
+from uppercase.client.target import Target
+from uppercase.commands._help_layout import Command, option
+from uppercase.commands._keyboard import converse
+from uppercase.commands._line_conversation import LineConversation
+from uppercase.commands._message_input import Chunks, Input
+from uppercase.commands._option_types import Count, Duration, Size
+from uppercase.commands._target_options import target_options
+from uppercase.commands._tcp_filter import filter_stream, write_all
+from uppercase.commands._udp_conversation import UdpConversation
+from uppercase.commands.exit_status import NETWORK, OK
+from uppercase.core.framing import make_framer
+from uppercase.errors import NetworkTrouble, UserError
+from uppercase.limits import (
+    CONNECT_NOTICE,
+    REPLY_TIMEOUT,
+    UDP_MAX_WINDOW,
+    UDP_RETRIES,
+    UDP_TIMEOUT,
+    UDP_WINDOW,
+)
+
+__all__ = ["send"]
+
+_ON_LOSS: Final = ("fail", "skip", "empty")
+_LOSSES_NAMED: Final = 10
+
+
+@click.command(
+    "send",
+    cls=Command,
+    examples="""
+        uppercase send                       type lines to 127.0.0.1:12000
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase send -u < in.txt           a datagram a line, asked again if lost
+        uppercase send --tls --ca ca.pem example.org:12001
+    """,
+)
+@target_options
+@option(
+    "-W",
+    "--timeout",
+    type=Duration(positive=True),
+    section="Waiting",
+    help="Longest silence while a reply is owed (default: 10s). "
+    "UDP: wait before asking again, then twice as long each time (default: 1s).",
+)
+@option(
+    "--allow-empty",
+    is_flag=True,
+    section="TCP",
+    help="In a pipe, a server that ends without any reply has answered.",
+)
+@option(
+    "--retries",
+    type=Count(),
+    section="UDP",
+    help=f"Ask again at most so many times (default: {UDP_RETRIES}).",
+)
+@option(
+    "--window",
+    type=click.IntRange(1, UDP_MAX_WINDOW),
+    section="UDP",
+    help=f"Requests under way at once (default: {UDP_WINDOW}).",
+)
+@option(
+    "--chunk",
+    type=Size(positive=True),
+    metavar="SIZE",
+    section="UDP",
+    help="Send SIZE bytes of input in each datagram; without it, a line.",
+)
+@option(
+    "--on-loss",
+    type=click.Choice(_ON_LOSS),
+    section="UDP",
+    help="A message without reply ends it (fail, the default), is left out (skip) "
+    "or is an empty line (empty). The exit status is 1 in each case.",
+)
+@option(
+    "--no-warn",
+    is_flag=True,
+    section="UDP",
+    help="Do not warn of datagrams that may be cut into fragments.",
+)
+def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
+    """Send what is typed or piped in, and print the replies.
+
+    On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
+    UDP sends a datagram for each line and prints the replies in the order of the lines.
+    """
+    if sys.stdin is None:
+        raise UserError("standard input is closed; for none there is </dev/null")
+    if target.udp:
+        if allow_empty:
+            raise UserError("got --allow-empty and -u, but an empty datagram is a reply anyway")
+        return _send_datagrams(target, timeout or UDP_TIMEOUT, **udp_options)
+    for name, value in udp_options.items():
+        if value is not None and value is not False:
+            raise UserError(f"got --{name.replace('_', '-')}, which is for UDP only; add -u")
+    return _send_stream(target, timeout or REPLY_TIMEOUT, allow_empty)
+
+
+def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
+    if sys.stdin.isatty():
+        if allow_empty:
+            raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
+        with _notice(target):
+            conversation = LineConversation(target, timeout)
+        with closing(conversation):
+            converse(conversation.ask, _say)
+    else:
+        with _notice(target):
+            connection = connect_tcp(target)
+        with connection:
+            filter_stream(
+                connection,
+                target,
+                source=sys.stdin.fileno(),
+                sink=sys.stdout.fileno(),
+                timeout=timeout,
+                allow_empty=allow_empty,
+            )
+    return OK
+
+
+def _send_datagrams(
+    target: Target,
+    timeout: float,
+    *,
+    retries: int | None,
+    window: int | None,
+    chunk: int | None,
+    on_loss: str | None,
+    no_warn: bool,
+) -> int:
+    attempts = (UDP_RETRIES if retries is None else retries) + 1
+    messages = Window(size=window or UDP_WINDOW, attempts=attempts, timeout=timeout)
+    warn = None if no_warn else _say
+    with closing(UdpConversation(target, messages, warn)) as conversation:
+        if sys.stdin.isatty() and chunk is None:
+            return OK if converse(conversation.ask, _say) else NETWORK
+        limit = conversation.max_message
+        if chunk is not None and chunk > limit:
+            raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
+        if chunk is not None and on_loss == "empty":
+            raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
+        framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
+        replies = _Replies(f"after {attempts} attempts from {target}", on_loss or "fail")
+        try:
+            conversation.filter(Input(sys.stdin.fileno(), framer), replies.deliver)
+        finally:
+            if replies.lost:
+                _say(replies.losses())
+    return NETWORK if replies.lost else OK
+
+
+class _Replies:
+    """Writes replies, and decides what becomes of a message without one.
+
+    Args:
+        attempts: the end of the sentence that reports a loss.
+        on_loss: one of `_ON_LOSS`.
+    """
+
+    def __init__(self, attempts: str, on_loss: str) -> None:
+        self.lost: list[int] = []
+        self._attempts = attempts
+        self._on_loss = on_loss
+
+    def deliver(self, settled: Settled) -> None:
+        if settled.reply is not None:
+            write_all(sys.stdout.fileno(), settled.reply + settled.trailer)
+        elif self._on_loss == "fail":
+            raise NetworkTrouble(f"message {settled.number} got no reply {self._attempts}")
+        else:
+            self.lost.append(settled.number)
+            if self._on_loss == "empty":
+                write_all(sys.stdout.fileno(), settled.trailer)
+
+    def losses(self) -> str:
+        """Give the sentence that says what was lost."""
+        first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
+        more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
+        messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
+        return f"{messages} got no reply {self._attempts}: number {first}{more}"
+
+
+@contextmanager
+def _notice(target: Target) -> Iterator[None]:
+    """Tell a person what takes so long."""
+    timer = threading.Timer(CONNECT_NOTICE, _say, [f"connecting to {target} ..."])
+    if sys.stderr is not None and sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"uppercase: {sentence}", err=True)

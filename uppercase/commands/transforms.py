@@ -1,0 +1,341 @@
+"""`uppercase transforms`: what is installed, and what an author needs besides an editor.
+
+Each command imports what it needs when it runs: the listing must not pay for the contract kit.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from inspect import cleandoc
+from typing import Any, Final
+
+import click
+
+from uppercase.commands._help_layout import Command, Option, option, write_examples
+from uppercase.commands._option_types import Size
+from uppercase.commands.exit_status import OK
+from uppercase.errors import UppercaseError, UserError, suggest
+from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
+
+__all__ = ["transforms"]
+
+_WRONG: Final = 1
+"""The exit status where a law is broken, something is wrong, or a transform has failed."""
+
+_EXAMPLES: Final = """
+    uppercase transforms list                 what is installed, and from where
+    uppercase transforms new shout            a folder with all that a transform needs
+    uppercase transforms try caesar:shift=3   run one on what is typed or piped in
+    uppercase transforms check mymodule:f     does it keep the laws that a server relies on?
+    uppercase transforms doctor               why is mine not found?
+"""
+
+
+class _Group(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            ctx.fail(f"no command named {name!r}{suggest(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"{cleandoc(self.help or '')}\n")
+        write_examples(formatter, _EXAMPLES)
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
+
+
+class _Command(Command):
+    """A command with `--debug`, which shows the traceback of whatever ends it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                callback=_note_debug,
+                section="Other",
+                help="Show tracebacks.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UppercaseError:
+            if _debugging(ctx):
+                traceback.print_exc()
+            raise
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("twisted."):
+                raise
+            raise UserError(
+                f"{find_spec('twisted').origin} hides Twisted; delete this file"  # type: ignore[union-attr]
+            ) from error
+
+
+def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta["uppercase.debug"] = value
+
+
+def _debugging(ctx: click.Context) -> bool:
+    return bool(ctx.meta.get("uppercase.debug"))
+
+
+@click.group(cls=_Group, help="List transforms, try them, check them, write new ones.")
+def transforms() -> None:
+    """Hold the commands."""
+
+
+def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    return transforms.command(name, cls=_Command, examples=examples)
+
+
+@_command(
+    "list",
+    """
+    uppercase transforms list
+    uppercase transforms list --json | jq -r 'select(.streams).name'
+    """,
+)
+@option("--json", "as_json", is_flag=True, help="Print an object for each, a line each.")
+def list_(as_json: bool) -> int:
+    """List the transforms that are installed, and where each comes from."""
+    from uppercase.registry import listing
+
+    found = listing()
+    rows = []
+    broken = [str(problem) for problem in found.problems]
+    for transform in found.transforms.values():
+        try:
+            rows.append(
+                {
+                    "name": transform.name,
+                    "kind": transform.kind.value,
+                    "streams": transform.streaming,
+                    "arguments": [parameter.describe() for parameter in transform.parameters],
+                    "summary": transform.summary,
+                    "from": transform.origin,
+                }
+            )
+        except UppercaseError as error:
+            broken.append(f"{transform.name}: {error}")
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+    else:
+        _print_table(rows)
+    for problem in broken:
+        click.echo(f"uppercase: cannot be used: {problem}", err=True)
+    if broken:
+        click.echo("uppercase: uppercase transforms doctor tells more", err=True)
+    return OK
+
+
+_COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
+
+
+def _print_table(rows: Iterable[dict[str, Any]]) -> None:
+    """Print columns: wrapped to the terminal's width, or aligned where there is none."""
+    cells = [
+        [
+            row["name"],
+            row["kind"],
+            "streams" if row["streams"] else "messages",
+            ", ".join(text.partition(":")[0] for text in row["arguments"]) or "-",
+            row["summary"],
+            row["from"],
+        ]
+        for row in rows
+    ]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
+        for line in cells:
+            table.add_row(*map(Text, line))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
+    for line in ([*_COLUMNS], *cells):
+        padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+@_command(
+    "show",
+    """
+    uppercase transforms show caesar
+    uppercase transforms show mymodule:shout
+    """,
+)
+@click.argument("name")
+def show(name: str) -> int:
+    """Show one transform: its arguments, what it works on, where it comes from."""
+    from uppercase.registry import lookup
+    from uppercase.registry.describe import describe
+
+    click.echo(describe(lookup(name)))
+    return OK
+
+
+@_command(
+    "try",
+    r"""
+    printf 'hello\n' | uppercase transforms try uppercase
+    uppercase transforms try strip caesar:shift=3 < in.txt > out.txt
+    uppercase transforms try mymodule:reverse --framing line < in.txt
+    """,
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@option(
+    "-f",
+    "--framing",
+    metavar="NAME",
+    help="What is one message: line, netstring, ...; or stream. "
+    "Without it a chain that can stream does, any other gets the whole input as one message.",
+)
+@option(
+    "--max-length",
+    type=Size(positive=True),
+    default=MAX_LENGTH,
+    metavar="SIZE",
+    help="Longest message of a framing (default: 64k).",
+)
+@option(
+    "--max-output",
+    type=Size(positive=True),
+    default=MAX_OUTPUT,
+    metavar="SIZE",
+    help="Longest output for one message or chunk (default: 1M).",
+)
+@click.pass_context
+def try_(
+    ctx: click.Context,
+    names: Sequence[str],
+    framing: str | None,
+    max_length: int,
+    max_output: int,
+) -> int:
+    """Run a chain of transforms on standard input, without a socket."""
+    from uppercase.commands._try import run
+    from uppercase.errors import FramingError, TransformError
+
+    if sys.stdin is None or sys.stdout is None:
+        raise UserError("standard input or output is closed; it needs both")
+    try:
+        run(names, framing, max_length=max_length, max_output=max_output)
+    except (TransformError, FramingError) as error:
+        if _debugging(ctx):
+            traceback.print_exc()
+        click.echo(f"uppercase: {error}", err=True)
+        return _WRONG
+    return OK
+
+
+@_command(
+    "check",
+    """
+    uppercase transforms check caesar:shift=3
+    uppercase transforms check mymodule:shout
+    uppercase transforms check base64-decode --example aGVsbG8=
+    """,
+)
+@click.argument("name")
+@option(
+    "-e",
+    "--example",
+    "examples",
+    multiple=True,
+    metavar="TEXT",
+    help="Try this message too; repeatable. A transform that refuses most messages needs some.",
+)
+def check(name: str, examples: Sequence[str]) -> int:
+    """Check that a transform keeps the laws that servers rely on.
+
+    Where one is broken, the smallest case is shown and the exit status is 1.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # Hypothesis writes notes into the current directory unless it is told otherwise.
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
+        try:
+            from uppercase.testing import LAWS
+            from uppercase.testing import check as examine
+        except ImportError as error:
+            raise UserError(str(error)) from error
+        report = examine(name, examples=[os.fsencode(text) for text in examples])
+    broken = {found.law: found.example for found in report.broken}
+    width = max(len(law.name) for law in LAWS)
+    for law in LAWS:
+        verdict = "BROKEN" if law.name in broken else "?" if law.name in report.untried else "kept"
+        click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
+        if law.name in broken:
+            click.echo(f"{'':8}{broken[law.name]}")
+    if report.untried:
+        click.echo(
+            f"{len(report.untried)} of {len(LAWS)} laws could not be tried, because a reply did "
+            "not come"
+        )
+        return _WRONG
+    click.echo(
+        f"{len(LAWS) - len(broken)} of {len(LAWS)} laws are kept; for messages of up to "
+        f"{KIT_LARGE // 1024} KiB, the output is at most {report.growth:.2g} times the input, the "
+        f"slowest call took {report.seconds * 1000:.2g} ms"
+    )
+    return _WRONG if broken else OK
+
+
+@_command("new", "uppercase transforms new shout")
+@click.argument("name")
+def new(name: str) -> int:
+    """Write a small project in a new folder NAME: transform, tests, README."""
+    from uppercase.commands._scaffold import write_project
+
+    for file in write_project(name):
+        click.echo(file)
+    click.echo(f"next: cd {name} && pip install -e '.[test]' && pytest", err=True)
+    return OK
+
+
+@_command("doctor", "uppercase transforms doctor")
+@click.pass_context
+def doctor(ctx: click.Context) -> int:
+    """Tell why a transform is not found: where was looked, what is there, what is wrong."""
+    from uppercase.registry.doctor import diagnose
+
+    diagnosis = diagnose()
+    click.echo("Searched for drop-ins:")
+    for folder, files in diagnosis.folders.items():
+        click.echo(f"  {folder}: {', '.join(files) or 'none'}")
+    if diagnosis.beside is None:
+        click.echo("  not the current directory: PYTHONSAFEPATH or python -P excludes it")
+    elif not os.path.isdir(diagnosis.beside):
+        click.echo(f"  {diagnosis.beside}: no such folder")
+    click.echo("Searched for entry points (uppercase.transforms):")
+    for distribution, names in diagnosis.entry_points.items():
+        click.echo(f"  {distribution}: {', '.join(names)}")
+    if not diagnosis.entry_points:
+        click.echo("  none in any distribution that is installed")
+    click.echo("Found:")
+    origins: dict[str, list[str]] = {}
+    for found in diagnosis.found.transforms.values():
+        origins.setdefault(found.origin, []).append(found.name)
+    for origin, names in origins.items():
+        click.echo(f"  {origin}: {', '.join(names)}")
+    click.echo("Wrong:" if diagnosis.problems else "Nothing is wrong.")
+    for problem in diagnosis.problems:
+        click.echo(f"  {problem}")
+        if problem.traceback and _debugging(ctx):
+            click.echo(problem.traceback.rstrip())
+    return _WRONG if diagnosis.problems else OK

@@ -1,0 +1,152 @@
+"""Which connections are let in: counts and shares, no sockets.
+
+A connection that is not let in is aborted by its protocol once it is made, because a factory that
+gives no protocol leaves an open socket behind under TLS and every other wrapper. This module does
+no I/O and never imports Twisted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable
+from heapq import nsmallest
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Protocol
+
+from uppercase.core.events import RefusalReason
+from uppercase.limits import (
+    EVICT_AFTER,
+    EVICT_BATCH,
+    EVICT_SEARCH_PAUSE,
+    IPV6_CLIENT_PREFIX,
+    PRESSURE_SHARE,
+    PRESSURE_TOTAL,
+)
+
+__all__ = ["Admission", "Evictable", "client_key"]
+
+
+class Evictable(Protocol):
+    """An open connection.
+
+    Attributes:
+        client: whom it counts for, as `client_key` gives it.
+    """
+
+    client: Hashable
+
+    def idle_since(self) -> float | None:
+        """Give the time since which it has been idle; None if it is busy."""
+
+    def evict(self) -> None:
+        """Close it to make room."""
+
+
+def client_key(host: str | None) -> Hashable:
+    """Give whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
+
+    Args:
+        host: an IP address, perhaps with a scope; None for UNIX sockets.
+    """
+    if host is None:
+        return None
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        return IPv6Network((int(address), IPV6_CLIENT_PREFIX), strict=False)
+    return address
+
+
+class Admission:
+    """Decides about each new connection of one service.
+
+    Args:
+        max_connections: open ones at one time.
+        max_per_address: of one address; None for any number.
+        connections: the open ones, kept up to date by their owner, without the one in question.
+        now: gives the time.
+
+    Attributes:
+        max_connections: may be lowered to what the process can have.
+    """
+
+    def __init__(
+        self,
+        max_connections: int,
+        max_per_address: int | None,
+        connections: Collection[Evictable],
+        now: Callable[[], float],
+    ) -> None:
+        self.max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._connections = connections
+        self._now = now
+        self._of_client: Counter[Hashable] = Counter()
+        self._candidates: list[tuple[float, Evictable]] = []
+        self._no_search_before = 0.0
+
+    def enter(self, client: Hashable) -> tuple[RefusalReason, str] | None:
+        """Let a connection in and count it, or say why not, in a word and a sentence."""
+        refusal = self._refusal(client)
+        if refusal is None and client is not None:
+            self._of_client[client] += 1
+        return refusal
+
+    def leave(self, client: Hashable) -> None:
+        """Take note that a connection that was let in has ended."""
+        if client is not None:
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
+
+    def _refusal(self, client: Hashable) -> tuple[RefusalReason, str] | None:
+        total, most = len(self._connections), self.max_connections
+        of_client = self._of_client[client]
+        if self._max_per_address is not None and of_client >= self._max_per_address:
+            return (
+                RefusalReason.ADDRESS_FULL,
+                f"{client} has {of_client} connections (--max-per-address)",
+            )
+        pressing = total >= PRESSURE_TOTAL * most and of_client > PRESSURE_SHARE * most
+        if pressing and not self._evict(lambda connection: connection.client == client):
+            return (
+                RefusalReason.PRESSURE,
+                f"{client} alone has {of_client} of {most} connections, and the rest is for "
+                "others (--max-connections)",
+            )
+        if not pressing and total >= most and not self._evict(lambda _: True):
+            return (
+                RefusalReason.FULL,
+                f"all {most} connections are taken (--max-connections)",
+            )
+        return None
+
+    def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
+        """Close the connection that suits and was idle longest; False if none was for long."""
+        if not self._candidates and self._now() >= self._no_search_before:
+            self._search()
+        for found in list(self._candidates):
+            since, connection = found
+            # It may have become busy, or ended, since the search.
+            idle = connection in self._connections and connection.idle_since() == since
+            if idle and not suits(connection):
+                continue
+            self._candidates.remove(found)
+            if idle:
+                connection.evict()
+                return True
+        return False
+
+    def _search(self) -> None:
+        """Find the connections that have been idle longest."""
+        latest = self._now() - EVICT_AFTER
+        idle = (
+            (since, connection)
+            for connection in self._connections
+            if (since := connection.idle_since()) is not None and since <= latest
+        )
+        self._candidates = nsmallest(EVICT_BATCH, idle, key=lambda found: found[0])
+        if not self._candidates:
+            self._no_search_before = self._now() + EVICT_SEARCH_PAUSE

@@ -1,0 +1,291 @@
+"""One datagram in, none or one out: what a UDP service does, without a socket.
+
+    (lab) -> request rules -> rate -> loop guard -> transform -> reply rules -> (lab) -> reply
+
+`Responder` takes batches of datagrams and gives the steps that its shell carries out: replies to
+send, awaitables to wait for, deliveries to hold back. It does no I/O, starts nothing by itself and
+owns no timer; the shell comes back with `settle` and `resume`. The lab stands for the network on
+either side of the server, so it is outermost; where there is none, nothing asks for it.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from uppercase.core import events
+from uppercase.core.events import Direction, DropReason, IObserver
+from uppercase.core.guards import (
+    REPLY_RULES,
+    REQUEST_RULES,
+    Client,
+    Datagram,
+    Destination,
+    LoopGuard,
+    SocketAddress,
+    client_of,
+)
+from uppercase.core.ratelimit import RateLimit
+from uppercase.core.values import printable_address
+from uppercase.errors import TransformError
+from uppercase.interfaces import ITransform
+from uppercase.limits import DatagramLimits
+
+if TYPE_CHECKING:
+    from uppercase.lab import Lab, Passage
+
+__all__ = [
+    "Answer",
+    "Client",
+    "Datagram",
+    "Delay",
+    "Destination",
+    "Responder",
+    "SocketAddress",
+    "Step",
+    "Wait",
+]
+
+
+class Answer(NamedTuple):
+    """A reply to send now.
+
+    Attributes:
+        data: its payload.
+        peer: where to, as the socket gave it.
+        source: the address that was asked, from which the reply must come.
+        request: what it answers, None for a datagram that answers none.
+        passage: what the lab made of it, None without a lab.
+    """
+
+    data: bytes
+    peer: SocketAddress
+    source: Destination
+    request: "Request | None" = None
+    passage: "Passage | None" = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A datagram on its way through the responder.
+
+    Attributes:
+        datagram: as the rules see it.
+        client: who sent it.
+        passage: what the lab made of it, None without a lab.
+    """
+
+    datagram: Datagram
+    client: Client
+    passage: "Passage | None" = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """A reply that is not ready: wait for it, then call `Responder.settle`."""
+
+    awaitable: Awaitable[bytes]
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delay:
+    """What the lab holds back: call `Responder.resume` when the passage's delay is over."""
+
+    passage: "Passage"
+    direction: Direction
+    request: Request
+
+
+Step = Answer | Wait | Delay
+
+
+class Responder:
+    """Answers the datagrams of one UDP service, which may have several ports.
+
+    Unless a lab interferes, `received` is the sum of `answered`, `outstanding` and all `drops`,
+    between one wake-up and the next.
+
+    Args:
+        transform: gives the replies, raises nothing but `TransformError`: a pipeline.
+        limits: the bounds.
+        clock: gives seconds that never run backwards.
+        observer: is told what happens; None costs nothing.
+        tell_each: tell the observer of each request and each reply too, not only of what is out
+            of the ordinary; three times the cost of a datagram.
+        lab: decides what arrives; None costs nothing.
+
+    Attributes:
+        received: datagrams that came in.
+        answered: replies that the system took.
+        outstanding: datagrams whose replies are awaited.
+        drops: datagrams without a reply, by reason.
+        would_drop: datagrams answered that a dry run would have dropped, by reason.
+    """
+
+    def __init__(
+        self,
+        transform: ITransform,
+        limits: DatagramLimits | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observer: IObserver | None = None,
+        tell_each: bool = False,
+        lab: "Lab | None" = None,
+    ) -> None:
+        self.limits = limits = limits or DatagramLimits()
+        self.received = 0
+        self.answered = 0
+        self.outstanding = 0
+        self.drops: Counter[DropReason] = Counter()
+        self.would_drop: Counter[DropReason] = Counter()
+        self._transform = transform
+        self._clock = clock
+        self._observer = observer
+        self._told_each = observer if tell_each else None
+        self._lab = lab
+        self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
+        self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
+
+    def answer(self, datagram: Datagram) -> list[Step]:
+        """Take one datagram; give what is to be done about it."""
+        return self.answer_batch((datagram,))
+
+    def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
+        """Take the datagrams of one wake-up; give what is to be done, in their order."""
+        steps: list[Step] = []
+        for datagram in batch:
+            self.received += 1
+            client = client_of(datagram.source)
+            if self._told_each is not None:
+                self._told_each.notify(events.Request(printable_address(*client), datagram.data))
+            if self._lab is None:
+                self._judge(Request(datagram, client), steps)
+                continue
+            for passage in self._lab.request(client, datagram.data):
+                passed = datagram._replace(data=passage.data)
+                request = Request(passed, client, passage)
+                if passage.delay > 0:
+                    steps.append(Delay(passage, Direction.REQUEST, request))
+                else:
+                    self._judge(request, steps)
+        return steps
+
+    def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
+        """Take what an awaitable gave, or the error that it raised; give what is to be done."""
+        self.outstanding -= 1
+        steps: list[Step] = []
+        if isinstance(result, TransformError):
+            self._failed(wait.request, result)
+        else:
+            self._reply(result, wait.request, steps)
+        return steps
+
+    def resume(self, delay: Delay) -> list[Step]:
+        """Go on with a delivery whose time has come; give what is to be done."""
+        steps: list[Step] = []
+        if delay.direction is Direction.REQUEST:
+            self._judge(delay.request, steps)
+        else:
+            self._release(delay.passage.data, delay.request, steps, delay.passage)
+        return steps
+
+    def abandon(self, step: Wait | Delay) -> None:
+        """Take note that a step will never be done, because the service stops."""
+        if isinstance(step, Wait):
+            self.outstanding -= 1
+        self._drop(step.request, DropReason.STOPPED)
+
+    def sent(self, answers: Sequence[Answer], refused: Collection[tuple[Answer, OSError]]) -> None:
+        """Take note of replies that were sent, and which of them the system refused."""
+        self.answered += len(answers) - len(refused)
+        for answer, error in refused:
+            if answer.request is not None:
+                self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
+        if self._told_each is not None:
+            unsent = {id(answer) for answer, _ in refused}
+            for answer in answers:
+                request = answer.request
+                if request is not None and id(answer) not in unsent:
+                    peer, data = printable_address(*request.client), request.datagram.data
+                    number, way = _way(answer.passage or request.passage)
+                    self._told_each.notify(events.Reply(peer, answer.data, data, number, way))
+
+    def _judge(self, request: Request, steps: list[Step]) -> None:
+        """Ask the request rules, then the rate and the loop guard, then go on."""
+        datagram, client, limits = request.datagram, request.client, self.limits
+        for reason, holds in REQUEST_RULES:
+            if holds(datagram, client, limits):
+                return self._drop(request, reason)
+        if self._rate is not None and not self._rate.allow(client.host, self._clock()):
+            if not limits.rate_dry_run:
+                return self._drop(request, DropReason.OVER_RATE)
+            self._would_drop(client, DropReason.OVER_RATE)
+        if self._loops is not None and self._loops.is_loop(client, datagram.data, self._clock()):
+            return self._drop(request, DropReason.LOOP)
+        if self.outstanding >= limits.max_outstanding:
+            return self._drop(request, DropReason.OVERLOADED)
+        return self._apply(request, steps)
+
+    def _apply(self, request: Request, steps: list[Step]) -> None:
+        """Transform; a failure costs this datagram only."""
+        try:
+            reply = self._transform.transform(request.datagram.data)
+        except TransformError as error:
+            return self._failed(request, error)
+        if isinstance(reply, bytes):
+            return self._reply(reply, request, steps)
+        self.outstanding += 1
+        return steps.append(Wait(reply, request))
+
+    def _reply(self, reply: bytes, request: Request, steps: list[Step]) -> None:
+        """Ask the reply rules, then go on."""
+        datagram, client = request.datagram, request.client
+        for reason, holds in REPLY_RULES:
+            if holds(reply, datagram, client, self.limits):
+                detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
+                return self._drop(request, reason, detail)
+        if self._lab is None or request.passage is None:
+            return self._release(reply, request, steps)
+        for passage in self._lab.reply(client, reply, request.passage):
+            if passage.delay > 0:
+                steps.append(Delay(passage, Direction.REPLY, request))
+            else:
+                self._release(passage.data, request, steps, passage)
+        return None
+
+    def _release(
+        self,
+        data: bytes,
+        request: Request,
+        steps: list[Step],
+        passage: "Passage | None" = None,
+    ) -> None:
+        """Let a reply go, and know it again should it come back."""
+        if self._loops is not None:
+            self._loops.remember(request.client, data)
+        source, destination = request.datagram.source, request.datagram.destination
+        steps.append(Answer(data, source, destination, request, passage))
+
+    def _failed(self, request: Request, error: TransformError) -> None:
+        if self._observer is not None:
+            self._observer.notify(events.TransformFailed(error.transform, error))
+        self._drop(request, DropReason.FAILED, str(error))
+
+    def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
+        self.drops[reason] += 1
+        if self._observer is not None:
+            peer, data = printable_address(*request.client), request.datagram.data
+            number, way = _way(request.passage)
+            self._observer.notify(events.Dropped(peer, reason, detail, data, number, way))
+
+    def _would_drop(self, client: Client, reason: DropReason) -> None:
+        self.would_drop[reason] += 1
+        if self._observer is not None:
+            self._observer.notify(events.WouldDrop(printable_address(*client), reason))
+
+
+def _way(passage: "Passage | None") -> tuple[int, str]:
+    """Give a passage's number and way, as events tell them."""
+    return (0, "") if passage is None else (passage.number, passage.way)

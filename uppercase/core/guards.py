@@ -1,0 +1,223 @@
+"""Which datagrams are answered: the records of a datagram's way and the rules that decide.
+
+Each rule is one small function; `REQUEST_RULES` and `REPLY_RULES` hold them in the order in which
+they are asked, and `LoopGuard` is the one that remembers. Nothing here sends, waits or counts.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
+
+from uppercase.core.events import DropReason
+from uppercase.limits import (
+    EPHEMERAL_PORTS,
+    IPV4_MAX_DATAGRAM,
+    IPV6_MAX_DATAGRAM,
+    LOOP_TABLE,
+    LOOP_WINDOW,
+    LOW_PORTS,
+    NFS_PORT,
+    UDP_REPLY_SLACK,
+    DatagramLimits,
+)
+
+__all__ = [
+    "REPLY_RULES",
+    "REQUEST_RULES",
+    "Client",
+    "Datagram",
+    "Destination",
+    "LoopGuard",
+    "SocketAddress",
+    "client_of",
+]
+
+SocketAddress = tuple[Any, ...]
+"""What the socket module gives and takes: (host, port) or (host, port, flowinfo, scope id)."""
+
+_MAPPED: Final = "::ffff:"
+
+
+class Client(NamedTuple):
+    """Who sent a datagram, in the one form that limits, tables and logs use.
+
+    Attributes:
+        host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
+        port: the source port.
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a datagram was sent to.
+
+    Attributes:
+        host: the address in the datagram's header (RFC 1122 section 3.2.1.3: the specific
+            destination); the bound address where the system does not tell.
+        port: our port.
+        local: the unicast address of ours that it stands for; differs for a broadcast.
+        interface: the index of the interface that it came in on, 0 if not known.
+        is_unicast: whether `host` is neither a broadcast nor a multicast address.
+    """
+
+    host: str
+    port: int
+    local: str = ""
+    interface: int = 0
+    is_unicast: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        local = self.local or self.host
+        unicast = local == self.host and not ip_address(_unmapped(self.host)).is_multicast
+        object.__setattr__(self, "local", local)
+        object.__setattr__(self, "is_unicast", unicast)
+
+
+class Datagram(NamedTuple):
+    """A datagram as it came in.
+
+    Attributes:
+        data: its payload.
+        source: who sent it, as the socket gave it: a reply goes back to exactly this.
+        destination: where it was sent to.
+        truncated: whether bytes are missing (MSG_TRUNC).
+    """
+
+    data: bytes
+    source: SocketAddress
+    destination: Destination
+    truncated: bool = False
+
+
+def _unmapped(host: str) -> str:
+    """Give the IPv4 address that a v4-mapped one stands for, others as they are."""
+    return host[len(_MAPPED) :] if host.startswith(_MAPPED) and "." in host else host
+
+
+def client_of(source: SocketAddress) -> Client:
+    """Give the canonical form of a source address."""
+    host = source[0]
+    if len(source) > 2:
+        host = f"{host}%{source[3]}" if source[3] else _unmapped(host)
+    return Client(host, source[1])
+
+
+RequestRule = Callable[[Datagram, Client, DatagramLimits], bool]
+ReplyRule = Callable[[bytes, Datagram, Client, DatagramLimits], bool]
+
+
+def _truncated(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    return datagram.truncated
+
+
+def _source_port_zero(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    return client.port == 0
+
+
+def _not_unicast(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    return not datagram.destination.is_unicast
+
+
+def _own_port(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    """Another server of our kind, or we ourselves.
+
+    Below the ephemeral ports no client is given our port number; above, it is by chance, unless
+    the address is one of this host.
+    """
+    host, port = client
+    if port != datagram.destination.port:
+        return False
+    own = _unmapped(datagram.destination.local)
+    return port < EPHEMERAL_PORTS or host == own or ip_address(host).is_loopback
+
+
+def _low_port(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    return (client.port < LOW_PORTS or client.port == NFS_PORT) and not limits.allow_low_ports
+
+
+def _request_too_large(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
+    return len(datagram.data) > limits.max_request
+
+
+REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
+    (DropReason.TRUNCATED, _truncated),
+    (DropReason.SOURCE_PORT_ZERO, _source_port_zero),
+    (DropReason.NOT_UNICAST, _not_unicast),
+    (DropReason.OWN_PORT, _own_port),
+    (DropReason.LOW_PORT, _low_port),
+    (DropReason.REQUEST_TOO_LARGE, _request_too_large),
+)
+"""Asked in this order; the first that holds drops the request."""
+
+
+def _amplification(
+    reply: bytes, datagram: Datagram, client: Client, limits: DatagramLimits
+) -> bool:
+    got = len(datagram.data)
+    return len(reply) > max(limits.max_amplification * got, got + UDP_REPLY_SLACK)
+
+
+def _reply_too_large(
+    reply: bytes, datagram: Datagram, client: Client, limits: DatagramLimits
+) -> bool:
+    return len(reply) > (IPV6_MAX_DATAGRAM if ":" in client.host else IPV4_MAX_DATAGRAM)
+
+
+REPLY_RULES: Final[tuple[tuple[DropReason, ReplyRule], ...]] = (
+    (DropReason.AMPLIFICATION, _amplification),
+    (DropReason.REPLY_TOO_LARGE, _reply_too_large),
+)
+"""Asked in this order; the first that holds drops the reply."""
+
+
+class LoopGuard:
+    """Ends the loop that one forged datagram starts between two servers.
+
+    Each server answers the other's answer for ever (CVE-2024-2169 and its elders). What tells a
+    loop from a client is that our own reply comes back, byte for byte, as often as it is sent.
+    Every reply is remembered by client and digest, so that several datagrams may circle at once
+    and each is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped
+    once, which ends its loop. A loop slower than that goes on, as slowly.
+
+    The digest is Python's keyed 64-bit hash of bytes.
+    """
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        # (client, digest) -> (returns, time of the first); the longest unused comes first
+        self._sent: OrderedDict[tuple[Client, int], tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def remember(self, client: Client, reply: bytes) -> None:
+        """Take note of a reply that is sent."""
+        key = (client, hash(reply))
+        if key in self._sent:
+            self._sent.move_to_end(key)
+            return
+        self._sent[key] = (0, 0.0)
+        if len(self._sent) > LOOP_TABLE:
+            self._sent.popitem(last=False)
+
+    def is_loop(self, client: Client, request: bytes, now: float) -> bool:
+        """Tell whether a request is our reply come back once too often; count it if it is ours."""
+        if not self._sent:
+            return False
+        key = (client, hash(request))
+        entry = self._sent.get(key)
+        if entry is None:
+            return False
+        returns, since = entry
+        if returns == 0 or now - since > LOOP_WINDOW:
+            returns, since = 0, now
+        if returns + 1 >= self._threshold:
+            del self._sent[key]
+            return True
+        self._sent[key] = (returns + 1, since)
+        return False

@@ -1,0 +1,142 @@
+"""The lab as a stage of a UDP service: counts each client's datagrams and deals out their fates.
+
+Sans-I/O: the port hands each arriving datagram to `Lab.request`, answers what comes back after its
+delay, and hands each reply to `Lab.reply`; it sends what comes back from there, again after its
+delay. The stage must own no timer and decide no fate.
+
+Datagrams are counted as they arrive, before any guard: what a guard drops depends on the time and
+on others, and a number must not.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
+from uppercase.core.values import printable_address
+from uppercase.lab._fates import DELIVERED, Experiment
+from uppercase.lab._key import describe
+from uppercase.limits import LAB_CLIENTS, LAB_FORGET, LAB_HELD_BYTES, LAB_HELD_COST
+
+__all__ = ["Client", "Lab", "Passage"]
+
+Client = tuple[str, int]
+"""A client's host and port."""
+
+_FIRST: Final = (0, 1, "")
+"""Copy, copies and way of what arrives."""
+
+
+class Passage(NamedTuple):
+    """One copy of a datagram to be passed on.
+
+    Attributes:
+        delay: seconds from now; 0 is at once.
+        data: its bytes.
+        number: the request's number among its client's, from 1.
+        copy: which copy it is, from 0.
+        copies: how many there are.
+        way: what has befallen it so far, in the answer key's words; "" if nothing.
+    """
+
+    delay: float
+    data: bytes
+    number: int
+    copy: int
+    copies: int
+    way: str = ""
+
+
+class Lab:
+    """Follows one experiment for all clients of a service.
+
+    A client is a host and a port. One that is silent for `LAB_FORGET` seconds starts again at 1,
+    and so does the one that has been silent longest when there are more than `LAB_CLIENTS`.
+
+    Args:
+        experiment: what decides the fates.
+        clock: gives seconds that never go back, such as `time.monotonic`.
+        observer: told of every action (`Impaired`), and of what is dropped because the lab
+            would hold more than `LAB_HELD_BYTES` (`Dropped`).
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        clock: Callable[[], float],
+        observer: IObserver | None = None,
+    ) -> None:
+        self._experiment = experiment
+        self._clock = clock
+        self._observer = observer
+        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+        self._held: list[tuple[float, int]] = []
+        self._held_bytes = 0
+
+    def request(self, client: Client, data: bytes) -> list[Passage]:
+        """Take a datagram from a client; give what the service gets of it, none to two copies."""
+        return self._pass_on(Direction.REQUEST, client, data, self._count(client))
+
+    def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
+        """Take the reply to a request; give what is sent of it, none to two copies.
+
+        Args:
+            client: where it goes.
+            data: the reply.
+            answered: the request as `request` gave it.
+        """
+        return self._pass_on(Direction.REPLY, client, data, answered.number, answered)
+
+    def _pass_on(
+        self,
+        direction: Direction,
+        client: Client,
+        data: bytes,
+        number: int,
+        answered: Passage | None = None,
+    ) -> list[Passage]:
+        """Deal out one datagram's fate and report it."""
+        copy, copies, way = (answered.copy, answered.copies, answered.way) if answered else _FIRST
+        fate = self._experiment.fate(direction, number, copy, host=client[0])
+        if not data:
+            fate = replace(fate, flip=None)
+        if self._observer and fate.actions:
+            words = describe(direction, fate, copy, copies)
+            way = f"{way or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
+            peer = printable_address(*client)
+            self._observer.notify(Impaired(peer, direction, number, fate.actions, words, data, way))
+        passed = fate.apply(data)
+        passages = [
+            Passage(fate.seconds, passed, number, each, fate.copies, way)
+            for each in range(fate.copies)
+        ]
+        return [each for each in passages if not each.delay or self._hold(client, each)]
+
+    def _count(self, client: Client) -> int:
+        """Give the number of the datagram that just arrived."""
+        now = self._clock()
+        seen, number = self._clients.pop(client, (now, 0))
+        number = number + 1 if now - seen < LAB_FORGET else 1
+        self._clients[client] = now, number
+        if len(self._clients) > LAB_CLIENTS:
+            self._clients.popitem(last=False)
+        return number
+
+    def _hold(self, client: Client, passage: Passage) -> bool:
+        """Make room for what the port will hold until its delay is over, or drop it."""
+        now = self._clock()
+        while self._held and self._held[0][0] <= now:
+            self._held_bytes -= heappop(self._held)[1]
+        cost = len(passage.data) + LAB_HELD_COST
+        if self._held_bytes + cost > LAB_HELD_BYTES:
+            if self._observer:
+                peer, reason = printable_address(*client), DropReason.LAB_FULL
+                self._observer.notify(
+                    Dropped(peer, reason, "", passage.data, passage.number, passage.way)
+                )
+            return False
+        self._held_bytes += cost
+        heappush(self._held, (now + passage.delay, cost))
+        return True

@@ -1,1 +1,0 @@
-"""What keeps a service operable: logs and counters."""

@@ -1,0 +1,1 @@
+"""How a function or a class becomes a plugin: its declaration, its arguments, its adapters."""

@@ -1,0 +1,369 @@
+"""A decorated function or class is a plugin.
+
+    @transform(summary="Shift letters by a fixed distance")
+    def caesar(text: str, *, shift: int = 13) -> str: ...
+
+`@transform` takes a function of one message, `@stream_transform` a class with `feed` and `finish`;
+`adopt` makes the same of an object that carries no decorator. The annotation `str` or `bytes` says
+what the code works on, keyword-only parameters are its arguments. What breaks these rules raises
+`PluginError` where it is declared. This module must not import the reactor.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+
+from uppercase.errors import PluginError
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.plugins.adapters import (
+    Kind,
+    MessageTransform,
+    StreamableTransform,
+    StreamTransform,
+    ThreadedTransform,
+)
+from uppercase.plugins.parameters import (
+    REQUIRED,
+    Parameter,
+    annotation_of,
+    parameters_of,
+    signature_of,
+)
+from uppercase.plugins.plugin import (
+    ByteStream,
+    DeclaredStreamTransform,
+    DeclaredTransform,
+    TextStream,
+)
+
+__all__ = ["adopt", "is_name", "stream_transform", "transform"]
+
+P = ParamSpec("P")
+M = TypeVar("M", str, bytes)
+
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+S = TypeVar("S", bound=TextStream | ByteStream)
+
+
+class _FunctionDecorator(Protocol):
+    """`@transform(...)`: what it accepts and gives, for type checkers."""
+
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], M], /
+    ) -> DeclaredTransform[Concatenate[M, P], M]: ...
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], Awaitable[M]], /
+    ) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+    @overload
+    def __call__(
+        self, target: Callable[P, Callable[[M], M]], /
+    ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+
+
+class _StreamDecorator(Protocol):
+    """`@stream_transform(...)`, for type checkers."""
+
+    def __call__(self, target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+
+
+@overload
+def transform(
+    target: Callable[Concatenate[M, P], M], /
+) -> DeclaredTransform[Concatenate[M, P], M]: ...
+@overload
+def transform(
+    target: Callable[Concatenate[M, P], Awaitable[M]], /
+) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+@overload
+def transform(
+    target: Callable[P, Callable[[M], M]], /
+) -> DeclaredTransform[P, Callable[[M], M]]: ...
+@overload
+def transform(
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    blocking: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> _FunctionDecorator: ...
+
+
+def transform(
+    target: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    blocking: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> Any:
+    """Declare a function of one message, or a class whose instances are called with one.
+
+    Args:
+        target: it has one positional parameter, annotated `str` or `bytes`, and gives the same
+            type, or an awaitable of it.
+        name: what users type; without it, the function's name with hyphens.
+        summary: one line; without it, the first line of the docstring.
+        streaming: declares f(a + b) == f(a) + f(b) for text cut between characters, so that it can
+            answer an endless stream chunk by chunk.
+        blocking: run each call in the reactor's thread pool.
+        ascii: for text, a function of bytes with the same arguments that gives the same result
+            for pure ASCII, faster.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        return partial(
+            transform,
+            name=name,
+            summary=summary,
+            streaming=streaming,
+            blocking=blocking,
+            ascii=ascii,
+        )
+    owner = _owner(target)
+    function, kind, parameters = _read(target, owner)
+    _check_flags(owner, function, kind, streaming=streaming, blocking=blocking, ascii=ascii)
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        call: Any = target(**arguments) if inspect.isclass(target) else _bound(target, arguments)
+        if blocking:
+            return ThreadedTransform(chosen, kind, call)
+        fast = None if ascii is None else _bound(ascii, arguments)
+        return (StreamableTransform if streaming else MessageTransform)(chosen, kind, call, fast)
+
+    declared = DeclaredStreamTransform if streaming else DeclaredTransform
+    return declared(
+        target,
+        make,
+        name=chosen,
+        summary=_summary(target, summary),
+        kind=kind,
+        parameters=parameters,
+    )
+
+
+@overload
+def stream_transform(target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+@overload
+def stream_transform(
+    *, name: str | None = None, summary: str | None = None
+) -> _StreamDecorator: ...
+
+
+def stream_transform(
+    target: Any = None, /, *, name: str | None = None, summary: str | None = None
+) -> Any:
+    """Declare a class, or a function annotated with one, whose instances are streams.
+
+    Each stream is an instance of its own. The parameter of `feed` is annotated `str` (text, cut
+    between characters) or `bytes`; both `feed` and `finish` give the same type.
+
+    Args:
+        target: what makes a stream; its keyword-only parameters are the arguments.
+        name: what users type; without it, the class's name in lower case with hyphens.
+        summary: one line; without it, the first line of the docstring.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        return partial(stream_transform, name=name, summary=summary)
+    owner = _owner(target)
+    signature = signature_of(target, owner)
+    made: Any = target if inspect.isclass(target) else signature.return_annotation
+    feed = getattr(made, "feed", None)
+    if not callable(feed) or not callable(getattr(made, "finish", None)):
+        raise PluginError(
+            f"{owner} makes nothing with both feed and finish; declare a class that has them, or "
+            "annotate the function's result with one"
+        )
+    feed_owner = f"{made.__name__}.feed"
+    if inspect.iscoroutinefunction(feed) or inspect.iscoroutinefunction(made.finish):
+        raise PluginError(f"{made.__name__} has async methods, and a stream cannot wait; use def")
+    kind = _kind(signature_of(feed, feed_owner), 1, feed_owner)
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        # One is made and dropped, so that arguments it refuses are refused here.
+        target(**arguments)
+        return StreamTransform(chosen, kind, _bound(target, arguments))
+
+    return DeclaredStreamTransform(
+        target,
+        make,
+        name=chosen,
+        summary=_summary(target, summary),
+        kind=kind,
+        parameters=parameters_of(signature, owner, positional=0),
+    )
+
+
+def adopt(
+    target: Any,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> ITransformPlugin:
+    """Make a plugin of what a reference points at.
+
+    Args:
+        target: a plugin, which is taken as it is; an `ITransform`, or a class of them; what
+            `stream_transform` or `transform` accepts.
+        name: as for `transform`.
+        summary: as for `transform`.
+        streaming: as for `transform`.
+        ascii: as for `transform`.
+
+    Raises:
+        PluginError: it is none of these, or its declaration breaks a rule.
+    """
+    if not inspect.isclass(target):
+        if ITransformPlugin.providedBy(target):
+            plugin: ITransformPlugin = target
+            return plugin
+        if ITransform.providedBy(target):
+            return _adopt_transform(target, lambda: target, (), name, summary)
+    elif ITransform.implementedBy(target):
+        owner = _owner(target)
+        parameters = parameters_of(signature_of(target, owner), owner, positional=0)
+        return _adopt_transform(target, target, parameters, name, summary)
+    elif hasattr(target, "feed"):
+        if streaming or ascii is not None:
+            raise PluginError(
+                f"{_owner(target)} is a stream class, which needs neither streaming nor ascii; "
+                "take them out"
+            )
+        return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
+    if not callable(target):
+        raise PluginError(
+            f"{target!r} is no transform; point at a function, a class, or an object that provides "
+            "ITransform"
+        )
+    return transform(  # type: ignore[call-overload, no-any-return]
+        target, name=name, summary=summary, streaming=streaming, ascii=ascii
+    )
+
+
+def _adopt_transform(
+    target: Any,
+    build: Callable[..., ITransform],
+    parameters: tuple[Parameter, ...],
+    name: str | None,
+    summary: str | None,
+) -> ITransformPlugin:
+    streams = (
+        IStreamTransform.implementedBy(target)
+        if inspect.isclass(target)
+        else IStreamTransform.providedBy(target)
+    )
+    declared = DeclaredStreamTransform if streams else DeclaredTransform
+    plugin: ITransformPlugin = declared(
+        target if inspect.isclass(target) else type(target),
+        lambda arguments: build(**arguments),
+        name=_name(target if inspect.isclass(target) else type(target), name),
+        summary=_summary(target, summary),
+        kind=Kind.BYTES,
+        parameters=parameters,
+    )
+    return plugin
+
+
+def _bound(target: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:
+    return partial(target, **arguments) if arguments else target
+
+
+def _owner(target: Any) -> str:
+    return str(getattr(target, "__qualname__", None) or repr(target))
+
+
+def is_name(name: object) -> bool:
+    """Tell whether users can type a transform's name: lower-case letters, digits, hyphens."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _name(target: Any, given: str | None) -> str:
+    name = given
+    if name is None:
+        name = _HUMP.sub("-", getattr(target, "__name__", "")).replace("_", "-").lower()
+    if not is_name(name):
+        raise PluginError(
+            f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
+            "hyphens are accepted: give it with name="
+        )
+    return name
+
+
+def _summary(target: Any, given: str | None) -> str:
+    if given is not None:
+        return given
+    lines = (inspect.getdoc(target) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
+    """Give the function that takes the message, its kind, and the target's arguments."""
+    if not callable(target):
+        raise PluginError(f"{owner} is no function and no class; declare one of these")
+    signature = signature_of(target, owner)
+    if not inspect.isclass(target):
+        return target, _kind(signature, 0, owner), parameters_of(signature, owner, positional=1)
+    if not any("__call__" in vars(base) for base in target.__mro__):
+        raise PluginError(f"{owner} has no __call__; define one that takes the message")
+    called = f"{owner}.__call__"
+    call_signature = signature_of(target.__call__, called)
+    kind = _kind(call_signature, 1, called)
+    if parameters_of(call_signature, called, positional=2):
+        raise PluginError(f"{called} has arguments of its own; move them to __init__")
+    return target.__call__, kind, parameters_of(signature, owner, positional=0)
+
+
+def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
+    """Give the kind that the annotation of the message says."""
+    annotation = annotation_of(signature, position, owner)
+    if annotation is str:
+        return Kind.TEXT
+    if annotation is bytes:
+        return Kind.BYTES
+    got = (
+        "has no annotation"
+        if annotation is REQUIRED
+        else f"is annotated {inspect.formatannotation(annotation)}"
+    )
+    raise PluginError(
+        f"the message of {owner} {got}; annotate it `str` for text or `bytes` for bytes"
+    )
+
+
+def _check_flags(
+    owner: str,
+    function: Callable[..., Any],
+    kind: Kind,
+    *,
+    streaming: bool,
+    blocking: bool,
+    ascii: Callable[..., bytes] | None,
+) -> None:
+    """Refuse what cannot be had together."""
+    if inspect.iscoroutinefunction(function) and (streaming or blocking):
+        flag = "streaming" if streaming else "blocking"
+        raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
+    if streaming and blocking:
+        raise PluginError(
+            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
+        )
+    if ascii is not None and (kind is Kind.BYTES or blocking):
+        raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")

@@ -1,0 +1,244 @@
+"""What the TCP and the UDP service share: the chain, the observers, starting and failing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from uppercase.core.events import Event, IObserver, SlowCall
+from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.values import address_is_missing, in_use
+from uppercase.errors import CannotListen
+from uppercase.limits import FREE_PORT_TRIES
+from uppercase.registry import find, listing
+from uppercase.services._counters import Counters
+from uppercase.services._settings import Settings
+from uppercase.services._signals import StopSignals
+from uppercase.services.logs import LogObserver
+
+__all__ = ["CannotStart", "Observers", "TransformService", "make_chain", "open_on_one_port"]
+
+Opened = TypeVar("Opened")
+
+
+class CannotStart(SystemExit, Exception):
+    """Ends the program with one sentence instead of a traceback.
+
+    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
+    `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
+    """
+
+
+@implementer(IObserver)
+class Observers:
+    """The observers of one service: its counters and its log.
+
+    Attributes:
+        protocol: `TCP` or `UDP`.
+        counters: what has happened so far.
+    """
+
+    def __init__(self, protocol: str, clock: IReactorTime, log_peers: bool) -> None:
+        self.protocol = protocol
+        self.counters = Counters()
+        self._log = LogObserver(protocol, clock, log_peers=log_peers)
+
+    def notify(self, event: Event) -> None:
+        """Tell both."""
+        self.counters.notify(event)
+        self._log.notify(event)
+
+    def stop(self) -> None:
+        """Write what is left to say into the log."""
+        self._log.stop()
+
+    def slow_call(self, transform: str, seconds: float) -> None:
+        """Tell of a call that blocked the reactor."""
+        self.notify(SlowCall(transform, seconds))
+
+
+def make_chain(
+    specifications: Sequence[str], max_output: int, on_slow: Callable[[str, float], None]
+) -> MessagePipeline:
+    """Find the transforms and chain them.
+
+    Raises:
+        uppercase.errors.UserError: a specification is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    stages = [Stage(specification, find(specification)) for specification in specifications]
+    return make_pipeline(stages, max_output, on_slow)
+
+
+def open_on_one_port(
+    settings: Settings,
+    open_: Callable[[str, int], Opened],
+    port_of: Callable[[Opened], int],
+    close: Callable[[Opened], object],
+    log: Logger,
+) -> list[Opened]:
+    """Open the addresses of the shorthands, all on one port, also where that is any free one.
+
+    Args:
+        settings: which addresses.
+        open_: opens one, given its host and port.
+        port_of: gives the port that was had.
+        close: closes one again.
+        log: is told if the machine has no IPv6.
+
+    Raises:
+        CannotListen: one of them could not be had; nothing is left open.
+    """
+    for tries_left in reversed(range(FREE_PORT_TRIES)):
+        port, opened = settings.port_number(), list[Opened]()
+        try:
+            for host in settings.hosts():
+                try:
+                    opened.append(open_(host, port))
+                except CannotListen as error:
+                    if not (address_is_missing(error) and settings.may_do_without(host)):
+                        raise
+                    log.info("this machine has no IPv6; IPv4 only is served")
+                else:
+                    port = port_of(opened[0])
+        except CannotListen as error:
+            for each in opened:
+                close(each)
+            # A port that was free in one family may be taken in the other.
+            if settings.port_number() or not (opened and tries_left and in_use(error)):
+                raise
+        else:
+            return opened
+    raise AssertionError("the last try returns or raises")
+
+
+class TransformService(Service, ABC):
+    """A service that listens when it starts and says so, or ends the program.
+
+    Ports below 1024 are bound before twistd gives up its privileges; under `twist`, which does not
+    know of that step, when the service starts.
+
+    Attributes:
+        reactor: Twisted's.
+        settings: what the service was told.
+        observers: counts and logs.
+        notes: lines for the log, behind the ready lines.
+    """
+
+    def __init__(self, reactor: Any, settings: Settings, observers: Observers, chain: str) -> None:
+        self.log = Logger("uppercase")
+        self.reactor = reactor
+        self.settings = settings
+        self.observers = observers
+        self.notes: list[str] = []
+        self._chain = chain
+        self._listening = False
+        self._waiting: list[Deferred[None]] = []
+        self._signals = StopSignals(reactor, settings.drain)
+
+    def privilegedStartService(self) -> None:
+        """Listen while privileges last."""
+        Service.privilegedStartService(self)
+        self._start()
+
+    def startService(self) -> None:
+        """Listen, unless the privileged start did."""
+        Service.startService(self)
+        self._start()
+
+    def _start(self) -> None:
+        if self._listening:
+            return
+        try:
+            self.listen()
+        except CannotListen as error:
+            self.close()
+            raise CannotStart(str(error)) from error
+        self._listening = True
+        self._signals.start()
+        # Not before the reactor runs: until then a signal would kill the process at once.
+        self.reactor.callWhenRunning(self._announce)
+
+    def _announce(self) -> None:
+        """Say what is served, and what there is to know about it."""
+        if not self._listening:
+            return
+        for address in self.served():
+            self.say_ready(address)
+        hosts = self.settings.hosts()
+        if (
+            hosts
+            and not self.settings.listen
+            and all(ip_address(host).is_loopback for host in hosts)
+        ):
+            self.log.info("only this machine can reach it; --interface='*' opens it to others")
+        for note in self.notes:
+            self.log.info("{note}", note=note)
+        for problem in listing().problems:
+            self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
+
+    @abstractmethod
+    def listen(self) -> None:
+        """Open every address of the settings.
+
+        Raises:
+            CannotListen: one of them could not be had.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what `listen` has opened before it failed."""
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, answer what was asked within the drain time, and sum up.
+
+        A stop while another is under way waits for the same end; one without a start is over.
+        """
+        Service.stopService(self)
+        if not self._listening:
+            return succeed(None)
+        ended: Deferred[None] = Deferred()
+        self._waiting.append(ended)
+        if len(self._waiting) == 1:
+            self.end().addBoth(self._ended)
+        return ended
+
+    def _ended(self, result: Any) -> None:
+        """Sum up; the service can be started again."""
+        self._listening = False
+        self._signals.stop()
+        self.observers.stop()
+        self.log.info(
+            "{protocol}: all in all: {counted}",
+            protocol=self.observers.protocol,
+            counted=self.counted() or "nothing happened",
+        )
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.callback(result)
+
+    @abstractmethod
+    def end(self) -> Deferred[Any]:
+        """Stop listening and answer what was asked, within the drain time."""
+
+    def counted(self) -> str:
+        """Give the counts so far."""
+        return str(self.observers.counters)
+
+    @abstractmethod
+    def served(self) -> list[str]:
+        """Give what is being served, each as the ready line names it."""
+
+    def say_ready(self, address: str) -> None:
+        """Say that an address is being served: the only line that a script needs."""
+        self.log.info(
+            "The server is ready to receive: {address} ({chain})",
+            address=address,
+            chain=self._chain,
+        )

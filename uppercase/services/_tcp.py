@@ -1,0 +1,193 @@
+"""The TCP service: endpoints, and the factory that serves their connections."""
+
+import errno
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
+
+from uppercase.core.events import AcceptFailed
+from uppercase.core.framing import choose_framing, make_framer
+from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.lab.outlet import NO_LAB
+from uppercase.limits import Limits
+from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
+from uppercase.services._descriptors import connections_possible
+from uppercase.services._drain import Drain, accept_waiting
+from uppercase.services._settings import TCPSettings
+from uppercase.tcp.accepting import AcceptGuard
+from uppercase.tcp.factory import OpenConversation, TransformFactory
+from uppercase.tcp.listening import (
+    Listener,
+    bind,
+    listen_error,
+    listener_of_socket,
+    listener_of_string,
+)
+
+__all__ = ["TCPService", "tcp_service"]
+
+
+def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
+    """Make a TCP service; it listens when it is started.
+
+    Args:
+        settings: what to serve, where and within which bounds.
+        reactor: Twisted's unless a test has its own.
+
+    Raises:
+        uppercase.errors.UserError: something in the settings is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    observers = Observers("TCP", reactor, settings.log_peers)
+    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    framing = choose_framing(settings.framing, chain.streams)
+    factory = TransformFactory(
+        conversation_opener(framing, chain, settings.limits),
+        settings.limits,
+        reactor,
+        observers,
+        settings.lab,
+    )
+    settings.hosts()
+    listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
+    return TCPService(reactor, settings, observers, factory, listeners, chain.name)
+
+
+def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
+    """Give what makes a connection's conversation."""
+    if framing == "stream":
+        return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
+
+    def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
+        return MessageConversation(
+            make_framer(framing, max_length=limits.max_length),
+            chain,
+            await_reply=await_reply,
+            on_ready=on_ready,
+            window=limits.async_window,
+        )
+
+    return open_conversation
+
+
+class TCPService(TransformService):
+    """Serves one chain of transforms on any number of addresses.
+
+    Attributes:
+        factory: serves the connections, knows them.
+        ports: what is listening.
+    """
+
+    settings: TCPSettings
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: TCPSettings,
+        observers: Observers,
+        factory: TransformFactory,
+        listeners: list[Listener],
+        chain: str,
+    ) -> None:
+        super().__init__(reactor, settings, observers, chain)
+        self.factory = factory
+        self.ports: list[IListeningPort] = []
+        self._guards: list[AcceptGuard] = []
+        self._names: list[str] = []
+        self._listeners = listeners
+
+    def listen(self) -> None:
+        """Open the shorthands' addresses, then the endpoints."""
+        self._fit_to_descriptors()
+        settings = self.settings
+        if self.factory.lab != NO_LAB:
+            self.log.info("lab: {options}", options=str(self.factory.lab))
+        sockets = open_on_one_port(
+            settings,
+            bind,
+            lambda skt: int(skt.getsockname()[1]),
+            lambda skt: skt.close(),
+            self.log,
+        )
+        shorthands = [
+            listener_of_socket(
+                self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
+            )
+            for skt in sockets
+        ]
+        for listener in [*shorthands, *self._listeners]:
+            failures: list[Failure] = []
+            listening = listener.listen(self.factory)
+            listening.addCallbacks(partial(self._opened, listener), failures.append)
+            if failures:
+                raise listen_error(listener.description, failures[0])
+            if not listening.called:
+                # An endpoint that has to wait for something, as some third-party ones do.
+                listening.addBoth(partial(self._opened_late, listener.description, failures))
+
+    def served(self) -> list[str]:
+        """Give the addresses of the open ports."""
+        return list(self._names)
+
+    def close(self) -> None:
+        """Stop listening; connections go on."""
+        self._stop_guards()
+        self._names.clear()
+        while self.ports:
+            self.ports.pop().stopListening()
+
+    @inlineCallbacks
+    def end(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening, answer what was asked, and end within the drain time."""
+        ports, self.ports = self.ports, []
+        self._names.clear()
+        for port in ports:
+            accept_waiting(port)
+        self._stop_guards()
+        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
+        self.factory.on_closed = drain.closed
+        yield drain.done
+        self.factory.on_closed = None
+
+    def _fit_to_descriptors(self) -> None:
+        wanted = self.factory.limits.max_connections
+        possible = connections_possible(wanted)
+        self.factory.admission.max_connections = possible
+        if possible < wanted:
+            self.log.warn(
+                "{possible} connections at the most instead of {wanted} (--max-connections), "
+                "because the process may have few files open; a higher limit (ulimit -n) allows "
+                "more",
+                possible=possible,
+                wanted=wanted,
+            )
+
+    def _stop_guards(self) -> None:
+        while self._guards:
+            self._guards.pop().stop()
+
+    def _accept_failed(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, "?")
+        self.observers.notify(AcceptFailed(name, error.strerror or ""))
+
+    def _opened(self, listener: Listener, port: IListeningPort) -> None:
+        self.ports.append(port)
+        self._names.append(listener.name(port))
+        if hasattr(port, "socket"):
+            self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
+
+    def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
+        """Say that one more address is served, or end the program if it is not."""
+        if failures:
+            self.log.critical("{error}", error=listen_error(description, failures[0]))
+            self.reactor.stop()
+        else:
+            self.say_ready(self._names[-1])

@@ -1,0 +1,164 @@
+"""The UDP service: ports, and the responder that answers their datagrams."""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import (
+    Deferred,
+    TimeoutError,
+    gatherResults,
+    inlineCallbacks,
+    maybeDeferred,
+)
+from twisted.internet.task import LoopingCall
+
+from uppercase.core.datagram import Responder
+from uppercase.core.events import KernelDropped
+from uppercase.core.values import printable_address
+from uppercase.lab import Lab
+from uppercase.limits import KERNEL_LOOK
+from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
+from uppercase.services._settings import UDPSettings
+from uppercase.udp import (
+    IDatagramEndpoint,
+    Port,
+    UDPEndpoint,
+    datagram_endpoint_from_string,
+    drain,
+    listen,
+)
+
+__all__ = ["UDPService", "udp_service"]
+
+_KERNEL_COUNTS: Final = 1 << 32
+"""The kernel's counter of drops starts again at 0 here."""
+
+
+def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
+    """Make a UDP service; it listens when it is started.
+
+    Args:
+        settings: what to serve, where and within which bounds.
+        reactor: Twisted's unless a test has its own.
+
+    Raises:
+        uppercase.errors.UserError: something in the settings is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    observers = Observers("UDP", reactor, settings.log_peers)
+    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    responder = Responder(
+        chain,
+        settings.limits,
+        clock=reactor.seconds,
+        observer=observers,
+        tell_each=settings.log_peers,
+        lab=None if settings.lab is None else Lab(settings.lab, reactor.seconds, observers),
+    )
+    settings.hosts()
+    endpoints = [datagram_endpoint_from_string(reactor, text) for text in settings.listen]
+    return UDPService(reactor, settings, observers, responder, endpoints, chain.name)
+
+
+class UDPService(TransformService):
+    """Answers datagrams with one chain of transforms on any number of addresses.
+
+    Attributes:
+        responder: decides what is answered, and counts.
+        ports: what is listening.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: UDPSettings,
+        observers: Observers,
+        responder: Responder,
+        endpoints: list[IDatagramEndpoint],
+        chain: str,
+    ) -> None:
+        super().__init__(reactor, settings, observers, chain)
+        self.notes += settings.lab_notes
+        self.responder = responder
+        self.ports: list[Any] = []
+        self._endpoints = endpoints
+        self._kernel_drops: dict[Any, int] = {}
+        self._errors: Counter[str] = Counter()
+        self._kernel_watch = LoopingCall(self._look_at_kernel)
+        self._kernel_watch.clock = reactor
+
+    def listen(self) -> None:
+        """Open the shorthands' addresses, then the endpoints."""
+        self.ports += open_on_one_port(
+            self.settings,
+            lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
+            lambda port: int(port.getHost().port),
+            lambda port: port.stopListening(),
+            self.log,
+        )
+        for endpoint in self._endpoints:
+            self.ports.append(self._open(endpoint))
+        self._kernel_watch.start(KERNEL_LOOK, now=False)
+
+    def served(self) -> list[str]:
+        """Give the addresses of the open ports."""
+        return [f"UDP {_name(port)}" for port in self.ports]
+
+    def close(self) -> None:
+        """Stop listening."""
+        while self.ports:
+            self.ports.pop().stopListening()
+
+    @inlineCallbacks
+    def end(self) -> Generator[Deferred[Any], Any, None]:
+        """Answer what has arrived and what is awaited, within the drain time, and stop."""
+        ports, self.ports = self.ports, []
+        yield gatherResults([self._drain(port) for port in ports])
+        self._look_at_kernel(ports)
+        self._kernel_watch.stop()
+        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        self._kernel_drops.clear()
+        for port in ports:
+            self._errors += _errors_of(port)
+
+    def _drain(self, port: Any) -> Deferred[Any]:
+        drained: Deferred[Any] = drain(port).addTimeout(self.settings.drain, self.reactor)
+        # What has no reply by then is counted when the port stops.
+        return drained.addErrback(lambda failure: failure.trap(TimeoutError))
+
+    def counted(self) -> str:
+        """Give the counts so far, with those of all datagrams first."""
+        each = f"received {self.responder.received}, answered {self.responder.answered}"
+        errors = sum(map(_errors_of, self.ports), self._errors)
+        counts = [f"{name} {count}" for name, count in sorted(errors.items())]
+        return ", ".join(filter(None, [each, str(self.observers.counters), *counts]))
+
+    def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
+        """Report what the kernel had no room for, lest the lab or the transform be blamed."""
+        for port in self.ports if ports is None else ports:
+            # A reactor without file descriptors has ports of its own, which do not tell.
+            dropped = (port.kernel_drops() if isinstance(port, Port) else None) or 0
+            new = (dropped - self._kernel_drops.get(port, 0)) % _KERNEL_COUNTS
+            if new:
+                self.observers.notify(KernelDropped(_name(port), new))
+                self._kernel_drops[port] = dropped
+
+    def _open(self, endpoint: IDatagramEndpoint) -> Any:
+        return listen(self.reactor, endpoint, self.responder)
+
+
+def _errors_of(port: Any) -> Counter[str]:
+    """Give what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
+    found: Counter[str] = Counter()
+    if isinstance(port, Port):
+        for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
+            found.update({f"{kind}-error {name}": count for name, count in errors.items()})
+    return found
+
+
+def _name(port: Any) -> str:
+    address = port.getHost()
+    return printable_address(address.host, address.port)

@@ -1,0 +1,245 @@
+"""What a service writes into Twisted's log.
+
+Peers must be able neither to fill the log nor to forge lines in it: whatever comes from a peer is
+escaped and cut, and each reason has at most one line a second, which says how many were left out.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from uppercase.core.events import (
+    AcceptFailed,
+    Closed,
+    Dropped,
+    Event,
+    Impaired,
+    IObserver,
+    KernelDropped,
+    LabAction,
+    Opened,
+    Outcome,
+    Refused,
+    Reply,
+    SlowCall,
+    TransformFailed,
+    WouldDrop,
+)
+from uppercase.errors import Rejected
+from uppercase.limits import (
+    LOG_INTERVAL,
+    LOG_PAYLOAD,
+    LOG_TEXT,
+    TRACEBACK_INTERVAL,
+    TRACEBACK_LINES,
+)
+
+__all__ = ["LogObserver", "Throttle", "printable"]
+
+_UNREMARKABLE: Final = frozenset(
+    {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
+)
+
+
+def printable(text: str, limit: int = LOG_TEXT) -> str:
+    """Make text from outside fit for one line of a log: escaped and cut."""
+    cut = text[:limit] + ("…" if len(text) > limit else "")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one key of a throttle has held back since its last line."""
+
+    call: IDelayedCall
+    count: int = 0
+
+
+class Throttle:
+    """Lets one line a key through per interval and tells how many it held back.
+
+    Args:
+        clock: the reactor.
+        interval: seconds.
+        write: given the key and the number held back, when an interval ends that had any.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, interval: float, write: Callable[[str, int], None]
+    ) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._write = write
+        self._held: dict[str, _Held] = {}
+
+    def allows(self, key: str) -> bool:
+        """Whether a line may be written now; counts it if not."""
+        held = self._held.get(key)
+        if held is None:
+            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
+            return True
+        held.count += 1
+        return False
+
+    def stop(self) -> None:
+        """Tell of everything that is held back, and forget it."""
+        for key, held in list(self._held.items()):
+            held.call.cancel()
+            self._tell(key, self._held.pop(key))
+
+    def _end(self, key: str) -> None:
+        held = self._held.pop(key)
+        if held.count:
+            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
+            self._tell(key, held)
+
+    def _tell(self, key: str, held: _Held) -> None:
+        if held.count:
+            self._write(key, held.count)
+
+
+@implementer(IObserver)
+class LogObserver:
+    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
+
+    Args:
+        protocol: `TCP` or `UDP`.
+        clock: the reactor.
+        log_peers: a line for each connection or datagram.
+    """
+
+    def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
+        # Of the instance, as one of the class would bear the name of the class, and longer lines.
+        self.log = Logger("uppercase")
+        self._protocol = protocol
+        self._log_peers = log_peers
+        self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
+        self._tracebacks = Throttle(clock, TRACEBACK_INTERVAL, self._more)
+
+    def stop(self) -> None:
+        """Write what is left to say."""
+        self._throttle.stop()
+        self._tracebacks.stop()
+
+    def notify(self, event: Event) -> None:
+        """Write a line, or none."""
+        match event:
+            case TransformFailed():
+                self._transform_failed(event)
+            case SlowCall():
+                self._warn(
+                    f"transform {event.transform}: slow",
+                    f"transform {event.transform!r} blocked the reactor for "
+                    f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
+                )
+            case AcceptFailed():
+                self._warn(
+                    f"{self._protocol} connections not accepted: {event.error}",
+                    f"no connection can be accepted for now: {event.detail} ({event.error}); "
+                    "new clients wait",
+                )
+            case Refused():
+                self._warn(
+                    f"{self._protocol} connections refused: {event.reason}",
+                    f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
+                )
+            case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
+                self._warn(
+                    f"{self._protocol} connections closed: {event.outcome}",
+                    f"{event.peer} was closed: {event.outcome}{_because(event.detail)}",
+                )
+            case Dropped() if not self._log_peers:
+                self._warn(
+                    f"{self._protocol} datagrams dropped: {event.reason}",
+                    f"a datagram of {event.peer} was dropped: "
+                    f"{event.reason}{_because(event.detail)}",
+                )
+            case WouldDrop():
+                self._warn(
+                    f"{self._protocol} datagrams answered on a dry run: {event.reason}",
+                    f"a datagram of {event.peer} would have been dropped: {event.reason}",
+                )
+            case KernelDropped():
+                self._warn(
+                    "datagrams dropped by the system",
+                    f"the system dropped {event.count} datagrams for {event.address}, which came "
+                    "faster than they were read; a larger --rcvbuf holds more",
+                )
+            case _ if self._log_peers and (line := _peer_line(event)):
+                self._info(line)
+
+    def _transform_failed(self, event: TransformFailed) -> None:
+        """Show one traceback per transform and exception type in a while."""
+        cause = event.error.__cause__
+        if cause is None or isinstance(cause, Rejected):
+            return
+        if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
+            self.log.error(
+                "transform {name!r} raised:\n{traceback}",
+                name=event.transform,
+                traceback="\n".join(_traceback_lines(cause)),
+            )
+
+    def _warn(self, key: str, text: str) -> None:
+        if self._throttle.allows(key):
+            self.log.warn("{protocol}: {text}", protocol=self._protocol, text=printable(text))
+
+    def _info(self, text: str) -> None:
+        self.log.info("{protocol}: {text}", protocol=self._protocol, text=printable(text))
+
+    def _more(self, key: str, count: int) -> None:
+        self.log.warn("{key}: {count} more since the last line", key=printable(key), count=count)
+
+
+def _traceback_lines(error: BaseException) -> list[str]:
+    """Give a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
+    lines: list[str] = []
+    for part in traceback.format_exception(error):
+        whole = part.strip("\n")
+        frame = whole.startswith("  File ")
+        lines += [printable(line) for line in (whole.split("\n") if frame else [whole])]
+    return lines if len(lines) <= TRACEBACK_LINES else ["...", *lines[-TRACEBACK_LINES:]]
+
+
+def _because(detail: str) -> str:
+    return f": {detail}" if detail else ""
+
+
+def _peer_line(event: Event) -> str:
+    """Give the line of a classroom's log for one event."""
+    match event:
+        case Opened():
+            return f"{event.peer} connected"
+        case Closed():
+            return (
+                f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
+                f"{event.sent} bytes out{_because(event.detail)}"
+            )
+        case Reply():
+            return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
+        case Dropped():
+            reason = f"{event.reason}{_because(event.detail)}"
+            return f"{_datagram(event)}: no reply ({reason}) to {_payload(event.request)}"
+        case Impaired() if not event.way:
+            number = f" {event.number}" if event.number else ""
+            return f"{event.peer}{number}: {event.fate}"
+        case Impaired() if LabAction.LOST in event.actions:
+            return f"{_datagram(event)}: {_payload(event.data)}"
+    # A datagram has one line, which says how it ended: the rest is told by that.
+    return ""
+
+
+def _datagram(event: Reply | Dropped | Impaired) -> str:
+    """Name a datagram, with its line of the answer key where there is a lab."""
+    if not event.number:
+        return event.peer
+    return f"{event.peer} {event.number:>3}  {event.way or 'delivered'}"
+
+
+def _payload(data: bytes) -> str:
+    return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:LOG_PAYLOAD]!r}"

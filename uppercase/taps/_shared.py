@@ -1,0 +1,148 @@
+"""What the options of both services have in common."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import twisted
+from twisted.application.service import IService
+from twisted.python import usage
+
+from uppercase import __version__
+from uppercase.core.units import parse_duration, parse_port, parse_size
+from uppercase.errors import PluginError, UserError
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
+from uppercase.registry import listing, lookup
+from uppercase.registry.describe import describe, describe_all
+from uppercase.taps._options import Group, Option, TableOptions
+
+__all__ = ["ENDING", "INFORMATION", "TRANSFORMING", "ServiceOptions", "listening"]
+
+
+def listening(endpoint: str, example: str) -> Group:
+    """Give the options that say where to listen.
+
+    Args:
+        endpoint: what `--listen` takes.
+        example: one.
+    """
+    return Group(
+        "Where to listen",
+        (
+            Option("port", "port number; 0 takes any free one, which the ready line shows", "p",
+                   "N", parse_port, None, str(DEFAULT_PORT)),
+            Option("interface", "IP address of this machine, or '*' for every address, both "
+                   "families; may be repeated", "i", "ADDRESS", None, None,
+                   "loopback, both families"),
+            Option("listen", f"{endpoint} such as {example}, instead of --port and --interface; "
+                   "may be repeated", "l", "DESCRIPTION"),
+        ),
+    )  # fmt: skip
+
+
+TRANSFORMING = Group(
+    "What to serve",
+    (
+        Option("transform", "transform, or module:function for a plain function; may be repeated: "
+               "a chain, applied in the order given", "t", "NAME[:key=value...]", None, None,
+               "uppercase"),
+        Option("max-output", "what each transform of the chain may give for one message or chunk",
+               "", "SIZE", parse_size, MAX_OUTPUT, "1M"),
+        Option("help-transforms", "list the transforms that are installed, and exit"),
+        Option("help-transform", "show one transform and its arguments, and exit", "", "NAME"),
+    ),
+)  # fmt: skip
+
+ENDING = Option(
+    "drain", "how long SIGTERM and SIGINT wait for what is owed", "", "DURATION", parse_duration,
+    DRAIN, "10s",
+)  # fmt: skip
+
+INFORMATION = Group(
+    "Information",
+    (
+        Option("log-peers", "log a line for each connection or datagram (for a classroom)"),
+        Option("version", "show the version, and exit"),
+        Option("help", "show this help, and exit"),
+    ),
+)
+
+
+class ServiceOptions(TableOptions, ABC):
+    """The options of a service; parsing them makes it, so that every mistake is a usage error.
+
+    Attributes:
+        service: what the options describe.
+    """
+
+    service: IService
+
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.update({"listen": [], "interface": [], "transform": []})
+
+    def opt_listen(self, description: str) -> None:
+        """Listen at an endpoint too."""
+        self["listen"].append(description)
+
+    opt_l = opt_listen
+
+    def opt_interface(self, address: str) -> None:
+        """Listen on an address too."""
+        self["interface"].append(address)
+
+    opt_i = opt_interface
+
+    def opt_transform(self, specification: str) -> None:
+        """Put one more transform behind those given so far."""
+        self["transform"].append(specification)
+
+    opt_t = opt_transform
+
+    def opt_help_transforms(self) -> None:
+        """List the transforms."""
+        print(describe_all(listing()))
+        raise SystemExit(0)
+
+    def opt_help_transform(self, name: str) -> None:
+        """Show one transform."""
+        try:
+            print(describe(lookup(name)))
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+        raise SystemExit(0)
+
+    def opt_version(self) -> None:
+        """Show the project's version, not only Twisted's."""
+        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
+        raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse words that belong to no option."""
+        if words:
+            raise usage.UsageError(
+                f"got {words[0]!r}, which belongs to no option; a transform is given as "
+                f"--transform={words[0]}"
+            )
+
+    def postOptions(self) -> None:
+        """Make the service."""
+        try:
+            self.service = self.make_service()
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+
+    @abstractmethod
+    def make_service(self) -> IService:
+        """Make the service that the options describe; a mistake raises `UserError`."""
+
+    def shared_settings(self) -> dict[str, Any]:
+        """Give the settings that both services have, by name."""
+        return {
+            "transforms": tuple(self["transform"]) or ("uppercase",),
+            "listen": tuple(self["listen"]),
+            "port": self["port"],
+            "interfaces": tuple(self["interface"]),
+            "max_output": self["max-output"],
+            "drain": self["drain"],
+            "log_peers": bool(self["log-peers"]),
+        }
