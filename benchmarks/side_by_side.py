@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(command: list[str], port: int, udp: bool) -> Iterator[int]:
-    """Run a server until the work is done; give its port."""
+    """Run a server until the work is done; return its port."""
     started = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
     )
@@ -70,7 +70,7 @@ def connect(port: int, udp: bool = False) -> socket.socket:
 
 
 def bulk(port: int) -> float:
-    """Push 64 MiB through one connection; give MiB a second."""
+    """Push 64 MiB through one connection; return MiB a second."""
     block = MESSAGE * (65536 // len(MESSAGE))
     blocks = BULK // len(block)
     expected = block.upper()
@@ -94,7 +94,7 @@ def bulk(port: int) -> float:
 
 
 def ask(port: int, udp: bool = False) -> float:
-    """Ask one thing at a time; give questions a second."""
+    """Ask one thing at a time; return questions a second."""
     with connect(port, udp) as client:
         started = time.perf_counter()
         for _ in range(ASKS):
@@ -109,7 +109,7 @@ def ask_udp(port: int) -> float:
 
 
 def open_and_ask(port: int) -> float:
-    """Open a connection for each question; give connections a second."""
+    """Open a connection for each question; return connections a second."""
     started = time.perf_counter()
     for _ in range(CONNECTIONS):
         with connect(port) as client:
@@ -163,7 +163,7 @@ def serve_twisted(port: int) -> None:
 
 
 def servers(udp: bool) -> Iterator[tuple[str, list[str], int]]:
-    """Give the servers' names, commands and ports; ours first."""
+    """Return the servers' names, commands and ports; ours first."""
     twistd = str(Path(sys.executable).parent / "twistd")
     kind = "udp" if udp else "tcp"
     port = free_port()

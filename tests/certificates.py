@@ -26,7 +26,7 @@ class Certificate:
     encrypted_key: Path
 
     def endpoint(self, prefix: str = "tls", port: int = 0) -> str:
-        """Give the endpoint string of a loopback server with it."""
+        """Return the endpoint string of a loopback server with it."""
         return f"{prefix}:{port}:privateKey={self.key}:certKey={self.cert}:interface=127.0.0.1"
 
 

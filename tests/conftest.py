@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _busy() -> set[object]:
-    """Give what the reactor still waits for, apart from its own descriptors."""
+    """Return what the reactor still waits for, apart from its own descriptors."""
     known: Any = reactor
     selectables = {*known.getReaders(), *known.getWriters()}
     return {*(selectables - known._internalReaders), *known.getDelayedCalls()}

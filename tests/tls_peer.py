@@ -28,7 +28,7 @@ class TLSPeer:
         self.closed = False
 
     def flight(self) -> bytes:
-        """Give what is to go on the wire now."""
+        """Return what is to go on the wire now."""
         if not self.agreed:
             try:
                 self._tls.do_handshake()

@@ -8,7 +8,7 @@ __all__ = ["load"]
 
 
 def load(package: str, homes: Mapping[str, str], name: str) -> Any:
-    """Give a public name of a package; for its module-level `__getattr__`.
+    """Return a public name of a package; for its module-level `__getattr__`.
 
     Args:
         package: whose name it is.

@@ -18,8 +18,8 @@
             HandshakeFailed     TLS could not be agreed on, or was broken later
             ProxyHeaderError    the PROXY header is malformed, missing or late
         CannotListen            an address could not be had
-        NetworkTrouble          a server could not be reached, or did not do what was asked of it
-            Refused             nothing listens there
+        NetworkError          a server could not be reached, or did not do what was asked of it
+            ConnectionRefused             nothing listens there
             NoReply             no reply came in time
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
@@ -33,17 +33,17 @@ __all__ = [
     "BadArgument",
     "BadValue",
     "CannotListen",
+    "ConnectionRefused",
     "FramingError",
     "HandshakeFailed",
     "MalformedFrame",
     "MessageTooLong",
     "NameClash",
-    "NetworkTrouble",
+    "NetworkError",
     "NoReply",
     "OutputTooLong",
     "PluginError",
     "ProxyHeaderError",
-    "Refused",
     "Rejected",
     "StageError",
     "TransformError",
@@ -158,20 +158,20 @@ class CannotListen(UppercaseError):
     """An address could not be had."""
 
 
-class NetworkTrouble(UppercaseError):
+class NetworkError(UppercaseError):
     """A server could not be reached, or did not do what was asked of it."""
 
 
-class Refused(NetworkTrouble):
+class ConnectionRefused(NetworkError):
     """Nothing listens there; the text names the command that starts a server."""
 
 
-class NoReply(NetworkTrouble):
+class NoReply(NetworkError):
     """No reply came in time; whether the server saw the request is not known."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Give the end of a sentence that helps with a mistyped name.
+    """Return the end of a sentence that helps with a mistyped name.
 
     Returns:
         `; did you mean 'x'?` where something known is close, else the list of what is known.

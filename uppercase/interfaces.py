@@ -21,7 +21,7 @@ class ITransform(Interface):
     """One message in, its reply out."""
 
     def transform(message: bytes) -> bytes | Awaitable[bytes]:
-        """Give the reply to one message.
+        """Return the reply to one message.
 
         No state may be kept between calls: calls for different messages may overlap.
 
@@ -46,7 +46,7 @@ class ITransformStream(Interface):
         """
 
     def finish() -> bytes:
-        """End the input; give the rest of the output. Called once at the most."""
+        """End the input; return the rest of the output. Called once at the most."""
 
 
 class IStreamTransform(ITransform):
@@ -87,7 +87,7 @@ class IFramer(Interface):
     one_message: bool = Attribute("Whether the conversation is over after one message's reply.")
 
     def feed(data: bytes) -> Iterable[tuple[bytes, bytes]]:
-        """Take the next bytes; give each message that they complete, with its trailer.
+        """Take the next bytes; return each message that they complete, with its trailer.
 
         The result is lazy and must be used up before the next call: a caller that wants no more
         messages for now keeps it and goes on later.
@@ -101,10 +101,10 @@ class IFramer(Interface):
         """
 
     def finish() -> Iterable[tuple[bytes, bytes]]:
-        """End the input; give what is left, as `feed` does."""
+        """End the input; return what is left, as `feed` does."""
 
     def wrap(reply: bytes, trailer: bytes) -> bytes:
-        """Give the bytes that carry one reply.
+        """Return the bytes that carry one reply.
 
         Raises:
             uppercase.errors.FramingError: the reply cannot be expressed in this framing.

@@ -18,7 +18,7 @@ def _ports() -> Iterator[None]:
 
 @pytest.fixture
 def both_families(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give a name that stands for the loopback addresses of both families, IPv6 first."""
+    """Return a name that stands for the loopback addresses of both families, IPv6 first."""
     name = "both.example"
     resolve = socket.getaddrinfo
 

@@ -85,7 +85,7 @@ class Server:
 
 
 def free_port() -> int:
-    """Give a port where nothing listens, nor will until the end of the test.
+    """Return a port where nothing listens, nor will until the end of the test.
 
     It is held for both protocols and families: a bound stream that does not listen refuses, and so
     does a datagram socket that hears one peer only.
@@ -105,7 +105,7 @@ def free_port() -> int:
 
 
 def _hold(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> int | None:
-    """Take a port of loopback, any free one if it is 0; give its number, None if it is in use."""
+    """Take a port of loopback, any free one if it is 0; return its number, None if it is in use."""
     holder = socket.socket(family, kind)
     _held.append(holder)
     try:

@@ -32,12 +32,12 @@ from tests.client.servers import (
 from tests.commands.certificates import make_certificate
 from tests.commands.command import environment
 from uppercase.client import (
-    NetworkTrouble,
+    TLS,
+    ConnectionRefused,
+    NetworkError,
     NoReply,
-    Refused,
     Session,
     Target,
-    Tls,
     ask,
     connect,
     exchange,
@@ -60,21 +60,21 @@ class Transport(StringTransport):
 
 
 def connected(protocol: Any) -> Any:
-    """Give the transport that a protocol now has."""
+    """Return the transport that a protocol now has."""
     transport: Any = Transport()  # type: ignore[no-untyped-call]
     protocol.makeConnection(transport)
     return transport
 
 
 def make_session(framing: str = "line", timeout: float = 10.0) -> tuple[Any, Any, Clock]:
-    """Give a connected session, its transport and its clock."""
+    """Return a connected session, its transport and its clock."""
     clock = Clock()
     session = Session("TCP server:7", framing, 100, timeout, clock)
     return session, connected(session), clock
 
 
 def failure_of(deferred: "Deferred[Any]", kind: type[Exception]) -> str:
-    """Give the sentence that a Deferred has failed with."""
+    """Return the sentence that a Deferred has failed with."""
     caught: list[Failure] = []
     deferred.addErrback(caught.append)
     assert caught, "it has not failed"
@@ -159,8 +159,8 @@ def test_the_end_of_the_connection_fails_what_is_owed(reason: Exception, sentenc
     session, _, clock = make_session()
     owed = session.ask(b"one")
     session.connectionLost(Failure(reason))
-    assert failure_of(owed, NetworkTrouble) == sentence
-    assert failure_of(session.ask(b"two"), NetworkTrouble) == sentence
+    assert failure_of(owed, NetworkError) == sentence
+    assert failure_of(session.ask(b"two"), NetworkError) == sentence
     assert clock.getDelayedCalls() == []
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_breaks_the_framing_is_said_so(framing: str, lie: bytes) -
     owed = session.ask(b"one")
     owed.addErrback(lambda failure: None)
     session.dataReceived(lie)
-    assert "broke the framing" in failure_of(session.ask(b"two"), NetworkTrouble)
+    assert "broke the framing" in failure_of(session.ask(b"two"), NetworkError)
     assert transport.disconnecting or transport.disconnected
 
 
@@ -181,7 +181,7 @@ def test_closing_a_session_fails_what_is_owed_and_waits_for_the_end() -> None:
     session, transport, clock = make_session()
     owed = session.ask(b"one")
     closed = session.close()
-    assert "was closed" in failure_of(owed, NetworkTrouble)
+    assert "was closed" in failure_of(owed, NetworkError)
     assert transport.disconnecting
     assert not closed.called
     session.connectionLost(Failure(ConnectionDone()))
@@ -217,7 +217,7 @@ def test_an_exchange_that_breaks_gives_no_part_for_the_whole() -> None:
     conversation, _, _ = make_exchange()
     conversation.dataReceived(b"HEL")
     conversation.connectionLost(Failure(ConnectionLost()))
-    failure_of(conversation.reply, NetworkTrouble)
+    failure_of(conversation.reply, NetworkError)
 
 
 def test_an_exchange_collects_no_more_than_its_limit() -> None:
@@ -225,7 +225,7 @@ def test_an_exchange_collects_no_more_than_its_limit() -> None:
     conversation.dataReceived(b"HELLO")
     assert transport.disconnecting or transport.disconnected
     conversation.connectionLost(Failure(ConnectionLost()))
-    assert "more than 4 bytes" in failure_of(conversation.reply, NetworkTrouble)
+    assert "more than 4 bytes" in failure_of(conversation.reply, NetworkError)
 
 
 def test_an_exchange_ends_when_the_server_is_silent() -> None:
@@ -327,7 +327,7 @@ def test_a_refusal_is_heard_from_every_reactor(refuse: Callable[[FakeReactor], N
     reply, clock = make_request()
     clock.protocol.numPorts = 1
     refuse(clock)
-    assert "nothing listens on UDP 192.0.2.1:7" in failure_of(reply, Refused)
+    assert "nothing listens on UDP 192.0.2.1:7" in failure_of(reply, ConnectionRefused)
     assert clock.getDelayedCalls() == []
 
 
@@ -365,7 +365,7 @@ async def test_ask_over_udp() -> None:
 
 @in_reactor
 async def test_a_udp_refusal_is_said_at_once() -> None:
-    with pytest.raises(Refused, match="start the server first: twistd -n uppercase-udp"):
+    with pytest.raises(ConnectionRefused, match="start the server first: twistd -n uppercase-udp"):
         await ask(Target(port=free_port(), udp=True), b"hello", timeout=60)
 
 
@@ -411,31 +411,31 @@ async def test_an_exchange_with_a_streaming_server() -> None:
 
 @in_reactor
 async def test_tcp_trouble_has_its_name() -> None:
-    with pytest.raises(Refused, match="twistd -n uppercase-tcp"):
+    with pytest.raises(ConnectionRefused, match="twistd -n uppercase-tcp"):
         await ask(Target(port=free_port()), b"hello")
-    with pytest.raises(Refused, match="Unix socket"):
+    with pytest.raises(ConnectionRefused, match="Unix socket"):
         await connect(Target(unix="/nowhere/socket"))
-    with pytest.raises(NetworkTrouble, match="cannot resolve the name"):
+    with pytest.raises(NetworkError, match="cannot resolve the name"):
         await connect(Target("nowhere.invalid"))
     with tcp_server(silent_stream) as server, pytest.raises(NoReply):
         await ask(target_of(server), b"hello", timeout=0.1)
-    with tcp_server(reset) as server, pytest.raises(NetworkTrouble, match="broke"):
+    with tcp_server(reset) as server, pytest.raises(NetworkError, match="broke"):
         await ask(target_of(server), b"hello")
     with pytest.raises(UserError, match="half-close"):
-        await exchange(Target(tls=Tls()), b"hello")
+        await exchange(Target(tls=TLS()), b"hello")
 
 
 @in_reactor
 async def test_tls_is_verified_unless_told_otherwise(tmp_path: Any) -> None:
     certificate = make_certificate(tmp_path)
     with tcp_server(wrap=certificate.wrap) as server:
-        trusting = target_of(server, tls=Tls(ca=str(certificate.path)))
+        trusting = target_of(server, tls=TLS(ca=str(certificate.path)))
         assert await ask(trusting, b"hello") == b"HELLO"
-        assert await ask(target_of(server, tls=Tls(verify=False)), b"hello") == b"HELLO"
-        with pytest.raises(NetworkTrouble, match="certificate"):
-            await ask(target_of(server, tls=Tls()), b"hello")
+        assert await ask(target_of(server, tls=TLS(verify=False)), b"hello") == b"HELLO"
+        with pytest.raises(NetworkError, match="certificate"):
+            await ask(target_of(server, tls=TLS()), b"hello")
     with pytest.raises(UserError, match="cannot be used"):
-        await connect(Target(tls=Tls(ca=str(tmp_path / "nothing"))))
+        await connect(Target(tls=TLS(ca=str(tmp_path / "nothing"))))
 
 
 @in_reactor

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from uppercase.client.connecting import connect_tcp, connect_udp, explain, reachable, resolve
-from uppercase.client.target import Target, Tls, parse_target
-from uppercase.errors import BadValue, NetworkTrouble, UserError
+from uppercase.client.target import TLS, Target, parse_target
+from uppercase.errors import BadValue, NetworkError, UserError
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_name_is_tried_in_both_families(host: str, both_families: str) -> None
             connection.sendall(b"hello")
             assert connection.recv(9) == b"HELLO"
         other = socket.AF_INET6 if host == "127.0.0.1" else socket.AF_INET
-        with pytest.raises(NetworkTrouble, match="nothing listens"):
+        with pytest.raises(NetworkError, match="nothing listens"):
             connect_tcp(Target(both_families, server.port, family=other))
 
 
@@ -139,7 +139,7 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             "twistd -n uppercase-tcp --port=7",
         ),
         (
-            Target(port=7, tls=Tls()),
+            Target(port=7, tls=TLS()),
             "nothing listens on TLS 127.0.0.1:7; start the server first: "
             "twistd -n uppercase-tcp --listen=tls:7:privateKey=key.pem:certKey=cert.pem",
         ),
@@ -152,25 +152,25 @@ def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -
 def test_an_address_that_answers_nothing_is_given_up_in_time() -> None:
     with (
         deaf_listener() as server,
-        pytest.raises(NetworkTrouble, match=r"did not answer within 0\.3 s"),
+        pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),
     ):
         connect_tcp(Target(port=server.port), timeout=0.3)
 
 
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(NetworkTrouble, match="nothing listens on Unix socket"):
+    with pytest.raises(NetworkError, match="nothing listens on Unix socket"):
         connect_tcp(Target(unix=str(tmp_path / "socket")))
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".org", "ex..org"])
 def test_a_name_that_does_not_resolve_is_named(host: str) -> None:
-    with pytest.raises(NetworkTrouble, match="cannot resolve"):
+    with pytest.raises(NetworkError, match="cannot resolve"):
         resolve(Target(host))
 
 
 def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
     port = free_port()
-    with pytest.raises(NetworkTrouble, match=f"nothing listens on TCP 127.0.0.1:{port}; "):
+    with pytest.raises(NetworkError, match=f"nothing listens on TCP 127.0.0.1:{port}; "):
         connect_tcp(Target(port=port))
 
 

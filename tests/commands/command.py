@@ -48,12 +48,12 @@ class Outcome:
 
 
 def command_line(*arguments: str) -> list[str]:
-    """Give what starts the command with these arguments."""
+    """Return what starts the command with these arguments."""
     return [sys.executable, "-m", "uppercase", *arguments]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Give an environment in which the command finds this package and no settings."""
+    """Return an environment in which the command finds this package and no settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPPERCASE_")}
     package = Path(uppercase.__file__).parents[1]
     return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
@@ -78,13 +78,13 @@ def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
 
 
 def _text(file: Any) -> TextIO:
-    """Give text to be written to a file's descriptor, as the interpreter makes its own."""
+    """Return text to be written to a file's descriptor, as the interpreter makes its own."""
     return open(file.fileno(), "w", encoding="utf-8", closefd=False)
 
 
 @contextmanager
 def _input_pipe(data: bytes) -> Iterator[TextIO]:
-    """Give the reading end of a pipe that a thread writes the data to."""
+    """Return the reading end of a pipe that a thread writes the data to."""
     reader, writer = os.pipe()
 
     def write() -> None:
@@ -144,12 +144,12 @@ class Terminal:
         self._process = process
 
     def see(self, text: str) -> bytes:
-        """Wait until the text appears; give what was there before it."""
+        """Wait until the text appears; return what was there before it."""
         self._screen.expect_exact(text)
         return self._screen.before or b""
 
     def see_end(self) -> bytes:
-        """Wait until the command has closed the terminal; give what it said."""
+        """Wait until the command has closed the terminal; return what it said."""
         self._screen.expect(pexpect.EOF)
         return self._screen.before or b""
 

@@ -10,7 +10,7 @@ from uppercase.commands.bench._latencies import Latencies
 from uppercase.commands.bench._ledger import Ledger, Pace
 from uppercase.commands.bench._stream import StreamLoad
 from uppercase.commands.bench._workload import Workload
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.errors import NetworkError, UserError
 
 SIZE = 16
 
@@ -99,7 +99,7 @@ def test_more_than_was_asked_for_is_trouble() -> None:
     stream.load.offer(1, 0.0)
     stream.load.flush()
     stream.server.sendall(b"".join(stream.workload.replies[:2]))
-    with pytest.raises(NetworkTrouble, match="sent more than it was asked for"):
+    with pytest.raises(NetworkError, match="sent more than it was asked for"):
         stream.load.receive()
     stream.close()
 

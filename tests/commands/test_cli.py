@@ -108,7 +108,7 @@ def test_help_imports_neither_twisted_nor_a_server() -> None:
 
 
 def processor_time(arguments: list[str]) -> float:
-    """Give the least processor time, in seconds, of three runs."""
+    """Return the least processor time, in seconds, of three runs."""
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -12,7 +12,7 @@ from uppercase.client.target import Target
 from uppercase.commands.ping._line_wire import LineWire
 from uppercase.commands.ping._report import difference, finding_text
 from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.errors import NetworkError, UserError
 
 TIMEOUT = 1.0
 
@@ -281,7 +281,7 @@ def test_what_came_before_the_end_is_given_before_the_end_is_told() -> None:
     server.sendall(b"ONE\nTW")
     server.close()
     assert wire.receive() == [b"ONE\n", b"TW"]
-    with pytest.raises(NetworkTrouble, match=r"closed the connection after 2 replies$"):
+    with pytest.raises(NetworkError, match=r"closed the connection after 2 replies$"):
         wire.receive()
     wire.close()
 
@@ -303,7 +303,7 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
 
 def test_a_server_that_stops_reading_is_told() -> None:
     wire, server = make_wire()
-    with pytest.raises(NetworkTrouble, match="has stopped reading"):
+    with pytest.raises(NetworkError, match="has stopped reading"):
         wire.send(b"x" * (32 << 20))
     assert wire.unsent
     server.close()
@@ -319,6 +319,6 @@ def test_a_reset_is_told_from_an_orderly_end() -> None:
     ours.setblocking(False)
     wire = LineWire(ours, Target())
     wire.send(b"x\n")
-    with pytest.raises(NetworkTrouble, match="reset the connection after 0 replies"):
+    with pytest.raises(NetworkError, match="reset the connection after 0 replies"):
         wire.receive()
     wire.close()

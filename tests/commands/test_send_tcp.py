@@ -33,7 +33,7 @@ from tests.commands.command import command_line, environment, run
 from uppercase.client.target import Target
 from uppercase.commands._line_conversation import LineConversation
 from uppercase.commands._tcp_filter import write_all
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import KIB, LINE_QUIET_TIME, MIB, TLS_QUIET_TIME
 
 EVERY_BYTE = bytes(range(256)) * 40
@@ -95,7 +95,7 @@ def test_replies_come_out_while_the_input_goes_on() -> None:
 
 
 def peak_memory(size: int) -> int:
-    """Give the most resident memory, in bytes, of a filter that `size` bytes go through."""
+    """Return the most resident memory, in bytes, of a filter that `size` bytes go through."""
     produce = f"import os\nfor _ in range({size // MIB}): os.write(1, bytes({MIB}))"
     consume = "import os, sys\nn = 0\nwhile d := os.read(0, 1 << 20): n += len(d)\nprint(n)"
     with tcp_server() as server:
@@ -466,6 +466,6 @@ def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
     with (
         tcp_server(no_reply) as server,
         closing(LineConversation(Target(port=server.port), 0.2)) as lines,
-        pytest.raises(NetworkTrouble, match=r"did not answer within 0\.2 s"),
+        pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"),
     ):
         lines.ask(b"hello")

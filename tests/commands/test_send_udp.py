@@ -32,7 +32,7 @@ from uppercase.client.connecting import Address
 from uppercase.client.target import Target
 from uppercase.commands._message_input import Chunks
 from uppercase.commands._udp_conversation import UdpConversation
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import UDP_PORT_MEMORY, UDP_WINDOW
 
 # The window, without sockets.
@@ -296,7 +296,7 @@ def test_a_refusal_by_every_address_is_said(both_families: str) -> None:
     target = Target(both_families, free_port(), udp=True)
     with (
         closing(UdpConversation(target, window)) as conversation,
-        pytest.raises(NetworkTrouble, match=r"nothing listens on UDP both\.example"),
+        pytest.raises(NetworkError, match=r"nothing listens on UDP both\.example"),
     ):
         conversation.ask(b"hello")
 

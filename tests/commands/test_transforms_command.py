@@ -51,7 +51,7 @@ class Within:
 def within(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Within]:
-    """Give what runs the command in the author's folder, without a process of its own."""
+    """Return what runs the command in the author's folder, without a process of its own."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
     before = set(sys.modules)
@@ -63,7 +63,7 @@ def within(
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Give an author's folder, with a module and nothing installed."""
+    """Return an author's folder, with a module and nothing installed."""
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "mine.py").write_text(SHOUT)

@@ -13,7 +13,7 @@ from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
 
 
 def refusals(service: Service) -> list[RefusalReason]:
-    """Give the reasons of the refusals so far."""
+    """Return the reasons of the refusals so far."""
     return [event.reason for event in service.events if isinstance(event, Refused)]
 
 

@@ -12,8 +12,8 @@ from uppercase.core.events import (
     Dropped,
     DropReason,
     Impaired,
-    Reply,
-    Request,
+    Received,
+    Replied,
     TransformFailed,
     WouldDrop,
 )
@@ -371,12 +371,12 @@ def test_an_observer_is_told_of_requests_replies_and_drops() -> None:
     ]
     found.sent(answers, [(answers[1], PermissionError(1, "Operation not permitted"))])
     assert notebook.events == [
-        Request("192.0.2.7:50000", b"a"),
-        Request("[2001:db8::7]:50000", b"b"),
-        Request("192.0.2.7:0", b"hello"),
+        Received("192.0.2.7:50000", b"a"),
+        Received("[2001:db8::7]:50000", b"b"),
+        Received("192.0.2.7:0", b"hello"),
         Dropped("192.0.2.7:0", DropReason.SOURCE_PORT_ZERO, "", b"hello"),
         Dropped("[2001:db8::7]:50000", DropReason.SEND_ERROR, "Operation not permitted", b"b"),
-        Reply("192.0.2.7:50000", b"A", b"a"),
+        Replied("192.0.2.7:50000", b"A", b"a"),
     ]
 
 
@@ -413,7 +413,7 @@ def test_the_lab_loses_requests_and_replies_apart_from_real_drops() -> None:
         found, notebook = with_lab(loss=setting)
         assert found.answer(datagram()) == []
         assert found.drops == {}
-        assert [type(event) for event in notebook.events] == [Request, Impaired]
+        assert [type(event) for event in notebook.events] == [Received, Impaired]
 
 
 def test_the_lab_duplicates_and_each_copy_is_answered() -> None:

@@ -49,7 +49,7 @@ law = settings(max_examples=400, deadline=None)
 
 
 def wire(name: str, message: bytes, ending: bytes = b"\n") -> bytes:
-    """Give a message as a peer would send it, written without the code under test."""
+    """Return a message as a peer would send it, written without the code under test."""
     match name:
         case "line":
             return message + ending
@@ -71,7 +71,7 @@ def every_cut(data: bytes) -> Iterator[list[bytes]]:
 
 
 def converse(name: str, chunks: Iterable[bytes], max_length: int = MAX_LENGTH) -> Outcome:
-    """Give all messages with their trailers, and how the input was refused, if it was."""
+    """Return all messages with their trailers, and how the input was refused, if it was."""
     framer = make_framer(name, max_length=max_length)
     pairs: Pairs = []
     try:
@@ -529,7 +529,7 @@ def test_a_long_message_in_segments_of_1_byte_is_not_scanned_again(name: str) ->
 
 
 def rows(section: str) -> list[list[str]]:
-    """Give the cells of the table in one section of the page."""
+    """Return the cells of the table in one section of the page."""
     page = Path(__file__).parents[2] / "docs" / "reference" / "framings.md"
     [text] = re.findall(rf"^## {section}$(.*?)(?:^## |\Z)", page.read_text("utf-8"), re.M | re.S)
     lines = [line for line in text.splitlines() if line.startswith("| `")]

@@ -13,7 +13,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def links(page: Path) -> set[Path]:
-    """Give the files that a page links to."""
+    """Return the files that a page links to."""
     found = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     return {(page.parent / link).resolve() for link in found}
 

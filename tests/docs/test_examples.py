@@ -26,7 +26,7 @@ def test_the_guide_shows_the_files_as_they_are() -> None:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """Give an environment in which `uppercase` is a command."""
+    """Return an environment in which `uppercase` is a command."""
     script = tmp_path / "bin" / "uppercase"
     script.parent.mkdir()
     script.write_text(

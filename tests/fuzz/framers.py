@@ -14,7 +14,7 @@ MAX_LENGTH = 64
 
 
 def outcome(framing: str, chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes]], str]:
-    """Give the messages with their trailers, and what was wrong behind them."""
+    """Return the messages with their trailers, and what was wrong behind them."""
     framer = make_framer(framing, max_length=MAX_LENGTH)
     messages: list[tuple[bytes, bytes]] = []
     try:

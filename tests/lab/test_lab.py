@@ -1,4 +1,4 @@
-"""The lab: what befalls a datagram is known beforehand, and the server does exactly that."""
+"""The lab: what happens to a datagram is known beforehand, and the server does exactly that."""
 
 import hashlib
 import math
@@ -91,7 +91,7 @@ class Notebook:
         self.events.append(event)
 
     def fates(self, peer: str) -> list[tuple[int, str]]:
-        """Give the number and fate of all that befell a client."""
+        """Return the number and fate of all that happened to a client."""
         impaired = [each for each in self.events if isinstance(each, Impaired)]
         return [(each.number, each.fate) for each in impaired if each.peer == peer]
 
@@ -105,7 +105,7 @@ def converse(lab: Lab, client: Client, data: bytes) -> list[tuple[Passage, list[
 
 
 def lost_numbers(lab: Lab, client: Client, count: int) -> list[int]:
-    """Give which of a client's next datagrams are lost on the way to the service, from 1."""
+    """Return which of a client's next datagrams are lost on the way to the service, from 1."""
     return [number for number in range(1, count + 1) if not lab.request(client, b"ping")]
 
 
@@ -221,7 +221,7 @@ SIGMAS = 5
 
 
 def near(happened: int, probability: float) -> bool:
-    """Tell whether an event's count is within chance of its probability."""
+    """Return whether an event's count is within chance of its probability."""
     sigma = math.sqrt(DRAWS * probability * (1 - probability))
     return abs(happened - DRAWS * probability) < SIGMAS * sigma
 
@@ -482,7 +482,7 @@ def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() ->
     room = LAB_HELD_BYTES // (64 * 1024)
     assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
     drops = [event for event in notebook.events if isinstance(event, Dropped)]
-    assert [(drop.peer, drop.reason, drop.request, drop.way) for drop in drops] == [
+    assert [(drop.peer, drop.reason, drop.request, drop.fates) for drop in drops] == [
         ("192.0.2.7:50000", DropReason.LAB_FULL, data, "request delayed 1000 ms")
     ] * 2
     clock.now += 1.0

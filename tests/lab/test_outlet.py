@@ -19,7 +19,7 @@ class Laboratory(Service):
         self.factory.lab = TCPLab(**lab)  # type: ignore[arg-type]
 
     def arrivals(self, wire: Wire, seconds: float) -> list[bytes]:
-        """Give what arrives in each millisecond that brings something."""
+        """Return what arrives in each millisecond that brings something."""
         found = []
         for _ in range(round(seconds * 1000)):
             if data := wire.take():

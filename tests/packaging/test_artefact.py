@@ -17,7 +17,7 @@ DROPINS = {"twisted/plugins/uppercase_services.py", "twisted/plugins/uppercase_t
 
 
 def python(folder: Path) -> Path:
-    """Give the interpreter of a virtual environment."""
+    """Return the interpreter of a virtual environment."""
     return folder / "bin" / "python"
 
 
@@ -32,7 +32,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def fresh_environment(folder: Path) -> Path:
-    """Make a virtual environment; give its interpreter."""
+    """Make a virtual environment; return its interpreter."""
     venv.create(folder, with_pip=True)
     return python(folder)
 

@@ -23,7 +23,7 @@ TWISTD_HELP = (
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """Give a folder in which the package and its drop-ins are as if installed."""
+    """Return a folder in which the package and its drop-ins are as if installed."""
     folder = tmp_path / "installed"
     shutil.copytree(
         PACKAGE.parent / "twisted" / "plugins",
@@ -36,7 +36,7 @@ def installed(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Give an author's folder, which is the current directory of what `run` runs."""
+    """Return an author's folder, which is the current directory of what `run` runs."""
     folder = tmp_path / "here"
     (folder / "twisted" / "plugins").mkdir(parents=True)
     return folder

@@ -49,7 +49,7 @@ class Project:
             self._write(self.site / f"{module}.py", text)
 
     def problems(self, *, thorough: bool = False) -> list[Problem]:
-        """Give what is wrong here, in the folder or in what is installed."""
+        """Return what is wrong here, in the folder or in what is installed."""
         return [
             problem
             for problem in registry.listing(thorough=thorough).problems
@@ -566,7 +566,7 @@ class TestClashes:
 
 
 def _make_older(file: Path) -> None:
-    """Give a file the time that some installers give: older than the cache."""
+    """Return a file the time that some installers give: older than the cache."""
     os.utime(file, (0, 0))
 
 

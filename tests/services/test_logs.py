@@ -18,10 +18,10 @@ from uppercase.core.events import (
     LabAction,
     Opened,
     Outcome,
+    Received,
     RefusalReason,
     Refused,
-    Reply,
-    Request,
+    Replied,
     SlowCall,
     TransformFailed,
 )
@@ -36,7 +36,7 @@ class Written(io.StringIO):
     """The log as a file has it."""
 
     def lines(self) -> list[str]:
-        """Give the lines so far, without their times and sources."""
+        """Return the lines so far, without their times and sources."""
         return [line.partition("] ")[2] or line for line in self.getvalue().split("\n")[:-1]]
 
 
@@ -129,7 +129,7 @@ def test_a_refusal_names_the_option_that_it_comes_from(written: Written) -> None
 
 
 def failure(message: str, kind: type[Exception] = ValueError) -> TransformFailed:
-    """Give what a transform's own exception becomes."""
+    """Return what a transform's own exception becomes."""
     try:
         try:
             raise kind(message)
@@ -189,8 +189,8 @@ def test_everything_is_counted_by_its_reason() -> None:
         Refused("x", RefusalReason.PRESSURE, ""),
         AcceptFailed("EMFILE", ""),
         failure("no"),
-        Request("x", b""),
-        Reply("x", b""),
+        Received("x", b""),
+        Replied("x", b""),
     ):
         counters.notify(event)
     assert str(counters) == (
@@ -203,15 +203,15 @@ def test_a_datagram_has_one_line_which_says_how_it_ended(written: Written) -> No
     peer, delayed = "192.0.2.1:50000", (LabAction.DELAYED,)
     late = "request delayed 50 ms"
     logged(
-        Request(peer, b"ping"),
-        Reply(peer, b"PING", b"ping"),
+        Received(peer, b"ping"),
+        Replied(peer, b"PING", b"ping"),
         Dropped(peer, DropReason.FAILED, "no number", b"x"),
         Impaired(peer, Direction.REQUEST, 7, delayed, late, b"ping", late),
-        Reply(peer, b"PING", b"ping", 7, late),
+        Replied(peer, b"PING", b"ping", 7, late),
         Impaired(
             peer, Direction.REQUEST, 8, (LabAction.LOST,), "request lost", b"hi", "request lost"
         ),
-        Reply(peer, b"PING", b"ping", 9),
+        Replied(peer, b"PING", b"ping", 9),
         log_peers=True,
     )[1].stop()
     assert [line.partition(peer)[2] for line in written.lines()] == [

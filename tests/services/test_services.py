@@ -30,7 +30,7 @@ MAKERS: dict[str, Callable[[], TransformService]] = {
 
 
 def port_of(service: Any) -> int:
-    """Give the one port of a service's addresses."""
+    """Return the one port of a service's addresses."""
     (port,) = {port.getHost().port for port in service.ports}
     return int(port)
 

@@ -35,7 +35,7 @@ def made() -> TCPService:
 
 
 def start(service: TCPService) -> int:
-    """Start it; give the one port that it serves."""
+    """Start it; return the one port that it serves."""
     service.startService()
     (address,) = service.served()
     return int(address.rpartition(":")[2])

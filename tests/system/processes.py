@@ -20,13 +20,13 @@ READY = re.compile(r"The server is ready to receive: (\w+) (\S+) \((.*)\)")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Give the environment of a server or client of ours."""
+    """Return the environment of a server or client of ours."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def tool(name: str) -> str:
-    """Give the path of a command of this Python's environment."""
+    """Return the path of a command of this Python's environment."""
     return str(Path(sys.executable).parent / name)
 
 
@@ -113,11 +113,11 @@ class Server:
         return int(self.addresses[0][1].rpartition(":")[2])
 
     def log(self) -> str:
-        """Give what the process has written so far."""
+        """Return what the process has written so far."""
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def wait_for_log(self, text: str, seconds: float = 10.0, times: int = 1) -> str:
-        """Wait until the log has a text, so many times; give the log."""
+        """Wait until the log has a text, so many times; return the log."""
         deadline = time.monotonic() + seconds
         while (log := self.log()).count(text) < times:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{log}"
@@ -125,7 +125,7 @@ class Server:
         return log
 
     def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 20.0) -> int:
-        """End the process; give its status."""
+        """End the process; return its status."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         try:
@@ -146,7 +146,7 @@ def run(
 
 
 def refused(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
-    """Run a server that must not start; give what it said."""
+    """Run a server that must not start; return what it said."""
     options = ["-n", "--pidfile="] if runner == "twistd" else []
     done = subprocess.run(
         [tool(runner), *options, *arguments],
@@ -164,7 +164,7 @@ def refused(*arguments: str, runner: str = "twistd", cwd: Path | None = None) ->
 
 
 def memory(pid: int) -> int:
-    """Give the resident bytes of a process."""
+    """Return the resident bytes of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

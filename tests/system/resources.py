@@ -5,17 +5,17 @@ from pathlib import Path
 
 
 def resident_memory(pid: int) -> int:
-    """Give the bytes of memory that a process has."""
+    """Return the bytes of memory that a process has."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def open_descriptors(pid: int) -> int:
-    """Give how many file descriptors a process has open."""
+    """Return how many file descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the processor time that a process has used."""
+    """Return the processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

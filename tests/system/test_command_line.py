@@ -12,7 +12,7 @@ SERVICES = ["uppercase-tcp", "uppercase-udp"]
 
 
 def shown(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
-    """Give what a command prints that ends well."""
+    """Return what a command prints that ends well."""
     done = subprocess.run(
         [tool(runner), *arguments],
         capture_output=True,

@@ -24,7 +24,7 @@ def program(name: str, port: int, folder: Path) -> Path:
 
 
 def ask(client: str, port: int, sentence: str, folder: Path) -> str:
-    """Run a client of the lecture; give what it prints behind its prompt."""
+    """Run a client of the lecture; return what it prints behind its prompt."""
     done = run([sys.executable, str(program(client, port, folder))], f"{sentence}\n".encode())
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().removeprefix("Input lowercase sentence:").rstrip("\n")

@@ -35,7 +35,7 @@ os.execv(command[0], command)
 
 @contextmanager
 def activated(opened: socket.socket, *arguments: str) -> Iterator[str]:
-    """Run twistd with one socket that is open already; give the address of its ready line."""
+    """Run twistd with one socket that is open already; return the address of its ready line."""
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
             [

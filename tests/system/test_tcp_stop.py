@@ -27,7 +27,7 @@ def never_reads(port: int) -> socket.socket:
 
 
 def unacknowledged(client: socket.socket) -> int:
-    """Give how much of what was sent has not arrived (SIOCOUTQ of linux/sockios.h)."""
+    """Return how much of what was sent has not arrived (SIOCOUTQ of linux/sockios.h)."""
     count: int = struct.unpack("i", fcntl.ioctl(client, 0x5411, bytes(4)))[0]
     return count
 

@@ -73,7 +73,7 @@ def test_a_large_conversation_comes_back_exact_and_in_order(
 
 
 def push(client: TLSClient, limit: int) -> int:
-    """Send without reading until the server takes no more; give the bytes of the last sign."""
+    """Send without reading until the server takes no more; return the bytes of the last sign."""
     client.socket.setblocking(False)
     pushed = 0
     quiet_since = time.monotonic()

@@ -21,7 +21,7 @@ def server() -> Iterator[Server]:
 
 
 def client_of(server: Server, host: str = "127.0.0.1") -> socket.socket:
-    """Give a connected socket with a time-out."""
+    """Return a connected socket with a time-out."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     client = socket.socket(family, socket.SOCK_DGRAM)
     client.settimeout(10)

@@ -13,14 +13,14 @@ COUNT = 40
 
 
 def key(*options: str) -> list[str]:
-    """Give the answer key's lines without their numbers."""
+    """Return the answer key's lines without their numbers."""
     done = run([sys.executable, "-m", "uppercase", "fates", *options, "-n", str(COUNT)])
     assert done.returncode == 0, done.stderr.decode()
     return [line.split(None, 1)[1] for line in done.stdout.decode().splitlines()]
 
 
 def replies(port: int) -> list[int]:
-    """Send numbered datagrams; give how many replies came to each."""
+    """Send numbered datagrams; return how many replies came to each."""
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
         for number in range(COUNT):
@@ -37,7 +37,7 @@ def replies(port: int) -> list[int]:
 
 
 def expected(line: str) -> int:
-    """Give how many replies a line of the key promises, for loss and duplication."""
+    """Return how many replies a line of the key promises, for loss and duplication."""
     if "request lost" in line:
         return 0
     copies = 2 if "request duplicated" in line else 1

@@ -48,7 +48,7 @@ def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
 
 
 def tcp_limits(options: tcp.Options) -> Limits:
-    """Give the limits of the service that options describe."""
+    """Return the limits of the service that options describe."""
     service = tcp.makeService(options)
     assert isinstance(service, TCPService)
     return service.factory.limits

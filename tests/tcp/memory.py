@@ -67,7 +67,7 @@ class Wire(StringTransport):  # type: ignore[misc]
         return data
 
     def sent(self) -> bytes:
-        """Give what the peer has not read yet."""
+        """Return what the peer has not read yet."""
         data: bytes = self.value()  # type: ignore[no-untyped-call]
         return data
 
@@ -76,7 +76,7 @@ class Wire(StringTransport):  # type: ignore[misc]
         return bool(self.producerState == "producing")
 
     def state(self) -> str:
-        """Give what was asked for last: `open`, `half-closed`, `closing` or `aborted`."""
+        """Return what was asked for last: `open`, `half-closed`, `closing` or `aborted`."""
         if self.disconnected:
             return "aborted"
         if self.disconnecting:
@@ -148,14 +148,14 @@ class Service:
         self.factory = TransformFactory(open_conversation, bounds, self.clock, self.events)
 
     def connect(self, host: str = "192.0.2.1", port: int = 50000) -> Wire:
-        """Let a client connect; give its end of the wire."""
+        """Let a client connect; return its end of the wire."""
         wire = Wire(host, port)
         wire.protocol = self.factory.buildProtocol(None)
         wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
         return wire
 
     def end(self, wire: Wire) -> Closed:
-        """Let a connection end as asked; give the event of it."""
+        """Let a connection end as asked; return the event of it."""
         wire.lose()
         assert not self.clock.getDelayedCalls() or self.factory.connections
         return self.events.closed[-1]

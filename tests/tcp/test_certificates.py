@@ -16,7 +16,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 def said(*arguments: str) -> str:
-    """Give what the command line answers."""
+    """Return what the command line answers."""
     with pytest.raises(UsageError) as caught:
         Options().parseOptions(list(arguments))
     return str(caught.value)

@@ -92,21 +92,21 @@ class Wire(StringTransport):
         return self._aborted
 
     def send(self, data: bytes) -> bytes:
-        """Let bytes arrive, unless the connection is gone; give what the server sends."""
+        """Let bytes arrive, unless the connection is gone; return what the server sends."""
         if self.gone:
             return b""
         self.protocol.dataReceived(data)
         return self.settle()
 
     def end(self) -> bytes:
-        """Let the other end's FIN arrive, unless it is gone; give what the server sends."""
+        """Let the other end's FIN arrive, unless it is gone; return what the server sends."""
         if self.gone:
             return b""
         self.protocol.readConnectionLost()
         return self.settle()
 
     def settle(self) -> bytes:
-        """Do what the reactor does next; give what the server sends."""
+        """Do what the reactor does next; return what the server sends."""
         if self.output_ended and not self.gone:
             self.protocol.writeConnectionLost()
         if self.disconnecting:

@@ -28,13 +28,13 @@ class Conversion(Protocol):
 
 
 def stream(transform: type[TextStream], *chunks: str) -> str:
-    """Give all output of one stream for these chunks."""
+    """Return all output of one stream for these chunks."""
     opened = transform()
     return "".join([*map(opened.feed, chunks), opened.finish()])
 
 
 def ways_to_cut(text: str) -> list[list[str]]:
-    """Give every way to cut a text into chunks."""
+    """Return every way to cut a text into chunks."""
     places = range(1, len(text))
     return [
         [text[a:b] for a, b in pairwise(edges)]

@@ -43,7 +43,7 @@ def cut(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def converse(conversation: Conversation, chunks: Iterable[bytes]) -> tuple[bytes, object]:
-    """Give all replies of a conversation and how it ended."""
+    """Return all replies of a conversation and how it ended."""
     output = b""
     for chunk in chunks:
         conversation.receive(chunk)
@@ -56,7 +56,7 @@ def converse(conversation: Conversation, chunks: Iterable[bytes]) -> tuple[bytes
 
 
 def one_shot(transform: ITransform, message: bytes) -> bytes | None:
-    """Give the reply, or None for a message that the transform rejects."""
+    """Return the reply, or None for a message that the transform rejects."""
     try:
         reply = transform.transform(message)
     except TransformError:

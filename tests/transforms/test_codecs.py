@@ -19,13 +19,13 @@ class ByteStream(Protocol):
 
 
 def stream(codec: type[ByteStream], *chunks: bytes) -> bytes:
-    """Give all output of one stream for these chunks."""
+    """Return all output of one stream for these chunks."""
     opened = codec()
     return b"".join([*map(opened.feed, chunks), opened.finish()])
 
 
 def outcome(codec: type[ByteStream], chunks: list[bytes]) -> tuple[bytes, str]:
-    """Give the output of a stream up to its fault, and the fault's text."""
+    """Return the output of a stream up to its fault, and the fault's text."""
     opened = codec()
     output = b""
     try:

@@ -70,7 +70,7 @@ def datagram(
 
 
 def replies(steps: list[Step]) -> list[bytes]:
-    """Give the payloads of the replies among steps."""
+    """Return the payloads of the replies among steps."""
     return [step.data for step in steps if isinstance(step, Answer)]
 
 
@@ -89,14 +89,14 @@ def served(
 
 
 def client(host: str = "127.0.0.1") -> socket.socket:
-    """Give a socket of the host's family with a time-out."""
+    """Return a socket of the host's family with a time-out."""
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     made.settimeout(TIMEOUT)
     return made
 
 
 def ask(host: str, port: int, data: bytes, timeout: float = TIMEOUT) -> bytes | None:
-    """Send one datagram from a connected socket; give the reply, None if there is none."""
+    """Send one datagram from a connected socket; return the reply, None if there is none."""
     with client(host) as sock:
         sock.settimeout(timeout)
         sock.connect((host, port))

@@ -90,7 +90,7 @@ async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast() -> N
 
 
 def _shout(group: str, number: int) -> bytes | None:
-    """Send to a broadcast or multicast address by the loopback interface; give any reply."""
+    """Send to a broadcast or multicast address by the loopback interface; return any reply."""
     with client(group) as sock:
         sock.settimeout(SILENCE)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)

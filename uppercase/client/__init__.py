@@ -15,16 +15,16 @@ from uppercase._facade import load
 if TYPE_CHECKING:
     from uppercase.client._asking import ask, connect, exchange
     from uppercase.client._session import Session
-    from uppercase.client.target import Target, Tls, parse_target
-    from uppercase.errors import NetworkTrouble, NoReply, Refused
+    from uppercase.client.target import TLS, Target, parse_target
+    from uppercase.errors import ConnectionRefused, NetworkError, NoReply
 
 _HOMES: dict[str, str] = {
-    "NetworkTrouble": "uppercase.errors",
+    "NetworkError": "uppercase.errors",
     "NoReply": "uppercase.errors",
-    "Refused": "uppercase.errors",
+    "ConnectionRefused": "uppercase.errors",
     "Session": "uppercase.client._session",
     "Target": "uppercase.client.target",
-    "Tls": "uppercase.client.target",
+    "TLS": "uppercase.client.target",
     "ask": "uppercase.client._asking",
     "connect": "uppercase.client._asking",
     "exchange": "uppercase.client._asking",
@@ -32,12 +32,12 @@ _HOMES: dict[str, str] = {
 }
 
 __all__ = [
-    "NetworkTrouble",
+    "TLS",
+    "ConnectionRefused",
+    "NetworkError",
     "NoReply",
-    "Refused",
     "Session",
     "Target",
-    "Tls",
     "ask",
     "connect",
     "exchange",

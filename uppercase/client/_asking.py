@@ -2,7 +2,7 @@
 
 `ask` is one message and its reply, `connect` a session of many, `exchange` a whole stream. The
 server is a `Target`, or for TCP any of Twisted's client endpoints. Failures are those of
-`uppercase.errors`: `NetworkTrouble` with a sentence, `UserError` for a mistake in the call.
+`uppercase.errors`: `NetworkError` with a sentence, `UserError` for a mistake in the call.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from uppercase.client._session import Exchange, Session
 from uppercase.client._udp_request import request
 from uppercase.client.connecting import Address, reachable, resolve
 from uppercase.client.target import Target
-from uppercase.errors import Refused, UserError
+from uppercase.errors import ConnectionRefused, UserError
 from uppercase.limits import (
     MAX_LENGTH,
     MAX_REPLY,
@@ -53,8 +53,8 @@ def ask(
         reactor: the reactor; without it, the global one.
 
     Returns:
-        The reply. Fails with `Refused`, `NoReply`, another `NetworkTrouble`, or `UserError`.
-        Cancelling it closes what was opened.
+        The reply. Fails with `ConnectionRefused`, `NoReply`, another `NetworkError`, or
+        `UserError`. Cancelling it closes what was opened.
     """
     if isinstance(server, Target) and server.udp:
         wait = UDP_TIMEOUT if timeout is None else timeout
@@ -146,7 +146,7 @@ async def _ask_datagram(
     for address in addresses[:-1]:
         try:
             return await request(reactor, target, address, message, timeout, retries)
-        except Refused:
+        except ConnectionRefused:
             continue
     return await request(reactor, target, addresses[-1], message, timeout, retries)
 

@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStream
 from twisted.internet.protocol import Protocol
 
 from uppercase.client.connecting import explain
-from uppercase.client.target import Target, Tls
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.client.target import TLS, Target
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT
 
 __all__ = ["Server", "endpoint_for", "name_of", "open_connection"]
@@ -27,7 +27,7 @@ Server = Target | IStreamClientEndpoint
 
 
 def name_of(server: Server) -> str:
-    """Give what messages call the server."""
+    """Return what messages call the server."""
     return str(server) if isinstance(server, Target) else "the server"
 
 
@@ -35,7 +35,7 @@ async def open_connection(server: Server, protocol: Protocol, reactor: Any) -> N
     """Connect a protocol.
 
     Raises:
-        NetworkTrouble: the server cannot be reached.
+        NetworkError: the server cannot be reached.
         UserError: the target's TLS cannot be had.
     """
     if isinstance(server, Target):
@@ -47,11 +47,11 @@ async def open_connection(server: Server, protocol: Protocol, reactor: Any) -> N
         try:
             await connectProtocol(server, protocol)
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
-            raise NetworkTrouble(f"cannot reach the server: {error}") from error
+            raise NetworkError(f"cannot reach the server: {error}") from error
 
 
 def endpoint_for(target: Target, reactor: Any) -> IStreamClientEndpoint:
-    """Give the endpoint that a stream target means.
+    """Return the endpoint that a stream target means.
 
     Raises:
         UserError: its TLS cannot be had.
@@ -70,7 +70,7 @@ def endpoint_for(target: Target, reactor: Any) -> IStreamClientEndpoint:
 
 
 def _as_os_error(error: Exception) -> OSError:
-    """Give what a socket would have raised."""
+    """Return what a socket would have raised."""
     if isinstance(error, twisted_error.DNSLookupError):
         return socket.gaierror(0, str(error))
     if isinstance(error, twisted_error.TimeoutError):
@@ -79,8 +79,8 @@ def _as_os_error(error: Exception) -> OSError:
     return OSError(getattr(error, "osError", None) or 0, str(error))
 
 
-def _connection_creator(host: str, tls: Tls) -> IOpenSSLClientConnectionCreator:
-    """Give what makes TLS connections that judge certificates as told."""
+def _connection_creator(host: str, tls: TLS) -> IOpenSSLClientConnectionCreator:
+    """Return what makes TLS connections that judge certificates as told."""
     try:
         from uppercase.client._tls_trust import TrustAnybody, client_options
     except ImportError as error:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.framing import make_framer
-from uppercase.errors import FramingError, NetworkTrouble, NoReply, UserError
+from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.limits import CLOSE_TIMEOUT
 
 __all__ = ["Exchange", "Session"]
@@ -55,7 +55,7 @@ class Session(Protocol):
         """Send a message.
 
         Returns:
-            Its reply. Fails with `NoReply` or `NetworkTrouble` if the session ends before, and with
+            Its reply. Fails with `NoReply` or `NetworkError` if the session ends before, and with
             `UserError` if the framing cannot carry the message. When it is cancelled, the reply is
             discarded; the others stay in step.
         """
@@ -93,7 +93,7 @@ class Session(Protocol):
             closed.callback(None)
         else:
             self._closing.append(closed)
-            self._end(NetworkTrouble(f"the session with {self._name} was closed"))
+            self._end(NetworkError(f"the session with {self._name} was closed"))
             self.transport.loseConnection()
             self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
         return closed
@@ -111,9 +111,9 @@ class Session(Protocol):
                     self._timer = self._clock.callLater(self._timeout, self._silence)
                 self._owed.popleft().callback(reply)
         except FramingError as error:
-            trouble = NetworkTrouble(f"{self._name} broke the framing {self._framing!r}: {error}")
-            trouble.__cause__ = error
-            self._break_off(trouble)
+            failure = NetworkError(f"{self._name} broke the framing {self._framing!r}: {error}")
+            failure.__cause__ = error
+            self._break_off(failure)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what is still owed."""
@@ -186,7 +186,7 @@ class Exchange(Protocol):
         self._left -= len(data)
         if self._left < 0:
             self._break_off(
-                NetworkTrouble(f"{self._name} sent more than {self._max_reply} bytes (max_reply)")
+                NetworkError(f"{self._name} sent more than {self._max_reply} bytes (max_reply)")
             )
 
     def writeConnectionLost(self) -> None:
@@ -197,7 +197,7 @@ class Exchange(Protocol):
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Give what was collected, or say why it is not all."""
+        """Return what was collected, or say why it is not all."""
         if self._timer.active():
             self._timer.cancel()
         if self._error is None and not reason.check(ConnectionDone):
@@ -220,12 +220,12 @@ class Exchange(Protocol):
         self.transport.abortConnection()
 
 
-def _explain_loss(name: str, reason: Failure) -> NetworkTrouble:
-    """Give the sentence for the end of a connection."""
+def _explain_loss(name: str, reason: Failure) -> NetworkError:
+    """Return the sentence for the end of a connection."""
     if reason.check(ConnectionDone):
-        return NetworkTrouble(f"{name} ended the conversation")
+        return NetworkError(f"{name} ended the conversation")
     if reason.check(ConnectionLost):
-        return NetworkTrouble(f"{name} broke the connection off")
-    trouble = NetworkTrouble(f"the connection with {name} failed: {reason.getErrorMessage()}")
-    trouble.__cause__ = reason.value
-    return trouble
+        return NetworkError(f"{name} broke the connection off")
+    failure = NetworkError(f"the connection with {name} failed: {reason.getErrorMessage()}")
+    failure.__cause__ = reason.value
+    return failure

@@ -48,5 +48,5 @@ class TrustAnybody:
     """Encrypt, and verify nothing."""
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
-        """Give a connection for Twisted to drive."""
+        """Return a connection for Twisted to drive."""
         return SSL.Connection(CertificateOptions(verify=False).getContext(), None)

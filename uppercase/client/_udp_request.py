@@ -37,8 +37,8 @@ def request(
         retries: how often to ask again.
 
     Returns:
-        The reply. Fails with `Refused`, `NoReply`, `NetworkTrouble` or `UserError` (too large);
-        when it is cancelled, the port is closed.
+        The reply. Fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError` (too
+        large); when it is cancelled, the port is closed.
     """
     asking = _Request(reactor, target, message, timeout, retries + 1)
     any_interface = "::" if ":" in address.sockaddr[0] else ""

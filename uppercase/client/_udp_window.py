@@ -13,7 +13,7 @@ __all__ = ["Settled", "Window", "backoff"]
 
 
 def backoff(timeout: float, attempt: int) -> float:
-    """Give the seconds to wait after an attempt: `timeout` after attempt 1, then twice as long."""
+    """Return the seconds to wait after an attempt: `timeout` first, then twice as long each."""
     # A power beyond any time-out would overflow.
     return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), UDP_MAX_TIMEOUT))
 
@@ -76,14 +76,14 @@ class Window:
         return min((entry.due for entry in self._entries if not entry.settled), default=None)
 
     def add(self, message: bytes, trailer: bytes, now: float) -> int:
-        """Take a message that is sent for the first time now; give its number."""
+        """Take a message that is sent for the first time now; return its number."""
         self._added += 1
         due = now + backoff(self._timeout, 1)
         self._entries.append(_Entry(self._added, message, trailer, due))
         return self._added
 
     def due(self, now: float) -> list[tuple[int, bytes]]:
-        """Give number and message of what is to be sent again now.
+        """Return number and message of what is to be sent again now.
 
         A message whose last attempt has waited long enough is settled without a reply.
         """

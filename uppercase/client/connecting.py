@@ -1,7 +1,7 @@
 """Sockets that are connected to a target, and sentences for what the network does wrong.
 
 The sockets are plain ones, for commands without Twisted. What the network does becomes
-`NetworkTrouble` with the likely fix (`explain`); a mistake of the caller becomes `UserError`.
+`NetworkError` with the likely fix (`explain`); a mistake of the caller becomes `UserError`.
 """
 
 import errno
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from uppercase.client.target import Target, Tls
-from uppercase.errors import NetworkTrouble, NoReply, Refused, UserError
+from uppercase.client.target import TLS, Target
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_PORT
 
 __all__ = [
@@ -43,13 +43,13 @@ class Address:
 
 
 def resolve(target: Target) -> list[Address]:
-    """Give the addresses of a target, the one to try first at the head.
+    """Return the addresses of a target, the one to try first at the head.
 
     A datagram's socket cannot tell by connecting whether anybody listens, so IPv4 comes first for
     UDP: the servers that courses teach listen on IPv4 only, and `localhost` often means `::1` too.
 
     Raises:
-        NetworkTrouble: the name stands for no address.
+        NetworkError: the name stands for no address.
     """
     if target.unix is not None:
         return [Address(socket.AF_UNIX, target.unix)]
@@ -65,14 +65,14 @@ def resolve(target: Target) -> list[Address]:
 
 
 def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
-    """Give a connected, blocking stream socket; an `ssl.SSLSocket` if the target asks for TLS.
+    """Return a connected, blocking stream socket; an `ssl.SSLSocket` if the target asks for TLS.
 
     Args:
         target: the server; each of its addresses is tried in turn.
         timeout: seconds for all of it, without the name's resolution.
 
     Raises:
-        NetworkTrouble: no address accepts, or the TLS handshake fails.
+        NetworkError: no address accepts, or the TLS handshake fails.
         UserError: the file of authorities cannot be used, or the system gives no socket.
     """
     context = tls_context(target.tls) if target.tls else None
@@ -102,7 +102,7 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
 
 
 def begin_connect(address: Address) -> socket.socket:
-    """Give a non-blocking stream socket that is connecting; it is writable when that has ended.
+    """Return a non-blocking stream socket that is connecting; it is writable when that has ended.
 
     Raises:
         OSError: it has failed already.
@@ -125,7 +125,7 @@ def begin_connect(address: Address) -> socket.socket:
 def wrap_tls(
     context: ssl.SSLContext, connection: socket.socket, target: Target, *, handshake: bool
 ) -> ssl.SSLSocket:
-    """Give the connection with TLS on it; without `handshake` that is still to be done."""
+    """Return the connection with TLS on it; without `handshake` that is still to be done."""
     # An end without TLS's own goodbye is an error: what came may have been cut short.
     return context.wrap_socket(
         connection,
@@ -135,8 +135,8 @@ def wrap_tls(
     )
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Give what a client of this target needs for TLS.
+def tls_context(tls: TLS) -> ssl.SSLContext:
+    """Return what a client of this target needs for TLS.
 
     Raises:
         UserError: the file of authorities cannot be used.
@@ -155,7 +155,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 def connect_udp(target: Target, address: Address) -> socket.socket:
-    """Give a non-blocking datagram socket that is connected, each from a fresh source port.
+    """Return a non-blocking datagram socket that is connected, each from a fresh source port.
 
     Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv; see
     `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
@@ -165,7 +165,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
         address: one of `reachable(target)`.
 
     Raises:
-        NetworkTrouble: there is no route.
+        NetworkError: there is no route.
         UserError: the system gives no socket.
     """
     try:
@@ -182,25 +182,25 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
 
 
 def reachable(target: Target) -> list[Address]:
-    """Give the addresses of a UDP target that a route leads to, the one to try first at the head.
+    """Return the addresses of a UDP target that a route leads to, the one to try first at the head.
 
     Whoever is refused by one before any reply goes on to the next: see `resolve`.
 
     Raises:
-        NetworkTrouble: the name stands for no address, or no route leads to any.
+        NetworkError: the name stands for no address, or no route leads to any.
         UserError: the system gives no socket.
     """
     found: list[Address] = []
-    trouble = NetworkTrouble(f"cannot reach {target}: no address")
+    failure = NetworkError(f"cannot reach {target}: no address")
     for address in resolve(target):
         try:
             connect_udp(target, address).close()
-        except NetworkTrouble as error:
-            trouble = error
+        except NetworkError as error:
+            failure = error
         else:
             found.append(address)
     if not found:
-        raise trouble
+        raise failure
     return found
 
 
@@ -218,8 +218,8 @@ def _open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socke
 
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
-) -> NetworkTrouble:
-    """Give the sentence for what a socket raised.
+) -> NetworkError:
+    """Return the sentence for what a socket raised.
 
     Args:
         error: what it raised.
@@ -228,7 +228,7 @@ def explain(
     """
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        return Refused(
+        return ConnectionRefused(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -251,11 +251,11 @@ def explain(
         text = f"{target} broke the connection off"
     else:
         text = f"cannot reach {target}: {reason}"
-    return NetworkTrouble(text)
+    return NetworkError(text)
 
 
 def _server_command(target: Target) -> str:
-    """Give the command that starts our server where the target says."""
+    """Return the command that starts our server where the target says."""
     if target.unix is not None:
         return f"twistd -n uppercase-tcp --listen=unix:{target.unix}"
     if target.tls is not None:

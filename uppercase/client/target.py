@@ -14,7 +14,7 @@ from uppercase.core.units import parse_port
 from uppercase.errors import BadValue
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
-__all__ = ["ENVIRONMENT", "Target", "Tls", "parse_target"]
+__all__ = ["ENVIRONMENT", "TLS", "Target", "parse_target"]
 
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -26,7 +26,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class TLS:
     """How a server's certificate is judged.
 
     Attributes:
@@ -54,7 +54,7 @@ class Target:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     udp: bool = False
-    tls: Tls | None = None
+    tls: TLS | None = None
     unix: str | None = None
     family: socket.AddressFamily = socket.AF_UNSPEC
 
@@ -70,12 +70,12 @@ def parse_target(
     text: str | None,
     *,
     udp: bool = False,
-    tls: Tls | None = None,
+    tls: TLS | None = None,
     unix: str | None = None,
     family: socket.AddressFamily = socket.AF_UNSPEC,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
-    """Give the target that an address on the command line and the environment name.
+    """Return the target that an address on the command line and the environment name.
 
     Args:
         text: `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address. What it
@@ -102,7 +102,7 @@ def parse_target(
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Give host and port, each "" where it is left out."""
+    """Return host and port, each "" where it is left out."""
     head, bracket, rest = text.partition("]")
     if bracket and head.startswith("[") and (not rest or rest[0] == ":"):
         host, colon, port = head[1:], rest[:1], rest[1:]

@@ -15,7 +15,7 @@ Expect = Callable[[bytes], bytes]
 
 
 def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) -> Expect:
-    """Give the function that says what a server with these transforms answers.
+    """Return the function that says what a server with these transforms answers.
 
     Args:
         specs: transforms as on a command line, applied in this order.

@@ -1,7 +1,7 @@
 """The sub-commands: finds the one that is asked for, and makes its outcome an exit status.
 
 A sub-command's function returns its exit status (None is 0) and raises `UserError` or
-`NetworkTrouble` with one sentence. A sub-command's module is imported when the command is asked
+`NetworkError` with one sentence. A sub-command's module is imported when the command is asked
 for; nothing here imports Twisted.
 """
 
@@ -18,7 +18,7 @@ import click
 from uppercase import __version__
 from uppercase.commands._help_layout import write_examples
 from uppercase.commands.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
-from uppercase.errors import NetworkTrouble, UppercaseError, suggest
+from uppercase.errors import NetworkError, UppercaseError, suggest
 
 __all__ = ["COMMANDS", "group", "run"]
 
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except click.ClickException as error:
         return _complain(error.format_message(), USAGE)
-    except NetworkTrouble as error:
+    except NetworkError as error:
         return _complain(str(error), NETWORK)
     except UppercaseError as error:
         return _complain(str(error), USAGE)

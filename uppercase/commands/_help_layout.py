@@ -55,7 +55,7 @@ class Argument(click.Argument):
         self.explanation = explanation
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """Give name and explanation."""
+        """Return name and explanation."""
         return self.make_metavar(ctx).removeprefix("[").removesuffix("]"), self.explanation
 
 
@@ -105,7 +105,7 @@ class Command(click.Command):
 
 
 def sections_of(command: click.Command, context: click.Context) -> Mapping[str, Records]:
-    """Give a command's options, and what each does, by section; what has no section comes last."""
+    """Return a command's options and what each does, by section; what has none comes last."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)

@@ -54,7 +54,7 @@ def bins(samples: Iterable[float] | Mapping[float, int], number: int = 16) -> li
 
 
 def histogram_table(samples: Iterable[float] | Mapping[float, int], title: str) -> "Table":
-    """Give bars for a terminal, a row a bin; `samples` are seconds and shown in milliseconds."""
+    """Return bars for a terminal, a row a bin; `samples` are seconds and shown in milliseconds."""
     from rich.bar import Bar
     from rich.table import Table
 

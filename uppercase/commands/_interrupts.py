@@ -34,7 +34,7 @@ class Interrupts:
         self._wakeup_before = -1
 
     def fileno(self) -> int:
-        """Give the descriptor that becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._receiving.fileno()
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ import ssl
 
 from uppercase.client.connecting import connect_tcp, explain
 from uppercase.client.target import Target
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import FILTER_CHUNK, LINE_QUIET_TIME
 
 __all__ = ["LineConversation"]
@@ -23,7 +23,7 @@ class LineConversation:
         timeout: seconds to wait for a reply to begin.
 
     Raises:
-        NetworkTrouble: the server cannot be reached.
+        NetworkError: the server cannot be reached.
     """
 
     def __init__(self, target: Target, timeout: float) -> None:
@@ -38,7 +38,7 @@ class LineConversation:
         What comes of an earlier reply after it seemed complete precedes the next one.
 
         Raises:
-            NetworkTrouble: the server is gone, or says nothing in time.
+            NetworkError: the server is gone, or says nothing in time.
         """
         late, closed = self._take_late_parts()
         if closed:
@@ -49,7 +49,7 @@ class LineConversation:
             self._connect_again()
             reply = self._exchange(line)
         if not reply:
-            raise NetworkTrouble(f"{self._target} closed the connection without a reply")
+            raise NetworkError(f"{self._target} closed the connection without a reply")
         self._fresh = False
         return late + reply
 
@@ -63,7 +63,7 @@ class LineConversation:
         self._fresh = True
 
     def _take_late_parts(self) -> tuple[bytes, bool]:
-        """Give what came after the last reply seemed complete, and whether the server closed."""
+        """Return what came after the last reply seemed complete, and whether the server closed."""
         late = b""
         self._connection.settimeout(0)
         try:

@@ -26,7 +26,7 @@ class _Probability(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Give the number; a default that is one already passes."""
+        """Return the number; a default that is one already passes."""
         try:
             return value if isinstance(value, float) else parse_probability(value)
         except BadValue as error:
@@ -56,7 +56,7 @@ def judgement_options(command: _Function) -> _Function:
 
 
 def timeout_option(section: str) -> Callable[[_Function], _Function]:
-    """Give the decorator that passes `timeout`, seconds or None; see `reply_timeout`."""
+    """Return the decorator that passes `timeout`, seconds or None; see `reply_timeout`."""
     return option(
         "-W",
         "--timeout",
@@ -68,14 +68,14 @@ def timeout_option(section: str) -> Callable[[_Function], _Function]:
 
 
 def reply_timeout(target: Target, given: float | None) -> float:
-    """Give how long a reply may take, in seconds: what was given, else what suits the protocol."""
+    """Return the seconds that a reply may take: what was given, else what suits the protocol."""
     if given is not None:
         return given
     return UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
 
 
 def plot_option(help_text: str) -> Callable[[_Function], _Function]:
-    """Give the decorator that passes `plot`, a path or None, to a command."""
+    """Return the decorator that passes `plot`, a path or None, to a command."""
     return option(
         "--plot",
         type=click.Path(dir_okay=False, path_type=Path),

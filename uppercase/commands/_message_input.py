@@ -63,7 +63,7 @@ class Input:
         self._messages = iter(self._framer.feed(data) if data else self._framer.finish())
 
     def take(self) -> tuple[bytes, bytes] | None:
-        """Give the next message that has been read, with its trailer."""
+        """Return the next message that has been read, with its trailer."""
         try:
             return next(self._messages, None)
         except FramingError as error:

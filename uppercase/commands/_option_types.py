@@ -27,7 +27,7 @@ class _Quantity(click.ParamType[float]):
         self.positive = positive
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Give the number; a default that is one already passes."""
+        """Return the number; a default that is one already passes."""
         if not isinstance(value, str):
             return value
         try:

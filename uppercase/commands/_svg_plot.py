@@ -42,7 +42,7 @@ _SHAPES: Final = {
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Give round numbers (1, 2 or 5 times a power of ten) from `low` to `high`."""
+    """Return round numbers (1, 2 or 5 times a power of ten) from `low` to `high`."""
     if high <= low:
         return [low]
     rough = (high - low) / about
@@ -129,7 +129,7 @@ class _Scale:
 
 
 def draw(title: str, subtitle: str, panels: Iterable[Panel]) -> str:
-    """Give a whole SVG document, the panels one below the other."""
+    """Return a whole SVG document, the panels one below the other."""
     parts: list[str] = []
     top = _HEADER
     for panel in panels:
@@ -195,7 +195,7 @@ def _layer(layer: Layer, x: _Scale, y: _Scale) -> str:
 
 
 def _legend(layers: Sequence[Layer], right: float, baseline: float) -> list[str]:
-    """Give the labels, from the right edge to the left, each after its shape."""
+    """Return the labels, from the right edge to the left, each after its shape."""
     parts: list[str] = []
     end = right
     for layer in reversed(layers):

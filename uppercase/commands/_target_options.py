@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from uppercase.client.target import Tls, parse_target
+from uppercase.client.target import TLS, parse_target
 from uppercase.commands._help_layout import Argument, option
 from uppercase.errors import UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT
@@ -37,7 +37,7 @@ _PARAMETERS: Final = (
 
 
 def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
-    """Give a command the address and its options; the command is passed `target`."""
+    """Return a command the address and its options; the command is passed `target`."""
 
     @wraps(command)
     def with_target(
@@ -65,7 +65,7 @@ def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
         target = parse_target(
             address,
             udp=udp,
-            tls=Tls(ca=ca, verify=not insecure) if tls else None,
+            tls=TLS(ca=ca, verify=not insecure) if tls else None,
             unix=unix,
             family=socket.AF_INET if ipv4 else socket.AF_INET6 if ipv6 else socket.AF_UNSPEC,
         )

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from uppercase.client.connecting import explain
 from uppercase.client.target import Target
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import FILTER_CHUNK, TLS_QUIET_TIME
 
 __all__ = ["filter_stream", "write_all"]
@@ -40,7 +40,7 @@ def filter_stream(
         allow_empty: whether a server that was sent something may end without a byte of reply.
 
     Raises:
-        NetworkTrouble: the server went away or fell silent before it had and gave everything.
+        NetworkError: the server went away or fell silent before it had and gave everything.
         UserError: the input cannot be read or the output cannot be written.
         BrokenPipeError: nobody reads the output any more.
     """
@@ -105,12 +105,12 @@ class _Filter:
             if self._unsent:
                 self._send()
         if self._unsent or self._send_error or not (self._input_ended or self._no_more_input()):
-            raise NetworkTrouble(
+            raise NetworkError(
                 f"{self._target} ended the conversation after {self._sent} bytes, "
                 "before the end of the input"
             ) from self._send_error
         if self._sent and not self._received and not self._allow_empty:
-            raise NetworkTrouble(
+            raise NetworkError(
                 f"{self._target} ended the conversation without a reply; "
                 "if there need be none, say --allow-empty"
             )
@@ -119,12 +119,12 @@ class _Filter:
         return not (self._unsent or self._input_ended or self._send_error)
 
     def _owed_nothing_but_the_end(self) -> bool:
-        """Tell whether silence means that a TLS server is done: it is not told of our end."""
+        """Return whether silence means that a TLS server is done: it is not told of our end."""
         answered = self._received or not self._sent or self._allow_empty
         return bool(self._tls and self._input_ended and not self._unsent and answered)
 
     def _patience(self) -> float | None:
-        """Give the seconds to wait for something to happen; None while the input may pause."""
+        """Return the seconds to wait for something to happen; None while the input may pause."""
         if self._tls and self._tls.pending():
             return 0.0
         if self._owed_nothing_but_the_end():
@@ -185,13 +185,13 @@ class _Filter:
             self._server_ended = True
 
     def _no_more_input(self) -> bool:
-        """Tell whether the input ends here, without waiting for it."""
+        """Return whether the input ends here, without waiting for it."""
         readable, _, _ = select.select([self._source], [], [], 0)
         return bool(readable) and not os.read(self._source, 1)
 
-    def _silence(self) -> NetworkTrouble:
+    def _silence(self) -> NetworkError:
         what = "takes no more of the input" if self._unsent else "has not ended its replies"
-        return NetworkTrouble(
+        return NetworkError(
             f"{self._target} {what} and has been silent for {self._timeout:g} s (-W)"
         )
 
@@ -203,7 +203,7 @@ class _Filter:
             self._tls.unwrap()
         except ssl.SSLError as error:
             if error.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
-                raise NetworkTrouble(
+                raise NetworkError(
                     f"{self._target} went on replying when it had been silent for "
                     f"{TLS_QUIET_TIME:g} s, and the rest is lost; TLS has no half-close"
                 ) from error

@@ -40,7 +40,7 @@ class UdpConversation:
         warn: told once, with a sentence, if a message is large enough to be cut into fragments.
 
     Raises:
-        NetworkTrouble: the target's name stands for no address, or no route leads there.
+        NetworkError: the target's name stands for no address, or no route leads there.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class UdpConversation:
         self._selector.close()
 
     def ask(self, message: bytes) -> bytes | None:
-        """Give the reply to one message, or None if every attempt went unanswered.
+        """Return the reply to one message, or None if every attempt went unanswered.
 
         Raises:
-            NetworkTrouble: nothing listens there, or it cannot be reached.
+            NetworkError: nothing listens there, or it cannot be reached.
             UserError: the message is too large.
         """
         self._add(message, b"")
@@ -83,7 +83,7 @@ class UdpConversation:
         """Send all messages of the input and deliver what became of each, in their order.
 
         Raises:
-            NetworkTrouble: nothing listens there, or it cannot be reached.
+            NetworkError: nothing listens there, or it cannot be reached.
             UserError: the input cannot be read, or a message is too large; those before it have
                 been settled and delivered.
         """

@@ -49,7 +49,7 @@ def _page(root: click.Context) -> Iterator[str]:
 
 
 def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
-    """Give every command of a group, with the commands of a command that is a group after it."""
+    """Return every command of a group, with the commands of a command that is a group after it."""
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         if command is None or command.hidden:
@@ -77,7 +77,7 @@ def _examples(command: click.Command) -> Iterator[str]:
 
 
 def _unfilled(command: click.Command) -> Iterator[str]:
-    """Give the command's examples, if it has any, line by line."""
+    """Return the command's examples, if it has any, line by line."""
     examples = getattr(command, "examples", "")
     if examples:
         yield from [".nf", *map(_escape, cleandoc(examples).splitlines()), ".fi"]

@@ -25,7 +25,7 @@ from uppercase.commands._tcp_filter import filter_stream, write_all
 from uppercase.commands._udp_conversation import UdpConversation
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.core.framing import make_framer
-from uppercase.errors import NetworkTrouble, UserError
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import (
     CONNECT_NOTICE,
     REPLY_TIMEOUT,
@@ -187,14 +187,14 @@ class _Replies:
         if settled.reply is not None:
             write_all(sys.stdout.fileno(), settled.reply + settled.trailer)
         elif self._on_loss == "fail":
-            raise NetworkTrouble(f"message {settled.number} got no reply {self._attempts}")
+            raise NetworkError(f"message {settled.number} got no reply {self._attempts}")
         else:
             self.lost.append(settled.number)
             if self._on_loss == "empty":
                 write_all(sys.stdout.fileno(), settled.trailer)
 
     def losses(self) -> str:
-        """Give the sentence that says what was lost."""
+        """Return the sentence that says what was lost."""
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
         messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"

@@ -34,14 +34,14 @@ class Evictable(Protocol):
     client: Hashable
 
     def idle_since(self) -> float | None:
-        """Give the time since which it has been idle; None if it is busy."""
+        """Return the time since which it has been idle; None if it is busy."""
 
     def evict(self) -> None:
         """Close it to make room."""
 
 
 def client_key(host: str | None) -> Hashable:
-    """Give whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
+    """Return whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
 
     Args:
         host: an IP address, perhaps with a scope; None for UNIX sockets.

@@ -149,17 +149,17 @@ class Responder:
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
 
     def answer(self, datagram: Datagram) -> list[Step]:
-        """Take one datagram; give what is to be done about it."""
+        """Take one datagram; return what is to be done about it."""
         return self.answer_batch((datagram,))
 
     def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
-        """Take the datagrams of one wake-up; give what is to be done, in their order."""
+        """Take the datagrams of one wake-up; return what is to be done, in their order."""
         steps: list[Step] = []
         for datagram in batch:
             self.received += 1
             client = client_of(datagram.source)
             if self._told_each is not None:
-                self._told_each.notify(events.Request(printable_address(*client), datagram.data))
+                self._told_each.notify(events.Received(printable_address(*client), datagram.data))
             if self._lab is None:
                 self._judge(Request(datagram, client), steps)
                 continue
@@ -173,7 +173,7 @@ class Responder:
         return steps
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
-        """Take what an awaitable gave, or the error that it raised; give what is to be done."""
+        """Take what an awaitable gave, or the error that it raised; return what is to be done."""
         self.outstanding -= 1
         steps: list[Step] = []
         if isinstance(result, TransformError):
@@ -183,7 +183,7 @@ class Responder:
         return steps
 
     def resume(self, delay: Delay) -> list[Step]:
-        """Go on with a delivery whose time has come; give what is to be done."""
+        """Go on with a delivery whose time has come; return what is to be done."""
         steps: list[Step] = []
         if delay.direction is Direction.REQUEST:
             self._judge(delay.request, steps)
@@ -209,8 +209,8 @@ class Responder:
                 request = answer.request
                 if request is not None and id(answer) not in unsent:
                     peer, data = printable_address(*request.client), request.datagram.data
-                    number, way = _way(answer.passage or request.passage)
-                    self._told_each.notify(events.Reply(peer, answer.data, data, number, way))
+                    number, fates = _fates(answer.passage or request.passage)
+                    self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""
@@ -277,8 +277,8 @@ class Responder:
         self.drops[reason] += 1
         if self._observer is not None:
             peer, data = printable_address(*request.client), request.datagram.data
-            number, way = _way(request.passage)
-            self._observer.notify(events.Dropped(peer, reason, detail, data, number, way))
+            number, fates = _fates(request.passage)
+            self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
         self.would_drop[reason] += 1
@@ -286,6 +286,6 @@ class Responder:
             self._observer.notify(events.WouldDrop(printable_address(*client), reason))
 
 
-def _way(passage: "Passage | None") -> tuple[int, str]:
-    """Give a passage's number and way, as events tell them."""
-    return (0, "") if passage is None else (passage.number, passage.way)
+def _fates(passage: "Passage | None") -> tuple[int, str]:
+    """Return a passage's number and fates, as events tell them."""
+    return (0, "") if passage is None else (passage.number, passage.fates)

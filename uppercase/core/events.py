@@ -22,10 +22,10 @@ __all__ = [
     "LabAction",
     "Opened",
     "Outcome",
+    "Received",
     "RefusalReason",
     "Refused",
-    "Reply",
-    "Request",
+    "Replied",
     "SlowCall",
     "TransformFailed",
     "WouldDrop",
@@ -196,7 +196,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Received:
     """A datagram arrived."""
 
     peer: str
@@ -204,7 +204,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Replied:
     """A datagram was answered.
 
     Attributes:
@@ -212,14 +212,14 @@ class Reply:
         data: the reply's payload.
         request: the payload that it answers.
         number: with a lab, the request's number among this client's, from 1; else 0.
-        way: what the lab did to request and reply, in the answer key's words; "" if nothing.
+        fates: what the lab did to request and reply, in the answer key's words; "" if nothing.
     """
 
     peer: str
     data: bytes
     request: bytes = b""
     number: int = 0
-    way: str = ""
+    fates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class Dropped:
         detail: what the reason alone does not say, else "".
         request: the payload that is not answered.
         number: as a `Reply` has it.
-        way: as a `Reply` has it, so far.
+        fates: as a `Reply` has it, so far.
     """
 
     peer: str
@@ -240,7 +240,7 @@ class Dropped:
     detail: str = ""
     request: bytes = b""
     number: int = 0
-    way: str = ""
+    fates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class Impaired:
         actions: what was done; never empty.
         fate: the same in the answer key's words, such as `request lost`.
         data: a datagram's payload; none over TCP.
-        way: a datagram's fates so far, such as `request delivered; reply lost`; "" over TCP.
+        fates: a datagram's fates so far, such as `request delivered; reply lost`; "" over TCP.
     """
 
     peer: str
@@ -264,7 +264,7 @@ class Impaired:
     actions: tuple[LabAction, ...]
     fate: str
     data: bytes = b""
-    way: str = ""
+    fates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +319,8 @@ Event = (
     | AcceptFailed
     | Refused
     | Closed
-    | Request
-    | Reply
+    | Received
+    | Replied
     | Dropped
     | WouldDrop
     | KernelDropped

@@ -95,12 +95,12 @@ class Datagram(NamedTuple):
 
 
 def _unmapped(host: str) -> str:
-    """Give the IPv4 address that a v4-mapped one stands for, others as they are."""
+    """Return the IPv4 address that a v4-mapped one stands for, others as they are."""
     return host[len(_MAPPED) :] if host.startswith(_MAPPED) and "." in host else host
 
 
 def client_of(source: SocketAddress) -> Client:
-    """Give the canonical form of a source address."""
+    """Return the canonical form of a source address."""
     host = source[0]
     if len(source) > 2:
         host = f"{host}%{source[3]}" if source[3] else _unmapped(host)
@@ -178,7 +178,7 @@ REPLY_RULES: Final[tuple[tuple[DropReason, ReplyRule], ...]] = (
 class LoopGuard:
     """Ends the loop that one forged datagram starts between two servers.
 
-    Each server answers the other's answer for ever (CVE-2024-2169 and its elders). What tells a
+    Each server answers the other's answer for ever (CVE-1999-0103, CVE-2024-2169). What tells a
     loop from a client is that our own reply comes back, byte for byte, as often as it is sent.
     Every reply is remembered by client and digest, so that several datagrams may circle at once
     and each is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped
@@ -206,7 +206,7 @@ class LoopGuard:
             self._sent.popitem(last=False)
 
     def is_loop(self, client: Client, request: bytes, now: float) -> bool:
-        """Tell whether a request is our reply come back once too often; count it if it is ours."""
+        """Return whether a request is our reply come back too often; count it if it is ours."""
         if not self._sent:
             return False
         key = (client, hash(request))

@@ -68,7 +68,7 @@ class _Guard:
         return self.checked(name, reply)
 
     def checked(self, name: str, result: object) -> bytes:
-        """Give the result back if it is bytes and not too many."""
+        """Return the result back if it is bytes and not too many."""
         if not isinstance(result, bytes):
             raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
         if len(result) > self._max_output:
@@ -103,7 +103,7 @@ class MessagePipeline:
         return " | ".join(stage.name for stage in self._stages)
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Give the reply, or an awaitable of it if any stage gives one.
+        """Return the reply, or an awaitable of it if any stage gives one.
 
         Raises:
             TransformError: a stage failed; an awaitable raises it too.
@@ -185,5 +185,5 @@ def make_pipeline(
 
 
 def _words(error: BaseException) -> str:
-    """Give what a transform raised, for a log; its own word for bad input needs no type."""
+    """Return what a transform raised, for a log; its own word for bad input needs no type."""
     return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"

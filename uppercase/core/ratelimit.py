@@ -33,7 +33,7 @@ class TokenBuckets:
         return len(self._buckets)
 
     def level(self, key: Hashable, now: float) -> float:
-        """Give the tokens in a key's bucket."""
+        """Return the tokens in a key's bucket."""
         tokens, since = self._buckets.get(key, (self._burst, now))
         return min(self._burst, tokens + (now - since) * self._rate)
 
@@ -61,7 +61,7 @@ class RateLimit:
         self._networks = TokenBuckets(rate * RATE_PREFIX_FACTOR, burst * RATE_PREFIX_FACTOR)
 
     def allow(self, host: str, now: float) -> bool:
-        """Tell whether a datagram of this address is within the rate, and count it if it is."""
+        """Return whether a datagram of this address is within the rate, and count it if it is."""
         address: Hashable
         network: Hashable
         if ":" in host:

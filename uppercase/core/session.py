@@ -62,7 +62,7 @@ class Conversation(Protocol):
         """Take note that the service ends: what was received is answered, and no more."""
 
     def replies(self) -> bytes:
-        """Give the next bytes to send, about a batch at the most; b"" if there are none now."""
+        """Return the next bytes to send, about a batch at the most; b"" if there are none now."""
 
     def cancel(self) -> None:
         """Give up: the peer is gone."""
@@ -251,7 +251,7 @@ class MessageConversation:
             self._decide(Outcome.FAILED)
 
     def _take_awaited(self, output: list[bytes]) -> int:
-        """Move what has come, in order, from the queue into the output; give its size."""
+        """Move what has come, in order, from the queue into the output; return its size."""
         size = 0
         while self._queue and self._queue[0].result is not None and size < OUTPUT_BATCH:
             first = self._queue.popleft()
@@ -271,7 +271,7 @@ class MessageConversation:
             self._fail(error)
 
     def _answer_chunk(self, output: list[bytes], size: int) -> int:
-        """Answer the messages of one chunk, as far as there is room; give the output's size."""
+        """Answer the messages of one chunk, as far as there is room; return the output's size."""
         wrap, transform, queue = self._framer.wrap, self._transform, self._queue
         assert self._messages is not None
         for message, trailer in self._messages:
@@ -306,7 +306,7 @@ class MessageConversation:
         return self._messages is not None
 
     def _enqueue(self, reply: bytes | Awaitable[bytes], trailer: bytes) -> None:
-        """Give a reply its place behind those that are still awaited."""
+        """Return a reply its place behind those that are still awaited."""
         if isinstance(reply, bytes):
             self._queue.append(_Awaited(trailer, reply))
             return

@@ -28,7 +28,7 @@ _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCI
 
 
 def parse_duration(text: str) -> float:
-    """Give seconds for `500ms`, `2s`, `5m`, `1h`; a bare number is seconds."""
+    """Return seconds for `500ms`, `2s`, `5m`, `1h`; a bare number is seconds."""
     match = _QUANTITY.fullmatch(text.strip().lower())
     seconds = float(match[1]) * _SECONDS[match[2]] if match and match[2] in _SECONDS else math.inf
     if not math.isfinite(seconds):
@@ -40,7 +40,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_timeout(text: str) -> float:
-    """Give seconds as `parse_duration` does, but not 0, which would end at once what it guards."""
+    """Return seconds as `parse_duration` does, but never 0, which would end what it guards."""
     seconds = parse_duration(text)
     if not seconds:
         raise BadValue(f"got {text!r}; a time-out is longer than 0, such as 500ms, 2s or 5m")
@@ -48,7 +48,7 @@ def parse_timeout(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Give bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
+    """Return bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
     match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
     if not match:
         raise BadValue(
@@ -59,14 +59,14 @@ def parse_size(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Give a whole number, 0 or more."""
+    """Return a whole number, 0 or more."""
     if not re.fullmatch(r"[0-9]{1,18}", text.strip(), re.ASCII):
         raise BadValue(f"got {text!r}; a whole number, 0 or more, is accepted")
     return int(text)
 
 
 def parse_port(text: str) -> int:
-    """Give a port number; 0 stands for any free port."""
+    """Return a port number; 0 stands for any free port."""
     if not re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII) or int(text) > MAX_PORT:
         raise BadValue(
             f"got {text!r}; a port is a whole number from 0 (any free port) to {MAX_PORT}"
@@ -75,7 +75,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_probability(text: str) -> float:
-    """Give a number from 0 to 1; `4/11` is one too."""
+    """Return a number from 0 to 1; `4/11` is one too."""
     numerator, slash, denominator = text.partition("/")
     try:
         value = int(numerator) / int(denominator) if slash else float(text)
@@ -87,7 +87,7 @@ def parse_probability(text: str) -> float:
 
 
 def parse_factor(text: str) -> float:
-    """Give a number that is 1 or more."""
+    """Return a number that is 1 or more."""
     try:
         value = float(text)
     except ValueError:
@@ -98,7 +98,7 @@ def parse_factor(text: str) -> float:
 
 
 def parse_rate(text: str) -> tuple[float, float]:
-    """Give the rate and the burst of `R` or `R:BURST`; a burst of 0 stands for the default."""
+    """Return the rate and the burst of `R` or `R:BURST`; a burst of 0 stands for the default."""
     rate, _, burst = text.partition(":")
     try:
         values = float(rate), float(burst or 0)

@@ -33,7 +33,7 @@ EVERYWHERE: Final = ("0.0.0.0", "::")
 
 
 def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
-    """Give the addresses to listen on, each once, in the order given.
+    """Return the addresses to listen on, each once, in the order given.
 
     Args:
         interfaces: IP addresses, `localhost` (loopback) or `*` (every address), the latter two in
@@ -66,17 +66,17 @@ def _checked(interface: str) -> str:
 
 
 def family_of(host: str) -> socket.AddressFamily:
-    """Give the address family of an IP address."""
+    """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def printable_address(host: str, port: int) -> str:
-    """Give an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
+    """Return an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unmapped(host: str) -> str:
-    """Give the IPv4 address that an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) stands for.
+    """Return the IPv4 address that an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) stands for.
 
     A socket of both families shows IPv4 peers so; limits, lists and logs must not tell them apart.
     """
@@ -111,7 +111,7 @@ class DeclaredPeers:
 
 
 def parse_peers(text: str) -> DeclaredPeers:
-    """Give the peers that a comma-separated list names.
+    """Return the peers that a comma-separated list names.
 
     Args:
         text: IP addresses, networks as address/prefix length, and `unix`.

@@ -1,6 +1,6 @@
 """The lab: loses, duplicates, reorders, corrupts and delays datagrams on purpose, reproducibly.
 
-What befalls a datagram is a function of the seed, the direction and the datagram's number; see
+What happens to a datagram is a function of the seed, the direction and the datagram's number; see
 `uppercase.lab._fates`. No socket, no timer, no shared random generator: a UDP port asks a `Lab`
 what to pass on and when, and `answer_key` says the same beforehand.
 """

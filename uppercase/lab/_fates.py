@@ -1,6 +1,6 @@
-"""What befalls a datagram: a function of the seed, the direction and the datagram's number.
+"""What happens to a datagram: a function of the seed, the direction and the datagram's number.
 
-Nothing else decides: not the time, not the other clients, not what befell earlier datagrams. So
+Nothing else decides: not the time, the other clients or what happened to earlier datagrams. So
 datagram 7 is lost for every student, in every run, on every platform.
 
 **The draws** come from one BLAKE2b digest (RFC 7693; 64 bytes, no key, salt or personalisation) of
@@ -141,7 +141,7 @@ _NONE: Final = Impairments()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What befalls one datagram.
+    """What happens to one datagram.
 
     Attributes:
         copies: how often it is passed on: 0 is lost, 2 is duplicated.
@@ -183,7 +183,7 @@ class Fate:
         return ", ".join(f"{each}{added.get(each, '')}" for each in self.actions) or "delivered"
 
     def apply(self, data: bytes) -> bytes:
-        """Give the datagram's bytes as they are passed on."""
+        """Return the datagram's bytes as they are passed on."""
         if self.flip is None or not data:
             return data
         byte, bit = divmod(int(self.flip * len(data) * 8), 8)
@@ -220,7 +220,7 @@ class Experiment:
             raise BadValue(f"got seed {self.seed}; a whole number, 0 or more, is accepted")
 
     def fate(self, direction: Direction, number: int, copy: int = 0, *, host: str = "") -> Fate:
-        """Give what befalls one datagram.
+        """Return what happens to one datagram.
 
         Args:
             direction: which way it goes.
@@ -248,7 +248,7 @@ class Experiment:
         )
 
     def _draw(self, direction: Direction, number: int, copy: int, host: str) -> Draws:
-        """Give the draws of one datagram, as the module's text lays down."""
+        """Return the draws of one datagram, as the module's text lays down."""
         text = f"uppercase-lab-1 {self.seed} {direction} {number} {copy}"
         if self.per_client:
             if not host:

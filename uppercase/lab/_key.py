@@ -16,11 +16,11 @@ _ORDINALS = ("first ", "second ")
 
 
 def describe(direction: Direction, fate: Fate, copy: int = 0, copies: int = 1) -> str:
-    """Say what befalls a datagram: `request lost`, `second reply delayed 240 ms`.
+    """Say what happens to a datagram: `request lost`, `second reply delayed 240 ms`.
 
     Args:
         direction: which way it goes.
-        fate: what befalls it.
+        fate: what happens to it.
         copy: which copy of the request it answers, from 0.
         copies: how many copies of that request there are; above 1, the replies are told apart.
     """
@@ -33,8 +33,8 @@ class Row:
 
     Attributes:
         number: the datagram's number among its client's, from 1.
-        request: what befalls the request.
-        replies: what befalls the reply to each copy that arrives; none if the request is lost.
+        request: what happens to the request.
+        replies: what happens to the reply to each copy that arrives; none if the request is lost.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Row:
         return tuple(describe(*each) for each in fates if each[1].actions)
 
     def __str__(self) -> str:
-        """Give one line, readable on a projector: `  7  request lost`."""
+        """Return one line, readable on a projector: `  7  request lost`."""
         parts = list(self.events)
         if parts and self.request == DELIVERED:
             parts.insert(0, describe(Direction.REQUEST, DELIVERED))
@@ -58,7 +58,7 @@ class Row:
 
 
 def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterator[Row]:
-    """Give what befalls datagrams 1 to `count` of a client, one row each.
+    """Return what happens to datagrams 1 to `count` of a client, one row each.
 
     The key takes each datagram to have at least one byte and to be answered.
 

@@ -42,7 +42,7 @@ class Preset:
     settings: Mapping[str, str]
 
     def __str__(self) -> str:
-        """Give the line that is printed when the preset is used."""
+        """Return the line that is printed when the preset is used."""
         return f"{self.name}: {command_line(self.settings)} ({self.summary})"
 
 
@@ -77,7 +77,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
 
 
 def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, str]:
-    """Give all options by name: the preset's, each replaced as a whole where one is given.
+    """Return all options by name: the preset's, each replaced as a whole where one is given.
 
     Raises:
         UnknownName: there is no such preset.
@@ -92,7 +92,7 @@ def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, st
 def make_experiment(
     settings: Mapping[str, str], *, seed: int, per_client: bool = False
 ) -> Experiment:
-    """Give what the texts of the options mean.
+    """Return what the texts of the options mean.
 
     Args:
         settings: texts by option, as `merge_settings` gives them; the names are those of `OPTIONS`.
@@ -118,13 +118,13 @@ def make_experiment(
 
 
 def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str:
-    """Give the options as one types them, for a line that tells what is set."""
+    """Return the options as one types them, for a line that tells what is set."""
     words = [] if seed is None else [f"--seed={seed}"]
     return " ".join(words + [f"--{name}={text}" for name, text in settings.items()])
 
 
 def new_seed() -> int:
-    """Give a random seed that is short enough to be read out and typed."""
+    """Return a random seed that is short enough to be read out and typed."""
     return secrets.randbelow(LAB_SEEDS)
 
 

@@ -26,7 +26,7 @@ Client = tuple[str, int]
 """A client's host and port."""
 
 _FIRST: Final = (0, 1, "")
-"""Copy, copies and way of what arrives."""
+"""Copy, copies and fates of what arrives."""
 
 
 class Passage(NamedTuple):
@@ -38,7 +38,7 @@ class Passage(NamedTuple):
         number: the request's number among its client's, from 1.
         copy: which copy it is, from 0.
         copies: how many there are.
-        way: what has befallen it so far, in the answer key's words; "" if nothing.
+        fates: what has happened to it so far, in the answer key's words; "" if nothing.
     """
 
     delay: float
@@ -46,7 +46,7 @@ class Passage(NamedTuple):
     number: int
     copy: int
     copies: int
-    way: str = ""
+    fates: str = ""
 
 
 class Lab:
@@ -76,11 +76,11 @@ class Lab:
         self._held_bytes = 0
 
     def request(self, client: Client, data: bytes) -> list[Passage]:
-        """Take a datagram from a client; give what the service gets of it, none to two copies."""
+        """Take a datagram from a client; return what the service gets of it, none to two copies."""
         return self._pass_on(Direction.REQUEST, client, data, self._count(client))
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
-        """Take the reply to a request; give what is sent of it, none to two copies.
+        """Take the reply to a request; return what is sent of it, none to two copies.
 
         Args:
             client: where it goes.
@@ -98,24 +98,30 @@ class Lab:
         answered: Passage | None = None,
     ) -> list[Passage]:
         """Deal out one datagram's fate and report it."""
-        copy, copies, way = (answered.copy, answered.copies, answered.way) if answered else _FIRST
+        copy, copies, fates = (
+            (answered.copy, answered.copies, answered.fates) if answered else _FIRST
+        )
         fate = self._experiment.fate(direction, number, copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
         if self._observer and fate.actions:
             words = describe(direction, fate, copy, copies)
-            way = f"{way or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
+            fates = (
+                f"{fates or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
+            )
             peer = printable_address(*client)
-            self._observer.notify(Impaired(peer, direction, number, fate.actions, words, data, way))
+            self._observer.notify(
+                Impaired(peer, direction, number, fate.actions, words, data, fates)
+            )
         passed = fate.apply(data)
         passages = [
-            Passage(fate.seconds, passed, number, each, fate.copies, way)
+            Passage(fate.seconds, passed, number, each, fate.copies, fates)
             for each in range(fate.copies)
         ]
         return [each for each in passages if not each.delay or self._hold(client, each)]
 
     def _count(self, client: Client) -> int:
-        """Give the number of the datagram that just arrived."""
+        """Return the number of the datagram that just arrived."""
         now = self._clock()
         seen, number = self._clients.pop(client, (now, 0))
         number = number + 1 if now - seen < LAB_FORGET else 1
@@ -134,7 +140,7 @@ class Lab:
             if self._observer:
                 peer, reason = printable_address(*client), DropReason.LAB_FULL
                 self._observer.notify(
-                    Dropped(peer, reason, "", passage.data, passage.number, passage.way)
+                    Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
                 )
             return False
         self._held_bytes += cost

@@ -25,7 +25,7 @@ __all__ = ["NO_LAB", "PRESETS", "LabOutlet", "Preset", "TCPLab", "preset"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPLab:
-    """What befalls each connection.
+    """What happens to each connection.
 
     Attributes:
         delay: seconds that each reply is held.
@@ -48,7 +48,7 @@ class TCPLab:
                 )
 
     def __str__(self) -> str:
-        """Give the options as one types them, for the line that tells what is set."""
+        """Return the options as one types them, for the line that tells what is set."""
         return " ".join(
             f"--{field.name.replace('_', '-')}={getattr(self, field.name):g}"
             for field in fields(self)
@@ -74,7 +74,7 @@ class Preset:
     settings: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """Give the line that is printed when the preset is used."""
+        """Return the line that is printed when the preset is used."""
         options = " ".join(f"--{name}={value}" for name, value in self.settings.items())
         return f"{self.name}: {options} ({self.summary})"
 
@@ -113,7 +113,7 @@ class LabOutlet:
     Args:
         transport: where they come out.
         clock: the reactor.
-        lab: what befalls them.
+        lab: what happens to them.
         on_room: called when the outlet is not full any more, and when it is empty.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
             same in words.

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_LENGTH",
     "MESSAGE_COST",
     "OUTPUT_BATCH",
+    "PEER_CHECK",
     "PRESSURE_SHARE",
     "PRESSURE_TOTAL",
     "PROGRESS_CHECKS",
@@ -36,7 +37,6 @@ __all__ = [
     "SPARE_DESCRIPTORS",
     "TLS_PIECE",
     "TURN",
-    "VIGIL",
     "Limits",
 ]
 
@@ -109,7 +109,7 @@ DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
 more input may be under way, and closing a socket that has some resets the replies before it."""
 
-VIGIL: Final = 1.0
+PEER_CHECK: Final = 1.0
 """Seconds between looks at a peer from which nothing is read and to which nothing is written: the
 reactor would not notice that it is gone, and an awaited reply would not be cancelled."""
 

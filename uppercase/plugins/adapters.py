@@ -36,11 +36,11 @@ class Kind(StrEnum):
     BYTES = "bytes"
 
     def from_bytes(self, message: bytes) -> Any:
-        """Give what the author's code takes for a message."""
+        """Return what the author's code takes for a message."""
         return message if self is Kind.BYTES else message.decode("utf-8", _ESCAPE)
 
     def to_bytes(self, name: str, result: object) -> bytes:
-        """Give the bytes of what the author's code returned.
+        """Return the bytes of what the author's code returned.
 
         Raises:
             WrongResult: it is of the wrong type, or text without a UTF-8 form.
@@ -65,10 +65,10 @@ class Stream(Protocol):
     """What the call of a declared stream class makes: `feed` takes and gives text or bytes."""
 
     def feed(self, data: Any, /) -> Any:
-        """Take the next piece; give all of the output that it settles."""
+        """Take the next piece; return all of the output that it settles."""
 
     def finish(self) -> Any:
-        """End the input; give the rest of the output."""
+        """End the input; return the rest of the output."""
 
 
 @implementer(ITransform)
@@ -95,7 +95,7 @@ class MessageTransform:
         self._ascii = ascii
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Give the reply to one message, or an awaitable of it."""
+        """Return the reply to one message, or an awaitable of it."""
         if self._ascii is not None and message.isascii():
             return self._ascii(message)
         result = self._function(self._kind.from_bytes(message))
@@ -117,7 +117,7 @@ class ThreadedTransform:
         self._function = function
 
     def transform(self, message: bytes) -> Awaitable[bytes]:
-        """Give an awaitable of the reply to one message."""
+        """Return an awaitable of the reply to one message."""
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
@@ -155,7 +155,7 @@ class StreamTransform:
         self._open = open_source
 
     def transform(self, message: bytes) -> bytes:
-        """Give the reply to one message: a stream of its own."""
+        """Return the reply to one message: a stream of its own."""
         stream = self.open_stream()
         return stream.feed(message) + stream.finish()
 

@@ -291,7 +291,7 @@ def _owner(target: Any) -> str:
 
 
 def is_name(name: object) -> bool:
-    """Tell whether users can type a transform's name: lower-case letters, digits, hyphens."""
+    """Return whether users can type a transform's name: lower-case letters, digits, hyphens."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
@@ -315,7 +315,7 @@ def _summary(target: Any, given: str | None) -> str:
 
 
 def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
-    """Give the function that takes the message, its kind, and the target's arguments."""
+    """Return the function that takes the message, its kind, and the target's arguments."""
     if not callable(target):
         raise PluginError(f"{owner} is no function and no class; declare one of these")
     signature = signature_of(target, owner)
@@ -332,7 +332,7 @@ def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Para
 
 
 def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
-    """Give the kind that the annotation of the message says."""
+    """Return the kind that the annotation of the message says."""
     annotation = annotation_of(signature, position, owner)
     if annotation is str:
         return Kind.TEXT

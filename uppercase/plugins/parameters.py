@@ -76,7 +76,7 @@ class Parameter:
         return f"a {self.accepts}" if self.accepts.endswith("number") else self.accepts
 
     def describe(self) -> str:
-        """Give one line for help, such as `shift: whole number, default 13`."""
+        """Return one line for help, such as `shift: whole number, default 13`."""
         return f"{self.name}: {self.accepts}, {self._describe_default()}"
 
     def _describe_default(self) -> str:
@@ -92,7 +92,7 @@ class Parameter:
         return f"default {self.default!r}" if self.type is str else f"default {self.default}"
 
     def convert(self, text: str) -> Any:
-        """Give the value that a text stands for.
+        """Return the value that a text stands for.
 
         Raises:
             BadArgument: the text is none that `accepts` tells of.
@@ -122,7 +122,7 @@ class Parameter:
 
 
 def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
-    """Give a callable's signature with its annotations resolved.
+    """Return a callable's signature with its annotations resolved.
 
     Args:
         target: a function, a class or another callable.
@@ -145,7 +145,7 @@ def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
 
 
 def annotation_of(signature: inspect.Signature, position: int, owner: str) -> Any:
-    """Give the annotation of the positional parameter that is the message.
+    """Return the annotation of the positional parameter that is the message.
 
     Returns:
         The annotation, or `REQUIRED` where it has none.
@@ -223,7 +223,7 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
 
 
 def _plain(annotation: Any) -> Any:
-    """Give T for `Annotated[T, ...]` and for `T | None`, as there is no text for None."""
+    """Return T for `Annotated[T, ...]` and for `T | None`, as there is no text for None."""
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -234,7 +234,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _text_of(value: object) -> str:
-    """Give the text that stands for a choice."""
+    """Return the text that stands for a choice."""
     if isinstance(value, str):
         return str(value.value) if isinstance(value, Enum) else value
     if isinstance(value, Enum):

@@ -30,20 +30,20 @@ class TextStream(Protocol):
     """What a stream class of text makes."""
 
     def feed(self, text: str, /) -> str:
-        """Take the next text, cut between characters; give all of the output that it settles."""
+        """Take the next text, cut between characters; return all of the output that it settles."""
 
     def finish(self) -> str:
-        """End the input; give the rest of the output."""
+        """End the input; return the rest of the output."""
 
 
 class ByteStream(Protocol):
     """What a stream class of bytes makes."""
 
     def feed(self, data: bytes, /) -> bytes:
-        """Take the next bytes; give all of the output that they settle."""
+        """Take the next bytes; return all of the output that they settle."""
 
     def finish(self) -> bytes:
-        """End the input; give the rest of the output."""
+        """End the input; return the rest of the output."""
 
 
 @implementer(ITransformPlugin, IPlugin, ITransform)
@@ -105,7 +105,7 @@ class DeclaredTransform(Generic[P, R]):
         return self.build()
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Give the reply to one message, with the default of each argument."""
+        """Return the reply to one message, with the default of each argument."""
         reply: bytes | Awaitable[bytes] = self._default.transform(message)
         return reply
 

@@ -15,7 +15,7 @@ GROUP: Final = "uppercase.transforms"
 
 
 def scan() -> tuple[list[tuple[ReferencedPlugin, str]], list[Problem]]:
-    """Give the plugin of each entry point, with its origin, and what is wrong with the others."""
+    """Return the plugin of each entry point, with its origin, and what is wrong with the others."""
     # Imported here: Twisted does not import it, and it costs milliseconds.
     from importlib.metadata import entry_points
 

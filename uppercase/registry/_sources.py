@@ -121,7 +121,7 @@ def scan(*, thorough: bool = False) -> DropIns:
 
 @cache
 def drop_ins_of_twisted() -> frozenset[str]:
-    """Give the files of Twisted's own drop-ins; none where its installation does not tell."""
+    """Return the files of Twisted's own drop-ins; none where its installation does not tell."""
     from importlib.metadata import PackageNotFoundError, files
 
     try:
@@ -157,7 +157,7 @@ def _beside(here: str | None) -> Iterator[None]:
 
 
 def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
-    """Give Twisted's record of all drop-ins and the exceptions that it logs meanwhile.
+    """Return Twisted's record of all drop-ins and the exceptions that it logs meanwhile.
 
     The sentence of a problem takes the place of a traceback. So they are logged as a detail, as
     critical events would go to standard error as long as logging has not begun, and without words,
@@ -181,7 +181,7 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
 
 def _file_in(error: BaseException, files: dict[str, str]) -> str:
-    """Give the drop-in that an exception went through."""
+    """Return the drop-in that an exception went through."""
     if isinstance(error, SyntaxError) and error.filename is not None:
         return error.filename
     frames = {frame.filename for frame in extract_tb(error.__traceback__)}
@@ -189,7 +189,7 @@ def _file_in(error: BaseException, files: dict[str, str]) -> str:
 
 
 def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
-    """Give the plugins of a drop-in, or what the cache says of one that is not imported yet.
+    """Return the plugins of a drop-in, or what the cache says of one that is not imported yet.
 
     The cache can be out of date: Twisted compares times of files, which some installers (uv, for
     one) set to the past. Ours is always imported, so an upgrade shows all of it.

@@ -186,7 +186,7 @@ def _distinct(claims: list[Found]) -> list[Found]:
 
 
 def _target(plugin: ITransformPlugin) -> object:
-    """Give the object that a plugin is about; what cannot be loaded is like nothing else."""
+    """Return the object that a plugin is about; what cannot be loaded is like nothing else."""
     if isinstance(plugin, ReferencedPlugin):
         try:
             return plugin.target
@@ -226,7 +226,7 @@ def find(specification: str) -> ITransform:
 
 
 def maker(specification: str) -> Callable[[], ITransform]:
-    """Give what makes the transform that a user asks for, a new one at each call.
+    """Return what makes the transform that a user asks for, a new one at each call.
 
     Args:
         specification: as for `find`, and with its exceptions.
@@ -236,7 +236,7 @@ def maker(specification: str) -> Callable[[], ITransform]:
 
 
 def _resolve(specification: str) -> tuple[Found, list[str]]:
-    """Give the plugin and the segments that follow its name."""
+    """Return the plugin and the segments that follow its name."""
     name, *rest = split(specification)
     known = listing()
     if name in known.transforms:

@@ -6,7 +6,7 @@ __all__ = ["describe", "describe_all"]
 
 
 def describe_all(listing: Listing) -> str:
-    """Give a line for each transform, then one for each that cannot be used and why."""
+    """Return a line for each transform, then one for each that cannot be used and why."""
     width = max((len(name) for name in listing.transforms), default=0)
     lines = ["Transforms:"]
     lines += [f"  {name:<{width}}  {found.summary}" for name, found in listing.transforms.items()]
@@ -17,7 +17,7 @@ def describe_all(listing: Listing) -> str:
 
 
 def describe(found: Found) -> str:
-    """Give one transform with its arguments and where it comes from.
+    """Return one transform with its arguments and where it comes from.
 
     Raises:
         PluginError: its code cannot be loaded.

@@ -134,13 +134,13 @@ def _explain(error: BaseException) -> tuple[Fault, str]:
 
 
 def line_of(thing: object, file: str) -> int | None:
-    """Give the line of a file where a class or function, or an object's class, is defined."""
+    """Return the line of a file where a class or function, or an object's class, is defined."""
     place = _definition(thing)
     return place[1] if place is not None and place[0] == file else None
 
 
 def place_of(thing: object) -> str:
-    """Give where a thing or its class is defined, as the beginning of a sentence, or ""."""
+    """Return where a thing or its class is defined, as the beginning of a sentence, or ""."""
     place = _definition(thing)
     return "" if place is None else f"{place[0]}, line {place[1]}: "
 
@@ -169,6 +169,6 @@ def _violation(error: Exception) -> str:
 
 
 def _spelling(member: Any) -> str:
-    """Give the name of an interface's attribute, a method's with its parameters."""
+    """Return the name of an interface's attribute, a method's with its parameters."""
     signature = getattr(member, "getSignatureString", str)()
     return f"{member.__name__}{signature}"

@@ -84,7 +84,7 @@ def load(reference: str) -> Any:
 
 
 def _offered(owner: Any) -> list[str]:
-    """Give the names of the functions and classes that a module, or a class, defines itself."""
+    """Return the names of the functions and classes that a module, or a class, defines itself."""
     home = getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
     return [
         name
@@ -94,7 +94,7 @@ def _offered(owner: Any) -> list[str]:
 
 
 def _file_of(module_name: str) -> str:
-    """Give the file of a module that could not be imported, or else its name."""
+    """Return the file of a module that could not be imported, or else its name."""
     from importlib.util import find_spec
 
     try:

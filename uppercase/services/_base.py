@@ -228,12 +228,12 @@ class TransformService(Service, ABC):
         """Stop listening and answer what was asked, within the drain time."""
 
     def counted(self) -> str:
-        """Give the counts so far."""
+        """Return the counts so far."""
         return str(self.observers.counters)
 
     @abstractmethod
     def served(self) -> list[str]:
-        """Give what is being served, each as the ready line names it."""
+        """Return what is being served, each as the ready line names it."""
 
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""

@@ -12,9 +12,9 @@ from uppercase.core.events import (
     Impaired,
     IObserver,
     KernelDropped,
+    Received,
     Refused,
-    Reply,
-    Request,
+    Replied,
     SlowCall,
     TransformFailed,
     WouldDrop,
@@ -57,13 +57,13 @@ class Counters:
             case Impaired(direction=direction, actions=actions):
                 for action in actions:
                     self.counts[f"lab-{direction.value}", action.value] += 1
-            case Request() | Reply():
+            case Received() | Replied():
                 pass  # told only where somebody watches; the responder counts all of them
             case _:
                 self.counts[type(event).__name__.lower(), ""] += 1
 
     def __str__(self) -> str:
-        """Give the counts as one line, such as `closed finished 3, opened 3`."""
+        """Return the counts as one line, such as `closed finished 3, opened 3`."""
         return ", ".join(
             f"{kind} {what} {count}".replace("  ", " ")
             for (kind, what), count in sorted(self.counts.items())

@@ -11,7 +11,7 @@ __all__ = ["connections_possible"]
 
 
 def connections_possible(wanted: int) -> int:
-    """Give how many of the wanted connections the process can have.
+    """Return how many of the wanted connections the process can have.
 
     The soft limit of descriptors is raised to the hard one if it does not suffice.
     """

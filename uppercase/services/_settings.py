@@ -38,7 +38,7 @@ class Settings:
     log_peers: bool = False
 
     def hosts(self) -> tuple[str, ...]:
-        """Give the IP addresses to listen on, apart from those of `listen`.
+        """Return the IP addresses to listen on, apart from those of `listen`.
 
         Raises:
             uppercase.errors.BadValue: an interface is none.
@@ -48,7 +48,7 @@ class Settings:
         return hosts_of(self.interfaces) or LOOPBACK
 
     def port_number(self) -> int:
-        """Give the port to listen on."""
+        """Return the port to listen on."""
         return DEFAULT_PORT if self.port is None else self.port
 
     def may_do_without(self, host: str) -> bool:
@@ -65,7 +65,7 @@ class TCPSettings(Settings):
         proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
             a header is input like any other.
         limits: the bounds of each connection, and of all of them.
-        lab: what befalls each connection on purpose.
+        lab: what happens to each connection on purpose.
     """
 
     framing: str = AUTO

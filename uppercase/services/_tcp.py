@@ -61,7 +61,7 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    """Give what makes a connection's conversation."""
+    """Return what makes a connection's conversation."""
     if framing == "stream":
         return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
 
@@ -133,7 +133,7 @@ class TCPService(TransformService):
                 listening.addBoth(partial(self._opened_late, listener.description, failures))
 
     def served(self) -> list[str]:
-        """Give the addresses of the open ports."""
+        """Return the addresses of the open ports."""
         return list(self._names)
 
     def close(self) -> None:

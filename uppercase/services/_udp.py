@@ -104,7 +104,7 @@ class UDPService(TransformService):
         self._kernel_watch.start(KERNEL_LOOK, now=False)
 
     def served(self) -> list[str]:
-        """Give the addresses of the open ports."""
+        """Return the addresses of the open ports."""
         return [f"UDP {_name(port)}" for port in self.ports]
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class UDPService(TransformService):
         return drained.addErrback(lambda failure: failure.trap(TimeoutError))
 
     def counted(self) -> str:
-        """Give the counts so far, with those of all datagrams first."""
+        """Return the counts so far, with those of all datagrams first."""
         each = f"received {self.responder.received}, answered {self.responder.answered}"
         errors = sum(map(_errors_of, self.ports), self._errors)
         counts = [f"{name} {count}" for name, count in sorted(errors.items())]
@@ -151,7 +151,7 @@ class UDPService(TransformService):
 
 
 def _errors_of(port: Any) -> Counter[str]:
-    """Give what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
+    """Return what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
     found: Counter[str] = Counter()
     if isinstance(port, Port):
         for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):

@@ -25,7 +25,7 @@ from uppercase.core.events import (
     Opened,
     Outcome,
     Refused,
-    Reply,
+    Replied,
     SlowCall,
     TransformFailed,
     WouldDrop,
@@ -197,7 +197,7 @@ class LogObserver:
 
 
 def _traceback_lines(error: BaseException) -> list[str]:
-    """Give a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
+    """Return a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
     lines: list[str] = []
     for part in traceback.format_exception(error):
         whole = part.strip("\n")
@@ -211,7 +211,7 @@ def _because(detail: str) -> str:
 
 
 def _peer_line(event: Event) -> str:
-    """Give the line of a classroom's log for one event."""
+    """Return the line of a classroom's log for one event."""
     match event:
         case Opened():
             return f"{event.peer} connected"
@@ -220,12 +220,12 @@ def _peer_line(event: Event) -> str:
                 f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
                 f"{event.sent} bytes out{_because(event.detail)}"
             )
-        case Reply():
+        case Replied():
             return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
         case Dropped():
             reason = f"{event.reason}{_because(event.detail)}"
             return f"{_datagram(event)}: no reply ({reason}) to {_payload(event.request)}"
-        case Impaired() if not event.way:
+        case Impaired() if not event.fates:
             number = f" {event.number}" if event.number else ""
             return f"{event.peer}{number}: {event.fate}"
         case Impaired() if LabAction.LOST in event.actions:
@@ -234,11 +234,11 @@ def _peer_line(event: Event) -> str:
     return ""
 
 
-def _datagram(event: Reply | Dropped | Impaired) -> str:
+def _datagram(event: Replied | Dropped | Impaired) -> str:
     """Name a datagram, with its line of the answer key where there is a lab."""
     if not event.number:
         return event.peer
-    return f"{event.peer} {event.number:>3}  {event.way or 'delivered'}"
+    return f"{event.peer} {event.number:>3}  {event.fates or 'delivered'}"
 
 
 def _payload(data: bytes) -> str:

@@ -109,7 +109,7 @@ class TableOptions(usage.Options):
             ) from error
 
     def getUsage(self, width: int | None = None) -> str:
-        """Give the help: purpose, examples, then the groups."""
+        """Return the help: purpose, examples, then the groups."""
         width = width or 100
         # The synopsis is printed before this, by whoever asks for the help.
         lines = ["", self.purpose, "", "Examples:"]

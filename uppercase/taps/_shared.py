@@ -19,7 +19,7 @@ __all__ = ["ENDING", "INFORMATION", "TRANSFORMING", "ServiceOptions", "listening
 
 
 def listening(endpoint: str, example: str) -> Group:
-    """Give the options that say where to listen.
+    """Return the options that say where to listen.
 
     Args:
         endpoint: what `--listen` takes.
@@ -136,7 +136,7 @@ class ServiceOptions(TableOptions, ABC):
         """Make the service that the options describe; a mistake raises `UserError`."""
 
     def shared_settings(self) -> dict[str, Any]:
-        """Give the settings that both services have, by name."""
+        """Return the settings that both services have, by name."""
         return {
             "transforms": tuple(self["transform"]) or ("uppercase",),
             "listen": tuple(self["listen"]),

@@ -30,7 +30,7 @@ _LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in PRESETS.items())
 
 
 def parse_limit(text: str) -> int:
-    """Give a whole number, 1 or more."""
+    """Return a whole number, 1 or more."""
     number = parse_count(text)
     if number < 1:
         raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
@@ -149,5 +149,5 @@ class Options(ServiceOptions):
 
 
 def makeService(options: Options) -> IService:
-    """Give the service; called by twistd."""
+    """Return the service; called by twistd."""
     return options.service

@@ -114,7 +114,7 @@ class Options(ServiceOptions):
         )
 
     def _lab(self) -> tuple[Experiment | None, list[str]]:
-        """Give the lab that the options ask for, and what to say about it; None if they do not."""
+        """Return the lab that the options ask for, if any, and what to say about it."""
         given = {name: self[name] for name in LAB_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)
         if not settings:
@@ -133,5 +133,5 @@ class Options(ServiceOptions):
 
 
 def makeService(options: Options) -> IService:
-    """Give the service; called by twistd."""
+    """Return the service; called by twistd."""
     return options.service

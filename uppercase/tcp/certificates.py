@@ -24,7 +24,7 @@ def server_context(
     extra_chain: str | None = None,
     dh_parameters: str | None = None,
 ) -> "Context":
-    """Give what TLS servers of one certificate have in common: TLS 1.2 and newer.
+    """Return what TLS servers of one certificate have in common: TLS 1.2 and newer.
 
     Args:
         private_key: a PEM file with the key, not encrypted.

@@ -31,7 +31,7 @@ from uppercase.core.events import (
 )
 from uppercase.core.session import Conversation
 from uppercase.lab.outlet import NO_LAB, LabOutlet
-from uppercase.limits import DRAIN_QUIET, TURN, VIGIL
+from uppercase.limits import DRAIN_QUIET, PEER_CHECK, TURN
 from uppercase.tcp.closing import CloseLadder
 from uppercase.tcp.kernel import (
     SendWatch,
@@ -230,7 +230,7 @@ class TransformProtocol(Protocol):
             self._pump()
 
     def _taken(self) -> int:
-        """Give how many bytes were read from the system: below TLS they are others than above."""
+        """Return how many bytes were read from the system: below TLS they are others than above."""
         taken: int = getattr(self.transport, "wire_received", self._received)
         return taken
 
@@ -240,7 +240,7 @@ class TransformProtocol(Protocol):
         self._ladder.abort()
 
     def idle_since(self) -> float | None:
-        """Give the time since which nothing was sent or taken; None while a reply is awaited."""
+        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
         conversation = self._conversation
         if conversation is None or self._ladder.started or conversation.awaiting:
             return None
@@ -334,7 +334,7 @@ class TransformProtocol(Protocol):
     def _keep_vigil(self, wanted: bool) -> None:
         """Look after the peer while only replies are awaited: the reactor would not notice."""
         if wanted and self._vigil is None:
-            self._vigil = self._factory.clock.callLater(VIGIL, self._look_after_peer)
+            self._vigil = self._factory.clock.callLater(PEER_CHECK, self._look_after_peer)
         elif not wanted and self._vigil is not None:
             self._vigil.cancel()
             self._vigil = None

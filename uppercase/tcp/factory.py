@@ -40,7 +40,7 @@ class TransformFactory(ServerFactory):
         limits: the service's bounds.
         clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
-        lab: what befalls each connection on purpose.
+        lab: what happens to each connection on purpose.
 
     Attributes:
         connections: the open ones.

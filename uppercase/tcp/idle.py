@@ -19,7 +19,7 @@ class Idle(Protocol):
     """An open connection."""
 
     def idle_since(self) -> float | None:
-        """Give the time since which it has been idle; None if it is busy."""
+        """Return the time since which it has been idle; None if it is busy."""
 
     def close_idle(self) -> None:
         """Close it."""

@@ -29,7 +29,7 @@ _INT: Final = struct.Struct("=i")
 
 
 def progress_mark(transport: ITransport) -> object:
-    """Give a value that changes when the peer takes something.
+    """Return a value that changes when the peer takes something.
 
     Where the system cannot tell, the mark never changes: such a peer has the time-out for all of
     what it is owed.
@@ -47,14 +47,14 @@ def progress_mark(transport: ITransport) -> object:
 
 
 def unread_input(transport: ITransport) -> int:
-    """Give how many bytes the kernel holds for us that were not read yet; 0 if it cannot tell."""
+    """Return how many bytes the kernel holds for us that were not read yet; 0 if it cannot tell."""
     if sys.platform == "win32":
         return 0
     return _ask_kernel(transport, termios.FIONREAD) or 0
 
 
 def unacknowledged_output(transport: ITransport) -> int | None:
-    """Give how many bytes the kernel still has to bring to the peer; None if it cannot tell.
+    """Return how many bytes the kernel still has to bring to the peer; None if it cannot tell.
 
     The end of the output counts as one byte.
     """
@@ -77,7 +77,7 @@ def peer_is_gone(transport: ITransport) -> bool:
 
 
 def _ask_kernel(transport: ITransport, request: int) -> int | None:
-    """Give the whole number that an ioctl of the socket answers."""
+    """Return the whole number that an ioctl of the socket answers."""
     skt = _socket_under(transport)
     if skt is None:
         return None

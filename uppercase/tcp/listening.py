@@ -73,7 +73,7 @@ class Listener:
         return listening
 
     def name(self, port: IListeningPort) -> str:
-        """Give what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
+        """Return what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
         address: Any = port.getHost()
         if hasattr(address, "host"):
             protocol = "TCP" if self.context is None else "TLS"
@@ -83,7 +83,7 @@ class Listener:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Give a listening socket, with our backlog, for one family only.
+    """Return a listening socket, with our backlog, for one family only.
 
     Raises:
         CannotListen: one sentence with the likely fix.
@@ -108,7 +108,7 @@ def bind(host: str, port: int) -> socket.socket:
 def listener_of_socket(
     reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
 ) -> Listener:
-    """Give a listener that takes over a listening socket."""
+    """Return a listener that takes over a listening socket."""
     endpoint = AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
     return Listener(description, endpoint, None, proxies)
 
@@ -116,7 +116,7 @@ def listener_of_socket(
 def listener_of_string(
     reactor: Any, description: str, proxies: DeclaredPeers | None = None
 ) -> Listener:
-    """Give the listener that a Twisted endpoint string describes, with our backlog as its default.
+    """Return the listener that a Twisted endpoint string describes; our backlog is its default.
 
     `tls:` and `ssl:` take the same arguments as Twisted's `ssl:`, and become our TLS over `tcp:`.
 

@@ -38,7 +38,7 @@ class AwaitedPeer:
 
 
 def plain_peer(address: Any) -> Any:
-    """Give a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
+    """Return a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
     host = peer_host(address)
     if host is None or unmapped(host) == host:
         return address
@@ -46,12 +46,12 @@ def plain_peer(address: Any) -> Any:
 
 
 def peer_host(address: Any) -> str | None:
-    """Give a peer's IP address, or None for a peer of a UNIX socket."""
+    """Return a peer's IP address, or None for a peer of a UNIX socket."""
     host: str | None = getattr(address, "host", None)
     return host
 
 
 def peer_name(address: Any) -> str:
-    """Give a peer's address as people write it; those of UNIX sockets have none."""
+    """Return a peer's address as people write it; those of UNIX sockets have none."""
     host = peer_host(address)
     return "unix" if host is None else printable_address(host, address.port)

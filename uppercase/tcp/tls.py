@@ -66,7 +66,7 @@ class _WatchedConnection(Connection):
         self._listener.handshake_done()
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """Give decrypted bytes; at the end of input there are just none."""
+        """Return decrypted bytes; at the end of input there are just none."""
         if not (self._listener.input_ended or self.ended or self.broken):
             try:
                 return super().recv(bufsiz, flags)
@@ -80,7 +80,7 @@ class _WatchedConnection(Connection):
 
 
 def _why(error: Error) -> str:
-    """Give OpenSSL's reason: the last words of its queue of errors."""
+    """Return OpenSSL's reason: the last words of its queue of errors."""
     queue = error.args[0] if error.args else None
     return str(queue[-1][-1]) if isinstance(queue, list) and queue else "no reason given"
 

@@ -99,7 +99,7 @@ class Connection:
         self._transport.lose(ConnectionLost())
 
     def receive(self) -> bytes:
-        """Give what has come since the last call."""
+        """Return what has come since the last call."""
         data: bytes = self._transport.value()  # type: ignore[no-untyped-call]
         self._transport.clear()  # type: ignore[no-untyped-call]
         return data

@@ -95,7 +95,7 @@ class TransformContract:
 
 @cache
 def _examination(contract: Any) -> Examination:
-    """Give the examination that all tests of a subclass share."""
+    """Return the examination that all tests of a subclass share."""
     # Not by the dot: a plain function would become a method.
     target = inspect.getattr_static(contract, "transform", None)
     if isinstance(target, staticmethod):

@@ -74,7 +74,7 @@ class UDPClient:
         self._protocol.receive_batch([Datagram(message, CLIENT, here) for message in messages])
 
     def receive(self) -> list[bytes]:
-        """Give the replies that have come since the last call, in the order of their arrival."""
+        """Return the replies that have come since the last call, in the order of their arrival."""
         came = self._replies[:]
         self._replies.clear()
         return came

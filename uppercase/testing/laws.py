@@ -176,7 +176,7 @@ def _calls(examined: Examination) -> None:
 
 
 def _is_stable(subject: Subject, message: bytes, before: Outcome) -> bool:
-    """Tell whether a reply is still what it was; if not, that is determinism's matter."""
+    """Return whether a reply is still what it was; if not, that is determinism's matter."""
     return subject.reply(message, subject.make()).same(before)
 
 
@@ -258,7 +258,7 @@ def _cuts(examined: Examination) -> None:
 
 
 def _is_one_outcome(one: Outcome, other: Outcome) -> bool:
-    """Tell whether two ways of cutting a stream came to the same.
+    """Return whether two ways of cutting a stream came to the same.
 
     Of a stream that is refused, clients may have had more or less before the refusal.
     """

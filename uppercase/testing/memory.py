@@ -30,7 +30,7 @@ def make_chain(
 
 
 def _name(target: object) -> str:
-    """Give what errors call a transform."""
+    """Return what errors call a transform."""
     if isinstance(target, str):
         return target
     return str(getattr(target, "name", None) or getattr(target, "__name__", repr(target)))
@@ -49,7 +49,7 @@ class Recorder:
 
 
 def first_error(events: Iterable[Event]) -> TransformError | None:
-    """Give what the first transform that failed failed with."""
+    """Return what the first transform that failed failed with."""
     failed = (event.error for event in events if isinstance(event, TransformFailed))
     error = next(failed, None)
     return error if isinstance(error, TransformError) else None

@@ -76,7 +76,7 @@ CUTS: Final = st.integers(0, 64)
 
 
 def large_messages() -> Iterator[bytes]:
-    """Give messages of growing length, up to `KIT_LARGE`: repetitions, then random bytes."""
+    """Return messages of growing length, up to `KIT_LARGE`: repetitions, then random bytes."""
     size = KIB
     while size <= KIT_LARGE:
         for unit in (b"a", b" ", b"a ", "é".encode(), "\u0301".encode(), b"\xff"):

@@ -112,7 +112,7 @@ class Subject:
         self._unanswered: Unanswered | None = None
 
     def reply(self, message: bytes, transform: ITransform | None = None) -> Outcome:
-        """Give what comes of one message, awaited if need be.
+        """Return what comes of one message, awaited if need be.
 
         Raises:
             Unanswered: a reply was awaited in vain, now or before.
@@ -120,7 +120,7 @@ class Subject:
         return self.begin(message, transform)()
 
     def begin(self, message: bytes, transform: ITransform | None = None) -> Callable[[], Outcome]:
-        """Call the transform; give what waits for the outcome, and may raise `Unanswered`."""
+        """Call the transform; return what waits for the outcome, and may raise `Unanswered`."""
         if self._unanswered is not None:
             raise self._unanswered
         try:
@@ -133,7 +133,7 @@ class Subject:
         return lambda: _checked(result)
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> Outcome:
-        """Give what comes of one stream, fed with these chunks and then finished."""
+        """Return what comes of one stream, fed with these chunks and then finished."""
         output = b""
         try:
             stream = cast(IStreamTransform, transform or self.transform).open_stream()
@@ -165,7 +165,7 @@ class Subject:
             return Outcome(b"", error)
 
     def timed(self, message: bytes) -> tuple[Outcome, float]:
-        """Give what comes of one message, and for how many seconds the call blocked."""
+        """Return what comes of one message, and for how many seconds the call blocked."""
         started = perf_counter()
         finish = self.begin(message)
         seconds = perf_counter() - started
@@ -173,7 +173,7 @@ class Subject:
 
 
 def maker(target: object) -> Callable[[], ITransform]:
-    """Give what makes a transform of a specification or an object; see `Subject`."""
+    """Return what makes a transform of a specification or an object; see `Subject`."""
     if isinstance(target, str):
         return registry.maker(target)
     if not inspect.isclass(target):
@@ -214,7 +214,7 @@ def _bytes(result: object) -> bytes:
 
 
 def show(message: bytes) -> str:
-    """Give a message as Python would write it, a long one in short."""
+    """Return a message as Python would write it, a long one in short."""
     if len(message) <= _SHOWN:
         return repr(message)
     for length in range(1, _LONGEST_UNIT + 1):

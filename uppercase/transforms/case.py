@@ -59,7 +59,7 @@ def ascii_lowercase(data: bytes) -> bytes:
 
 
 def _shortest_context(text: str) -> str:
-    """Give the shortest text after which the next character is converted as after `text`.
+    """Return the shortest text after which the next character is converted as after `text`.
 
     Two facts matter to what follows: whether the last character that is not case-ignorable is
     cased (sigma's rule), and whether the very last character is cased (title case's rule).
@@ -94,7 +94,7 @@ class _SigmaStream:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Take the next characters; give all output that is decided."""
+        """Take the next characters; return all output that is decided."""
         text = self._held + text
         self._held = ""
         if _SIGMA not in text:
@@ -116,7 +116,7 @@ class _SigmaStream:
         return "".join(output)
 
     def finish(self) -> str:
-        """End the text; give what was held back."""
+        """End the text; return what was held back."""
         held, self._held = self._held, ""
         return self._settle(held)
 
@@ -144,7 +144,7 @@ class Lowercase(_SigmaStream):
 
 
 class Titlecase(_SigmaStream):
-    """Give each word one capital, its first letter: hello world becomes Hello World."""
+    """Return each word one capital, its first letter: hello world becomes Hello World."""
 
     def __init__(self) -> None:
         super().__init__(str.title)

@@ -12,7 +12,7 @@ __all__ = ["caesar", "rot13"]
 
 @cache
 def _rotation(places: int) -> bytes:
-    """Give the table that moves letters by 0 to 25 places: 26 tables at the most."""
+    """Return the table that moves letters by 0 to 25 places: 26 tables at the most."""
     return make_table(
         {
             letter: alphabet[(index + places) % 26]

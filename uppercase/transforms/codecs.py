@@ -38,14 +38,14 @@ class Base64Encode:
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give their base64 as far as groups of 3 are whole."""
+        """Take the next bytes; return their base64 as far as groups of 3 are whole."""
         data = self._rest + data
         whole = len(data) - len(data) % 3
         self._rest = data[whole:]
         return b2a_base64(data[:whole], newline=False)
 
     def finish(self) -> bytes:
-        """End the input; give the last group, padded."""
+        """End the input; return the last group, padded."""
         rest, self._rest = self._rest, b""
         return b2a_base64(rest, newline=False)
 
@@ -73,7 +73,7 @@ class _Decoder(ABC):
         self._fault: Rejected | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next text; give the bytes of its whole quanta."""
+        """Take the next text; return the bytes of its whole quanta."""
         if self._fault is not None:
             raise self._fault
         text = self._rest + data.translate(None, _WHITE_SPACE)
@@ -171,18 +171,18 @@ def _decode_base64(quanta: bytes) -> bytes:
 
 
 def _length(pattern: re.Pattern[bytes], text: bytes) -> int:
-    """Give how much of the start of `text` a pattern matches; it may match nothing."""
+    """Return how much of the start of `text` a pattern matches; it may match nothing."""
     match = pattern.match(text)
     return match.end() if match else 0
 
 
 def _nth_significant(data: bytes, index: int) -> int:
-    """Give the offset of the byte number `index` of those in `data` that are not white space."""
+    """Return the offset of the byte number `index` of those in `data` that are not white space."""
     significant = (offset for offset, byte in enumerate(data) if byte not in _WHITE_SPACE)
     return next(islice(significant, index, None))
 
 
 def _show(byte: bytes) -> str:
-    """Give a byte as people look it up: its number, and its character if it has one."""
+    """Return a byte as people look it up: its number, and its character if it has one."""
     character = byte.decode("latin-1")
     return f"0x{byte.hex()} ({character})" if "!" <= character <= "~" else f"0x{byte.hex()}"

@@ -17,11 +17,11 @@ UPPER: Final = ascii_uppercase.encode("ascii")
 
 
 def make_table(replacements: Mapping[int, int]) -> bytes:
-    """Give the table that replaces these bytes and keeps all others."""
+    """Return the table that replaces these bytes and keeps all others."""
     return bytes(replacements.get(byte, byte) for byte in range(256))
 
 
 def translate(data: bytes, table: bytes) -> bytes:
-    """Give `data` with each byte replaced by the table's entry for it."""
+    """Return `data` with each byte replaced by the table's entry for it."""
     translated: bytes = stringzilla.translate(data, table)
     return translated

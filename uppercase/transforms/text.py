@@ -99,7 +99,7 @@ def normalize(text: str, *, form: Form = "NFC") -> str:
 
 
 def digest(data: bytes, *, algorithm: Algorithm = "sha256") -> bytes:
-    """Give a message's hash in lower-case hexadecimal.
+    """Return a message's hash in lower-case hexadecimal.
 
     Args:
         data: the whole message.
@@ -110,5 +110,5 @@ def digest(data: bytes, *, algorithm: Algorithm = "sha256") -> bytes:
 
 
 def identity(data: bytes) -> bytes:
-    """Give each message back unchanged."""
+    """Return each message back unchanged."""
     return data

@@ -89,7 +89,7 @@ class AdoptedUDPEndpoint:
 
 
 def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEndpoint:
-    """Give the datagram endpoint that a string describes.
+    """Return the datagram endpoint that a string describes.
 
     Raises:
         BadValue: it describes none; the text says what is accepted.

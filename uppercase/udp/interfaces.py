@@ -18,7 +18,7 @@ class IBatchTransport(Interface):
     """A datagram transport that sends replies together."""
 
     def send_batch(answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
-        """Send each reply, at once or not at all; give those that the system refused, and why."""
+        """Send each reply, at once or not at all; return those that the system refused, and why."""
 
 
 class IBatchProtocol(Interface):

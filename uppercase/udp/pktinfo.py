@@ -51,7 +51,7 @@ def enable(sock: socket.socket) -> bool:
 
 
 def parse(ancillary: Ancillary, port: int) -> Destination | None:
-    """Give the destination that came with a datagram, None if there is none."""
+    """Return the destination that came with a datagram, None if there is none."""
     found = None
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
@@ -76,7 +76,7 @@ def _parse_ipv6(data: bytes, port: int) -> Destination:
 
 @lru_cache(_DESTINATIONS)
 def reply_ancillary(source: Destination) -> tuple[tuple[int, int, bytes], ...]:
-    """Give the ancillary data that makes a datagram come from an address of ours.
+    """Return the ancillary data that makes a datagram come from an address of ours.
 
     The interface is left to the routing table, as a reply need not leave where the request came
     in; only a link-local address means nothing without its interface.

@@ -122,26 +122,26 @@ class Port:
         self.stopListening()
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address that the port is, or was, bound to."""
+        """Return the address that the port is, or was, bound to."""
         if len(self._name) > 2:
             return IPv6Address("UDP", *self._name)
         return IPv4Address("UDP", *self._name)
 
     def fileno(self) -> int:
-        """Give the socket's descriptor, -1 once it is closed."""
+        """Return the socket's descriptor, -1 once it is closed."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Give the name in logs."""
+        """Return the name in logs."""
         return f"{type(self.protocol).__name__} (UDP)"
 
     def ask_receive_buffer(self, size: int) -> int:
-        """Ask the kernel to hold so many bytes; give what it granted, as it counts."""
+        """Ask the kernel to hold so many bytes; return what it granted, as it counts."""
         self.receive_buffer = ask_receive_buffer(self._socket, size)
         return self.receive_buffer
 
     def kernel_drops(self) -> int | None:
-        """Give how many datagrams the kernel dropped unread; None if it does not tell."""
+        """Return how many datagrams the kernel dropped unread; None if it does not tell."""
         return kernel_drops(self._socket) if self._listening else None
 
     def doRead(self) -> None:
@@ -161,7 +161,7 @@ class Port:
         self._stop_resting()
 
     def _read_batch(self) -> int:
-        """Read and hand over one batch; give its size."""
+        """Read and hand over one batch; return its size."""
         batch: list[Datagram] = []
         try:
             for _ in range(self._batch_size if self._listening else 0):

@@ -78,7 +78,7 @@ class ResponderProtocol(DatagramProtocol):
         self._carry_out(self.responder.answer_batch(batch))
 
     def idle(self) -> Deferred[None]:
-        """Give what fires when no reply is awaited or held back any more."""
+        """Return what fires when no reply is awaited or held back any more."""
         if not self._pending:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._idle.remove)

@@ -30,7 +30,7 @@ _MEMINFO_DROPS: Final = 8
 
 
 def check_interface(host: str) -> IPv4Address | IPv6Address:
-    """Give the address that a host names; "" is every IPv4 address.
+    """Return the address that a host names; "" is every IPv4 address.
 
     Raises:
         BadValue: it is no address.
@@ -78,7 +78,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def _is_shared(sock: socket.socket) -> bool:
-    """Tell whether a socket is bound to a broadcast or multicast address."""
+    """Return whether a socket is bound to a broadcast or multicast address."""
     address = sock.getsockname()
     if ip_address(address[0].partition("%")[0]).is_multicast:
         return True
@@ -118,7 +118,7 @@ def adopt_socket(descriptor: int) -> socket.socket:
 
 
 def ask_receive_buffer(sock: socket.socket, size: int) -> int:
-    """Ask the kernel to hold so many bytes; give what was granted, as the kernel counts.
+    """Ask the kernel to hold so many bytes; return what was granted, as the kernel counts.
 
     Linux grants up to net.core.rmem_max and counts its own records in, twice the bytes of payload
     by its reckoning; others refuse what is too much, so less is asked until it is granted.
@@ -133,7 +133,7 @@ def ask_receive_buffer(sock: socket.socket, size: int) -> int:
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
-    """Give how many datagrams the kernel dropped on a full buffer; None if it does not tell.
+    """Return how many datagrams the kernel dropped on a full buffer; None if it does not tell.
 
     Linux counts them per socket, as the `drops` of /proc/net/udp, and tells the owner by
     SO_MEMINFO.

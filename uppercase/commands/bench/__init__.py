@@ -137,7 +137,7 @@ def bench(
     )
     if as_json:
         print(to_json(result.as_object()), flush=True)
-    elif ledger.answered or not ledger.troubles:
+    elif ledger.answered or not ledger.errors:
         print("\n" + result.as_text(), flush=True)
     if plot is not None:
         from uppercase.commands._plots import bench_plot
@@ -149,15 +149,15 @@ def bench(
             ledger.latencies.distribution(),
         )
         save_plot(plot, drawing)
-    if ledger.troubles:
-        raise ledger.troubles[0]
+    if ledger.errors:
+        raise ledger.errors[0]
     return OK if ledger.acceptable(max_loss) else NETWORK
 
 
 def _workload(
     target: Target, connections: int, size: int, pace: Pace, expect: Expect, timeout: float
 ) -> Workload:
-    """Give what each connection sends."""
+    """Return what each connection sends."""
     if not target.udp:
         return Workload.for_stream(expect, size, pace.pipeline)
     under_way = pace.pipeline
@@ -167,7 +167,7 @@ def _workload(
 
 
 def _load_kind(target: Target) -> "type[StreamLoad] | type[DatagramLoad]":
-    """Give what loads one connection."""
+    """Return what loads one connection."""
     if target.udp:
         from uppercase.commands.bench._datagrams import DatagramLoad
 
@@ -178,10 +178,10 @@ def _load_kind(target: Target) -> "type[StreamLoad] | type[DatagramLoad]":
 
 
 def _connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
-    """Give the connections, non-blocking; over UDP those to each of the addresses in turn.
+    """Return the connections, non-blocking; over UDP those to each of the addresses in turn.
 
     Raises:
-        NetworkTrouble: one could not be had.
+        NetworkError: one could not be had.
     """
     if target.udp:
         for address in reachable(target):

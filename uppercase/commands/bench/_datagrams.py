@@ -52,7 +52,7 @@ class DatagramLoad:
         self._blamed: dict[int, float] = {}  # those that a wrong reply was put down to
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def offer(self, number: int, planned: float) -> None:
@@ -137,7 +137,7 @@ class DatagramLoad:
         self._ledger.lost += 1
 
     def _judge(self, reply: bytes, now: float) -> int:
-        """Take a reply that nothing awaits; give how many messages it answers."""
+        """Take a reply that nothing awaits; return how many messages it answers."""
         number = self._index.get(reply, -1)
         if number in self._expired:
             self._ledger.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1

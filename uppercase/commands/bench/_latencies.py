@@ -48,7 +48,7 @@ class Latencies:
             self.counts.clear()
 
     def summary_ms(self) -> dict[str, float] | None:
-        """Give minimum, mean, maximum and percentiles in milliseconds; None if there are none."""
+        """Return minimum, mean, maximum and percentiles in milliseconds; None if there are none."""
         self.fold(0)
         histogram = self._histogram
         if not histogram.get_total_count():
@@ -64,7 +64,7 @@ class Latencies:
         return {name: round(value / 1e3, 3) for name, value in values.items()}
 
     def distribution(self) -> dict[float, int]:
-        """Give how often each latency, in seconds, occurred."""
+        """Return how often each latency, in seconds, occurred."""
         self.fold(0)
         return {
             step.value_iterated_to / 1e6: step.count_added_in_this_iter_step

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from uppercase.commands.bench._latencies import Latencies
-from uppercase.errors import NetworkTrouble, Refused
+from uppercase.errors import ConnectionRefused, NetworkError
 
 __all__ = ["Ledger", "Load", "Pace"]
 
@@ -28,7 +28,7 @@ class Ledger:
         lag: the longest time from when a message was planned to when it was offered.
         latencies: of `answered`.
         first_wrong: the first wrong reply, and what it should have been.
-        troubles: what connections ended of.
+        errors: what connections ended of.
     """
 
     latencies: Latencies
@@ -43,7 +43,7 @@ class Ledger:
     received_bytes: int = 0
     lag: float = 0.0
     first_wrong: tuple[bytes, bytes] | None = None
-    troubles: list[NetworkTrouble] = field(default_factory=list)
+    errors: list[NetworkError] = field(default_factory=list)
 
     @property
     def pending(self) -> int:
@@ -58,7 +58,7 @@ class Ledger:
     @property
     def refused(self) -> bool:
         """Whether nothing listens there, as far as can be told: no reply ever came."""
-        refusals = (trouble for trouble in self.troubles if isinstance(trouble, Refused))
+        refusals = (error for error in self.errors if isinstance(error, ConnectionRefused))
         return not self.answered and any(refusals)
 
     def note_wrong(self, got: bytes, expected: bytes) -> None:
@@ -68,11 +68,11 @@ class Ledger:
             self.first_wrong = (got, expected)
 
     def acceptable(self, max_loss: float) -> bool:
-        """Tell whether all was answered as expected, but for the part that may be lost or late."""
+        """Return whether all was answered as expected but for what may be lost or late."""
         settled = self.transmitted - self.pending
         missed = self.lost + self.late
         answered = self.received > 0 or max_loss == 1
-        return not self.wrong and not self.troubles and answered and missed <= max_loss * settled
+        return not self.wrong and not self.errors and answered and missed <= max_loss * settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,12 @@ class Pace:
     pipeline: int
 
     def due(self, elapsed: float) -> int:
-        """Give how many messages of an open loop are planned by now, the first at 0 s."""
+        """Return how many messages of an open loop are planned by now, the first at 0 s."""
         assert self.rate is not None
         return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
 
     def planned(self, number: int) -> float:
-        """Give when message `number`, from 0, is planned: seconds from the start."""
+        """Return when message `number`, from 0, is planned: seconds from the start."""
         assert self.rate is not None
         return number / self.rate
 
@@ -105,7 +105,7 @@ class Load(Protocol):
     """One connection under load."""
 
     def fileno(self) -> int:
-        """Give the descriptor to select on."""
+        """Return the descriptor to select on."""
 
     def offer(self, number: int, planned: float) -> None:
         """Take so many messages that were planned for that time; `flush` sends them."""
@@ -114,14 +114,14 @@ class Load(Protocol):
         """Send what fits; tell whether everything has been sent."""
 
     def receive(self) -> int:
-        """Read what has come; give how many messages it answers.
+        """Read what has come; return how many messages it answers.
 
         Raises:
-            NetworkTrouble: there will be no more.
+            NetworkError: there will be no more.
         """
 
     def expire(self, now: float) -> int:
-        """Give up what is lost by now; give how many messages that is."""
+        """Give up what is lost by now; return how many messages that is."""
 
     def abandon(self) -> None:
         """Count everything that is still awaited as lost."""

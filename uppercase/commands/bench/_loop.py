@@ -12,7 +12,7 @@ from typing import Final
 
 from uppercase.commands._interrupts import Interrupts
 from uppercase.commands.bench._ledger import Ledger, Load, Pace
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 
 __all__ = ["Bench"]
 
@@ -126,7 +126,7 @@ class Bench:
                 continue
             try:
                 answered = load.receive() if mask & selectors.EVENT_READ else 0
-            except NetworkTrouble as error:
+            except NetworkError as error:
                 self._drop(load, error)
                 continue
             if answered and refill:
@@ -161,7 +161,7 @@ class Bench:
     def _flush(self, load: Load) -> None:
         try:
             done = load.flush()
-        except NetworkTrouble as error:
+        except NetworkError as error:
             self._drop(load, error)
             return
         if done is (load in self._blocked):
@@ -170,11 +170,11 @@ class Bench:
             self._selector.modify(load, wanted, load)
             (self._blocked.discard if done else self._blocked.add)(load)
 
-    def _drop(self, load: Load, error: NetworkTrouble) -> None:
+    def _drop(self, load: Load, error: NetworkError) -> None:
         """Go on without a connection that has ended."""
         if load not in self._alive:
             return  # It was among the others, below.
-        self._ledger.troubles.append(error)
+        self._ledger.errors.append(error)
         self._retire(load)
         while self._ledger.refused and self._alive:
             # The others would hear it too, but only when they send.

@@ -69,7 +69,7 @@ class Result:
         return f"{loop}, {connections}, {self.size}-byte messages, {pace.duration:g} s"
 
     def as_object(self) -> dict[str, Any]:
-        """Give the fields of the summary object."""
+        """Return the fields of the summary object."""
         ledger, pace = self.ledger, self.pace
         elapsed = self.elapsed or 1.0
         wrong = ledger.first_wrong
@@ -96,11 +96,11 @@ class Result:
             "send_lag_ms": None if pace.rate is None else round(ledger.lag * 1e3, 3),
             "client_cpu": round(self.busy, 3),
             "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
-            "error": str(ledger.troubles[0]) if ledger.troubles else None,
+            "error": str(ledger.errors[0]) if ledger.errors else None,
         }
 
     def as_text(self) -> str:
-        """Give the lines of the summary."""
+        """Return the lines of the summary."""
         ledger = self.ledger
         fields = self.as_object()
         lines = [
@@ -135,9 +135,9 @@ class Result:
         if self.busy > _BUSY and self.pace.rate is None:
             line += "; it may be what limits the throughput"
         yield line
-        troubles = self.ledger.troubles
-        if len(troubles) > 1:
-            yield f"{len(troubles)} connections ended early"
+        errors = self.ledger.errors
+        if len(errors) > 1:
+            yield f"{len(errors)} connections ended early"
 
 
 @dataclass

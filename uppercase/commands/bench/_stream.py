@@ -16,7 +16,7 @@ from uppercase.client.connecting import explain
 from uppercase.client.target import Target
 from uppercase.commands.bench._ledger import Ledger
 from uppercase.commands.bench._workload import Workload
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import BENCH_BLOCK
 
 __all__ = ["StreamLoad"]
@@ -67,7 +67,7 @@ class StreamLoad:
         self._last_wrong = -1
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def offer(self, number: int, planned: float) -> None:
@@ -113,7 +113,7 @@ class StreamLoad:
         cycles, phase = divmod(self._taken, self._cycle_in)
         reached = cycles * self._number + bisect_right(self._ends, phase)
         if reached > self._offered:
-            raise NetworkTrouble(f"{self._target} sent more than it was asked for")
+            raise NetworkError(f"{self._target} sent more than it was asked for")
         return self._settle(reached, now)
 
     def expire(self, now: float) -> int:
@@ -177,7 +177,7 @@ class StreamLoad:
                 self._ledger.note_wrong(got[start - phase :][:_EXCERPT], whole)
             start = end
 
-    def _end(self, error: OSError | None) -> NetworkTrouble:
+    def _end(self, error: OSError | None) -> NetworkError:
         if error is not None and not isinstance(error, ConnectionError):
             return explain(error, self._target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
@@ -188,4 +188,4 @@ class StreamLoad:
                 "; bench needs a server that keeps its connections, and one that closes after each "
                 "reply, like the lecture's, does not"
             )
-        return NetworkTrouble(f"{self._target} {did} a connection after {number}{hint}")
+        return NetworkError(f"{self._target} {did} a connection after {number}{hint}")

@@ -53,13 +53,13 @@ class Workload:
 
     @classmethod
     def for_stream(cls, expect: Expect, size: int, pipeline: int) -> "Workload":
-        """Give lines, enough of them that one call can move `BENCH_BLOCK` bytes."""
+        """Return lines, enough of them that one call can move `BENCH_BLOCK` bytes."""
         number = max(2, pipeline, BENCH_BLOCK // max(size, 1))
         return cls(expect, size, number, b"\n")
 
     @classmethod
     def for_datagrams(cls, expect: Expect, size: int, under_way: int) -> "Workload":
-        """Give datagrams, many more than are under way at once, each with a reply of its own."""
+        """Return datagrams, many more than are under way at once, each with a reply of its own."""
         fitting = BENCH_MAX_MEMORY // max(size, 1)
         number = max(2 * under_way, min(BENCH_UDP_MESSAGES, fitting))
         workload = cls(expect, size, number, b"")

@@ -32,7 +32,7 @@ from uppercase.commands.ping._loop import converse
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
 from uppercase.commands.ping._wires import Wire, open_wires
-from uppercase.errors import NetworkTrouble, Refused, UserError
+from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import (
     PING_INTERVAL,
     PING_MIN_INTERVAL,
@@ -122,28 +122,28 @@ def ping(
             display = Display(
                 target, wire, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
             )
-            trouble = _measure(wire, tracker, schedule, display)
-            if not (isinstance(trouble, Refused) and tracker.totals.untouched):
+            failure = _measure(wire, tracker, schedule, display)
+            if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(time.monotonic() - schedule.start, trouble)
+    display.show_summary(time.monotonic() - schedule.start, failure)
     if plot is not None:
         from uppercase.commands._plots import ping_plot
 
         save_plot(plot, ping_plot(target, display.found, tracker.totals))
-    if trouble is not None:
-        raise trouble
+    if failure is not None:
+        raise failure
     asked_for = count if deadline is not None else None
     return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
 
 
 def _measure(
     wire: Wire, tracker: Tracker, schedule: Schedule, display: Display
-) -> NetworkTrouble | None:
-    """Send the probes and show what becomes of them; give what the network ended it with."""
+) -> NetworkError | None:
+    """Send the probes and show what becomes of them; return what the network ended it with."""
     try:
         with Interrupts() as interrupts:
             converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
-    except NetworkTrouble as error:
+    except NetworkError as error:
         return error
     return None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from uppercase.client.connecting import explain
 from uppercase.client.target import Target
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import MIB, PING_BACKLOG
 
 __all__ = ["LineWire"]
@@ -38,7 +38,7 @@ class LineWire:
         self._error: OSError | None = None
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def send(self, probe: bytes) -> None:
@@ -47,7 +47,7 @@ class LineWire:
         self._lines_sent += 1
         self.flush()
         if len(self._outgoing) > PING_BACKLOG:
-            raise NetworkTrouble(
+            raise NetworkError(
                 f"{self._target} has stopped reading: {len(self._outgoing)} bytes wait to be sent"
             )
 
@@ -57,7 +57,7 @@ class LineWire:
         return len(self._outgoing)
 
     @property
-    def story(self) -> str:
+    def ending_after(self) -> str:
         """How much the server has said, in words."""
         return "1 reply" if self._replies == 1 else f"{self._replies} replies"
 
@@ -79,7 +79,7 @@ class LineWire:
             self._outgoing.clear()
 
     def receive(self) -> list[bytes]:
-        """Give the lines that have come, with their endings."""
+        """Return the lines that have come, with their endings."""
         try:
             while not self.ended and len(self._incoming) <= _LONGEST_LINE:
                 data = self._socket.recv(_READ_SIZE)
@@ -116,7 +116,7 @@ class LineWire:
         self._incoming[:] = rest
         return replies
 
-    def _end(self) -> NetworkTrouble:
+    def _end(self) -> NetworkError:
         """Say how the server ended the connection."""
         if self._error is not None and not isinstance(self._error, ConnectionError):
             return explain(self._error, self._target)
@@ -128,4 +128,4 @@ class LineWire:
                 "; one that closes after each reply, like the lecture's, must have closed "
                 "before the next probe: try a longer -i"
             )
-        return NetworkTrouble(f"{self._target} {did} the connection after {self.story}{hint}")
+        return NetworkError(f"{self._target} {did} the connection after {self.ending_after}{hint}")

@@ -27,7 +27,7 @@ def converse(
     """Send every probe when it is planned and report what comes, until nothing is awaited.
 
     Raises:
-        NetworkTrouble: the server refused, closed or reset.
+        NetworkError: the server refused, closed or reset.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(wire, selectors.EVENT_READ)

@@ -16,7 +16,7 @@ from uppercase.client.target import Target
 from uppercase.commands.ping._statistics import RoundTrips
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 from uppercase.commands.ping._wires import Wire
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import PING_SAMPLES
 
 __all__ = [
@@ -47,7 +47,7 @@ _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 
 
 def place(target: Target) -> str:
-    """Give `HOST:PORT`, or the path of a Unix socket."""
+    """Return `HOST:PORT`, or the path of a Unix socket."""
     if target.unix is not None:
         return target.unix
     host = f"[{target.host}]" if ":" in target.host else target.host
@@ -55,18 +55,18 @@ def place(target: Target) -> str:
 
 
 def to_json(fields: dict[str, Any]) -> str:
-    """Give one line of NDJSON."""
+    """Return one line of NDJSON."""
     return json.dumps({"schema": SCHEMA, **fields}, ensure_ascii=False)
 
 
 def excerpt(data: bytes) -> str:
-    r"""Give the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
+    r"""Return the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
     text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
     return text + "..." if len(data) > _EXCERPT else text
 
 
 def difference(got: bytes, expected: bytes) -> str:
-    """Give the rest of a sentence about a wrong reply: where it differs, and how."""
+    """Return the rest of a sentence about a wrong reply: where it differs, and how."""
     if not expected:
         return f" was {excerpt(got)!r}; no probe was awaiting one"
     pairs = enumerate(zip(got, expected, strict=False))
@@ -79,12 +79,12 @@ def difference(got: bytes, expected: bytes) -> str:
 
 
 def milliseconds(seconds: float) -> float:
-    """Give milliseconds, in whole microseconds."""
+    """Return milliseconds, in whole microseconds."""
     return round(seconds * 1e3, 3)
 
 
 def finding_text(finding: Finding, where: str, timeout: float) -> str:
-    """Give the line for a finding; its last word is the tag, if there is one."""
+    """Return the line for a finding; its last word is the tag, if there is one."""
     if finding.kind is Kind.LOST:
         return f"no reply from {where}: seq={finding.seq} within {timeout:g} s LOST"
     seq = "?" if finding.seq is None else finding.seq
@@ -98,7 +98,7 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]:
-    """Give the object for a finding.
+    """Return the object for a finding.
 
     Args:
         finding: what was found.
@@ -121,7 +121,7 @@ def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]
 
 
 def start_text(target: Target, size: int, expect: Sequence[str]) -> str:
-    """Give the line that says what is going to be sent where."""
+    """Return the line that says what is going to be sent where."""
     protocol = "Unix" if target.unix else str(target).partition(" ")[0]
     return f"PING {place(target)} ({protocol}): {size} bytes, expecting {' then '.join(expect)}"
 
@@ -129,7 +129,7 @@ def start_text(target: Target, size: int, expect: Sequence[str]) -> str:
 def summary_text(
     totals: Totals, where: str, elapsed: float, first_wrong: Finding | None = None
 ) -> str:
-    """Give the lines at the end."""
+    """Return the lines at the end."""
     lines = [
         f"--- {where} ping statistics ---",
         f"{totals.transmitted} packets transmitted, {totals.received} received, "
@@ -153,7 +153,7 @@ def summary_text(
 
 
 def interim_text(totals: Totals) -> str:
-    r"""Give the one line that Ctrl-\ asks for."""
+    r"""Return the one line that Ctrl-\ asks for."""
     line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
     if totals.rtt.count:
         numbers = (totals.rtt.minimum, totals.rtt.mean, totals.rtt.maximum)
@@ -162,7 +162,7 @@ def interim_text(totals: Totals) -> str:
 
 
 def round_trips_object(rtt: RoundTrips) -> dict[str, float] | None:
-    """Give what `rtt_ms` holds; None if there was no round trip."""
+    """Return what `rtt_ms` holds; None if there was no round trip."""
     if not rtt.count:
         return None
     values = {
@@ -181,7 +181,7 @@ def round_trips_object(rtt: RoundTrips) -> dict[str, float] | None:
 def summary_object(
     totals: Totals, target: Target, elapsed: float, connections: int | None
 ) -> dict[str, Any]:
-    """Give the fields that the summary and an interim report share."""
+    """Return the fields that the summary and an interim report share."""
     return {
         "target": str(target),
         "connections": connections,
@@ -250,15 +250,15 @@ class Display:
         else:
             print(interim_text(self.totals), file=sys.stderr, flush=True)
 
-    def show_summary(self, elapsed: float, trouble: NetworkTrouble | None) -> None:
+    def show_summary(self, elapsed: float, failure: NetworkError | None) -> None:
         """Print the end of it."""
         if self.as_json:
             fields = self._fields(elapsed)
-            error = None if trouble is None else str(trouble)
+            error = None if failure is None else str(failure)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
-        if trouble is not None and self.totals.untouched:
-            return  # nothing has been measured; the sentence about the trouble says it all
+        if failure is not None and self.totals.untouched:
+            return  # nothing has been measured; the sentence about the error says it all
         where = place(self.target)
         print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)
         if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:

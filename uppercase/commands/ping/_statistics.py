@@ -14,7 +14,7 @@ __all__ = ["RoundTrips", "percentile"]
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Give the smallest sample that at least `percent` percent of the samples do not exceed.
+    """Return the smallest sample that at least `percent` percent of the samples do not exceed.
 
     This is the nearest-rank definition: the result is one of the samples, never a mean of two.
 
@@ -64,6 +64,6 @@ class RoundTrips:
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def percentiles(self, *percents: float) -> list[float]:
-        """Give percentiles of the recent round trips; there must have been one."""
+        """Return percentiles of the recent round trips; there must have been one."""
         ordered = sorted(self.recent)
         return [percentile(ordered, percent) for percent in percents]

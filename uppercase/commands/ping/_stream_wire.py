@@ -18,7 +18,7 @@ from time import monotonic
 from uppercase.client.connecting import Address, begin_connect, explain, tls_context, wrap_tls
 from uppercase.client.target import Target
 from uppercase.commands.ping._line_wire import LineWire
-from uppercase.errors import NetworkTrouble
+from uppercase.errors import NetworkError
 from uppercase.limits import PING_CONNECTIONS
 
 __all__ = ["StreamWire"]
@@ -56,7 +56,7 @@ class StreamWire:
             self._address = Address(connection.family, connection.getpeername())
 
     def fileno(self) -> int:
-        """Give a descriptor that is readable when `receive` has something to do."""
+        """Return a descriptor that is readable when `receive` has something to do."""
         return self._selector.fileno()
 
     def send(self, probe: bytes) -> None:
@@ -88,7 +88,7 @@ class StreamWire:
         return begun
 
     def receive(self) -> list[bytes]:
-        """Go on with whatever can go on; give the lines that have come, with their endings."""
+        """Go on with whatever can go on; return the lines that have come, with their endings."""
         replies: list[bytes] = []
         if self._shared is not None:
             for _, mask in self._selector.select(0):
@@ -125,7 +125,7 @@ class StreamWire:
         try:
             if mask & EVENT_READ:
                 replies = shared.receive()
-        except NetworkTrouble:
+        except NetworkError:
             if not shared.served or self._address is None:
                 raise
         if shared.ended and shared.served and self._address is not None:
@@ -140,7 +140,7 @@ class StreamWire:
     def _part(self, shared: LineWire) -> None:
         """Go on without the shared connection: the server has answered everything and closed it."""
         self._notice = (
-            f"{self._target} closed the connection after {shared.story}, "
+            f"{self._target} closed the connection after {shared.ending_after}, "
             "so each further probe has a connection of its own"
         )
         self._selector.unregister(shared.fileno())
@@ -151,7 +151,7 @@ class StreamWire:
         """Do the next step for one probe.
 
         Raises:
-            NetworkTrouble: nothing listens any more, or it cannot be reached.
+            NetworkError: nothing listens any more, or it cannot be reached.
         """
         try:
             wanted = errand.go_on(self._begun)
@@ -173,7 +173,7 @@ class StreamWire:
 class _Errand:
     """One probe and its connection, from connecting to the server's closing.
 
-    A connection that ends without a reply is no trouble of ping's: its probe will be lost.
+    A connection that ends without a reply is no error of ping's: its probe will be lost.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class _Errand:
         return self._line is None
 
     def go_on(self, begun: list[tuple[bytes, float]]) -> int:
-        """Do what can be done now; give the events to wait for, 0 at the end.
+        """Do what can be done now; return the events to wait for, 0 at the end.
 
         Args:
             begun: gets the probe and the time, when it is sent.
@@ -217,7 +217,7 @@ class _Errand:
             self._line.flush()
         try:
             self._replies += self._line.receive()
-        except NetworkTrouble:
+        except NetworkError:
             return 0
         if self._line.ended:
             return 0
@@ -237,7 +237,7 @@ class _Errand:
         self._connection.close()
 
     def _open(self) -> Iterator[int]:
-        """Connect, and shake hands for TLS; give the events to wait for each time."""
+        """Connect, and shake hands for TLS; return the events to wait for each time."""
         yield EVENT_WRITE
         status = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if status:

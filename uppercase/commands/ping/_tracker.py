@@ -46,7 +46,7 @@ class Schedule:
     duration: float | None = None
 
     def planned(self, seq: int) -> float | None:
-        """Give the time of probe `seq` (from 1), or None if there is no such probe."""
+        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
         if self.count is not None and seq > self.count:
             return None
         time = self.start + (seq - 1) * self.interval
@@ -93,15 +93,15 @@ class Probes:
             )
 
     def probe(self, seq: int) -> bytes:
-        """Give the bytes of probe `seq`."""
+        """Return the bytes of probe `seq`."""
         return self._text(seq) + self.ending
 
     def reply(self, seq: int) -> bytes:
-        """Give the reply that probe `seq` must have."""
+        """Return the reply that probe `seq` must have."""
         return self.expect(self._text(seq)) + self.ending
 
     def claimed(self, reply: bytes) -> int | None:
-        """Give the number that an unexpected reply seems to carry, if any."""
+        """Return the number that an unexpected reply seems to carry, if any."""
         match = re.search(self.mark + rb"([0-9]{1,10})", reply.lower())
         return int(match[1]) if match else None
 
@@ -196,7 +196,7 @@ class Totals:
         return (self.lost + self.late) / settled if settled else 0.0
 
     def acceptable(self, max_loss: float, count: int | None = None) -> bool:
-        """Tell whether all is as expected.
+        """Return whether all is as expected.
 
         Args:
             max_loss: the part of the settled probes that may be lost or late.
@@ -245,7 +245,7 @@ class Tracker:
         self._highest = 0
 
     def send(self, now: float) -> bytes:
-        """Give the next probe, to be sent now."""
+        """Return the next probe, to be sent now."""
         self.totals.transmitted += 1
         seq = self.totals.transmitted
         probe = _Probe(seq, now, self._probes.reply(seq))
@@ -317,7 +317,7 @@ class Tracker:
         return Finding(Kind.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
 
     def _most_alike(self, reply: bytes) -> _Probe | None:
-        """Give the awaited probe whose reply has the most bytes in common, the oldest of equals."""
+        """Return the awaited probe whose reply has most bytes in common, the oldest of equals."""
         return max(
             islice(self._waiting.values(), _CANDIDATES),
             key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),

@@ -1,6 +1,6 @@
 """How a probe travels: a datagram each, or a line each on a stream (`stream_wire`).
 
-A wire sends without waiting for the peer and gives whole replies; `NetworkTrouble` says that there
+A wire sends without waiting for the peer and gives whole replies; `NetworkError` says that there
 will be no more. It does not know what is in them.
 """
 
@@ -25,7 +25,7 @@ class Wire(Protocol):
     ending: bytes
 
     def fileno(self) -> int:
-        """Give the descriptor to select on."""
+        """Return the descriptor to select on."""
 
     def send(self, probe: bytes) -> None:
         """Send a probe, or what can be sent of it now; the rest follows during `receive`."""
@@ -38,7 +38,7 @@ class Wire(Protocol):
         """How many connections there have been; None where there is no such thing."""
 
     def receive(self) -> list[bytes]:
-        """Give the replies that have come, without waiting."""
+        """Return the replies that have come, without waiting."""
 
     def incomplete(self) -> bytes:
         """Take out what has come of a reply whose end has not."""
@@ -62,7 +62,7 @@ def open_wires(
         one before.
 
     Raises:
-        NetworkTrouble: that failed.
+        NetworkError: that failed.
     """
     if target.udp:
         return [DatagramWire(connect_udp(target, each), target) for each in reachable(target)]
@@ -82,7 +82,7 @@ class DatagramWire:
         self._target = target
 
     def fileno(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def send(self, probe: bytes) -> None:
@@ -97,11 +97,11 @@ class DatagramWire:
             raise explain_send(error, self._target, len(probe)) from error
 
     def begun(self) -> list[tuple[bytes, float]]:
-        """Give nothing: a datagram needs no connection."""
+        """Return nothing: a datagram needs no connection."""
         return []
 
     def receive(self) -> list[bytes]:
-        """Give the datagrams that have come."""
+        """Return the datagrams that have come."""
         replies: list[bytes] = []
         try:
             while True:
@@ -114,7 +114,7 @@ class DatagramWire:
             raise explain(error, self._target) from error
 
     def incomplete(self) -> bytes:
-        """Give nothing: a datagram comes whole or not at all."""
+        """Return nothing: a datagram comes whole or not at all."""
         return b""
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class DatagramWire:
 
 
 def explain_send(error: OSError, target: Target, size: int) -> Exception:
-    """Give the sentence for a datagram that could not be sent."""
+    """Return the sentence for a datagram that could not be sent."""
     if error.errno == errno.EMSGSIZE:
         return UserError(
             f"got a size of {size} bytes, which does not fit into one datagram to {target}; "

@@ -54,7 +54,7 @@ FRAMINGS: Final[Mapping[str, Framing]] = MappingProxyType(
 
 
 def choose_framing(name: str, streams: bool) -> str:
-    """Give the framing that a name stands for with a certain chain of transforms.
+    """Return the framing that a name stands for with a certain chain of transforms.
 
     Args:
         name: `auto` or a name of `FRAMINGS`.

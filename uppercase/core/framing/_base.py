@@ -55,18 +55,18 @@ class Framer(ABC):
 
     @abstractmethod
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Give the bytes that carry one reply; see `IFramer.wrap`."""
+        """Return the bytes that carry one reply; see `IFramer.wrap`."""
 
     @abstractmethod
     def _split(self, data: bytes) -> Iterator[Pair]:
-        """Give the messages that end in `data`, and hold what is left of it."""
+        """Return the messages that end in `data`, and hold what is left of it."""
 
     @abstractmethod
     def _flush(self) -> Iterator[Pair]:
-        """Give the message that the end of the input completes, if any, and `_end`."""
+        """Return the message that the end of the input completes, if any, and `_end`."""
 
     def _take(self, data: bytes) -> bytes:
-        """Give what is held and `data` in one piece, and hold nothing."""
+        """Return what is held and `data` in one piece, and hold nothing."""
         if not self._held:
             return data
         joined = b"".join((self._held, data))
@@ -79,6 +79,6 @@ class Framer(ABC):
         self._held.clear()
 
     def _fail(self, error: FramingError) -> FramingError:
-        """End the input because of a fault; give the error, to be raised."""
+        """End the input because of a fault; return the error, to be raised."""
         self._end()
         return error

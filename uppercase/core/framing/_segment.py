@@ -20,7 +20,7 @@ class SegmentFramer(Framer):
     one_message = True
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Give the reply as it is."""
+        """Return the reply as it is."""
         return reply
 
     def _split(self, data: bytes) -> Iterator[Pair]:
