@@ -51,7 +51,7 @@ def _what_is_wrong(plugin: Any, label: str) -> tuple[Fault, str] | None:
             return (
                 Fault.INTERFACE,
                 f"{label} has {foreign[0]!r} among its parameters; "
-                "uppercase.plugins.parameters.Parameter is accepted",
+                "uppercase.plugins.Parameter is accepted",
             )
     if not is_name(plugin.name):
         return (
