@@ -184,9 +184,8 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
 def show(name: str) -> int:
     """Show one transform: its arguments, what it works on, where it comes from."""
     from uppercase.registry import lookup
-    from uppercase.registry.describe import describe
 
-    click.echo(describe(lookup(name)))
+    click.echo(lookup(name).describe())
     return OK
 
 

@@ -11,7 +11,8 @@ things are found decides nothing: two plugins of one name are refused. This pack
 the reactor.
 """
 
-from uppercase.registry.catalogue import Found, Listing, find, listing, lookup, maker
+from uppercase.registry.catalogue import Listing, find, listing, lookup, maker
 from uppercase.registry.problems import Fault, Problem
+from uppercase.registry.references import Found
 
 __all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup", "maker"]
