@@ -21,8 +21,6 @@ from uppercase.commands.exit_status import OK
 from uppercase.errors import UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
-__all__ = ["transforms"]
-
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
 

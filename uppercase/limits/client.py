@@ -30,7 +30,6 @@ __all__ = [
     "REPLY_TIMEOUT",
     "SAFE_DATAGRAM",
     "TLS_QUIET_TIME",
-    "TRY_CHUNK",
     "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
     "UDP_PORT_MEMORY",
@@ -148,7 +147,3 @@ as many is below 1e-30."""
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
 Flag Day 2020)."""
-
-TRY_CHUNK: Final = 64 * KIB
-"""What `transforms try` reads at once: what Twisted reads at once from a connection, so that the
-output for a chunk is bounded as it is in a server."""
