@@ -46,7 +46,7 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     if reactor is None:
         from twisted.internet import reactor
     observers = Observers("TCP", reactor, settings.log_peers)
-    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
     framing = choose_framing(settings.framing, chain.streams)
     factory = TransformFactory(
         conversation_opener(framing, chain, settings.limits),
@@ -57,7 +57,9 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     )
     settings.hosts()
     listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
-    return TCPService(reactor, settings, observers, factory, listeners, chain.name)
+    service = TCPService(reactor, settings, observers, factory, listeners, chain.name)
+    service.problems = problems
+    return service
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
