@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from uppercase.core.events import Direction
-from uppercase.core.units import parse_duration, parse_probability
+from uppercase.core.values import parse_duration, parse_probability
 from uppercase.errors import BadValue, UnknownName, suggest
 from uppercase.lab._fates import BurstLoss, Experiment, Impairments
 from uppercase.limits import LAB_SEEDS

@@ -3,9 +3,13 @@
 from twisted.application.service import IService
 
 from uppercase.core.framing import AUTO, FRAMINGS
-from uppercase.core.units import parse_count, parse_duration, parse_size, parse_timeout
-from uppercase.core.values import parse_peers
-from uppercase.errors import BadValue
+from uppercase.core.values import (
+    parse_duration,
+    parse_limit,
+    parse_peers,
+    parse_size,
+    parse_timeout,
+)
 from uppercase.lab.outlet import PRESETS, TCPLab, preset
 from uppercase.limits import (
     ASYNC_WINDOW,
@@ -27,14 +31,6 @@ __all__ = ["Options", "makeService"]
 _FRAMING = "; ".join(f"{name}: {framing.summary}" for name, framing in FRAMINGS.items())
 _LAB_OPTIONS = ("delay", "slice", "reset-after", "accept-delay")
 _LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in PRESETS.items())
-
-
-def parse_limit(text: str) -> int:
-    """Return a whole number, 1 or more."""
-    number = parse_count(text)
-    if number < 1:
-        raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
-    return number
 
 
 class Options(ServiceOptions):

@@ -4,7 +4,7 @@ from typing import Final
 
 from twisted.application.service import IService
 
-from uppercase.core.units import parse_count, parse_factor, parse_rate, parse_size
+from uppercase.core.values import parse_count, parse_factor, parse_rate, parse_size
 from uppercase.errors import UserError
 from uppercase.lab import OPTIONS as LAB_OPTIONS
 from uppercase.lab import (

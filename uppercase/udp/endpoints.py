@@ -10,7 +10,6 @@ Twisted has endpoints and strings for streams only; these are shaped so that the
 its. A `\:\:` serves IPv6 only: two endpoints serve both families.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
@@ -19,8 +18,13 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
 from zope.interface import implementer
 
-from uppercase.core.units import parse_port
-from uppercase.core.values import cannot_listen, printable_address
+from uppercase.core.values import (
+    cannot_listen,
+    parse_port,
+    printable_address,
+    split_escaped,
+    unescape,
+)
 from uppercase.errors import BadValue, suggest
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.interfaces import IDatagramEndpoint
@@ -103,25 +107,17 @@ def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEn
     raise BadValue(f"got {description!r}; no datagram endpoint has the type {kind[1]!r}{known}")
 
 
-def _fields(description: str) -> Iterator[tuple[str, str]]:
+def _fields(description: str) -> list[tuple[str, str]]:
     """Split at colons into (name, value); what has no name has the name ""."""
-    name = ""
-    value = ""
-    characters = iter(description)
-    for character in characters:
-        if character == _BACKSLASH:
-            try:
-                value += next(characters)
-            except StopIteration:
-                raise BadValue(f"got {description!r}; nothing follows its last backslash") from None
-        elif character == ":":
-            yield name, value
-            name = value = ""
-        elif character == "=" and not name:
-            name, value = value, ""
-        else:
-            value += character
-    yield name, value
+    backslashes = len(description) - len(description.rstrip(_BACKSLASH))
+    if backslashes % 2:
+        raise BadValue(f"got {description!r}; nothing follows its last backslash")
+    fields = []
+    for field in split_escaped(description):
+        before, *after = split_escaped(field, "=")
+        name, value = (before, "=".join(after)) if after else ("", before)
+        fields.append((unescape(name), unescape(value)))
+    return fields
 
 
 def _parse_udp(reactor: Any, description: str, fields: list[tuple[str, str]]) -> UDPEndpoint:
