@@ -23,10 +23,10 @@ from uppercase.core.guards import (
     Datagram,
     Destination,
     LoopGuard,
+    RateLimit,
     SocketAddress,
     client_of,
 )
-from uppercase.core.ratelimit import RateLimit
 from uppercase.core.values import printable_address
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
