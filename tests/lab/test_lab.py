@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, starmap
 from pathlib import Path
 from statistics import fmean
 
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zope.interface import implementer
 
+from uppercase.core.datagram import Passage
 from uppercase.core.events import (
     Direction,
     Dropped,
@@ -23,17 +24,16 @@ from uppercase.core.events import (
     IObserver,
     LabAction,
 )
+from uppercase.core.guards import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
     OPTIONS,
     PRESETS,
     BurstLoss,
-    Client,
     Experiment,
     Fate,
     Impairments,
     Lab,
-    Passage,
     answer_key,
     command_line,
     make_experiment,
@@ -51,7 +51,7 @@ from uppercase.limits import (
 )
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY
-STUDENT: Client = ("192.0.2.7", 50_000)
+STUDENT = Client("192.0.2.7", 50_000)
 EVERYTHING = make_experiment(
     {
         "loss": "both:0.2",
@@ -339,7 +339,7 @@ def test_what_others_send_and_when_changes_no_fate(
     for student, pause in turns:
         clock.now += pause
         sent[student] += 1
-        converse(lab, ("192.0.2.7", 50_000 + student), b"ping")
+        converse(lab, Client("192.0.2.7", 50_000 + student), b"ping")
     for student, count in sent.items():
         assert notebook.fates(f"192.0.2.7:{50_000 + student}") == [
             (row.number, fate) for row in answer_key(experiment, count) for fate in row.events
@@ -361,7 +361,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 def test_every_student_meets_the_same_fates() -> None:
     lab = Lab(make_experiment(PRESETS["udp-pinger"].settings, seed=7), Clock())
-    clients = [(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
+    clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
 
@@ -371,7 +371,9 @@ def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
     lab = Lab(experiment, Clock())
     first, again, other = (
         lost_numbers(lab, client, 64)
-        for client in [("192.0.2.1", 50_000), ("192.0.2.1", 50_001), ("192.0.2.2", 50_000)]
+        for client in starmap(
+            Client, [("192.0.2.1", 50_000), ("192.0.2.1", 50_001), ("192.0.2.2", 50_000)]
+        )
     )
     assert first == again != other
     key = answer_key(experiment, 64, host="192.0.2.1")
@@ -395,7 +397,7 @@ def test_a_flood_of_addresses_costs_bounded_memory() -> None:
     lab = Lab(Experiment(seed=1), Clock())
 
     def send(port: int) -> int:
-        return lab.request(("192.0.2.7", port), b"ping")[0].number
+        return lab.request(Client("192.0.2.7", port), b"ping")[0].number
 
     assert [send(0), send(1), send(0)] == [1, 1, 2]
     assert {send(port) for port in range(2, LAB_CLIENTS + 1)} == {1}
@@ -418,7 +420,7 @@ def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
     notebook = Notebook()
     settings = {"loss": "reply:1", "duplicate": "1", "delay": "50ms"}
     lab = Lab(make_experiment(settings, seed=1), Clock(), notebook)
-    converse(lab, ("2001:db8::7", 50_000), b"ping")
+    converse(lab, Client("2001:db8::7", 50_000), b"ping")
     peer, lost = "[2001:db8::7]:50000", (LabAction.LOST,)
     way = "request duplicated, delayed 50 ms"
     assert notebook.events == [

@@ -16,18 +16,16 @@ from uppercase.lab._options import (
     merge_settings,
     new_seed,
 )
-from uppercase.lab._stage import Client, Lab, Passage
+from uppercase.lab._stage import Lab
 
 __all__ = [
     "OPTIONS",
     "PRESETS",
     "BurstLoss",
-    "Client",
     "Experiment",
     "Fate",
     "Impairments",
     "Lab",
-    "Passage",
     "Preset",
     "Row",
     "answer_key",

@@ -12,41 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
+from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
+from uppercase.core.guards import Client
 from uppercase.core.values import printable_address
 from uppercase.lab._fates import DELIVERED, Experiment
 from uppercase.lab._key import describe
 from uppercase.limits import LAB_CLIENTS, LAB_FORGET, LAB_HELD_BYTES, LAB_HELD_COST
 
-__all__ = ["Client", "Lab", "Passage"]
-
-Client = tuple[str, int]
-"""A client's host and port."""
-
 _FIRST: Final = (0, 1, "")
 """Copy, copies and fates of what arrives."""
-
-
-class Passage(NamedTuple):
-    """One copy of a datagram to be passed on.
-
-    Attributes:
-        delay: seconds from now; 0 is at once.
-        data: its bytes.
-        number: the request's number among its client's, from 1.
-        copy: which copy it is, from 0.
-        copies: how many there are.
-        fates: what has happened to it so far, in the answer key's words; "" if nothing.
-    """
-
-    delay: float
-    data: bytes
-    number: int
-    copy: int
-    copies: int
-    fates: str = ""
 
 
 class Lab:
@@ -71,7 +48,11 @@ class Lab:
         self._experiment = experiment
         self._clock = clock
         self._observer = observer
+        # client -> (last heard, datagrams so far); the longest silent comes first
         self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+        # (when its delay is over, cost) of each passage that the port holds, the next first.
+        # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
+        # next is held, so a port need not say when it has passed something on.
         self._held: list[tuple[float, int]] = []
         self._held_bytes = 0
 
