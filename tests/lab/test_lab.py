@@ -27,8 +27,8 @@ from uppercase.core.events import (
 from uppercase.core.guards import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
-    OPTIONS,
-    PRESETS,
+    UDP_OPTIONS,
+    UDP_PRESETS,
     BurstLoss,
     Experiment,
     Fate,
@@ -65,7 +65,7 @@ EVERYTHING = make_experiment(
 )
 EXPERIMENTS = [
     EVERYTHING,
-    *(make_experiment(preset.settings, seed=7) for preset in PRESETS.values()),
+    *(make_experiment(preset.settings, seed=7) for preset in UDP_PRESETS.values()),
     make_experiment({"burst-loss": "both:0.1:0.4"}, seed=7),
 ]
 
@@ -360,7 +360,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 
 def test_every_student_meets_the_same_fates() -> None:
-    lab = Lab(make_experiment(PRESETS["udp-pinger"].settings, seed=7), Clock())
+    lab = Lab(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Clock())
     clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
@@ -495,7 +495,7 @@ def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() ->
 
 
 def test_udp_pinger_drops_4_of_11_requests_and_says_what_the_handout_claims() -> None:
-    preset = PRESETS["udp-pinger"]
+    preset = UDP_PRESETS["udp-pinger"]
     experiment = make_experiment(preset.settings, seed=1)
     assert experiment == Experiment(seed=1, request=Impairments(loss=4 / 11))
     assert str(preset).startswith("udp-pinger: --loss=4/11 (")
@@ -504,20 +504,20 @@ def test_udp_pinger_drops_4_of_11_requests_and_says_what_the_handout_claims() ->
 
 
 def test_stop_and_wait_impairs_both_directions() -> None:
-    experiment = make_experiment(PRESETS["stop-and-wait"].settings, seed=1)
+    experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=1)
     does = Impairments(loss=0.1, duplicate=0.1, corrupt=0.1, delay=0.1, jitter=0.05)
     assert (experiment.request, experiment.reply) == (does, does)
 
 
 def test_satellite_delays_and_loses_nothing() -> None:
-    experiment = make_experiment(PRESETS["satellite"].settings, seed=1)
+    experiment = make_experiment(UDP_PRESETS["satellite"].settings, seed=1)
     does = Impairments(delay=0.26, jitter=0.02)
     assert (experiment.request, experiment.reply) == (does, does)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", UDP_PRESETS)
 def test_what_a_preset_prints_does_the_same_when_it_is_typed(name: str) -> None:
-    preset = PRESETS[name]
+    preset = UDP_PRESETS[name]
     typed = dict(re.findall(r"--(\S+?)=(\S+)", str(preset)))
     assert make_experiment(typed, seed=3) == make_experiment(preset.settings, seed=3)
 
@@ -623,9 +623,9 @@ def test_the_keys_in_the_guide_are_what_the_commands_print() -> None:
 
 def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
-    assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(PRESETS)
+    assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(UDP_PRESETS)
     ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
-    assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*OPTIONS, *ours}
+    assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
     assert f"{LAB_CLIENTS:,} clients" in text
     assert f"held for {LAB_REORDER_HOLD * 1000:.0f} ms more" in text
     assert LAB_FORGET == 60
