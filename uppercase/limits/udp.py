@@ -10,11 +10,7 @@ __all__ = [
     "IPV6_MAX_DATAGRAM",
     "KERNEL_LOOK",
     "LOOP_GUARD",
-    "RECEIVE_PAUSE",
-    "RECEIVE_PAUSE_MAX",
     "UDP_AMPLIFICATION",
-    "UDP_BATCH",
-    "UDP_DRAIN_BATCHES",
     "UDP_MAX_REQUEST",
     "UDP_OUTSTANDING",
     "UDP_READ_SIZE",
@@ -42,10 +38,6 @@ UDP_AMPLIFICATION: Final = 3.0
 """A forged source address makes us a reflector; QUIC answers an unproven address with at most three
 times what it got (RFC 9000 section 8). `str.upper` in UTF-8 grows a text 3.0 times at the most."""
 
-UDP_BATCH: Final = 64
-"""Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
-bytes to count: timers, signals and other sockets get their turn under any flood."""
-
 UDP_RECEIVE_BUFFER: Final = 4 * MIB
 """What we ask the kernel to hold while the server is busy. The usual 208 KiB hold 256 datagrams of
 one byte, less than a class of 200 sends at once. Linux grants up to net.core.rmem_max."""
@@ -54,20 +46,9 @@ UDP_OUTSTANDING: Final = 2048
 """Datagrams of one service whose replies may be awaited at once: ten for each of 200 clients. At
 worst, with the longest datagrams, they hold 128 MiB."""
 
-UDP_DRAIN_BATCHES: Final = 256
-"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
-takes 830 of its 8 MiB), so a flood cannot hold up the end."""
-
 LOOP_GUARD: Final = 16
 """Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
 ends a loop; a client that repeats a reply that fast loses one datagram in 16."""
-
-RECEIVE_PAUSE: Final = 0.1
-"""After an unexpected receive error the port rests this long, doubled up to `RECEIVE_PAUSE_MAX`
-while errors go on: a socket that stays readable and fails would otherwise take the processor."""
-
-RECEIVE_PAUSE_MAX: Final = 1.0
-"""The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from uppercase.core.events import DropReason, Event
 from uppercase.errors import TransformError
 from uppercase.limits import MAX_OUTPUT, DatagramLimits
 from uppercase.testing.memory import CLIENT, SERVER, Recorder, advance, first_error, make_chain
-from uppercase.udp.interfaces import IBatchTransport
+from uppercase.udp.ports import IBatchTransport
 from uppercase.udp.protocol import ResponderProtocol
 
 __all__ = ["UDPClient", "connect_udp"]

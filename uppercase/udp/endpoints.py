@@ -16,7 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from uppercase.core.values import (
     cannot_listen,
@@ -27,13 +27,25 @@ from uppercase.core.values import (
 )
 from uppercase.errors import BadValue, suggest
 from uppercase.limits import UDP_READ_SIZE
-from uppercase.udp.interfaces import IDatagramEndpoint
 from uppercase.udp.ports import Port
 from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
 
-__all__ = ["AdoptedUDPEndpoint", "UDPEndpoint", "datagram_endpoint_from_string"]
-
 _BACKSLASH: Final = "\\"
+
+
+class IDatagramEndpoint(Interface):
+    """An address on which datagrams can be received, as `IStreamServerEndpoint` is for streams.
+
+    Binding a datagram socket never waits, so `listen` gives the port rather than a Deferred of
+    it: a service that is about to drop its privileges knows at once whether it has its address.
+    """
+
+    def listen(protocol: AbstractDatagramProtocol) -> IListeningPort:
+        """Serve a protocol on this address.
+
+        Raises:
+            uppercase.errors.CannotListen: the address could not be had; nothing is left open.
+        """
 
 
 @implementer(IDatagramEndpoint)
