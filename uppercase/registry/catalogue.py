@@ -10,6 +10,7 @@ from typing import Any
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import (
     BadArgument,
     NameClash,
@@ -268,17 +269,7 @@ def _unknown(name: str, known: Listing, missing: str = "no transform") -> str:
 
 def split(specification: str) -> list[str]:
     r"""Split at each colon; `\:` stands for a colon and `\\` for a backslash."""
-    segments = [""]
-    rest = iter(specification)
-    for character in rest:
-        if character == ":":
-            segments.append("")
-            continue
-        if character == "\\":
-            following = next(rest, "")
-            character = following if following in (":", "\\") else character + following
-        segments[-1] += character
-    return segments
+    return [unescape(field, only=":\\") for field in split_escaped(specification)]
 
 
 def _pairs(name: str, segments: list[str]) -> list[tuple[str, str]]:

@@ -156,6 +156,7 @@ def _parse_systemd(reactor: Any, description: str) -> AdoptedUDPEndpoint:
     Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
     cleared it, and only it knows.
     """
+    # `fileno` is in no interface, but a second look at the environment finds nothing.
     try:
         endpoint: Any = serverFromString(reactor, description)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
