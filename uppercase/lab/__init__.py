@@ -7,7 +7,6 @@ the same beforehand. Over TCP, `TCPLab` says what `uppercase.lab.outlet` does to
 """
 
 from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments
-from uppercase.lab._key import Row, answer_key
 from uppercase.lab._options import (
     NO_LAB,
     TCP_OPTIONS,
@@ -23,7 +22,7 @@ from uppercase.lab._options import (
     merge_settings,
     new_seed,
 )
-from uppercase.lab._stage import Lab
+from uppercase.lab._stage import Lab, Row, answer_key
 
 __all__ = [
     "NO_LAB",
