@@ -9,7 +9,7 @@ import click
 from uppercase.client.target import Target
 from uppercase.commands._help_layout import option
 from uppercase.commands._option_types import Duration
-from uppercase.core.units import parse_probability
+from uppercase.core.values import parse_probability
 from uppercase.errors import BadValue, UserError
 from uppercase.limits import REPLY_TIMEOUT, UDP_TIMEOUT
 

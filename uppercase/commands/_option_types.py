@@ -1,6 +1,6 @@
 """Our units as click's parameter types, and options that know their section of the help.
 
-The parsers are those of `uppercase.core.units`; this module only tells click about them.
+The parsers are those of `uppercase.core.values`; this module only tells click about them.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from uppercase.core.units import parse_count, parse_duration, parse_size
+from uppercase.core.values import parse_count, parse_duration, parse_size
 from uppercase.errors import BadValue
 
 __all__ = ["Count", "Duration", "Size"]

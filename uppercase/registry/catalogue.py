@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, suggest
 from uppercase.interfaces import ITransform
 from uppercase.registry import sources
@@ -47,7 +48,7 @@ class Listing:
 
     def _resolve(self, specification: str) -> tuple[Found, list[str]]:
         """Return what has this name, and the segments that follow the name."""
-        name, *rest = split(specification)
+        name, *rest = (unescape(field, ":\\") for field in split_escaped(specification))
         if name in self.transforms:
             return self.transforms[name], rest
         if name in self.clashes:
@@ -174,21 +175,6 @@ def maker(specification: str) -> Callable[[], ITransform]:
         specification: as for `find`, and with its exceptions.
     """
     return listing().maker(specification)
-
-
-def split(specification: str) -> list[str]:
-    r"""Split at each colon; `\:` stands for a colon and `\\` for a backslash."""
-    segments = [""]
-    rest = iter(specification)
-    for character in rest:
-        if character == ":":
-            segments.append("")
-            continue
-        if character == "\\":
-            following = next(rest, "")
-            character = following if following in (":", "\\") else character + following
-        segments[-1] += character
-    return segments
 
 
 def _pairs(name: str, segments: list[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
-from uppercase.lab.outlet import NO_LAB
+from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
 from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services._descriptors import connections_possible

@@ -8,7 +8,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.core.units import parse_duration, parse_port, parse_size
+from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup

@@ -43,7 +43,7 @@ from uppercase.services._tcp import conversation_opener
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
 from uppercase.testing._subject import maker
-from uppercase.udp.interfaces import IBatchTransport
+from uppercase.udp.ports import IBatchTransport
 from uppercase.udp.protocol import ResponderProtocol
 
 # RFC 5737 gives these addresses to examples.
