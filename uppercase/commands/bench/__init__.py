@@ -1,13 +1,10 @@
 """`uppercase bench`: its options, its connections and its exit status."""
 
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from uppercase.client.connecting import connect_tcp, connect_udp, reachable
 from uppercase.client.target import Target
 from uppercase.commands._expectation import Expect, expectation
 from uppercase.commands._help_layout import Command, option
@@ -25,15 +22,14 @@ from uppercase.commands.bench._latencies import Latencies
 from uppercase.commands.bench._ledger import Ledger, Pace
 from uppercase.commands.bench._loop import Bench
 from uppercase.commands.bench._report import Monitor, Result
+from uppercase.commands.bench._sockets import connect
 from uppercase.commands.bench._workload import Workload
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.commands.ping._report import place, to_json
-from uppercase.errors import NoReply, UppercaseError
 from uppercase.limits import (
     BENCH_CONNECTIONS,
     BENCH_DURATION,
     BENCH_PIPELINE,
-    CONNECT_TIMEOUT,
     PROBE_SIZE,
 )
 
@@ -118,7 +114,7 @@ def bench(
     workload = _workload(target, connections, size, pace, expectation(expect), timeout)
     load_kind = _load_kind(target)
     latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
-    for attempt, sockets in enumerate(_connect(target, connections)):
+    for attempt, sockets in enumerate(connect(target, connections)):
         ledger = Ledger(latencies)
         monitor = Monitor(ledger, duration, as_json)
         if attempt == 0 and not as_json:
@@ -175,32 +171,3 @@ def _load_kind(target: Target) -> "type[StreamLoad] | type[DatagramLoad]":
     from uppercase.commands.bench._stream import StreamLoad
 
     return StreamLoad
-
-
-def _connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
-    """Return the connections, non-blocking; over UDP those to each of the addresses in turn.
-
-    Raises:
-        NetworkError: one could not be had.
-    """
-    if target.udp:
-        for address in reachable(target):
-            yield [connect_udp(target, address) for _ in range(connections)]
-        return
-    streams: list[socket.socket] = []
-    try:
-        while len(streams) < connections:
-            streams.append(connect_tcp(target))
-            streams[-1].setblocking(False)
-    except UppercaseError as error:
-        for stream in streams:
-            stream.close()
-        if not streams or not isinstance(error, NoReply):
-            raise
-        raise NoReply(
-            f"{target} let {len(streams)} of {connections} connections in and no more within "
-            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
-            "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
-            "connections"
-        ) from error
-    yield streams

@@ -8,8 +8,8 @@ from time import monotonic
 
 from uppercase.client.target import Target
 from uppercase.commands.bench._ledger import Ledger
+from uppercase.commands.bench._sockets import explain_send
 from uppercase.commands.bench._workload import Workload
-from uppercase.commands.ping._wires import explain_send
 
 __all__ = ["DatagramLoad"]
 
