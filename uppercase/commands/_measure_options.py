@@ -1,8 +1,9 @@
 """Options that ping and bench share: what is expected and by when, what may be lost, plots."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -13,7 +14,10 @@ from uppercase.core.units import parse_probability
 from uppercase.errors import BadValue, UserError
 from uppercase.limits import REPLY_TIMEOUT, UDP_TIMEOUT
 
-__all__ = ["judgement_options", "plot_option", "reply_timeout", "save_plot", "timeout_option"]
+if TYPE_CHECKING:
+    from uppercase.commands._plots import Drawing
+
+_PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -79,19 +83,24 @@ def plot_option(help_text: str) -> Callable[[_Function], _Function]:
     return option(
         "--plot",
         type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE.svg",
+        metavar="FILE",
         callback=_check,
         section="Output",
-        help=help_text,
+        help=f"{help_text}  [{', '.join(_PLOT_ENDINGS)}]",
     )
 
 
 def _check(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse, before minutes of measuring, a file that could not be written after them."""
     if path is not None:
-        if path.suffix.lower() != ".svg":
+        if path.suffix.lower() not in _PLOT_ENDINGS:
             raise UserError(
-                f"got --plot={path}; the name of an SVG file, such as rtt.svg, is accepted"
+                f"got --plot={path}; the name of an SVG, PNG or PDF file, such as rtt.svg, "
+                "is accepted"
+            )
+        if find_spec("matplotlib") is None:
+            raise UserError(
+                "--plot needs the matplotlib library; install it: pip install 'uppercase[plots]'"
             )
         try:
             path.open("ab").close()
@@ -100,14 +109,14 @@ def _check(context: click.Context, parameter: click.Parameter, path: Path | None
     return path
 
 
-def save_plot(path: Path, drawing: str) -> None:
+def save_plot(path: Path, drawing: "Drawing") -> None:
     """Write a drawing.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
-        path.write_text(drawing, encoding="utf-8")
+        drawing.save(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
