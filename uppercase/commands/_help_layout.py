@@ -14,17 +14,6 @@ from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = [
-    "OTHER",
-    "Argument",
-    "Command",
-    "Option",
-    "Records",
-    "option",
-    "sections_of",
-    "write_examples",
-]
-
 Records = Iterable[tuple[str, str]]
 """What can be given, each with what it means."""
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Bin", "bins", "histogram_table"]
-
 _DECADE: Final = 10
 
 

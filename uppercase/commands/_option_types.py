@@ -11,8 +11,6 @@ import click
 from uppercase.core.units import parse_count, parse_duration, parse_size
 from uppercase.errors import BadValue
 
-__all__ = ["Count", "Duration", "Size"]
-
 
 class _Quantity(click.ParamType[float]):
     """A number that one of our parsers reads.

@@ -12,8 +12,6 @@ from uppercase.commands._help_layout import Argument, option
 from uppercase.errors import UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT
 
-__all__ = ["target_options"]
-
 _T = TypeVar("_T")
 
 _PARAMETERS: Final = (

@@ -13,11 +13,11 @@ from uppercase.commands._help_layout import Command, option
 from uppercase.commands._option_types import Count
 from uppercase.errors import UserError
 from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment, merge_settings
-from uppercase.limits import FATES_COUNT
-
-__all__ = ["fates"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 _EXAMPLES: Final = """
     uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
@@ -52,7 +52,7 @@ def _lab_options(command: _Function) -> _Function:
     "-n",
     "number",
     type=Count(positive=True),
-    default=FATES_COUNT,
+    default=_COUNT,
     show_default=True,
     section="Key",
     help="Datagrams.",

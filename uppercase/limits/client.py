@@ -7,7 +7,6 @@ from uppercase.limits.shared import KIB, MIB
 __all__ = [
     "CONNECT_NOTICE",
     "CONNECT_TIMEOUT",
-    "FATES_COUNT",
     "FILTER_CHUNK",
     "LINE_QUIET_TIME",
     "MAX_REPLY",
@@ -64,9 +63,6 @@ PING_BACKLOG: Final = 16 * MIB
 PING_CONNECTIONS: Final = 256
 """Connections of one probe each that ping keeps open at once, for replies that are still to come;
 beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
-
-FATES_COUNT: Final = 20
-"""Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
