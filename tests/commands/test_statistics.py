@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.commands._histogram import bins
-from uppercase.commands._latencies import Latencies
+from uppercase.commands._latencies import Latencies, bins
 from uppercase.commands.ping._statistics import RoundTrips, percentile
 
 PERCENTILES = (50.0, 99.0, 99.9)

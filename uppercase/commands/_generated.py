@@ -11,7 +11,7 @@ from click.shell_completion import get_completion_class
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._help_layout import OTHER, Argument, Command, Records, sections_of
+from uppercase.commands._help_layout import OTHER, Command, Records, SectionArgument, sections_of
 from uppercase.commands.exit_status import MEANINGS
 
 
@@ -27,7 +27,7 @@ from uppercase.commands.exit_status import MEANINGS
 @click.argument(
     "shell",
     type=click.Choice(["bash", "zsh", "fish"]),
-    cls=Argument,
+    cls=SectionArgument,
     explanation="The shell to make it for.",
 )
 @click.pass_context

@@ -23,7 +23,7 @@ OTHER: Final = "Other"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Option(click.Option):
+class SectionOption(click.Option):
     """An option that belongs to a section of the help."""
 
     def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ class Option(click.Option):
         self.section = section
 
 
-class Argument(click.Argument):
+class SectionArgument(click.Argument):
     """An argument that the help explains, in a section.
 
     Args:
@@ -52,7 +52,7 @@ def option(
     *declarations: str, section: str = OTHER, **attributes: Any
 ) -> Callable[[_Function], _Function]:
     """Do what `click.option` does, for a section of the help."""
-    return click.option(*declarations, cls=Option, section=section, **attributes)
+    return click.option(*declarations, cls=SectionOption, section=section, **attributes)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: str) -> None:

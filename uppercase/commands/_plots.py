@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
-from uppercase.commands._histogram import bins
+from uppercase.commands._latencies import bins
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 _INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._option_types import Count
+from uppercase.commands._options import Count
 from uppercase.errors import UserError
 from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment, merge_settings
 

@@ -10,15 +10,17 @@ from uppercase.commands._expectation import Expect, expectation
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._interrupts import Interrupts
 from uppercase.commands._latencies import Latencies
-from uppercase.commands._measure_options import (
+from uppercase.commands._options import (
+    Count,
+    Duration,
+    Size,
     judgement_options,
     plot_option,
     reply_timeout,
     save_plot,
+    target_options,
     timeout_option,
 )
-from uppercase.commands._option_types import Count, Duration, Size
-from uppercase.commands._target_options import target_options
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
 from uppercase.commands.bench._loop import Bench
 from uppercase.commands.bench._report import Monitor, Result
