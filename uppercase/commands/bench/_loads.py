@@ -117,13 +117,11 @@ class StreamLoad(Load):
         self._last_wrong = -1
 
     def offer(self, number: int, planned: float) -> None:
-        """Take so many messages that were planned for that time."""
         self._offered += number
         self._planned.append((self._offered, planned))
         self._counts.transmitted += number
 
     def flush(self) -> bool:
-        """Send what fits; tell whether everything has been sent."""
         try:
             while waiting := self._offered * self._size - self._sent:
                 start = self._sent % self._cycle_out
@@ -139,7 +137,6 @@ class StreamLoad(Load):
         return True
 
     def receive(self) -> int:
-        """Read what has come, compare it, and give how many messages it answers."""
         try:
             size = self._socket.recv_into(self._buffer)
         except _WOULD_BLOCK:
@@ -243,17 +240,15 @@ class DatagramLoad(Load):
         self._read_size = max(map(len, workload.replies)) + 1
         self._unsent: deque[float] = deque()
         self._next = 0
-        self._awaited: dict[int, float] = {}  # in the order of sending
+        self._awaited: dict[int, float] = {}  # number: when it was planned
         self._expired: dict[int, float] = {}
         self._blamed: dict[int, float] = {}  # those that a wrong reply was put down to
 
     def offer(self, number: int, planned: float) -> None:
-        """Take so many messages that were planned for that time."""
         self._unsent.extend([planned] * number)
         self._counts.transmitted += number
 
     def flush(self) -> bool:
-        """Send what fits; tell whether everything has been sent."""
         send, messages, awaited, unsent = (
             self._socket.send,
             self._messages,
@@ -277,7 +272,6 @@ class DatagramLoad(Load):
         return True
 
     def receive(self) -> int:
-        """Read what has come, and give how many messages it answers."""
         counts, awaited, recv = self._counts, self._awaited, self._socket.recv
         latencies = counts.latencies.counts
         answered = 0
@@ -305,7 +299,6 @@ class DatagramLoad(Load):
         return answered
 
     def expire(self, now: float) -> int:
-        """Give up the datagrams that have waited for the time-out."""
         overdue = now - self._timeout
         in_time = takewhile(lambda each: each[1] <= overdue, self._awaited.items())
         gone = [number for number, _ in in_time]
@@ -314,7 +307,6 @@ class DatagramLoad(Load):
         return len(gone)
 
     def abandon(self) -> None:
-        """Count everything that is still awaited as lost."""
         for number in list(self._awaited):
             self._lose(number)
         self._counts.lost += len(self._unsent)
