@@ -292,3 +292,18 @@ def test_the_plot_shows_throughput_and_latencies(tmp_path: Path) -> None:
     drawing = path.read_text()
     assert "Throughput" in drawing
     assert "latency in ms" in drawing
+
+
+def test_without_its_library_bench_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['hdrh'] = None; "
+        "from importlib import util; find = util.find_spec; "
+        "util.find_spec = lambda name, *rest: None if name == 'hdrh' else find(name, *rest); "
+        "from uppercase.commands.cli import main; sys.exit(main(['bench']))"
+    )
+    command = [*command_line()[:1], "-c", code]
+    outcome = subprocess.run(
+        command, capture_output=True, env=environment(), timeout=30, check=False
+    )
+    assert b"pip install 'uppercase[bench]'" in outcome.stderr
+    assert outcome.returncode == 2

@@ -1,4 +1,4 @@
-"""Latencies and round trips: percentiles, and histograms for a terminal and for plots.
+"""Latencies summed up: percentiles by the million, and histograms for a terminal and for plots.
 
 The percentiles are HdrHistogram's (`hdrhistogram`): fixed memory, 3 significant digits from a
 microsecond to an hour. Recording into it costs 0.7 microseconds a call, so equal latencies are
@@ -8,7 +8,10 @@ gathered in a dictionary first.
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from uppercase.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,18 +29,20 @@ class Latencies:
 
     Attributes:
         counts: microseconds, and how often; hot loops write into it, and call `fold` at times.
+
+    Raises:
+        UserError: the library is not installed.
     """
 
     def __init__(self) -> None:
-        # Imported late: the library takes as long to load as a page of help.
+        if find_spec("hdrh") is None:
+            raise UserError(
+                "bench needs the hdrhistogram library; install it: pip install 'uppercase[bench]'"
+            )
         from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
         self.counts: defaultdict[int, int] = defaultdict(int)
         self._histogram: Any = HdrHistogram(1, _HOUR, _DIGITS)
-
-    def record(self, seconds: float) -> None:
-        """Take one latency."""
-        self.counts[int(seconds * 1e6)] += 1
 
     def fold(self, least: int = _GATHERED) -> None:
         """Move what has been gathered into the histogram, if it is as much as `least`."""
@@ -46,11 +51,6 @@ class Latencies:
                 # Invariant: within the histogram's range, or it would drop the value silently.
                 self._histogram.record_value(min(max(microseconds, 1), _HOUR), times)
             self.counts.clear()
-
-    def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return for each percentage the seconds that so many of the latencies do not exceed."""
-        self.fold(0)
-        return [self._histogram.get_value_at_percentile(percent) / 1e6 for percent in percents]
 
     def summary_ms(self, percents: Sequence[float]) -> dict[str, float] | None:
         """Return minimum, mean, maximum and percentiles in milliseconds; None if there are none."""
