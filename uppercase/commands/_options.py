@@ -4,6 +4,7 @@ Also the kinds of values that options take: our units as click's parameter types
 those of `uppercase.core.units`; this module only tells click about them.
 """
 
+import logging
 import socket
 from collections.abc import Callable
 from functools import wraps
@@ -214,6 +215,8 @@ def _check_plot(
             raise UserError(
                 "--plot needs the matplotlib library; install it: pip install 'uppercase[plots]'"
             )
+        # Before it is imported: it tells of its own fonts and folders, which nobody asked about.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             path.open("ab").close()
         except OSError as error:

@@ -5,7 +5,6 @@ the file: the same colours then read well on a light page and on a dark one. Kin
 shape as well as by colour. Import it only where a plot was asked for: matplotlib loads slowly.
 """
 
-import logging
 import math
 import warnings
 from collections import Counter
@@ -159,8 +158,6 @@ def bench_plot(
 
 def _panels(title: str, description: str, number: int) -> tuple[Drawing, list[Axes]]:
     """Return a drawing and its empty panels, one below the other."""
-    # It speaks of fonts and folders of its own, which are not what was asked for.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     title, description = _printable(title), _printable(description)
     with matplotlib.rc_context(_RC):
         height = 1.0 + 2.6 * number
