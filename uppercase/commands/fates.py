@@ -10,14 +10,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._option_types import Count
+from uppercase.commands._options import Count
 from uppercase.errors import UserError
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment, merge_settings
-from uppercase.limits import FATES_COUNT
-
-__all__ = ["fates"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 _EXAMPLES: Final = """
     uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
@@ -42,7 +42,7 @@ def _lab_options(command: _Function) -> _Function:
     "-n",
     "number",
     type=Count(positive=True),
-    default=FATES_COUNT,
+    default=_COUNT,
     show_default=True,
     section="Key",
     help="Datagrams.",

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import click
 
-from uppercase.commands._help_layout import Command, Option, option, write_examples
-from uppercase.commands._option_types import Size
+from uppercase.commands._help_layout import Command, SectionOption, option, write_examples
+from uppercase.commands._options import Size
 from uppercase.commands.exit_status import OK
 from uppercase.errors import UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
@@ -56,7 +56,7 @@ class _Command(Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            Option(
+            SectionOption(
                 ["--debug"],
                 is_flag=True,
                 expose_value=False,
