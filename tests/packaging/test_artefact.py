@@ -44,15 +44,19 @@ def install(folder: Path, *what: str | Path) -> None:
     pip(folder, "install", "-q", *what)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of what git tracks, so that no left-over gets into it."""
-    source = tmp_path_factory.mktemp("source")
+def checkout(folder: Path) -> Path:
+    """Copy what git tracks, so that no left-over gets in and other tests see nothing change."""
     tracked = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT).split("\0")
     for name in filter(None, tracked):
         if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = checkout(tmp_path_factory.mktemp("source"))
     target = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, cwd=target)
     return next(target.glob("*.whl"))
@@ -125,7 +129,7 @@ def test_an_editable_install_is_found_from_any_directory(
 ) -> None:
     """In pip's default mode; setuptools decides by a heuristic how it does that."""
     folder = tmp_path_factory.mktemp("environment")
-    install(folder, "--editable", ROOT)
+    install(folder, "--editable", checkout(tmp_path_factory.mktemp("checkout")))
     shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
     assert "uppercase-tcp" in shown
     assert "uppercase-udp" in shown
