@@ -114,7 +114,7 @@ def test_a_slow_handshake_is_no_part_of_the_round_trip(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
 
     def wrap(connection: socket.socket) -> socket.socket:
-        time.sleep(1)
+        time.sleep(1.5)
         return certificate.wrap(connection)
 
     def reply_and_goodbye(connection: socket.socket, server: Server) -> None:
@@ -125,8 +125,8 @@ def test_a_slow_handshake_is_no_part_of_the_round_trip(tmp_path: Path) -> None:
         options = ["--tls", "--ca", str(certificate.path), "-c", "3", "--json", server.address]
         found = summary(ping(*options))
     assert (found["received"], found["connections"]) == (3, 3)
-    assert found["rtt_ms"]["max"] < 900
-    assert found["elapsed_ms"] < 2000, "the handshakes are made at the same time"
+    assert found["rtt_ms"]["max"] < 1400
+    assert found["elapsed_ms"] < 3000, "the handshakes are made at the same time"
 
 
 @pytest.mark.parametrize("behave", [close_unanswered, reset])
