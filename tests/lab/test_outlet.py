@@ -7,8 +7,7 @@ from twisted.python.failure import Failure
 from tests.tcp.memory import Service, Wire
 from uppercase.core.events import Impaired, LabAction, Outcome
 from uppercase.errors import BadValue, UnknownName
-from uppercase.lab.outlet import PRESETS, TCPLab, preset
-from uppercase.limits import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.lab.outlet import LAB_PIECE_PAUSE, LAB_PIECES, PRESETS, TCPLab, preset
 
 
 class Laboratory(Service):

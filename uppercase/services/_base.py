@@ -19,7 +19,7 @@ from uppercase.limits import FREE_PORT_TRIES
 from uppercase.registry import find, listing
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
-from uppercase.services._signals import StopSignals
+from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import LogObserver
 
 __all__ = ["CannotStart", "Observers", "TransformService", "make_chain", "open_on_one_port"]
