@@ -9,8 +9,6 @@ from uppercase.lab import Experiment
 from uppercase.lab.outlet import NO_LAB, TCPLab
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
 
-__all__ = ["Settings", "TCPSettings", "UDPSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

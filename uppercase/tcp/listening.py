@@ -41,13 +41,17 @@ from zope.interface import implementer
 
 from uppercase.core.values import DeclaredPeers, cannot_listen, family_of, printable_address
 from uppercase.errors import BadValue, CannotListen
-from uppercase.limits import BACKLOG, MAX_PORT
+from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
+
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
+server is busy for a second sees 149 of them wait for TCP's retransmission."""
 
 _ACCEPT_PAUSE: Final = 0.1
 """Seconds that a port rests when the system has no descriptor or memory for a new connection; it
