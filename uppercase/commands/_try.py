@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from inspect import isawaitable
 
 from uppercase.awaiting import wait_for
-from uppercase.commands._tcp_filter import write_all
+from uppercase.commands._input import write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.errors import UserError, suggest
