@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error as twisted_error
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -124,6 +124,9 @@ async def _shake_hands(
             protocol.shaking_hands = shaken = Deferred()
             protocol.transport.abortConnection()
             await shaken
+    except CancelledError:
+        protocol.transport.abortConnection()
+        raise
     except Exception as error:
         failure = trust.as_ssl_error(error) if too_long.active() else TimeoutError()
         raise explain(failure, server, CONNECT_TIMEOUT) from error
