@@ -12,9 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
-from uppercase.client.connecting import connect_tcp, connect_udp, explain, reachable, resolve
+from uppercase.client.connecting import connect_udp, explain, reachable, resolve
 from uppercase.client.target import TLS, Target, parse_target
+from uppercase.commands.bench._sockets import connect
 from uppercase.errors import BadValue, NetworkError, UserError
+
+
+def connect_tcp(target: Target) -> socket.socket:
+    """Connect as bench does; the library's connections are tested with it."""
+    [connection] = next(connect(target, 1))
+    connection.setblocking(True)
+    return connection
 
 
 @pytest.mark.parametrize(
@@ -149,12 +157,15 @@ def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -
     assert str(explain(ConnectionRefusedError(), target)) == sentence
 
 
-def test_an_address_that_answers_nothing_is_given_up_in_time() -> None:
+def test_an_address_that_answers_nothing_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uppercase.commands.bench._sockets.CONNECT_TIMEOUT", 0.3)
     with (
         deaf_listener() as server,
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),
     ):
-        connect_tcp(Target(port=server.port), timeout=0.3)
+        connect_tcp(Target(port=server.port))
 
 
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:

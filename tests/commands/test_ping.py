@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from uppercase.client.target import Target
 from uppercase.commands.ping._carriers import Lines
 from uppercase.commands.ping._report import difference, finding_text
-from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
+from uppercase.commands.ping._run import Schedule
+from uppercase.commands.ping._tracker import Finding, Kind, Probes, Tracker
 from uppercase.errors import NetworkError, UserError
 
 TIMEOUT = 1.0
@@ -264,7 +265,7 @@ def make_lines() -> tuple[Lines, list[bytes], StringTransport]:
     came: list[bytes] = []
     lines = Lines(Target(port=12000), came.append)
     transport = StringTransport()
-    lines.makeConnection(transport)
+    lines.makeConnection(transport)  # type: ignore[no-untyped-call]
     return lines, came, transport
 
 

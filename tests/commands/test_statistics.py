@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uppercase.commands._latencies import Latencies, bins
-from uppercase.commands.ping._statistics import RoundTrips, percentile
+from uppercase.commands.ping._tracker import RoundTrips, percentile
 
 PERCENTILES = (50.0, 99.0, 99.9)
 

@@ -1,20 +1,19 @@
-"""Sockets that are connected to a target, and sentences for what the network does wrong.
+"""A target's addresses, datagram sockets to them, and sentences for what the network does wrong.
 
-The sockets are plain ones, for commands without Twisted. What the network does becomes
-`NetworkError` with the likely fix (`explain`); a mistake of the caller becomes `UserError`.
+Streams are the endpoints' affair. What the network does becomes `NetworkError` with the likely fix
+(`explain`); a mistake of the caller becomes `UserError`.
 """
 
 import errno
 import ipaddress
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from uppercase.client.target import TLS, Target
+from uppercase.client.target import Target
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
-from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_PORT
+from uppercase.limits import DEFAULT_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,75 +60,6 @@ def resolve(target: Target) -> list[Address]:
     return addresses
 
 
-def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
-    """Return a connected, blocking stream socket; an `ssl.SSLSocket` if the target asks for TLS.
-
-    Args:
-        target: the server; each of its addresses is tried in turn.
-        timeout: seconds for all of it, without the name's resolution.
-
-    Raises:
-        NetworkError: no address accepts, or the TLS handshake fails.
-        UserError: the file of authorities cannot be used, or the system gives no socket.
-    """
-    context = tls_context(target.tls) if target.tls else None
-    deadline = time.monotonic() + timeout
-    last_error: OSError | None = None
-    for address in resolve(target):
-        try:
-            connection = _open_socket(address.family, socket.SOCK_STREAM)
-        except OSError as error:
-            last_error = error
-            continue
-        try:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            connection.connect(address.sockaddr)
-            if address.family != socket.AF_UNIX:
-                # A line typed must not wait for the acknowledgement of the line before.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
-                connection = wrap_tls(context, connection, target, handshake=True)
-            connection.settimeout(None)
-        except OSError as error:
-            connection.close()
-            last_error = error
-        else:
-            return connection
-    raise explain(last_error or OSError("no address"), target, timeout) from last_error
-
-
-def wrap_tls(
-    context: ssl.SSLContext, connection: socket.socket, target: Target, *, handshake: bool
-) -> ssl.SSLSocket:
-    """Return the connection with TLS on it; without `handshake` that is still to be done."""
-    # An end without TLS's own goodbye is an error: what came may have been cut short.
-    return context.wrap_socket(
-        connection,
-        server_hostname=target.host,
-        do_handshake_on_connect=handshake,
-        suppress_ragged_eofs=False,
-    )
-
-
-def tls_context(tls: TLS) -> ssl.SSLContext:
-    """Return what a client of this target needs for TLS.
-
-    Raises:
-        UserError: the file of authorities cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-    except OSError as error:
-        raise UserError(
-            f"got --ca={tls.ca}, which cannot be used ({error.strerror or error}); "
-            "a PEM file of certificates is accepted"
-        ) from error
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def connect_udp(target: Target, address: Address) -> socket.socket:
     """Return a non-blocking datagram socket that is connected, each from a fresh source port.
 
@@ -145,7 +75,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
         UserError: the system gives no socket.
     """
     try:
-        datagrams = _open_socket(address.family, socket.SOCK_DGRAM)
+        datagrams = _open_socket(address.family)
         try:
             datagrams.setblocking(False)
             datagrams.connect(address.sockaddr)
@@ -180,10 +110,10 @@ def reachable(target: Target) -> list[Address]:
     return found
 
 
-def _open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+def _open_socket(family: socket.AddressFamily) -> socket.socket:
     """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
     try:
-        return socket.socket(family, kind)
+        return socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise

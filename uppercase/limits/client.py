@@ -7,8 +7,6 @@ from uppercase.limits.shared import MIB
 __all__ = [
     "CONNECT_TIMEOUT",
     "MAX_REPLY",
-    "PING_BACKLOG",
-    "PING_CONNECTIONS",
     "PING_INTERVAL",
     "PING_MEMORY",
     "PING_MIN_INTERVAL",
@@ -44,13 +42,6 @@ from a wrong one: four hours of probes at the defaults."""
 
 PING_SAMPLES: Final = 100_000
 """Round trips that percentiles and plots look back on: a day at the default interval."""
-
-PING_BACKLOG: Final = 16 * MIB
-"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
-
-PING_CONNECTIONS: Final = 256
-"""Connections of one probe each that ping keeps open at once, for replies that are still to come;
-beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
 
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself

@@ -8,7 +8,6 @@ import click
 from uppercase.client.target import Target
 from uppercase.commands._expectation import Expect, expectation
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._interrupts import Interrupts
 from uppercase.commands._latencies import Latencies
 from uppercase.commands._options import (
     Count,
@@ -21,6 +20,7 @@ from uppercase.commands._options import (
     target_options,
     timeout_option,
 )
+from uppercase.commands.bench._interrupts import Interrupts
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
 from uppercase.commands.bench._loop import Bench
 from uppercase.commands.bench._report import Monitor, Result

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, process_time
 from typing import Final
 
-from uppercase.commands._interrupts import Interrupts
+from uppercase.commands.bench._interrupts import Interrupts
 from uppercase.commands.bench._loads import Load
 from uppercase.commands.bench._workload import Counts, Pace
 from uppercase.errors import NetworkError

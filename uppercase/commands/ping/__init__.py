@@ -1,7 +1,7 @@
 """`uppercase ping`: its options and its exit status.
 
-What a reply means is the tracker's affair, how the probes travel is that of carriers and run, and how
-it is printed is the report's.
+What a reply means is the tracker's affair, when probes are sent the run's, how they travel the
+carriers', and how it is printed the report's.
 """
 
 import secrets
@@ -30,7 +30,7 @@ from uppercase.commands._options import (
 )
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.commands.ping._report import Display, start_text
-from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
+from uppercase.commands.ping._tracker import Probes, Tracker
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import (
     PING_INTERVAL,
@@ -110,7 +110,7 @@ def ping(
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands._reactor import reactor, running, wait
     from uppercase.commands.ping._carriers import open_carriers
-    from uppercase.commands.ping._run import Run, signals
+    from uppercase.commands.ping._run import Run, Schedule, signals
 
     with running():
         tell = _tell_nobody if as_json else _tell

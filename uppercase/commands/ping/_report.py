@@ -13,27 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from uppercase.client.target import Target
-from uppercase.commands.ping._statistics import RoundTrips
-from uppercase.commands.ping._tracker import Finding, Kind, Totals
+from uppercase.commands.ping._tracker import Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
 from uppercase.limits import PING_SAMPLES
-
-__all__ = [
-    "PERCENTILES",
-    "SCHEMA",
-    "Display",
-    "difference",
-    "excerpt",
-    "finding_object",
-    "finding_text",
-    "interim_text",
-    "place",
-    "round_trips_object",
-    "start_text",
-    "summary_object",
-    "summary_text",
-    "to_json",
-]
 
 if TYPE_CHECKING:
     from uppercase.commands.ping._carriers import Carrier

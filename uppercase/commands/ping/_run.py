@@ -7,6 +7,7 @@ it is printed the report's.
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -15,7 +16,36 @@ from twisted.internet.defer import Deferred
 
 from uppercase.commands.exit_status import die_of
 from uppercase.commands.ping._report import Display
-from uppercase.commands.ping._tracker import Schedule, Tracker
+from uppercase.commands.ping._tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When each probe is to be sent; replies do not move it.
+
+    Attributes:
+        start: the time of the first probe.
+        interval: seconds from each to the next.
+        count: how many, or None for no end.
+        duration: seconds after which all is over, or None.
+    """
+
+    start: float
+    interval: float
+    count: int | None = None
+    duration: float | None = None
+
+    def planned(self, seq: int) -> float | None:
+        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
+        if self.count is not None and seq > self.count:
+            return None
+        time = self.start + (seq - 1) * self.interval
+        return None if self.end is not None and time >= self.end else time
+
+    @property
+    def end(self) -> float | None:
+        """The time at which all is over, whatever is still awaited."""
+        return None if self.duration is None else self.start + self.duration
 
 
 class Run:

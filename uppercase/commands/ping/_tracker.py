@@ -1,15 +1,19 @@
-"""What `uppercase ping` knows without a socket: when to send a probe, and what became of each.
+"""What `uppercase ping` knows without a socket: what became of each probe.
 
 A probe is lower-case text that carries its number; the reply that it must have is known before it
 is sent. Replies are told apart by their content alone, so any server will do. The terms are those
 of the IETF's metrics: loss after a waiting time (RFC 2680), round-trip delay (RFC 2681), reordering
 (RFC 4737), duplication (RFC 5560).
 
+Round trips are never halved: the two ways need not take equally long (RFC 2681 section 3.1).
+
 No clock, no socket, no printing here: callers pass the time, in seconds of a monotonic clock.
 """
 
+import math
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -17,45 +21,13 @@ from operator import eq
 from typing import Final
 
 from uppercase.commands._expectation import Expect
-from uppercase.commands.ping._statistics import RoundTrips
 from uppercase.errors import UserError
-from uppercase.limits import PING_MEMORY, PROBE_MIN_SIZE
-
-__all__ = ["Finding", "Kind", "Probes", "Schedule", "Totals", "Tracker"]
+from uppercase.limits import PING_MEMORY, PING_SAMPLES, PROBE_MIN_SIZE
 
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 _CANDIDATES: Final = 64  # awaited probes that a wrong reply is compared with
 _HEAD: Final = 32  # bytes of each that are compared: the number is among them
 _RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from its reply
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When each probe is to be sent; replies do not move it.
-
-    Attributes:
-        start: the time of the first probe.
-        interval: seconds from each to the next.
-        count: how many, or None for no end.
-        duration: seconds after which all is over, or None.
-    """
-
-    start: float
-    interval: float
-    count: int | None = None
-    duration: float | None = None
-
-    def planned(self, seq: int) -> float | None:
-        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
-        if self.count is not None and seq > self.count:
-            return None
-        time = self.start + (seq - 1) * self.interval
-        return None if self.end is not None and time >= self.end else time
-
-    @property
-    def end(self) -> float | None:
-        """The time at which all is over, whatever is still awaited."""
-        return None if self.duration is None else self.start + self.duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +119,62 @@ class Finding:
     reordered: bool = False
     got: bytes = b""
     expected: bytes = b""
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the smallest sample that at least `percent` percent of the samples do not exceed.
+
+    This is the nearest-rank definition: the result is one of the samples, never a mean of two.
+
+    Args:
+        ordered: one sample or more, in ascending order.
+        percent: more than 0, up to 100.
+    """
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+class RoundTrips:
+    """Takes round trips one by one and sums them up at any time, in bounded memory.
+
+    Args:
+        window: how many of the latest round trips the percentiles look back on.
+
+    Attributes:
+        count: how many there were.
+        minimum: the shortest.
+        maximum: the longest.
+        mean: their arithmetic mean.
+        recent: the latest ones, in the order they came.
+    """
+
+    def __init__(self, window: int = PING_SAMPLES) -> None:
+        self.count = 0
+        self.minimum = math.inf
+        self.maximum = 0.0
+        self.mean = 0.0
+        self.recent: deque[float] = deque(maxlen=window)
+        self._squares = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Take one round trip."""
+        self.count += 1
+        self.minimum = min(self.minimum, seconds)
+        self.maximum = max(self.maximum, seconds)
+        self.recent.append(seconds)
+        # Welford's recurrence: a difference of two large sums would lose the digits that count.
+        distance = seconds - self.mean
+        self.mean += distance / self.count
+        self._squares += distance * (seconds - self.mean)
+
+    @property
+    def mdev(self) -> float:
+        """The standard deviation of the population, which ping(8) calls mdev."""
+        return math.sqrt(self._squares / self.count) if self.count else 0.0
+
+    def percentiles(self, *percents: float) -> list[float]:
+        """Return percentiles of the recent round trips; there must have been one."""
+        ordered = sorted(self.recent)
+        return [percentile(ordered, percent) for percent in percents]
 
 
 @dataclass(slots=True)
