@@ -13,8 +13,10 @@ from typing import Any, Final
 from uppercase.core.events import Direction
 from uppercase.core.values import parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UnknownName, suggest
-from uppercase.lab._fates import BurstLoss, Experiment, Impairments
-from uppercase.limits import LAB_MAX_DELAY, LAB_SEEDS
+from uppercase.lab._fates import MAX_DELAY, BurstLoss, Experiment, Impairments
+
+SEEDS: Final = 1_000_000
+"""Random seeds are below this: six digits can be read from a projector and typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,10 @@ class TCPLab:
 
     def __post_init__(self) -> None:
         for name in ("delay", "accept_delay"):
-            if not 0 <= getattr(self, name) <= LAB_MAX_DELAY:
+            if not 0 <= getattr(self, name) <= MAX_DELAY:
                 raise BadValue(
                     f"got {getattr(self, name):g} s for --{name.replace('_', '-')}; the lab holds "
-                    f"nothing for more than {LAB_MAX_DELAY:g} s"
+                    f"nothing for more than {MAX_DELAY:g} s"
                 )
 
     def __str__(self) -> str:
@@ -176,7 +178,7 @@ def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str
 
 def new_seed() -> int:
     """Return a random seed that is short enough to be read out and typed."""
-    return secrets.randbelow(LAB_SEEDS)
+    return secrets.randbelow(SEEDS)
 
 
 def _parse_burst_loss(text: str) -> BurstLoss:
