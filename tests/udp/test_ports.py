@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from tests.udp.helpers import (
@@ -176,6 +177,7 @@ class _Readers(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        directlyProvides(self, IReactorFDSet)
         self.reading: set[Any] = set()
         self.addReader = self.reading.add
         self.removeReader = self.reading.discard

@@ -17,7 +17,13 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IReactorFDSet,
+    IReactorTime,
+    IReadDescriptor,
+)
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -73,7 +79,7 @@ class Port:
     Args:
         sock: a bound UDP socket that does not block; the port owns it from now on.
         protocol: is given the datagrams, by `receive_batch` if it provides `IBatchProtocol`.
-        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        reactor: provides `IReactorFDSet` too.
         batch_size: datagrams read in one wake-up.
         read_size: bytes of a datagram that are read; longer ones count as truncated.
 
@@ -94,7 +100,7 @@ class Port:
         self,
         sock: socket.socket,
         protocol: AbstractDatagramProtocol,
-        reactor: Any,
+        reactor: IReactorTime,
         *,
         batch_size: int = UDP_BATCH,
         read_size: int = UDP_READ_SIZE,
@@ -105,7 +111,8 @@ class Port:
         self.receive_buffer = 0
         self._socket = sock
         self.protocol = protocol
-        self._reactor = reactor
+        self._clock = reactor
+        self._readers = IReactorFDSet(reactor)
         self._batch_size = batch_size
         self._read_size = read_size
         self._name: SocketAddress = sock.getsockname()
@@ -114,10 +121,10 @@ class Port:
         self.tells_destinations = not self._is_wildcard or enable_destinations(sock)
         self._parses = self._is_wildcard and self.tells_destinations
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
-        self._batched: Any = protocol if IBatchProtocol.providedBy(protocol) else None
+        self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
-        self._resting: Any = None
+        self._resting: IDelayedCall | None = None
         self._listening = False
 
     def startListening(self) -> None:
@@ -130,13 +137,13 @@ class Port:
             self._socket.close()
             raise
         self._listening = True
-        self._reactor.addReader(self)
+        self._readers.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
         """Close the socket; the result has fired already."""
         if self._listening:
             self._listening = False
-            self._reactor.removeReader(self)
+            self._readers.removeReader(self)
             self._stop_resting()
             self._socket.close()
             self.protocol.doStop()
@@ -179,7 +186,7 @@ class Port:
         A service that stops answers what it was sent before; a flood does not hold it up.
         """
         self._stop_resting()
-        self._reactor.removeReader(self)
+        self._readers.removeReader(self)
         for _ in range(UDP_DRAIN_BATCHES):
             if self._read_batch() < self._batch_size:
                 break
@@ -248,8 +255,8 @@ class Port:
                     self.protocol.datagramReceived(datagram.data, datagram.source[:2])
         except Exception:
             self.protocol_errors += 1
-            if self._reactor.seconds() >= self._quiet_until:
-                self._quiet_until = self._reactor.seconds() + LOG_INTERVAL
+            if self._clock.seconds() >= self._quiet_until:
+                self._quiet_until = self._clock.seconds() + LOG_INTERVAL
                 self._log.failure("a datagram protocol failed")
 
     def _rest(self, error: OSError) -> None:
@@ -261,8 +268,8 @@ class Port:
             error=error,
             pause=self._pause,
         )
-        self._reactor.removeReader(self)
-        self._resting = self._reactor.callLater(self._pause, self._wake)
+        self._readers.removeReader(self)
+        self._resting = self._clock.callLater(self._pause, self._wake)
         self._pause = min(2 * self._pause, RECEIVE_PAUSE_MAX)
 
     def _stop_resting(self) -> None:
@@ -272,4 +279,4 @@ class Port:
 
     def _wake(self) -> None:
         self._resting = None
-        self._reactor.addReader(self)
+        self._readers.addReader(self)
