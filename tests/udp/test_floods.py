@@ -15,8 +15,9 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
-from uppercase.core.datagram import Datagram, Responder
+from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
+from uppercase.core.guards import Datagram
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port
 from uppercase.udp.ports import UDP_BATCH, IBatchProtocol

@@ -24,8 +24,9 @@ from tests.udp.helpers import (
     in_thread,
     served,
 )
-from uppercase.core.datagram import Answer, Destination, Responder
+from uppercase.core.datagram import Answer, Responder
 from uppercase.core.events import DropReason
+from uppercase.core.guards import Destination
 from uppercase.limits import UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX

@@ -29,7 +29,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.datagram import Answer, Datagram, Destination, SocketAddress
+from uppercase.core.datagram import Answer
+from uppercase.core.guards import Datagram, Destination, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
@@ -114,6 +115,8 @@ class Port:
         self._clock = reactor
         self._readers = IReactorFDSet(reactor)
         self._batch_size = batch_size
+        # Invariant: a part of a datagram never passes for a whole one. Where the system marks what
+        # it cuts (MSG_TRUNC) any size will do; elsewhere only one that no datagram reaches.
         self._read_size = read_size
         self._name: SocketAddress = sock.getsockname()
         self._bound = Destination(self._name[0].partition("%")[0], self._name[1])
@@ -124,7 +127,11 @@ class Port:
         self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
+        # Invariant: a port that listens is among the reactor's readers, or rests (`_resting` brings
+        # it back), or was read out; never two of these.
         self._resting: IDelayedCall | None = None
+        # Invariant: false means that the socket is closed, or not yet used. Protocols may stop the
+        # port from within a batch or answer after its end, so whatever touches the socket asks.
         self._listening = False
 
     def startListening(self) -> None:
@@ -146,6 +153,7 @@ class Port:
             self._readers.removeReader(self)
             self._stop_resting()
             self._socket.close()
+            # Last: a protocol that stops the port once more, or sends, finds it closed.
             self.protocol.doStop()
         return succeed(None)
 
@@ -193,7 +201,11 @@ class Port:
         self._stop_resting()
 
     def _read_batch(self) -> int:
-        """Read and hand over one batch; return its size."""
+        """Read and hand over one batch; return its size.
+
+        What was read before an error is handed over all the same, and after `_rest`: a protocol
+        that stops the port on this batch calls the rest off.
+        """
         batch: list[Datagram] = []
         try:
             for _ in range(self._batch_size if self._listening else 0):
@@ -229,11 +241,16 @@ class Port:
     def _send(self, answer: Answer) -> None:
         if not self._listening:
             raise OSError(EBADF, "the port is closed")
+        # `_bound` is the object itself wherever the system named no destination; a wildcard is no
+        # address to answer from, so the system chooses one.
         if self._parses and answer.source is not self._bound:
             ancillary = reply_ancillary(answer.source)
             self._socket.sendmsg([answer.data], ancillary, 0, answer.peer)
         else:
             self._socket.sendto(answer.data, answer.peer)
+
+    # Invariant of both: the socket does not block, so the read after the last datagram raises
+    # BlockingIOError, which ends the batch.
 
     def _receive_message(self) -> Datagram:
         data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)

@@ -15,16 +15,8 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.datagram import (
-    Answer,
-    Datagram,
-    Delay,
-    Destination,
-    Responder,
-    SocketAddress,
-    Step,
-    Wait,
-)
+from uppercase.core.datagram import Answer, Delay, Responder, Step, Wait
+from uppercase.core.guards import Datagram, Destination, SocketAddress
 from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport

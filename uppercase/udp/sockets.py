@@ -170,7 +170,9 @@ def enable_destinations(sock: socket.socket) -> bool:
     wanted = []
     if sock.family == socket.AF_INET6:
         wanted.append((socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO))
-    if sock.family == socket.AF_INET or _is_dual_stack(sock):
+    if sock.family == socket.AF_INET or not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    ):
         wanted.append((socket.IPPROTO_IP, _IP_PKTINFO))
     try:
         for level, option in wanted:
@@ -220,7 +222,3 @@ def reply_ancillary(source: Destination) -> tuple[tuple[int, int, bytes], ...]:
     interface = source.interface if source.local.startswith("fe80:") else 0
     record = _IN6_PKTINFO.pack(packed, interface)
     return ((socket.IPPROTO_IPV6, _IPV6_PKTINFO or 0, record),)
-
-
-def _is_dual_stack(sock: socket.socket) -> bool:
-    return not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
