@@ -20,7 +20,7 @@ from uppercase.limits import KIB, MAX_PORT, MIB
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
 
-EVERYWHERE: Final = ("0.0.0.0", "::")
+_EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
@@ -43,7 +43,7 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
     hosts: dict[str, None] = {}
     for interface in interfaces:
         if interface == "*":
-            hosts.update(dict.fromkeys(EVERYWHERE))
+            hosts.update(dict.fromkeys(_EVERYWHERE))
         elif interface == "localhost":
             hosts.update(dict.fromkeys(LOOPBACK))
         else:

@@ -41,11 +41,11 @@ from uppercase.udp.sockets import (
     reply_ancillary,
 )
 
-UDP_BATCH: Final = 64
+BATCH: Final = 64
 """Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
 bytes to count: timers, signals and other sockets get their turn under any flood."""
 
-UDP_DRAIN_BATCHES: Final = 256
+DRAIN_BATCHES: Final = 256
 """Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
 takes 830 of its 8 MiB), so a flood cannot hold up the end."""
 
@@ -103,7 +103,7 @@ class Port:
         protocol: AbstractDatagramProtocol,
         reactor: IReactorTime,
         *,
-        batch_size: int = UDP_BATCH,
+        batch_size: int = BATCH,
         read_size: int = UDP_READ_SIZE,
     ) -> None:
         self.receive_errors: Counter[str] = Counter()
@@ -195,7 +195,7 @@ class Port:
         """
         self._stop_resting()
         self._readers.removeReader(self)
-        for _ in range(UDP_DRAIN_BATCHES):
+        for _ in range(DRAIN_BATCHES):
             if self._read_batch() < self._batch_size:
                 break
         self._stop_resting()
