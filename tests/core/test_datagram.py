@@ -19,12 +19,12 @@ from uppercase.core.events import (
 )
 from uppercase.core.guards import (
     LOOP_TABLE,
-    Client,
     Destination,
     LoopGuard,
     SocketAddress,
     client_of,
 )
+from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits

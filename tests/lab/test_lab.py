@@ -24,7 +24,7 @@ from uppercase.core.events import (
     IObserver,
     LabAction,
 )
-from uppercase.core.guards import Client
+from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
     UDP_OPTIONS,

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import KIB, MAX_PORT, MIB
@@ -71,6 +71,21 @@ def family_of(host: str) -> socket.AddressFamily:
 def printable_address(host: str, port: int) -> str:
     """Return an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Client(NamedTuple):
+    """Who is on the other side, in the one form that limits, tables and logs use.
+
+    Attributes:
+        host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
+        port: the source port.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return printable_address(self.host, self.port)
 
 
 def unmapped(host: str) -> str:

@@ -19,8 +19,7 @@ from typing import Final
 
 from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
-from uppercase.core.guards import Client
-from uppercase.core.values import printable_address
+from uppercase.core.values import Client
 from uppercase.lab._fates import DELIVERED, Experiment, Fate
 from uppercase.limits import KIB, MIB
 
@@ -174,7 +173,7 @@ class Lab:
             fates = (
                 f"{fates or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
             )
-            peer = printable_address(*client)
+            peer = str(client)
             self._observer.notify(
                 Impaired(peer, direction, number, fate.actions, words, data, fates)
             )
@@ -203,7 +202,7 @@ class Lab:
         cost = len(passage.data) + HELD_COST
         if self._held_bytes + cost > HELD_BYTES:
             if self._observer:
-                peer, reason = printable_address(*client), DropReason.LAB_FULL
+                peer, reason = str(client), DropReason.LAB_FULL
                 self._observer.notify(
                     Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
                 )
