@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.threads import deferToThread
 
+from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, command_line, environment
 from uppercase.commands.cli import main
 
@@ -417,7 +419,8 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within)
     assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
 
 
-def test_check_calls_no_law_kept_that_it_could_not_try(
+@in_reactor
+async def test_check_calls_no_law_kept_that_it_could_not_try(
     here: Path, within: Within, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "silent.py").write_text(
@@ -426,7 +429,7 @@ def test_check_calls_no_law_kept_that_it_could_not_try(
         "    return await Deferred()\n"
     )
     monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
-    checked = within("check", "silent:never")
+    checked = await deferToThread(within, "check", "silent:never")
     assert checked.status == 1
     *laws, case, last = checked.stdout.decode().splitlines()
     assert [line.split()[0] for line in laws] == ["?"] * 9 + ["BROKEN"]

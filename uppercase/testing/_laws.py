@@ -157,12 +157,10 @@ def _calls(examined: Examination) -> None:
 
     def are_untouched(one: bytes, other: bytes) -> None:
         alone = [subject.reply(message, subject.make()) for message in (one, other)]
-        transform = subject.make()
         # Replies that are awaited overlap.
-        finish_one = subject.begin(one, transform)
-        second = subject.reply(other, transform)
+        first, second = subject.replies([one, other], subject.make())
         compare(other, second, alone[1], f"after transform({show(one)})")
-        compare(one, finish_one(), alone[0], f"awaited while transform({show(other)}) is called")
+        compare(one, first, alone[0], f"awaited while transform({show(other)}) is called")
 
     def compare(message: bytes, outcome: CallResult, alone: CallResult, when: str) -> None:
         if not outcome.same(alone) and _is_stable(subject, message, alone):
