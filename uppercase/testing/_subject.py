@@ -198,7 +198,7 @@ class Subject:
 def maker(target: object) -> Callable[[], ITransform]:
     """Return what makes a transform of a specification or an object; see `Subject`."""
     if isinstance(target, str):
-        return registry.maker(target)
+        return registry.listing().maker(target)
     if not inspect.isclass(target):
         if ITransformPlugin.providedBy(target):
             return target.build
