@@ -137,7 +137,7 @@ def listing(*, thorough: bool = False) -> Listing:
                 f"{len(distinct)} transforms are named {name!r}, in {origins}; rename all but one"
             )
             clashes[name] = message
-            problems.append(Problem(Fault.CLASH, distinct[0].origin, None, message))
+            problems.append(Problem(Fault.CLASH, distinct[0].origin, message))
         elif distinct:
             transforms[name] = distinct[0]
     return Listing(transforms, problems, clashes, scanned.folders)
