@@ -43,7 +43,7 @@ _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class _FunctionDecorator(Protocol):
-    """`@transform(...)`: what it accepts and gives, for type checkers."""
+    """`@transform` and `@transform(...)`: what they accept and give, for type checkers."""
 
     @overload
     def __call__(
@@ -57,37 +57,25 @@ class _FunctionDecorator(Protocol):
     def __call__(
         self, target: Callable[P, Callable[[M], M]], /
     ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        summary: str | None = None,
+        streaming: bool = False,
+        blocking: bool = False,
+        ascii: Callable[..., bytes] | None = None,
+    ) -> "_FunctionDecorator": ...
 
 
-class _StreamDecorator(Protocol):
-    """`@stream_transform(...)`, for type checkers."""
-
-    def __call__(self, target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
-
-
-@overload
-def transform(
-    target: Callable[Concatenate[M, P], M], /
-) -> DeclaredTransform[Concatenate[M, P], M]: ...
-@overload
-def transform(
-    target: Callable[Concatenate[M, P], Awaitable[M]], /
-) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
-@overload
-def transform(
-    target: Callable[P, Callable[[M], M]], /
-) -> DeclaredTransform[P, Callable[[M], M]]: ...
-@overload
-def transform(
-    *,
-    name: str | None = None,
-    summary: str | None = None,
-    streaming: bool = False,
-    blocking: bool = False,
-    ascii: Callable[..., bytes] | None = None,
-) -> _FunctionDecorator: ...
+def _typed(function: Any) -> _FunctionDecorator:
+    """Tell type checkers of the overloads, which a function would repeat one by one."""
+    decorator: _FunctionDecorator = function
+    return decorator
 
 
+@_typed
 def transform(
     target: Any = None,
     /,
@@ -151,7 +139,7 @@ def stream_transform(target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
 @overload
 def stream_transform(
     *, name: str | None = None, summary: str | None = None
-) -> _StreamDecorator: ...
+) -> Callable[[Callable[P, S]], DeclaredTransform[P, S]]: ...
 
 
 def stream_transform(
