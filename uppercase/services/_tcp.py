@@ -15,51 +15,20 @@ from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
-from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
-from uppercase.services._descriptors import connections_possible
-from uppercase.services._drain import Drain, accept_waiting
+from uppercase.services._base import TransformService, open_on_one_port
 from uppercase.services._settings import TCPSettings
-from uppercase.tcp.accepting import AcceptGuard
+from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
+from uppercase.tcp.kernel import connections_possible
 from uppercase.tcp.listening import (
+    Acceptor,
     Listener,
+    acceptor_of,
     bind,
     listen_error,
     listener_of_socket,
     listener_of_string,
 )
-
-__all__ = ["TCPService", "tcp_service"]
-
-
-def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
-    """Make a TCP service; it listens when it is started.
-
-    Args:
-        settings: what to serve, where and within which bounds.
-        reactor: Twisted's unless a test has its own.
-
-    Raises:
-        uppercase.errors.UserError: something in the settings is wrong.
-        uppercase.errors.PluginError: a transform cannot be loaded.
-    """
-    if reactor is None:
-        from twisted.internet import reactor
-    observers = Observers("TCP", reactor, settings.log_peers)
-    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
-    framing = choose_framing(settings.framing, chain.streams)
-    factory = TransformFactory(
-        conversation_opener(framing, chain, settings.limits),
-        settings.limits,
-        reactor,
-        observers,
-        settings.lab,
-    )
-    settings.hosts()
-    listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
-    service = TCPService(reactor, settings, observers, factory, listeners, chain.name)
-    service.problems = problems
-    return service
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -87,23 +56,25 @@ class TCPService(TransformService):
         ports: what is listening.
     """
 
+    protocol = "TCP"
     settings: TCPSettings
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: TCPSettings,
-        observers: Observers,
-        factory: TransformFactory,
-        listeners: list[Listener],
-        chain: str,
-    ) -> None:
-        super().__init__(reactor, settings, observers, chain)
-        self.factory = factory
+    def __init__(self, settings: TCPSettings, reactor: Any = None) -> None:
+        super().__init__(settings, reactor)
+        framing = choose_framing(settings.framing, self.chain.streams)
+        self.factory = TransformFactory(
+            conversation_opener(framing, self.chain, settings.limits),
+            settings.limits,
+            self.reactor,
+            self,
+            settings.lab,
+        )
         self.ports: list[IListeningPort] = []
-        self._guards: list[AcceptGuard] = []
+        self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
-        self._listeners = listeners
+        self._listeners = [
+            listener_of_string(self.reactor, text, settings.proxy_from) for text in settings.listen
+        ]
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
@@ -140,7 +111,7 @@ class TCPService(TransformService):
 
     def close(self) -> None:
         """Stop listening; connections go on."""
-        self._stop_guards()
+        self._stop_accepting()
         self._names.clear()
         while self.ports:
             self.ports.pop().stopListening()
@@ -150,9 +121,9 @@ class TCPService(TransformService):
         """Stop listening, answer what was asked, and end within the drain time."""
         ports, self.ports = self.ports, []
         self._names.clear()
-        for port in ports:
-            accept_waiting(port)
-        self._stop_guards()
+        for acceptor in self._acceptors:
+            acceptor.accept_waiting()
+        self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
         self.factory.on_closed = drain.closed
@@ -172,19 +143,20 @@ class TCPService(TransformService):
                 wanted=wanted,
             )
 
-    def _stop_guards(self) -> None:
-        while self._guards:
-            self._guards.pop().stop()
+    def _stop_accepting(self) -> None:
+        while self._acceptors:
+            self._acceptors.pop().stop()
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
-        self.observers.notify(AcceptFailed(name, error.strerror or ""))
+        self.notify(AcceptFailed(name, error.strerror or ""))
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
         self._names.append(listener.name(port))
-        if hasattr(port, "socket"):
-            self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
+        acceptor = acceptor_of(port, self.reactor, self._accept_failed)
+        if acceptor is not None:
+            self._acceptors.append(acceptor)
 
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
