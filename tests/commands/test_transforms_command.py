@@ -215,20 +215,30 @@ def blocking(text: str) -> str:
     assert tried == Outcome(0, b"A.\nB.\n", "")
 
 
-def test_ctrl_c_ends_the_wait_for_a_reply(here: Path) -> None:
+@pytest.mark.parametrize("name", ["never", "hangs"])
+def test_ctrl_c_ends_the_wait_for_a_reply(here: Path, name: str) -> None:
+    """Of the reactor, and of a thread of its pool."""
     (here / "slowly.py").write_text(
         """
 import sys
+import time
 from twisted.internet.task import deferLater
+from uppercase import transform
 
 async def never(text: str) -> str:
     from twisted.internet import reactor
     reactor.callLater(0.1, print, "waiting", file=sys.stderr, flush=True)
     return await deferLater(reactor, 60, str)
+
+@transform(blocking=True)
+def hangs(text: str) -> str:
+    print("waiting", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return text
 """
     )
     process = subprocess.Popen(
-        command_line("transforms", "try", "slowly:never"),
+        command_line("transforms", "try", f"slowly:{name}"),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=here,
