@@ -212,21 +212,11 @@ def adopt(
     Raises:
         PluginError: it is none of these, or its declaration breaks a rule.
     """
-    if not inspect.isclass(target):
-        if ITransformPlugin.providedBy(target):
-            plugin: ITransformPlugin = target
-            return plugin
-        if ITransform.providedBy(target):
-            return DeclaredTransform(
-                type(target),
-                lambda arguments: target,
-                name=_name(type(target), name),
-                summary=_summary(target, summary),
-                kind=Kind.BYTES,
-                parameters=(),
-                streaming=IStreamTransform.providedBy(target),
-            )
-    elif ITransform.implementedBy(target):
+    is_class = inspect.isclass(target)
+    if not is_class and ITransformPlugin.providedBy(target):
+        plugin: ITransformPlugin = target
+        return plugin
+    if is_class and ITransform.implementedBy(target):
         owner = _owner(target)
         return DeclaredTransform(
             target,
@@ -237,7 +227,17 @@ def adopt(
             parameters=parameters_of(signature_of(target, owner), owner, positional=0),
             streaming=IStreamTransform.implementedBy(target),
         )
-    elif hasattr(target, "feed"):
+    if not is_class and ITransform.providedBy(target):
+        return DeclaredTransform(
+            type(target),
+            lambda arguments: target,
+            name=_name(type(target), name),
+            summary=_summary(target, summary),
+            kind=Kind.BYTES,
+            parameters=(),
+            streaming=IStreamTransform.providedBy(target),
+        )
+    if is_class and hasattr(target, "feed"):
         if streaming or ascii is not None:
             raise PluginError(
                 f"{_owner(target)} is a stream class, which needs neither streaming nor ascii; "

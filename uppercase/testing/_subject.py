@@ -199,12 +199,10 @@ def maker(target: object) -> Callable[[], ITransform]:
     """Return what makes a transform of a specification or an object; see `Subject`."""
     if isinstance(target, str):
         return registry.listing().maker(target)
-    if not inspect.isclass(target):
-        if ITransformPlugin.providedBy(target):
-            return target.build
-        if ITransform.providedBy(target):
-            transform: Any = target
-            return lambda: transform
+    is_plugin = ITransformPlugin.providedBy(target)
+    if ITransform.providedBy(target) and not is_plugin and not inspect.isclass(target):
+        transform: Any = target
+        return lambda: transform
     return adopt(target).build
 
 
