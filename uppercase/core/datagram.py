@@ -32,20 +32,6 @@ from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
 
-__all__ = [
-    "Answer",
-    "Client",
-    "Datagram",
-    "Delay",
-    "Destination",
-    "LabStage",
-    "Passage",
-    "Responder",
-    "SocketAddress",
-    "Step",
-    "Wait",
-]
-
 
 class Passage(NamedTuple):
     """One copy of a datagram that a lab passes on.

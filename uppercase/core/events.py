@@ -9,28 +9,6 @@ from enum import StrEnum
 
 from zope.interface import Interface
 
-__all__ = [
-    "AcceptFailed",
-    "Closed",
-    "Direction",
-    "DropReason",
-    "Dropped",
-    "Event",
-    "IObserver",
-    "Impaired",
-    "KernelDropped",
-    "LabAction",
-    "Opened",
-    "Outcome",
-    "Received",
-    "RefusalReason",
-    "Refused",
-    "Replied",
-    "SlowCall",
-    "TransformFailed",
-    "WouldDrop",
-]
-
 
 class Outcome(StrEnum):
     """How a TCP conversation ended, in one word."""

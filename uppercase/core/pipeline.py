@@ -17,8 +17,6 @@ from uppercase.errors import OutputTooLong, Rejected, TransformError, WrongResul
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
-__all__ = ["MessagePipeline", "Stage", "StreamPipeline", "make_pipeline"]
-
 # A transform that calls sys.exit() is a broken transform, not a reason to stop the server.
 _FAULTS: Final = (Exception, SystemExit)
 
