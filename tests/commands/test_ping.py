@@ -1,15 +1,16 @@
 """How ping tells lost, late, duplicate, reordered and wrong replies apart; in memory."""
 
-import socket
-import struct
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from uppercase.client.target import Target
-from uppercase.commands.ping._line_wire import LineWire
+from uppercase.commands.ping._carriers import Lines
 from uppercase.commands.ping._report import difference, finding_text
 from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
 from uppercase.errors import NetworkError, UserError
@@ -259,66 +260,57 @@ def test_a_wrong_reply_is_shown_where_it_differs(
     assert difference(got, expected) == sentence
 
 
-def make_wire() -> tuple[LineWire, socket.socket]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    return LineWire(ours, Target(port=12000)), theirs
+def make_lines() -> tuple[Lines, list[bytes], StringTransport]:
+    came: list[bytes] = []
+    lines = Lines(Target(port=12000), came.append)
+    transport = StringTransport()
+    lines.makeConnection(transport)
+    return lines, came, transport
 
 
 def test_lines_are_whole_whatever_the_pieces_they_come_in() -> None:
-    wire, server = make_wire()
-    server.sendall(b"ONE\nTW")
-    assert wire.receive() == [b"ONE\n"]
-    server.sendall(b"O\nTHREE\n")
-    assert wire.receive() == [b"TWO\n", b"THREE\n"]
-    assert wire.incomplete() == b""
-    server.close()
-    wire.close()
+    lines, came, _ = make_lines()
+    lines.dataReceived(b"ONE\nTW")
+    assert came == [b"ONE\n"]
+    lines.dataReceived(b"O\nTHREE\n")
+    assert came == [b"ONE\n", b"TWO\n", b"THREE\n"]
+    assert lines.incomplete() == b""
 
 
-def test_what_came_before_the_end_is_given_before_the_end_is_told() -> None:
-    wire, server = make_wire()
-    server.sendall(b"ONE\nTW")
-    server.close()
-    assert wire.receive() == [b"ONE\n", b"TW"]
-    with pytest.raises(NetworkError, match=r"closed the connection after 2 replies$"):
-        wire.receive()
-    wire.close()
+@pytest.mark.parametrize("ended", ["half", "whole"])
+def test_what_came_before_the_end_is_given_before_the_end_is_told(ended: str) -> None:
+    lines, came, _ = make_lines()
+    lines.dataReceived(b"ONE\nTW")
+    ends: list[object] = []
+    lines.over.addCallback(lambda error: ends.append((error, list(came))))
+    if ended == "half":
+        lines.readConnectionLost()
+    lines.connectionLost(Failure(ConnectionDone()))
+    assert ends == [(None, [b"ONE\n", b"TW"])]
+    sentence = str(lines.ending("closed"))
+    assert sentence.endswith("closed the connection after 2 replies")
 
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
-    wire, server = make_wire()
-    server.setblocking(False)
-    pieces = []
+    lines, came, _ = make_lines()
     for _ in range(400):
-        try:
-            server.send(b"x" * 65536)
-        except BlockingIOError:
-            pieces += wire.receive()
-    assert pieces
-    assert max(map(len, pieces)) < 4 << 20
-    server.close()
-    wire.close()
+        lines.dataReceived(b"x" * 65536)
+    assert came
+    assert max(map(len, came)) < 4 << 20
+    assert len(lines.incomplete()) < 4 << 20
 
 
 def test_a_server_that_stops_reading_is_told() -> None:
-    wire, server = make_wire()
+    lines, _, transport = make_lines()
+    assert transport.producer is lines
+    lines.pauseProducing()
     with pytest.raises(NetworkError, match="has stopped reading"):
-        wire.send(b"x" * (32 << 20))
-    assert wire.unsent
-    server.close()
-    wire.close()
+        lines.send(b"x" * (32 << 20))
 
 
 def test_a_reset_is_told_from_an_orderly_end() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    server.close()
-    ours.setblocking(False)
-    wire = LineWire(ours, Target())
-    wire.send(b"x\n")
-    with pytest.raises(NetworkError, match="reset the connection after 0 replies"):
-        wire.receive()
-    wire.close()
+    lines, _, _ = make_lines()
+    lines.connectionLost(Failure(ConnectionLost()))
+    ends: list[object] = []
+    lines.over.addCallback(ends.append)
+    assert "reset the connection after 0 replies" in str(ends[0])

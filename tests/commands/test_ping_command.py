@@ -37,7 +37,6 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, command_line, environment, run, terminal
-from uppercase.commands.cli import main
 
 
 def ping(*arguments: str) -> Outcome:
@@ -299,13 +298,12 @@ def test_another_transform_can_be_expected_or_a_chain_of_them() -> None:
         (["--plot", "/nonexistent/rtt.svg"], "cannot write --plot=/nonexistent/rtt.svg"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_exit_status_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_a_sentence_and_exit_status_2(arguments: list[str], words: str) -> None:
     with udp_server() as server, tcp_server() as stream:
         address = server.address if "-u" in arguments else stream.address
-        assert main(["ping", "-c", "1", *arguments, address]) == 2
-    assert words in capsys.readouterr().err
+        outcome = ping("-c", "1", *arguments, address)
+    assert outcome.status == 2
+    assert words in outcome.stderr
 
 
 def start(*arguments: str) -> "subprocess.Popen[bytes]":

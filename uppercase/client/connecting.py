@@ -6,7 +6,6 @@ The sockets are plain ones, for commands without Twisted. What the network does 
 
 import errno
 import ipaddress
-import os
 import socket
 import ssl
 import time
@@ -97,27 +96,6 @@ def connect_tcp(target: Target, timeout: float = CONNECT_TIMEOUT) -> socket.sock
         else:
             return connection
     raise explain(last_error or OSError("no address"), target, timeout) from last_error
-
-
-def begin_connect(address: Address) -> socket.socket:
-    """Return a non-blocking stream socket that is connecting; it is writable when that has ended.
-
-    Raises:
-        OSError: it has failed already.
-        UserError: the system gives no socket.
-    """
-    connection = _open_socket(address.family, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        if address.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        status = connection.connect_ex(address.sockaddr)
-        if status not in (0, errno.EINPROGRESS):
-            raise OSError(status, os.strerror(status))
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 def wrap_tls(

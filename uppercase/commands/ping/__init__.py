@@ -1,6 +1,6 @@
 """`uppercase ping`: its options and its exit status.
 
-What a reply means is the tracker's affair, how the probes travel is that of wires and loop, and how
+What a reply means is the tracker's affair, how the probes travel is that of carriers and run, and how
 it is printed is the report's.
 """
 
@@ -8,7 +8,7 @@ import secrets
 import string
 import sys
 import time
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,6 @@ import click
 from uppercase.client.target import Target
 from uppercase.commands._expectation import expectation
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._interrupts import Interrupts
 from uppercase.commands._options import (
     Count,
     Duration,
@@ -30,18 +29,14 @@ from uppercase.commands._options import (
     timeout_option,
 )
 from uppercase.commands.exit_status import NETWORK, OK
-from uppercase.commands.ping._loop import converse
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
-from uppercase.commands.ping._wires import Wire, open_wires
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import (
     PING_INTERVAL,
     PING_MIN_INTERVAL,
     PROBE_SIZE,
 )
-
-__all__ = ["ping"]
 
 _EXAMPLES: Final = """
     uppercase ping -u -c 10                  ten datagrams to the server on this machine
@@ -112,19 +107,29 @@ def ping(
     timeout = reply_timeout(target, timeout)
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
-    wires = open_wires(target, _tell_nobody if as_json else _tell)
-    if not as_json:
-        print(start_text(target, size, expect), flush=True)
-    with ExitStack() as stack:
-        for wire in wires:
-            stack.callback(wire.close)
-        for wire in wires:
+    # Twisted is imported when something is measured: `--help` must not pay for it.
+    from uppercase.commands._reactor import reactor, running, wait
+    from uppercase.commands.ping._carriers import open_carriers
+    from uppercase.commands.ping._run import Run, signals
+
+    with running():
+        tell = _tell_nobody if as_json else _tell
+        carriers = wait(lambda: open_carriers(reactor, target, tell))
+        if not as_json:
+            print(start_text(target, size, expect), flush=True)
+        for carrier in carriers:
             tracker = Tracker(probes, timeout)
             schedule = Schedule(time.monotonic(), interval, count, deadline)
             display = Display(
-                target, wire, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+                target, carrier, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
             )
-            failure = _measure(wire, tracker, schedule, display)
+            run = Run(reactor, tracker, schedule, display)
+            failure = None
+            try:
+                with signals(reactor, run):
+                    wait(partial(run.measure, carrier))
+            except NetworkError as error:
+                failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
     display.show_summary(time.monotonic() - schedule.start, failure)
@@ -136,18 +141,6 @@ def ping(
         raise failure
     asked_for = count if deadline is not None else None
     return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
-
-
-def _measure(
-    wire: Wire, tracker: Tracker, schedule: Schedule, display: Display
-) -> NetworkError | None:
-    """Send the probes and show what becomes of them; return what the network ended it with."""
-    try:
-        with Interrupts() as interrupts:
-            converse(wire, tracker, schedule, display.show, interrupts, display.show_interim)
-    except NetworkError as error:
-        return error
-    return None
 
 
 def _tell(sentence: str) -> None:

@@ -10,12 +10,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uppercase.client.target import Target
 from uppercase.commands.ping._statistics import RoundTrips
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
-from uppercase.commands.ping._wires import Wire
 from uppercase.errors import NetworkError
 from uppercase.limits import PING_SAMPLES
 
@@ -35,6 +34,9 @@ __all__ = [
     "summary_text",
     "to_json",
 ]
+
+if TYPE_CHECKING:
+    from uppercase.commands.ping._carriers import Carrier
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or goes away."""
@@ -205,7 +207,7 @@ class Display:
 
     Attributes:
         target: the server.
-        wire: how the probes travel to it.
+        carrier: how the probes travel to it.
         timeout: seconds after which a probe is lost.
         quiet: whether only the summary is printed.
         as_json: whether objects are printed instead of lines.
@@ -217,7 +219,7 @@ class Display:
     """
 
     target: Target
-    wire: Wire
+    carrier: "Carrier"
     timeout: float
     quiet: bool
     as_json: bool
@@ -269,4 +271,4 @@ class Display:
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
 
     def _fields(self, elapsed: float) -> dict[str, Any]:
-        return summary_object(self.totals, self.target, elapsed, self.wire.connections)
+        return summary_object(self.totals, self.target, elapsed, self.carrier.connections)

@@ -1,0 +1,368 @@
+"""How a probe travels: a datagram each, or a line each on a stream.
+
+A carrier sends without waiting for the peer and tells its run (`_run.Run`) what comes. It does not
+know what is in it.
+
+A stream server may close as soon as it has answered, as the lecture's does. Once it has closed with
+nothing owed, each further probe gets a connection of its own, made when the probe is planned and
+not before: such a server often serves one client at a time, and an idle connection would keep it
+from all others.
+"""
+
+import errno
+import select
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.client._endpoints import Conversation, at_peer, explain_loss, open_connection
+from uppercase.client._udp import DatagramSocket
+from uppercase.client.connecting import Address, connect_udp, explain, reachable
+from uppercase.client.target import Target
+from uppercase.commands.ping._run import Run
+from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.limits import MIB
+
+_LONGEST_LINE: Final = MIB
+
+BACKLOG: Final = 16 * MIB
+"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+
+CONNECTIONS: Final = 256
+"""Connections of one probe each that ping keeps open at once, for replies that are still to come;
+beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
+
+
+class Carrier(Protocol):
+    """What a run needs of a connection."""
+
+    @property
+    def connections(self) -> int | None:
+        """How many connections there have been; None where there is no such thing."""
+
+    def start(self, run: Run) -> None:
+        """Tell a run of what comes from now on."""
+
+    def send(self, probe: bytes) -> None:
+        """Send a probe, or what can be sent of it now; the rest follows."""
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a reply whose end has not."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+async def open_carriers(reactor: Any, target: Target, tell: Callable[[str], None]) -> list[Carrier]:
+    """Connect to a target.
+
+    Args:
+        reactor: the reactor.
+        target: the server.
+        tell: called with a sentence if the probes cannot share a connection.
+
+    Returns:
+        One carrier; for UDP one for each address, of which the next is for whoever is refused by
+        the one before.
+
+    Raises:
+        NetworkError: that failed.
+    """
+    if target.udp:
+        return [DatagramCarrier(reactor, target, address) for address in reachable(target)]
+    carrier = StreamCarrier(reactor, target, tell)
+    await carrier.connect()
+    return [carrier]
+
+
+class DatagramCarrier:
+    """A probe a datagram, all from one connected socket."""
+
+    connections = None
+
+    def __init__(self, reactor: Any, target: Target, address: Address) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._address = address
+
+    def start(self, run: Run) -> None:
+        """Open the socket."""
+        self._run = run
+        datagrams = connect_udp(self._target, self._address)
+        self._port = DatagramSocket(self._reactor, datagrams, run.received, self._failed)
+
+    def send(self, probe: bytes) -> None:
+        """Send one datagram; a full queue of this host is waited for, it is no loss."""
+        datagrams = self._port.socket
+        try:
+            try:
+                datagrams.send(probe)
+            except BlockingIOError:
+                select.select([], [datagrams], [])
+                datagrams.send(probe)
+        except OSError as error:
+            raise explain_send(error, self._target, len(probe)) from error
+
+    def incomplete(self) -> bytes:
+        """Return nothing: a datagram comes whole or not at all."""
+        return b""
+
+    async def close(self) -> None:
+        """Close the socket."""
+        self._port.close()
+
+    def _failed(self, error: OSError) -> None:
+        self._run.end(explain(error, self._target))
+
+
+class StreamCarrier:
+    """A probe a line; the connections behind it come and go.
+
+    Attributes:
+        connections: how many there have been.
+    """
+
+    def __init__(self, reactor: Any, target: Target, tell: Callable[[str], None]) -> None:
+        self.connections = 1
+        self._reactor = reactor
+        self._target = target
+        self._peer = target
+        self._tell = tell
+        self._notice = ""
+        self._shared: Lines | None = Lines(target)
+        self._alone: dict[Lines, Deferred[None]] = {}
+
+    async def connect(self) -> None:
+        """Open the connection that all probes share for as long as the server keeps it."""
+        assert self._shared is not None
+        await open_connection(self._target, self._shared, self._reactor)
+        self._peer = at_peer(self._target, self._shared.transport.getPeer())
+        self._shared.transport.pauseProducing()  # until there is somebody to be told
+
+    def start(self, run: Run) -> None:
+        """Hear what comes on the shared connection."""
+        self._run = run
+        assert self._shared is not None
+        self._shared.deliver = run.received
+        self._shared.over.addCallback(self._shared_ended)
+        if self._shared is not None:
+            self._shared.transport.resumeProducing()
+
+    def send(self, probe: bytes) -> None:
+        """Send a line on the connection that all share, or begin to connect for it."""
+        if self._shared is not None:
+            self._shared.send(probe)
+            return
+        if self._notice:
+            self._tell(self._notice)
+            self._notice = ""
+        if len(self._alone) >= CONNECTIONS:
+            self._give_up(next(iter(self._alone)))
+        self.connections += 1
+        lines = Lines(self._target, self._run.received)
+        self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
+        self._alone[lines].addBoth(lambda _: self._forget(lines))
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a line: the one that was asked for first."""
+        if self._shared is not None:
+            return self._shared.incomplete()
+        return next(filter(None, (lines.incomplete() for lines in self._alone)), b"")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._shared is not None:
+            self._shared.close()
+        for lines in list(self._alone):
+            self._give_up(lines)
+        await deferLater(self._reactor, 0)  # the reactor takes that long
+
+    def _shared_ended(self, error: NetworkError | None) -> None:
+        shared = self._shared
+        assert shared is not None
+        if error is None and 0 < shared.replies >= shared.sent:
+            # The server has answered everything and closed: go on without the shared connection.
+            self._notice = (
+                f"{self._target} closed the connection after {shared.so_far}, "
+                "so each further probe has a connection of its own"
+            )
+            shared.close()
+            self._shared = None
+        else:
+            self._run.end(error or shared.ending("closed"))
+
+    async def _ask_alone(self, lines: "Lines", probe: bytes) -> None:
+        """Ask on a connection of its own; one that ends without a reply means a lost probe."""
+        try:
+            await open_connection(self._target, lines, self._reactor, self._peer)
+            self._run.begun(probe)
+            lines.send(probe)
+            await lines.over
+            lines.close()
+        except CancelledError:
+            pass
+        except NetworkError as error:
+            number = getattr(error.__cause__, "osError", None)
+            if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
+                return  # A busy server's word, about this connection only: the probe is lost.
+            # That is the end; what has come by now is given first.
+            await deferLater(self._reactor, 0)
+            self._run.end(error)
+        except UserError as error:  # The system gives no more sockets, say.
+            self._run.end(error)
+
+    def _forget(self, lines: "Lines") -> None:
+        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
+        self._alone.pop(lines, None)
+
+    def _give_up(self, lines: "Lines") -> None:
+        self._alone.pop(lines).cancel()
+        if lines.transport is not None:
+            lines.close()
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Lines(Conversation):
+    """Whole lines in and out on one connection, and how it ended.
+
+    Args:
+        target: the server, for messages.
+        deliver: called with each line that comes, and its ending.
+
+    Attributes:
+        deliver: as above.
+        sent: how many lines have been sent.
+        replies: how many have come.
+        over: fires when nothing more will come: with None if the server just closed, with the
+            sentence otherwise.
+    """
+
+    transport: Any = None
+
+    def __init__(self, target: Target, deliver: Callable[[bytes], None] = lambda _: None) -> None:
+        self.deliver = deliver
+        self.sent = 0
+        self.replies = 0
+        self.over: Deferred[NetworkError | None] = Deferred()
+        self._target = target
+        self._incoming = bytearray()
+        self._blocked = False
+        self._waiting = 0
+
+    @property
+    def so_far(self) -> str:
+        """How much the server has said, in words."""
+        return "1 reply" if self.replies == 1 else f"{self.replies} replies"
+
+    def connectionMade(self) -> None:
+        """Hear when the server does not read."""
+        self.transport.registerProducer(self, True)
+
+    def send(self, line: bytes) -> None:
+        """Send a line.
+
+        Raises:
+            NetworkError: too much waits to be sent already.
+        """
+        self.sent += 1
+        self.transport.write(line)
+        self._waiting = self._waiting + len(line) if self._blocked else 0
+        if self._waiting > BACKLOG:
+            raise NetworkError(
+                f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
+            )
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a line."""
+        data = bytes(self._incoming)
+        self._incoming.clear()
+        return data
+
+    def close(self) -> None:
+        """End the connection in order, without waiting for the server; what waits is dropped."""
+        self.transport.unregisterProducer()  # TLS would wait for it
+        if self._blocked:
+            self.transport.abortConnection()
+            return
+        self.transport.loseConnection()
+        if self._target.tls is not None:
+            # TLS waits for the other side's close_notify, which may never come.
+            self.transport.transport.loseConnection()
+
+    def ending(self, did: str) -> NetworkError:
+        """Return the sentence for an end that came too early."""
+        hint = ""
+        if self.replies == 1:
+            hint = (
+                "; one that closes after each reply, like the lecture's, must have closed "
+                "before the next probe: try a longer -i"
+            )
+        return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
+
+    def pauseProducing(self) -> None:
+        """Know that the connection holds enough."""
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        """Know that it has been sent."""
+        self._blocked = False
+        self._waiting = 0
+
+    def stopProducing(self) -> None:
+        """Know that the connection has ended; `lost` says more."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Tell of the lines; a rest counts as one where it is too long."""
+        self._incoming += data
+        *lines, rest = bytes(self._incoming).split(b"\n")
+        self._incoming[:] = rest
+        for line in lines:
+            self._tell(line + b"\n")
+        if len(rest) > _LONGEST_LINE:
+            self._tell(self.incomplete())
+
+    def writeConnectionLost(self) -> None:
+        """Never happens: this side is not ended alone."""
+
+    def readConnectionLost(self) -> None:
+        """Know that the server has closed."""
+        self._end(None)
+
+    def lost(self, reason: Failure) -> None:
+        """Know how the connection ended."""
+        if reason.check(ConnectionDone):
+            self._end(None)
+        elif self._target.tls is None:
+            self._end(self.ending("reset"))
+        else:
+            self._end(explain_loss(self._target, reason))
+
+    def _tell(self, line: bytes) -> None:
+        self.replies += 1
+        self.deliver(line)
+
+    def _end(self, error: NetworkError | None) -> None:
+        """Tell of the end once; what has come of a line before it is a reply, if a wrong one."""
+        if self.over.called:
+            return
+        if self._incoming:
+            self._tell(self.incomplete())
+        if error is not None and self._target.tls is None:
+            error = self.ending("reset")  # the count has grown
+        self.over.callback(error)
+
+
+def explain_send(error: OSError, target: Target, size: int) -> Exception:
+    """Return the sentence for a datagram that could not be sent."""
+    if error.errno == errno.EMSGSIZE:
+        return UserError(
+            f"got a size of {size} bytes, which does not fit into one datagram to {target}; "
+            "65507 (IPv4) or 65527 (IPv6) are the most"
+        )
+    return explain(error, target)

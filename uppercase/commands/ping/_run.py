@@ -1,0 +1,154 @@
+r"""A run of `uppercase ping`: one carrier, one schedule, and the signals of whoever watches.
+
+It keeps time; how probes travel is the carrier's affair, what a reply means the tracker's, and how
+it is printed the report's.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from uppercase.commands.exit_status import die_of
+from uppercase.commands.ping._report import Display
+from uppercase.commands.ping._tracker import Schedule, Tracker
+
+
+class Run:
+    """Sends every probe when it is planned and reports what comes, until nothing is awaited.
+
+    Args:
+        reactor: an `IReactorTime`.
+        tracker: knows the probes.
+        schedule: when each is sent.
+        display: shows what is found.
+
+    Attributes:
+        finished: fires at the end. Fails with what ended it: a `NetworkError` if the server
+            refused, closed or reset.
+    """
+
+    def __init__(
+        self, reactor: Any, tracker: Tracker, schedule: Schedule, display: Display
+    ) -> None:
+        self.finished: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._tracker = tracker
+        self._schedule = schedule
+        self._display = display
+        self._timer: Any = None
+
+    async def measure(self, carrier: Any) -> None:
+        """Do it, with a carrier that has been opened; it is closed at the end."""
+        self._carrier = carrier
+        carrier.start(self)
+        self._guard(self._turn)
+        try:
+            await self.finished
+        finally:
+            await carrier.close()
+
+    def end(self, error: Exception | None = None) -> None:
+        """End it, well or with an error; only the first end counts."""
+        if self.finished.called:
+            return
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if error is None:
+            self.finished.callback(None)
+        else:
+            self.finished.errback(error)
+
+    def look(self) -> None:
+        """Show how it stands."""
+        self._guard(self._display.show_interim)
+
+    def begun(self, probe: bytes) -> None:
+        """Know that a probe had to wait for a connection, and is sent now."""
+        self._tracker.restart(probe, monotonic())
+
+    def received(self, reply: bytes) -> None:
+        """Take a reply that has come now."""
+        now = monotonic()
+        self._guard(lambda: self._take(reply, now))
+
+    def _take(self, reply: bytes, now: float) -> None:
+        self._display.show(self._tracker.receive(reply, now))
+        if self._planned() is None and not self._tracker.totals.pending:
+            self.end()
+
+    def _turn(self) -> None:
+        """Do what is due, and come back when the next thing is."""
+        now = monotonic()
+        end = self._schedule.end
+        if end is not None and now >= end:
+            self.end()
+            return
+        planned = self._planned()
+        if planned is not None and planned <= now:
+            self._carrier.send(self._tracker.send(monotonic()))
+            planned = self._planned()
+        self._expire(now)
+        if planned is None and not self._tracker.totals.pending:
+            self.end()
+        if not self.finished.called:
+            times = (planned, self._tracker.next_expiry, end)
+            wake = min(time for time in times if time is not None)
+            self._timer = self._reactor.callLater(
+                max(0.0, wake - monotonic()), self._guard, self._turn
+            )
+
+    def _planned(self) -> float | None:
+        return self._schedule.planned(self._tracker.totals.transmitted + 1)
+
+    def _expire(self, now: float) -> None:
+        """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
+        expiry = self._tracker.next_expiry
+        if expiry is not None and expiry <= now:
+            half = self._carrier.incomplete()
+            if half:
+                self._display.show(self._tracker.receive(half, now))
+            for finding in self._tracker.expire(now):
+                self._display.show(finding)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Do a step; what it raises (nobody reads the output, say) ends the run."""
+        if self.finished.called:
+            return
+        try:
+            step()
+        except Exception as error:
+            self.end(error)
+
+
+@contextmanager
+def signals(reactor: Any, run: Run) -> Iterator[None]:
+    r"""Have Ctrl-C end the run and Ctrl-\ show how it stands, inside a `with` block.
+
+    A second Ctrl-C ends the process at once, as if nobody had caught it.
+    """
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            die_of(signal.SIGINT)
+        asked = True
+        reactor.callFromThread(run.end)
+
+    def look(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(run.look)
+
+    handlers: dict[int, Any] = {signal.SIGINT: stop}
+    if hasattr(signal, "SIGQUIT"):  # Windows has none.
+        handlers[signal.SIGQUIT] = look
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
