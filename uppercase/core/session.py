@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from uppercase.core.events import Outcome
-from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError
+from uppercase.errors import (
+    FramingError,
+    MalformedFrame,
+    MessageTooLong,
+    TransformError,
+    let_go,
+)
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, MESSAGE_COST, OUTPUT_BATCH
 
@@ -118,6 +124,7 @@ class StreamConversation:
             if self._stopped:
                 self.outcome = Outcome.STOPPED
         except TransformError as error:
+            let_go(error)
             self.outcome, self.error = Outcome.FAILED, error
         return b""
 
@@ -241,6 +248,8 @@ class MessageConversation:
 
     def _fail(self, error: FramingError | TransformError) -> None:
         """Settle on an end with an error; the replies before it are still sent."""
+        # Kept until the connection is gone: its frames, with what they hold, must not be.
+        let_go(error)
         if self._verdict is None:
             self.error = error
         if isinstance(error, MessageTooLong):
