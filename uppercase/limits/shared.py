@@ -16,7 +16,6 @@ __all__ = [
     "MAX_PORT",
     "MIB",
     "SLOW_CALL",
-    "STOP_GRACE",
     "TRACEBACK_INTERVAL",
     "TRACEBACK_LINES",
 ]
@@ -37,9 +36,6 @@ MAX_PORT: Final = 65535
 MAX_OUTPUT: Final = 1 * MIB
 """The output of each stage for one message or chunk: 16 times the longest message leaves room for
 every sensible expansion and none for a decompression bomb."""
-
-STOP_GRACE: Final = 5.0
-"""Seconds beyond the drain time after which a process that still has not ended is ended."""
 
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody

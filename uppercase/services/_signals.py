@@ -1,7 +1,8 @@
 """A stop that does end: a second signal ends the process at once, and so does a stop that hangs.
 
 Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing
-else, and while a transform blocks the reactor they do nothing at all.
+else, while a transform or a log that nobody reads blocks the reactor they do nothing at all, and
+there is none for SIGHUP, which kills.
 """
 
 import faulthandler
@@ -9,20 +10,28 @@ import os
 import signal
 import sys
 import time
+from threading import Timer
 from types import FrameType
 from typing import Any, Final
 
-from uppercase.limits import STOP_GRACE
-
 __all__ = ["StopSignals"]
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+# Not on Windows.
+_SIGHUP: Final = getattr(signal, "SIGHUP", None)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
+
+STOP_GRACE: Final = 4.0
+"""Seconds beyond the drain time after which a process that still has not ended is ended."""
+
+LAST_RESORT: Final = 1.0
+"""Seconds that it then has to say where it hangs, which takes for ever where nobody reads."""
 
 
 class StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
 
-    Where the program has handlers of its own, nothing is changed.
+    SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
+    leaves the pid file. Where the program has handlers of its own, nothing is changed.
 
     Args:
         reactor: Twisted's.
@@ -36,7 +45,8 @@ class StopSignals:
         self._reactor = reactor
         self._seconds = seconds + STOP_GRACE
         self._signalled = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._last_resort: Timer | None = None
+        self._before: dict[int, Any] = {}
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
@@ -55,7 +65,8 @@ class StopSignals:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
                 del self._before[number]
-        if self._signalled:
+        if self._last_resort is not None:
+            self._last_resort.cancel()
             faulthandler.cancel_dump_traceback_later()
 
     def _take(self) -> None:
@@ -64,7 +75,11 @@ class StopSignals:
             if number in self._before:
                 continue
             handler = signal.getsignal(number)
-            if handler in own or isinstance(getattr(handler, "__self__", None), StopSignals):
+            ours = isinstance(getattr(handler, "__self__", None), StopSignals)
+            unset = (
+                number == _SIGHUP and handler is signal.SIG_DFL and signal.SIGTERM in self._before
+            )
+            if handler in own or ours or unset:
                 self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -81,4 +96,8 @@ class StopSignals:
             faulthandler.dump_traceback_later(
                 StopSignals._deadline - now, exit=True, file=sys.__stderr__
             )
-        self._before[signal.Signals(number)](number, frame)
+        self._last_resort = Timer(StopSignals._deadline - now + LAST_RESORT, os._exit, (1,))
+        self._last_resort.daemon = True
+        self._last_resort.start()
+        handler = self._before[number]
+        (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)
