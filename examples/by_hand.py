@@ -4,7 +4,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from uppercase import ITransform, ITransformPlugin
-from uppercase.plugins.parameters import Parameter
+from uppercase.plugins import Parameter
 
 
 @implementer(ITransform)

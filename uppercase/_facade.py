@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["load"]
-
 
 def load(package: str, homes: Mapping[str, str], name: str) -> Any:
     """Return a public name of a package; for its module-level `__getattr__`.

@@ -66,7 +66,7 @@ class ITransformPlugin(Interface):
     name: str = Attribute("What users type: lower-case letters, digits and hyphens.")
     summary: str = Attribute("One line for a listing.")
     parameters: Any = Attribute(
-        "A sequence of `uppercase.plugins.parameters.Parameter`: what `build` accepts, in order."
+        "A sequence of `uppercase.plugins.Parameter`: what `build` accepts, in order."
     )
 
     def build(**arguments: Any) -> ITransform:

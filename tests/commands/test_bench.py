@@ -5,14 +5,13 @@ import socket
 import pytest
 
 from uppercase.client.target import Target
-from uppercase.commands.bench._datagrams import DatagramLoad
-from uppercase.commands.bench._latencies import Latencies
-from uppercase.commands.bench._ledger import Ledger, Pace
-from uppercase.commands.bench._stream import StreamLoad
-from uppercase.commands.bench._workload import Workload
+from uppercase.commands._latencies import Latencies
+from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
+from uppercase.commands.bench._workload import Counts, Pace, Workload
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16
+PERCENTILES = (50.0, 99.0)
 
 
 class Clock:
@@ -31,11 +30,11 @@ class Stream:
 
     def __init__(self, number: int = 50) -> None:
         self.clock = Clock()
-        self.ledger = Ledger(Latencies())
+        self.counts = Counts(Latencies())
         self.workload = Workload(upper, SIZE, number, b"\n")
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
-        self.load = StreamLoad(ours, Target(), self.workload, self.ledger, 1.0, self.clock)
+        self.load = StreamLoad(ours, Target(), self.workload, self.counts, 1.0, self.clock)
 
     def close(self) -> None:
         self.load.close()
@@ -60,9 +59,9 @@ def test_replies_are_counted_whatever_the_pieces_they_come_in(pieces: int) -> No
         for start in range(0, len(replies), pieces):
             stream.server.sendall(replies[start : start + pieces])
             stream.load.receive()
-    assert (stream.ledger.transmitted, stream.ledger.answered) == (120, 120)
-    assert (stream.ledger.wrong, stream.ledger.pending) == (0, 0)
-    assert stream.ledger.sent_bytes == stream.ledger.received_bytes == 120 * SIZE
+    assert (stream.counts.transmitted, stream.counts.answered) == (120, 120)
+    assert (stream.counts.wrong, stream.counts.pending) == (0, 0)
+    assert stream.counts.sent_bytes == stream.counts.received_bytes == 120 * SIZE
     stream.close()
 
 
@@ -78,8 +77,8 @@ def test_each_wrong_reply_is_counted_once(pieces: int) -> None:
     for start in range(0, len(replies), pieces):
         stream.server.sendall(replies[start : start + pieces])
         stream.load.receive()
-    assert (stream.ledger.wrong, stream.ledger.received) == (3, 27)
-    assert not stream.ledger.acceptable(max_loss=1.0)
+    assert (stream.counts.wrong, stream.counts.received) == (3, 27)
+    assert not stream.counts.acceptable(max_loss=1.0)
     stream.close()
 
 
@@ -90,7 +89,7 @@ def test_replies_in_each_others_place_are_wrong() -> None:
     replies = stream.server.recv(65536).upper()
     stream.server.sendall(replies[SIZE:] + replies[:SIZE])
     stream.load.receive()
-    assert stream.ledger.wrong == 2
+    assert stream.counts.wrong == 2
     stream.close()
 
 
@@ -112,7 +111,7 @@ def test_latency_counts_from_the_planned_time() -> None:
     stream.server.sendall(stream.server.recv(65536).upper())
     stream.clock.now = 0.3
     stream.load.receive()
-    summary = stream.ledger.latencies.summary_ms()
+    summary = stream.counts.latencies.summary_ms(PERCENTILES)
     assert summary is not None
     assert summary["min"] == pytest.approx(100, rel=2e-3)
     assert summary["max"] == pytest.approx(300, rel=2e-3)
@@ -128,7 +127,7 @@ def test_a_reply_after_the_timeout_is_late() -> None:
         stream.clock.now = now
         stream.server.sendall(reply)
         stream.load.receive()
-    assert (stream.ledger.received, stream.ledger.late) == (1, 1)
+    assert (stream.counts.received, stream.counts.late) == (1, 1)
     stream.close()
 
 
@@ -137,12 +136,12 @@ class Datagrams:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.ledger = Ledger(Latencies())
+        self.counts = Counts(Latencies())
         workload = Workload(upper, SIZE, 50, b"")
         ours, self.server = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
         target = Target(udp=True)
-        self.load = DatagramLoad(ours, target, workload, self.ledger, 1.0, self.clock)
+        self.load = DatagramLoad(ours, target, workload, self.counts, 1.0, self.clock)
 
     def ask(self, number: int) -> list[bytes]:
         self.load.offer(number, self.clock.now)
@@ -152,15 +151,15 @@ class Datagrams:
     def answer(self, *replies: bytes) -> None:
         for reply in replies:
             self.server.send(reply)
-        while self.ledger.received_bytes < self._answered + sum(map(len, replies)):
+        while self.counts.received_bytes < self._answered + sum(map(len, replies)):
             self.load.receive()
-        self._answered = self.ledger.received_bytes
+        self._answered = self.counts.received_bytes
 
     _answered = 0
 
-    def counts(self) -> tuple[int, int, int, int, int]:
-        ledger = self.ledger
-        return (ledger.received, ledger.lost, ledger.late, ledger.duplicates, ledger.wrong)
+    def outcome(self) -> tuple[int, int, int, int, int]:
+        counts = self.counts
+        return (counts.received, counts.lost, counts.late, counts.duplicates, counts.wrong)
 
     def close(self) -> None:
         self.load.close()
@@ -170,7 +169,7 @@ class Datagrams:
 def test_datagrams_may_come_in_any_order() -> None:
     pair = Datagrams()
     pair.answer(*reversed(pair.ask(10)))
-    assert pair.counts() == (10, 0, 0, 0, 0)
+    assert pair.outcome() == (10, 0, 0, 0, 0)
     pair.close()
 
 
@@ -181,8 +180,8 @@ def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart() -> None:
     pair.clock.now = 1.0
     assert pair.load.expire(1.0) == 2
     pair.answer(third)
-    assert pair.counts() == (1, 1, 1, 1, 1)
-    assert pair.ledger.pending == 0
+    assert pair.outcome() == (1, 1, 1, 1, 1)
+    assert pair.counts.pending == 0
     pair.close()
 
 
@@ -192,8 +191,8 @@ def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing() -> None:
     oldest, _ = pair.ask(2)
     pair.answer(b"?")
     pair.answer(oldest)
-    assert pair.counts() == (1, 0, 0, 0, 1)
-    assert pair.ledger.pending == 0
+    assert pair.outcome() == (1, 0, 0, 0, 1)
+    assert pair.counts.pending == 0
     pair.close()
 
 
@@ -201,7 +200,7 @@ def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received() -> 
     pair = Datagrams()
     pair.answer(*pair.ask(3))
     pair.answer(b"?")
-    assert pair.counts() == (3, 0, 0, 0, 1)
+    assert pair.outcome() == (3, 0, 0, 0, 1)
     pair.close()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.commands.command import run
 from uppercase.commands.cli import main
-from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment
+from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,7 +30,9 @@ def test_equal_options_give_equal_fates_and_another_seed_others(capsys: Capture)
 
 def test_a_preset_can_be_named_and_partly_replaced(capsys: Capture) -> None:
     by_name = fates(capsys, "--seed", "7", "--lab", "udp-pinger")
-    assert by_name == fates(capsys, "--seed", "7", "--loss", PRESETS["udp-pinger"].settings["loss"])
+    assert by_name == fates(
+        capsys, "--seed", "7", "--loss", UDP_PRESETS["udp-pinger"].settings["loss"]
+    )
     assert len(by_name) == 20
     replaced = fates(capsys, "--seed", "7", "--lab", "udp-pinger", "--loss", "0")
     assert all(line.endswith("delivered") for line in replaced)
@@ -38,7 +40,7 @@ def test_a_preset_can_be_named_and_partly_replaced(capsys: Capture) -> None:
 
 def test_every_option_of_the_lab_is_offered(capsys: Capture) -> None:
     text = "\n".join(fates(capsys, "--help"))
-    assert all(f"--{name}" in text for name in OPTIONS)
+    assert all(f"--{name}" in text for name in UDP_OPTIONS)
 
 
 def test_a_client_of_its_own_has_fates_of_its_own(capsys: Capture) -> None:

@@ -295,7 +295,7 @@ def test_another_transform_can_be_expected_or_a_chain_of_them() -> None:
         (["-u", "-s", "65508"], "does not fit into one datagram"),
         (["--max-loss", "30"], "got '30'; a probability is a number from 0 to 1"),
         (["--expect", "uppercsae"], "did you mean 'uppercase'?"),
-        (["--plot", "rtt.png"], "the name of an SVG file"),
+        (["--plot", "rtt.gif"], "the name of an SVG, PNG or PDF file"),
         (["--plot", "/nonexistent/rtt.svg"], "cannot write --plot=/nonexistent/rtt.svg"),
     ],
 )
@@ -402,7 +402,7 @@ def test_help_needs_neither_twisted_nor_the_drawing_libraries() -> None:
     code = (
         "import sys; from uppercase.commands.cli import main; main(['ping', '--help']); "
         "print(sorted({name.partition('.')[0] for name in sys.modules} "
-        "& {'twisted', 'rich', 'hdrh'}))"
+        "& {'twisted', 'rich', 'hdrh', 'matplotlib'}))"
     )
     outcome = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env=environment(), check=True, timeout=30

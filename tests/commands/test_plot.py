@@ -1,22 +1,30 @@
-"""The pictures of ping and bench: SVG files that anything can show."""
+"""The pictures of ping and bench: SVG, PNG and PDF files."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.commands.command import environment
 from uppercase.client.target import Target
-from uppercase.commands._plots import bench_plot, ping_plot
-from uppercase.commands._svg_plot import Line, Marks, Panel, Points, draw, ticks
+from uppercase.commands._plots import Drawing, bench_plot, ping_plot
+from uppercase.commands.cli import main
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def texts(drawing: str) -> list[str]:
-    return [element.text or "" for element in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
+def svg(drawing: Drawing, folder: Path) -> str:
+    path = folder / "drawing.svg"
+    drawing.save(path)
+    return path.read_text(encoding="utf-8")
+
+
+def texts(document: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(document).iter(f"{SVG}text")]
 
 
 def reply(seq: int, rtt: float, reordered: bool = False) -> Finding:
@@ -31,65 +39,111 @@ def totals_of(*findings: Finding) -> Totals:
     return totals
 
 
-@given(st.floats(0, 1e6), st.floats(1e-6, 1e6))
-def test_ticks_are_few_round_numbers_within_the_range(low: float, width: float) -> None:
-    result = ticks(low, low + width)
-    assert 1 <= len(result) <= 12
-    assert all(low - width * 1e-6 <= value <= low + width * (1 + 1e-6) for value in result)
+FOUND = [
+    reply(1, 0.001),
+    reply(3, 0.002),
+    reply(2, 0.004, reordered=True),
+    Finding(Kind.LOST, 4),
+    Finding(Kind.WRONG, 5, 64, 0.001),
+    Finding(Kind.LOST, 6),
+    Finding(Kind.LATE, 6, 64, 1.5),
+    Finding(Kind.DUPLICATE, 3, 64, 0.003),
+]
 
 
-def test_what_went_wrong_is_marked_each_with_its_own_shape() -> None:
-    found = [
-        reply(1, 0.001),
-        reply(3, 0.002),
-        reply(2, 0.004, reordered=True),
-        Finding(Kind.LOST, 4),
-        Finding(Kind.WRONG, 5, 64, 0.001),
-        Finding(Kind.LOST, 6),
-        Finding(Kind.LATE, 6, 64, 1.5),
-    ]
-    drawing = ping_plot(Target(udp=True), found, totals_of(*found))
-    shown = texts(drawing)
-    assert {"reply", "reordered", "lost", "late", "wrong", "Histogram"} <= set(shown)
-    shapes = re.findall(r'class="(\w) mark" d="([^"]+)"', drawing)
-    assert len({re.sub(r"M[\d.,-]+", "", path) for _, path in shapes}) == 4
+def test_what_went_wrong_is_marked_each_with_its_own_shape(tmp_path: Path) -> None:
+    drawing = ping_plot(Target(udp=True), FOUND, totals_of(*FOUND))
+    shown = texts(svg(drawing, tmp_path))
+    kinds = ["reply", "reordered", "duplicate", "late", "wrong", "lost"]
+    assert {*kinds, "Histogram"} <= set(shown)
+    lines = drawing.figure.axes[0].lines
+    assert [line.get_label() for line in lines] == kinds
+    assert len({line.get_marker() for line in lines}) == len(kinds)
+    numbers = [[int(number) for number in line.get_xdata()] for line in lines]  # type: ignore[union-attr,arg-type]
+    assert numbers == [[1, 3, 2], [2], [3], [6], [5], [4]]
 
 
-def test_a_probe_that_was_late_is_not_drawn_as_lost() -> None:
+def test_a_probe_that_was_late_is_not_drawn_as_lost(tmp_path: Path) -> None:
     found = [reply(1, 0.001), Finding(Kind.LOST, 2), Finding(Kind.LATE, 2, 64, 1.5)]
-    assert "lost" not in texts(ping_plot(Target(), found, totals_of(*found)))
+    assert "lost" not in texts(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path))
 
 
-def test_nothing_received_still_gives_a_picture() -> None:
+def test_nothing_received_still_gives_a_picture(tmp_path: Path) -> None:
     found = [Finding(Kind.LOST, 1)]
-    assert "Round trips" in texts(ping_plot(Target(), found, totals_of(*found)))
-    assert "Throughput" in texts(bench_plot("bench", "", [], {}))
+    assert "Round trips" in texts(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path))
+    assert "Throughput" in texts(svg(bench_plot("bench", "", [], {}), tmp_path))
 
 
-def test_a_file_stays_small_however_long_the_measurement() -> None:
-    points = [(float(index), (index * 7919 % 1000) / 1000) for index in range(100_000)]
-    lost = [float(index) for index in range(0, 100_000, 3)]
-    drawing = draw("long", "", [Panel("p", "x", "y", [Points(points, "a"), Marks(lost, "b")])])
-    assert len(drawing) < 8_000_000
-    short = draw("long", "", [Panel("p", "x", "y", [Marks(lost, "b")])])
-    assert len(short) < 60_000
+def test_a_file_stays_small_however_long_the_measurement(tmp_path: Path) -> None:
+    found = [
+        reply(index, (index * 7919 % 1000) / 1000) if index % 3 else Finding(Kind.LOST, index)
+        for index in range(1, 100_000)
+    ]
+    assert len(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path)) < 1_000_000
 
 
-def test_names_cannot_break_the_file() -> None:
-    drawing = draw('<&">', "]]>", [Panel("<b>", "&", '"', [Line([(0, 0), (1, 1)], "<")])])
-    assert '<&">' in texts(drawing)
+@pytest.mark.parametrize("ending", [".svg", ".png", ".pdf"])
+def test_names_cannot_break_the_file(ending: str, tmp_path: Path) -> None:
+    name = '/tmp/<&">$\\frac{]]>$\x1b\n\ud800\u4e2d'
+    path = tmp_path / f"drawing{ending}"
+    drawing = ping_plot(Target(unix=name), FOUND, totals_of(*FOUND))
+    drawing.save(path)
+    if ending == ".svg":
+        assert any('<&">$\\frac{]]>$' in text for text in texts(path.read_text("utf-8")))
 
 
-def test_the_picture_follows_the_viewers_light_or_dark_preference() -> None:
-    drawing = ping_plot(Target(), [reply(1, 0.001)], totals_of(reply(1, 0.001)))
-    light, dark = drawing.split("@media (prefers-color-scheme:dark)")
-    for name in ("paper", "ink", "dim", "axis", "grid", "a", "b", "c", "d"):
-        assert f".{name}{{" in light
-        assert f".{name}{{" in dark
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".PDF", b"%PDF")])
+def test_the_ending_of_the_name_decides_what_is_written(
+    ending: str, start: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / f"drawing{ending}"
+    bench_plot("bench", "", [(1.0, 100.0)], {0.001: 5}).save(path)
+    assert path.read_bytes().startswith(start)
+
+
+def test_equal_measurements_give_equal_files_that_say_what_they_show(tmp_path: Path) -> None:
+    one, other = (svg(ping_plot(Target(), FOUND, totals_of(*FOUND)), tmp_path) for _ in range(2))
+    assert one == other
+    assert re.search(r"<dc:title>ping TCP .*</dc:title>", one)
+    assert re.search(r"<dc:description>8 transmitted, .*</dc:description>", one)
+
+
+def test_the_paper_is_white_so_that_light_and_dark_pages_show_the_same() -> None:
+    drawing = ping_plot(Target(), FOUND, totals_of(*FOUND))
+    assert drawing.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("samples", [{0.001: 5}, {0.001: 5, 0.5: 1}])
-def test_latencies_are_drawn_as_bars(samples: dict[float, int]) -> None:
+def test_latencies_are_drawn_as_bars(samples: dict[float, int], tmp_path: Path) -> None:
     drawing = bench_plot("bench", "", [(1.0, 100.0), (2.0, 120.0)], samples)
-    ElementTree.fromstring(drawing)
-    assert "latency in ms" in texts(drawing)
+    assert "latency in ms" in texts(svg(drawing, tmp_path))
+    heights = [bar.get_height() for bar in drawing.figure.axes[1].patches]  # type: ignore[attr-defined]
+    assert sum(heights) == sum(samples.values())
+
+
+@pytest.mark.parametrize("command", ["ping", "bench"])
+@pytest.mark.parametrize("name", ["rtt.gif", "rtt", ".svg"])
+def test_another_ending_is_a_sentence(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, f"--plot={name}"]) == 2
+    sentence = "the name of an SVG, PNG or PDF file, such as rtt.svg, is accepted"
+    assert capsys.readouterr().err == f"uppercase: got --plot={name}; {sentence}\n"
+
+
+def test_without_its_library_a_plot_is_a_sentence_and_nothing_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "rtt.svg"
+    code = (
+        "import sys; from importlib import util; find = util.find_spec; "
+        "util.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest); "
+        f"from uppercase.commands.cli import main; sys.exit(main(['ping', '--plot={path}']))"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environment(), check=False
+    )
+    assert outcome.stderr.decode() == (
+        "uppercase: --plot needs the matplotlib library; install it: "
+        "pip install 'uppercase[plots]'\n"
+    )
+    assert outcome.returncode == 2
+    assert not path.exists()

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.commands._histogram import bins
-from uppercase.commands.bench._latencies import Latencies
+from uppercase.commands._latencies import Latencies, bins
 from uppercase.commands.ping._statistics import RoundTrips, percentile
+
+PERCENTILES = (50.0, 99.0, 99.9)
 
 samples = st.lists(st.floats(min_value=1e-6, max_value=100.0), min_size=1, max_size=200)
 
@@ -80,7 +81,7 @@ def test_latencies_are_summed_up_in_milliseconds_with_three_digits() -> None:
     latencies = Latencies()
     for microseconds in range(1, 10_001):
         latencies.counts[microseconds] += 1
-    summary = latencies.summary_ms()
+    summary = latencies.summary_ms(PERCENTILES)
     assert summary is not None
     assert summary["min"] == 0.001
     assert summary["p50"] == pytest.approx(5.0, rel=2e-3)
@@ -96,4 +97,4 @@ def test_latencies_gathered_in_between_are_not_counted_twice() -> None:
     assert not latencies.counts
     latencies.counts[100] += 4
     assert sum(latencies.distribution().values()) == 7
-    assert Latencies().summary_ms() is None
+    assert Latencies().summary_ms(PERCENTILES) is None

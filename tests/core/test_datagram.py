@@ -17,10 +17,10 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import Client, LockStepGuard, LoopGuard, client_of
+from uppercase.core.guards import LOOP_TABLE, Client, LockStepGuard, LoopGuard, client_of
 from uppercase.errors import TransformError
 from uppercase.lab import Experiment, Impairments, Lab, make_experiment
-from uppercase.limits import LOOP_TABLE, DatagramLimits
+from uppercase.limits import DatagramLimits
 
 
 def responder(**limits: float) -> Responder:

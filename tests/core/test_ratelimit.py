@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.core.ratelimit import RateLimit, TokenBuckets
-from uppercase.limits import RATE_PREFIX_FACTOR, RATE_TABLE
+from uppercase.core.guards import RATE_PREFIX_FACTOR, RATE_TABLE, RateLimit, TokenBuckets
 
 ADDRESS = "192.0.2.7"
 

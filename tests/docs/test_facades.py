@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-FACADES = ["uppercase", "uppercase.client", "uppercase.testing", "uppercase.limits"]
+LAZY = [
+    "uppercase",
+    "uppercase.client",
+    "uppercase.plugins",
+    "uppercase.registry",
+    "uppercase.testing",
+]
+FACADES = [*LAZY, "uppercase.lab", "uppercase.limits", "uppercase.services"]
 
 
 @pytest.mark.parametrize("package", FACADES)
@@ -18,7 +25,7 @@ def test_every_public_name_is_there(package: str) -> None:
         _ = module.nonsense
 
 
-@pytest.mark.parametrize("package", ["uppercase", "uppercase.client", "uppercase.testing"])
+@pytest.mark.parametrize("package", LAZY)
 def test_importing_a_package_imports_neither_twisted_nor_the_rest_of_it(package: str) -> None:
     program = f"import sys, {package}; print([m for m in sys.modules if 'twisted' in m])"
     done = subprocess.run(

@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, starmap
 from pathlib import Path
 from statistics import fmean
 
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zope.interface import implementer
 
+from uppercase.core.datagram import Passage
 from uppercase.core.events import (
     Direction,
     Dropped,
@@ -23,17 +24,16 @@ from uppercase.core.events import (
     IObserver,
     LabAction,
 )
+from uppercase.core.guards import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
-    OPTIONS,
-    PRESETS,
+    UDP_OPTIONS,
+    UDP_PRESETS,
     BurstLoss,
-    Client,
     Experiment,
     Fate,
     Impairments,
     Lab,
-    Passage,
     answer_key,
     command_line,
     make_experiment,
@@ -51,7 +51,7 @@ from uppercase.limits import (
 )
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY
-STUDENT: Client = ("192.0.2.7", 50_000)
+STUDENT = Client("192.0.2.7", 50_000)
 EVERYTHING = make_experiment(
     {
         "loss": "both:0.2",
@@ -65,7 +65,7 @@ EVERYTHING = make_experiment(
 )
 EXPERIMENTS = [
     EVERYTHING,
-    *(make_experiment(preset.settings, seed=7) for preset in PRESETS.values()),
+    *(make_experiment(preset.settings, seed=7) for preset in UDP_PRESETS.values()),
     make_experiment({"burst-loss": "both:0.1:0.4"}, seed=7),
 ]
 
@@ -339,7 +339,7 @@ def test_what_others_send_and_when_changes_no_fate(
     for student, pause in turns:
         clock.now += pause
         sent[student] += 1
-        converse(lab, ("192.0.2.7", 50_000 + student), b"ping")
+        converse(lab, Client("192.0.2.7", 50_000 + student), b"ping")
     for student, count in sent.items():
         assert notebook.fates(f"192.0.2.7:{50_000 + student}") == [
             (row.number, fate) for row in answer_key(experiment, count) for fate in row.events
@@ -360,8 +360,8 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 
 def test_every_student_meets_the_same_fates() -> None:
-    lab = Lab(make_experiment(PRESETS["udp-pinger"].settings, seed=7), Clock())
-    clients = [(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
+    lab = Lab(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Clock())
+    clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
 
@@ -371,7 +371,9 @@ def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
     lab = Lab(experiment, Clock())
     first, again, other = (
         lost_numbers(lab, client, 64)
-        for client in [("192.0.2.1", 50_000), ("192.0.2.1", 50_001), ("192.0.2.2", 50_000)]
+        for client in starmap(
+            Client, [("192.0.2.1", 50_000), ("192.0.2.1", 50_001), ("192.0.2.2", 50_000)]
+        )
     )
     assert first == again != other
     key = answer_key(experiment, 64, host="192.0.2.1")
@@ -395,7 +397,7 @@ def test_a_flood_of_addresses_costs_bounded_memory() -> None:
     lab = Lab(Experiment(seed=1), Clock())
 
     def send(port: int) -> int:
-        return lab.request(("192.0.2.7", port), b"ping")[0].number
+        return lab.request(Client("192.0.2.7", port), b"ping")[0].number
 
     assert [send(0), send(1), send(0)] == [1, 1, 2]
     assert {send(port) for port in range(2, LAB_CLIENTS + 1)} == {1}
@@ -418,7 +420,7 @@ def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
     notebook = Notebook()
     settings = {"loss": "reply:1", "duplicate": "1", "delay": "50ms"}
     lab = Lab(make_experiment(settings, seed=1), Clock(), notebook)
-    converse(lab, ("2001:db8::7", 50_000), b"ping")
+    converse(lab, Client("2001:db8::7", 50_000), b"ping")
     peer, lost = "[2001:db8::7]:50000", (LabAction.LOST,)
     way = "request duplicated, delayed 50 ms"
     assert notebook.events == [
@@ -493,7 +495,7 @@ def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() ->
 
 
 def test_udp_pinger_drops_4_of_11_requests_and_says_what_the_handout_claims() -> None:
-    preset = PRESETS["udp-pinger"]
+    preset = UDP_PRESETS["udp-pinger"]
     experiment = make_experiment(preset.settings, seed=1)
     assert experiment == Experiment(seed=1, request=Impairments(loss=4 / 11))
     assert str(preset).startswith("udp-pinger: --loss=4/11 (")
@@ -502,20 +504,20 @@ def test_udp_pinger_drops_4_of_11_requests_and_says_what_the_handout_claims() ->
 
 
 def test_stop_and_wait_impairs_both_directions() -> None:
-    experiment = make_experiment(PRESETS["stop-and-wait"].settings, seed=1)
+    experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=1)
     does = Impairments(loss=0.1, duplicate=0.1, corrupt=0.1, delay=0.1, jitter=0.05)
     assert (experiment.request, experiment.reply) == (does, does)
 
 
 def test_satellite_delays_and_loses_nothing() -> None:
-    experiment = make_experiment(PRESETS["satellite"].settings, seed=1)
+    experiment = make_experiment(UDP_PRESETS["satellite"].settings, seed=1)
     does = Impairments(delay=0.26, jitter=0.02)
     assert (experiment.request, experiment.reply) == (does, does)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", UDP_PRESETS)
 def test_what_a_preset_prints_does_the_same_when_it_is_typed(name: str) -> None:
-    preset = PRESETS[name]
+    preset = UDP_PRESETS[name]
     typed = dict(re.findall(r"--(\S+?)=(\S+)", str(preset)))
     assert make_experiment(typed, seed=3) == make_experiment(preset.settings, seed=3)
 
@@ -621,9 +623,9 @@ def test_the_keys_in_the_guide_are_what_the_commands_print() -> None:
 
 def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
-    assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(PRESETS)
+    assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(UDP_PRESETS)
     ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
-    assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*OPTIONS, *ours}
+    assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
     assert f"{LAB_CLIENTS:,} clients" in text
     assert f"held for {LAB_REORDER_HOLD * 1000:.0f} ms more" in text
     assert LAB_FORGET == 60

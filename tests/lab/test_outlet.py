@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from tests.tcp.memory import Service, Wire
 from uppercase.core.events import Impaired, LabAction, Outcome
 from uppercase.errors import BadValue, UnknownName
-from uppercase.lab.outlet import PRESETS, TCPLab, preset
+from uppercase.lab import TCP_PRESETS, TCPLab, find_preset
 from uppercase.limits import LAB_PIECE_PAUSE, LAB_PIECES
 
 
@@ -138,9 +138,9 @@ def test_a_client_that_leaves_early_leaves_no_timer() -> None:
 
 
 def test_presets_print_what_they_set() -> None:
-    assert str(PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
-    assert str(PRESETS["lecture"]).startswith("lecture: --framing=segment (")
+    assert str(TCP_PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
+    assert str(TCP_PRESETS["lecture"]).startswith("lecture: --framing=segment (")
     with pytest.raises(UnknownName, match="no lab named 'lectrue'; did you mean 'lecture'"):
-        preset("lectrue")
+        find_preset("lectrue", TCP_PRESETS)
     with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):
         TCPLab(accept_delay=100)

@@ -220,7 +220,7 @@ def test_text_is_cut_between_characters_and_never_held_longer() -> None:
         seen.append(text)
         return text
 
-    stream = note.open_stream()  # type: ignore[attr-defined]
+    stream = note.open_stream()
     assert [stream.feed(bytes([byte])) for byte in "a€b".encode()] == [
         b"a", b"", b"", "€".encode(), b"b"
     ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_a_wrong_result_is_named(result: Any, said: str) -> None:
         wrong.transform(b"a")
     assert str(caught.value) == said
     with pytest.raises(TransformError):
-        wrong.open_stream().feed(b"a")  # type: ignore[attr-defined]
+        wrong.open_stream().feed(b"a")
 
 
 @pytest.mark.parametrize("made", [bytes, bytearray, memoryview])

@@ -5,15 +5,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any, cast
 
 import pytest
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from tests.conftest import LoggedErrors
 from uppercase import registry
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName
 from uppercase.interfaces import ITransform
-from uppercase.registry import Fault, Problem
+from uppercase.registry import Fault, Problem, sources
+from uppercase.services import TCPSettings, tcp_service
 
 SHOUT = """
     from uppercase import transform
@@ -178,6 +182,30 @@ class TestThreeDoors:
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
         assert verifyObject(ITransform, registry.find("shout"))
+
+
+class TestOneScan:
+    def test_a_start_scans_the_doors_once_for_all_stages_and_for_the_log(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project.drop_in("acme_bad", "import no_such_module_xyz")
+        scans = []
+        scan = sources.scan
+        monkeypatch.setattr(sources, "scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
+        transforms = ("strip", "uppercase", "caesar:shift=3")
+        reactor = Clock()
+        service = tcp_service(TCPSettings(transforms=transforms, port=0), cast(Any, reactor))
+        said: list[LogEvent] = []
+        observer = cast(ILogObserver, said.append)
+        globalLogPublisher.addObserver(observer)
+        try:
+            service._listening = True
+            monkeypatch.setattr(service, "served", list)
+            service._announce()
+        finally:
+            globalLogPublisher.removeObserver(observer)
+        assert scans == [{"thorough": False}]
+        assert "a plugin cannot be used: " in str([formatEvent(event) for event in said])
 
 
 class TestSpecifications:

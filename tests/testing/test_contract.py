@@ -222,7 +222,7 @@ async def unless_a(text: str) -> str:
 
 def test_a_reply_that_never_comes_ends_the_check_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was not tried is not called kept."""
-    monkeypatch.setattr("uppercase.testing.subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
     report = check(unless_a, count=QUICK)
     assert [(found.law, found.example) for found in report.broken] == [
         (
@@ -238,7 +238,7 @@ def test_a_reply_that_never_comes_fails_each_test_at_once(monkeypatch: pytest.Mo
     class Unless(TransformContract):
         transform = unless_a
 
-    monkeypatch.setattr("uppercase.testing.subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
     for name in ("test_bytes_come_out_for_bytes", "test_a_call_is_quick"):
         with pytest.raises(pytest.fail.Exception, match=r"transform\(b'a'\) has no reply after 0"):
             getattr(Unless(), name)()
@@ -300,6 +300,28 @@ def blocking(text: str) -> str:
 
 def test_it() -> None:
     assert check(blocking, count=3).broken == ()
+"""
+    assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
+
+
+def test_the_threads_of_the_reactor_are_as_before_after_a_check(tmp_path: Path) -> None:
+    test = """
+from uppercase import transform
+from uppercase.testing import check
+
+@transform(blocking=True)
+def blocking(text: str) -> str:
+    return text.upper()
+
+def test_it() -> None:
+    from twisted.internet import reactor
+    pool = reactor.getThreadPool()
+    before = pool.threadFactory
+    for _ in range(2):
+        assert check(blocking, count=1).broken == ()
+        assert pool.threadFactory is before
+    assert all(thread.daemon for thread in pool.threads)
+    assert pool.threads
 """
     assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
 

@@ -17,9 +17,9 @@ from zope.interface import implementer
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Datagram, Responder
 from uppercase.core.events import DropReason
-from uppercase.limits import UDP_BATCH, DatagramLimits
+from uppercase.limits import DatagramLimits
 from uppercase.udp import Port
-from uppercase.udp.interfaces import IBatchProtocol
+from uppercase.udp.ports import UDP_BATCH, IBatchProtocol
 from uppercase.udp.sockets import open_socket
 
 

@@ -25,8 +25,9 @@ from tests.udp.helpers import (
 )
 from uppercase.core.datagram import Answer, Destination, Responder
 from uppercase.core.events import DropReason
-from uppercase.limits import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, UDP_RECEIVE_BUFFER
-from uppercase.udp import Port, ResponderProtocol, pktinfo
+from uppercase.limits import UDP_RECEIVE_BUFFER
+from uppercase.udp import Port, ResponderProtocol, ports, sockets
+from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -114,7 +115,7 @@ async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> 
 async def test_without_pktinfo_a_wildcard_port_serves_and_says_what_it_cannot_tell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pktinfo, "enable", lambda sock: False)
+    monkeypatch.setattr(ports, "enable_destinations", lambda sock: False)
     with served(host="0.0.0.0") as port:
         assert not port.tells_destinations
         assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
@@ -314,6 +315,6 @@ def test_only_a_link_local_reply_is_bound_to_the_interface_it_came_in_on(
     asked: str, interface: int
 ) -> None:
     destination = Destination(asked, 12_000, interface=2)
-    ((level, kind, record),) = pktinfo.reply_ancillary(destination)
+    ((level, kind, record),) = sockets.reply_ancillary(destination)
     assert (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
     assert record == socket.inet_pton(socket.AF_INET6, asked) + interface.to_bytes(4, sys.byteorder)

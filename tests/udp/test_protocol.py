@@ -24,7 +24,7 @@ from uppercase.core.events import DropReason
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.udp import ResponderProtocol, drain
-from uppercase.udp.interfaces import IBatchProtocol
+from uppercase.udp.ports import IBatchProtocol
 
 
 class Wire:

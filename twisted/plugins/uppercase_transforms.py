@@ -2,8 +2,7 @@
 
 Twisted imports every drop-in, or a cache of what each provides, whenever a command looks for
 plugins. This one must not import anything of `uppercase`, not even an interface: the code behind a
-name is imported when the name is used. `uppercase.registry` adapts these objects to
-`ITransformPlugin`.
+name is imported when the name is used. `uppercase.registry` knows these objects by their interface.
 """
 
 from twisted.plugin import IPlugin

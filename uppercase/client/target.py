@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from uppercase.core.units import parse_port
+from uppercase.core.values import parse_port
 from uppercase.errors import BadValue
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from uppercase.errors import UserError
 
-__all__ = ["Expect", "expectation"]
-
 Expect = Callable[[bytes], bytes]
 """Gives the reply that a message must have."""
 

@@ -20,16 +20,14 @@ from uppercase.commands._help_layout import write_examples
 from uppercase.commands.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
 from uppercase.errors import NetworkError, UppercaseError, suggest
 
-__all__ = ["COMMANDS", "group", "run"]
-
 COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
     "ping": "uppercase.commands.ping:ping",
     "bench": "uppercase.commands.bench:bench",
     "fates": "uppercase.commands.fates:fates",
     "transforms": "uppercase.commands.transforms:transforms",
-    "completion": "uppercase.commands.completion:completion",
-    "man": "uppercase.commands.man:man",
+    "completion": "uppercase.commands._generated:completion",
+    "man": "uppercase.commands._generated:man",
 }
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
 

@@ -14,17 +14,6 @@ from typing import Any, Final, TypeVar
 
 import click
 
-__all__ = [
-    "OTHER",
-    "Argument",
-    "Command",
-    "Option",
-    "Records",
-    "option",
-    "sections_of",
-    "write_examples",
-]
-
 Records = Iterable[tuple[str, str]]
 """What can be given, each with what it means."""
 
@@ -34,7 +23,7 @@ OTHER: Final = "Other"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Option(click.Option):
+class SectionOption(click.Option):
     """An option that belongs to a section of the help."""
 
     def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
@@ -42,7 +31,7 @@ class Option(click.Option):
         self.section = section
 
 
-class Argument(click.Argument):
+class SectionArgument(click.Argument):
     """An argument that the help explains, in a section.
 
     Args:
@@ -63,7 +52,7 @@ def option(
     *declarations: str, section: str = OTHER, **attributes: Any
 ) -> Callable[[_Function], _Function]:
     """Do what `click.option` does, for a section of the help."""
-    return click.option(*declarations, cls=Option, section=section, **attributes)
+    return click.option(*declarations, cls=SectionOption, section=section, **attributes)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: str) -> None:

@@ -10,8 +10,6 @@ from typing import Any, Final, Self
 
 from uppercase.commands.exit_status import die_of
 
-__all__ = ["Interrupts"]
-
 # Windows has no SIGQUIT.
 _LOOK: Final = [signal.SIGQUIT] if hasattr(signal, "SIGQUIT") else []
 

@@ -1,88 +1,212 @@
-"""What `--plot` draws: ping's round trips over their numbers, bench's throughput; histograms."""
+"""What `--plot` draws: ping's round trips over their numbers, bench's throughput; histograms.
+
+Drawn by matplotlib, without pyplot and so without a display. The background is white whatever shows
+the file: the same colours then read well on a light page and on a dark one. Kinds are told apart by
+shape as well as by colour. Import it only where a plot was asked for: matplotlib loads slowly.
+"""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
-from uppercase.commands._histogram import bins
-from uppercase.commands._svg_plot import Bars, Layer, Line, Marks, Panel, Points, draw
+from uppercase.commands._latencies import bins
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
-__all__ = ["bench_plot", "ping_plot"]
-
+_INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"
+_BLUE, _RED, _BROWN, _VIOLET = "#0969da", "#cf222e", "#9a6700", "#8250df"
+_RC: Final[Any] = {
+    "svg.fonttype": "none",  # text stays text, for search and screen readers
+    "svg.hashsalt": "uppercase",  # equal measurements give equal files
+    "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar sign in a path is no formula
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _DIM,
+    "axes.edgecolor": _DIM,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "grid.color": _GRID,
+    "xtick.color": _DIM,
+    "ytick.color": _DIM,
+    "lines.linestyle": "none",
+    "lines.markerfacecolor": "none",
+    "legend.frameon": False,
+    "legend.labelcolor": _DIM,
+}
 _BINS: Final = 24
+_VECTORS: Final = 5000
+"""More points than this are drawn as an image, so that a file stays small however long the
+measurement was."""
 
 
-def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> str:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure that can be written to a file.
+
+    Attributes:
+        figure: the panels.
+        title: what it shows.
+        description: the result in a line.
+    """
+
+    figure: Figure
+    title: str
+    description: str
+
+    def save(self, path: Path) -> None:
+        """Write an SVG, PNG or PDF, by the ending of the name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        kind = path.suffix[1:].lower()
+        # The time of writing would make equal drawings differ.
+        by_kind: dict[str, dict[str, Any]] = {
+            "svg": {"Title": self.title, "Description": self.description, "Date": None},
+            "png": {"Title": self.title, "Description": self.description},
+            "pdf": {"Title": self.title, "Subject": self.description, "CreationDate": None},
+        }
+        with matplotlib.rc_context(_RC), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about letters of a name that no font has
+            self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+
+
+def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawing:
     """Draw the round trips over the probes' numbers, what went wrong, and a histogram."""
-    found = list(found)
-    on_time = [(each.seq or 0, (each.rtt or 0) * 1e3) for each in _of(found, Kind.REPLY)]
-    reordered = [
-        (each.seq or 0, (each.rtt or 0) * 1e3) for each in _of(found, Kind.REPLY) if each.reordered
-    ]
-    late = [each.seq or 0 for each in _of(found, Kind.LATE)]
-    wrong = [each.seq for each in _of(found, Kind.WRONG) if each.seq is not None]
+    numbers: dict[Kind, set[int]] = {kind: set() for kind in Kind}
+    on_time, reordered = [], []
+    for each in found:
+        if each.seq is None:
+            continue
+        numbers[each.kind].add(each.seq)
+        if each.kind is Kind.REPLY:
+            on_time.append((each.seq, (each.rtt or 0) * 1e3))
+            if each.reordered:
+                reordered.append(on_time[-1])
     # A probe that was answered after all is not lost, though it was reported as such in its time.
-    lost = [each.seq or 0 for each in _of(found, Kind.LOST)]
-    lost = sorted(set(lost) - set(late) - set(wrong))
-    layers: list[Layer] = [Points(on_time, "reply")]
-    if reordered:
-        layers.append(Points(reordered, "reordered", "d", "ring"))
-    for numbers, label, colour, shape in (
-        (late, "late", "c", "triangle"),
-        (wrong, "wrong", "d", "square"),
-        (lost, "lost", "b", "cross"),
-    ):
-        if numbers:
-            layers.append(Marks(numbers, label, colour, shape))
-    subtitle = (
+    numbers[Kind.LOST] -= numbers[Kind.LATE] | numbers[Kind.WRONG]
+    description = (
         f"{totals.transmitted} transmitted, {totals.received} received, {totals.lost} lost, "
         f"{totals.late} late, {totals.duplicates} duplicates, {totals.reordered} reordered, "
         f"{totals.wrong} wrong"
     )
-    panels = [Panel("Round trips", "probe (seq)", "RTT in ms", layers)]
-    if totals.rtt.count:
-        panels.append(_histogram(totals.rtt.recent, "RTT in ms"))
-    return draw(f"ping {target}", subtitle, panels)
+    drawing, (axes, *below) = _panels(f"ping {target}", description, 1 + bool(totals.rtt.count))
+    with matplotlib.rc_context(_RC):
+        _label(axes, "Round trips", "probe (seq)", "RTT in ms")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _points(axes, on_time, "reply", _BLUE, ".", markerfacecolor=_BLUE)
+        _points(axes, reordered, "reordered", _VIOLET, "o", markersize=7)
+        # Above the highest point, so that no point is under a mark.
+        axes.set_ylim(0, max((rtt for _, rtt in on_time), default=1.0) * 1.15)
+        upper_edge = axes.get_xaxis_transform()
+        for kind, colour, shape in (
+            (Kind.DUPLICATE, _BLUE, "D"),
+            (Kind.LATE, _BROWN, "^"),
+            (Kind.WRONG, _VIOLET, "s"),
+            (Kind.LOST, _RED, "x"),
+        ):
+            marks = [(number, 0.96) for number in sorted(numbers[kind])]
+            _points(axes, marks, kind.value, colour, shape, transform=upper_edge)
+        if len(axes.lines) > 1:  # the axes say what a single one is
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, handletextpad=0)
+        if below:
+            _histogram(below[0], totals.rtt.recent, "RTT in ms")
+    return drawing
 
 
 def bench_plot(
     title: str,
-    subtitle: str,
+    description: str,
     rates: Sequence[tuple[float, float]],
     latencies: Mapping[float, int],
-) -> str:
+) -> Drawing:
     """Draw the throughput over time and a histogram of the latencies.
 
     Args:
         title: what was measured.
-        subtitle: the result in a line.
+        description: the result in a line.
         rates: ends of intervals in seconds since the start, and messages a second in each.
         latencies: seconds, and how often each occurred.
     """
-    starts = [0.0, *(end for end, _ in rates)]
-    steps = [
-        (time, rate)
-        for start, (end, rate) in zip(starts, rates, strict=False)
-        for time in (start, end)
-    ]
-    panels = [Panel("Throughput", "time in s", "messages/s", [Line(steps, "answered")])]
-    if latencies:
-        panels.append(_histogram(latencies, "latency in ms"))
-    return draw(title, subtitle, panels)
+    drawing, (axes, *below) = _panels(title, description, 1 + bool(latencies))
+    with matplotlib.rc_context(_RC):
+        _label(axes, "Throughput", "time in s", "messages/s")
+        if rates:
+            ends, heights = zip(*rates, strict=True)
+            axes.stairs(heights, [0.0, *ends], color=_BLUE, linewidth=1.5, baseline=None)
+            axes.set_ylim(0, max(heights) * 1.05 or 1.0)
+        if below:
+            _histogram(below[0], latencies, "latency in ms")
+    return drawing
 
 
-def _of(found: Iterable[Finding], kind: Kind) -> list[Finding]:
-    return [each for each in found if each.kind is kind]
+def _panels(title: str, description: str, number: int) -> tuple[Drawing, list[Axes]]:
+    """Return a drawing and its empty panels, one below the other."""
+    title, description = _printable(title), _printable(description)
+    with matplotlib.rc_context(_RC):
+        height = 1.0 + 2.6 * number
+        figure = Figure(figsize=(8, height), facecolor="white")
+        axes = figure.subplots(number, squeeze=False)[:, 0]
+        figure.subplots_adjust(
+            left=0.1, right=0.98, top=1 - 1.05 / height, bottom=0.5 / height, hspace=0.5
+        )
+        figure.text(0.02, 1 - 0.33 / height, title, fontsize=13, fontweight="bold")
+        figure.text(0.02, 1 - 0.58 / height, description, color=_DIM)
+    return Drawing(figure, title, description), list(axes)
 
 
-def _histogram(samples: Iterable[float] | Mapping[float, int], x_title: str) -> Panel:
+def _printable(text: str) -> str:
+    """Return the text without what an XML file must not hold: names come from outside."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def _label(axes: Axes, title: str, x_title: str, y_title: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x_title)
+    axes.set_ylabel(y_title)
+
+
+def _points(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    label: str,
+    colour: str,
+    shape: str,
+    **style: Any,
+) -> None:
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(
+            x, y, shape, color=colour, label=label, rasterized=len(points) > _VECTORS, **style
+        )
+
+
+def _histogram(axes: Axes, samples: Iterable[float] | Mapping[float, int], x_title: str) -> None:
     counted = samples if isinstance(samples, Mapping) else Counter(samples)
     # Few samples in many bins would be a comb.
-    sorted_in = bins(counted, min(_BINS, 2 * math.isqrt(sum(counted.values())) + 1))
-    edges = [each.low for each in sorted_in] + [sorted_in[-1].high]
-    labels = [(index, f"{edge * 1e3:.3g}") for index, edge in enumerate(edges) if index % 3 == 0]
-    heights = [each.height for each in sorted_in]
-    return Panel("Histogram", x_title, "replies", [Bars(heights, "replies")], labels, 180)
+    number = min(_BINS, 2 * math.isqrt(sum(counted.values())) + 1)
+    bars = bins(counted, number)
+    edges = [each.low * 1e3 for each in bars] + [bars[-1].high * 1e3]
+    _label(axes, "Histogram", x_title, "replies")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    # Bins of equal ratio look equally wide: the axis shows the edges, it is no scale of its own.
+    axes.bar(
+        range(len(bars)), [each.height for each in bars], align="edge", width=0.95, color=_BLUE
+    )
+    axes.set_xticks(range(0, len(edges), 3), [f"{edge:.3g}" for edge in edges[::3]])

@@ -13,14 +13,10 @@ from uppercase.errors import UserError
 from uppercase.plugins.declare import is_name
 from uppercase.registry import listing
 
-__all__ = ["write_project"]
-
 _TRANSFORM: Final = '''\
 """The transform $name."""
 
 from uppercase import transform
-
-__all__ = ["$function"]
 
 
 @transform(name="$name", streaming=True)

@@ -7,17 +7,20 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from inspect import isawaitable
+from typing import Final
 
-from uppercase.awaiting import wait_for
+from uppercase.awaiting import Waiter
 from uppercase.commands._tcp_filter import write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.errors import UserError, suggest
-from uppercase.interfaces import IStreamTransform, ITransform
-from uppercase.limits import TRY_CHUNK
-from uppercase.registry import find
+from uppercase.interfaces import IStreamTransform
+from uppercase.limits import KIB
+from uppercase.registry import listing
 
-__all__ = ["run"]
+_CHUNK: Final = 64 * KIB
+"""What is read at once, as by Twisted from a connection: the output for a chunk is bounded as it is
+in a server."""
 
 
 def run(names: Sequence[str], framing: str | None, *, max_length: int, max_output: int) -> None:
@@ -36,7 +39,8 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
         uppercase.errors.TransformError: a transform failed.
         uppercase.errors.FramingError: the input does not follow the framing.
     """
-    chain = make_pipeline([Stage(name, find(name)) for name in names], max_output)
+    found = listing()
+    chain = make_pipeline([Stage(name, found.find(name)) for name in names], max_output)
     if framing is None:
         framing = "stream" if chain.streams else "whole"
     elif framing == "segment" or framing not in FRAMINGS:
@@ -44,30 +48,36 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
         raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")
     else:
         choose_framing(framing, chain.streams)
-    output = sys.stdout.fileno()
+    with Waiter() as waiter:
+        for output in _outputs(chain, framing, max_length, waiter):
+            write_all(sys.stdout.fileno(), output)
+
+
+def _outputs(
+    chain: MessagePipeline, framing: str, max_length: int, waiter: Waiter
+) -> Iterator[bytes]:
+    """Return what comes of standard input, as it comes."""
+
+    def reply(message: bytes) -> bytes:
+        replied = chain.transform(message)
+        return waiter.wait_for(replied) if isawaitable(replied) else replied
+
     if framing == "whole":
-        write_all(output, _reply(chain, b"".join(_chunks())))
-        return
-    if framing == "stream":
+        yield reply(b"".join(_chunks()))
+    elif framing == "stream":
         assert IStreamTransform.providedBy(chain)
         stream = chain.open_stream()
+        yield from map(stream.feed, _chunks())
+        yield stream.finish()
+    else:
+        framer = make_framer(framing, max_length=max_length)
         for chunk in _chunks():
-            write_all(output, stream.feed(chunk))
-        write_all(output, stream.finish())
-        return
-    framer = make_framer(framing, max_length=max_length)
-    for chunk in _chunks():
-        for message, trailer in framer.feed(chunk):
-            write_all(output, framer.wrap(_reply(chain, message), trailer))
-    for message, trailer in framer.finish():
-        write_all(output, framer.wrap(_reply(chain, message), trailer))
+            for message, trailer in framer.feed(chunk):
+                yield framer.wrap(reply(message), trailer)
+        for message, trailer in framer.finish():
+            yield framer.wrap(reply(message), trailer)
 
 
 def _chunks() -> Iterator[bytes]:
-    while chunk := os.read(sys.stdin.fileno(), TRY_CHUNK):
+    while chunk := os.read(sys.stdin.fileno(), _CHUNK):
         yield chunk
-
-
-def _reply(chain: ITransform, message: bytes) -> bytes:
-    reply = chain.transform(message)
-    return wait_for(reply) if isawaitable(reply) else reply

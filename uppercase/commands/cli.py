@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from uppercase.commands.exit_status import INTERRUPTED, die_of
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.

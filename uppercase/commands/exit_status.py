@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["INTERRUPTED", "MEANINGS", "NETWORK", "OK", "USAGE", "die_of"]
-
 OK: Final = 0
 NETWORK: Final = 1
 USAGE: Final = 2

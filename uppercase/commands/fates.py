@@ -10,14 +10,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._option_types import Count
+from uppercase.commands._options import Count
 from uppercase.errors import UserError
-from uppercase.lab import OPTIONS, PRESETS, answer_key, make_experiment, merge_settings
-from uppercase.limits import FATES_COUNT
-
-__all__ = ["fates"]
+from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment, merge_settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_COUNT: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 _EXAMPLES: Final = """
     uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
@@ -25,34 +25,24 @@ _EXAMPLES: Final = """
     uppercase fates --seed 7 --loss request:0.1,reply:0.2
 """
 
-_VALUES: Final = {
-    "delay": ("DURATION", "Time that each one is held back."),
-    "jitter": ("DURATION", "How far the delay varies, up and down."),
-    "burst-loss": ("ENTER:LEAVE[:LOSS]", "Loss in bursts (Gilbert and Elliott)."),
-    "loss": ("P", "Lost."),
-    "duplicate": ("P", "Sent twice."),
-    "reorder": ("P", "Held until later ones have overtaken."),
-    "corrupt": ("P", "Changed on the way."),
-}
-
 
 def _lab_options(command: _Function) -> _Function:
     """Pass each option of the lab, as text or None."""
-    for name in reversed(list(OPTIONS)):
-        metavar, help_text = _VALUES[name]
-        command = option(f"--{name}", metavar=metavar, section="Lab", help=help_text)(command)
+    for row in reversed(list(UDP_OPTIONS.values())):
+        text = f"{row.text[0].upper()}{row.text[1:]}."
+        command = option(f"--{row.name}", metavar=row.metavar, section="Lab", help=text)(command)
     return command
 
 
 @click.command("fates", cls=Command, examples=_EXAMPLES)
 @option("--seed", type=Count(), section="Lab", help="The server's --seed; needed.")
-@option("--lab", metavar="NAME", section="Lab", help=f"A preset: {', '.join(PRESETS)}.")
+@option("--lab", metavar="NAME", section="Lab", help=f"A preset: {', '.join(UDP_PRESETS)}.")
 @_lab_options
 @option(
     "-n",
     "number",
     type=Count(positive=True),
-    default=FATES_COUNT,
+    default=_COUNT,
     show_default=True,
     section="Key",
     help="Datagrams.",
@@ -72,7 +62,7 @@ def fates(
     """
     if seed is None:
         raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
-    given = {name: options[name.replace("-", "_")] for name in OPTIONS}
+    given = {name: options[name.replace("-", "_")] for name in UDP_OPTIONS}
     settings = merge_settings(lab, {name: text for name, text in given.items() if text is not None})
     experiment = make_experiment(settings, seed=seed, per_client=client is not None)
     for row in answer_key(experiment, number, host=client or ""):

@@ -19,8 +19,7 @@ from uppercase.commands._help_layout import Command, option
 from uppercase.commands._keyboard import converse
 from uppercase.commands._line_conversation import LineConversation
 from uppercase.commands._message_input import Chunks, Input
-from uppercase.commands._option_types import Count, Duration, Size
-from uppercase.commands._target_options import target_options
+from uppercase.commands._options import Count, Duration, Size, target_options
 from uppercase.commands._tcp_filter import filter_stream, write_all
 from uppercase.commands._udp_conversation import UdpConversation
 from uppercase.commands.exit_status import NETWORK, OK

@@ -15,13 +15,11 @@ from typing import Any, Final
 
 import click
 
-from uppercase.commands._help_layout import Command, Option, option, write_examples
-from uppercase.commands._option_types import Size
+from uppercase.commands._help_layout import Command, SectionOption, option, write_examples
+from uppercase.commands._options import Size
 from uppercase.commands.exit_status import OK
 from uppercase.errors import UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
-
-__all__ = ["transforms"]
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
@@ -58,7 +56,7 @@ class _Command(Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            Option(
+            SectionOption(
                 ["--debug"],
                 is_flag=True,
                 expose_value=False,
@@ -184,9 +182,8 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
 def show(name: str) -> int:
     """Show one transform: its arguments, what it works on, where it comes from."""
     from uppercase.registry import lookup
-    from uppercase.registry.describe import describe
 
-    click.echo(describe(lookup(name)))
+    click.echo(lookup(name).describe())
     return OK
 
 

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from uppercase.core.events import RefusalReason
+from uppercase.core.values import unmapped
 from uppercase.limits import (
     EVICT_AFTER,
     EVICT_BATCH,
@@ -49,12 +50,10 @@ def client_key(host: str | None) -> Hashable:
     if host is None:
         return None
     try:
-        address = ip_address(host)
+        address = ip_address(unmapped(host))
     except ValueError:
         return host
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
         return IPv6Network((int(address), IPV6_CLIENT_PREFIX), strict=False)
     return address
 

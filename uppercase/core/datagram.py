@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from uppercase.core import events
 from uppercase.core.events import Direction, DropReason, IObserver
@@ -24,17 +24,14 @@ from uppercase.core.guards import (
     Destination,
     LockStepGuard,
     LoopGuard,
+    RateLimit,
     SocketAddress,
     client_of,
 )
-from uppercase.core.ratelimit import RateLimit
 from uppercase.core.values import printable_address
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-
-if TYPE_CHECKING:
-    from uppercase.lab import Lab, Passage
 
 __all__ = [
     "Answer",
@@ -42,11 +39,43 @@ __all__ = [
     "Datagram",
     "Delay",
     "Destination",
+    "LabStage",
+    "Passage",
     "Responder",
     "SocketAddress",
     "Step",
     "Wait",
 ]
+
+
+class Passage(NamedTuple):
+    """One copy of a datagram that a lab passes on.
+
+    Attributes:
+        delay: seconds from now; 0 is at once.
+        data: its bytes.
+        number: the request's number among its client's, from 1.
+        copy: which copy it is, from 0.
+        copies: how many there are.
+        fates: what has happened to it so far, in the answer key's words; "" if nothing.
+    """
+
+    delay: float
+    data: bytes
+    number: int
+    copy: int
+    copies: int
+    fates: str = ""
+
+
+class LabStage(Protocol):
+    """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
+
+    def request(self, client: Client, data: bytes) -> list[Passage]:
+        """Take a datagram from a client; return what the service gets of it."""
+
+    def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
+        """Take the reply to a request that `request` gave; return what is sent of it."""
 
 
 class Answer(NamedTuple):
@@ -64,7 +93,7 @@ class Answer(NamedTuple):
     peer: SocketAddress
     source: Destination
     request: "Request | None" = None
-    passage: "Passage | None" = None
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +108,16 @@ class Request:
 
     datagram: Datagram
     client: Client
-    passage: "Passage | None" = None
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """A reply that is not ready: wait for it, then call `Responder.settle`."""
+    """A reply that is not ready: wait for it, then call `Responder.settle`.
+
+    The shell owns it from here on and ends it exactly once, by `settle` or by `abandon`: until then
+    it counts as outstanding.
+    """
 
     awaitable: Awaitable[bytes]
     request: Request
@@ -92,9 +125,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delay:
-    """What the lab holds back: call `Responder.resume` when the passage's delay is over."""
+    """What the lab holds back: call `Responder.resume` when the passage's delay is over.
 
-    passage: "Passage"
+    The shell owns it from here on and ends it exactly once, by `resume` or by `abandon`.
+    """
+
+    passage: Passage
     direction: Direction
     request: Request
 
@@ -105,8 +141,9 @@ Step = Answer | Wait | Delay
 class Responder:
     """Answers the datagrams of one UDP service, which may have several ports.
 
-    Unless a lab interferes, `received` is the sum of `answered`, `outstanding` and all `drops`,
-    between one wake-up and the next.
+    Invariant: unless a lab loses, doubles or holds something back, `received` is the sum of
+    `answered`, `outstanding` and all `drops` between one wake-up and the next. So every way of a
+    request ends in `_drop`, in a `Wait`, or in an `Answer` that the shell reports by `sent`.
 
     Args:
         transform: gives the replies, raises nothing but `TransformError`: a pipeline.
@@ -133,7 +170,7 @@ class Responder:
         clock: Callable[[], float] = time.monotonic,
         observer: IObserver | None = None,
         tell_each: bool = False,
-        lab: "Lab | None" = None,
+        lab: LabStage | None = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
         self.received = 0
@@ -198,7 +235,11 @@ class Responder:
         return steps
 
     def abandon(self, step: Wait | Delay) -> None:
-        """Take note that a step will never be done, because the service stops."""
+        """Take note that a step will never be done, because the service stops.
+
+        It is counted as dropped, and nothing comes of it any more: not even its awaitable's
+        result, which the shell has called off before.
+        """
         if isinstance(step, Wait):
             self.outstanding -= 1
         self._drop(step.request, DropReason.STOPPED)
@@ -272,7 +313,7 @@ class Responder:
         data: bytes,
         request: Request,
         steps: list[Step],
-        passage: "Passage | None" = None,
+        passage: Passage | None = None,
     ) -> None:
         """Let a reply go, and know it again should it come back."""
         if self._loops is not None:
@@ -300,6 +341,6 @@ class Responder:
             self._observer.notify(events.WouldDrop(printable_address(*client), reason))
 
 
-def _fates(passage: "Passage | None") -> tuple[int, str]:
+def _fates(passage: Passage | None) -> tuple[int, str]:
     """Return a passage's number and fates, as events tell them."""
     return (0, "") if passage is None else (passage.number, passage.fates)

@@ -1,37 +1,47 @@
-"""The lab: loses, duplicates, reorders, corrupts and delays datagrams on purpose, reproducibly.
+"""The lab: what networks do to programs, done on purpose and reproducibly.
 
-What happens to a datagram is a function of the seed, the direction and the datagram's number; see
-`uppercase.lab._fates`. No socket, no timer, no shared random generator: a UDP port asks a `Lab`
-what to pass on and when, and `answer_key` says the same beforehand.
+Over UDP it loses, duplicates, reorders, corrupts and delays datagrams: what happens to one is a
+function of the seed, the direction and its number; see `uppercase.lab._fates`. No socket, no timer,
+no shared random generator: a UDP port asks a `Lab` what to pass on and when, and `answer_key` says
+the same beforehand. Over TCP, `TCPLab` says what `uppercase.lab.outlet` does to a connection.
 """
 
 from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments
-from uppercase.lab._key import Row, answer_key
 from uppercase.lab._options import (
-    OPTIONS,
-    PRESETS,
+    NO_LAB,
+    TCP_OPTIONS,
+    TCP_PRESETS,
+    UDP_OPTIONS,
+    UDP_PRESETS,
+    LabOption,
     Preset,
+    TCPLab,
     command_line,
+    find_preset,
     make_experiment,
     merge_settings,
     new_seed,
 )
-from uppercase.lab._stage import Client, Lab, Passage
+from uppercase.lab._stage import Lab, Row, answer_key
 
 __all__ = [
-    "OPTIONS",
-    "PRESETS",
+    "NO_LAB",
+    "TCP_OPTIONS",
+    "TCP_PRESETS",
+    "UDP_OPTIONS",
+    "UDP_PRESETS",
     "BurstLoss",
-    "Client",
     "Experiment",
     "Fate",
     "Impairments",
     "Lab",
-    "Passage",
+    "LabOption",
     "Preset",
     "Row",
+    "TCPLab",
     "answer_key",
     "command_line",
+    "find_preset",
     "make_experiment",
     "merge_settings",
     "new_seed",

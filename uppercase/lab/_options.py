@@ -1,4 +1,4 @@
-"""The lab's options as text: what a command line gives, and presets that are made of the same.
+"""The options of both labs as text: what a command line gives, and presets made of the same.
 
 The servers and `uppercase fates` hand the texts over as they got them, so that equal options give
 equal fates. A value is for requests; `reply:` or `both:` before it names the other side, and a
@@ -7,24 +7,50 @@ comma joins two: `--loss=0.3`, `--delay=both:50ms`, `--loss=request:0.3,reply:0.
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from uppercase.core.events import Direction
-from uppercase.core.units import parse_duration, parse_probability
+from uppercase.core.values import parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UnknownName, suggest
 from uppercase.lab._fates import BurstLoss, Experiment, Impairments
-from uppercase.limits import LAB_SEEDS
+from uppercase.limits import LAB_MAX_DELAY, LAB_SEEDS
 
-__all__ = [
-    "OPTIONS",
-    "PRESETS",
-    "Preset",
-    "command_line",
-    "make_experiment",
-    "merge_settings",
-    "new_seed",
-]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPLab:
+    """What happens to each connection.
+
+    Attributes:
+        delay: seconds that each reply is held.
+        slice: bytes that are sent at a time; 0 for no slicing.
+        reset_after: bytes of replies after which the connection is reset; 0 for never.
+        accept_delay: seconds before a connection is served.
+    """
+
+    delay: float = 0.0
+    slice: int = 0
+    reset_after: int = 0
+    accept_delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("delay", "accept_delay"):
+            if not 0 <= getattr(self, name) <= LAB_MAX_DELAY:
+                raise BadValue(
+                    f"got {getattr(self, name):g} s for --{name.replace('_', '-')}; the lab holds "
+                    f"nothing for more than {LAB_MAX_DELAY:g} s"
+                )
+
+    def __str__(self) -> str:
+        """Return the options as one types them, for the line that tells what is set."""
+        return " ".join(
+            f"--{field.name.replace('_', '-')}={getattr(self, field.name):g}"
+            for field in fields(self)
+            if getattr(self, field.name)
+        )
+
+
+NO_LAB: Final = TCPLab()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +72,7 @@ class Preset:
         return f"{self.name}: {command_line(self.settings)} ({self.summary})"
 
 
-PRESETS: Final[Mapping[str, Preset]] = {
+UDP_PRESETS: Final[Mapping[str, Preset]] = {
     preset.name: preset
     for preset in (
         Preset(
@@ -76,17 +102,42 @@ PRESETS: Final[Mapping[str, Preset]] = {
 }
 
 
+TCP_PRESETS: Final[Mapping[str, Preset]] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "byte-stream",
+            "replies come a byte at a time, so that one recv(1024) is visibly not enough",
+            {"slice": "1"},
+        ),
+        Preset(
+            "lecture",
+            "as the lecture's server: one recv is one message, one reply, then the end",
+            {"framing": "segment"},
+        ),
+    )
+}
+
+
+def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
+    """Find a preset of one transport.
+
+    Raises:
+        UnknownName: there is none of this name.
+    """
+    if name not in presets:
+        raise UnknownName(f"no lab named {name!r}{suggest(name, presets)}")
+    return presets[name]
+
+
 def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, str]:
-    """Return all options by name: the preset's, each replaced as a whole where one is given.
+    """Return all options of UDP by name: the preset's, each replaced as a whole where one is given.
 
     Raises:
         UnknownName: there is no such preset.
     """
-    if preset is None:
-        return dict(given)
-    if preset not in PRESETS:
-        raise UnknownName(f"no lab named {preset!r}{suggest(preset, PRESETS)}")
-    return {**PRESETS[preset].settings, **given}
+    settings = {} if preset is None else find_preset(preset, UDP_PRESETS).settings
+    return {**settings, **given}
 
 
 def make_experiment(
@@ -95,7 +146,7 @@ def make_experiment(
     """Return what the texts of the options mean.
 
     Args:
-        settings: texts by option, as `merge_settings` gives them; the names are those of `OPTIONS`.
+        settings: texts by option of `UDP_OPTIONS`, as `merge_settings` gives them.
         seed: a whole number, 0 or more.
         per_client: mix the client's host into the draws.
 
@@ -105,8 +156,8 @@ def make_experiment(
     """
     sides: dict[Direction, dict[str, Any]] = {side: {} for side in Direction}
     for name, text in settings.items():
-        if name not in OPTIONS:
-            raise UnknownName(f"the lab has no option --{name}{suggest(name, OPTIONS)}")
+        if name not in UDP_OPTIONS:
+            raise UnknownName(f"the lab has no option --{name}{suggest(name, UDP_OPTIONS)}")
         for side, value in _parse_sides(name, text).items():
             sides[side][name.replace("-", "_")] = value
     return Experiment(
@@ -138,16 +189,55 @@ def _parse_burst_loss(text: str) -> BurstLoss:
     return BurstLoss(*map(parse_probability, parts))
 
 
-OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "loss": parse_probability,
-    "duplicate": parse_probability,
-    "reorder": parse_probability,
-    "corrupt": parse_probability,
-    "delay": parse_duration,
-    "jitter": parse_duration,
-    "burst-loss": _parse_burst_loss,
-}
-"""The lab's options by name, each with what reads the value of one side."""
+@dataclass(frozen=True, slots=True)
+class LabOption:
+    """One option of a lab.
+
+    Attributes:
+        name: without the dashes.
+        metavar: what its value is called.
+        text: what it does, for every help.
+        parse: makes the value of its text, over UDP the value of one side.
+    """
+
+    name: str
+    metavar: str
+    text: str
+    parse: Callable[[str], Any]
+
+
+def _by_name(*options: LabOption) -> Mapping[str, LabOption]:
+    return {option.name: option for option in options}
+
+
+UDP_OPTIONS: Final = _by_name(
+    LabOption("loss", "P", "lost, with this probability; 4/11 is accepted too", parse_probability),
+    LabOption("duplicate", "P", "passed on twice", parse_probability),
+    LabOption("reorder", "P", "held until later ones have overtaken it", parse_probability),
+    LabOption("corrupt", "P", "passed on with one bit flipped", parse_probability),
+    LabOption("delay", "DURATION", "passed on so much later", parse_duration),
+    LabOption("jitter", "DURATION", "how far the delay varies, up and down", parse_duration),
+    LabOption(
+        "burst-loss",
+        "ENTER:LEAVE[:LOSS]",
+        "lost in bursts (Gilbert and Elliott): the probabilities of entering and leaving a burst, "
+        "and of loss in it",
+        _parse_burst_loss,
+    ),
+)
+
+TCP_OPTIONS: Final = _by_name(
+    LabOption(
+        "slice", "BYTES", "send replies in pieces of so many bytes (up to 256 pieces)", parse_size
+    ),
+    LabOption("delay", "DURATION", "hold each reply for so long", parse_duration),
+    LabOption(
+        "reset-after", "BYTES", "reset each connection after so many bytes of replies", parse_size
+    ),
+    LabOption(
+        "accept-delay", "DURATION", "serve each connection only after so long", parse_duration
+    ),
+)
 
 _SIDES: Final[Mapping[str, tuple[Direction, ...]]] = {
     "request": (Direction.REQUEST,),
@@ -166,7 +256,7 @@ def _parse_sides(name: str, text: str) -> dict[Direction, Any]:
             if side in values:
                 raise BadValue(f"--{name}: got {text!r}, which gives {side} twice; once is enough")
             try:
-                values[side] = OPTIONS[name](value)
+                values[side] = UDP_OPTIONS[name].parse(value)
             except BadValue as error:
                 raise BadValue(
                     f"--{name}: {error}; request:, reply: or both: may stand before it"

@@ -1,4 +1,7 @@
-"""The lab as a stage of a UDP service: counts each client's datagrams and deals out their fates.
+"""The lab as a stage of a UDP service, and its answer key, which says beforehand what it will do.
+
+Both ask the same `Experiment.fate` and say it in the same words (`describe`), so that the key and
+what happens cannot differ. The stage counts each client's datagrams and deals out their fates.
 
 Sans-I/O: the port hands each arriving datagram to `Lab.request`, answers what comes back after its
 delay, and hands each reply to `Lab.reply`; it sends what comes back from there, again after its
@@ -9,44 +12,87 @@ on others, and a number must not.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
+from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
+from uppercase.core.guards import Client
 from uppercase.core.values import printable_address
-from uppercase.lab._fates import DELIVERED, Experiment
-from uppercase.lab._key import describe
+from uppercase.lab._fates import DELIVERED, Experiment, Fate
 from uppercase.limits import LAB_CLIENTS, LAB_FORGET, LAB_HELD_BYTES, LAB_HELD_COST
 
-__all__ = ["Client", "Lab", "Passage"]
+_ORDINALS = ("first ", "second ")
 
-Client = tuple[str, int]
-"""A client's host and port."""
+
+def describe(direction: Direction, fate: Fate, copy: int = 0, copies: int = 1) -> str:
+    """Say what happens to a datagram: `request lost`, `second reply delayed 240 ms`.
+
+    Args:
+        direction: which way it goes.
+        fate: what happens to it.
+        copy: which copy of the request it answers, from 0.
+        copies: how many copies of that request there are; above 1, the replies are told apart.
+    """
+    return f"{_ORDINALS[copy] if copies > 1 else ''}{direction} {fate.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the key.
+
+    Attributes:
+        number: the datagram's number among its client's, from 1.
+        request: what happens to the request.
+        replies: what happens to the reply to each copy that arrives; none if the request is lost.
+    """
+
+    number: int
+    request: Fate
+    replies: tuple[Fate, ...]
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What the server reports for this datagram, in the order of the copies."""
+        copies = len(self.replies)
+        fates = [(Direction.REQUEST, self.request, 0, 1)]
+        fates += [(Direction.REPLY, fate, copy, copies) for copy, fate in enumerate(self.replies)]
+        return tuple(describe(*each) for each in fates if each[1].actions)
+
+    def __str__(self) -> str:
+        """Return one line, readable on a projector: `  7  request lost`."""
+        parts = list(self.events)
+        if parts and self.request == DELIVERED:
+            parts.insert(0, describe(Direction.REQUEST, DELIVERED))
+        return f"{self.number:>3}  {'; '.join(parts) or 'delivered'}"
+
+
+def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterator[Row]:
+    """Return what happens to datagrams 1 to `count` of a client, one row each.
+
+    The key takes each datagram to have at least one byte and to be answered.
+
+    Args:
+        experiment: what the server was started with.
+        count: how many rows.
+        host: the client's address, where the experiment is `per_client`.
+
+    Raises:
+        BadValue: the experiment is `per_client` and there is no host.
+    """
+    for number in range(1, count + 1):
+        request = experiment.fate(Direction.REQUEST, number, host=host)
+        replies = (
+            experiment.fate(Direction.REPLY, number, copy, host=host)
+            for copy in range(request.copies)
+        )
+        yield Row(number, request, tuple(replies))
+
 
 _FIRST: Final = (0, 1, "")
 """Copy, copies and fates of what arrives."""
-
-
-class Passage(NamedTuple):
-    """One copy of a datagram to be passed on.
-
-    Attributes:
-        delay: seconds from now; 0 is at once.
-        data: its bytes.
-        number: the request's number among its client's, from 1.
-        copy: which copy it is, from 0.
-        copies: how many there are.
-        fates: what has happened to it so far, in the answer key's words; "" if nothing.
-    """
-
-    delay: float
-    data: bytes
-    number: int
-    copy: int
-    copies: int
-    fates: str = ""
 
 
 class Lab:
@@ -71,7 +117,11 @@ class Lab:
         self._experiment = experiment
         self._clock = clock
         self._observer = observer
+        # client -> (last heard, datagrams so far); the longest silent comes first
         self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+        # (when its delay is over, cost) of each passage that the port holds, the next first.
+        # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
+        # next is held, so a port need not say when it has passed something on.
         self._held: list[tuple[float, int]] = []
         self._held_bytes = 0
 

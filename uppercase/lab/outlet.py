@@ -9,102 +9,15 @@ batch of output: while it is full, the shell makes no replies and reads no input
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from uppercase.core.events import LabAction
-from uppercase.errors import BadValue, UnknownName, suggest
-from uppercase.limits import LAB_MAX_DELAY, LAB_PIECE_PAUSE, LAB_PIECES, OUTPUT_BATCH
+from uppercase.lab._options import TCPLab
+from uppercase.limits import LAB_PIECE_PAUSE, LAB_PIECES, OUTPUT_BATCH
 from uppercase.tcp.kernel import unacknowledged_output
-
-__all__ = ["NO_LAB", "PRESETS", "LabOutlet", "Preset", "TCPLab", "preset"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TCPLab:
-    """What happens to each connection.
-
-    Attributes:
-        delay: seconds that each reply is held.
-        slice: bytes that are sent at a time; 0 for no slicing.
-        reset_after: bytes of replies after which the connection is reset; 0 for never.
-        accept_delay: seconds before a connection is served.
-    """
-
-    delay: float = 0.0
-    slice: int = 0
-    reset_after: int = 0
-    accept_delay: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("delay", "accept_delay"):
-            if not 0 <= getattr(self, name) <= LAB_MAX_DELAY:
-                raise BadValue(
-                    f"got {getattr(self, name):g} s for --{name.replace('_', '-')}; the lab holds "
-                    f"nothing for more than {LAB_MAX_DELAY:g} s"
-                )
-
-    def __str__(self) -> str:
-        """Return the options as one types them, for the line that tells what is set."""
-        return " ".join(
-            f"--{field.name.replace('_', '-')}={getattr(self, field.name):g}"
-            for field in fields(self)
-            if getattr(self, field.name)
-        )
-
-
-NO_LAB: Final = TCPLab()
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Options under the name of an exercise.
-
-    Attributes:
-        name: what `--lab` takes.
-        summary: one line for a listing.
-        settings: the options that it sets, by name without the dashes.
-    """
-
-    name: str
-    summary: str
-    settings: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        """Return the line that is printed when the preset is used."""
-        options = " ".join(f"--{name}={value}" for name, value in self.settings.items())
-        return f"{self.name}: {options} ({self.summary})"
-
-
-PRESETS: Final[Mapping[str, Preset]] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "byte-stream",
-            "replies come a byte at a time, so that one recv(1024) is visibly not enough",
-            {"slice": 1},
-        ),
-        Preset(
-            "lecture",
-            "as the lecture's server: one recv is one message, one reply, then the end",
-            {"framing": "segment"},
-        ),
-    )
-}
-
-
-def preset(name: str) -> Preset:
-    """Find a preset.
-
-    Raises:
-        UnknownName: there is none of this name.
-    """
-    if name not in PRESETS:
-        raise UnknownName(f"no lab named {name!r}{suggest(name, PRESETS)}")
-    return PRESETS[name]
 
 
 class LabOutlet:

@@ -5,17 +5,8 @@ from typing import Final
 from uppercase.limits.shared import KIB, MIB
 
 __all__ = [
-    "BENCH_BLOCK",
-    "BENCH_CONNECTIONS",
-    "BENCH_DURATION",
-    "BENCH_MAX_MEMORY",
-    "BENCH_MIN_SIZE",
-    "BENCH_PIPELINE",
-    "BENCH_SAMPLES",
-    "BENCH_UDP_MESSAGES",
     "CONNECT_NOTICE",
     "CONNECT_TIMEOUT",
-    "FATES_COUNT",
     "FILTER_CHUNK",
     "LINE_QUIET_TIME",
     "MAX_REPLY",
@@ -30,7 +21,6 @@ __all__ = [
     "REPLY_TIMEOUT",
     "SAFE_DATAGRAM",
     "TLS_QUIET_TIME",
-    "TRY_CHUNK",
     "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
     "UDP_PORT_MEMORY",
@@ -72,35 +62,6 @@ PING_BACKLOG: Final = 16 * MIB
 PING_CONNECTIONS: Final = 256
 """Connections of one probe each that ping keeps open at once, for replies that are still to come;
 beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
-
-FATES_COUNT: Final = 20
-"""Lines of an answer key: what fits on a screen or a sheet of paper."""
-
-BENCH_CONNECTIONS: Final = 8
-"""Connections, or datagram sockets, of a bench: enough that a server is never idle between one
-client's request and the next, few enough that what it costs is the messages."""
-
-BENCH_PIPELINE: Final = 1
-"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
-
-BENCH_DURATION: Final = 10.0
-"""Seconds of load: long enough for a stable p99, as in iperf3."""
-
-BENCH_BLOCK: Final = 256 * KIB
-"""Bytes that one send or one read of a bench may move: the cost of a call no longer matters."""
-
-BENCH_MIN_SIZE: Final = 8
-"""A message of a bench holds its number of up to 6 digits, a letter and a line ending."""
-
-BENCH_MAX_MEMORY: Final = 64 * MIB
-"""Bytes of the messages that a bench prepares; it keeps them, their replies, and each twice."""
-
-BENCH_UDP_MESSAGES: Final = 16_384
-"""Different datagrams that a bench sends in turn: one that comes back is told from the others until
-as many have followed it."""
-
-BENCH_SAMPLES: Final = 100_000
-"""Different latencies, in microseconds, that are counted before they are put into the histogram."""
 
 REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
@@ -148,7 +109,3 @@ as many is below 1e-30."""
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
 Flag Day 2020)."""
-
-TRY_CHUNK: Final = 64 * KIB
-"""What `transforms try` reads at once: what Twisted reads at once from a connection, so that the
-output for a chunk is bounded as it is in a server."""

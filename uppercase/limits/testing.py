@@ -9,7 +9,6 @@ __all__ = [
     "KIT_CALL_TIME",
     "KIT_EXAMPLES",
     "KIT_LARGE",
-    "KIT_WAIT",
 ]
 
 KIT_EXAMPLES: Final = 60
@@ -22,7 +21,3 @@ KIT_LARGE: Final = MAX_LENGTH
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
 """What one call may take in the contract kit: ten times what a server reports as slow, so that a
 busy machine breaks no law. A function that is quadratic in its message takes longer."""
-
-KIT_WAIT: Final = 5 * KIT_CALL_TIME
-"""How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
-so it may be longer than a call; whoever tests does not wait longer than that for one message."""

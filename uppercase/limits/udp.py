@@ -6,28 +6,15 @@ from typing import Final
 from uppercase.limits.shared import MIB
 
 __all__ = [
-    "EPHEMERAL_PORTS",
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
     "KERNEL_LOOK",
     "LOOP_GUARD",
-    "LOOP_TABLE",
-    "LOOP_WINDOW",
-    "LOW_PORTS",
-    "NFS_PORT",
-    "RATE_BURST_FACTOR",
-    "RATE_PREFIX_FACTOR",
-    "RATE_TABLE",
-    "RECEIVE_PAUSE",
-    "RECEIVE_PAUSE_MAX",
     "UDP_AMPLIFICATION",
-    "UDP_BATCH",
-    "UDP_DRAIN_BATCHES",
     "UDP_MAX_REQUEST",
     "UDP_OUTSTANDING",
     "UDP_READ_SIZE",
     "UDP_RECEIVE_BUFFER",
-    "UDP_REPLY_SLACK",
     "DatagramLimits",
 ]
 
@@ -51,14 +38,6 @@ UDP_AMPLIFICATION: Final = 3.0
 """A forged source address makes us a reflector; QUIC answers an unproven address with at most three
 times what it got (RFC 9000 section 8). `str.upper` in UTF-8 grows a text 3.0 times at the most."""
 
-UDP_REPLY_SLACK: Final = 64
-"""A reply may always be this much longer than its request: a SHA-256 digest in hexadecimal fits,
-and with the headers of IP and UDP the traffic still grows less than fourfold."""
-
-UDP_BATCH: Final = 64
-"""Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
-bytes to count: timers, signals and other sockets get their turn under any flood."""
-
 UDP_RECEIVE_BUFFER: Final = 4 * MIB
 """What we ask the kernel to hold while the server is busy. The usual 208 KiB hold 256 datagrams of
 one byte, less than a class of 200 sends at once. Linux grants up to net.core.rmem_max."""
@@ -67,47 +46,9 @@ UDP_OUTSTANDING: Final = 2048
 """Datagrams of one service whose replies may be awaited at once: ten for each of 200 clients. At
 worst, with the longest datagrams, they hold 128 MiB."""
 
-UDP_DRAIN_BATCHES: Final = 256
-"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
-takes 830 of its 8 MiB), so a flood cannot hold up the end."""
-
 LOOP_GUARD: Final = 16
 """Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
 ends a loop; a client that repeats a reply that fast loses one datagram in 16."""
-
-LOOP_WINDOW: Final = 1.0
-"""A client that sends the same datagram up to 15 times a second is never touched."""
-
-LOOP_TABLE: Final = 4096
-"""Replies remembered for the loop guard. A loop renews its entry every round, so it stays known
-while fewer other replies than this are sent in one round trip."""
-
-LOW_PORTS: Final = 1024
-"""Clients send from ports above; below live services that answer (echo, chargen, DNS, NTP), which
-a forged source would set against us. NATs keep ephemeral ports there too (RFC 4787)."""
-
-NFS_PORT: Final = 2049
-"""The one well-known answering service of old above `LOW_PORTS`."""
-
-EPHEMERAL_PORTS: Final = 32_768
-"""Where Linux starts to hand out ports for clients. A datagram from our own port number below is
-from another server like us, not from a client."""
-
-RATE_BURST_FACTOR: Final = 2
-"""Seconds' worth of datagrams that may come at once where no burst is given."""
-
-RATE_PREFIX_FACTOR: Final = 32
-"""What a network (IPv4 /24, IPv6 /48) may send, as a multiple of one address's rate."""
-
-RATE_TABLE: Final = 4096
-"""Addresses, and as many networks, whose rate is remembered; the longest unheard is forgotten."""
-
-RECEIVE_PAUSE: Final = 0.1
-"""After an unexpected receive error the port rests this long, doubled up to `RECEIVE_PAUSE_MAX`
-while errors go on: a socket that stays readable and fails would otherwise take the processor."""
-
-RECEIVE_PAUSE_MAX: Final = 1.0
-"""The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +57,8 @@ class DatagramLimits:
 
     Attributes:
         max_request: bytes in a request; exactly this many pass, a longer one is dropped, never cut.
-        max_amplification: bytes of reply per byte of request; `UDP_REPLY_SLACK` more than the
-            request are always allowed.
+        max_amplification: bytes of reply per byte of request; `REPLY_SLACK` more than the request
+            are always allowed.
         loop_guard: returns of one reply within `LOOP_WINDOW` that take it for a loop; 0 is off.
         allow_low_ports: answer source ports below `LOW_PORTS` and `NFS_PORT`.
         rate: datagrams a second of one address; 0 is off.

@@ -1,29 +1,32 @@
-"""What an author's code works on, text or bytes, and how it serves messages and streams of bytes.
+"""The plugin that an author's code becomes, and how that serves messages and streams of bytes.
 
 Text is UTF-8 in which every byte that does not belong to UTF-8 is a surrogate escape (PEP 383), so
 that it passes through unchanged. This module wraps callables that `uppercase.plugins.declare` has
-checked; it must not read signatures, and only a call in a thread imports Twisted.
+checked: it must neither read signatures nor import the reactor, but in a call.
 """
 
 from codecs import getincrementaldecoder
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import cached_property, update_wrapper
 from inspect import isawaitable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
-from zope.interface import implementer
+from twisted.plugin import IPlugin
+from zope.interface import alsoProvides, implementer
 
-from uppercase.errors import WrongResult
-from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
+from uppercase.errors import BadArgument, WrongResult
+from uppercase.interfaces import (
+    IStreamTransform,
+    ITransform,
+    ITransformPlugin,
+    ITransformStream,
+)
+from uppercase.plugins.parameters import Parameter, require_arguments
 
-__all__ = [
-    "Kind",
-    "MessageTransform",
-    "Stream",
-    "StreamTransform",
-    "StreamableTransform",
-    "ThreadedTransform",
-]
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", str, bytes)
 
 _ESCAPE: Final = "surrogateescape"
 _Decoder: Final = getincrementaldecoder("utf-8")
@@ -61,14 +64,86 @@ class Kind(StrEnum):
         raise WrongResult(name, f"it returned {type(result).__name__}; {expected} is expected")
 
 
-class Stream(Protocol):
-    """What the call of a declared stream class makes: `feed` takes and gives text or bytes."""
+class Stream(Protocol[T]):
+    """What a stream class of text, or of bytes, makes."""
 
-    def feed(self, data: Any, /) -> Any:
-        """Take the next piece; return all of the output that it settles."""
+    def feed(self, data: T, /) -> T:
+        """Take the next piece, text cut between characters; return all output that it settles."""
 
-    def finish(self) -> Any:
+    def finish(self) -> T:
         """End the input; return the rest of the output."""
+
+
+@implementer(ITransformPlugin, IPlugin, ITransform)
+class DeclaredTransform(Generic[P, R]):
+    """A plugin made of a function or class, which stays callable as what it is.
+
+    It is also the transform itself, with the default of each argument; one that streams provides
+    `IStreamTransform`.
+
+    Attributes:
+        name: what users type.
+        summary: one line for a listing.
+        kind: text or bytes.
+        streaming: whether what it builds works on an endless stream.
+        parameters: its arguments.
+    """
+
+    def __init__(
+        self,
+        target: Callable[P, R],
+        make: Callable[[dict[str, Any]], ITransform],
+        *,
+        name: str,
+        summary: str,
+        kind: Kind,
+        parameters: tuple[Parameter, ...],
+        streaming: bool,
+    ) -> None:
+        update_wrapper(self, target, updated=())
+        self.__wrapped__ = target
+        self._make = make
+        self.name = name
+        self.summary = summary
+        self.kind = kind
+        self.parameters = parameters
+        self.streaming = streaming
+        if streaming:
+            alsoProvides(self, IStreamTransform)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function or class itself."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<transform {self.name!r}: {self.__wrapped__!r}>"
+
+    def build(self, **arguments: Any) -> ITransform:
+        """Make the transform.
+
+        Raises:
+            BadArgument: an argument is missing, unknown or, to the author's code, not acceptable
+                (a ValueError from a class or its call).
+        """
+        require_arguments(self.parameters, arguments)
+        try:
+            return self._make(arguments)
+        except ValueError as error:
+            raise BadArgument(str(error)) from error
+
+    @cached_property
+    def _default(self) -> Any:
+        return self.build()
+
+    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+        """Return the reply to one message, with the default of each argument."""
+        reply: bytes | Awaitable[bytes] = self._default.transform(message)
+        return reply
+
+    def open_stream(self) -> ITransformStream:
+        """Start one stream, with the default of each argument; for one that streams."""
+        stream: ITransformStream = self._default.open_stream()
+        return stream
 
 
 @implementer(ITransform)
@@ -107,14 +182,8 @@ class MessageTransform:
         return self._kind.to_bytes(self._name, await result)
 
 
-@implementer(ITransform)
-class ThreadedTransform:
+class ThreadedTransform(MessageTransform):
     """A function that blocks: each message is a call in the reactor's thread pool."""
-
-    def __init__(self, name: str, kind: Kind, function: Callable[[Any], Any]) -> None:
-        self._name = name
-        self._kind = kind
-        self._function = function
 
     def transform(self, message: bytes) -> Awaitable[bytes]:
         """Return an awaitable of the reply to one message."""
@@ -149,7 +218,7 @@ class StreamTransform:
         open_source: makes the author's object for one stream.
     """
 
-    def __init__(self, name: str, kind: Kind, open_source: Callable[[], Stream]) -> None:
+    def __init__(self, name: str, kind: Kind, open_source: Callable[[], Stream[Any]]) -> None:
         self._name = name
         self._kind = kind
         self._open = open_source
@@ -179,7 +248,7 @@ class _Function:
 
 @implementer(ITransformStream)
 class _ByteStream:
-    def __init__(self, name: str, source: Stream) -> None:
+    def __init__(self, name: str, source: Stream[Any]) -> None:
         self._name = name
         self._source = source
 
@@ -197,7 +266,7 @@ class _TextStream:
     def __init__(
         self,
         name: str,
-        source: Stream,
+        source: Stream[Any],
         ascii: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._name = name

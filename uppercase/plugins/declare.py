@@ -18,8 +18,10 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overlo
 from uppercase.errors import PluginError
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins.adapters import (
+    DeclaredTransform,
     Kind,
     MessageTransform,
+    Stream,
     StreamableTransform,
     StreamTransform,
     ThreadedTransform,
@@ -31,23 +33,13 @@ from uppercase.plugins.parameters import (
     parameters_of,
     signature_of,
 )
-from uppercase.plugins.plugin import (
-    ByteStream,
-    DeclaredStreamTransform,
-    DeclaredTransform,
-    TextStream,
-)
-
-__all__ = ["adopt", "is_name", "stream_transform", "transform"]
 
 P = ParamSpec("P")
 M = TypeVar("M", str, bytes)
+S = TypeVar("S", bound=Stream[str] | Stream[bytes])
 
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-S = TypeVar("S", bound=TextStream | ByteStream)
 
 
 class _FunctionDecorator(Protocol):
@@ -70,7 +62,7 @@ class _FunctionDecorator(Protocol):
 class _StreamDecorator(Protocol):
     """`@stream_transform(...)`, for type checkers."""
 
-    def __call__(self, target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+    def __call__(self, target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
 
 
 @overload
@@ -143,19 +135,19 @@ def transform(
         fast = None if ascii is None else _bound(ascii, arguments)
         return (StreamableTransform if streaming else MessageTransform)(chosen, kind, call, fast)
 
-    declared = DeclaredStreamTransform if streaming else DeclaredTransform
-    return declared(
+    return DeclaredTransform(
         target,
         make,
         name=chosen,
         summary=_summary(target, summary),
         kind=kind,
         parameters=parameters,
+        streaming=streaming,
     )
 
 
 @overload
-def stream_transform(target: Callable[P, S], /) -> DeclaredStreamTransform[P, S]: ...
+def stream_transform(target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
 @overload
 def stream_transform(
     *, name: str | None = None, summary: str | None = None
@@ -200,13 +192,14 @@ def stream_transform(
         target(**arguments)
         return StreamTransform(chosen, kind, _bound(target, arguments))
 
-    return DeclaredStreamTransform(
+    return DeclaredTransform(
         target,
         make,
         name=chosen,
         summary=_summary(target, summary),
         kind=kind,
         parameters=parameters_of(signature, owner, positional=0),
+        streaming=True,
     )
 
 
@@ -236,11 +229,26 @@ def adopt(
             plugin: ITransformPlugin = target
             return plugin
         if ITransform.providedBy(target):
-            return _adopt_transform(target, lambda: target, (), name, summary)
+            return DeclaredTransform(
+                type(target),
+                lambda arguments: target,
+                name=_name(type(target), name),
+                summary=_summary(target, summary),
+                kind=Kind.BYTES,
+                parameters=(),
+                streaming=IStreamTransform.providedBy(target),
+            )
     elif ITransform.implementedBy(target):
         owner = _owner(target)
-        parameters = parameters_of(signature_of(target, owner), owner, positional=0)
-        return _adopt_transform(target, target, parameters, name, summary)
+        return DeclaredTransform(
+            target,
+            lambda arguments: target(**arguments),
+            name=_name(target, name),
+            summary=_summary(target, summary),
+            kind=Kind.BYTES,
+            parameters=parameters_of(signature_of(target, owner), owner, positional=0),
+            streaming=IStreamTransform.implementedBy(target),
+        )
     elif hasattr(target, "feed"):
         if streaming or ascii is not None:
             raise PluginError(
@@ -256,30 +264,6 @@ def adopt(
     return transform(  # type: ignore[call-overload, no-any-return]
         target, name=name, summary=summary, streaming=streaming, ascii=ascii
     )
-
-
-def _adopt_transform(
-    target: Any,
-    build: Callable[..., ITransform],
-    parameters: tuple[Parameter, ...],
-    name: str | None,
-    summary: str | None,
-) -> ITransformPlugin:
-    streams = (
-        IStreamTransform.implementedBy(target)
-        if inspect.isclass(target)
-        else IStreamTransform.providedBy(target)
-    )
-    declared = DeclaredStreamTransform if streams else DeclaredTransform
-    plugin: ITransformPlugin = declared(
-        target if inspect.isclass(target) else type(target),
-        lambda arguments: build(**arguments),
-        name=_name(target if inspect.isclass(target) else type(target), name),
-        summary=_summary(target, summary),
-        kind=Kind.BYTES,
-        parameters=parameters,
-    )
-    return plugin
 
 
 def _bound(target: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:

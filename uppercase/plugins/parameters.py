@@ -17,16 +17,6 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from uppercase.errors import BadArgument, PluginError
 
-__all__ = [
-    "REQUIRED",
-    "Parameter",
-    "annotation_of",
-    "convert_arguments",
-    "parameters_of",
-    "require_arguments",
-    "signature_of",
-]
-
 REQUIRED: Final[Any] = inspect.Parameter.empty
 """The default of a parameter that has none."""
 

@@ -15,12 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 import twisted
 
-from uppercase.registry._entry_points import GROUP
-from uppercase.registry._sources import drop_ins_of_twisted
 from uppercase.registry.catalogue import Listing, listing
 from uppercase.registry.problems import Fault, Problem
-
-__all__ = ["Diagnosis", "diagnose"]
+from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))

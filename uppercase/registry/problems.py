@@ -1,4 +1,4 @@
-"""What is wrong with a plugin, as a record for people.
+"""What is wrong with a plugin, or with what was meant to be one, as a record for people.
 
 The message is one sentence with the likely fix; the traceback is kept beside it for those who ask.
 """
@@ -6,26 +6,22 @@ The message is one sentence with the likely fix; the traceback is kept beside it
 import inspect
 import os
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from inspect import isclass
+from types import ModuleType
 from typing import Any, Final
 
+from twisted.plugin import IPlugin
 from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplementation, Invalid
+from zope.interface.verify import verifyObject
 
 import uppercase.errors
 from uppercase.errors import PluginError, UppercaseError
-
-__all__ = [
-    "CannotLoad",
-    "Fault",
-    "NoSuchModule",
-    "Problem",
-    "from_exception",
-    "line_of",
-    "place_of",
-    "violations",
-]
-
+from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.plugins.declare import is_name
+from uppercase.plugins.parameters import Parameter
 
 _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
 """A frame of ours says what was checked, not where the fault is."""
@@ -172,3 +168,97 @@ def _spelling(member: Any) -> str:
     """Return the name of an interface's attribute, a method's with its parameters."""
     signature = getattr(member, "getSignatureString", str)()
     return f"{member.__name__}{signature}"
+
+
+def fault_of_plugin(plugin: Any, label: str, place: str) -> Problem | None:
+    """Tell what is wrong with an object that claims to be a plugin.
+
+    Args:
+        plugin: the object.
+        label: what it is called where it was found.
+        place: where it was found.
+    """
+    try:
+        verifyObject(ITransformPlugin, plugin)
+        foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
+    except Invalid as error:
+        message = f"{label} does not keep to ITransformPlugin: {violations(error)}"
+    except Exception as error:
+        said = " ".join(str(error).split())
+        message = f"{label} raised {type(error).__name__}: {said}"
+    else:
+        if not foreign:
+            return fault_of_name(plugin.name, label, place, plugin)
+        message = (
+            f"{label} has {foreign[0]!r} among its parameters; "
+            "uppercase.plugins.Parameter is accepted"
+        )
+    return Problem(Fault.INTERFACE, place, line_of(plugin, place), message)
+
+
+def fault_of_name(name: object, label: str, place: str, plugin: object = None) -> Problem | None:
+    """Tell what is wrong with the name of a transform, which may not be loaded yet."""
+    if is_name(name):
+        return None
+    return Problem(
+        Fault.NAME,
+        place,
+        # Only now: finding a line reads and parses a source file.
+        line_of(plugin, place),
+        f"{label} has the name {name!r}; lower-case letters, digits and single hyphens "
+        "are accepted",
+    )
+
+
+def stale(label: str, file: str) -> Problem:
+    """Describe an object of a drop-in that Twisted's cache does not know as it is."""
+    cache = os.path.join(os.path.dirname(file), "dropin.cache")
+    return Problem(Fault.STALE, file, None, f"{label} is not what {cache} says; delete that file")
+
+
+def near_misses(
+    module: ModuleType, file: str, by_name: Any, known: set[tuple[str, str]]
+) -> Iterator[Problem]:
+    """Tell what in a drop-in was probably meant to be a plugin, and why it is none.
+
+    Args:
+        module: the drop-in.
+        file: its file.
+        by_name: the interface of plugins that are strings, or None where it cannot be had.
+        known: module and object names of the plugins that Twisted sees.
+    """
+    values = dict(vars(module))
+    for label, value in values.items():
+        if isclass(value):
+            is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
+            made = any(isinstance(other, value) for other in values.values())
+            if is_ours and value.__module__ == module.__name__ and not made:
+                yield Problem(
+                    Fault.NOT_INSTANTIATED,
+                    file,
+                    line_of(value, file),
+                    f"{label} is a class and no instance of it is here; add one, such as "
+                    f"{label.lower()} = {label}()",
+                )
+        elif by_name is not None and by_name.providedBy(value):
+            if (module.__name__, label) not in known:
+                yield stale(label, file)
+        elif ITransformPlugin(value, None) is not None:
+            if not IPlugin.providedBy(value):
+                yield Problem(
+                    Fault.NOT_PLUGIN,
+                    file,
+                    line_of(value, file),
+                    f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
+                    "its class with @implementer(ITransformPlugin, IPlugin)",
+                )
+            elif (module.__name__, label) not in known:
+                yield stale(label, file)
+        elif ITransform.providedBy(value):
+            yield Problem(
+                Fault.NOT_PLUGIN,
+                file,
+                line_of(value, file),
+                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
+                "declare it with @transform or implement both ITransformPlugin and IPlugin",
+            )

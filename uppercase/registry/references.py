@@ -1,22 +1,29 @@
-"""Plugins whose code is named by a string, `module:attribute`, and imported when asked for."""
+"""A transform that was found; its code may be named by a string, and imported when asked for."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 
-from twisted.plugin import IPlugin
-from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
 
-from uppercase.errors import PluginError, suggest
-from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.plugins.adapters import Kind
 from uppercase.plugins.declare import adopt
-from uppercase.registry.problems import CannotLoad, Fault, NoSuchModule, from_exception, place_of
-
-__all__ = ["ReferencedPlugin", "current_directory", "load"]
+from uppercase.plugins.parameters import Parameter, convert_arguments
+from uppercase.registry.problems import (
+    CannotLoad,
+    Fault,
+    NoSuchModule,
+    from_exception,
+    place_of,
+    violations,
+)
 
 
 @contextmanager
@@ -104,48 +111,59 @@ def _file_of(module_name: str) -> str:
     return spec.origin if spec and spec.origin else module_name
 
 
-@implementer(ITransformPlugin, IPlugin)
-class ReferencedPlugin:
-    """A plugin made of what a reference points at.
+class Found:
+    """A transform that was found: its name, its origin, and a plugin or a reference to its code.
+
+    What is not known before the code is loaded is a property; it loads it, and may raise
+    `PluginError`.
+
+    Attributes:
+        origin: its file, the entry point and its distribution, or the reference.
+        reference: `module:attribute`, or "" where the plugin itself was found.
 
     Args:
-        reference: `module:attribute`.
-        name: what users type; without it, what the code declares, which loads it.
-        summary: one line; without it, what the code declares, which loads it.
-        streaming: as for `uppercase.transform`.
+        origin: as the attribute.
+        plugin: the plugin, or None where there is a reference.
+        reference: as the attribute.
+        name: what users type; without it, what the code declares.
+        summary: one line; without it, what the code declares.
+        streaming: as for `uppercase.transform`, of a reference.
         ascii: a reference to a function, as for `uppercase.transform`.
     """
 
     def __init__(
         self,
-        reference: str,
+        origin: str,
+        plugin: ITransformPlugin | None = None,
         *,
+        reference: str = "",
         name: str | None = None,
         summary: str | None = None,
         streaming: bool = False,
         ascii: str = "",
     ) -> None:
+        self.origin = origin
         self.reference = reference
+        self._plugin = plugin
         self._name = name
         self._summary = summary
         self._streaming = streaming
         self._ascii = ascii
 
-    def __repr__(self) -> str:
-        return f"<transform {self._name or self.reference!r} by reference {self.reference!r}>"
-
     @cached_property
     def target(self) -> Any:
-        """The object that the reference points at; loads it."""
-        return load(self.reference)
+        """The object that it is about: what the reference points at, or the plugin."""
+        return self._plugin if self._plugin is not None else load(self.reference)
 
     @cached_property
     def plugin(self) -> ITransformPlugin:
-        """The plugin that it is or is made into; loads it.
+        """The plugin that it is or is made into.
 
         Raises:
             PluginError: it cannot be loaded or breaks a rule of declarations.
         """
+        if self._plugin is not None:
+            return self._plugin
         target = self.target
         ascii = load(self._ascii) if self._ascii else None
         try:
@@ -172,10 +190,64 @@ class ReferencedPlugin:
         return self.plugin.summary if self._summary is None else self._summary
 
     @property
-    def parameters(self) -> Any:
-        """Its arguments; loads it."""
-        return self.plugin.parameters
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its arguments."""
+        return tuple(self.plugin.parameters)
 
-    def build(self, **arguments: Any) -> ITransform:
-        """Make the transform; loads it."""
-        return self.plugin.build(**arguments)
+    @property
+    def kind(self) -> Kind:
+        """What its code works on; what does not say so takes the bytes as they are."""
+        return getattr(self.plugin, "kind", Kind.BYTES)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it works on an endless stream."""
+        declared: bool | None = getattr(self.plugin, "streaming", None)
+        if declared is None:
+            # Nothing but the transform itself tells, where one can be made without arguments.
+            needs = any(parameter.required for parameter in self.parameters)
+            return not needs and IStreamTransform.providedBy(self.build())
+        return declared
+
+    def describe(self) -> str:
+        """Return it with its arguments and where it comes from, for people."""
+        usage = "".join(f":{parameter.name}=..." for parameter in self.parameters)
+        streams = "streams" if self.streaming else "needs whole messages"
+        lines = [
+            f"{self.name}{usage}",
+            f"  {self.summary}",
+            f"  works on {self.kind.value}, {streams}; from {self.origin}",
+        ]
+        lines += [f"  {parameter.describe()}" for parameter in self.parameters]
+        return "\n".join(lines)
+
+    def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
+        """Make the transform.
+
+        Args:
+            texts: arguments as a user writes them, pairs of name and value.
+
+        Raises:
+            BadArgument: an argument is unknown, missing or not acceptable.
+            PluginError: the code cannot be loaded or makes no transform.
+        """
+        try:
+            arguments = convert_arguments(self.parameters, texts)
+            made: Any = self.plugin.build(**arguments)
+            verifyObject(ITransform, made)
+        except BadArgument as error:
+            raise BadArgument(f"transform {self.name!r}: {error}") from error
+        except UppercaseError:
+            raise
+        except Invalid as error:
+            raise PluginError(
+                f"transform {self.name!r} ({self.origin}) builds no ITransform: {place_of(made)}"
+                f"{type(made).__name__} is none: {violations(error)}"
+            ) from error
+        except Exception as error:
+            raise PluginError(
+                f"transform {self.name!r} ({self.origin}) cannot be built: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+        transform: ITransform = made
+        return transform

@@ -16,7 +16,7 @@ from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.core.values import address_is_missing, in_use
 from uppercase.errors import CannotListen
 from uppercase.limits import FREE_PORT_TRIES
-from uppercase.registry import find, listing
+from uppercase.registry import Problem, listing
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
 from uppercase.services._signals import StopSignals
@@ -65,15 +65,17 @@ class Observers:
 
 def make_chain(
     specifications: Sequence[str], max_output: int, on_slow: Callable[[str, float], None]
-) -> MessagePipeline:
-    """Find the transforms and chain them.
+) -> tuple[MessagePipeline, Sequence[Problem]]:
+    """Find the transforms and chain them; return also what is wrong with plugins.
 
     Raises:
         uppercase.errors.UserError: a specification is wrong.
         uppercase.errors.PluginError: a transform cannot be loaded.
     """
-    stages = [Stage(specification, find(specification)) for specification in specifications]
-    return make_pipeline(stages, max_output, on_slow)
+    # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
+    found = listing()
+    stages = [Stage(specification, found.find(specification)) for specification in specifications]
+    return make_pipeline(stages, max_output, on_slow), found.problems
 
 
 def open_on_one_port(
@@ -129,6 +131,7 @@ class TransformService(Service, ABC):
         settings: what the service was told.
         observers: counts and logs.
         notes: lines for the log, behind the ready lines.
+        problems: plugins that cannot be used, for the log as well.
     """
 
     def __init__(self, reactor: Any, settings: Settings, observers: Observers, chain: str) -> None:
@@ -137,6 +140,7 @@ class TransformService(Service, ABC):
         self.settings = settings
         self.observers = observers
         self.notes: list[str] = []
+        self.problems: Sequence[Problem] = ()
         self._chain = chain
         self._listening = False
         self._waiting: list[Deferred[None]] = []
@@ -180,7 +184,7 @@ class TransformService(Service, ABC):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         for note in self.notes:
             self.log.info("{note}", note=note)
-        for problem in listing().problems:
+        for problem in self.problems:
             self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
 
     @abstractmethod

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
-from uppercase.lab import Experiment
-from uppercase.lab.outlet import NO_LAB, TCPLab
+from uppercase.lab import NO_LAB, Experiment, TCPLab
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
 
 __all__ = ["Settings", "TCPSettings", "UDPSettings"]

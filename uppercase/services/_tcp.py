@@ -13,7 +13,7 @@ from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
-from uppercase.lab.outlet import NO_LAB
+from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
 from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
 from uppercase.services._descriptors import connections_possible
@@ -46,7 +46,7 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     if reactor is None:
         from twisted.internet import reactor
     observers = Observers("TCP", reactor, settings.log_peers)
-    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
     framing = choose_framing(settings.framing, chain.streams)
     factory = TransformFactory(
         conversation_opener(framing, chain, settings.limits),
@@ -57,7 +57,9 @@ def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
     )
     settings.hosts()
     listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
-    return TCPService(reactor, settings, observers, factory, listeners, chain.name)
+    service = TCPService(reactor, settings, observers, factory, listeners, chain.name)
+    service.problems = problems
+    return service
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:

@@ -49,7 +49,7 @@ def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
     if reactor is None:
         from twisted.internet import reactor
     observers = Observers("UDP", reactor, settings.log_peers)
-    chain = make_chain(settings.transforms, settings.max_output, observers.slow_call)
+    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
     responder = Responder(
         chain,
         settings.limits,
@@ -60,7 +60,9 @@ def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
     )
     settings.hosts()
     endpoints = [datagram_endpoint_from_string(reactor, text) for text in settings.listen]
-    return UDPService(reactor, settings, observers, responder, endpoints, chain.name)
+    service = UDPService(reactor, settings, observers, responder, endpoints, chain.name)
+    service.problems = problems
+    return service
 
 
 class UDPService(TransformService):

@@ -8,11 +8,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.core.units import parse_duration, parse_port, parse_size
+from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
-from uppercase.registry.describe import describe, describe_all
 from uppercase.taps._options import Group, Option, TableOptions
 
 __all__ = ["ENDING", "INFORMATION", "TRANSFORMING", "ServiceOptions", "listening"]
@@ -100,13 +99,13 @@ class ServiceOptions(TableOptions, ABC):
 
     def opt_help_transforms(self) -> None:
         """List the transforms."""
-        print(describe_all(listing()))
+        print(listing().describe())
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
         """Show one transform."""
         try:
-            print(describe(lookup(name)))
+            print(lookup(name).describe())
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)

@@ -1,12 +1,17 @@
 """`twistd uppercase-tcp`."""
 
+from functools import partial
+
 from twisted.application.service import IService
 
 from uppercase.core.framing import AUTO, FRAMINGS
-from uppercase.core.units import parse_count, parse_duration, parse_size, parse_timeout
-from uppercase.core.values import parse_peers
-from uppercase.errors import BadValue
-from uppercase.lab.outlet import PRESETS, TCPLab, preset
+from uppercase.core.values import (
+    parse_limit,
+    parse_peers,
+    parse_size,
+    parse_timeout,
+)
+from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
 from uppercase.limits import (
     ASYNC_WINDOW,
     CLOSE_TIMEOUT,
@@ -25,16 +30,7 @@ from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOpt
 __all__ = ["Options", "makeService"]
 
 _FRAMING = "; ".join(f"{name}: {framing.summary}" for name, framing in FRAMINGS.items())
-_LAB_OPTIONS = ("delay", "slice", "reset-after", "accept-delay")
-_LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in PRESETS.items())
-
-
-def parse_limit(text: str) -> int:
-    """Return a whole number, 1 or more."""
-    number = parse_count(text)
-    if number < 1:
-        raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
-    return number
+_LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in TCP_PRESETS.items())
 
 
 class Options(ServiceOptions):
@@ -105,15 +101,10 @@ class Options(ServiceOptions):
         Group(
             "Lab: what TCP may do to a program, done on purpose",
             (
-                Option("lab", f"options for an exercise; {_LABS}", "", "PRESET", preset, None),
-                Option("slice", "send replies in pieces of so many bytes (up to 256 pieces)", "",
-                       "BYTES", parse_size, None),
-                Option("delay", "hold each reply for so long", "", "DURATION", parse_duration,
-                       None),
-                Option("reset-after", "reset each connection after so many bytes of replies", "",
-                       "BYTES", parse_size, None),
-                Option("accept-delay", "serve each connection only after so long", "", "DURATION",
-                       parse_duration, None),
+                Option("lab", f"options for an exercise; {_LABS}", "", "PRESET",
+                       partial(find_preset, presets=TCP_PRESETS), None),
+                *(Option(row.name, row.text, "", row.metavar, row.parse, None)
+                  for row in TCP_OPTIONS.values()),
             ),
         ),
         INFORMATION,
@@ -136,14 +127,15 @@ class Options(ServiceOptions):
             print(f"lab {self['lab']}")
         lab = {} if self["lab"] is None else dict(self["lab"].settings)
         framing = self["framing"] or lab.pop("framing", AUTO)
-        lab.update({name: self[name] for name in _LAB_OPTIONS if self[name] is not None})
+        values = {name: TCP_OPTIONS[name].parse(text) for name, text in lab.items()}
+        values.update({name: self[name] for name in TCP_OPTIONS if self[name] is not None})
         return tcp_service(
             TCPSettings(
                 **self.shared_settings(),
                 framing=framing,
                 limits=limits,
                 proxy_from=self["proxy-from"],
-                lab=TCPLab(**{name.replace("-", "_"): value for name, value in lab.items()}),
+                lab=TCPLab(**{name.replace("-", "_"): value for name, value in values.items()}),
             )
         )
 

@@ -1,14 +1,12 @@
 """`twistd uppercase-udp`."""
 
-from typing import Final
-
 from twisted.application.service import IService
 
-from uppercase.core.units import parse_count, parse_factor, parse_rate, parse_size
+from uppercase.core.values import parse_count, parse_factor, parse_rate, parse_size
 from uppercase.errors import UserError
-from uppercase.lab import OPTIONS as LAB_OPTIONS
 from uppercase.lab import (
-    PRESETS,
+    UDP_OPTIONS,
+    UDP_PRESETS,
     Experiment,
     command_line,
     make_experiment,
@@ -27,17 +25,6 @@ from uppercase.taps._options import Group, Option
 from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
 
 __all__ = ["Options", "makeService"]
-
-_LAB_OPTIONS: Final = {
-    "loss": ("P", "lost, with this probability; 4/11 is accepted too", "0"),
-    "duplicate": ("P", "passed on twice", "0"),
-    "reorder": ("P", "held until later ones have overtaken it", "0"),
-    "corrupt": ("P", "passed on with one bit flipped", "0"),
-    "delay": ("DURATION", "passed on so much later", "0"),
-    "jitter": ("DURATION", "how far the delay varies, up and down", "0"),
-    "burst-loss": ("ENTER:LEAVE[:LOSS]", "lost in bursts (Gilbert and Elliott): the probabilities "
-                   "of entering and leaving a burst, and of loss in it", "0"),
-}  # fmt: skip
 
 
 class Options(ServiceOptions):
@@ -78,10 +65,11 @@ class Options(ServiceOptions):
         Group(
             "Lab: what happens on purpose (to requests; reply: or both: before a value to others)",
             (
-                Option("lab", f"a preset, which the options below change: {', '.join(PRESETS)}",
+                Option("lab", f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
                        "", "PRESET", str, None, "none"),
-                *(Option(name, text, "", metavar, str, None, shown)
-                  for name, (metavar, text, shown) in _LAB_OPTIONS.items()),
+                # As they were typed: one parser makes the experiment here and in `uppercase fates`.
+                *(Option(row.name, row.text, "", row.metavar, str, None, "0")
+                  for row in UDP_OPTIONS.values()),
                 Option("seed", "decides which datagrams; `uppercase fates` prints them", "", "N",
                        parse_count, None, "random, logged"),
                 Option("per-client", "give each client's address fates of its own"),
@@ -115,7 +103,7 @@ class Options(ServiceOptions):
 
     def _lab(self) -> tuple[Experiment | None, list[str]]:
         """Return the lab that the options ask for, if any, and what to say about it."""
-        given = {name: self[name] for name in LAB_OPTIONS if self[name] is not None}
+        given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)
         if not settings:
             for name in ("seed", "per-client"):
@@ -126,7 +114,7 @@ class Options(ServiceOptions):
             return None, []
         seed = new_seed() if self["seed"] is None else self["seed"]
         per_client = bool(self["per-client"])
-        notes = [] if self["lab"] is None else [f"lab {PRESETS[self['lab']]}"]
+        notes = [] if self["lab"] is None else [f"lab {UDP_PRESETS[self['lab']]}"]
         key = command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
         notes.append(f"the lab is on; its answer key: uppercase fates {key}")
         return make_experiment(settings, seed=seed, per_client=per_client), notes

@@ -30,7 +30,8 @@ from uppercase.core.events import (
     Outcome,
 )
 from uppercase.core.session import Conversation
-from uppercase.lab.outlet import NO_LAB, LabOutlet
+from uppercase.lab import NO_LAB
+from uppercase.lab.outlet import LabOutlet
 from uppercase.limits import DRAIN_QUIET, PEER_CHECK, TURN
 from uppercase.tcp.closing import CloseLadder
 from uppercase.tcp.kernel import (

@@ -20,7 +20,7 @@ from uppercase.core.events import (
 )
 from uppercase.core.session import AwaitReply, Conversation
 from uppercase.errors import TransformError
-from uppercase.lab.outlet import NO_LAB, TCPLab
+from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.idle import IdleWatch

@@ -25,7 +25,14 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from twisted.python.systemd import ListenFDs
 
-from uppercase.core.values import DeclaredPeers, cannot_listen, family_of, printable_address
+from uppercase.core.values import (
+    DeclaredPeers,
+    cannot_listen,
+    family_of,
+    printable_address,
+    split_escaped,
+    unescape,
+)
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import BACKLOG, MAX_PORT
 from uppercase.tcp.certificates import server_context
@@ -38,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "bind", "listen_error", "listener_of_socket", "listener_of_string"]
 
 _TAKES_BACKLOG: Final = re.compile(r"(tcp|tcp6|unix):(?!.*:backlog=)")
-_FIELD: Final = re.compile(r"(?:[^:\\]|\\.)*")
 
 _TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChain=chain.pem]"
 _TLS_KEYS: Final = ("privateKey", "certKey", "extraCertChain", "dhParameters")
@@ -151,13 +157,10 @@ def listener_of_string(
 def _split_tls(description: str) -> tuple[str, dict[str, str]]:
     """Split a TLS description into the `tcp:` one below it and what TLS is to use."""
     below, keys = ["tcp"], {}
-    rest = description.partition(":")[2]
-    # Fields are separated by colons that no backslash precedes.
-    fields = _FIELD.findall(rest)
-    for field in filter(None, fields):
+    for field in filter(None, split_escaped(description)[1:]):
         name, equals, value = field.partition("=")
         if equals and name in _TLS_KEYS:
-            keys[name] = re.sub(r"\\(.)", r"\1", value)
+            keys[name] = unescape(value)
         elif equals and name == "sslmethod":
             raise BadValue(
                 f"got {description!r} with sslmethod, which is not accepted; TLS 1.2 and every "

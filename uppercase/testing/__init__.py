@@ -24,23 +24,22 @@ from typing import TYPE_CHECKING, Any
 from uppercase._facade import load
 
 if TYPE_CHECKING:
-    from uppercase.testing.connection import Connection, connect
-    from uppercase.testing.contract import TransformContract
-    from uppercase.testing.datagrams import UDPClient, connect_udp
-    from uppercase.testing.examination import Broken, Law
-    from uppercase.testing.laws import LAWS, Report, check
+    from uppercase.testing._contract import TransformContract
+    from uppercase.testing._examination import Broken, Law
+    from uppercase.testing._laws import LAWS, Report, check
+    from uppercase.testing._memory import Connection, UDPClient, connect, connect_udp
 
 _HOMES: dict[str, str] = {
-    "LAWS": "uppercase.testing.laws",
-    "Broken": "uppercase.testing.examination",
-    "Connection": "uppercase.testing.connection",
-    "Law": "uppercase.testing.examination",
-    "Report": "uppercase.testing.laws",
-    "TransformContract": "uppercase.testing.contract",
-    "check": "uppercase.testing.laws",
-    "UDPClient": "uppercase.testing.datagrams",
-    "connect": "uppercase.testing.connection",
-    "connect_udp": "uppercase.testing.datagrams",
+    "LAWS": "uppercase.testing._laws",
+    "Broken": "uppercase.testing._examination",
+    "Connection": "uppercase.testing._memory",
+    "Law": "uppercase.testing._examination",
+    "Report": "uppercase.testing._laws",
+    "TransformContract": "uppercase.testing._contract",
+    "check": "uppercase.testing._laws",
+    "UDPClient": "uppercase.testing._memory",
+    "connect": "uppercase.testing._memory",
+    "connect_udp": "uppercase.testing._memory",
 }
 
 __all__ = [

@@ -8,8 +8,11 @@ from twisted.logger import Logger
 
 from uppercase.core.datagram import Responder
 from uppercase.core.values import printable_address
-from uppercase.udp.endpoints import UDPEndpoint, datagram_endpoint_from_string
-from uppercase.udp.interfaces import IDatagramEndpoint
+from uppercase.udp.endpoints import (
+    IDatagramEndpoint,
+    UDPEndpoint,
+    datagram_endpoint_from_string,
+)
 from uppercase.udp.ports import Port
 from uppercase.udp.protocol import ResponderProtocol
 

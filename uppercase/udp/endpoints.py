@@ -10,26 +10,42 @@ Twisted has endpoints and strings for streams only; these are shaped so that the
 its. A `\:\:` serves IPv6 only: two endpoints serve both families.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import AbstractDatagramProtocol
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
-from uppercase.core.units import parse_port
-from uppercase.core.values import cannot_listen, printable_address
+from uppercase.core.values import (
+    cannot_listen,
+    parse_port,
+    printable_address,
+    split_escaped,
+    unescape,
+)
 from uppercase.errors import BadValue, suggest
 from uppercase.limits import UDP_READ_SIZE
-from uppercase.udp.interfaces import IDatagramEndpoint
 from uppercase.udp.ports import Port
 from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
 
-__all__ = ["AdoptedUDPEndpoint", "UDPEndpoint", "datagram_endpoint_from_string"]
-
 _BACKSLASH: Final = "\\"
+
+
+class IDatagramEndpoint(Interface):
+    """An address on which datagrams can be received, as `IStreamServerEndpoint` is for streams.
+
+    Binding a datagram socket never waits, so `listen` gives the port rather than a Deferred of
+    it: a service that is about to drop its privileges knows at once whether it has its address.
+    """
+
+    def listen(protocol: AbstractDatagramProtocol) -> IListeningPort:
+        """Serve a protocol on this address.
+
+        Raises:
+            uppercase.errors.CannotListen: the address could not be had; nothing is left open.
+        """
 
 
 @implementer(IDatagramEndpoint)
@@ -103,25 +119,17 @@ def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEn
     raise BadValue(f"got {description!r}; no datagram endpoint has the type {kind[1]!r}{known}")
 
 
-def _fields(description: str) -> Iterator[tuple[str, str]]:
+def _fields(description: str) -> list[tuple[str, str]]:
     """Split at colons into (name, value); what has no name has the name ""."""
-    name = ""
-    value = ""
-    characters = iter(description)
-    for character in characters:
-        if character == _BACKSLASH:
-            try:
-                value += next(characters)
-            except StopIteration:
-                raise BadValue(f"got {description!r}; nothing follows its last backslash") from None
-        elif character == ":":
-            yield name, value
-            name = value = ""
-        elif character == "=" and not name:
-            name, value = value, ""
-        else:
-            value += character
-    yield name, value
+    backslashes = len(description) - len(description.rstrip(_BACKSLASH))
+    if backslashes % 2:
+        raise BadValue(f"got {description!r}; nothing follows its last backslash")
+    fields = []
+    for field in split_escaped(description):
+        before, *after = split_escaped(field, "=")
+        name, value = (before, "=".join(after)) if after else ("", before)
+        fields.append((unescape(name), unescape(value)))
+    return fields
 
 
 def _parse_udp(reactor: Any, description: str, fields: list[tuple[str, str]]) -> UDPEndpoint:
@@ -148,6 +156,7 @@ def _parse_systemd(reactor: Any, description: str) -> AdoptedUDPEndpoint:
     Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
     cleared it, and only it knows.
     """
+    # `fileno` is in no interface, but a second look at the environment finds nothing.
     try:
         endpoint: Any = serverFromString(reactor, description)
     except (LookupError, ValueError, TypeError, AttributeError) as error:

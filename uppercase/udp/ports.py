@@ -21,24 +21,49 @@ from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from uppercase.core.datagram import Answer, Datagram, Destination, SocketAddress
-from uppercase.limits import (
-    LOG_INTERVAL,
-    RECEIVE_PAUSE,
-    RECEIVE_PAUSE_MAX,
-    UDP_BATCH,
-    UDP_DRAIN_BATCHES,
-    UDP_READ_SIZE,
+from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
+from uppercase.udp.sockets import (
+    ANCILLARY_SPACE,
+    ask_receive_buffer,
+    enable_destinations,
+    kernel_drops,
+    parse_destination,
+    reply_ancillary,
 )
-from uppercase.udp import pktinfo
-from uppercase.udp.interfaces import IBatchProtocol, IBatchTransport
-from uppercase.udp.sockets import ask_receive_buffer, kernel_drops
 
-__all__ = ["Port"]
+UDP_BATCH: Final = 64
+"""Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
+bytes to count: timers, signals and other sockets get their turn under any flood."""
+
+UDP_DRAIN_BATCHES: Final = 256
+"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
+takes 830 of its 8 MiB), so a flood cannot hold up the end."""
+
+RECEIVE_PAUSE: Final = 0.1
+"""After an unexpected receive error the port rests this long, doubled up to `RECEIVE_PAUSE_MAX`
+while errors go on: a socket that stays readable and fails would otherwise take the processor."""
+
+RECEIVE_PAUSE_MAX: Final = 1.0
+"""The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
 
 _MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
+
+
+class IBatchTransport(Interface):
+    """A datagram transport that sends replies together."""
+
+    def send_batch(answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
+        """Send each reply, at once or not at all; return those that the system refused, and why."""
+
+
+class IBatchProtocol(Interface):
+    """A datagram protocol that is given all that one wake-up brought."""
+
+    def receive_batch(batch: Sequence[Datagram]) -> None:
+        """Take datagrams in the order of their arrival."""
 
 
 @implementer(IListeningPort, IReadDescriptor, IBatchTransport)
@@ -86,7 +111,7 @@ class Port:
         self._name: SocketAddress = sock.getsockname()
         self._bound = Destination(self._name[0].partition("%")[0], self._name[1])
         self._is_wildcard = self._bound.host in ("0.0.0.0", "::")
-        self.tells_destinations = not self._is_wildcard or pktinfo.enable(sock)
+        self.tells_destinations = not self._is_wildcard or enable_destinations(sock)
         self._parses = self._is_wildcard and self.tells_destinations
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
         self._batched: Any = protocol if IBatchProtocol.providedBy(protocol) else None
@@ -198,16 +223,14 @@ class Port:
         if not self._listening:
             raise OSError(EBADF, "the port is closed")
         if self._parses and answer.source is not self._bound:
-            ancillary = pktinfo.reply_ancillary(answer.source)
+            ancillary = reply_ancillary(answer.source)
             self._socket.sendmsg([answer.data], ancillary, 0, answer.peer)
         else:
             self._socket.sendto(answer.data, answer.peer)
 
     def _receive_message(self) -> Datagram:
-        data, ancillary, flags, source = self._socket.recvmsg(
-            self._read_size, pktinfo.ANCILLARY_SPACE
-        )
-        destination = pktinfo.parse(ancillary, self._bound.port) if self._parses else None
+        data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)
+        destination = parse_destination(ancillary, self._bound.port) if self._parses else None
         return Datagram(data, source, destination or self._bound, bool(flags & _MSG_TRUNC))
 
     def _receive_plain(self) -> Datagram:

@@ -26,9 +26,7 @@ from uppercase.core.datagram import (
 )
 from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
-from uppercase.udp.interfaces import IBatchProtocol, IBatchTransport
-
-__all__ = ["ResponderProtocol"]
+from uppercase.udp.ports import IBatchProtocol, IBatchTransport
 
 
 @implementer(IBatchProtocol)
@@ -48,7 +46,8 @@ class ResponderProtocol(DatagramProtocol):
         self._transport: Any = None
         self._batches = False
         self._here = Destination("0.0.0.0", 0)
-        # What is awaited or held back, and how to call it off.
+        # What is awaited or held back, and how to call it off. Invariant: each step that the
+        # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
         self._pending: dict[Wait | Delay, Callable[[], None]] = {}
         self._idle: list[Deferred[None]] = []
 
@@ -57,7 +56,9 @@ class ResponderProtocol(DatagramProtocol):
         self._transport = self.transport
         self._batches = IBatchTransport.providedBy(self._transport)
         if not self._batches:
-            self._transport.maxPacketSize = UDP_READ_SIZE  # Twisted's default cuts at 8,192
+            # In no interface, but the only way to reach a port that somebody else has opened:
+            # Twisted's own cuts silently at 8,192 bytes.
+            self._transport.maxPacketSize = UDP_READ_SIZE
             host = self._transport.getHost()
             self._here = Destination(host.host.partition("%")[0], host.port)
 

@@ -1,47 +1,44 @@
 """`uppercase bench`: its options, its connections and its exit status."""
 
-import socket
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-from uppercase.client.connecting import connect_tcp, connect_udp, reachable
 from uppercase.client.target import Target
 from uppercase.commands._expectation import Expect, expectation
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._interrupts import Interrupts
-from uppercase.commands._measure_options import (
+from uppercase.commands._latencies import Latencies
+from uppercase.commands._options import (
+    Count,
+    Duration,
+    Size,
     judgement_options,
     plot_option,
     reply_timeout,
     save_plot,
+    target_options,
     timeout_option,
 )
-from uppercase.commands._option_types import Count, Duration, Size
-from uppercase.commands._target_options import target_options
-from uppercase.commands.bench._latencies import Latencies
-from uppercase.commands.bench._ledger import Ledger, Pace
+from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
 from uppercase.commands.bench._loop import Bench
 from uppercase.commands.bench._report import Monitor, Result
-from uppercase.commands.bench._workload import Workload
+from uppercase.commands.bench._sockets import connect
+from uppercase.commands.bench._workload import Counts, Pace, Workload
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.commands.ping._report import place, to_json
-from uppercase.errors import NoReply, UppercaseError
-from uppercase.limits import (
-    BENCH_CONNECTIONS,
-    BENCH_DURATION,
-    BENCH_PIPELINE,
-    CONNECT_TIMEOUT,
-    PROBE_SIZE,
-)
+from uppercase.limits import PROBE_SIZE
 
-if TYPE_CHECKING:
-    from uppercase.commands.bench._datagrams import DatagramLoad
-    from uppercase.commands.bench._stream import StreamLoad
+_CONNECTIONS: Final = 8
+"""Enough that a server is never idle between one client's request and the next, few enough that
+what it costs is the messages."""
 
-__all__ = ["bench"]
+_PIPELINE: Final = 1
+"""Messages that one connection may await at once: request and reply in turn, as most clients do."""
+
+_DURATION: Final = 10.0
+"""Seconds of load: long enough for a stable p99, as in iperf3."""
 
 _EXAMPLES: Final = """
     uppercase bench                            as much as 8 connections get through, for 10 s
@@ -56,7 +53,7 @@ _EXAMPLES: Final = """
 @option(
     "--connections",
     type=Count(positive=True),
-    default=BENCH_CONNECTIONS,
+    default=_CONNECTIONS,
     show_default=True,
     section="Load",
     help="Connections; with -u, sockets.",
@@ -72,7 +69,7 @@ _EXAMPLES: Final = """
 @option(
     "--pipeline",
     type=Count(positive=True),
-    default=BENCH_PIPELINE,
+    default=_PIPELINE,
     show_default=True,
     section="Load",
     help="Messages that each connection awaits at once.",
@@ -86,8 +83,8 @@ _EXAMPLES: Final = """
 @option(
     "--duration",
     type=Duration(positive=True),
-    default=BENCH_DURATION,
-    show_default=f"{BENCH_DURATION:g}s",
+    default=_DURATION,
+    show_default=f"{_DURATION:g}s",
     section="Load",
     help="How long.",
 )
@@ -116,28 +113,28 @@ def bench(
     timeout = reply_timeout(target, timeout)
     pace = Pace(duration, rate, pipeline)
     workload = _workload(target, connections, size, pace, expectation(expect), timeout)
-    load_kind = _load_kind(target)
+    load_kind = DatagramLoad if target.udp else StreamLoad
     latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
-    for attempt, sockets in enumerate(_connect(target, connections)):
-        ledger = Ledger(latencies)
-        monitor = Monitor(ledger, duration, as_json)
+    for attempt, sockets in enumerate(connect(target, connections)):
+        counts = Counts(latencies)
+        monitor = Monitor(counts, duration, as_json)
         if attempt == 0 and not as_json:
-            planned = Result(target, pace, connections, size, ledger, 0.0, 0, 0.0)
+            planned = Result(target, pace, connections, size, counts, 0.0, 0, 0.0)
             print(f"BENCH {place(target)} {planned.setting}", flush=True)
-        loads = [load_kind(each, target, workload, ledger, timeout) for each in sockets]
+        loads = [load_kind(each, target, workload, counts, timeout) for each in sockets]
         with Interrupts() as interrupts, monitor.showing():
-            run = Bench(loads, pace, timeout, ledger, interrupts, monitor.tick)
+            run = Bench(loads, pace, timeout, counts, interrupts, monitor.tick)
             run.run()
         for load in loads:
             load.close()
-        if not ledger.refused:
+        if not counts.refused:
             break
     result = Result(
-        target, pace, connections, size, ledger, run.elapsed, run.answered, run.processor
+        target, pace, connections, size, counts, run.elapsed, run.answered, run.processor
     )
     if as_json:
         print(to_json(result.as_object()), flush=True)
-    elif ledger.answered or not ledger.errors:
+    elif counts.answered or not counts.errors:
         print("\n" + result.as_text(), flush=True)
     if plot is not None:
         from uppercase.commands._plots import bench_plot
@@ -146,12 +143,12 @@ def bench(
             f"bench {target}: {result.rate:.0f} messages/s",
             result.setting,
             monitor.rates,
-            ledger.latencies.distribution(),
+            counts.latencies.distribution(),
         )
         save_plot(plot, drawing)
-    if ledger.errors:
-        raise ledger.errors[0]
-    return OK if ledger.acceptable(max_loss) else NETWORK
+    if counts.errors:
+        raise counts.errors[0]
+    return OK if counts.acceptable(max_loss) else NETWORK
 
 
 def _workload(
@@ -164,43 +161,3 @@ def _workload(
     if pace.rate is not None:
         under_way = int(pace.rate * timeout / connections) + 1
     return Workload.for_datagrams(expect, size, under_way)
-
-
-def _load_kind(target: Target) -> "type[StreamLoad] | type[DatagramLoad]":
-    """Return what loads one connection."""
-    if target.udp:
-        from uppercase.commands.bench._datagrams import DatagramLoad
-
-        return DatagramLoad
-    from uppercase.commands.bench._stream import StreamLoad
-
-    return StreamLoad
-
-
-def _connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
-    """Return the connections, non-blocking; over UDP those to each of the addresses in turn.
-
-    Raises:
-        NetworkError: one could not be had.
-    """
-    if target.udp:
-        for address in reachable(target):
-            yield [connect_udp(target, address) for _ in range(connections)]
-        return
-    streams: list[socket.socket] = []
-    try:
-        while len(streams) < connections:
-            streams.append(connect_tcp(target))
-            streams[-1].setblocking(False)
-    except UppercaseError as error:
-        for stream in streams:
-            stream.close()
-        if not streams or not isinstance(error, NoReply):
-            raise
-        raise NoReply(
-            f"{target} let {len(streams)} of {connections} connections in and no more within "
-            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
-            "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
-            "connections"
-        ) from error
-    yield streams

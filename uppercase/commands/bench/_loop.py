@@ -11,10 +11,9 @@ from time import monotonic, process_time
 from typing import Final
 
 from uppercase.commands._interrupts import Interrupts
-from uppercase.commands.bench._ledger import Ledger, Load, Pace
+from uppercase.commands.bench._loads import Load
+from uppercase.commands.bench._workload import Counts, Pace
 from uppercase.errors import NetworkError
-
-__all__ = ["Bench"]
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
@@ -27,7 +26,7 @@ class Bench:
         loads: the connections.
         pace: when they are offered messages.
         timeout: seconds that the last replies are waited for.
-        ledger: where the loads count.
+        counts: where the loads count.
         interrupts: the signals of whoever watches.
         tick: called with the seconds since the start every `tick_interval` seconds.
         clock: gives the monotonic time.
@@ -45,7 +44,7 @@ class Bench:
         loads: Sequence[Load],
         pace: Pace,
         timeout: float,
-        ledger: Ledger,
+        counts: Counts,
         interrupts: Interrupts,
         tick: Callable[[float], None],
         clock: Callable[[], float] = monotonic,
@@ -56,7 +55,7 @@ class Bench:
         self._alive = list(loads)
         self._pace = pace
         self._timeout = timeout
-        self._ledger = ledger
+        self._counts = counts
         self._interrupts = interrupts
         self._tick = tick
         self._clock = clock
@@ -79,8 +78,8 @@ class Bench:
             self._offer_until(start, start + self._pace.duration)
             self.elapsed = self._clock() - start
             self.processor = process_time() - processor
-            self.answered = self._ledger.answered
-            if not self._ledger.refused:
+            self.answered = self._counts.answered
+            if not self._counts.refused:
                 self._tick(self.elapsed)
             if not self._interrupts.stop:
                 self._wait_for_the_rest(start)
@@ -110,7 +109,7 @@ class Bench:
 
     def _wait_for_the_rest(self, start: float) -> None:
         end = self._clock() + self._timeout
-        while self._alive and self._ledger.pending > 0 and not self._interrupts.stop:
+        while self._alive and self._counts.pending > 0 and not self._interrupts.stop:
             now = self._clock()
             if now >= end:
                 break
@@ -143,7 +142,7 @@ class Bench:
             load = self._alive[self._planned % len(self._alive)]
             load.offer(1, planned)
             touched[load] = None
-            self._ledger.lag = max(self._ledger.lag, now - planned)
+            self._counts.lag = max(self._counts.lag, now - planned)
             self._planned += 1
         for load in touched:
             self._flush(load)
@@ -174,9 +173,9 @@ class Bench:
         """Go on without a connection that has ended."""
         if load not in self._alive:
             return  # It was among the others, below.
-        self._ledger.errors.append(error)
+        self._counts.errors.append(error)
         self._retire(load)
-        while self._ledger.refused and self._alive:
+        while self._counts.refused and self._alive:
             # The others would hear it too, but only when they send.
             self._retire(self._alive[0])
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from uppercase.client.target import Target
-from uppercase.commands.bench._ledger import Ledger, Pace
+from uppercase.commands.bench._workload import Counts, Pace
 from uppercase.commands.ping._report import difference, excerpt, place, to_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Monitor", "Result"]
-
+_PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 _MB: Final = 1e6
 _BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
 
@@ -31,7 +30,7 @@ class Result:
         pace: how it was loaded.
         connections: over how many connections.
         size: bytes of a message.
-        ledger: the counts.
+        counts: the counts.
         elapsed: seconds of load.
         answered: messages answered within them.
         processor: seconds of processor time that we used in them.
@@ -41,7 +40,7 @@ class Result:
     pace: Pace
     connections: int
     size: int
-    ledger: Ledger
+    counts: Counts
     elapsed: float
     answered: int
     processor: float
@@ -70,9 +69,9 @@ class Result:
 
     def as_object(self) -> dict[str, Any]:
         """Return the fields of the summary object."""
-        ledger, pace = self.ledger, self.pace
+        counts, pace = self.counts, self.pace
         elapsed = self.elapsed or 1.0
-        wrong = ledger.first_wrong
+        wrong = counts.first_wrong
         return {
             "type": "summary",
             "target": str(self.target),
@@ -82,39 +81,39 @@ class Result:
             "pipeline": pace.pipeline if pace.rate is None else None,
             "rate": pace.rate,
             "elapsed_s": round(self.elapsed, 6),
-            "transmitted": ledger.transmitted,
-            "received": ledger.received,
-            "lost": ledger.lost,
-            "late": ledger.late,
-            "duplicates": ledger.duplicates,
-            "wrong": ledger.wrong,
-            "pending": ledger.pending,
+            "transmitted": counts.transmitted,
+            "received": counts.received,
+            "lost": counts.lost,
+            "late": counts.late,
+            "duplicates": counts.duplicates,
+            "wrong": counts.wrong,
+            "pending": counts.pending,
             "messages_per_s": round(self.rate, 1),
-            "sent_mb_per_s": round(ledger.sent_bytes / elapsed / _MB, 3),
-            "received_mb_per_s": round(ledger.received_bytes / elapsed / _MB, 3),
-            "latency_ms": ledger.latencies.summary_ms(),
-            "send_lag_ms": None if pace.rate is None else round(ledger.lag * 1e3, 3),
+            "sent_mb_per_s": round(counts.sent_bytes / elapsed / _MB, 3),
+            "received_mb_per_s": round(counts.received_bytes / elapsed / _MB, 3),
+            "latency_ms": counts.latencies.summary_ms(_PERCENTILES),
+            "send_lag_ms": None if pace.rate is None else round(counts.lag * 1e3, 3),
             "client_cpu": round(self.busy, 3),
             "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
-            "error": str(ledger.errors[0]) if ledger.errors else None,
+            "error": str(counts.errors[0]) if counts.errors else None,
         }
 
     def as_text(self) -> str:
         """Return the lines of the summary."""
-        ledger = self.ledger
+        counts = self.counts
         fields = self.as_object()
         lines = [
             f"--- {place(self.target)} bench statistics ---",
-            f"{ledger.transmitted} messages transmitted, {ledger.received} received, "
+            f"{counts.transmitted} messages transmitted, {counts.received} received, "
             f"time {self.elapsed:.3f} s",
-            f"{ledger.lost} lost, {ledger.late} late, {ledger.duplicates} duplicates, "
-            f"{ledger.wrong} wrong"
-            + (f", {ledger.pending} still awaited" if ledger.pending else ""),
+            f"{counts.lost} lost, {counts.late} late, {counts.duplicates} duplicates, "
+            f"{counts.wrong} wrong"
+            + (f", {counts.pending} still awaited" if counts.pending else ""),
             f"throughput {self.rate:.0f} messages/s, {fields['sent_mb_per_s']:.3f} MB/s sent, "
             f"{fields['received_mb_per_s']:.3f} MB/s received",
         ]
-        if ledger.first_wrong is not None:
-            lines.append("the first wrong reply" + difference(*ledger.first_wrong))
+        if counts.first_wrong is not None:
+            lines.append("the first wrong reply" + difference(*counts.first_wrong))
         latency = fields["latency_ms"]
         if latency is not None:
             since = "" if self.pace.rate is None else " from the planned time"
@@ -129,13 +128,13 @@ class Result:
     def _cautions(self) -> Iterator[str]:
         """Say what the numbers do not show."""
         if self.pace.rate is not None:
-            yield f"messages were offered up to {self.ledger.lag * 1e3:.3f} ms after their time"
+            yield f"messages were offered up to {self.counts.lag * 1e3:.3f} ms after their time"
         line = f"this client used {self.busy * 100:.0f}% of a core"
         # An open loop asks the selector without pause on purpose.
         if self.busy > _BUSY and self.pace.rate is None:
             line += "; it may be what limits the throughput"
         yield line
-        errors = self.ledger.errors
+        errors = self.counts.errors
         if len(errors) > 1:
             yield f"{len(errors)} connections ended early"
 
@@ -145,13 +144,13 @@ class Monitor:
     """Follows a run: a progress bar, an object each second, and the rates for a plot.
 
     Attributes:
-        ledger: the counts.
+        counts: the counts.
         duration: seconds that the run takes.
         as_json: whether to print objects.
         rates: seconds since the start, and messages a second in the second before.
     """
 
-    ledger: Ledger
+    counts: Counts
     duration: float
     as_json: bool
     rates: list[tuple[float, float]] = field(default_factory=list)
@@ -182,11 +181,11 @@ class Monitor:
 
     def tick(self, elapsed: float) -> None:
         """Take note of the time; called about ten times a second, and at the end of the load."""
-        self.ledger.latencies.fold()
+        self.counts.latencies.fold()
         before, answered_before = self._shown
         if int(elapsed) == int(before) and elapsed < self.duration:
             return
-        answered = self.ledger.answered
+        answered = self.counts.answered
         rate = (answered - answered_before) / (elapsed - before)
         self._shown = (elapsed, answered)
         self.rates.append((elapsed, rate))

@@ -1,18 +1,31 @@
-"""The messages of a bench and the replies that they must have, all worked out beforehand.
+"""What a bench sends and when, and what it counts. No socket here.
 
-The messages differ, so that a reply in another's place is noticed, and are sent in turn again and
-again.
+The messages and the replies that they must have are worked out beforehand. They differ, so that a
+reply in another's place is noticed, and are sent in turn again and again.
 """
 
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Final
 
 from uppercase.commands._expectation import Expect
-from uppercase.errors import UserError
-from uppercase.limits import BENCH_BLOCK, BENCH_MAX_MEMORY, BENCH_MIN_SIZE, BENCH_UDP_MESSAGES
+from uppercase.commands._latencies import Latencies
+from uppercase.errors import ConnectionRefused, NetworkError, UserError
+from uppercase.limits import KIB, MIB
 
-__all__ = ["Workload"]
+BLOCK: Final = 256 * KIB
+"""Bytes that one send or one read of a stream may move: the cost of a call no longer matters."""
+
+MIN_SIZE: Final = 8
+"""A message holds its number of up to 6 digits, a letter and a line ending."""
+
+_MAX_MEMORY: Final = 64 * MIB
+"""Bytes of the messages that are prepared; they are kept, and their replies, and each twice."""
+
+_UDP_MESSAGES: Final = 16_384
+"""Different datagrams that are sent in turn: one that comes back is told from the others until as
+many have followed it."""
 
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -35,14 +48,14 @@ class Workload:
     """
 
     def __init__(self, expect: Expect, size: int, number: int, ending: bytes) -> None:
-        if size < BENCH_MIN_SIZE:
+        if size < MIN_SIZE:
             raise UserError(
-                f"got a size of {size} bytes; messages that differ have {BENCH_MIN_SIZE} or more"
+                f"got a size of {size} bytes; messages that differ have {MIN_SIZE} or more"
             )
-        if size * number > BENCH_MAX_MEMORY:
+        if size * number > _MAX_MEMORY:
             raise UserError(
                 f"got a size of {size} bytes for {number} messages under way, which would take "
-                f"over {BENCH_MAX_MEMORY} bytes; a smaller --size, --pipeline or --rate fits"
+                f"over {_MAX_MEMORY} bytes; a smaller --size, --pipeline or --rate fits"
             )
         self.size = size
         length = size - len(ending)
@@ -53,15 +66,15 @@ class Workload:
 
     @classmethod
     def for_stream(cls, expect: Expect, size: int, pipeline: int) -> "Workload":
-        """Return lines, enough of them that one call can move `BENCH_BLOCK` bytes."""
-        number = max(2, pipeline, BENCH_BLOCK // max(size, 1))
+        """Return lines, enough of them that one call can move `BLOCK` bytes."""
+        number = max(2, pipeline, BLOCK // max(size, 1))
         return cls(expect, size, number, b"\n")
 
     @classmethod
     def for_datagrams(cls, expect: Expect, size: int, under_way: int) -> "Workload":
         """Return datagrams, many more than are under way at once, each with a reply of its own."""
-        fitting = BENCH_MAX_MEMORY // max(size, 1)
-        number = max(2 * under_way, min(BENCH_UDP_MESSAGES, fitting))
+        fitting = _MAX_MEMORY // max(size, 1)
+        number = max(2 * under_way, min(_UDP_MESSAGES, fitting))
         workload = cls(expect, size, number, b"")
         if len(workload.index) < number:
             raise UserError(
@@ -89,3 +102,95 @@ class Workload:
     def ends(self) -> list[int]:
         """Where each reply of the cycle ends."""
         return list(accumulate(map(len, self.replies)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When messages are offered.
+
+    Attributes:
+        duration: seconds of load.
+        rate: messages a second over all connections, planned whatever comes back (open loop); or
+            None: each reply is followed by the next message (closed loop).
+        pipeline: in the closed loop, messages that each connection awaits at once.
+    """
+
+    duration: float
+    rate: float | None
+    pipeline: int
+
+    def due(self, elapsed: float) -> int:
+        """Return how many messages of an open loop are planned by now, the first at 0 s."""
+        assert self.rate is not None
+        return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
+
+    def planned(self, number: int) -> float:
+        """Return when message `number`, from 0, is planned: seconds from the start."""
+        assert self.rate is not None
+        return number / self.rate
+
+
+@dataclass(slots=True)
+class Counts:
+    """What there was so far, over all connections.
+
+    Each message is one of answered (correctly, in time or late, or wrongly), lost or pending.
+
+    Attributes:
+        transmitted: messages handed over, or waiting to be because a connection is full.
+        answered: replies to them, of whatever content.
+        wrong: replies that were not as expected.
+        stray: those of `wrong` that answered nothing, because nothing was awaited.
+        late: those of `answered` that came after the time-out.
+        lost: messages with no reply.
+        duplicates: further correct replies; a stream has none.
+        sent_bytes: bytes that the kernel took.
+        received_bytes: bytes that came.
+        lag: the longest time from when a message was planned to when it was offered.
+        latencies: of `answered`.
+        first_wrong: the first wrong reply, and what it should have been.
+        errors: what connections ended of.
+    """
+
+    latencies: Latencies
+    transmitted: int = 0
+    answered: int = 0
+    wrong: int = 0
+    stray: int = 0
+    late: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    lag: float = 0.0
+    first_wrong: tuple[bytes, bytes] | None = None
+    errors: list[NetworkError] = field(default_factory=list)
+
+    @property
+    def pending(self) -> int:
+        """Messages whose time-out has not come yet."""
+        return self.transmitted - self.answered - self.lost
+
+    @property
+    def received(self) -> int:
+        """Messages answered correctly in time."""
+        return self.answered - (self.wrong - self.stray) - self.late
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing listens there, as far as can be told: no reply ever came."""
+        refusals = (error for error in self.errors if isinstance(error, ConnectionRefused))
+        return not self.answered and any(refusals)
+
+    def note_wrong(self, got: bytes, expected: bytes) -> None:
+        """Take a wrong reply."""
+        self.wrong += 1
+        if self.first_wrong is None:
+            self.first_wrong = (got, expected)
+
+    def acceptable(self, max_loss: float) -> bool:
+        """Return whether all was answered as expected but for what may be lost or late."""
+        settled = self.transmitted - self.pending
+        missed = self.lost + self.late
+        answered = self.received > 0 or max_loss == 1
+        return not self.wrong and not self.errors and answered and missed <= max_loss * settled

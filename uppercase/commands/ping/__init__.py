@@ -18,15 +18,17 @@ from uppercase.client.target import Target
 from uppercase.commands._expectation import expectation
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._interrupts import Interrupts
-from uppercase.commands._measure_options import (
+from uppercase.commands._options import (
+    Count,
+    Duration,
+    Size,
     judgement_options,
     plot_option,
     reply_timeout,
     save_plot,
+    target_options,
     timeout_option,
 )
-from uppercase.commands._option_types import Count, Duration, Size
-from uppercase.commands._target_options import target_options
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.commands.ping._loop import converse
 from uppercase.commands.ping._report import Display, start_text

@@ -264,7 +264,7 @@ class Display:
         if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:
             from rich.console import Console
 
-            from uppercase.commands._histogram import histogram_table
+            from uppercase.commands._latencies import histogram_table
 
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
 

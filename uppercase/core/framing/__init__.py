@@ -11,10 +11,8 @@ from types import MappingProxyType
 from typing import Final
 
 from uppercase.core.framing._base import Framer
-from uppercase.core.framing._line import LineFramer
-from uppercase.core.framing._netstring import NetstringFramer
-from uppercase.core.framing._prefixed import Int16Framer, Int32Framer
-from uppercase.core.framing._segment import SegmentFramer
+from uppercase.core.framing._counted import Int16Framer, Int32Framer, NetstringFramer
+from uppercase.core.framing._line import LineFramer, SegmentFramer
 from uppercase.errors import UnknownName, UserError, suggest
 
 __all__ = ["AUTO", "FRAMINGS", "Framer", "Framing", "choose_framing", "make_framer"]

@@ -14,8 +14,6 @@ from zope.interface import implementer
 from uppercase.errors import FramingError
 from uppercase.interfaces import IFramer
 
-__all__ = ["Framer", "Pair"]
-
 Pair = tuple[bytes, bytes]
 """A message and its trailer."""
 

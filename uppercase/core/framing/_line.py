@@ -1,8 +1,4 @@
-r"""The framing `line`: a message ends with `\n` or `\r\n`.
-
-The ending is the message's trailer, so it comes back as it was sent. A `\r` anywhere else is
-content. A last line without an ending is complete when the input ends.
-"""
+"""The framings that count nothing: `line`, ended by a byte, and `segment`, ended by a read."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -10,16 +6,16 @@ from io import BytesIO
 from uppercase.core.framing._base import Framer, Pair
 from uppercase.errors import MessageTooLong
 
-__all__ = ["LineFramer"]
-
 _CR = 0x0D
 _LF = 0x0A
 
 
 class LineFramer(Framer):
-    """Lines, each answered with the ending that it came with.
+    r"""Lines, each of which ends with `\n` or `\r\n`.
 
-    The limit counts a line without its ending.
+    The ending is the message's trailer, so it comes back as it was sent. A `\r` anywhere else is
+    content. A last line without an ending is complete when the input ends. The limit counts a line
+    without its ending.
     """
 
     __slots__ = ()
@@ -29,8 +25,8 @@ class LineFramer(Framer):
         return reply + trailer
 
     def _split(self, data: bytes) -> Iterator[Pair]:
-        # What is held has no line feed: nothing is scanned again when it is joined with the chunk
-        # that brings one, and until then a chunk is only appended.
+        # Invariant: what is held has no line feed. So nothing is scanned again when it is joined
+        # with the chunk that brings one, and until then a chunk is only appended.
         if self._held and b"\n" in data:
             data = self._take(data)
         # BytesIO shares the bytes and cuts one line at a time in C: a third less time for short
@@ -62,3 +58,31 @@ class LineFramer(Framer):
             raise MessageTooLong(self._limit)
         if message:
             yield message, b""
+
+
+class SegmentFramer(Framer):
+    """Whatever one read delivered is one message; input that comes after it is dropped on purpose.
+
+    This is what the servers of textbooks do (`recv` once, `send` once, `close`). TCP keeps no
+    message boundaries: where the network cuts a request, part of it is lost.
+    """
+
+    __slots__ = ()
+
+    one_message = True
+
+    def wrap(self, reply: bytes, trailer: bytes) -> bytes:
+        """Return the reply as it is."""
+        return reply
+
+    def _split(self, data: bytes) -> Iterator[Pair]:
+        if not data:
+            return
+        self._end()
+        if len(data) > self._limit:
+            raise MessageTooLong(self._limit)
+        yield data, b""
+
+    def _flush(self) -> Iterator[Pair]:
+        self._end()
+        yield from ()

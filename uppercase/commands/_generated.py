@@ -1,16 +1,42 @@
-"""`uppercase man`: the manual page, made from the help of every command."""
+"""What is made from the commands: a manual page, and completion in a shell.
+
+`uppercase man` prints one page of all commands, in troff; `uppercase completion` a script.
+"""
 
 from collections.abc import Iterator
 from inspect import cleandoc
 
 import click
+from click.shell_completion import get_completion_class
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._help_layout import OTHER, Command, Records, sections_of
+from uppercase.commands._help_layout import OTHER, Command, Records, SectionArgument, sections_of
 from uppercase.commands.exit_status import MEANINGS
 
-__all__ = ["man"]
+
+@click.command(
+    "completion",
+    cls=Command,
+    examples="""
+        eval "$(uppercase completion bash)"        in ~/.bashrc
+        eval "$(uppercase completion zsh)"         in ~/.zshrc
+        uppercase completion fish | source         in ~/.config/fish/config.fish
+    """,
+)
+@click.argument(
+    "shell",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    cls=SectionArgument,
+    explanation="The shell to make it for.",
+)
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands and options in a shell."""
+    make = get_completion_class(shell)
+    assert make is not None
+    # The variable is where click, run by the script, looks for the words to complete.
+    click.echo(make(context.find_root().command, {}, "uppercase", "_UPPERCASE_COMPLETE").source())
 
 
 @click.command(

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 
 from hypothesis.strategies import SearchStrategy
 
-from uppercase.testing.examination import Broken, Examination
-from uppercase.testing.laws import LAWS
-from uppercase.testing.subject import Unanswered
-
-__all__ = ["TransformContract"]
+from uppercase.testing._examination import Broken, Examination
+from uppercase.testing._laws import LAWS
+from uppercase.testing._subject import Unanswered
 
 _LAWS = {law.name: law for law in LAWS}
 

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES
-from uppercase.testing.messages import ANY, CORPUS, FEW, TEXT, large_messages
-from uppercase.testing.subject import Outcome, Subject
-
-__all__ = ["Broken", "Examination", "Law"]
+from uppercase.testing._messages import ANY, CORPUS, FEW, TEXT, large_messages
+from uppercase.testing._subject import CallResult, Subject
 
 
 class Broken(AssertionError):
@@ -120,7 +118,7 @@ class Examination:
             raise min(seen, key=lambda broken: len(broken.example)) from None
 
     @cached_property
-    def large(self) -> list[tuple[bytes, Outcome, float]]:
+    def large(self) -> list[tuple[bytes, CallResult, float]]:
         """Large messages with what came of each and how long it took, up to one that is slow."""
         tried = []
         for message in large_messages():
@@ -140,6 +138,7 @@ class Examination:
             Unanswered: it cannot be verified.
         """
         try:
-            law.verify(self)
+            with self.subject.waiter:
+                law.verify(self)
         except Broken as broken:
             raise Broken(broken.example, law.name) from None

@@ -1,13 +1,20 @@
-"""Durations, sizes, ports and probabilities as people write them."""
+"""Values as people write them: durations, sizes, ports, probabilities, addresses, fields."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from uppercase.core.units import (
+from uppercase.core.values import (
+    hosts_of,
     parse_count,
     parse_duration,
+    parse_limit,
     parse_port,
     parse_probability,
     parse_size,
+    printable_address,
+    split_escaped,
+    unescape,
 )
 from uppercase.errors import BadValue
 
@@ -77,3 +84,65 @@ def test_a_count_is_a_whole_number() -> None:
     for text in ("-1", "1k", "", "1.0"):
         with pytest.raises(BadValue, match="a whole number, 0 or more"):
             parse_count(text)
+
+
+def test_a_limit_is_a_whole_number_above_0() -> None:
+    assert parse_limit("1") == 1
+    with pytest.raises(BadValue, match="got '0'; a whole number, 1 or more, is accepted"):
+        parse_limit("0")
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "hosts"),
+    [
+        (["127.0.0.1"], ("127.0.0.1",)),
+        (["::1"], ("::1",)),
+        (["[::1]"], ("::1",)),
+        (["localhost"], ("127.0.0.1", "::1")),
+        (["*"], ("0.0.0.0", "::")),
+        (["127.0.0.1", "localhost"], ("127.0.0.1", "::1")),
+        ([], ()),
+    ],
+)
+def test_interfaces_become_addresses_each_once(
+    interfaces: list[str], hosts: tuple[str, ...]
+) -> None:
+    assert hosts_of(interfaces) == hosts
+
+
+@pytest.mark.parametrize("interface", ["eth0", "example.org", "", "127.0.0", "12000"])
+def test_what_is_no_address_is_refused(interface: str) -> None:
+    with pytest.raises(BadValue, match="an interface is an IP address of this machine"):
+        hosts_of([interface])
+
+
+def test_addresses_are_printed_as_people_write_them() -> None:
+    assert printable_address("127.0.0.1", 12000) == "127.0.0.1:12000"
+    assert printable_address("::1", 12000) == "[::1]:12000"
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("", [""]),
+        ("a:b::c", ["a", "b", "", "c"]),
+        (r"a\:b:c", [r"a\:b", "c"]),
+        (r"a\\:b", [r"a\\", "b"]),
+        ("a:b\\", ["a", "b\\"]),
+        ("a\\\nb:c", ["a\\\nb", "c"]),
+    ],
+)
+def test_fields_end_at_colons_that_no_backslash_covers(text: str, fields: list[str]) -> None:
+    assert split_escaped(text) == fields
+
+
+@given(st.text(alphabet="ab:\\=\n"))
+def test_fields_are_as_they_were_written(text: str) -> None:
+    assert ":".join(split_escaped(text)) == text
+    assert "=".join(split_escaped(text, "=")) == text
+
+
+def test_a_backslash_covers_any_character_or_only_some() -> None:
+    assert unescape(r"C\:\\dir\x") == r"C:\dirx"
+    assert unescape(r"C\:\\dir\x", only=":\\") == r"C:\dir\x"
+    assert unescape("end\\") == unescape("end\\", only=":\\") == "end\\"

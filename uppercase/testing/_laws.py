@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 
 from uppercase.errors import WrongResult
 from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES, MAX_OUTPUT
-from uppercase.testing.examination import Broken, Examination, Law
-from uppercase.testing.messages import CUTS, INVALID
-from uppercase.testing.subject import Outcome, Subject, Unanswered, show
-
-__all__ = ["LAWS", "Broken", "Law", "Report", "check"]
+from uppercase.testing._examination import Broken, Examination, Law
+from uppercase.testing._messages import CUTS, INVALID
+from uppercase.testing._subject import CallResult, Subject, Unanswered, show
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
@@ -103,7 +101,7 @@ def _answered(subject: Subject) -> Callable[[bytes], None]:
     return is_answered
 
 
-def _judge(call: str, outcome: Outcome) -> None:
+def _judge(call: str, outcome: CallResult) -> None:
     if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
         return
     place = f" ({outcome.place})" if outcome.place else ""
@@ -166,7 +164,7 @@ def _calls(examined: Examination) -> None:
         compare(other, second, alone[1], f"after transform({show(one)})")
         compare(one, finish_one(), alone[0], f"awaited while transform({show(other)}) is called")
 
-    def compare(message: bytes, outcome: Outcome, alone: Outcome, when: str) -> None:
+    def compare(message: bytes, outcome: CallResult, alone: CallResult, when: str) -> None:
         if not outcome.same(alone) and _is_stable(subject, message, alone):
             raise Broken(f"{when}, transform({show(message)}) {outcome}; alone it {alone}")
 
@@ -175,7 +173,7 @@ def _calls(examined: Examination) -> None:
     examined.search(are_untouched, examined.any, examined.any)
 
 
-def _is_stable(subject: Subject, message: bytes, before: Outcome) -> bool:
+def _is_stable(subject: Subject, message: bytes, before: CallResult) -> bool:
     """Return whether a reply is still what it was; if not, that is determinism's matter."""
     return subject.reply(message, subject.make()).same(before)
 
@@ -202,7 +200,7 @@ def _connections(examined: Examination) -> None:
         compare((other,), second, other_alone, message[:cut])
 
     def compare(
-        chunks: Sequence[bytes], outcome: Outcome, alone: Outcome, neighbour: bytes
+        chunks: Sequence[bytes], outcome: CallResult, alone: CallResult, neighbour: bytes
     ) -> None:
         if not outcome.same(alone) and subject.stream(chunks, subject.make()).same(alone):
             raise Broken(
@@ -231,25 +229,11 @@ def _cuts(examined: Examination) -> None:
                 )
             return
         for cut in range(1, len(message), 1 + len(message) // _CUTS):
-            compare(whole, (message[:cut], message[cut:]))
-        compare(whole, [b"", *(message[i : i + 1] for i in range(len(message))), b""])
+            _compare_cuts(subject, whole, (message[:cut], message[cut:]))
+        _compare_cuts(subject, whole, [b"", *_pieces(message, range(len(message))), b""])
 
     def at_some_cuts(message: bytes, cuts: list[int]) -> None:
-        places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
-        chunks = [message[start:end] for start, end in pairwise(places)]
-        compare(subject.stream([message]), chunks or [message])
-
-    def compare(whole: Outcome, chunks: Sequence[bytes]) -> None:
-        outcome = subject.stream(chunks)
-        if _is_one_outcome(whole, outcome):
-            return
-        message = b"".join(chunks)
-        if subject.stream([message]).same(whole):
-            end = " + finish()" if whole.tail or outcome.tail else ""
-            raise Broken(
-                f"{_feeds(chunks)}{end} != feed({show(message)}){end}: the first {outcome}, the "
-                f"second {whole}"
-            )
+        _compare_cuts(subject, subject.stream([message]), _pieces(message, cuts) or [message])
 
     for message in examined.corpus:
         at_every_cut(message)
@@ -257,7 +241,27 @@ def _cuts(examined: Examination) -> None:
     examined.search(at_some_cuts, examined.any, st.lists(CUTS, max_size=8))
 
 
-def _is_one_outcome(one: Outcome, other: Outcome) -> bool:
+def _compare_cuts(subject: Subject, whole: CallResult, chunks: Sequence[bytes]) -> None:
+    """Raise `Broken` where a stream that is cut comes to something else than the whole."""
+    outcome = subject.stream(chunks)
+    if _is_one_outcome(whole, outcome):
+        return
+    message = b"".join(chunks)
+    if subject.stream([message]).same(whole):
+        end = " + finish()" if whole.tail or outcome.tail else ""
+        raise Broken(
+            f"{_feeds(chunks)}{end} != feed({show(message)}){end}: the first {outcome}, the "
+            f"second {whole}"
+        )
+
+
+def _pieces(message: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """Return a message cut at these places; a cut beyond the end is none."""
+    places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
+    return [message[start:end] for start, end in pairwise(places)]
+
+
+def _is_one_outcome(one: CallResult, other: CallResult) -> bool:
     """Return whether two ways of cutting a stream came to the same.
 
     Of a stream that is refused, clients may have had more or less before the refusal.

@@ -1,15 +1,19 @@
-r"""A server and its client in memory: the real protocol, a transport without a socket, a clock.
+r"""Servers and their clients in memory: the real protocols and guards, no socket, a clock.
 
     connection = connect("caesar:shift=3", framing="line")
     connection.send(b"abc\n")
     connection.receive()  # b"def\n"
 
+    client = connect_udp("strip", "uppercase")
+    client.send(b" hello ")
+    client.receive()  # [b"HELLO"]
+
 Nothing happens by itself: time passes when `advance` is called, and what a transform waits for
 comes when the test makes it come. This module needs neither pytest nor hypothesis.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -21,19 +25,32 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.events import Closed, Event, Outcome
+from uppercase.core.datagram import Answer, Datagram, Destination, Responder
+from uppercase.core.events import (
+    Closed,
+    DropReason,
+    Event,
+    IObserver,
+    Outcome,
+    SlowCall,
+    TransformFailed,
+)
 from uppercase.core.framing import AUTO, choose_framing
+from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.errors import TransformError
-from uppercase.limits import MAX_OUTPUT, Limits
+from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.services._tcp import conversation_opener
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
-from uppercase.testing.memory import CLIENT, SERVER, Recorder, advance, first_error, make_chain
+from uppercase.testing._subject import maker
+from uppercase.udp.ports import IBatchTransport
+from uppercase.udp.protocol import ResponderProtocol
 
-__all__ = ["Connection", "connect"]
-
-_CLIENT: Final = IPv4Address("TCP", *CLIENT)
-_SERVER: Final = IPv4Address("TCP", *SERVER)
+# RFC 5737 gives these addresses to examples.
+_CLIENT: Final = ("192.0.2.1", 49152)
+_SERVER: Final = ("192.0.2.2", DEFAULT_PORT)
+_TCP_CLIENT: Final = IPv4Address("TCP", *_CLIENT)
+_TCP_SERVER: Final = IPv4Address("TCP", *_SERVER)
 
 
 def connect(
@@ -57,16 +74,64 @@ def connect(
     """
     limits = limits or Limits()
     events: list[Event] = []
-    chain = make_chain(transforms, max_output, events)
+    chain = _make_chain(transforms, max_output, events)
     chosen = choose_framing(framing, chain.streams)
     clock = Clock()
     factory = TransformFactory(
-        conversation_opener(chosen, chain, limits), limits, clock, Recorder(events)
+        conversation_opener(chosen, chain, limits), limits, clock, _Recorder(events)
     )
-    return Connection(factory.buildProtocol(_CLIENT), clock, events)
+    return Connection(factory.buildProtocol(_TCP_CLIENT), clock, events)
 
 
-class Connection:
+def connect_udp(
+    *transforms: object, limits: DatagramLimits | None = None, max_output: int = MAX_OUTPUT
+) -> "UDPClient":
+    """Serve a chain of transforms over UDP, in memory, for one client.
+
+    Args:
+        *transforms: as for `uppercase.testing.connect`.
+        limits: the server's bounds; without them, its defaults.
+        max_output: bytes that each transform may give for one message.
+
+    Raises:
+        uppercase.errors.UserError: a specification is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
+    """
+    events: list[Event] = []
+    clock = Clock()
+    responder = Responder(
+        _make_chain(transforms, max_output, events),
+        limits,
+        clock=clock.seconds,
+        observer=_Recorder(events),
+    )
+    return UDPClient(responder, clock, events)
+
+
+class _Client:
+    def __init__(self, clock: Clock, events: list[Event]) -> None:
+        self.clock = clock
+        self.events = events
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the server, from one thing that it has planned to the next."""
+        clock = self.clock
+        end = clock.seconds() + seconds
+        while planned := [
+            call.getTime() for call in clock.getDelayedCalls() if call.getTime() <= end
+        ]:
+            clock.advance(max(0.0, min(planned) - clock.seconds()))
+        clock.advance(end - clock.seconds())
+
+    @property
+    def error(self) -> TransformError | None:
+        """What a transform failed with first; None unless one did."""
+        failed = (event.error for event in self.events if isinstance(event, TransformFailed))
+        error = next(failed, None)
+        return error if isinstance(error, TransformError) else None
+
+
+class Connection(_Client):
     """The client's end of one connection.
 
     Attributes:
@@ -75,9 +140,8 @@ class Connection:
     """
 
     def __init__(self, protocol: TransformProtocol, clock: Clock, events: list[Event]) -> None:
-        self.clock = clock
-        self.events = events
-        self._transport = _Transport(protocol, clock)
+        super().__init__(clock, events)
+        self._transport = _TCPTransport(protocol, clock)
         protocol.makeConnection(self._transport)  # type: ignore[no-untyped-call]
 
     def send(self, data: bytes, cuts: Iterable[int] = ()) -> None:
@@ -104,10 +168,6 @@ class Connection:
         self._transport.clear()  # type: ignore[no-untyped-call]
         return data
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass for the server, from one thing that it has planned to the next."""
-        advance(self.clock, seconds)
-
     @property
     def ended(self) -> bool:
         """Whether the server sends no more."""
@@ -123,18 +183,13 @@ class Connection:
         """How the connection ended, as the server's log has it; None before that."""
         return next((event.outcome for event in self.events if isinstance(event, Closed)), None)
 
-    @property
-    def error(self) -> TransformError | None:
-        """What a transform failed with; None unless that ended the connection."""
-        return first_error(self.events)
-
 
 @implementer(IHalfCloseableDescriptor)
-class _Transport(StringTransport):
+class _TCPTransport(StringTransport):
     """A network without delay: what is written has arrived, what has arrived waits to be read."""
 
     def __init__(self, protocol: Any, clock: Clock) -> None:
-        super().__init__(_SERVER, _CLIENT, lenient=True)  # type: ignore[no-untyped-call]
+        super().__init__(_TCP_SERVER, _TCP_CLIENT, lenient=True)  # type: ignore[no-untyped-call]
         self.ended = False
         self._protocol = protocol
         self._clock = clock
@@ -190,3 +245,78 @@ class _Transport(StringTransport):
                 self._protocol.readConnectionLost()
             else:
                 self._protocol.dataReceived(chunk)
+
+
+class UDPClient(_Client):
+    """A client whose datagrams all arrive, in order.
+
+    Attributes:
+        clock: the server's.
+        events: what the server has reported so far.
+    """
+
+    def __init__(self, responder: Responder, clock: Clock, events: list[Event]) -> None:
+        super().__init__(clock, events)
+        self._responder = responder
+        self._replies: list[bytes] = []
+        self._protocol = ResponderProtocol(responder, clock)
+        transport: Any = _UDPTransport(self._replies)
+        self._protocol.makeConnection(transport)
+
+    def send(self, *messages: bytes) -> None:
+        """Send datagrams, which reach the server together."""
+        here = Destination(*_SERVER)
+        self._protocol.receive_batch([Datagram(message, _CLIENT, here) for message in messages])
+
+    def receive(self) -> list[bytes]:
+        """Return the replies that have come since the last call, in the order of their arrival."""
+        came = self._replies[:]
+        self._replies.clear()
+        return came
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """How many datagrams got no reply, by reason."""
+        return self._responder.drops
+
+
+@implementer(IBatchTransport)
+class _UDPTransport:
+    """A network without loss."""
+
+    def __init__(self, replies: list[bytes]) -> None:
+        self._replies = replies
+
+    def send_batch(self, answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
+        self._replies += [answer.data for answer in answers]
+        return ()
+
+
+def _make_chain(
+    transforms: Sequence[object], max_output: int, events: list[Event]
+) -> MessagePipeline:
+    """Chain transforms, `uppercase` where there are none; slow calls go to the events."""
+    return make_pipeline(
+        [Stage(_name(target), maker(target)()) for target in transforms or ("uppercase",)],
+        max_output,
+        lambda name, seconds: events.append(SlowCall(name, seconds)),
+    )
+
+
+def _name(target: object) -> str:
+    """Return what errors call a transform."""
+    if isinstance(target, str):
+        return target
+    return str(getattr(target, "name", None) or getattr(target, "__name__", repr(target)))
+
+
+@implementer(IObserver)
+class _Recorder:
+    """Appends what it is told to a list."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+
+    def notify(self, event: Event) -> None:
+        """Take note."""
+        self._events.append(event)

@@ -1,8 +1,9 @@
-"""The first door: drop-ins in `twisted/plugins/`.
+"""The doors through which transforms are announced: drop-ins and entry points.
 
 Twisted searches the `twisted/plugins` folders on `sys.path`; the one beside the current directory
 is added here for the time of a scan. Twisted logs a drop-in that cannot be imported and goes on;
-the scan collects what it logs.
+the scan collects what it logs. Of entry points the metadata of the installed distributions is read;
+nothing of them is imported.
 """
 
 import os
@@ -13,25 +14,29 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import twisted.plugins
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.plugin import CachedDropin, IPlugin, getCache
 from twisted.python import log
-from twisted.python.components import registerAdapter
 from twisted.python.modules import getModule
 from zope.interface import implementer
 
 from uppercase.interfaces import ITransformPlugin
-from uppercase.registry._checks import check, near_misses, stale
-from uppercase.registry.problems import Fault, Problem, from_exception
-from uppercase.registry.references import ReferencedPlugin, current_directory
+from uppercase.registry.problems import (
+    Fault,
+    Problem,
+    fault_of_name,
+    fault_of_plugin,
+    from_exception,
+    near_misses,
+    stale,
+)
+from uppercase.registry.references import Found, current_directory
 
-__all__ = ["DropIns", "drop_ins_of_twisted", "scan"]
-
-if TYPE_CHECKING:
-    from twisted.plugins.uppercase_transforms import TransformByName
+GROUP: Final = "uppercase.transforms"
+"""The entry points that announce transforms."""
 
 _PACKAGE: Final = twisted.plugins.__name__
 _BUILT_INS_MISSING: Final = Problem(
@@ -43,36 +48,18 @@ _BUILT_INS_MISSING: Final = Problem(
 )
 
 
-@cache
-def _adapt_names() -> None:
-    """Adapt plugins that are strings, which the drop-in of the built-ins defines."""
-    from twisted.plugins.uppercase_transforms import ITransformByName
-
-    registerAdapter(_by_name, ITransformByName, ITransformPlugin)
-
-
-def _by_name(names: "TransformByName") -> ReferencedPlugin:
-    return ReferencedPlugin(
-        names.reference,
-        name=names.name,
-        summary=names.summary,
-        streaming=names.streaming,
-        ascii=names.ascii,
-    )
-
-
 @dataclass
 class DropIns:
     """What a scan found.
 
     Attributes:
         folders: the `twisted/plugins` folders that were searched, in order.
-        plugins: each plugin with its file.
+        transforms: what is there and in order, each once for each of its names.
         problems: what is wrong.
     """
 
     folders: list[str] = field(default_factory=list)
-    plugins: list[tuple[ITransformPlugin, str]] = field(default_factory=list)
+    transforms: list[Found] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, problem: Problem) -> None:
@@ -95,16 +82,21 @@ def scan(*, thorough: bool = False) -> DropIns:
         }
         found.folders = [str(path) for path in twisted.plugins.__path__ if os.path.isdir(path)]
         try:
-            _adapt_names()
+            # Invariant: it is imported before the cache is read, so that a scan looks at what the
+            # module holds and not at what the cache says.
+            from twisted.plugins.uppercase_transforms import ITransformByName
         except ImportError:
+            by_name: Any = None
             found.note(_BUILT_INS_MISSING)
+        else:
+            by_name = ITransformByName
         dropins, failures = _read_cache()
         for error in failures:
             found.note(from_exception(error, _file_in(error, files)))
         for dropin in dropins.values():
             file = files.get(dropin.moduleName, dropin.moduleName)
             for label, candidate in _candidates(dropin):
-                _take(label, candidate, file, found)
+                _take(label, candidate, by_name, file, found)
         if thorough:
             known = {
                 (dropin.moduleName, cached.name)
@@ -115,7 +107,7 @@ def scan(*, thorough: bool = False) -> DropIns:
             theirs = drop_ins_of_twisted()
             for module_name, file in files.items():
                 if os.path.realpath(file) not in theirs:
-                    _find_near_misses(module_name, file, known, found)
+                    _find_near_misses(module_name, file, by_name, known, found)
     return found
 
 
@@ -202,21 +194,35 @@ def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
     ]
 
 
-def _take(label: str, candidate: Any, file: str, found: DropIns) -> None:
+def _take(label: str, candidate: Any, by_name: Any, file: str, found: DropIns) -> None:
     """Load one plugin if it is one of ours, and check it."""
     try:
-        plugin = ITransformPlugin(candidate, None)
+        names = None if by_name is None else by_name(candidate, None)
+        plugin = None if names is not None else ITransformPlugin(candidate, None)
     except AttributeError as error:
         found.note(stale(label, file) if error.name == label else from_exception(error, file))
     except (Exception, SystemExit) as error:
         found.note(from_exception(error, file))
     else:
-        if plugin is not None:
-            fault = check(plugin, label, file)
-            if fault is None:
-                found.plugins.append((plugin, file))
-            else:
-                found.note(fault)
+        if names is not None:
+            taken = Found(
+                file,
+                reference=names.reference,
+                name=names.name,
+                summary=names.summary,
+                streaming=names.streaming,
+                ascii=names.ascii,
+            )
+            problem = fault_of_name(names.name, label, file)
+        elif plugin is not None:
+            problem = fault_of_plugin(plugin, label, file)
+            taken = Found(file, plugin)
+        else:
+            return
+        if problem is None:
+            found.transforms.append(taken)
+        else:
+            found.note(problem)
 
 
 def _find_hidden_files(found: DropIns) -> None:
@@ -238,12 +244,29 @@ def _find_hidden_files(found: DropIns) -> None:
 
 
 def _find_near_misses(
-    module_name: str, file: str, known: set[tuple[str, str]], found: DropIns
+    module_name: str, file: str, by_name: Any, known: set[tuple[str, str]], found: DropIns
 ) -> None:
     """Import a drop-in and note what was probably meant to be a plugin."""
     try:
         module = import_module(module_name)
-        for problem in near_misses(module, file, known):
+        for problem in near_misses(module, file, by_name, known):
             found.note(problem)
     except (Exception, SystemExit) as error:
         found.note(from_exception(error, file))
+
+
+def scan_entry_points() -> tuple[list[Found], list[Problem]]:
+    """Return what each entry point announces, and what is wrong with the others."""
+    # Imported here: Twisted does not import it, and it costs milliseconds.
+    from importlib.metadata import entry_points
+
+    transforms, problems = [], []
+    for point in entry_points(group=GROUP):
+        origin = f"entry point of {point.dist.name} {point.dist.version}" if point.dist else GROUP
+        problem = fault_of_name(point.name, f"{point.name} = {point.value}", origin)
+        if problem is None:
+            reference = f"{point.module}:{point.attr}"
+            transforms.append(Found(origin, reference=reference, name=point.name))
+        else:
+            problems.append(problem)
+    return transforms, problems

@@ -17,13 +17,15 @@ from twisted.internet.defer import Deferred
 
 import uppercase
 from uppercase import registry
-from uppercase.awaiting import start, wait_for
+from uppercase.awaiting import Waiter, start
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
-from uppercase.limits import KIT_WAIT
+from uppercase.limits import KIT_CALL_TIME
 from uppercase.plugins.declare import adopt
 
-__all__ = ["Outcome", "Subject", "Unanswered", "maker", "show"]
+KIT_WAIT: Final = 5 * KIT_CALL_TIME
+"""How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
+so it may be longer than a call; whoever tests does not wait longer than that for one message."""
 
 _SHOWN: Final = 48
 """Bytes of a message that a counter-example shows."""
@@ -44,7 +46,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallResult:
     """What came of one message or stream.
 
     Attributes:
@@ -67,7 +69,7 @@ class Outcome:
             self.error, UnicodeError | WrongResult
         )
 
-    def same(self, other: "Outcome") -> bool:
+    def same(self, other: "CallResult") -> bool:
         """Whether a client could tell no difference but in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
 
@@ -99,6 +101,7 @@ class Subject:
     Attributes:
         make: gives a transform, a new one at each call if the target can be made anew.
         streams: whether it works on an endless stream.
+        waiter: waits for replies; it is entered before any is asked for.
 
     Raises:
         uppercase.errors.UserError: the specification is wrong.
@@ -109,9 +112,10 @@ class Subject:
         self.make = maker(target)
         self.transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self.transform)
+        self.waiter = Waiter()
         self._unanswered: Unanswered | None = None
 
-    def reply(self, message: bytes, transform: ITransform | None = None) -> Outcome:
+    def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
         """Return what comes of one message, awaited if need be.
 
         Raises:
@@ -119,20 +123,22 @@ class Subject:
         """
         return self.begin(message, transform)()
 
-    def begin(self, message: bytes, transform: ITransform | None = None) -> Callable[[], Outcome]:
+    def begin(
+        self, message: bytes, transform: ITransform | None = None
+    ) -> Callable[[], CallResult]:
         """Call the transform; return what waits for the outcome, and may raise `Unanswered`."""
         if self._unanswered is not None:
             raise self._unanswered
         try:
             result: Any = (transform or self.transform).transform(message)
         except (Exception, SystemExit) as error:
-            return lambda error=error: Outcome(b"", error)  # type: ignore[misc]
+            return lambda error=error: CallResult(b"", error)  # type: ignore[misc]
         if isinstance(result, Awaitable):
             started = start(result)
             return lambda: self._awaited(message, started)
         return lambda: _checked(result)
 
-    def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> Outcome:
+    def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
         output = b""
         try:
@@ -141,10 +147,10 @@ class Subject:
                 output += _bytes(stream.feed(chunk))
             tail = _bytes(stream.finish())
         except (Exception, SystemExit) as error:
-            return Outcome(output, error)
-        return Outcome(output + tail, tail=len(tail))
+            return CallResult(output, error)
+        return CallResult(output + tail, tail=len(tail))
 
-    def _awaited(self, message: bytes, started: Deferred[object]) -> Outcome:
+    def _awaited(self, message: bytes, started: Deferred[object]) -> CallResult:
         from twisted.internet import reactor
 
         def give_up(_: object, seconds: float) -> None:
@@ -158,13 +164,13 @@ class Subject:
             known: Any = reactor
             started.addTimeout(KIT_WAIT, known, give_up)
         try:
-            return _checked(wait_for(started, _block_on))
+            return _checked(self.waiter.wait_for(started, _block_on))
         except Unanswered:
             raise
         except (Exception, SystemExit) as error:
-            return Outcome(b"", error)
+            return CallResult(b"", error)
 
-    def timed(self, message: bytes) -> tuple[Outcome, float]:
+    def timed(self, message: bytes) -> tuple[CallResult, float]:
         """Return what comes of one message, and for how many seconds the call blocked."""
         started = perf_counter()
         finish = self.begin(message)
@@ -188,7 +194,10 @@ def maker(target: object) -> Callable[[], ITransform]:
 def _block_on(deferred: Deferred[Any]) -> None:
     """Wait beneath a running reactor: pytest-twisted runs every test as a call of its reactor.
 
-    That call is a delayed one, within which a turn of the reactor does no harm.
+    Twisted forbids to turn a reactor from within one of its calls. There is no other way here: the
+    test has to return a report, not a Deferred, to the reactor whose turn it is. Invariant: the
+    call is a delayed one, which the reactor has taken off its list before it is made, so that the
+    turn within it finds the list in order.
     """
     from twisted.internet import reactor
 
@@ -200,11 +209,11 @@ def _block_on(deferred: Deferred[Any]) -> None:
         turns += 1
 
 
-def _checked(result: object) -> Outcome:
+def _checked(result: object) -> CallResult:
     try:
-        return Outcome(_bytes(result))
+        return CallResult(_bytes(result))
     except WrongResult as error:
-        return Outcome(b"", error)
+        return CallResult(b"", error)
 
 
 def _bytes(result: object) -> bytes:

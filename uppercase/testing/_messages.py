@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from uppercase.limits import KIB, KIT_LARGE
 
-__all__ = ["ANY", "CORPUS", "CUTS", "FEW", "INVALID", "TEXT", "large_messages"]
-
 _TEXT: Final = tuple(
     text.encode()
     for text in (

@@ -1,0 +1,242 @@
+"""What several commands ask for alike: the server, what is expected of it and by when, plots.
+
+Also the kinds of values that options take: our units as click's parameter types. Their parsers are
+those of `uppercase.core.values`; this module only tells click about them.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from uppercase.client.target import TLS, Target, parse_target
+from uppercase.commands._help_layout import SectionArgument, option
+from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
+from uppercase.errors import BadValue, UserError
+from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
+
+if TYPE_CHECKING:
+    from uppercase.commands._plots import Drawing
+
+_PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class _Quantity(click.ParamType[float]):
+    """A number that one of our parsers reads.
+
+    Args:
+        positive: whether 0 is refused too.
+    """
+
+    parse: Callable[[str], float]
+
+    def __init__(self, *, positive: bool = False) -> None:
+        self.positive = positive
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; a default that is one already passes."""
+        if not isinstance(value, str):
+            return value
+        try:
+            number = type(self).parse(value)
+        except BadValue as error:
+            self.fail(str(error), param, ctx)
+        if self.positive and not number:
+            self.fail(f"got {value!r}; it must be more than 0", param, ctx)
+        return number
+
+
+class Duration(_Quantity):
+    """Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
+
+    name = "duration"
+    parse = staticmethod(parse_duration)
+
+
+class Size(_Quantity):
+    """Bytes as an int: `64k`, `1M`; a bare number is bytes."""
+
+    name = "size"
+    parse = staticmethod(parse_size)
+
+
+class Count(_Quantity):
+    """A whole number, 0 or more."""
+
+    name = "count"
+    parse = staticmethod(parse_count)
+
+
+class Probability(_Quantity):
+    """A number from 0 to 1."""
+
+    name = "probability"
+    parse = staticmethod(parse_probability)
+
+
+_TARGET_PARAMETERS: Final = (
+    click.argument(
+        "address",
+        metavar="[HOST[:PORT]]",
+        required=False,
+        cls=SectionArgument,
+        section="Server",
+        explanation=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, "
+        f"$UPPERCASE_PORT or {DEFAULT_PORT}.",
+    ),
+    option("-u", "--udp", is_flag=True, section="Server", help="UDP; without it, TCP."),
+    option("--unix", metavar="PATH", section="Server", help="A Unix stream socket."),
+    option("-4", "ipv4", is_flag=True, section="Server", help="IPv4 only."),
+    option("-6", "ipv6", is_flag=True, section="Server", help="IPv6 only."),
+    option("--tls", is_flag=True, section="Server", help="TLS; the certificate is verified."),
+    option("--ca", metavar="FILE", section="Server", help="Authorities to trust, in PEM."),
+    option("--insecure", is_flag=True, section="Server", help="Trust any certificate."),
+)
+
+
+def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
+    """Return a command the address and its options; the command is passed `target`."""
+
+    @wraps(command)
+    def with_target(
+        *,
+        address: str | None,
+        udp: bool,
+        unix: str | None,
+        ipv4: bool,
+        ipv6: bool,
+        tls: bool,
+        ca: str | None,
+        insecure: bool,
+        **options: Any,
+    ) -> _T:
+        _refuse_contradictions(
+            ("-4", ipv4, "-6", ipv6),
+            ("--unix", unix, "-u", udp),
+            ("--unix", unix, "--tls", tls),
+            ("--unix", unix, "a HOST", address),
+            ("--tls", tls, "-u", udp),
+            ("--ca", ca, "--insecure", insecure),
+        )
+        if (ca or insecure) and not tls:
+            raise UserError(f"{'--ca' if ca else '--insecure'} is about TLS; add --tls")
+        target = parse_target(
+            address,
+            udp=udp,
+            tls=TLS(ca=ca, verify=not insecure) if tls else None,
+            unix=unix,
+            family=socket.AF_INET if ipv4 else socket.AF_INET6 if ipv6 else socket.AF_UNSPEC,
+        )
+        return command(target=target, **options)
+
+    for decorate in reversed(_TARGET_PARAMETERS):
+        with_target = decorate(with_target)
+    return with_target
+
+
+def _refuse_contradictions(*pairs: tuple[str, object, str, object]) -> None:
+    for name, value, other_name, other_value in pairs:
+        if value and other_value:
+            raise UserError(f"got {name} and {other_name}, which exclude each other; give one")
+
+
+def judgement_options(command: _Function) -> _Function:
+    """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
+    max_loss = option(
+        "--max-loss",
+        type=Probability(),
+        default=0.0,
+        show_default="0",
+        section="Judgement",
+        help="The part, 0 to 1, that may be lost or late without an exit status of 1.",
+    )
+    expect = option(
+        "--expect",
+        metavar="TRANSFORM",
+        multiple=True,
+        default=("uppercase",),
+        show_default="uppercase",
+        section="Judgement",
+        help="What a reply must be; repeat it for a chain.",
+    )
+    return expect(max_loss(command))
+
+
+def timeout_option(section: str) -> Callable[[_Function], _Function]:
+    """Return the decorator that passes `timeout`, seconds or None; see `reply_timeout`."""
+    return option(
+        "-W",
+        "--timeout",
+        type=Duration(positive=True),
+        section=section,
+        help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
+        f"else {REPLY_TIMEOUT:g}s]",
+    )
+
+
+def reply_timeout(target: Target, given: float | None) -> float:
+    """Return the seconds that a reply may take: what was given, else what suits the protocol."""
+    if given is not None:
+        return given
+    return UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+
+
+def plot_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Return the decorator that passes `plot`, a path or None, to a command."""
+    return option(
+        "--plot",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        callback=_check_plot,
+        section="Output",
+        help=f"{help_text}  [{', '.join(_PLOT_ENDINGS)}]",
+    )
+
+
+def _check_plot(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse, before minutes of measuring, a file that could not be written after them."""
+    if path is not None:
+        if path.suffix.lower() not in _PLOT_ENDINGS:
+            raise UserError(
+                f"got --plot={path}; the name of an SVG, PNG or PDF file, such as rtt.svg, "
+                "is accepted"
+            )
+        if find_spec("matplotlib") is None:
+            raise UserError(
+                "--plot needs the matplotlib library; install it: pip install 'uppercase[plots]'"
+            )
+        # Before it is imported: it tells of its own fonts and folders, which nobody asked about.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+    return path
+
+
+def save_plot(path: Path, drawing: "Drawing") -> None:
+    """Write a drawing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        drawing.save(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write --plot={path}: {error.strerror}; name a file in a folder of yours"
+    )

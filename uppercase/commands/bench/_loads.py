@@ -1,0 +1,347 @@
+"""Connections under load: what one sends, and what its replies are compared with.
+
+On a stream the bytes of many messages move with one call and are compared with one: what a message
+costs here is little compared to what it costs the server. Each datagram is told from the others by
+its reply.
+"""
+
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from itertools import takewhile
+from time import monotonic
+from typing import Final
+
+from uppercase.client.connecting import explain
+from uppercase.client.target import Target
+from uppercase.commands.bench._sockets import explain_send
+from uppercase.commands.bench._workload import BLOCK, Counts, Workload
+from uppercase.errors import NetworkError
+
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_EXCERPT: Final = 256
+
+
+class Load(ABC):
+    """One connection under load.
+
+    Args:
+        connection: a connected, non-blocking socket.
+        target: the server, for sentences.
+        workload: what to send.
+        counts: where to count.
+        timeout: seconds after which a reply is late, and a datagram without one lost.
+        clock: gives the monotonic time.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        target: Target,
+        workload: Workload,
+        counts: Counts,
+        timeout: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._socket = connection
+        self._target = target
+        self._counts = counts
+        self._timeout = timeout
+        self._clock = clock
+        self._prepare(workload)
+
+    def fileno(self) -> int:
+        """Return the descriptor to select on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+    @abstractmethod
+    def _prepare(self, workload: Workload) -> None:
+        """Set up what this kind of connection needs of its messages."""
+
+    @abstractmethod
+    def offer(self, number: int, planned: float) -> None:
+        """Take so many messages that were planned for that time; `flush` sends them."""
+
+    @abstractmethod
+    def flush(self) -> bool:
+        """Send what fits; tell whether everything has been sent."""
+
+    @abstractmethod
+    def receive(self) -> int:
+        """Read what has come; return how many messages it answers.
+
+        Raises:
+            NetworkError: there will be no more.
+        """
+
+    def expire(self, now: float) -> int:
+        """Give up what is lost by now; return how many messages that is.
+
+        A stream delivers what was sent, if late: it gives up nothing.
+        """
+        return 0
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Count everything that is still awaited as lost."""
+
+
+class StreamLoad(Load):
+    """A stream: requests cut from a cycle of bytes, replies compared with another.
+
+    Invariant: `_sent` and `_taken` count bytes from the beginning of the connection, `_offered` and
+    `_answered` messages; each taken modulo its cycle is a place in the prepared bytes.
+    """
+
+    def _prepare(self, workload: Workload) -> None:
+        self._size = workload.size
+        self._number = len(workload.messages)
+        self._outgoing = memoryview(workload.outgoing)
+        self._incoming = workload.incoming
+        self._ends = workload.ends
+        self._cycle_in = len(self._incoming) // 2
+        self._cycle_out = len(self._outgoing) // 2
+        self._buffer = memoryview(bytearray(min(BLOCK, self._cycle_in)))
+        self._planned: deque[tuple[int, float]] = deque()  # (offered up to here, planned for)
+        self._offered = 0
+        self._answered = 0
+        self._sent = 0  # bytes
+        self._taken = 0  # bytes
+        self._last_wrong = -1
+
+    def offer(self, number: int, planned: float) -> None:
+        self._offered += number
+        self._planned.append((self._offered, planned))
+        self._counts.transmitted += number
+
+    def flush(self) -> bool:
+        try:
+            while waiting := self._offered * self._size - self._sent:
+                start = self._sent % self._cycle_out
+                piece = min(waiting, self._cycle_out, BLOCK)
+                sent = self._socket.send(self._outgoing[start : start + piece])
+                self._sent += sent
+                self._counts.sent_bytes += sent
+        except _WOULD_BLOCK:
+            return False
+        except OSError:
+            # Reading tells how it ended, after what had been sent before the end.
+            return True
+        return True
+
+    def receive(self) -> int:
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except _WOULD_BLOCK:
+            return 0
+        except OSError as error:
+            raise self._end(error) from error
+        now = self._clock()
+        if not size:
+            raise self._end(None)
+        cycles, phase = divmod(self._taken, self._cycle_in)
+        got = self._buffer[:size]
+        # Equal to a slice of the expected bytes, without making the slice: one memcmp.
+        if not self._incoming.startswith(got, phase):
+            self._compare(bytes(got), cycles * self._number, phase)
+        self._taken += size
+        self._counts.received_bytes += size
+        cycles, phase = divmod(self._taken, self._cycle_in)
+        reached = cycles * self._number + bisect_right(self._ends, phase)
+        if reached > self._offered:
+            raise NetworkError(f"{self._target} sent more than it was asked for")
+        return self._settle(reached, now)
+
+    def abandon(self) -> None:
+        """Count everything that is still awaited as lost, but half a reply as a wrong one."""
+        self._counts.lost += self._offered - self._answered
+        phase = self._taken % self._cycle_in
+        start = ([0, *self._ends])[bisect_right(self._ends, phase)]
+        if start < phase and self._answered < self._offered:
+            end = self._ends[bisect_right(self._ends, phase)]
+            self._counts.note_wrong(self._incoming[start:phase], self._incoming[start:end])
+            self._counts.answered += 1
+            self._counts.lost -= 1
+
+    def _settle(self, reached: int, now: float) -> int:
+        """Take note that the messages before `reached` have been answered."""
+        fresh = reached - self._answered
+        latencies = self._counts.latencies.counts
+        while self._answered < reached:
+            upto, planned = self._planned[0]
+            if upto <= reached:
+                self._planned.popleft()
+            else:
+                upto = reached
+            number = upto - self._answered
+            latency = now - planned
+            latencies[int(latency * 1e6)] += number
+            if latency > self._timeout:
+                self._counts.late += number
+            self._answered = upto
+        self._counts.answered += fresh
+        return fresh
+
+    def _compare(self, got: bytes, base: int, phase: int) -> None:
+        """Find the messages whose replies are wrong; slow, for a server that is.
+
+        Args:
+            got: what came.
+            base: the number of the first message of this cycle.
+            phase: where in the cycle `got` begins.
+        """
+        first = bisect_right(self._ends, phase)
+        start = phase
+        for number in range(first, first + 2 * self._number):
+            cycle, place = divmod(number, self._number)
+            end = self._ends[place] + cycle * self._cycle_in
+            piece = got[start - phase : end - phase]
+            if not piece:
+                return
+            expected = self._incoming[start : start + len(piece)]
+            if piece != expected and base + number != self._last_wrong:
+                self._last_wrong = base + number
+                whole = self._incoming[start : min(end, start + _EXCERPT)]
+                self._counts.note_wrong(got[start - phase :][:_EXCERPT], whole)
+            start = end
+
+    def _end(self, error: OSError | None) -> NetworkError:
+        if error is not None and not isinstance(error, ConnectionError):
+            return explain(error, self._target)
+        did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
+        number = "1 reply" if self._answered == 1 else f"{self._answered} replies"
+        hint = ""
+        if self._answered == 1:
+            hint = (
+                "; bench needs a server that keeps its connections, and one that closes after each "
+                "reply, like the lecture's, does not"
+            )
+        return NetworkError(f"{self._target} {did} a connection after {number}{hint}")
+
+
+class DatagramLoad(Load):
+    """A datagram socket: each message is in at most one of `_awaited`, `_expired` and `_blamed`.
+
+    Invariant: `_awaited` is in the order of sending, so the oldest stands first.
+    """
+
+    def _prepare(self, workload: Workload) -> None:
+        self._messages = workload.messages
+        self._replies = workload.replies
+        self._index = workload.index
+        # One byte more than any, so that a longer reply is not cut down to a correct one.
+        self._read_size = max(map(len, workload.replies)) + 1
+        self._unsent: deque[float] = deque()
+        self._next = 0
+        self._awaited: dict[int, float] = {}  # number: when it was planned
+        self._expired: dict[int, float] = {}
+        self._blamed: dict[int, float] = {}  # those that a wrong reply was put down to
+
+    def offer(self, number: int, planned: float) -> None:
+        self._unsent.extend([planned] * number)
+        self._counts.transmitted += number
+
+    def flush(self) -> bool:
+        send, messages, awaited, unsent = (
+            self._socket.send,
+            self._messages,
+            self._awaited,
+            self._unsent,
+        )
+        try:
+            while unsent:
+                number = self._next
+                self._counts.sent_bytes += send(messages[number])
+                if number in awaited:
+                    self._lose(number)
+                self._expired.pop(number, None)
+                self._blamed.pop(number, None)
+                awaited[number] = unsent.popleft()
+                self._next = number + 1 if number + 1 < len(messages) else 0
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise explain_send(error, self._target, len(messages[self._next])) from error
+        return True
+
+    def receive(self) -> int:
+        counts, awaited, recv = self._counts, self._awaited, self._socket.recv
+        latencies = counts.latencies.counts
+        answered = 0
+        try:
+            while True:
+                reply = recv(self._read_size)
+                now = self._clock()
+                counts.received_bytes += len(reply)
+                planned = awaited.pop(self._index.get(reply, -1), None)
+                if planned is None:
+                    answered += self._judge(reply, now)
+                    continue
+                latency = now - planned
+                latencies[int(latency * 1e6)] += 1
+                if latency > self._timeout:
+                    counts.late += 1
+                answered += 1
+                if not awaited:
+                    break  # saves asking in vain; if there is more, the selector says so
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise explain_send(error, self._target, 0) from error
+        counts.answered += answered
+        return answered
+
+    def expire(self, now: float) -> int:
+        overdue = now - self._timeout
+        in_time = takewhile(lambda each: each[1] <= overdue, self._awaited.items())
+        gone = [number for number, _ in in_time]
+        for number in gone:
+            self._lose(number)
+        return len(gone)
+
+    def abandon(self) -> None:
+        for number in list(self._awaited):
+            self._lose(number)
+        self._counts.lost += len(self._unsent)
+        self._unsent.clear()
+
+    def _lose(self, number: int) -> None:
+        self._expired[number] = self._awaited.pop(number)
+        self._counts.lost += 1
+
+    def _judge(self, reply: bytes, now: float) -> int:
+        """Take a reply that nothing awaits; return how many messages it answers."""
+        number = self._index.get(reply, -1)
+        if number in self._expired:
+            self._counts.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1
+            self._counts.lost -= 1
+            self._counts.late += 1
+            # It has been given up before, and what follows it been sent.
+            self._counts.answered += 1
+            return 0
+        if number in self._blamed:
+            # So the wrong reply was to another one.
+            self._counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
+            return self._blame()
+        if number >= 0:
+            self._counts.duplicates += 1
+            return 0
+        oldest = next(iter(self._awaited), None)
+        self._counts.note_wrong(reply, b"" if oldest is None else self._replies[oldest])
+        return self._blame()
+
+    def _blame(self) -> int:
+        """Put a wrong reply down to the message that has waited longest, if there is one."""
+        oldest = next(iter(self._awaited), None)
+        if oldest is None:
+            self._counts.stray += 1
+            return 0
+        self._blamed[oldest] = self._awaited.pop(oldest)
+        return 1
