@@ -305,6 +305,7 @@ class LockStepGuard:
         if multiplied:
             row.silent_until = now + LOCK_STEP_SILENCE
         row.balance, row.length = 0, 0
+        return True
 
 
 class TokenBuckets:
