@@ -9,7 +9,7 @@ READY := $(VENV)/ready
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
-	@echo "make test    the tests"
+	@echo "make test    the tests, on all cores (JOBS=2: in so many processes)"
 	@echo "make check   ruff, mypy --strict and import-linter"
 	@echo "make soak    a long bad day: 20,000 connections, 500 over TLS, resets, mutated input"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
@@ -26,8 +26,12 @@ $(READY): setup.cfg pyproject.toml
 serve: $(READY)
 	$(BIN)/twistd --nodaemon --pidfile= --python examples/serve.tac
 
+# In several processes, since the tests mostly wait for the programs that they start. These are
+# hundreds, and without written bytecode each would compile the package again.
+JOBS ?= auto
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

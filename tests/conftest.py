@@ -18,6 +18,16 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+_LACKING = pytest.StashKey[dict[str, int]]()
+"""How many tests were left out for want of each program."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core: tests wait half of their time, for programs to start and time-outs to pass."""
+    return min(2 * (os.cpu_count() or 1), 8)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of programs that this machine lacks, loudly; never in CI.
 
@@ -37,7 +47,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[_LACKING] = {name: len(found) for name, found in lacking.items()}
 
 
-_LACKING = pytest.StashKey[dict[str, int]]()
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a worker of pytest-xdist tell its controller, which collects no tests itself."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["lacking"] = session.config.stash.get(_LACKING, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker tells; each collects all tests, so that all tell the same."""
+    # A worker that crashed tells nothing.
+    if told := getattr(node, "workeroutput", {}).get("lacking"):
+        node.config.stash[_LACKING] = told
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -1,7 +1,6 @@
 """The client as a library: Deferreds for one message, for a session and for a whole stream."""
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,8 +42,7 @@ from uppercase.client import (
     exchange,
 )
 from uppercase.client._session import Exchange
-from uppercase.client._udp_request import request
-from uppercase.client.connecting import Address
+from uppercase.client._udp import Request, backoff
 from uppercase.errors import UserError
 
 # In memory: sessions.
@@ -242,100 +240,116 @@ def test_an_exchange_ends_when_the_server_is_silent() -> None:
 # In memory: datagrams.
 
 
-class FakePort:
-    """A UDP port that keeps what is written to it."""
+class FakeSocket:
+    """A connected datagram socket; what it gives is what the test puts in."""
 
     def __init__(self) -> None:
-        self.peer: tuple[str, int] | None = None
         self.written: list[bytes] = []
+        self.incoming: list[bytes | OSError] = []
         self.open = True
 
-    def connect(self, host: str, port: int) -> None:
-        self.peer = (host, port)
-
-    def write(self, datagram: bytes) -> None:
+    def send(self, datagram: bytes) -> None:
         self.written.append(datagram)
 
-    def stopListening(self) -> None:
+    def recv(self, size: int) -> bytes:
+        if not self.incoming:
+            raise BlockingIOError
+        result = self.incoming.pop(0)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def close(self) -> None:
         self.open = False
 
 
 class FakeReactor(Clock):
-    """Time, and ports that lead nowhere."""
+    """Time, and one socket at the most that is read from."""
 
-    def listenUDP(  # noqa: N802
-        self,
-        port: int,
-        protocol: Any,
-        interface: str,
-        maxPacketSize: int,  # noqa: N803
-    ) -> None:
-        self.protocol = protocol
-        self.port = FakePort()
-        protocol.makeConnection(self.port)
+    reader: Any = None
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802
+        self.reader = reader
+
+    def removeReader(self, reader: Any) -> None:  # noqa: N802
+        self.reader = None
 
 
 TARGET = Target("192.0.2.1", 7, udp=True)
-ADDRESS = Address(socket.AF_INET, ("192.0.2.1", 7))
 
 
-def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor]:
+def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, FakeSocket]:
     clock = FakeReactor()
-    return request(clock, TARGET, ADDRESS, b"hello", 1.0, retries), clock
+    datagrams: Any = FakeSocket()
+    return Request(clock, TARGET, datagrams, b"hello", 1.0, retries).reply, clock, datagrams
 
 
 def test_a_datagram_is_asked_again_after_1_2_and_4_seconds() -> None:
-    reply, clock = make_request()
-    assert clock.port.peer == ("192.0.2.1", 7)
+    reply, clock, datagrams = make_request()
     sent_at = [0]
     for second in range(1, 8):
         clock.advance(1)
-        sent_at += [second] * (len(clock.port.written) - len(sent_at))
+        sent_at += [second] * (len(datagrams.written) - len(sent_at))
     assert sent_at == [0, 1, 3]
-    assert set(clock.port.written) == {b"hello"}
+    assert set(datagrams.written) == {b"hello"}
     assert "did not reply to 3 attempts" in failure_of(reply, NoReply)
-    assert not clock.port.open
+    assert not datagrams.open
+    assert clock.reader is None
     assert clock.getDelayedCalls() == []
+
+
+def test_the_wait_stops_growing_at_a_minute() -> None:
+    assert [backoff(1.0, attempt) for attempt in (1, 2, 7, 5000)] == [1.0, 2.0, 60.0, 60.0]
+    assert backoff(90.0, 3) == 90.0
 
 
 def test_the_reply_ends_it() -> None:
-    reply, clock = make_request()
-    clock.protocol.datagramReceived(b"HELLO", ("192.0.2.1", 7))
-    clock.protocol.datagramReceived(b"HELLO", ("192.0.2.1", 7))
+    reply, clock, datagrams = make_request()
+    datagrams.incoming = [b"HELLO", b"AGAIN"]
+    clock.reader.doRead()
     assert result_of(reply) == b"HELLO"
-    assert not clock.port.open
+    assert not datagrams.open
     assert clock.getDelayedCalls() == []
 
 
-def test_what_a_stranger_sent_before_the_port_was_connected_is_ignored() -> None:
-    reply, clock = make_request()
-    clock.protocol.datagramReceived(b"FORGED", ("192.0.2.66", 7))
-    assert not reply.called
-    reply.addErrback(lambda failure: None)
-    reply.cancel()
+def test_a_reply_that_came_while_the_program_was_held_up_counts() -> None:
+    """However long ago its time was up."""
+    reply, clock, datagrams = make_request(retries=0)
+    datagrams.incoming = [b"HELLO"]
+    clock.advance(60)
+    assert result_of(reply) == b"HELLO"
 
 
 @pytest.mark.parametrize(
-    "refuse",
-    [
-        lambda clock: clock.protocol.connectionRefused(),
-        lambda clock: clock.protocol.doStop(),
-    ],
-    ids=["told", "port closed by the reactor"],
+    "hear",
+    [lambda reader: reader.doRead(), lambda reader: reader.connectionLost(None)],
+    ids=["as something to read", "as the end of the descriptor, under epoll"],
 )
-def test_a_refusal_is_heard_from_every_reactor(refuse: Callable[[FakeReactor], None]) -> None:
-    reply, clock = make_request()
-    clock.protocol.numPorts = 1
-    refuse(clock)
+def test_a_refusal_is_heard_from_every_reactor(hear: Callable[[Any], None]) -> None:
+    reply, clock, datagrams = make_request()
+    datagrams.incoming = [ConnectionRefusedError()]
+    hear(clock.reader)
     assert "nothing listens on UDP 192.0.2.1:7" in failure_of(reply, ConnectionRefused)
+    assert clock.reader is None
     assert clock.getDelayedCalls() == []
 
 
-def test_a_cancelled_request_closes_its_port() -> None:
-    reply, clock = make_request()
+def test_a_false_alarm_under_epoll_changes_nothing() -> None:
+    reply, clock, datagrams = make_request()
+    reader = clock.reader
+    clock.removeReader(reader)
+    reader.connectionLost(None)
+    assert clock.reader is reader
+    datagrams.incoming = [b"HELLO"]
+    reader.doRead()
+    assert result_of(reply) == b"HELLO"
+
+
+def test_a_cancelled_request_closes_its_socket() -> None:
+    reply, clock, datagrams = make_request()
     reply.cancel()
     failure_of(reply, CancelledError)
-    assert not clock.port.open
+    assert not datagrams.open
     assert clock.getDelayedCalls() == []
 
 

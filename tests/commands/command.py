@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,8 +22,11 @@ from unittest import mock
 
 import pexpect
 from pexpect import fdpexpect
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 import uppercase
+from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
 __all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
@@ -68,6 +71,7 @@ def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
         mock.patch.multiple(sys, stdin=stdin, stdout=_text(stdout), stderr=_text(stderr)),
         mock.patch.dict(os.environ, environment(env), clear=True),
         _deadline(),
+        _in_the_tests_reactor(),
     ):
         status = main(arguments)
         sys.stdout.flush()
@@ -114,6 +118,26 @@ def _deadline() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _in_the_tests_reactor() -> Iterator[None]:
+    """Have the command use the tests' reactor, in this thread.
+
+    pytest-twisted calls the tests from its reactor, which therefore has to be turned by hand.
+    """
+
+    def wait(conversation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        results: list[Any] = []
+        Deferred.fromCoroutine(conversation()).addBoth(results.append)
+        while not results:
+            _reactor.reactor.iterate(0.01)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+    with mock.patch.multiple(_reactor, running=nullcontext, wait=wait):
+        yield
 
 
 def run_process(

@@ -121,7 +121,7 @@ def test_a_refusal_after_a_reply_ends_it(both_families: str) -> None:
 
 
 def misorder(request: UdpRequest) -> None:
-    request.reply(after=0.1 if request.index == 0 else 0.0)
+    request.reply(after=0.5 if request.index == 0 else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,15 @@ def test_what_a_datagram_server_does_wrong_is_told_apart(
     expected = dict.fromkeys(("lost", "late", "duplicates", "reordered", "wrong", "pending"), 0)
     expected |= {"transmitted": 3, **counts}
     with udp_server(behave) as server:
-        outcome = ping("-u", "-c", "3", "-i", "20ms", "-W", "300ms", "--json", server.address)
+        outcome = ping("-u", "-c", "3", "-i", "20ms", "-W", "1s", "--json", server.address)
     summary = objects(outcome)[-1]
     assert {key: summary[key] for key in expected} == expected
     assert outcome.status == status
 
 
 def test_a_late_reply_takes_its_loss_back() -> None:
-    with udp_server(late(0.3, 0)) as server:
-        outcome = ping("-u", "-c", "8", "-i", "100ms", "-W", "200ms", "--json", server.address)
+    with udp_server(late(1.5, 0)) as server:
+        outcome = ping("-u", "-c", "8", "-i", "300ms", "-W", "1s", "--json", server.address)
     found = objects(outcome)
     assert [each["type"] for each in found if each.get("seq") == 1] == ["lost", "late"]
     assert (found[-1]["late"], found[-1]["lost"], found[-1]["received"]) == (1, 0, 7)
@@ -159,7 +159,7 @@ def test_forged_replies_from_another_port_are_never_seen() -> None:
     with udp_server(forged) as server:
         assert ping("-u", "-c", "2", "-i", "10ms", server.address).status == 0
     with udp_server(only_forged) as server:
-        outcome = ping("-u", "-c", "2", "-i", "10ms", "-W", "200ms", "--json", server.address)
+        outcome = ping("-u", "-c", "2", "-i", "10ms", "-W", "1s", "--json", server.address)
     summary = objects(outcome)[-1]
     assert (summary["lost"], summary["wrong"], outcome.status) == (2, 0, 1)
 
@@ -173,7 +173,7 @@ def test_what_a_stream_server_does_wrong_is_told_apart(
 ) -> None:
     """Replies without their newline run into one, which is wrong; the other is lost."""
     with tcp_server(behave) as server:
-        outcome = ping("-c", "2", "-i", "20ms", "-W", "300ms", "--json", server.address)
+        outcome = ping("-c", "2", "-i", "20ms", "-W", "1s", "--json", server.address)
     summary = objects(outcome)[-1]
     assert outcome.status == 1
     assert (summary["wrong"], summary["lost"]) == (wrong, lost)
@@ -181,7 +181,7 @@ def test_what_a_stream_server_does_wrong_is_told_apart(
 
 def test_the_summary_shows_where_a_wrong_reply_differs() -> None:
     with tcp_server(strip_newline) as server:
-        outcome = ping("-c", "1", "-W", "200ms", "-s", "16", server.address)
+        outcome = ping("-c", "1", "-W", "1s", "-s", "16", server.address)
     line = next(line for line in outcome.stdout.decode().splitlines() if "differs" in line)
     assert line.startswith("the first wrong reply differs at byte 15: ")
     assert line.endswith("\\n'")
@@ -218,7 +218,7 @@ def test_nothing_listening_is_said_at_once(options: list[str]) -> None:
 
 def test_json_has_an_object_a_line_with_numbers_as_numbers() -> None:
     with udp_server(both(drop(1), wrong(2))) as server:
-        outcome = ping("-u", "-c", "4", "-i", "10ms", "-W", "200ms", "--json", server.address)
+        outcome = ping("-u", "-c", "4", "-i", "10ms", "-W", "1s", "--json", server.address)
     found = objects(outcome)
     by_type: dict[str, list[dict[str, Any]]] = {}
     for each in found:
@@ -250,7 +250,7 @@ def test_json_tells_trouble_in_the_summary_too() -> None:
 
 @pytest.mark.parametrize(("max_loss", "status"), [("0.4", 1), ("0.5", 0)])
 def test_max_loss_decides_the_exit_status(max_loss: str, status: int) -> None:
-    options = ["-u", "-q", "-c", "4", "-i", "10ms", "-W", "200ms"]
+    options = ["-u", "-q", "-c", "4", "-i", "10ms", "-W", "1s"]
     with udp_server(drop(0, 1)) as server:
         assert ping(*options, "--max-loss", max_loss, server.address).status == status
 
@@ -391,7 +391,7 @@ def test_ctrl_c_in_a_terminal_ends_with_the_summary() -> None:
 def test_the_plot_shows_replies_and_losses(tmp_path: Path) -> None:
     path = tmp_path / "rtt.svg"
     with udp_server(drop(2)) as server:
-        ping("-u", "-c", "5", "-i", "10ms", "-W", "200ms", "--plot", str(path), server.address)
+        ping("-u", "-c", "5", "-i", "10ms", "-W", "1s", "--plot", str(path), server.address)
     drawing = path.read_text()
     assert "5 transmitted, 4 received, 1 lost" in drawing
     assert ">lost</text>" in drawing

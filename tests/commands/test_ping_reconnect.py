@@ -25,7 +25,7 @@ from tests.commands.command import Outcome, run
 from tests.system.test_lecture import free_port, lecture_server
 from uppercase.commands.ping._tracker import Kind, Probes, Tracker
 
-INTERVAL = "100ms"
+INTERVAL = "300ms"
 """Longer than a server on a busy machine needs from its reply to its close."""
 
 
@@ -114,7 +114,7 @@ def test_a_slow_handshake_is_no_part_of_the_round_trip(tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
 
     def wrap(connection: socket.socket) -> socket.socket:
-        time.sleep(1)
+        time.sleep(1.5)
         return certificate.wrap(connection)
 
     def reply_and_goodbye(connection: socket.socket, server: Server) -> None:
@@ -125,8 +125,8 @@ def test_a_slow_handshake_is_no_part_of_the_round_trip(tmp_path: Path) -> None:
         options = ["--tls", "--ca", str(certificate.path), "-c", "3", "--json", server.address]
         found = summary(ping(*options))
     assert (found["received"], found["connections"]) == (3, 3)
-    assert found["rtt_ms"]["max"] < 900
-    assert found["elapsed_ms"] < 2000, "the handshakes are made at the same time"
+    assert found["rtt_ms"]["max"] < 1400
+    assert found["elapsed_ms"] < 3000, "the handshakes are made at the same time"
 
 
 @pytest.mark.parametrize("behave", [close_unanswered, reset])
@@ -199,7 +199,7 @@ def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.Monkey
         given_up.append(number)
 
     with tcp_server(in_turn(one_reply, never_answer)) as server:
-        found = summary(ping("-c", "8", "-W", "300ms", "--json", server.address))
+        found = summary(ping("-c", "8", "-W", "1s", "--json", server.address))
     assert (found["received"], found["lost"], found["connections"]) == (1, 7, 8)
     assert 1 <= seen[-1] <= 5
     assert given_up[:2] == [2, 3], "the oldest first"
@@ -218,9 +218,11 @@ def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:
 
 
 def test_bench_says_that_it_needs_a_server_that_keeps_its_connections(lecture: str) -> None:
-    for connections, words in (("1", "closed a connection after 1 reply"), ("8", "let ")):
+    # The system resets what is closed with a message unread: the next may come before the close.
+    ended = "(closed|reset) a connection after 1 reply"
+    for connections, words in (("1", ended), ("8", "let ")):
         outcome = run("bench", "--duration", "200ms", "--connections", connections, lecture)
         assert outcome.status == 1
-        assert outcome.stderr.startswith(f"uppercase: TCP {lecture} {words}")
+        assert re.match(f"uppercase: TCP {lecture} {words}", outcome.stderr)
         assert "bench needs a server that keeps its connections" in outcome.stderr
         assert "firewall" not in outcome.stderr

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
+from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
     Server,
     TcpBehaviour,
@@ -31,10 +35,11 @@ from tests.client.servers import (
 from tests.commands.certificates import Certificate, make_certificate
 from tests.commands.command import command_line, environment, run
 from uppercase.client.target import Target
-from uppercase.commands._line_conversation import LineConversation
-from uppercase.commands._tcp_filter import write_all
+from uppercase.commands._filter import TLS_QUIET_TIME
+from uppercase.commands._input import write_all
+from uppercase.commands._lines import LINE_QUIET_TIME, LineConversation
 from uppercase.errors import NetworkError
-from uppercase.limits import KIB, LINE_QUIET_TIME, MIB, TLS_QUIET_TIME
+from uppercase.limits import KIB, MIB
 
 EVERY_BYTE = bytes(range(256)) * 40
 
@@ -413,22 +418,30 @@ def one_line_only(connection: socket.socket, server: Server) -> None:
     connection.recv(99)
 
 
-def test_a_part_of_a_reply_that_comes_late_is_shown_with_the_next() -> None:
-    with (
-        tcp_server(in_two_parts) as server,
-        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
-    ):
-        assert lines.ask(b"hello") == b"HE"
-        time.sleep(4 * LINE_QUIET_TIME)
-        assert lines.ask(b"world") == b"LLO\nWO"
+@asynccontextmanager
+async def lines_to(
+    behave: TcpBehaviour, timeout: float
+) -> AsyncIterator[tuple[LineConversation, Server]]:
+    with tcp_server(behave) as server:
+        lines = LineConversation(reactor, Target(port=server.port), timeout)
+        await lines.connect()
+        yield lines, server
+        lines.close()
+        await deferLater(reactor, 0)
 
 
-def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() -> None:
-    with (
-        tcp_server(one_line_only) as server,
-        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
-    ):
-        assert [lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
+@in_reactor
+async def test_a_part_of_a_reply_that_comes_late_is_shown_with_the_next() -> None:
+    async with lines_to(in_two_parts, 10.0) as (lines, _server):
+        assert await lines.ask(b"hello") == b"HE"
+        await deferLater(reactor, 4 * LINE_QUIET_TIME)
+        assert await lines.ask(b"world") == b"LLO\nWO"
+
+
+@in_reactor
+async def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() -> None:
+    async with lines_to(one_line_only, 10.0) as (lines, server):
+        assert [await lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
     assert len(server.peers) == 2
 
 
@@ -440,32 +453,26 @@ def last_words(connection: socket.socket, server: Server) -> None:
         server.received.append(line)
 
 
-def test_no_line_is_said_to_a_server_that_has_closed() -> None:
+@in_reactor
+async def test_no_line_is_said_to_a_server_that_has_closed() -> None:
     """It might still act on the line, which a new connection gets as well."""
-    with (
-        tcp_server(last_words) as server,
-        closing(LineConversation(Target(port=server.port), 10.0)) as lines,
-    ):
-        lines.ask(b"one")
-        time.sleep(0.1)
-        lines.ask(b"two")
+    async with lines_to(last_words, 10.0) as (lines, server):
+        await lines.ask(b"one")
+        await deferLater(reactor, 0.1)
+        await lines.ask(b"two")
     assert server.received == [b"one\n", b"two\n"]
 
 
-def test_a_reply_without_a_newline_is_shown_soon() -> None:
-    with (
-        tcp_server(strip_newline) as server,
-        closing(LineConversation(Target(port=server.port), 60.0)) as lines,
-    ):
+@in_reactor
+async def test_a_reply_without_a_newline_is_shown_soon() -> None:
+    async with lines_to(strip_newline, 60.0) as (lines, _server):
         started = time.monotonic()
-        assert lines.ask(b"hello") == b"HELLO"
+        assert await lines.ask(b"hello") == b"HELLO"
         assert time.monotonic() - started < 20
 
 
-def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
-    with (
-        tcp_server(no_reply) as server,
-        closing(LineConversation(Target(port=server.port), 0.2)) as lines,
-        pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"),
-    ):
-        lines.ask(b"hello")
+@in_reactor
+async def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
+    async with lines_to(no_reply, 0.2) as (lines, _server):
+        with pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"):
+            await lines.ask(b"hello")

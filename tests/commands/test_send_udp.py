@@ -7,12 +7,16 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
+from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
     UdpBehaviour,
     UdpRequest,
@@ -27,61 +31,55 @@ from tests.client.servers import (
     wrong,
 )
 from tests.commands.command import command_line, environment, run
-from uppercase.client._udp_window import Settled, Window, backoff
-from uppercase.client.connecting import Address
+from uppercase.client._udp import PORT_MEMORY, Datagrams
+from uppercase.client.connecting import Address, reachable
 from uppercase.client.target import Target
-from uppercase.commands._message_input import Chunks
-from uppercase.commands._udp_conversation import UdpConversation
+from uppercase.commands._datagrams import filter_datagrams
+from uppercase.commands._input import Chunks
+from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError
-from uppercase.limits import UDP_PORT_MEMORY, UDP_WINDOW
-
-# The window, without sockets.
+from uppercase.limits import UDP_WINDOW
 
 
-def test_each_repetition_waits_twice_as_long() -> None:
-    """As 1, 2, 4 s; a message is given up when its last attempt has had its time."""
-    window = Window(size=1, attempts=3, timeout=1.0)
-    window.add(b"hello", b"", now=10.0)
-    repeated = []
-    while (now := window.next_due) is not None:
-        repeated += [(now, message) for _, message in window.due(now)]
-        end = now
-    assert repeated == [(11.0, b"hello"), (13.0, b"hello")]
-    assert end == 17.0
-    assert list(window.take_settled()) == [Settled(1, b"", None)]
+class Oracle:
+    """Replies that come when, and in the order that, the test says."""
+
+    def __init__(self) -> None:
+        self.asked: dict[bytes, Deferred[bytes | None]] = {}
+        self.max_message = 99
+
+    async def ask(self, message: bytes) -> bytes | None:
+        self.asked[message] = Deferred()
+        return await self.asked[message]
 
 
-def test_the_wait_stops_growing_at_a_minute() -> None:
-    assert [backoff(1.0, attempt) for attempt in (1, 2, 7, 5000)] == [1.0, 2.0, 60.0, 60.0]
-    assert backoff(90.0, 3) == 90.0
+class Given:
+    """An input that is there at once."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = [*parts, b""]
+
+    def read(self) -> "Deferred[bytes]":
+        return succeed(self.parts.pop(0))
 
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)))
 def test_replies_come_in_the_order_of_the_messages(order: list[int], lost: set[int]) -> None:
-    window = Window(size=8, attempts=1, timeout=1.0)
-    for number in range(8):
-        window.add(b"", b"%d" % number, now=0.0)
-    given_out: list[Settled] = []
+    oracle: Any = Oracle()
+    source: Any = Given(*(b"%d\n" % number for number in range(1, 9)))
+    delivered: list[tuple[int, bytes | None, bytes]] = []
+
+    async def deliver(*settled: Any) -> None:
+        delivered.append(settled)
+
+    framer = make_framer("line", max_length=99)
+    done = Deferred.fromCoroutine(filter_datagrams(oracle, source, framer, 8, deliver))
     for number in order:
-        if number not in lost:
-            window.answer(number, b"reply %d" % number)
-            given_out += window.take_settled()
-    window.due(1.0)
-    given_out += window.take_settled()
-    assert [settled.number for settled in given_out] == list(range(1, 9))
-    assert {settled.number for settled in given_out if settled.reply is None} == lost
-    assert window.is_empty
-
-
-def test_only_the_first_reply_counts() -> None:
-    window = Window(size=2, attempts=1, timeout=1.0)
-    for _ in range(2):
-        window.add(b"", b"", now=0.0)
-    window.answer(2, b"first")
-    window.answer(2, b"second")
-    window.answer(1, b"")
-    window.answer(7, b"nobody asked")
-    assert [settled.reply for settled in window.take_settled()] == [b"", b"first"]
+        oracle.asked[b"%d" % number].callback(None if number in lost else b"%d!" % number)
+    assert delivered == [
+        (number, None if number in lost else b"%d!" % number, b"\n") for number in range(1, 9)
+    ]
+    assert done.called
 
 
 @given(st.binary(max_size=200), st.integers(1, 50), st.integers(1, 50))
@@ -130,7 +128,7 @@ def test_many_lines_stay_in_order_whatever_the_network_does() -> None:
 
 def test_a_line_without_reply_is_asked_again() -> None:
     with udp_server(drop(0, 1)) as server:
-        outcome = run("send", "-u", "-W", "100ms", "--window=1", server.address, data=b"a\nb\n")
+        outcome = run("send", "-u", "-W", "500ms", "--window=1", server.address, data=b"a\nb\n")
     assert (outcome.status, outcome.stdout) == (0, b"A\nB\n")
     assert server.received == [b"a", b"a", b"a", b"b"]
     assert len(set(server.peers[:3])) == 1, "an earlier attempt's reply must count as well"
@@ -156,7 +154,7 @@ def test_a_loss_is_never_silent(on_loss: str, stdout: bytes, sentence: str) -> N
         if request.data != b"b":
             request.reply()
 
-    options = ["-W", "50ms", "--retries=1", "--on-loss", on_loss]
+    options = ["-W", "500ms", "--retries=1", "--on-loss", on_loss]
     with udp_server(lose_b) as server:
         outcome = run("send", "-u", *options, server.address, data=b"a\nb\nc\n")
     assert (outcome.status, outcome.stdout) == (1, stdout)
@@ -195,7 +193,7 @@ def test_a_late_duplicate_finds_nobody_who_could_take_it() -> None:
 
 def test_a_source_port_is_not_used_again_for_thousands_of_messages() -> None:
     """The system draws ports at random and would repeat some of them much sooner."""
-    messages = UDP_PORT_MEMORY + 500
+    messages = PORT_MEMORY + 500
     mark = os.urandom(8).hex().upper().encode()
     with udp_server() as server:
         outcome = run("send", "-u", "-W1m", server.address, data=(mark + b"\n") * messages)
@@ -204,11 +202,14 @@ def test_a_source_port_is_not_used_again_for_thousands_of_messages() -> None:
     # Not what strayed in from another program, whose server had this port before.
     ours = [peer for data, peer in zip(server.received, server.peers, strict=True) if data == mark]
     for index, (_, port) in enumerate(ours):
-        assert index - last_use.get(port, -messages) > UDP_PORT_MEMORY - UDP_WINDOW
+        assert index - last_use.get(port, -messages) > PORT_MEMORY - UDP_WINDOW
         last_use[port] = index
 
 
-def test_a_system_with_few_ports_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_reactor
+async def test_a_system_with_few_ports_is_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with ExitStack() as stack:
         free = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
         for each in free:
@@ -222,12 +223,12 @@ def test_a_system_with_few_ports_is_served_all_the_same(monkeypatch: pytest.Monk
         datagrams.connect((target.host, target.port))
         return datagrams
 
-    monkeypatch.setattr("uppercase.commands._udp_conversation.connect_udp", connect_from_few)
+    monkeypatch.setattr("uppercase.client._udp.connect_udp", connect_from_few)
     with udp_server() as server:
-        window = Window(size=1, attempts=1, timeout=30.0)
         target = Target(server.host, server.port, udp=True)
-        with closing(UdpConversation(target, window)) as conversation:
-            assert [conversation.ask(b"%d" % n) for n in range(9)] == [b"%d" % n for n in range(9)]
+        datagrams = Datagrams(reactor, target, reachable(target), 30.0, 0)
+        for number in range(9):
+            assert await datagrams.ask(b"%d" % number) == b"%d" % number
 
 
 def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
@@ -240,7 +241,7 @@ def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
     with (
         udp_server(unhurried) as server,
         subprocess.Popen(
-            command_line("send", "-u", "-W500ms", "--retries=0", "--no-warn", server.address),
+            command_line("send", "-u", "-W1s", "--retries=0", "--no-warn", server.address),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment(),
@@ -282,23 +283,23 @@ def test_nothing_listening_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_refusal_leads_to_the_next_address_of_the_name(host: str, both_families: str) -> None:
+@in_reactor
+async def test_a_refusal_leads_to_the_next_address_of_the_name(
+    host: str, both_families: str
+) -> None:
     with udp_server(host=host) as server:
-        window = Window(size=2, attempts=4, timeout=1.0)
         target = Target(both_families, server.port, udp=True)
-        with closing(UdpConversation(target, window)) as conversation:
-            assert conversation.ask(b"hello") == b"HELLO"
-            assert conversation.ask(b"world") == b"WORLD"
+        datagrams = Datagrams(reactor, target, reachable(target), 1.0, 3)
+        both = [ensureDeferred(datagrams.ask(message)) for message in (b"hello", b"world")]
+        assert [await reply for reply in both] == [b"HELLO", b"WORLD"]
 
 
-def test_a_refusal_by_every_address_is_said(both_families: str) -> None:
-    window = Window(size=1, attempts=4, timeout=1.0)
+@in_reactor
+async def test_a_refusal_by_every_address_is_said(both_families: str) -> None:
     target = Target(both_families, free_port(), udp=True)
-    with (
-        closing(UdpConversation(target, window)) as conversation,
-        pytest.raises(NetworkError, match=r"nothing listens on UDP both\.example"),
-    ):
-        conversation.ask(b"hello")
+    datagrams = Datagrams(reactor, target, reachable(target), 1.0, 3)
+    with pytest.raises(NetworkError, match=r"nothing listens on UDP both\.example"):
+        await datagrams.ask(b"hello")
 
 
 def test_replies_come_out_while_the_input_goes_on() -> None:

@@ -112,7 +112,7 @@ def test_a_connection_that_takes_its_time_is_announced() -> None:
 def test_a_lost_reply_is_said_and_the_next_line_may_be_typed() -> None:
     with (
         udp_server(drop(0)) as server,
-        terminal("send", "-u", "-W", "200ms", "--retries=0", server.address) as session,
+        terminal("send", "-u", "-W", "1s", "--retries=0", server.address) as session,
     ):
         ask(session, "hello", "no reply")
         ask(session, "world", "WORLD")

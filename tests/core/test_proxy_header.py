@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.proxy_header import check, outcome, outcome_bytewise
-from uppercase.core.proxy_header import V2_SIGNATURE, ProxyHeader, parse_proxy_header
+from uppercase.core.proxy_header import (
+    PROXY_V1_MAX,
+    PROXY_V2_MAX,
+    V2_SIGNATURE,
+    ProxyHeader,
+    parse_proxy_header,
+)
 from uppercase.errors import ProxyHeaderError
-from uppercase.limits import PROXY_V1_MAX, PROXY_V2_MAX
 
 
 def v2(command: int, kind: int, block: bytes) -> bytes:

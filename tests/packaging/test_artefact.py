@@ -31,25 +31,32 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def fresh_environment(folder: Path) -> Path:
-    """Make a virtual environment; return its interpreter."""
-    venv.create(folder, with_pip=True)
-    return python(folder)
+def pip(folder: Path, *arguments: str | Path) -> None:
+    """Let this environment's pip work on another one, which then needs none of its own."""
+    interpreter = python(folder)
+    command = (sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check")
+    run(*command, *arguments, cwd=folder)
 
 
-def install(interpreter: Path, *what: str | Path, cwd: Path) -> None:
-    run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", *what, cwd=cwd)
+def install(folder: Path, *what: str | Path) -> None:
+    """Make a virtual environment with this in it."""
+    venv.create(folder)
+    pip(folder, "install", "-q", *what)
+
+
+def checkout(folder: Path) -> Path:
+    """Copy what git tracks, so that no left-over gets in and other tests see nothing change."""
+    tracked = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT).split("\0")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of what git tracks, so that no left-over gets into it."""
-    source = tmp_path_factory.mktemp("source")
-    tracked = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT).split("\0")
-    for name in filter(None, tracked):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    source = checkout(tmp_path_factory.mktemp("source"))
     target = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, cwd=target)
     return next(target.glob("*.whl"))
@@ -59,7 +66,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with nothing but the wheel and what it needs."""
     folder = tmp_path_factory.mktemp("environment")
-    install(fresh_environment(folder), wheel, cwd=folder)
+    install(folder, wheel)
     return folder
 
 
@@ -91,7 +98,7 @@ def test_both_services_run_from_the_wheel_in_any_directory(installed: Path, tmp_
         "client.connect(('127.0.0.1', int(found[1])))\n"
         "client.send(b'hello')\n"
         "print(client.recv(1024).decode())\n"
-        "server.terminate(); server.wait()\n"
+        "client.close(); server.terminate(); server.wait()\n"
     )
     for kind in ("uppercase-tcp", "uppercase-udp"):
         twistd = installed / "bin" / "twistd"
@@ -103,10 +110,9 @@ def test_uninstalling_leaves_twisted_intact(
 ) -> None:
     """Every file of Twisted's own record still has its hash, and no drop-in of ours is left."""
     folder = tmp_path_factory.mktemp("environment")
-    interpreter = fresh_environment(folder)
-    install(interpreter, wheel, cwd=folder)
+    install(folder, wheel)
     run(folder / "bin" / "twistd", "--help", cwd=folder)
-    run(interpreter, "-m", "pip", "uninstall", "-qy", "uppercase", cwd=folder)
+    pip(folder, "uninstall", "-qy", "uppercase")
     site = next(folder.glob("lib/python*/site-packages"))
     record = next(site.glob("[Tt]wisted-*.dist-info")) / "RECORD"
     for name, digest, _ in csv.reader(record.read_text().splitlines()):
@@ -123,7 +129,7 @@ def test_an_editable_install_is_found_from_any_directory(
 ) -> None:
     """In pip's default mode; setuptools decides by a heuristic how it does that."""
     folder = tmp_path_factory.mktemp("environment")
-    install(fresh_environment(folder), "--editable", ROOT, cwd=folder)
+    install(folder, "--editable", checkout(tmp_path_factory.mktemp("checkout")))
     shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
     assert "uppercase-tcp" in shown
     assert "uppercase-udp" in shown

@@ -12,7 +12,6 @@ from twisted.logger import Logger
 from uppercase.client import Target, ask
 from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UserError
-from uppercase.limits import FREE_PORT_TRIES
 from uppercase.services import (
     CannotStart,
     Settings,
@@ -21,7 +20,7 @@ from uppercase.services import (
     tcp_service,
     udp_service,
 )
-from uppercase.services._base import TransformService, open_on_one_port
+from uppercase.services._base import FREE_PORT_TRIES, TransformService, open_on_one_port
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),

@@ -6,7 +6,7 @@ from types import FrameType
 
 import pytest
 
-from uppercase.services._signals import StopSignals
+from uppercase.services._stopping import StopSignals
 
 
 class Reactor:
@@ -100,3 +100,11 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     second.stop()
     for call in reactor.after_shutdown:
         call()
+
+
+def test_twisteds_handlers_are_still_called_so() -> None:
+    """Their names are in no interface; whoever renames them has a stop that cannot be hurried."""
+    from twisted.internet import reactor
+
+    assert callable(reactor.sigInt)  # type: ignore[attr-defined]
+    assert callable(reactor.sigTerm)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import TCPService, TCPSettings, tcp_service
-from uppercase.services._descriptors import connections_possible
+from uppercase.tcp.kernel import connections_possible
 
 
 @pytest.fixture

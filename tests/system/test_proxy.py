@@ -83,7 +83,7 @@ def test_a_malformed_header_and_an_undeclared_peer_are_closed_and_counted() -> N
 def test_a_stop_behind_a_proxy_answers_what_still_comes_with_its_header(tmp_path: Path) -> None:
     """And ends, over TLS too; a connection refused for its header's address is counted once."""
     certificate = make_certificate(tmp_path)
-    options = ("--proxy-from=127.0.0.1", "--max-per-address=1", "--drain=20s")
+    options = ("--proxy-from=127.0.0.1", "--max-per-address=1", "--drain=60s")
     listen = ("--listen=tcp:0:interface=127.0.0.1", f"--listen={certificate.endpoint()}")
     with Server("uppercase-tcp", *listen, *options) as server:
         tls_port = int(server.addresses[1][1].rpartition(":")[2])
@@ -106,7 +106,7 @@ def test_a_stop_behind_a_proxy_answers_what_still_comes_with_its_header(tmp_path
             late_tls.sendall(V1.replace(b"100.9", b"100.7"))
             assert ended_empty(late_tls), "a stop does not wait for a handshake"
             assert secure.receive_all() == b""
-        assert server.process.wait(10) == -signal.SIGTERM
+        assert server.process.wait(30) == -signal.SIGTERM
         log = server.log()
         assert "all in all: closed stopped 3, opened 3, refused address-full 1" in log, log
 

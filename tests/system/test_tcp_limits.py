@@ -42,7 +42,7 @@ def is_refused(port: int, host: str) -> bool:
     try:
         with source(port, host) as client:
             client.sendall(b"hello")
-            client.recv(100)
+            assert client.recv(100) == b"HELLO"
             return False
     except ConnectionError:
         return True
@@ -53,7 +53,7 @@ def test_a_class_of_200_behind_one_address_is_answered_after_a_stall(server: Ser
     server.process.send_signal(signal.SIGSTOP)
     clients = [socket.socket() for _ in range(200)]
     for number, client in enumerate(clients):
-        client.settimeout(10)
+        client.settimeout(30)
         client.connect(("127.0.0.1", server.port))
         client.sendall(b"student %d" % number)
     time.sleep(1)
@@ -114,7 +114,7 @@ def test_who_takes_nothing_is_cut_off_and_who_takes_little_is_not() -> None:
     ):
         threads = [in_background(push, client, data) for client in (stuck, slow)]
         stalled = f"127.0.0.1:{stuck.getsockname()[1]} was closed: stalled"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while stalled not in (log := server.log()):
             assert time.monotonic() < deadline, log
             assert slow.recv(3_000)
@@ -217,7 +217,7 @@ def test_awaited_replies_keep_their_order_and_end_with_the_client(tmp_path: Path
 import itertools
 from twisted.internet import defer, reactor, task
 
-numbers = itertools.count(1)
+awaited, cancelled = itertools.count(1), itertools.count(1)
 
 def sleep(seconds):
     return task.deferLater(reactor, seconds, lambda: None)
@@ -225,10 +225,11 @@ def sleep(seconds):
 async def answer(message: bytes) -> bytes:
     try:
         if message == b"never":
+            print("awaited", next(awaited), flush=True)
             await defer.Deferred()
         await sleep(0.2 if message == b"slow" else 0)
     except defer.CancelledError:
-        print("cancelled", next(numbers), flush=True)
+        print("cancelled", next(cancelled), flush=True)
         raise
     return message.upper()
 """
@@ -239,7 +240,7 @@ async def answer(message: bytes) -> bytes:
             assert receive_exactly(client, 33) == b"SLOW\nQUICK\n" * 3
         window = connect(server.port)
         window.sendall(b"never\n" * 100)
-        time.sleep(0.3)
+        server.wait_for_log("awaited 64")
         reset(window)
         server.wait_for_log("cancelled 64")
 
@@ -257,17 +258,17 @@ def test_over_the_limit_a_client_is_refused_and_the_log_says_why() -> None:
         assert "was refused: address-full: 127.0.0.1 has 3 connections (--max-per-address)" in log
         assert "was refused: full: all 10 connections are taken (--max-connections)" in log
         inside.pop().close()
-        time.sleep(0.2)
-        with source(server.port, "127.0.0.5") as client:
-            client.sendall(b"hello")
-            assert client.recv(100) == b"HELLO"
+        deadline = time.monotonic() + 30
+        while is_refused(server.port, "127.0.0.5"):
+            assert time.monotonic() < deadline, "the place is not free again"
+            time.sleep(0.05)
         for client in inside:
             client.close()
 
 
 def source(port: int, host: str) -> socket.socket:
     """Connect from another of this machine's addresses."""
-    return socket.create_connection(("127.0.0.1", port), 10, source_address=(host, 0))
+    return socket.create_connection(("127.0.0.1", port), 30, source_address=(host, 0))
 
 
 def test_an_idle_client_is_closed_and_told_so_in_the_log() -> None:
@@ -325,7 +326,7 @@ def test_a_storm_of_connections_leaves_nothing_behind(server: Server) -> None:
                 reset(client)
             else:
                 client.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while open_descriptors(pid) > before and time.monotonic() < deadline:
             time.sleep(0.05)
 

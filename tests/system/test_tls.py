@@ -138,7 +138,7 @@ def test_a_mute_peer_half_a_hello_and_plain_text_end_without_a_traceback(
 
 def test_a_stop_answers_what_has_arrived_read_or_not(certificate: Certificate) -> None:
     """The server is held up while it arrives, so that the stop finds it unread."""
-    arguments = ("uppercase-tcp", f"--listen={certificate.endpoint()}")
+    arguments = ("uppercase-tcp", f"--listen={certificate.endpoint()}", "--drain=60s")
     with (
         Server(*arguments, addresses=1) as server,
         TLSClient(connect(server.port), certificate.cert) as client,
@@ -154,7 +154,7 @@ def test_a_stop_answers_what_has_arrived_read_or_not(certificate: Certificate) -
         server.process.send_signal(signal.SIGCONT)
         assert client.receive_all() == data.upper()
         assert receive_all(client.socket) == b""
-        assert server.process.wait(8) == -signal.SIGTERM
+        assert server.process.wait(30) == -signal.SIGTERM
 
 
 def test_a_stop_ends_whatever_its_clients_do(certificate: Certificate) -> None:
@@ -177,15 +177,15 @@ def test_a_stop_ends_whatever_its_clients_do(certificate: Certificate) -> None:
         assert idle.receive_all() == b"", "a close_notify"
         with contextlib.suppress(ConnectionResetError):
             assert half.recv(100) == b""
-        assert time.monotonic() - started < 2
+        assert "the drain time is over" not in server.log()
         idle.socket.close()
         half.close()
         with contextlib.suppress(OSError):
-            while time.monotonic() - started < 10:
+            while time.monotonic() - started < 30:
                 asks.ask(b"more")
                 time.sleep(0.01)
-        assert server.process.wait(10) == -signal.SIGTERM
-        assert 2.5 < time.monotonic() - started < 9
+        assert server.process.wait(30) == -signal.SIGTERM
+        assert 2.5 < time.monotonic() - started < 30
         log = server.log()
         assert re.search(r"the drain time is over: [12] connection", log), log
         summed_up = re.search(r"all in all: (closed .*), opened 4$", log, re.M)

@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -19,21 +20,32 @@ def key(*options: str) -> list[str]:
     return [line.split(None, 1)[1] for line in done.stdout.decode().splitlines()]
 
 
-def replies(port: int) -> list[int]:
-    """Send numbered datagrams; return how many replies came to each."""
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.connect(("127.0.0.1", port))
-        for number in range(COUNT):
-            client.send(b"datagram %d" % number)
-        counts = [0] * COUNT
-        client.settimeout(0.8)
-        try:
-            while True:
-                match = re.fullmatch(rb"DATAGRAM (\d+)", client.recv(2048))
-                assert match
-                counts[int(match[1])] += 1
-        except TimeoutError:
-            return counts
+def replies(server: Server, clients: int) -> list[list[int]]:
+    """Send numbered datagrams, stop the server; return how many replies came to each, by client.
+
+    A server that has ended has sent all replies that there will be.
+    """
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(clients)
+        ]
+        for client in sockets:
+            client.connect(("127.0.0.1", server.port))
+            for number in range(COUNT):
+                client.send(b"datagram %d" % number)
+        server.stop()
+        return [_count(client) for client in sockets]
+
+
+def _count(client: socket.socket) -> list[int]:
+    counts = [0] * COUNT
+    client.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            match = re.fullmatch(rb"DATAGRAM (\d+)", client.recv(2048))
+            assert match
+            counts[int(match[1])] += 1
+    return counts
 
 
 def expected(line: str) -> int:
@@ -57,7 +69,7 @@ def expected(line: str) -> int:
 def test_the_server_follows_the_key_for_every_client(options: list[str]) -> None:
     lines = key("--seed=7", *options)
     with Server("uppercase-udp", "--port=0", "--seed=7", *options) as server:
-        seen = [replies(server.port) for _ in range(2)]
+        seen = replies(server, 2)
     assert seen == [[expected(line) for line in lines]] * 2
 
 
@@ -67,7 +79,7 @@ def test_a_random_seed_is_logged_as_a_command_that_prints_the_key() -> None:
         command = re.search(r"uppercase fates (.*)", log)
         assert command
         lines = key(*command[1].split())
-        assert replies(server.port) == [expected(line) for line in lines]
+        assert replies(server, 1) == [[expected(line) for line in lines]]
 
 
 def test_a_preset_says_what_it_sets_and_where_it_departs_from_the_handout() -> None:

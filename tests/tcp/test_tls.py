@@ -14,7 +14,7 @@ from tests.tcp.wire import Wire, World
 from tests.tls_peer import TLSPeer
 from uppercase.core.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, SEND_TIMEOUT
-from uppercase.tcp.certificates import server_context
+from uppercase.tcp._certificates import server_context
 from uppercase.tcp.tls import TLSFactory
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

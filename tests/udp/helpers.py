@@ -18,7 +18,7 @@ from uppercase.udp import Port, UDPEndpoint, listen
 
 CLIENT = ("192.0.2.7", 50_000)
 SERVER = Destination("192.0.2.1", 12_000)
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 """Seconds in which a reply that comes at all has come."""
 SILENCE = 0.2
 """Seconds after which a reply on loopback is not coming."""

@@ -7,16 +7,13 @@ server is a `Target`, or for TCP any of Twisted's client endpoints. Failures are
 
 from typing import Any
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
-from uppercase.client._endpoints import Server, name_of, open_connection
+from uppercase.client._endpoints import Server, addresses_of, name_of, open_connection
 from uppercase.client._session import Exchange, Session
-from uppercase.client._udp_request import request
-from uppercase.client.connecting import Address, reachable, resolve
+from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
-from uppercase.errors import ConnectionRefused, UserError
+from uppercase.errors import UserError
 from uppercase.limits import (
     MAX_LENGTH,
     MAX_REPLY,
@@ -24,8 +21,6 @@ from uppercase.limits import (
     UDP_RETRIES,
     UDP_TIMEOUT,
 )
-
-__all__ = ["ask", "connect", "exchange"]
 
 
 def ask(
@@ -142,20 +137,8 @@ async def _ask_once(
 async def _ask_datagram(
     reactor: Any, target: Target, message: bytes, timeout: float, retries: int
 ) -> bytes:
-    addresses = await _addresses(reactor, target)
-    for address in addresses[:-1]:
-        try:
-            return await request(reactor, target, address, message, timeout, retries)
-        except ConnectionRefused:
-            continue
-    return await request(reactor, target, addresses[-1], message, timeout, retries)
-
-
-def _addresses(reactor: Any, target: Target) -> Deferred[list[Address]]:
-    """Resolve a name in a thread; an address needs none."""
-    if isIPAddress(target.host) or isIPv6Address(target.host):
-        return succeed(resolve(target))
-    return deferToThreadPool(reactor, reactor.getThreadPool(), reachable, target)
+    addresses = await addresses_of(target, reactor)
+    return await Datagrams(reactor, target, addresses, timeout, retries).ask(message)
 
 
 def _reactor(reactor: Any) -> Any:

@@ -1,9 +1,11 @@
 """A target as one of Twisted's client endpoints, and Twisted's failures as our sentences."""
 
 import socket
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error as twisted_error
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -12,18 +14,52 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
-from uppercase.client.connecting import explain
+from uppercase.client.connecting import Address, explain, is_address, reachable, resolve
 from uppercase.client.target import TLS, Target
 from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT
 
-__all__ = ["Server", "endpoint_for", "name_of", "open_connection"]
+if TYPE_CHECKING:
+    from uppercase.client._tls_trust import Trust
 
 Server = Target | IStreamClientEndpoint
 """Whom to ask."""
+
+_FAMILIES: Final[dict[int, Any]] = {
+    socket.AF_INET: TCP4ClientEndpoint,
+    socket.AF_INET6: TCP6ClientEndpoint,
+}
+
+
+class Conversation(Protocol):
+    """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`."""
+
+    transport: Any
+    shaking_hands: "Deferred[None] | None" = None
+    """Fires when TLS has made sure of the server; None without TLS, and when that is over."""
+
+    def handshakeCompleted(self) -> None:
+        """Begin: the server's certificate is good."""
+        waiting, self.shaking_hands = self.shaking_hands, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell whoever waits for the handshake, and otherwise the subclass."""
+        waiting, self.shaking_hands = self.shaking_hands, None
+        if waiting is None:
+            self.lost(reason)
+        else:
+            waiting.errback(reason)
+
+    def lost(self, reason: Failure) -> None:
+        """Hear that an open conversation has ended."""
 
 
 def name_of(server: Server) -> str:
@@ -31,58 +67,119 @@ def name_of(server: Server) -> str:
     return str(server) if isinstance(server, Target) else "the server"
 
 
-async def open_connection(server: Server, protocol: Protocol, reactor: Any) -> None:
-    """Connect a protocol.
+async def open_connection(
+    server: Server, protocol: Conversation, reactor: Any, peer: Target | None = None
+) -> None:
+    """Connect a protocol, and with TLS make sure of the server.
+
+    Args:
+        server: whom to connect to.
+        protocol: what the connection is for.
+        reactor: an `IReactorTCP`, `IReactorUNIX` and `IReactorTime`.
+        peer: the same server by the address that it had the last time; saves the look-up.
 
     Raises:
-        NetworkError: the server cannot be reached.
-        UserError: the target's TLS cannot be had.
+        NetworkError: the server cannot be reached or shows no certificate that is good.
+        UserError: the target's TLS cannot be had, or the system gives no socket.
     """
-    if isinstance(server, Target):
-        try:
-            await connectProtocol(endpoint_for(server, reactor), protocol)
-        except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
-            raise explain(_as_os_error(error), server, CONNECT_TIMEOUT) from error
-    else:
+    if not isinstance(server, Target):
         try:
             await connectProtocol(server, protocol)
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
+        return
+    trust = None if server.tls is None else _trust(server.host, server.tls)
+    endpoint = endpoint_for(peer or server, reactor)
+    if trust is not None:
+        endpoint = wrapClientTLS(trust, endpoint)
+        # Invariant: not for plain TCP, where Twisted's endpoints forget that a protocol hears of
+        # half-closes as soon as it hears of handshakes too.
+        alsoProvides(protocol, IHandshakeListener)
+        protocol.shaking_hands = Deferred()
+    try:
+        await connectProtocol(endpoint, protocol)
+    except (twisted_error.DNSLookupError, ValueError) as error:
+        # The system's resolver says what is wrong, which Twisted's failure does not.
+        await addresses_of(server, reactor)
+        raise explain(socket.gaierror(0, str(error)), server) from error
+    except twisted_error.ConnectError as error:
+        raise explain(_as_os_error(error), server, CONNECT_TIMEOUT) from error
+    if ITCPTransport.providedBy(protocol.transport):
+        # A line typed must not wait for the acknowledgement of the line before.
+        protocol.transport.setTcpNoDelay(True)
+    if trust is not None and protocol.shaking_hands is not None:
+        await _shake_hands(server, protocol, trust, reactor)
+
+
+async def _shake_hands(
+    server: Target, protocol: Conversation, trust: "Trust", reactor: Any
+) -> None:
+    shaken = protocol.shaking_hands
+    assert shaken is not None
+    too_long = reactor.callLater(CONNECT_TIMEOUT, protocol.transport.abortConnection)
+    try:
+        await shaken
+        # Invariant: nothing has been sent or taken yet, this goes on inside `handshakeCompleted`.
+        if not trust.name_fits():
+            protocol.shaking_hands = shaken = Deferred()
+            protocol.transport.abortConnection()
+            await shaken
+    except CancelledError:
+        protocol.transport.abortConnection()
+        raise
+    except Exception as error:
+        failure = trust.as_ssl_error(error) if too_long.active() else TimeoutError()
+        raise explain(failure, server, CONNECT_TIMEOUT) from error
+    finally:
+        if too_long.active():
+            too_long.cancel()
 
 
 def endpoint_for(target: Target, reactor: Any) -> IStreamClientEndpoint:
-    """Return the endpoint that a stream target means.
-
-    Raises:
-        UserError: its TLS cannot be had.
-    """
+    """Return the endpoint that a stream target means, without its TLS."""
     if target.unix is not None:
         return UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
-    makers: dict[int, Any] = {
-        socket.AF_INET: TCP4ClientEndpoint,
-        socket.AF_INET6: TCP6ClientEndpoint,
-    }
-    maker = makers.get(target.family, HostnameEndpoint)
-    plain: IStreamClientEndpoint = maker(reactor, target.host, target.port, CONNECT_TIMEOUT)
-    if target.tls is None:
-        return plain
-    return wrapClientTLS(_connection_creator(target.host, target.tls), plain)
+    maker = _FAMILIES.get(target.family, HostnameEndpoint)
+    endpoint: IStreamClientEndpoint = maker(reactor, target.host, target.port, CONNECT_TIMEOUT)
+    return endpoint
 
 
-def _as_os_error(error: Exception) -> OSError:
+def addresses_of(target: Target, reactor: Any) -> Deferred[list[Address]]:
+    """Look the addresses of a target up: in a thread, since that may take its time.
+
+    Returns:
+        Those of a datagram target that can be reached. Fails as `reachable` and `resolve` do.
+    """
+    look_up = reachable if target.udp else resolve
+    if is_address(target.host):
+        return succeed(look_up(target))
+    return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
+
+
+def at_peer(target: Target, address: Any) -> Target:
+    """Return the target by the address that its connection has led to."""
+    return target if target.unix is not None else replace(target, host=address.host)
+
+
+def _as_os_error(error: twisted_error.ConnectError) -> OSError:
     """Return what a socket would have raised."""
-    if isinstance(error, twisted_error.DNSLookupError):
-        return socket.gaierror(0, str(error))
     if isinstance(error, twisted_error.TimeoutError):
         return TimeoutError()
     # OSError makes the subclass that the number means.
     return OSError(getattr(error, "osError", None) or 0, str(error))
 
 
-def _connection_creator(host: str, tls: TLS) -> IOpenSSLClientConnectionCreator:
+def explain_loss(server: Target, reason: Failure) -> NetworkError:
+    """Return the sentence for a connection that has been lost in the middle of a conversation."""
+    if server.tls is not None:
+        return explain(_trust(server.host, TLS(verify=False)).as_ssl_error(reason.value), server)
+    return explain(ConnectionResetError(), server)
+
+
+def _trust(host: str, tls: TLS) -> "Trust":
     """Return what makes TLS connections that judge certificates as told."""
     try:
-        from uppercase.client._tls_trust import TrustAnybody, client_options
+        from uppercase.client._tls_trust import Trust
     except ImportError as error:
         raise UserError("TLS needs pyOpenSSL; try: pip install 'uppercase[tls]'") from error
-    return client_options(host, tls.ca) if tls.verify else TrustAnybody()
+    return Trust(host, tls)

@@ -10,18 +10,16 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.client._endpoints import Conversation
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.limits import CLOSE_TIMEOUT
 
-__all__ = ["Exchange", "Session"]
 
-
-class Session(Protocol):
+class Session(Conversation):
     """A framed conversation; made by `uppercase.client.connect`.
 
     Requests may overlap: `ask` sends at once and replies come in order.
@@ -33,8 +31,6 @@ class Session(Protocol):
         timeout: seconds without a reply, while one is owed, after which the session is broken off.
         clock: an `IReactorTime`.
     """
-
-    transport: Any
 
     def __init__(
         self, name: str, framing: str, max_length: int, timeout: float, clock: Any
@@ -115,7 +111,7 @@ class Session(Protocol):
             failure.__cause__ = error
             self._break_off(failure)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def lost(self, reason: Failure) -> None:
         """Fail what is still owed."""
         self._closed = True
         self._stop_timer()
@@ -148,7 +144,7 @@ class Session(Protocol):
 
 
 @implementer(IHalfCloseableProtocol)
-class Exchange(Protocol):
+class Exchange(Conversation):
     """All input at once, its end, and everything that comes back; made by `exchange`.
 
     Args:
@@ -158,8 +154,6 @@ class Exchange(Protocol):
         timeout: seconds that the server may be silent.
         clock: an `IReactorTime`.
     """
-
-    transport: Any
 
     def __init__(self, name: str, data: bytes, max_reply: int, timeout: float, clock: Any) -> None:
         self.reply: Deferred[bytes] = Deferred(lambda _: self._abandon())
@@ -196,7 +190,7 @@ class Exchange(Protocol):
         """Close our side too: all that will come has come."""
         self.transport.loseConnection()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def lost(self, reason: Failure) -> None:
         """Return what was collected, or say why it is not all."""
         if self._timer.active():
             self._timer.cancel()

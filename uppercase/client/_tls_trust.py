@@ -1,52 +1,111 @@
-"""How the library judges a server's certificate; imports pyOpenSSL, which is an extra."""
+"""How a server's certificate is judged, and what is wrong with it; imports pyOpenSSL, an extra."""
 
-from typing import Any
+import ssl
+from typing import Any, Final
 
+from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 from OpenSSL.crypto import Error as NotPem
+from service_identity import VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
-    optionsForClientTLS,
+    platformTrust,
     trustRootFromCertificates,
 )
 from zope.interface import implementer
 
+from uppercase.client.target import TLS
 from uppercase.errors import UserError
 
-__all__ = ["TrustAnybody", "client_options"]
-
-_END = b"-----END CERTIFICATE-----"
-
-
-def client_options(host: str, ca: str | None) -> IOpenSSLClientConnectionCreator:
-    """Verify the certificate and that it is for `host`.
-
-    Args:
-        host: a name or an address.
-        ca: a PEM file of the authorities to trust; without it the system's are trusted.
-
-    Raises:
-        UserError: the file cannot be used.
-    """
-    if ca is None:
-        return optionsForClientTLS(host)
-    try:
-        with open(ca, "rb") as file:
-            blocks = file.read().split(_END)[:-1]
-        authorities = [Certificate.loadPEM(block + _END) for block in blocks]
-    except (OSError, NotPem, ValueError) as error:
-        raise UserError(f"got ca={ca!r}, which cannot be used: {error}") from error
-    if not authorities:
-        raise UserError(f"got ca={ca!r}, which holds no certificate; PEM is accepted")
-    return optionsForClientTLS(host, trustRoot=trustRootFromCertificates(authorities))
+_END: Final = b"-----END CERTIFICATE-----"
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class TrustAnybody:
-    """Encrypt, and verify nothing."""
+class Trust:
+    """Makes one TLS connection that judges the server's certificate as told.
+
+    Args:
+        host: a name or an address.
+        tls: how to judge.
+
+    Raises:
+        UserError: the file of authorities cannot be used.
+    """
+
+    def __init__(self, host: str, tls: TLS) -> None:
+        self._host = host
+        self._is_address = isIPAddress(host) or isIPv6Address(host)
+        self._verify = tls.verify
+        self._verdict = ""
+        if tls.verify:
+            root = platformTrust() if tls.ca is None else _authorities(tls.ca)
+            self._options = CertificateOptions(trustRoot=root)
+        else:
+            self._options = CertificateOptions(verify=False)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
         """Return a connection for Twisted to drive."""
-        return SSL.Connection(CertificateOptions(verify=False).getContext(), None)
+        self._connection: SSL.Connection = SSL.Connection(self._options.getContext(), None)
+        if not self._is_address:
+            self._connection.set_tlsext_host_name(self._host.encode("idna"))
+        if self._verify:
+            self._connection.set_verify(SSL.VERIFY_PEER, self._judge)
+        return self._connection
+
+    def name_fits(self) -> bool:
+        """Return whether the certificate is for the host; to be asked when hands are shaken."""
+        try:
+            if self._verify and self._is_address:
+                verify_ip_address(self._connection, self._host)
+            elif self._verify:
+                verify_hostname(self._connection, self._host.encode("idna").decode())
+        except VerificationError:
+            kind = "IP address" if self._is_address else "Hostname"
+            self._verdict = f"{kind} mismatch, certificate is not valid for {self._host!r}."
+            return False
+        return True
+
+    def as_ssl_error(self, error: BaseException | None) -> OSError:
+        """Return what a socket of the standard library would have raised."""
+        if self._verdict:
+            untrusted = ssl.SSLCertVerificationError()
+            untrusted.verify_message = self._verdict
+            return untrusted
+        if not isinstance(error, SSL.Error):
+            return ssl.SSLEOFError()
+        failed = ssl.SSLError()
+        # OpenSSL's queue of errors, as (library, function, reason); the last one says most.
+        reasons = error.args[0] if error.args else []
+        if reasons:
+            failed.reason = reasons[-1][2].upper().replace(" ", "_")
+        return failed
+
+    def _judge(self, _: Any, __: Any, error: int, depth: int, accepted: int) -> bool:
+        """Keep OpenSSL's word on a certificate that it does not accept: pyOpenSSL does not."""
+        if not accepted:
+            binding = Binding()
+            word = binding.lib.X509_verify_cert_error_string(error)
+            self._verdict = binding.ffi.string(word).decode()
+        return bool(accepted)
+
+
+def _authorities(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            blocks = file.read().split(_END)[:-1]
+        authorities = [Certificate.loadPEM(block + _END) for block in blocks]
+    except (OSError, NotPem, ValueError) as error:
+        raise _unusable(path, getattr(error, "strerror", None) or "not PEM") from error
+    if not authorities:
+        raise _unusable(path, "no certificate in it")
+    return trustRootFromCertificates(authorities)
+
+
+def _unusable(path: str, reason: str) -> UserError:
+    return UserError(
+        f"got --ca={path}, which cannot be used ({reason}); a PEM file of certificates is accepted"
+    )

@@ -5,6 +5,7 @@ The sockets are plain ones, for commands without Twisted. What the network does 
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -15,18 +16,6 @@ from typing import Any
 from uppercase.client.target import TLS, Target
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import CONNECT_TIMEOUT, DEFAULT_PORT
-
-__all__ = [
-    "Address",
-    "begin_connect",
-    "connect_tcp",
-    "connect_udp",
-    "explain",
-    "reachable",
-    "resolve",
-    "tls_context",
-    "wrap_tls",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +29,15 @@ class Address:
 
     family: socket.AddressFamily
     sockaddr: Any
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an address, which needs no look-up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def resolve(target: Target) -> list[Address]:

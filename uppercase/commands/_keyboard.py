@@ -12,10 +12,7 @@ from typing import Final
 
 import click
 
-from uppercase.commands._tcp_filter import write_all
-from uppercase.limits import FILTER_CHUNK
-
-__all__ = ["PROMPT", "converse"]
+from uppercase.commands._input import CHUNK, write_all
 
 PROMPT: Final = "Input lowercase sentence: "
 
@@ -66,7 +63,7 @@ def _read_plain() -> bytes | None:
     """Read with what the terminal itself offers; the prompt goes to standard error."""
     click.echo(PROMPT, nl=False, err=True)
     try:
-        line = os.read(sys.stdin.fileno(), FILTER_CHUNK)
+        line = os.read(sys.stdin.fileno(), CHUNK)
     except OSError:
         return None
     return line.rstrip(b"\r\n") if line else None

@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import Final
 
 from uppercase.awaiting import Waiter
-from uppercase.commands._tcp_filter import write_all
+from uppercase.commands._input import write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.errors import UserError, suggest

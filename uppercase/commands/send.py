@@ -4,29 +4,24 @@ Which of four ways it is depends on the transport and on whether a person types.
 gets replies and nothing else.
 """
 
+import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
 
-from uppercase.client._udp_window import Settled, Window
-from uppercase.client.connecting import connect_tcp
 from uppercase.client.target import Target
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._keyboard import converse
-from uppercase.commands._line_conversation import LineConversation
-from uppercase.commands._message_input import Chunks, Input
 from uppercase.commands._options import Count, Duration, Size, target_options
-from uppercase.commands._tcp_filter import filter_stream, write_all
-from uppercase.commands._udp_conversation import UdpConversation
 from uppercase.commands.exit_status import NETWORK, OK
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError, UserError
 from uppercase.limits import (
-    CONNECT_NOTICE,
+    IPV4_MAX_DATAGRAM,
+    IPV6_MAX_DATAGRAM,
     REPLY_TIMEOUT,
     UDP_MAX_WINDOW,
     UDP_RETRIES,
@@ -34,10 +29,11 @@ from uppercase.limits import (
     UDP_WINDOW,
 )
 
-__all__ = ["send"]
-
 _ON_LOSS: Final = ("fail", "skip", "empty")
 _LOSSES_NAMED: Final = 10
+
+_CONNECT_NOTICE: Final = 0.1
+"""When a person is told what is being waited for: what takes less is felt as immediate."""
 
 
 @click.command(
@@ -115,26 +111,39 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
     return _send_stream(target, timeout or REPLY_TIMEOUT, allow_empty)
 
 
+# What follows imports Twisted when it is called: `--help` must not pay for it.
+
+
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
+    from uppercase.commands._reactor import reactor, running, wait
+
     if sys.stdin.isatty():
+        from uppercase.commands._keyboard import converse
+        from uppercase.commands._lines import LineConversation
+
         if allow_empty:
             raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
+        lines = LineConversation(reactor, target, timeout)
+        with running():
+            with _notice(target):
+                wait(lines.connect)
+            converse(lambda line: wait(lambda: lines.ask(line)), _say)
+        return OK
+
+    from uppercase.commands._filter import Filter
+
+    conversation = Filter(
+        reactor,
+        target,
+        source=sys.stdin.fileno(),
+        sink=sys.stdout.fileno(),
+        timeout=timeout,
+        allow_empty=allow_empty,
+    )
+    with running():
         with _notice(target):
-            conversation = LineConversation(target, timeout)
-        with closing(conversation):
-            converse(conversation.ask, _say)
-    else:
-        with _notice(target):
-            connection = connect_tcp(target)
-        with connection:
-            filter_stream(
-                connection,
-                target,
-                source=sys.stdin.fileno(),
-                sink=sys.stdout.fileno(),
-                timeout=timeout,
-                allow_empty=allow_empty,
-            )
+            wait(conversation.connect)
+        wait(conversation.run)
     return OK
 
 
@@ -148,24 +157,40 @@ def _send_datagrams(
     on_loss: str | None,
     no_warn: bool,
 ) -> int:
-    attempts = (UDP_RETRIES if retries is None else retries) + 1
-    messages = Window(size=window or UDP_WINDOW, attempts=attempts, timeout=timeout)
-    warn = None if no_warn else _say
-    with closing(UdpConversation(target, messages, warn)) as conversation:
-        if sys.stdin.isatty() and chunk is None:
-            return OK if converse(conversation.ask, _say) else NETWORK
-        limit = conversation.max_message
-        if chunk is not None and chunk > limit:
-            raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
-        if chunk is not None and on_loss == "empty":
-            raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
-        framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
-        replies = _Replies(f"after {attempts} attempts from {target}", on_loss or "fail")
-        try:
-            conversation.filter(Input(sys.stdin.fileno(), framer), replies.deliver)
-        finally:
-            if replies.lost:
-                _say(replies.losses())
+    from uppercase.client._udp import Datagrams
+    from uppercase.client.connecting import reachable
+    from uppercase.commands._datagrams import Messages, filter_datagrams
+    from uppercase.commands._input import Chunks, Input
+    from uppercase.commands._keyboard import converse
+    from uppercase.commands._reactor import reactor, running, wait
+
+    addresses = reachable(target)
+    only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
+    limit = IPV6_MAX_DATAGRAM if only_ipv6 else IPV4_MAX_DATAGRAM
+    again = UDP_RETRIES if retries is None else retries
+    datagrams = Datagrams(reactor, target, addresses, timeout, again)
+    messages = Messages(datagrams, target, limit, None if no_warn else _say)
+    if sys.stdin.isatty() and chunk is None:
+        with running():
+            answered = converse(lambda line: wait(lambda: messages.ask(line)), _say)
+        return OK if answered else NETWORK
+    if chunk is not None and chunk > limit:
+        raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
+    if chunk is not None and on_loss == "empty":
+        raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
+    framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
+    replies = _Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
+    source = Input(reactor, sys.stdin.fileno())
+    try:
+        with running():
+            wait(
+                lambda: filter_datagrams(
+                    messages, source, framer, window or UDP_WINDOW, replies.deliver
+                )
+            )
+    finally:
+        if replies.lost:
+            _say(replies.losses())
     return NETWORK if replies.lost else OK
 
 
@@ -182,15 +207,19 @@ class _Replies:
         self._attempts = attempts
         self._on_loss = on_loss
 
-    def deliver(self, settled: Settled) -> None:
-        if settled.reply is not None:
-            write_all(sys.stdout.fileno(), settled.reply + settled.trailer)
+    async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
+        """Write the reply to a message, or do without."""
+        from uppercase.commands._input import write
+        from uppercase.commands._reactor import reactor
+
+        if reply is not None:
+            await write(reactor, sys.stdout.fileno(), reply + trailer)
         elif self._on_loss == "fail":
-            raise NetworkError(f"message {settled.number} got no reply {self._attempts}")
+            raise NetworkError(f"message {number} got no reply {self._attempts}")
         else:
-            self.lost.append(settled.number)
+            self.lost.append(number)
             if self._on_loss == "empty":
-                write_all(sys.stdout.fileno(), settled.trailer)
+                await write(reactor, sys.stdout.fileno(), trailer)
 
     def losses(self) -> str:
         """Return the sentence that says what was lost."""
@@ -203,7 +232,7 @@ class _Replies:
 @contextmanager
 def _notice(target: Target) -> Iterator[None]:
     """Tell a person what takes so long."""
-    timer = threading.Timer(CONNECT_NOTICE, _say, [f"connecting to {target} ..."])
+    timer = threading.Timer(_CONNECT_NOTICE, _say, [f"connecting to {target} ..."])
     if sys.stderr is not None and sys.stderr.isatty():
         timer.start()
     try:

@@ -9,20 +9,31 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from heapq import nsmallest
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from uppercase.core.events import RefusalReason
 from uppercase.core.values import unmapped
-from uppercase.limits import (
-    EVICT_AFTER,
-    EVICT_BATCH,
-    EVICT_SEARCH_PAUSE,
-    IPV6_CLIENT_PREFIX,
-    PRESSURE_SHARE,
-    PRESSURE_TOTAL,
-)
 
-__all__ = ["Admission", "Evictable", "client_key"]
+_EVICT_AFTER: Final = 30.0
+"""How long a connection must have been idle before it makes room for a newcomer when all are
+taken: no program that is at work pauses for so long, and at nc it is the one least missed."""
+
+_EVICT_BATCH: Final = 32
+"""Idle connections that one search finds, longest idle first (nginx takes as many at a time)."""
+
+_EVICT_SEARCH_PAUSE: Final = 0.1
+"""Seconds after a search that found no idle connection in which there is no other: refusing a
+flood of newcomers must not cost a look at every connection for each of them."""
+
+_IPV6_CLIENT_PREFIX: Final = 64
+"""A client of IPv6 has a network of this prefix length to itself (RFC 6177, RFC 7934), so counting
+its single addresses would count nothing."""
+
+_PRESSURE_TOTAL: Final = 0.8
+"""The share of all connections from which on an address that has too many gets no more."""
+
+_PRESSURE_SHARE: Final = 0.5
+"""The share that is too many for one address then: a class of 200 has a fifth."""
 
 
 class Evictable(Protocol):
@@ -54,7 +65,7 @@ def client_key(host: str | None) -> Hashable:
     except ValueError:
         return host
     if isinstance(address, IPv6Address):
-        return IPv6Network((int(address), IPV6_CLIENT_PREFIX), strict=False)
+        return IPv6Network((int(address), _IPV6_CLIENT_PREFIX), strict=False)
     return address
 
 
@@ -108,7 +119,7 @@ class Admission:
                 RefusalReason.ADDRESS_FULL,
                 f"{client} has {of_client} connections (--max-per-address)",
             )
-        pressing = total >= PRESSURE_TOTAL * most and of_client > PRESSURE_SHARE * most
+        pressing = total >= _PRESSURE_TOTAL * most and of_client > _PRESSURE_SHARE * most
         if pressing and not self._evict(lambda connection: connection.client == client):
             return (
                 RefusalReason.PRESSURE,
@@ -140,12 +151,12 @@ class Admission:
 
     def _search(self) -> None:
         """Find the connections that have been idle longest."""
-        latest = self._now() - EVICT_AFTER
+        latest = self._now() - _EVICT_AFTER
         idle = (
             (since, connection)
             for connection in self._connections
             if (since := connection.idle_since()) is not None and since <= latest
         )
-        self._candidates = nsmallest(EVICT_BATCH, idle, key=lambda found: found[0])
+        self._candidates = nsmallest(_EVICT_BATCH, idle, key=lambda found: found[0])
         if not self._candidates:
-            self._no_search_before = self._now() + EVICT_SEARCH_PAUSE
+            self._no_search_before = self._now() + _EVICT_SEARCH_PAUSE

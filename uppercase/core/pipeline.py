@@ -156,7 +156,10 @@ class _ChainedStream:
         self._guard = guard
 
     def feed(self, data: bytes) -> bytes:
-        return self._through(self._streams, data)
+        guard = self._guard
+        for name, stream in self._streams:
+            data = guard.checked(name, guard.call(name, stream.feed, data))
+        return data
 
     def finish(self) -> bytes:
         """End every stage in turn: what one gives at its end is input of those behind it."""
@@ -164,14 +167,8 @@ class _ChainedStream:
         for position, (name, stream) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, stream.finish))
             if tail:
-                output += self._through(self._streams[position + 1 :], tail)
+                output += _ChainedStream(self._streams[position + 1 :], self._guard).feed(tail)
         return output
-
-    def _through(self, streams: list[tuple[str, ITransformStream]], data: bytes) -> bytes:
-        guard = self._guard
-        for name, stream in streams:
-            data = guard.checked(name, guard.call(name, stream.feed, data))
-        return data
 
 
 def make_pipeline(

@@ -14,9 +14,14 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from uppercase.errors import ProxyHeaderError
-from uppercase.limits import MAX_PORT, PROXY_V1_MAX, PROXY_V2_MAX
+from uppercase.limits import KIB, MAX_PORT
 
-__all__ = ["V2_SIGNATURE", "ProxyHeader", "parse_proxy_header"]
+PROXY_V1_MAX: Final = 107
+"""Bytes of a PROXY header of version 1, its CRLF included: the longest that the protocol allows."""
+
+PROXY_V2_MAX: Final = 2 * KIB
+"""Bytes of a PROXY header of version 2. The protocol can declare 64 KiB; addresses take 52 bytes,
+and HAProxy's additions (certificate names, unique IDs) some hundred."""
 
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _V1_START: Final = b"PROXY "

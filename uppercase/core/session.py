@@ -11,7 +11,8 @@ stops reading while `wants_input` is false keeps all of that small.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
+from enum import Enum, auto
+from typing import Final, Protocol
 
 from uppercase.core.events import Outcome
 from uppercase.errors import (
@@ -22,16 +23,48 @@ from uppercase.errors import (
     let_go,
 )
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
-from uppercase.limits import ASYNC_WINDOW, MESSAGE_COST, OUTPUT_BATCH
+from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 
-__all__ = [
-    "AwaitReply",
-    "Cancel",
-    "Conversation",
-    "Done",
-    "MessageConversation",
-    "StreamConversation",
-]
+_MESSAGE_COST: Final = 256
+"""What a message counts in a batch besides its reply's bytes, so that a batch has 256 at the most:
+a chunk of 64 KiB may hold 65,536 empty ones, and the clock is looked at between batches. That costs
+a flood of empty messages 5 % (batches of 64: 60 %)."""
+
+
+class Input(Enum):
+    """Where a conversation's input is.
+
+        OPEN -> ENDED -> FLUSHED
+        OPEN -> STOPPED -> ENDED -> FLUSHED
+
+    An end of input counts for more than a stop: what it completes is still answered.
+    """
+
+    OPEN = auto()
+    """More may come."""
+    STOPPED = auto()
+    """The service ends: nothing more is taken."""
+    ENDED = auto()
+    """The peer sends no more; what is held back for its next bytes is still to be answered."""
+    FLUSHED = auto()
+    """Nothing is held back either."""
+
+
+class Phase(Enum):
+    """Where a conversation of messages is.
+
+        ANSWERING -> ENDING -> ENDED
+
+    Cancelling leads from any of them to ENDED.
+    """
+
+    ANSWERING = auto()
+    """Messages are taken."""
+    ENDING = auto()
+    """How it ends is settled: no message is taken, and the replies that are owed are sent."""
+    ENDED = auto()
+    """Every reply was taken: there is an outcome."""
+
 
 Done = Callable[["bytes | TransformError"], None]
 Cancel = Callable[[], None]
@@ -45,14 +78,14 @@ class Conversation(Protocol):
     Attributes:
         outcome: how the conversation ended, once it is decided and every reply has been taken.
         error: what ended it, where something went wrong.
+        wants_input: more input could be used now, and there is nothing else to do: `replies` has
+            nothing until input comes or a reply that is awaited. A shell stops reading while it
+            is false.
     """
 
     outcome: Outcome | None
     error: Exception | None
-
-    @property
-    def wants_input(self) -> bool:
-        """Whether more input could be used now; a shell stops reading while it is false."""
+    wants_input: bool
 
     @property
     def awaiting(self) -> bool:
@@ -84,17 +117,13 @@ class StreamConversation:
     def __init__(self, transform: IStreamTransform) -> None:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
+        self.wants_input = True
         self._chunks: deque[bytes] = deque()
-        self._ended = False
-        self._stopped = False
+        self._input = Input.OPEN
         try:
             self._stream = transform.open_stream()
         except TransformError as error:
-            self.outcome, self.error = Outcome.FAILED, error
-
-    @property
-    def wants_input(self) -> bool:
-        return not (self._chunks or self._ended or self._stopped) and self.outcome is None
+            self._end(Outcome.FAILED, error)
 
     @property
     def awaiting(self) -> bool:
@@ -102,35 +131,46 @@ class StreamConversation:
 
     def receive(self, data: bytes) -> None:
         self._chunks.append(data)
+        self.wants_input = False
 
     def end_of_input(self) -> None:
-        self._ended = True
+        self._input = Input.ENDED
+        self.wants_input = False
 
     def stop(self) -> None:
-        self._stopped = True
+        if self._input is Input.OPEN:
+            self._input = Input.STOPPED
+            self.wants_input = False
 
     def replies(self) -> bytes:
         if self.outcome is not None:
             return b""
         try:
             while self._chunks:
-                output = self._stream.feed(self._chunks.popleft())
-                if output:
+                if output := self._stream.feed(self._chunks.popleft()):
+                    # Invariant: with no chunk left and the input open there is nothing to do.
+                    self.wants_input = not self._chunks and self._input is Input.OPEN
                     return output
-            if self._ended:
+            if self._input is Input.ENDED:
                 output = self._stream.finish()
-                self.outcome = Outcome.FINISHED
+                self._end(Outcome.FINISHED)
                 return output
-            if self._stopped:
-                self.outcome = Outcome.STOPPED
+            if self._input is Input.STOPPED:
+                self._end(Outcome.STOPPED)
+            else:
+                self.wants_input = True
         except TransformError as error:
             let_go(error)
-            self.outcome, self.error = Outcome.FAILED, error
+            self._end(Outcome.FAILED, error)
         return b""
 
     def cancel(self) -> None:
         self._chunks.clear()
-        self.outcome = self.outcome or Outcome.DISCONNECTED
+        self._end(self.outcome or Outcome.DISCONNECTED, self.error)
+
+    def _end(self, outcome: Outcome, error: Exception | None = None) -> None:
+        self.outcome, self.error = outcome, error
+        self.wants_input = False
 
 
 class _Awaited:
@@ -174,62 +214,73 @@ class MessageConversation:
         self._window = window
         self._chunks: deque[bytes] = deque()
         self._messages: Iterator[tuple[bytes, bytes]] | None = None
+        # The replies from the first awaited one on. Invariant: as long as it is not empty, every
+        # reply goes through it, and so all are in request order.
         self._queue: deque[_Awaited] = deque()
-        self._ended = False
-        self._stopped = False
-        self._flushed = False
-        self._busy = False
-        # What will be the outcome when the queue is empty; no message is taken any more.
+        self._input = Input.OPEN
+        self._phase = Phase.ANSWERING
         self._verdict: Outcome | None = None
-
-    @property
-    def wants_input(self) -> bool:
-        return (
-            self._messages is None
-            and not self._chunks
-            and not self._ended
-            and not self._stopped
-            and self._verdict is None
-            and len(self._queue) < self._window
-        )
+        # Invariant: `replies` is not entered again. An awaitable that has its result at once, or
+        # that is cancelled, calls back while it runs; `replies` itself finds the result then.
+        self._replying = False
+        self.wants_input = True
 
     @property
     def awaiting(self) -> bool:
         return any(place.result is None for place in self._queue)
 
     def receive(self, data: bytes) -> None:
-        if self._verdict is None:
+        if self._phase is Phase.ANSWERING:
             self._chunks.append(data)
+            self.wants_input = False
 
     def end_of_input(self) -> None:
-        self._ended = True
+        if self._input in (Input.OPEN, Input.STOPPED):
+            self._input = Input.ENDED
+            self.wants_input = False
 
     def stop(self) -> None:
-        self._stopped = True
+        if self._input is Input.OPEN:
+            self._input = Input.STOPPED
+            self.wants_input = False
 
     def replies(self) -> bytes:
         output: list[bytes] = []
-        self._busy = True
+        self._replying = True
         try:
             self._answer(output, self._take_awaited(output))
             # An awaitable may have had its result at once.
-            while not output and self._queue and self._queue[0].result is not None:
+            while not output and self._has_reply():
                 self._answer(output, self._take_awaited(output))
         except (FramingError, TransformError) as error:
             # The replies behind a failed one can never be sent: they are in order or not at all.
+            # So this failure counts, even where messages behind it have settled on another end.
             self._abandon()
-            self._verdict = None
+            self._phase, self._verdict = Phase.ANSWERING, None
             self._fail(error)
         finally:
-            self._busy = False
-        if self._verdict is not None and not self._queue:
-            self.outcome = self._verdict
+            self._replying = False
+        if self._phase is Phase.ENDING and not self._queue:
+            self._phase, self.outcome = Phase.ENDED, self._verdict
+        self.wants_input = (
+            self._phase is Phase.ANSWERING
+            and self._input is Input.OPEN
+            and self._messages is None
+            and not self._chunks
+            and len(self._queue) < self._window
+            and not self._has_reply()
+        )
         return b"".join(output)
 
     def cancel(self) -> None:
         self._abandon()
         self._decide(Outcome.DISCONNECTED)
-        self.outcome = self._verdict
+        self._phase, self.outcome = Phase.ENDED, self._verdict
+        self.wants_input = False
+
+    def _has_reply(self) -> bool:
+        """Whether the next reply that was awaited has come."""
+        return bool(self._queue) and self._queue[0].result is not None
 
     def _abandon(self) -> None:
         """Cancel whatever is still awaited."""
@@ -241,8 +292,8 @@ class MessageConversation:
 
     def _decide(self, verdict: Outcome) -> None:
         """Settle how this ends; the first verdict stands, and no further message is taken."""
-        if self._verdict is None:
-            self._verdict = verdict
+        if self._phase is Phase.ANSWERING:
+            self._phase, self._verdict = Phase.ENDING, verdict
             self._messages = None
             self._chunks.clear()
 
@@ -250,7 +301,7 @@ class MessageConversation:
         """Settle on an end with an error; the replies before it are still sent."""
         # Kept until the connection is gone: its frames, with what they hold, must not be.
         let_go(error)
-        if self._verdict is None:
+        if self._phase is Phase.ANSWERING:
             self.error = error
         if isinstance(error, MessageTooLong):
             self._decide(Outcome.TOO_LONG)
@@ -262,7 +313,7 @@ class MessageConversation:
     def _take_awaited(self, output: list[bytes]) -> int:
         """Move what has come, in order, from the queue into the output; return its size."""
         size = 0
-        while self._queue and self._queue[0].result is not None and size < OUTPUT_BATCH:
+        while self._has_reply() and size < OUTPUT_BATCH:
             first = self._queue.popleft()
             if isinstance(first.result, TransformError):
                 raise first.result
@@ -289,7 +340,7 @@ class MessageConversation:
                 # A reply of no bytes does not count: a batch is over only if it has something.
                 if wrapped := wrap(reply, trailer):
                     output.append(wrapped)
-                    size += len(wrapped) + MESSAGE_COST
+                    size += len(wrapped) + _MESSAGE_COST
             else:
                 self._enqueue(reply, trailer)
             if self._framer.one_message:
@@ -302,20 +353,20 @@ class MessageConversation:
 
     def _has_messages(self) -> bool:
         """Find where the next messages come from; settles the outcome behind the last ones."""
-        if self._messages is None and self._verdict is None:
+        if self._messages is None and self._phase is Phase.ANSWERING:
             if self._chunks:
                 self._messages = iter(self._framer.feed(self._chunks.popleft()))
-            elif self._ended and not self._flushed:
-                self._flushed = True
+            elif self._input is Input.ENDED:
+                self._input = Input.FLUSHED
                 self._messages = iter(self._framer.finish())
-            elif self._ended:
+            elif self._input is Input.FLUSHED:
                 self._decide(Outcome.FINISHED)
-            elif self._stopped:
+            elif self._input is Input.STOPPED:
                 self._decide(Outcome.STOPPED)
         return self._messages is not None
 
     def _enqueue(self, reply: bytes | Awaitable[bytes], trailer: bytes) -> None:
-        """Return a reply its place behind those that are still awaited."""
+        """Put a reply in its place behind those that are still awaited."""
         if isinstance(reply, bytes):
             self._queue.append(_Awaited(trailer, reply))
             return
@@ -324,7 +375,7 @@ class MessageConversation:
 
         def done(result: bytes | TransformError) -> None:
             place.cancel, place.result = None, result
-            if not place.void and not self._busy:
+            if not place.void and not self._replying:
                 self._on_ready()
 
         cancel = self._await_reply(reply, done)

@@ -4,22 +4,31 @@ TCP promises bytes in order and nothing about their pieces, their timing or a co
 program that takes one `recv` for one message works on the machine it was written on. Here replies
 come late, in pieces, or not to their end. Nothing is random: the same happens to everybody.
 
-A `LabOutlet` stands between a conversation and its transport. It holds no more than the shell's own
-batch of output: while it is full, the shell makes no replies and reads no input.
+A `LabOutlet` stands between a connection and its transport, as what the connection writes to. Like
+a transport it pauses the connection while it is full, which is at one batch of its output.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from zope.interface import implementer
 
 from uppercase.core.events import LabAction
 from uppercase.lab._options import TCPLab
-from uppercase.limits import LAB_PIECE_PAUSE, LAB_PIECES, OUTPUT_BATCH
-from uppercase.tcp.kernel import unacknowledged_output
+from uppercase.limits import OUTPUT_BATCH
+
+LAB_PIECE_PAUSE: Final = 0.01
+"""Seconds between the pieces of a reply that is cut: long enough for a client that waits in `recv`
+to be woken by the first, and a line of 80 letters still comes within a second."""
+
+LAB_PIECES: Final = 256
+"""Pieces into which one reply is cut at the most, so that it comes within 3 s and 200 students who
+send much do not keep the server busy; longer replies are cut into larger pieces."""
 
 
+@implementer(IConsumer, IPushProducer)
 class LabOutlet:
     """What one connection's replies go through.
 
@@ -27,7 +36,8 @@ class LabOutlet:
         transport: where they come out.
         clock: the reactor.
         lab: what happens to them.
-        on_room: called when the outlet is not full any more, and when it is empty.
+        unsent: tells how many bytes the peer does not have of what the transport was given; None
+            where that is not known.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
             same in words.
         on_reset: called when the connection is to be reset.
@@ -35,38 +45,63 @@ class LabOutlet:
 
     def __init__(
         self,
-        transport: Any,
+        transport: IConsumer,
         clock: IReactorTime,
         lab: TCPLab,
-        on_room: Callable[[], None],
+        unsent: Callable[[], int | None],
         on_action: Callable[[LabAction, int, str], None],
         on_reset: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._clock = clock
         self._lab = lab
-        self._on_room = on_room
+        self._unsent = unsent
         self._on_action = on_action
         self._on_reset = on_reset
+        self._producer: Any = None
+        self._transport_full = False
         self._held: deque[tuple[float, int, memoryview]] = deque()
         self._size = 0
         self._replies = 0
         self._until_reset = lab.reset_after
         self._call: IDelayedCall | None = None
         self._open = not lab.accept_delay
-        if not self._open:
-            on_action(LabAction.ACCEPTED_LATE, 0, f"accepted {lab.accept_delay:g} s late")
-            self._later(lab.accept_delay, self._accept)
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing can be taken now."""
-        return not self._open or self._size >= OUTPUT_BATCH or self._is_over()
 
     @property
     def empty(self) -> bool:
         """Whether everything has been passed on."""
         return not self._held and not self._is_over()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Begin; the producer is paused while there is no room, here or in the transport.
+
+        It is resumed when there is room again, and once more when the outlet is empty.
+        """
+        self._producer = producer
+        self._transport.registerProducer(self, streaming)
+        if not self._open:
+            delay = self._lab.accept_delay
+            self._on_action(LabAction.ACCEPTED_LATE, 0, f"accepted {delay:g} s late")
+            self._later(delay, self._accept)
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """Pass no pauses on any more."""
+        self._transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._transport_full = True
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        self._transport_full = False
+        self._tell_room()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
         """Take a reply."""
@@ -84,6 +119,8 @@ class LabOutlet:
         self._size += len(data)
         if self._call is None:
             self._send()
+        if self._is_full():
+            self._producer.pauseProducing()
 
     def stop(self) -> None:
         """Forget everything; the connection is lost."""
@@ -92,8 +129,16 @@ class LabOutlet:
             self._call.cancel()
             self._call = None
 
+    def _is_full(self) -> bool:
+        return not self._open or self._size >= OUTPUT_BATCH or self._is_over()
+
     def _is_over(self) -> bool:
+        """Whether all was sent that the peer is to get before the reset."""
         return bool(self._lab.reset_after) and not self._until_reset
+
+    def _tell_room(self) -> None:
+        if not self._transport_full and not self._is_full():
+            self._producer.resumeProducing()
 
     def _tell(self, action: LabAction, fate: str) -> None:
         self._on_action(action, self._replies, f"reply {fate}")
@@ -104,7 +149,7 @@ class LabOutlet:
     def _accept(self) -> None:
         self._call = None
         self._open = True
-        self._on_room()
+        self._tell_room()
 
     def _send(self) -> None:
         """Pass on what is due: everything, or one piece if replies are cut."""
@@ -130,17 +175,17 @@ class LabOutlet:
             if self._is_over():
                 self._later(LAB_PIECE_PAUSE, self._reset)
             else:
-                self._on_room()
+                self._tell_room()
 
     def _go_on(self) -> None:
         self._send()
         if self._call is not None:
-            self._on_room()
+            self._tell_room()
 
     def _reset(self) -> None:
         """Reset the connection, once the peer has all it is to get: the kernel forgets the rest."""
         self._call = None
-        if unacknowledged_output(self._transport):
+        if self._unsent():
             self._later(LAB_PIECE_PAUSE, self._reset)
         else:
             self._tell(LabAction.RESET, f"reset after {self._lab.reset_after} bytes")

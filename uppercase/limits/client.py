@@ -2,13 +2,10 @@
 
 from typing import Final
 
-from uppercase.limits.shared import KIB, MIB
+from uppercase.limits.shared import MIB
 
 __all__ = [
-    "CONNECT_NOTICE",
     "CONNECT_TIMEOUT",
-    "FILTER_CHUNK",
-    "LINE_QUIET_TIME",
     "MAX_REPLY",
     "PING_BACKLOG",
     "PING_CONNECTIONS",
@@ -19,12 +16,7 @@ __all__ = [
     "PROBE_MIN_SIZE",
     "PROBE_SIZE",
     "REPLY_TIMEOUT",
-    "SAFE_DATAGRAM",
-    "TLS_QUIET_TIME",
-    "UDP_MAX_TIMEOUT",
     "UDP_MAX_WINDOW",
-    "UDP_PORT_MEMORY",
-    "UDP_PORT_TRIES",
     "UDP_RETRIES",
     "UDP_TIMEOUT",
     "UDP_WINDOW",
@@ -33,9 +25,6 @@ __all__ = [
 CONNECT_TIMEOUT: Final = 5.0
 """How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
 and a round trip to spare."""
-
-CONNECT_NOTICE: Final = 0.1
-"""When a person is told what is being waited for: what takes less is felt as immediate."""
 
 PROBE_SIZE: Final = 64
 """Bytes of a probe: what ping(8) sends, 56 bytes and the ICMP header."""
@@ -67,26 +56,12 @@ REPLY_TIMEOUT: Final = 10.0
 """How long a TCP client waits while a server that owes it something sends nothing. TCP itself
 repeats what is lost, which takes seconds where loss is heavy."""
 
-LINE_QUIET_TIME: Final = 0.3
-"""When a reply to a typed line that does not end with a newline counts as complete: after this
-silence. More than a round trip round the earth, less than a person minds."""
-
-TLS_QUIET_TIME: Final = 1.0
-"""How long a TLS server must have been silent after the end of the input before the client ends the
-connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
-
 MAX_REPLY: Final = 16 * MIB
 """What a client's library collects of one reply that only the end of the connection delimits."""
-
-FILTER_CHUNK: Final = 256 * KIB
-"""Bytes that the client's filter reads at once: larger chunks are no faster."""
 
 UDP_TIMEOUT: Final = 1.0
 """How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
 each repetition waits twice as long."""
-
-UDP_MAX_TIMEOUT: Final = 60.0
-"""No repetition waits longer (RFC 6298 section 2.5)."""
 
 UDP_RETRIES: Final = 3
 """Repetitions of a request: at the lab's 36.4 % loss, four asks fail once in 57 requests."""
@@ -97,15 +72,3 @@ default receive buffer (208 KiB), and 16 a round trip is no burden for a network
 
 UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
-
-UDP_PORT_MEMORY: Final = 4096
-"""A source port is not used again for so many requests, lest a late duplicate of one reply be
-taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
-
-UDP_PORT_TRIES: Final = 64
-"""So many used ports in a row mean that the system has hardly any others; otherwise the chance of
-as many is below 1e-30."""
-
-SAFE_DATAGRAM: Final = 1232
-"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
-Flag Day 2020)."""

@@ -6,18 +6,12 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DRAIN",
-    "DRAIN_REPORT",
-    "FREE_PORT_TRIES",
     "KIB",
     "LOG_INTERVAL",
-    "LOG_PAYLOAD",
-    "LOG_TEXT",
     "MAX_OUTPUT",
     "MAX_PORT",
     "MIB",
     "SLOW_CALL",
-    "TRACEBACK_INTERVAL",
-    "TRACEBACK_LINES",
 ]
 
 KIB: Final = 1024
@@ -44,26 +38,6 @@ else is served meanwhile, and 100 ms is where people begin to notice."""
 DRAIN: Final = 10.0
 """How long a stop waits for what is owed; well below the 90 s after which systemd kills."""
 
-DRAIN_REPORT: Final = 1.0
-"""Seconds between the lines that tell how a stop gets on."""
-
-FREE_PORT_TRIES: Final = 16
-"""How often port 0 is tried anew when the port that one address family gave is taken in another."""
-
 LOG_INTERVAL: Final = 1.0
 """Seconds in which each reason has one line in the log at the most: a peer that can cause a line
 must not be able to fill a disk."""
-
-LOG_TEXT: Final = 200
-"""Characters of one line that may come from outside."""
-
-LOG_PAYLOAD: Final = 24
-"""Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
-one line of a projector."""
-
-TRACEBACK_INTERVAL: Final = 60.0
-"""Seconds in which a transform has one traceback per exception type: a function that fails on
-every message would otherwise write hundreds of bytes of log for each byte received."""
-
-TRACEBACK_LINES: Final = 60
-"""Lines of one traceback, the last ones: twenty frames show what a transform did."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -15,14 +15,14 @@ from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.core.values import address_is_missing, in_use
 from uppercase.errors import CannotListen
-from uppercase.limits import FREE_PORT_TRIES
 from uppercase.registry import Problem, listing
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
-from uppercase.services._signals import StopSignals
+from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import LogObserver
 
-__all__ = ["CannotStart", "Observers", "TransformService", "make_chain", "open_on_one_port"]
+FREE_PORT_TRIES: Final = 16
+"""How often port 0 is tried anew when the port that one address family gave is taken in another."""
 
 Opened = TypeVar("Opened")
 

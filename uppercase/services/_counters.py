@@ -20,8 +20,6 @@ from uppercase.core.events import (
     WouldDrop,
 )
 
-__all__ = ["Counters"]
-
 
 @implementer(IObserver)
 class Counters:

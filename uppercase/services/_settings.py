@@ -8,8 +8,6 @@ from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
 
-__all__ = ["Settings", "TCPSettings", "UDPSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

@@ -16,20 +16,19 @@ from uppercase.core.session import AwaitReply, Conversation, MessageConversation
 from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
 from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
-from uppercase.services._descriptors import connections_possible
-from uppercase.services._drain import Drain, accept_waiting
 from uppercase.services._settings import TCPSettings
-from uppercase.tcp.accepting import AcceptGuard
+from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
+from uppercase.tcp.kernel import connections_possible
 from uppercase.tcp.listening import (
+    Acceptor,
     Listener,
+    acceptor_of,
     bind,
     listen_error,
     listener_of_socket,
     listener_of_string,
 )
-
-__all__ = ["TCPService", "tcp_service"]
 
 
 def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
@@ -101,7 +100,7 @@ class TCPService(TransformService):
         super().__init__(reactor, settings, observers, chain)
         self.factory = factory
         self.ports: list[IListeningPort] = []
-        self._guards: list[AcceptGuard] = []
+        self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
         self._listeners = listeners
 
@@ -140,7 +139,7 @@ class TCPService(TransformService):
 
     def close(self) -> None:
         """Stop listening; connections go on."""
-        self._stop_guards()
+        self._stop_accepting()
         self._names.clear()
         while self.ports:
             self.ports.pop().stopListening()
@@ -150,9 +149,9 @@ class TCPService(TransformService):
         """Stop listening, answer what was asked, and end within the drain time."""
         ports, self.ports = self.ports, []
         self._names.clear()
-        for port in ports:
-            accept_waiting(port)
-        self._stop_guards()
+        for acceptor in self._acceptors:
+            acceptor.accept_waiting()
+        self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
         self.factory.on_closed = drain.closed
@@ -172,9 +171,9 @@ class TCPService(TransformService):
                 wanted=wanted,
             )
 
-    def _stop_guards(self) -> None:
-        while self._guards:
-            self._guards.pop().stop()
+    def _stop_accepting(self) -> None:
+        while self._acceptors:
+            self._acceptors.pop().stop()
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
@@ -183,8 +182,9 @@ class TCPService(TransformService):
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
         self._names.append(listener.name(port))
-        if hasattr(port, "socket"):
-            self._guards.append(AcceptGuard(port, self.reactor, self._accept_failed))
+        acceptor = acceptor_of(port, self.reactor, self._accept_failed)
+        if acceptor is not None:
+            self._acceptors.append(acceptor)
 
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""

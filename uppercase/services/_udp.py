@@ -29,8 +29,6 @@ from uppercase.udp import (
     listen,
 )
 
-__all__ = ["UDPService", "udp_service"]
-
 _KERNEL_COUNTS: Final = 1 << 32
 """The kernel's counter of drops starts again at 0 here."""
 

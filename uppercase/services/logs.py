@@ -30,22 +30,28 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.limits import (
-    LOG_INTERVAL,
-    LOG_PAYLOAD,
-    LOG_TEXT,
-    TRACEBACK_INTERVAL,
-    TRACEBACK_LINES,
-)
+from uppercase.limits import LOG_INTERVAL
 
-__all__ = ["LogObserver", "Throttle", "printable"]
+_LOG_PAYLOAD: Final = 24
+"""Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
+one line of a projector."""
+
+_LOG_TEXT: Final = 200
+"""Characters of one line that may come from outside."""
+
+_TRACEBACK_INTERVAL: Final = 60.0
+"""Seconds in which a transform has one traceback per exception type: a function that fails on
+every message would otherwise write hundreds of bytes of log for each byte received."""
+
+_TRACEBACK_LINES: Final = 60
+"""Lines of one traceback, the last ones: twenty frames show what a transform did."""
 
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
 
 
-def printable(text: str, limit: int = LOG_TEXT) -> str:
+def printable(text: str, limit: int = _LOG_TEXT) -> str:
     """Make text from outside fit for one line of a log: escaped and cut."""
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
@@ -118,7 +124,7 @@ class LogObserver:
         self._protocol = protocol
         self._log_peers = log_peers
         self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
-        self._tracebacks = Throttle(clock, TRACEBACK_INTERVAL, self._more)
+        self._tracebacks = Throttle(clock, _TRACEBACK_INTERVAL, self._more)
 
     def stop(self) -> None:
         """Write what is left to say."""
@@ -202,7 +208,7 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
         whole = part.strip("\n")
         frame = whole.startswith("  File ")
         lines += [printable(line) for line in (whole.split("\n") if frame else [whole])]
-    return lines if len(lines) <= TRACEBACK_LINES else ["...", *lines[-TRACEBACK_LINES:]]
+    return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
 
 def _because(detail: str) -> str:
@@ -241,4 +247,4 @@ def _datagram(event: Replied | Dropped | Impaired) -> str:
 
 
 def _payload(data: bytes) -> str:
-    return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:LOG_PAYLOAD]!r}"
+    return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"

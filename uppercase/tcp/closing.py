@@ -1,26 +1,43 @@
-"""How a connection is ended so that it does end and nothing that is owed is lost.
+"""All that decides about a connection's end: the ladder that ends it, and who is watched for what.
+
+A connection has to end, and nothing that is owed may be lost with it.
 
 `loseConnection` is a request: it never completes while a paused producer is registered, while the
 peer does not read, or over TLS while the peer stays mute. And closing a socket with unread input
 makes the kernel send a reset, which can destroy replies that the peer has not read yet. So there
 is a ladder: our side is closed once all output is out, input is read and thrown away until the
 peer closes too, and each rung has a deadline.
+
+The watches tell when there is reason to end: a peer takes nothing of what it is owed, is gone
+while neither side has anything to say, or nothing happens at all.
 """
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableDescriptor,
     IReactorTime,
     ISSLTransport,
+    ITransport,
 )
+from zope.interface import Attribute
 
-from uppercase.limits import PROGRESS_CHECKS, Limits
-from uppercase.tcp.kernel import progress_mark, unacknowledged_output
+from uppercase.limits import Limits
+from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output
 
-__all__ = ["CloseLadder", "IOrderlyTLSTransport"]
+_PROGRESS_CHECKS: Final = 4
+"""Looks per time-out at whether a peer takes what it is owed: one that stalls is found at most a
+quarter of the time-out late."""
+
+_PEER_CHECK: Final = 1.0
+"""Seconds between looks at a peer from which nothing is read and to which nothing is written."""
+
+_IDLE_PRECISION: Final = 1 / 16
+"""The share of the idle time-out by which a connection may be closed late: how often all of them
+are looked at, at the most."""
 
 
 class IOrderlyTLSTransport(ISSLTransport):
@@ -28,6 +45,8 @@ class IOrderlyTLSTransport(ISSLTransport):
 
     Others hand on the half-close of what they run on, which would cut the TLS.
     """
+
+    wire_received = Attribute("How many bytes came from below whose content was delivered.")
 
 
 class CloseLadder:
@@ -38,18 +57,19 @@ class CloseLadder:
     `close_timeout`.
 
     Args:
-        transport: the connection; anything `registerProducer` was called on.
+        transport: the connection, with its producer registered and, as long as nothing was asked
+            of the ladder, with its output open.
         clock: the reactor.
         limits: for the two times.
         on_stall: called before a peer that does not take what it is owed is aborted.
 
     Attributes:
-        started: whether the end has begun.
         delivered: whether the peer had everything when it was aborted.
     """
 
     def __init__(
         self,
+        # A stream transport and consumer; which of Twisted's interfaces for an end it has is asked.
         transport: Any,
         clock: IReactorTime,
         limits: Limits,
@@ -63,22 +83,22 @@ class CloseLadder:
         self._mark: object = None
         self._since = 0.0
         self._flushed = False
-        self.started = False
         self.delivered = False
 
     def start(self, *, linger: bool) -> None:
-        """Begin to close; once begun, a further call does nothing.
+        """Begin to close; called once.
 
         Args:
             linger: more input may come, so wait for the peer to end it.
         """
-        if self.started:
-            return
-        self.started = True
+        # Invariant: no producer is registered while a transport closes. With a paused one it would
+        # wait for more output for ever.
         self._transport.unregisterProducer()
         self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
         self._look_later()
         if linger and self._can_half_close():
+            # Invariant: input is read to its end, and thrown away. Closing the socket while the
+            # kernel holds some would reset the connection, and with it replies on their way.
             self._transport.resumeProducing()
             self._transport.loseWriteConnection()
         else:
@@ -96,12 +116,10 @@ class CloseLadder:
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
-        self.started = True
         self._transport.abortConnection()
 
     def gone(self) -> None:
         """Take note that the connection is lost: nothing is left to do."""
-        self.started = True
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -113,7 +131,7 @@ class CloseLadder:
 
     def _look_later(self) -> None:
         shorter = min(self._limits.close_timeout, self._limits.send_timeout)
-        self._call = self._clock.callLater(shorter / PROGRESS_CHECKS, self._look)
+        self._call = self._clock.callLater(shorter / _PROGRESS_CHECKS, self._look)
 
     def _look(self) -> None:
         self._call = None
@@ -130,3 +148,162 @@ class CloseLadder:
         if not has_all:
             self._on_stall()
         self._transport.abortConnection()
+
+
+class _Watch(ABC):
+    """Looks at a transport every so often, between `start` and `stop`.
+
+    Args:
+        transport: what is watched.
+        clock: the reactor.
+        pause: seconds between two looks.
+        on_end: called once when there is reason to end; the watch has stopped then.
+    """
+
+    def __init__(
+        self,
+        transport: ITransport,
+        clock: IReactorTime,
+        pause: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._pause = pause
+        self._on_end = on_end
+        self._call: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Begin to watch; a watch that runs goes on."""
+        if self._call is None:
+            self._begin()
+            self._call = self._clock.callLater(self._pause, self._look)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _begin(self) -> None:  # noqa: B027 (only one of the two has anything to note)
+        """Take note of how things are."""
+
+    @abstractmethod
+    def _is_over(self) -> bool:
+        """Whether there is reason to end."""
+
+    def _look(self) -> None:
+        self._call = None
+        if self._is_over():
+            self._on_end()
+        else:
+            self._call = self._clock.callLater(self._pause, self._look)
+
+
+class SendWatch(_Watch):
+    """Tells when a peer has taken nothing of what it is owed for a while.
+
+    Args:
+        transport: what is watched.
+        clock: the reactor.
+        timeout: seconds without progress.
+        on_end: called when they are over.
+    """
+
+    def __init__(
+        self,
+        transport: ITransport,
+        clock: IReactorTime,
+        timeout: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(transport, clock, timeout / _PROGRESS_CHECKS, on_end)
+        self._timeout = timeout
+        self._mark: object = None
+        self._since = 0.0
+
+    def _begin(self) -> None:
+        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+
+    def _is_over(self) -> bool:
+        mark, now = progress_mark(self._transport), self._clock.seconds()
+        # Nothing is owed while the lab holds a reply back: then it is not the peer who is slow.
+        if mark != self._mark or unacknowledged_output(self._transport) == 0:
+            self._mark, self._since = mark, now
+        return now - self._since >= self._timeout
+
+
+class PeerWatch(_Watch):
+    """Tells when a peer is gone from which nothing is read and to which nothing is written.
+
+    The reactor would not notice, and a reply that is awaited for it would not be cancelled.
+
+    Args:
+        transport: what is watched.
+        clock: the reactor.
+        on_end: called when the peer is gone.
+    """
+
+    def __init__(
+        self, transport: ITransport, clock: IReactorTime, on_end: Callable[[], None]
+    ) -> None:
+        super().__init__(transport, clock, _PEER_CHECK, on_end)
+
+    def _is_over(self) -> bool:
+        return peer_is_gone(self._transport)
+
+
+class Idle(Protocol):
+    """An open connection."""
+
+    def idle_since(self) -> float | None:
+        """Return the time since which it has been idle; None if it is busy."""
+
+    def close_idle(self) -> None:
+        """Close it."""
+
+
+class IdleWatch:
+    """Closes the connections that have been idle for too long.
+
+    One timer for all connections of a service: traffic only sets a time stamp, and the timer looks
+    at all of them when the first can be due. A thousand connections are looked at in a fraction of
+    a millisecond, and a busy service does so about once per time-out.
+
+    Args:
+        clock: the reactor.
+        timeout: seconds.
+        connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
+    """
+
+    def __init__(self, clock: IReactorTime, timeout: float, connections: Collection[Idle]) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._connections = connections
+        self._call: IDelayedCall | None = None
+
+    def opened(self) -> None:
+        """Take note of a connection."""
+        if self._call is None:
+            self._call = self._clock.callLater(self._timeout, self._look)
+
+    def closed(self) -> None:
+        """Take note that one is gone; after the last there is no timer."""
+        if self._call is not None and not self._connections:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        now = first = self._clock.seconds()
+        for connection in list(self._connections):
+            since = connection.idle_since()
+            if since is None:
+                continue
+            if now - since >= self._timeout:
+                connection.close_idle()
+            else:
+                first = min(first, since)
+        if self._connections:
+            pause = max(first + self._timeout - now, self._timeout * _IDLE_PRECISION)
+            self._call = self._clock.callLater(pause, self._look)

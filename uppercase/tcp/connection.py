@@ -1,16 +1,18 @@
 """One TCP connection: moves bytes between a transport and a conversation.
 
 What is answered is the conversation's matter, and how a connection ends is the close ladder's.
-This protocol reads only while the conversation wants input and the peer takes its replies, so a
+A connection reads only while the conversation wants input and the peer takes its replies, so a
 peer that does not read costs one batch of output and no more.
 """
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IAddress,
+    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -18,7 +20,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from uppercase.awaiting import await_reply
 from uppercase.core.admission import client_key
@@ -27,129 +29,212 @@ from uppercase.core.events import (
     Direction,
     Impaired,
     LabAction,
+    Opened,
     Outcome,
+    TransformFailed,
 )
 from uppercase.core.session import Conversation
+from uppercase.core.values import printable_address, unmapped
+from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
-from uppercase.limits import DRAIN_QUIET, PEER_CHECK, TURN
-from uppercase.tcp.closing import CloseLadder
-from uppercase.tcp.kernel import (
-    SendWatch,
-    peer_is_gone,
-    progress_mark,
-    unacknowledged_output,
-    unread_input,
-)
-from uppercase.tcp.peer import AwaitedPeer, peer_host, peer_name, plain_peer
+from uppercase.tcp.closing import CloseLadder, IOrderlyTLSTransport, PeerWatch, SendWatch
+from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
-__all__ = ["TransformProtocol"]
+_TURN: Final = 0.05
+"""How long one connection may keep the reactor before the others have their turn: a transform of
+1 ms would otherwise keep it for a minute with one chunk of short messages."""
+
+_DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
+
+
+class State(Enum):
+    """What a connection is doing."""
+
+    OPENING = auto()
+    """It is being made."""
+    IDENTIFYING = auto()
+    """It counts, and waits for the PROXY header that tells whose it is."""
+    SERVING = auto()
+    """Input is answered."""
+    DRAINING = auto()
+    """The service stops: what had arrived by then is answered, and no more."""
+    CLOSING = auto()
+    """The close ladder is at work; input is thrown away."""
+    REFUSED = auto()
+    """It was not let in, and is aborted."""
+    CLOSED = auto()
+    """It is lost."""
+
+
+_NEXT: Final[Mapping[State, tuple[State, ...]]] = {
+    State.OPENING: (State.IDENTIFYING, State.SERVING, State.REFUSED),
+    State.IDENTIFYING: (
+        State.SERVING,
+        State.DRAINING,
+        State.REFUSED,
+        State.CLOSING,
+        State.CLOSED,
+    ),
+    State.SERVING: (State.DRAINING, State.CLOSING, State.CLOSED),
+    State.DRAINING: (State.CLOSING, State.CLOSED),
+    State.CLOSING: (State.CLOSED,),
+    State.REFUSED: (State.CLOSED,),
+    State.CLOSED: (),
+}
+
+# A tuple, because members of an Enum are hashed by Python code: this is asked for each chunk.
+_OPEN: Final = (State.SERVING, State.DRAINING, State.IDENTIFYING)
+
+
+class IUnidentified(Interface):
+    """A transport whose `getPeer` gives the client's address only after `identified` was called.
+
+    Its protocol gets no input before that; what may be called on it is `TransformProtocol`'s.
+    """
+
+
+def peer_host(address: object) -> str | None:
+    """Return a peer's IP address, or None for a peer of a UNIX socket."""
+    host: str | None = getattr(address, "host", None)
+    return host
+
+
+def peer_name(address: Any) -> str:
+    """Return a peer's address as people write it; those of UNIX sockets have none."""
+    host = peer_host(address)
+    return "unix" if host is None else printable_address(host, address.port)
+
+
+def plain_peer(address: Any) -> Any:
+    """Return a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
+    host = peer_host(address)
+    if host is None or unmapped(host) == host:
+        return address
+    return IPv4Address("TCP", unmapped(host), address.port)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class TransformProtocol(Protocol):
     """Serves one connection.
 
+    It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
+    Whose the connection is, the transport's `getPeer` tells; where a PROXY header has to come
+    first, the transport is `IUnidentified` until the stage that reads it calls `identified`.
+
     Args:
         factory: knows the service's bounds and all of its connections.
-        peer: the other side's address as `buildProtocol` was told it.
 
     Attributes:
         peer: whom limits and logs go by: the transport's peer, or whom a PROXY header names.
         client: whom the connection counts for, as `uppercase.core.admission.client_key` gives it.
-
-    It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
     """
 
+    # Whatever stream transport an endpoint gives; which of Twisted's interfaces it has is asked.
     transport: Any
+    peer: Any = None
     client: Hashable = None
+
+    _conversation: Conversation
+    _ladder: CloseLadder
+    _send_watch: SendWatch
+    _peer_watch: PeerWatch
+    _output: IConsumer
 
     _outcome: Outcome | None = None
     _detail = ""
-    _conversation: Conversation | None = None
-    _announced = False
-    _refused = False
     _paused = False
     _reading = True
     _pumping = False
     _peer_ended = False
-    _draining = False
-    _drain_at = 0
+    _drain_at: int | None = None
     _received = 0
     _sent = 0
     _mark: object = None
-    _vigil: IDelayedCall | None = None
     _lab: LabOutlet | None = None
     _turn: IDelayedCall | None = None
 
-    def __init__(self, factory: "TransformFactory", peer: IAddress | None = None) -> None:
+    def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
-        self.peer: Any = peer
+        self._clock = factory.clock
+        self._state = State.OPENING
+
+    def _move(self, state: State) -> None:
+        """Go on to another state."""
+        assert state in _NEXT[self._state], f"{self._state} -> {state}"
+        # Invariant: a connection that is let in is told of once, and before its end: when it is
+        # known whose it is, or that this will never be known.
+        undecided = self._state in (State.OPENING, State.IDENTIFYING)
+        self._state = state
+        if undecided and state not in (State.IDENTIFYING, State.REFUSED):
+            self._factory.tell(Opened(peer_name(self.peer)))
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
-        factory, limits = self._factory, self._factory.limits
-        self._ladder = CloseLadder(self.transport, factory.clock, limits, self._stalled)
-        self._watch = SendWatch(
-            self.transport, factory.clock, limits.send_timeout, self._abort_stalled
-        )
-        self._active_at = factory.clock.seconds()
-        awaited = self.peer if isinstance(self.peer, AwaitedPeer) else None
-        self.peer = plain_peer(self.transport.getPeer() if awaited or not self.peer else self.peer)
-        if awaited is None:
+        factory, transport, clock = self._factory, self.transport, self._clock
+        limits = factory.limits
+        self._ladder = CloseLadder(transport, clock, limits, self._stalled)
+        self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._abort_stalled)
+        self._peer_watch = PeerWatch(transport, clock, self._abort)
+        self._active_at = clock.seconds()
+        self.peer = plain_peer(transport.getPeer())
+        unidentified = IUnidentified.providedBy(transport)
+        if not unidentified:
             self.client = client_key(peer_host(self.peer))
         if not factory.enter(self):
-            self._refused = True
-            self._ladder.abort()
+            self._refuse()
             return
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        self._output = transport
         if factory.lab != NO_LAB:
-            self._lab = LabOutlet(
-                self.transport,
-                factory.clock,
+            self._output = self._lab = LabOutlet(
+                transport,
+                clock,
                 factory.lab,
-                self._pump,
+                lambda: unacknowledged_output(transport),
                 self._lab_did,
                 self._lab_reset,
             )
+        self._output.registerProducer(self, True)
+        # In this state an awaited reply that comes at once does not find the conversation missing.
         self._conversation = factory.open_conversation(await_reply, self._pump)
-        if awaited is None:
-            self._announce()
-        else:
-            awaited.served = self
+        self._move(State.IDENTIFYING if unidentified else State.SERVING)
         self._pump()
 
-    def identified(self, peer: IAddress) -> None:
+    def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
-        self.peer = plain_peer(peer)
+        self.peer = plain_peer(self.transport.getPeer())
         self.client = client_key(peer_host(self.peer))
         if self._factory.enter(self):
-            self._announce()
+            self._move(State.SERVING if self._drain_at is None else State.DRAINING)
         else:
-            self._refused, self.client = True, None
-            self._ladder.abort()
+            self._refuse()
+
+    def _refuse(self) -> None:
+        # Invariant: it is counted for nobody, so that `remove` takes it off nobody's count.
+        self.client = None
+        self._move(State.REFUSED)
+        self.transport.abortConnection()
 
     def fail(self, outcome: Outcome, error: Exception) -> None:
         """Take note of why a stage before the framing, such as TLS, is closing the connection."""
         self._end_with(outcome, str(error))
 
-    def _announce(self) -> None:
-        self._announced = True
-        self._factory.opened(self)
-
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
-        self._active_at = self._factory.clock.seconds()
-        if self._conversation is not None and not self._ladder.started:
+        self._active_at = self._clock.seconds()
+        if self._state in _OPEN:
             self._conversation.receive(data)
             self._pump()
-            self.input_taken()
+            if self._state is State.DRAINING:
+                self.input_taken()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -157,11 +242,11 @@ class TransformProtocol(Protocol):
         Twisted may call this twice, when a late write fills the buffer again.
         """
         self._peer_ended = True
-        if self._conversation is None or self._ladder.started:
-            self._ladder.peer_ended()
-        else:
+        if self._state in _OPEN:
             self._conversation.end_of_input()
             self._pump()
+        else:
+            self._ladder.peer_ended()
 
     def writeConnectionLost(self) -> None:
         """Our side is closed and all is with the kernel."""
@@ -169,40 +254,45 @@ class TransformProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
-        self._watch.stop()
+        refused = self._state is State.REFUSED
+        self._move(State.CLOSED)
+        self._send_watch.stop()
+        self._peer_watch.stop()
         self._ladder.gone()
-        self._keep_vigil(False)
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
         if self._lab is not None:
             self._lab.stop()
-        conversation = self._conversation
-        if conversation is None:
-            return
-        nothing_owed = reason.check(ConnectionDone) or self._ladder.delivered or not self._sent
-        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
-        conversation.cancel()
-        if not self._refused:
-            if not self._announced:
-                self._announce()
-            detail = self._detail or ("" if conversation.error is None else str(conversation.error))
-            end = Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
-            self._factory.ended(end, conversation.error)
+        if not refused:
+            self._report_end(reason)
         # Last: a stop may be waiting for this, and sums up what it was told.
         self._factory.remove(self)
 
+    def _report_end(self, reason: Failure) -> None:
+        conversation = self._conversation
+        nothing_owed = reason.check(ConnectionDone) or self._ladder.delivered or not self._sent
+        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
+        conversation.cancel()
+        error = conversation.error
+        if isinstance(error, TransformError):
+            self._factory.tell(TransformFailed(error.transform, error))
+        detail = self._detail or ("" if error is None else str(error))
+        self._factory.tell(
+            Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
+        )
+
     def pauseProducing(self) -> None:
-        """The transport's buffer is full: the peer reads more slowly than it writes."""
+        """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
         self._paused = True
         self._read(False)
-        self._watch.start()
+        self._send_watch.start()
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
+        """There is room again, or nothing is left of what was written."""
         self._paused = False
-        self._active_at = self._factory.clock.seconds()
-        self._watch.stop()
+        self._active_at = self._clock.seconds()
+        self._send_watch.stop()
         self._pump()
 
     def stopProducing(self) -> None:
@@ -214,143 +304,151 @@ class TransformProtocol(Protocol):
         May be called again; what counts is what had arrived the first time. What comes with a
         PROXY header that is still to come is answered, and no more.
         """
-        if not self._draining:
-            self._draining = True
-            unread = unread_input(self.transport) if self._announced else 0
-            self._drain_at = self._taken() + unread
-        if self._announced:
-            self.input_taken()
+        if self._drain_at is None:
+            identified = self._state is not State.IDENTIFYING
+            self._drain_at = self._taken() + (unread_input(self.transport) if identified else 0)
+            if self._state is State.SERVING:
+                self._move(State.DRAINING)
+        self.input_taken()
 
     def input_taken(self) -> None:
         """Stop the conversation if it drains and has what had arrived by then.
 
         TLS transports call this once they have delivered all of what one read gave them.
         """
-        if self._draining and self._conversation is not None and self._taken() >= self._drain_at:
+        if self._state is not State.DRAINING:
+            return
+        assert self._drain_at is not None
+        if self._taken() >= self._drain_at:
             self._conversation.stop()
             self._pump()
 
     def _taken(self) -> int:
         """Return how many bytes were read from the system: below TLS they are others than above."""
-        taken: int = getattr(self.transport, "wire_received", self._received)
-        return taken
+        if IOrderlyTLSTransport.providedBy(self.transport):
+            taken: int = self.transport.wire_received
+            return taken
+        return self._received
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
         self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
-        self._ladder.abort()
+        self._abort()
 
     def idle_since(self) -> float | None:
         """Return the time since which nothing was sent or taken; None while a reply is awaited."""
-        conversation = self._conversation
-        if conversation is None or self._ladder.started or conversation.awaiting:
+        if self._state not in _OPEN or self._conversation.awaiting:
             return None
         if self._lab is not None and not self._lab.empty:
             return None
         if unacknowledged_output(self.transport):
             mark = progress_mark(self.transport)
             if mark != self._mark:
-                self._mark, self._active_at = mark, self._factory.clock.seconds()
+                self._mark, self._active_at = mark, self._clock.seconds()
         return self._active_at
 
     def close_idle(self) -> None:
         """Close because nothing happens."""
         seconds = self._factory.limits.idle_timeout
         self._end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
-        self._ladder.start(linger=not self._peer_ended)
+        self._close(linger=not self._peer_ended)
 
     def evict(self) -> None:
         """Close to make room for another connection."""
         self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
         if self._paused or unacknowledged_output(self.transport):
             # It has not taken what it is owed for as long as it is idle: it would keep its place.
-            self._ladder.abort()
+            self._abort()
         else:
-            self._ladder.start(linger=False)
+            self._close(linger=False)
 
     def _pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
-        conversation = self._conversation
-        # An awaited reply may come while the conversation is being opened.
-        if conversation is None or self._pumping or self._ladder.started:
+        # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
+        # may come, while it runs; the loop finds either.
+        if self._pumping or self._state not in _OPEN:
             return
-        lab = self._lab
-        write = self.transport.write if lab is None else lab.write
-        seconds = self._factory.clock.seconds
-        until, over = seconds() + TURN, False
+        conversation, seconds = self._conversation, self._clock.seconds
+        until, over = seconds() + _TURN, False
         self._pumping = True
-        while not over and self._has_room() and (output := conversation.replies()):
+        while not (over or self._paused) and (output := conversation.replies()):
             self._sent += len(output)
             self._active_at = seconds()
-            write(output)
+            self._output.write(output)
+            if conversation.wants_input:
+                break
             over = self._active_at > until
         self._pumping = False
-        if over and conversation.outcome is None:
+        if conversation.outcome is not None:
+            self._finish(conversation.outcome)
+        elif over:
             self._read(False)
-            self._pump_later()
-        elif conversation.outcome is not None:
-            if lab is not None and not lab.empty:
-                return
-            self._watch.stop()
-            self._keep_vigil(False)
-            quiet = conversation.outcome is Outcome.STOPPED and self._is_quiet()
-            self._ladder.start(linger=not self._peer_ended and not quiet)
+            if self._turn is None:
+                self._turn = self._clock.callLater(0, self._take_turn)
         else:
-            self._read(self._has_room() and conversation.wants_input)
-            self._keep_vigil(conversation.awaiting and (self._peer_ended or not self._reading))
-
-    def _pump_later(self) -> None:
-        """Go on once the others have had their turn."""
-        if self._turn is None:
-            self._turn = self._factory.clock.callLater(0, self._take_turn)
+            wanted = conversation.wants_input and not self._paused
+            if wanted is not self._reading:
+                self._read(wanted)
+            if not wanted:
+                self._watch_peer()
 
     def _take_turn(self) -> None:
+        """Go on, now that the others have had their turn."""
         self._turn = None
         self._pump()
 
-    def _has_room(self) -> bool:
-        """Whether the peer, and the lab, take more output."""
-        return not self._paused and (self._lab is None or not self._lab.full)
+    def _finish(self, outcome: Outcome) -> None:
+        """Begin to close, once the lab has passed everything on: then it resumes us."""
+        if self._lab is None or self._lab.empty:
+            quiet = outcome is Outcome.STOPPED and self._is_quiet()
+            self._close(linger=not self._peer_ended and not quiet)
+
+    def _is_quiet(self) -> bool:
+        """Whether no input is likely to be under way, and none of the output is."""
+        quiet_for = self._clock.seconds() - self._active_at
+        return quiet_for >= _DRAIN_QUIET and not unacknowledged_output(self.transport)
+
+    def _read(self, wanted: bool) -> None:
+        if wanted is self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._peer_watch.stop()
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    def _watch_peer(self) -> None:
+        """Look after the peer while only replies are awaited."""
+        # Invariant: nothing is read now, so the reactor notices no end; `_read` stops the watch.
+        if self._conversation.awaiting:
+            self._peer_watch.start()
+        else:
+            self._peer_watch.stop()
+
+    def _close(self, *, linger: bool) -> None:
+        """Begin to close; what happens from now on is the ladder's matter."""
+        self._move(State.CLOSING)
+        self._send_watch.stop()
+        self._peer_watch.stop()
+        self._ladder.start(linger=linger)
+
+    def _abort(self) -> None:
+        if self._state in _OPEN:
+            self._move(State.CLOSING)
+        self._ladder.abort()
+
+    def _end_with(self, outcome: Outcome, detail: str) -> None:
+        """Settle how this ends, unless it has been ended before."""
+        if self._outcome is None:
+            self._outcome, self._detail = outcome, detail
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
         self._factory.tell(Impaired(peer_name(self.peer), Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
         self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
-        self._ladder.abort()
-
-    def _is_quiet(self) -> bool:
-        """Whether no input is likely to be under way, and none of the output is."""
-        quiet_for = self._factory.clock.seconds() - self._active_at
-        return quiet_for >= DRAIN_QUIET and not unacknowledged_output(self.transport)
-
-    def _read(self, wanted: bool) -> None:
-        if wanted != self._reading:
-            self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    def _keep_vigil(self, wanted: bool) -> None:
-        """Look after the peer while only replies are awaited: the reactor would not notice."""
-        if wanted and self._vigil is None:
-            self._vigil = self._factory.clock.callLater(PEER_CHECK, self._look_after_peer)
-        elif not wanted and self._vigil is not None:
-            self._vigil.cancel()
-            self._vigil = None
-
-    def _look_after_peer(self) -> None:
-        self._vigil = None
-        if peer_is_gone(self.transport):
-            self._ladder.abort()
-        else:
-            self._keep_vigil(True)
-
-    def _end_with(self, outcome: Outcome, detail: str) -> None:
-        """Settle how this ends, unless it has been ended before."""
-        if self._outcome is None:
-            self._outcome, self._detail = outcome, detail
+        self._abort()
 
     def _stalled(self) -> None:
         seconds = self._factory.limits.send_timeout
@@ -358,4 +456,4 @@ class TransformProtocol(Protocol):
 
     def _abort_stalled(self) -> None:
         self._stalled()
-        self._ladder.abort()
+        self._abort()

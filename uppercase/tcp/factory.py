@@ -10,23 +10,16 @@ from twisted.internet.protocol import ServerFactory
 
 from uppercase.core.admission import Admission
 from uppercase.core.events import (
-    Closed,
     Event,
     IObserver,
-    Opened,
     RefusalReason,
     Refused,
-    TransformFailed,
 )
 from uppercase.core.session import AwaitReply, Conversation
-from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.idle import IdleWatch
-from uppercase.tcp.peer import peer_name, plain_peer
-
-__all__ = ["OpenConversation", "TransformFactory"]
+from uppercase.tcp.closing import IdleWatch
+from uppercase.tcp.connection import TransformProtocol, peer_name, plain_peer
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
@@ -72,44 +65,37 @@ class TransformFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return TransformProtocol(self, addr)
+        return TransformProtocol(self)
 
-    def enter(self, protocol: TransformProtocol) -> bool:
+    def enter(self, connection: TransformProtocol) -> bool:
         """Let a connection in, or not: when it is made, and again when it is known whose it is."""
-        known = protocol in self.connections
-        self.connections.discard(protocol)
-        refusal = self.admission.enter(protocol.client)
+        known = connection in self.connections
+        # Invariant: admission decides without the connection in question.
+        self.connections.discard(connection)
+        refusal = self.admission.enter(connection.client)
         if known or refusal is None:
-            self.connections.add(protocol)
+            self.connections.add(connection)
         if not known and refusal is None:
             self._idle.opened()
         if refusal is not None:
-            self.tell(Refused(peer_name(protocol.peer), *refusal))
+            self.tell(Refused(peer_name(connection.peer), *refusal))
         return refusal is None
 
-    def opened(self, protocol: TransformProtocol) -> None:
-        """Take note of whose a new connection is."""
-        self.tell(Opened(peer_name(protocol.peer)))
-
-    def remove(self, protocol: TransformProtocol) -> None:
-        """Take note that a connection is gone."""
-        self.connections.discard(protocol)
-        self.admission.leave(protocol.client)
+    def remove(self, connection: TransformProtocol) -> None:
+        """Take note that a connection is gone; one that was never let in is none."""
+        if connection not in self.connections:
+            return
+        self.connections.remove(connection)
+        self.admission.leave(connection.client)
         self._idle.closed()
         if self.on_closed is not None:
             self.on_closed()
 
-    def ended(self, end: Closed, error: Exception | None) -> None:
-        """Take note of how a connection has ended, and of what was wrong with it."""
-        if isinstance(error, TransformError):
-            self.tell(TransformFailed(error.transform, error))
-        self.tell(end)
+    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
+        """Take note of a connection that was closed before anything was read from it."""
+        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))
 
     def tell(self, event: Event) -> None:
         """Tell the observer, if there is one."""
         if self._observer is not None:
             self._observer.notify(event)
-
-    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
-        """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))

@@ -1,7 +1,8 @@
-"""Whether a peer takes what it is owed.
+"""What only the kernel knows of a connection, and how many connections it lets the process have.
 
 Twisted tells when its write buffer is empty, which a slow but living peer may never reach. The
-kernel knows better: how many bytes the peer has acknowledged.
+kernel knows better: how many bytes the peer has acknowledged, how many of its own wait to be read,
+and whether it is gone. Where the system cannot tell, each function says what it returns.
 """
 
 import fcntl
@@ -9,14 +10,19 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
+from twisted.internet.interfaces import ITransport
 
-from uppercase.limits import PROGRESS_CHECKS
+if sys.platform != "win32":
+    import resource
 
-__all__ = ["SendWatch", "peer_is_gone", "progress_mark", "unacknowledged_output", "unread_input"]
+_SPARE_DESCRIPTORS: Final = 64
+"""File descriptors that connections leave to the rest of the process: standard streams, listening
+ports, the log, the reactor's own, whatever a transform opens."""
+
+_LEAST_SHARE: Final = 0.5
+"""What connections get where there are fewer descriptors than twice the spare ones."""
 
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at offset 120, since Linux 4.1.
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
@@ -100,50 +106,24 @@ def _socket_under(transport: Any) -> socket.socket | None:
     return None
 
 
-class SendWatch:
-    """Tells when a peer has taken nothing for a while, between `start` and `stop`.
+def connections_possible(wanted: int) -> int:
+    """Return how many of the wanted connections the process can have.
 
-    Args:
-        transport: what is watched.
-        clock: the reactor.
-        timeout: seconds without progress.
-        on_stall: called once when they are over; the watch has stopped then.
+    The soft limit of descriptors is raised to the hard one if it does not suffice.
     """
-
-    def __init__(
-        self,
-        transport: ITransport,
-        clock: IReactorTime,
-        timeout: float,
-        on_stall: Callable[[], None],
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._timeout = timeout
-        self._on_stall = on_stall
-        self._call: IDelayedCall | None = None
-        self._mark: object = None
-        self._since = 0.0
-
-    def start(self) -> None:
-        """Begin to watch; a watch that runs goes on."""
-        if self._call is None:
-            self._mark = progress_mark(self._transport)
-            self._since = self._clock.seconds()
-            self._call = self._clock.callLater(self._timeout / PROGRESS_CHECKS, self._check)
-
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _check(self) -> None:
-        self._call = None
-        mark, now = progress_mark(self._transport), self._clock.seconds()
-        if mark != self._mark:
-            self._mark, self._since = mark, now
-        if now - self._since >= self._timeout:
-            self._on_stall()
-        else:
-            self._call = self._clock.callLater(self._timeout / PROGRESS_CHECKS, self._check)
+    if sys.platform == "win32":
+        return wanted
+    needed = wanted + _SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no hard limit, but does not take that for an answer.
+    for more in (hard, needed):
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return wanted
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        except (OSError, ValueError):
+            continue
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(soft - _SPARE_DESCRIPTORS, int(soft * _LEAST_SHARE)))

@@ -1,16 +1,23 @@
-"""Where connections come from: sockets of our own, and Twisted's endpoint strings.
+"""Where connections come from: sockets of our own, Twisted's endpoint strings, and accepting.
 
 The shorthands (`--port`, `--interface`) bind their own sockets, because Twisted's TCP endpoints
 leave IPV6_V6ONLY alone, so that `*` could not mean both families. Everything else is Twisted's:
 the sockets are adopted through its public endpoint for that.
+
+Accepting goes on when the system has no descriptor or no memory for one more connection. Twisted
+accepts and closes clients then, or, for some errors, tries again at once and for ever, with a log
+line each time. Here the port rests for a moment; clients wait in the kernel's queue.
 """
 
+import errno
 import os
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
@@ -18,12 +25,19 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
     IListeningPort,
     IProtocolFactory,
+    IReactorFDSet,
+    IReadDescriptor,
     IStreamServerEndpoint,
 )
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.systemd import ListenFDs
+from zope.interface import implementer
 
 from uppercase.core.values import (
     DeclaredPeers,
@@ -34,15 +48,30 @@ from uppercase.core.values import (
     unescape,
 )
 from uppercase.errors import BadValue, CannotListen
-from uppercase.limits import BACKLOG, MAX_PORT
-from uppercase.tcp.certificates import server_context
+from uppercase.limits import MAX_PORT
+from uppercase.tcp._certificates import server_context
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
 
-__all__ = ["Listener", "bind", "listen_error", "listener_of_socket", "listener_of_string"]
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
+server is busy for a second sees 149 of them wait for TCP's retransmission."""
+
+_ACCEPT_PAUSE: Final = 0.1
+"""Seconds that a port rests when the system has no descriptor or memory for a new connection; it
+doubles as long as that goes on."""
+
+_ACCEPT_PAUSE_MOST: Final = 1.0
+"""The longest rest of a port: clients that wait in its queue do not notice a second."""
+
+_ACCEPT_BATCH: Final = 100
+"""Connections that are accepted before others have their turn (Twisted's own number)."""
+
+# The one client that was to be accepted is gone, or a packet filter has refused it.
+_ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 
 _TAKES_BACKLOG: Final = re.compile(r"(tcp|tcp6|unix):(?!.*:backlog=)")
 
@@ -86,6 +115,124 @@ class Listener:
             return f"{protocol} {printable_address(address.host, address.port)}"
         name = address.name
         return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
+
+
+@implementer(IReadDescriptor)
+class Acceptor:
+    """Accepts the connections of one of Twisted's ports in its place.
+
+    The port goes on to own the socket and the factory, and makes the transports; it only does not
+    hear of the reactor any more that somebody is waiting. It works with the ports of every endpoint
+    that has Twisted's own: `tcp:`, `unix:`, `systemd:` and adopted sockets.
+
+    Args:
+        port: is listening; its `stopListening` is called after `stop`.
+        reactor: whose port it is.
+        on_scarce: told the system's error each time that accepting has to rest.
+    """
+
+    _log = Logger("uppercase")
+
+    def __init__(self, port: Port, reactor: Any, on_scarce: Callable[[OSError], None]) -> None:
+        self._port = port
+        self._reactor = reactor
+        self._on_scarce = on_scarce
+        self._pause = _ACCEPT_PAUSE
+        self._call: IDelayedCall | None = None
+        # A descriptor of our own: reactors know readers by their descriptors.
+        self._socket = socket.socket(fileno=os.dup(port.fileno()))
+        self._socket.setblocking(False)
+        reactor.removeReader(port)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Return the descriptor that the reactor watches."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Return what Twisted's log calls it."""
+        prefix: str = self._port.logPrefix()
+        return prefix
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended: stop."""
+        self.stop()
+
+    def doRead(self) -> None:
+        """Accept who is waiting, up to a batch."""
+        self._accept(_ACCEPT_BATCH)
+
+    def accept_waiting(self) -> None:
+        """Accept the connections that wait in the queue, which closing it would reset."""
+        self._accept(BACKLOG)
+
+    def stop(self) -> None:
+        """Accept no more; the port still listens."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._reactor.removeReader(self)
+        self._socket.close()
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
+            try:
+                skt, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _ITS_OWN_FAULT:
+                    continue
+                self._rest(error)
+                return
+            self._pause = _ACCEPT_PAUSE
+            try:
+                self._serve(skt, address)
+            except Exception:
+                # Invariant: nothing is raised to the reactor, which would close the port for good.
+                self._log.failure("a connection could not be served")
+                skt.close()
+
+    def _serve(self, skt: socket.socket, address: Any) -> None:
+        """Connect a socket to a protocol, as Twisted's port does."""
+        port = self._port
+        if skt.family == socket.AF_INET6:
+            # With the scope of a link-local address.
+            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            address = (socket.getnameinfo(address, flags)[0], *address[1:])
+        assert port.factory is not None
+        protocol = port.factory.buildProtocol(_address_of(skt.family, address))
+        # Ours never refuse by None.
+        assert protocol is not None
+        number = port.sessionno
+        port.sessionno = number + 1
+        protocol.makeConnection(port.transport(skt, protocol, address, port, number, self._reactor))
+
+    def _rest(self, error: OSError) -> None:
+        if self._call is None:
+            self._reactor.removeReader(self)
+            self._call = self._reactor.callLater(self._pause, self._go_on)
+            self._pause = min(2 * self._pause, _ACCEPT_PAUSE_MOST)
+            self._on_scarce(error)
+
+    def _go_on(self) -> None:
+        self._call = None
+        self._reactor.addReader(self)
+
+
+def _address_of(family: int, address: Any) -> IAddress:
+    if family == socket.AF_UNIX:
+        return UNIXAddress(address or None)
+    return (IPv6Address if family == socket.AF_INET6 else IPv4Address)("TCP", *address)
+
+
+def acceptor_of(
+    port: IListeningPort, reactor: Any, on_scarce: Callable[[OSError], None]
+) -> Acceptor | None:
+    """Return who accepts for a port; None for a port of another kind, which goes on itself."""
+    if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
+        return Acceptor(port, reactor, on_scarce)
+    return None
 
 
 def bind(host: str, port: int) -> socket.socket:

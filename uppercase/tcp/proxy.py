@@ -1,8 +1,9 @@
 """The stage that reads PROXY headers: before TLS and framing, and only from declared proxies.
 
 Anybody could send a header; whoever is not declared is cut off before a byte of theirs is looked
-at, and whoever is declared must send one (the protocol forbids to guess). What is served has the
-connection's own transport: this stage stays in the way of input alone, and hands on half-closes.
+at, and whoever is declared must send one (the protocol forbids to guess). What is above is
+connected at once, so that it counts and is drained like any other connection; it gets input once
+the header has told who is calling. The stage hands on half-closes, as Twisted's wrappers do not.
 """
 
 from typing import Any
@@ -15,7 +16,8 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
 )
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,44 +25,46 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
+from uppercase.tcp.connection import IUnidentified, peer_host
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.peer import AwaitedPeer, peer_host
-
-__all__ = ["ProxyHeaderFactory", "ProxyHeaderProtocol"]
 
 
-@implementer(IHalfCloseableProtocol)
-class ProxyHeaderProtocol(Protocol):
+@implementer(IHalfCloseableProtocol, IUnidentified)
+class ProxyHeaderProtocol(ProtocolWrapper):
     """Reads one connection's header, then hands everything on.
+
+    It is the transport of what is above, which learns from its `getPeer` who is calling.
 
     Args:
         factory: knows the bounds.
-        peer: what the wrapped protocol was built with.
-        wrapped: serves the connection; it is connected at once, so that it counts and is drained
-            like any other, and gets input once the header has told who is calling.
+        wrapped: serves the connection, or is the TLS before what does.
     """
 
+    factory: "ProxyHeaderFactory"
+    wrappedProtocol: Any
     transport: Any
 
-    def __init__(
-        self, factory: "ProxyHeaderFactory", peer: AwaitedPeer, wrapped: IProtocol
-    ) -> None:
-        self._factory = factory
-        self._peer = peer
-        self._wrapped = wrapped
+    def __init__(self, factory: Any, wrapped: IProtocol) -> None:
+        super().__init__(factory, wrapped)
+        # What has come of the header; None once it is complete.
         self._buffer: bytearray | None = bytearray()
+        self._source: IAddress | None = None
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Wait for the header."""
-        served = self._factory.served
+        served = self.factory.served
         self._deadline = served.clock.callLater(served.limits.proxy_timeout, self._too_late)
-        self._wrapped.makeConnection(self.transport)
+
+    def getPeer(self) -> IAddress:  # noqa: N802 (Twisted's name)
+        """Return whom the header names; before that, and where it names nobody, the proxy."""
+        peer: IAddress = self._source or self.transport.getPeer()
+        return peer
 
     def dataReceived(self, data: bytes) -> None:
         """Look for the header's end; what is behind it is the client's."""
         if self._buffer is None:
-            self._wrapped.dataReceived(data)
+            self.wrappedProtocol.dataReceived(data)
             return
         self._buffer += data
         received = bytes(self._buffer)
@@ -70,12 +74,16 @@ class ProxyHeaderProtocol(Protocol):
             self._refuse(error)
             return
         if header is not None:
-            self._begin(header, received[header.length :])
+            self._stop_waiting()
+            self._buffer, self._source = None, _address_of(header)
+            self.wrappedProtocol.identified()
+            if rest := received[header.length :]:
+                self.wrappedProtocol.dataReceived(rest)
 
     def readConnectionLost(self) -> None:
         """The other side has ended its output."""
-        if self._buffer is None and IHalfCloseableProtocol.providedBy(self._wrapped):
-            self._wrapped.readConnectionLost()
+        if self._buffer is None:
+            self.wrappedProtocol.readConnectionLost()
             return
         if self._buffer:
             self._refuse(ProxyHeaderError("got the end of input within the PROXY header"))
@@ -84,31 +92,21 @@ class ProxyHeaderProtocol(Protocol):
 
     def writeConnectionLost(self) -> None:
         """All of our output is with the kernel."""
-        if IHalfCloseableProtocol.providedBy(self._wrapped):
-            self._wrapped.writeConnectionLost()
+        self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self._stop_waiting()
-        self._wrapped.connectionLost(reason)
-
-    def _begin(self, header: ProxyHeader, rest: bytes) -> None:
-        self._stop_waiting()
-        self._buffer = None
-        if self._peer.served is not None:
-            self._peer.served.identified(_address_of(header) or self.transport.getPeer())
-        if rest:
-            self._wrapped.dataReceived(rest)
+        super().connectionLost(reason)
 
     def _too_late(self) -> None:
-        seconds = self._factory.served.limits.proxy_timeout
+        seconds = self.factory.served.limits.proxy_timeout
         self._refuse(
             ProxyHeaderError(f"got no PROXY header within {seconds:g} s (--proxy-timeout)")
         )
 
     def _refuse(self, error: ProxyHeaderError) -> None:
-        if self._peer.served is not None:
-            self._peer.served.fail(Outcome.PROXY_HEADER, error)
+        self.wrappedProtocol.fail(Outcome.PROXY_HEADER, error)
         self.transport.abortConnection()
 
     def _stop_waiting(self) -> None:
@@ -125,7 +123,7 @@ class _Undeclared(Protocol):
         self.transport.abortConnection()
 
 
-class ProxyHeaderFactory(ServerFactory):
+class ProxyHeaderFactory(WrappingFactory):
     """Puts the stage in front of another factory's protocols.
 
     Args:
@@ -134,26 +132,17 @@ class ProxyHeaderFactory(ServerFactory):
         served: the last one: it knows the bounds and whom to tell.
     """
 
+    protocol = ProxyHeaderProtocol
     noisy = False
 
     def __init__(
         self, proxies: DeclaredPeers, wrapped: IProtocolFactory, served: TransformFactory
     ) -> None:
+        super().__init__(wrapped)
         self.served = served
         self._proxies = proxies
-        self._wrapped = wrapped
 
-    def doStart(self) -> None:
-        """Start the next stage too."""
-        self._wrapped.doStart()
-        super().doStart()
-
-    def doStop(self) -> None:
-        """Stop the next stage too."""
-        self._wrapped.doStop()
-        super().doStop()
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection's stage, or refuse it for where it comes from."""
         host = peer_host(addr)
         if not self._proxies.include(host) or (host is None and not isinstance(addr, UNIXAddress)):
@@ -163,11 +152,9 @@ class ProxyHeaderFactory(ServerFactory):
                 "it is none of the proxies that --proxy-from names, and only those are served",
             )
             return _Undeclared()
-        peer = AwaitedPeer()
-        wrapped = self._wrapped.buildProtocol(peer)
-        # Ours never refuse by None, which would leave the connection open and unserved.
-        assert wrapped is not None
-        return ProxyHeaderProtocol(self, peer, wrapped)
+        # Invariant: what is wrapped is a protocol. Ours never refuse by None, which would leave the
+        # connection open and unserved under a wrapper.
+        return super().buildProtocol(addr)
 
 
 def _address_of(header: ProxyHeader) -> IAddress | None:

@@ -8,7 +8,7 @@ more, as in plain TCP, and each wait has a deadline.
 Imports pyOpenSSL: only who was asked for TLS may import this module.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
@@ -25,11 +25,13 @@ from zope.interface import implementer
 
 from uppercase.core.events import Outcome
 from uppercase.errors import HandshakeFailed
-from uppercase.limits import TLS_PIECE
+from uppercase.limits import KIB
 from uppercase.tcp.closing import IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
-__all__ = ["TLSFactory", "TLSProtocol"]
+_TLS_PIECE: Final = 16 * KIB
+"""How much is given to OpenSSL at once: its buffer for input grows to the largest piece and never
+shrinks. The most that one TLS record carries (RFC 8446 section 5.1)."""
 
 
 class _WatchedConnection(Connection):
@@ -119,10 +121,10 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Take what came from below, piece by piece: OpenSSL keeps a buffer for the largest."""
         connection = self.getHandle()
-        for start in range(0, len(data), TLS_PIECE):
+        for start in range(0, len(data), _TLS_PIECE):
             if self.input_ended:
                 return
-            super().dataReceived(data[start : start + TLS_PIECE])
+            super().dataReceived(data[start : start + _TLS_PIECE])
             if connection.broken:
                 self._break_off(connection.broken)
             elif connection.ended:
@@ -151,6 +153,14 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self.input_ended = True
         super().connectionLost(reason)
 
+    def identified(self) -> None:
+        """Hand on that the peer's address is known."""
+        self.wrappedProtocol.identified()
+
+    def fail(self, outcome: Outcome, error: Exception) -> None:
+        """Hand on why a stage below is closing the connection."""
+        self.wrappedProtocol.fail(outcome, error)
+
     def loseConnection(self) -> None:
         """Send what is owed and a close_notify, then close without waiting for the peer's.
 
@@ -173,7 +183,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         """Take note that TLS was not agreed on; the first reason counts."""
         if not self._failed:
             self._failed = True
-            self.wrappedProtocol.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
+            self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
 
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more."""
@@ -184,7 +194,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     def _break_off(self, why: str) -> None:
         """Abort: what came after the handshake is not TLS."""
         self.input_ended = True
-        self.wrappedProtocol.fail(Outcome.MALFORMED, HandshakeFailed(f"broken TLS: {why}"))
+        self.fail(Outcome.MALFORMED, HandshakeFailed(f"broken TLS: {why}"))
         self.abortConnection()
 
     def _ended_early(self) -> None:

@@ -13,8 +13,6 @@ from uppercase.errors import BadValue
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
 
-__all__ = ["server_context"]
-
 T = TypeVar("T")
 
 

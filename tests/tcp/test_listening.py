@@ -1,0 +1,181 @@
+"""Accepting without descriptors or memory: a rest instead of a hot loop, and nobody sent away."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.tcp import Port
+from zope.interface import implementer
+
+from uppercase.tcp.listening import Acceptor, acceptor_of
+
+
+@implementer(IReactorFDSet)
+class Reactor(Clock):
+    """A reactor whose turns a test makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+        self.readers.add(reader)
+
+    def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+        self.readers.discard(reader)
+
+    def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Nobody writes here."""
+
+    def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Nobody writes here."""
+
+    def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        return list(self.readers)
+
+    def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        return []
+
+    def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        readers = self.getReaders()
+        self.readers.clear()
+        return readers
+
+    def turn(self) -> None:
+        for reader in list(self.readers):
+            reader.doRead()
+
+
+class Socket:
+    """A listening socket whose next `accept` gives what a test says."""
+
+    def __init__(self) -> None:
+        self.answers: list[OSError] = []
+        self.always: OSError = BlockingIOError(errno.EAGAIN, "nobody waits")
+        self.asked = 0
+
+    def accept(self) -> object:
+        self.asked += 1
+        raise self.answers.pop() if self.answers else self.always
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pass
+
+
+class Served:
+    """An acceptor with a port of Twisted's, and a socket that tests speak for."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.told: list[OSError] = []
+        self.port = Port(
+            0, Factory.forProtocol(Protocol), interface="127.0.0.1", reactor=self.reactor
+        )
+        self.port.startListening()
+        assert self.port in self.reactor.readers
+        self.acceptor = Acceptor(self.port, self.reactor, self.told.append)
+        self.system = Socket()
+        self.acceptor._socket.close()
+        self.acceptor._socket = self.system  # type: ignore[assignment]
+
+    def close(self) -> None:
+        self.port.stopListening()
+        self.reactor.advance(0)
+        assert not self.reactor.getDelayedCalls()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.acceptor.stop()
+    made.close()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_port_rests_longer_and_longer_and_goes_on(served: Served, code: int) -> None:
+    system, reactor = served.system, served.reactor
+    # Twisted's port does not hear of clients, so that it cannot close any of them.
+    assert reactor.readers == {served.acceptor}
+    system.always = OSError(code, "scarce")
+    for _ in range(1000):
+        reactor.turn()
+        reactor.advance(0.01)
+    # 0.1, 0.2, 0.4, 0.8 and then 1 s.
+    assert 10 <= len(served.told) <= 14
+    assert system.asked == len(served.told)
+    system.always = BlockingIOError(errno.EAGAIN, "nobody waits")
+    reactor.advance(1.0)
+    assert reactor.readers == {served.acceptor}
+    reactor.turn()
+    assert system.asked == len(served.told) + 1
+
+
+def test_a_client_that_is_gone_before_it_is_accepted_delays_nobody(served: Served) -> None:
+    served.system.answers = [OSError(errno.ECONNABORTED, "gone")] * 3
+    served.reactor.turn()
+    assert served.system.asked == 4
+    assert served.reactor.readers == {served.acceptor}
+    assert not served.told
+
+
+def test_a_stop_leaves_no_timer() -> None:
+    served = Served()
+    served.system.always = OSError(errno.EMFILE, "scarce")
+    served.reactor.turn()
+    served.acceptor.stop()
+    assert not served.reactor.getDelayedCalls()
+    assert not served.reactor.readers
+    served.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
+async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_path: Any) -> None:
+    """With the same transport and addresses, through any endpoint of Twisted's own."""
+
+    class Greeter(Protocol):
+        transport: Any
+
+        def connectionMade(self) -> None:
+            peers.append((type(self.transport).__module__, self.transport.getPeer()))
+            self.transport.write(b"hello")
+            self.transport.loseConnection()
+            ended.callback(None)
+
+    ended: Deferred[None] = Deferred()
+    peers: list[tuple[str, Any]] = []
+    place = {"tcp": "0:interface=127.0.0.1", "tcp6": r"0:interface=\:\:1", "unix": f"{tmp_path}/s"}
+    if kind == "tcp6" and not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    endpoint = serverFromString(installed, f"{kind.rstrip('6')}:{place[kind]}")
+    port = await endpoint.listen(Factory.forProtocol(Greeter))
+    acceptor = acceptor_of(port, installed, lambda error: None)
+    assert acceptor is not None
+    host = port.getHost()
+    with socket.socket(
+        {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
+    ) as client:
+        client.connect(host.name if kind == "unix" else (host.host, host.port))
+        await ended
+        await deferLater(installed, 0.01)
+        client.settimeout(10)
+        assert client.recv(100) == b"hello"
+        ((module, peer),) = peers
+        if kind == "unix":
+            assert module == "twisted.internet.unix"
+        else:
+            assert module == "twisted.internet.tcp"
+            assert (peer.host, peer.port) == client.getsockname()[:2]
+    acceptor.stop()
+    await port.stopListening()

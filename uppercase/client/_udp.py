@@ -1,0 +1,278 @@
+"""Messages over UDP under Twisted: each asked, asked again, answered or given up.
+
+Every message has a socket of its own, connected to the server from a port that no recent message
+had. So the kernel keeps out what others send, and a late duplicate of one reply finds its port
+closed instead of passing for the reply to another message.
+
+Twisted's own UDP ports close without a word under epoll when a connected one is refused (its issues
+5377 and 6287), so the sockets are ours, and the reactor only tells when they have something.
+"""
+
+import errno
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.client.connecting import Address, connect_udp, explain
+from uppercase.client.target import Target
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
+from uppercase.limits import UDP_READ_SIZE
+
+_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+PORT_MEMORY: Final = 4096
+"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+_PORT_TRIES: Final = 64
+"""So many used ports in a row mean that the system has hardly any others; otherwise the chance of
+as many is below 1e-30."""
+
+_TURN: Final = 64
+"""Datagrams that are read before the reactor has its turn again."""
+
+
+def backoff(timeout: float, attempt: int) -> float:
+    """Return the seconds to wait after an attempt: `timeout` first, then twice as long each."""
+    # A power beyond any time-out would overflow.
+    return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), _MAX_TIMEOUT))
+
+
+@implementer(IReadDescriptor)
+class DatagramSocket:
+    """A connected datagram socket in the reactor.
+
+    Args:
+        reactor: an `IReactorFDSet`.
+        datagrams: a non-blocking socket, see `connect_udp`; it is closed by `close`.
+        received: called with each datagram.
+        failed: called with what the socket raises; it stays open.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        datagrams: socket.socket,
+        received: Callable[[bytes], None],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self.socket = datagrams
+        self._reactor = reactor
+        self._received = received
+        self._failed = failed
+        self._open = True
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Return what the reactor's log calls it."""
+        return type(self).__name__
+
+    def doRead(self) -> None:
+        """Take what has come, without waiting."""
+        for _ in range(_TURN):
+            if not self._open:
+                return
+            try:
+                datagram = self.socket.recv(UDP_READ_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._failed(error)
+                return
+            self._received(datagram)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hear of an error under epoll: it drops the descriptor, and the socket says what it is."""
+        self.doRead()
+        if self._open:
+            self._reactor.addReader(self)
+
+    def close(self) -> None:
+        """Close the socket; nothing is called any more."""
+        if self._open:
+            self._open = False
+            # Invariant: the reactor lets go first, since a closed socket has no descriptor to name.
+            self._reactor.removeReader(self)
+            self.socket.close()
+
+
+class Request:
+    """One message on its way: sent at once, and again, until there is a reply or no more patience.
+
+    Args:
+        reactor: an `IReactorFDSet` and `IReactorTime`.
+        target: the server, for messages.
+        datagrams: a socket that is connected to it, for this request alone.
+        message: what to send.
+        timeout: seconds to wait for the first reply; each repetition waits twice as long.
+        retries: how often to ask again.
+
+    Attributes:
+        reply: the reply. Fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError`
+            (too large); when it is cancelled, the socket is closed.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        target: Target,
+        datagrams: socket.socket,
+        message: bytes,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self.reply: Deferred[bytes] = Deferred(lambda _: self._close())
+        self._clock = reactor
+        self._target = target
+        self._message = message
+        self._timeout = timeout
+        self._attempts = retries + 1
+        self._attempt = 0
+        self._timer: Any = None
+        self._port = DatagramSocket(reactor, datagrams, self._finish, self.fail)
+        self._send()
+
+    def fail(self, error: Exception) -> None:
+        """Give up because of what the socket raised."""
+        if isinstance(error, OSError):
+            error = explain(error, self._target)
+        self._finish(Failure(error))
+
+    def _send(self) -> None:
+        self._attempt += 1
+        self._timer = self._clock.callLater(backoff(self._timeout, self._attempt), self._expired)
+        try:
+            self._port.socket.send(self._message)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                size = len(self._message)
+                self.fail(UserError(f"got {size} bytes, too many for a datagram; use TCP"))
+            # No room in the kernel is a loss like any other: it is sent again in time.
+            elif error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                self.fail(error)
+
+    def _expired(self) -> None:
+        # Timers go before sockets when the program was held up: a reply may have come meanwhile.
+        self._port.doRead()
+        if self.reply.called:
+            return
+        if self._attempt < self._attempts:
+            self._send()
+            return
+        attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
+        self.fail(NoReply(f"{self._target} did not reply to {attempts}"))
+
+    def _finish(self, result: bytes | Failure) -> None:
+        self._close()
+        if not self.reply.called:
+            self.reply.callback(result)
+
+    def _close(self) -> None:
+        self._port.close()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+
+class Datagrams:
+    """Asks a datagram server, any number of messages at the same time.
+
+    If its first address refuses before there was any reply, the next one is asked.
+
+    Args:
+        reactor: an `IReactorFDSet` and `IReactorTime`.
+        target: the server.
+        addresses: its addresses, see `reachable`.
+        timeout: seconds to wait for the reply to the first datagram of a message.
+        retries: how often to ask again.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        target: Target,
+        addresses: Sequence[Address],
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._addresses = deque(addresses)
+        self._timeout = timeout
+        self._retries = retries
+        self._answered = False
+        self._requests: set[Request] = set()
+        self._recent_ports: OrderedDict[int, None] = OrderedDict()
+
+    async def ask(self, message: bytes) -> bytes:
+        """Return the reply to a message.
+
+        Raises:
+            NoReply: every attempt went unanswered.
+            NetworkError: nothing listens there, or it cannot be reached.
+            UserError: the message is too large, or the system gives no socket.
+        """
+        while True:
+            address = self._addresses[0]
+            request = Request(
+                self._reactor,
+                self._target,
+                self._open_socket(address),
+                message,
+                self._timeout,
+                self._retries,
+            )
+            self._requests.add(request)
+            try:
+                reply = await request.reply
+            except ConnectionRefused as error:
+                if address is self._addresses[0]:
+                    self._refused(error)
+            else:
+                self._answered = True
+                return reply
+            finally:
+                self._requests.discard(request)
+
+    def close(self) -> None:
+        """Give up whatever is under way."""
+        for request in list(self._requests):
+            request.reply.cancel()
+
+    def _refused(self, error: NetworkError) -> None:
+        """Go on to the next address with all that is under way, or give all of it up."""
+        last = self._answered or len(self._addresses) == 1
+        if not last:
+            self._addresses.popleft()
+        for request in list(self._requests):
+            if not request.reply.called:
+                request.fail(error)
+        if last:
+            raise error
+
+    def _open_socket(self, address: Address) -> socket.socket:
+        """Open a socket whose port no recent message had."""
+        for refused in count(1):
+            fresh = connect_udp(self._target, address)
+            port = fresh.getsockname()[1]
+            if port not in self._recent_ports:
+                break
+            fresh.close()
+            # Remember less where the system has few ports to give.
+            if refused % _PORT_TRIES == 0:
+                self._recent_ports.popitem(last=False)
+        self._recent_ports[port] = None
+        if len(self._recent_ports) > PORT_MEMORY:
+            self._recent_ports.popitem(last=False)
+        return fresh

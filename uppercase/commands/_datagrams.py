@@ -1,0 +1,140 @@
+"""Input through a datagram server: a message each, many at a time, their replies in order."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredQueue,
+    DeferredSemaphore,
+    ensureDeferred,
+)
+
+from uppercase.client._udp import Datagrams
+from uppercase.client.target import Target
+from uppercase.commands._input import Chunks, Input
+from uppercase.errors import FramingError, NoReply, UserError
+from uppercase.interfaces import IFramer
+
+SAFE_DATAGRAM: Final = 1232
+"""Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
+Flag Day 2020)."""
+
+
+class Messages:
+    """Sends messages, each within what one datagram carries.
+
+    Args:
+        datagrams: how they travel.
+        target: the server, for messages to people.
+        max_message: bytes that one datagram carries.
+        warn: told once, with a sentence, if a message is large enough to be cut into fragments.
+    """
+
+    def __init__(
+        self,
+        datagrams: Datagrams,
+        target: Target,
+        max_message: int,
+        warn: Callable[[str], None] | None,
+    ) -> None:
+        self._datagrams = datagrams
+        self._target = target
+        self.max_message = max_message
+        self._warn = warn
+        self._asked = 0
+
+    async def ask(self, message: bytes) -> bytes | None:
+        """Return the reply to a message, or None if every attempt went unanswered.
+
+        Raises:
+            NetworkError: nothing listens there, or it cannot be reached.
+            UserError: the message is too large.
+        """
+        self._asked += 1
+        if len(message) > self.max_message:
+            raise UserError(
+                f"got a message of {len(message):,} bytes; a datagram to {self._target} carries "
+                f"{self.max_message:,} at the most; cut the input with --chunk, or use TCP"
+            )
+        if self._warn is not None and len(message) > SAFE_DATAGRAM:
+            self._warn(
+                f"message {self._asked} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
+                "may be cut into fragments, which many networks drop (--no-warn)"
+            )
+            self._warn = None
+        try:
+            return await self._datagrams.ask(message)
+        except NoReply:
+            return None
+
+
+async def filter_datagrams(
+    messages: Messages,
+    source: Input,
+    framer: IFramer | Chunks,
+    window: int,
+    deliver: Callable[[int, bytes | None, bytes], Awaitable[None]],
+) -> None:
+    """Send all messages of an input and deliver what became of each, in their order.
+
+    Args:
+        messages: how they are sent.
+        source: the input.
+        framer: how it is split into messages.
+        window: how many may be under way or wait for their turn to be delivered.
+        deliver: called with the number of the message, from 1, its reply or None, and its trailer.
+
+    Raises:
+        NetworkError: nothing listens there, or it cannot be reached.
+        UserError: the input cannot be read, or a message is too large; those before it have been
+            settled and delivered.
+    """
+    places = DeferredSemaphore(window)
+    under_way: Any = DeferredQueue()
+
+    async def feed() -> None:
+        """Send what there is, a place in the window each; the queue's last entry is the end."""
+        try:
+            data = b"more"
+            while data:
+                data = await source.read()
+                for message, trailer in _split(framer, data):
+                    await places.acquire()
+                    under_way.put((ensureDeferred(messages.ask(message)), trailer))
+        except FramingError as error:
+            fault = UserError(
+                f"a message of the input is too large for a datagram: more than "
+                f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
+            )
+            fault.__cause__ = error
+            under_way.put((fault, b""))
+        except UserError as error:
+            under_way.put((error, b""))
+        else:
+            under_way.put((None, b""))
+
+    feeding = Deferred.fromCoroutine(feed())
+    feeding.addErrback(lambda failure: failure.trap(CancelledError))
+    number = 0
+    try:
+        while True:
+            reply, trailer = await under_way.get()
+            if reply is None:
+                return
+            if isinstance(reply, Exception):
+                raise reply
+            number += 1
+            await deliver(number, await reply, trailer)
+            places.release()
+    finally:
+        feeding.cancel()
+        for reply, _ in under_way.pending:
+            if isinstance(reply, Deferred):
+                reply.addErrback(lambda failure: None)
+                reply.cancel()
+
+
+def _split(framer: IFramer | Chunks, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return iter(framer.feed(data) if data else framer.finish())

@@ -1,0 +1,293 @@
+"""A byte-exact filter through a stream server: input in, replies out, both at the same time.
+
+Memory is a few chunks each way: input is read when the connection has taken what was read before,
+and where the reader of the output is slow, the connection is not read meanwhile.
+"""
+
+import socket
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.client._endpoints import Conversation, explain_loss, open_connection
+from uppercase.client.target import Target
+from uppercase.commands._input import CHUNK, Input, write
+from uppercase.errors import NetworkError
+
+TLS_QUIET_TIME: Final = 1.0
+"""How long a TLS server must have been silent after the end of the input before the client ends the
+connection. TLS has no half-close that servers honour, so the client must guess that it has all."""
+
+_MOST_HELD: Final = 4 * CHUNK
+"""Bytes of replies that wait for the reader of the output before the server has to."""
+
+
+class _Sending(Enum):
+    """What becomes of the input; it goes down this list, the first two in turn."""
+
+    READING = auto()
+    """More is awaited, and may take any time."""
+    BLOCKED = auto()
+    """The connection has not taken all of it yet."""
+    ENDING = auto()
+    """There is no more, and the connection is told so behind the rest."""
+    ENDED = auto()
+    """The server has been told; over TLS, all has been handed over."""
+    GOODBYE = auto()
+    """TLS: the conversation was ended after a silence."""
+    OVER = auto()
+    """How it ended is known, and nothing can change it."""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Filter(Conversation):
+    """One run of input through a server.
+
+    Args:
+        reactor: the reactor.
+        target: the server.
+        source: the descriptor to read from.
+        sink: the descriptor to write to.
+        timeout: seconds that the server may be owed something, or owe something, and do nothing.
+        allow_empty: whether a server that was sent something may end without a byte of reply.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        target: Target,
+        *,
+        source: int,
+        sink: int,
+        timeout: float,
+        allow_empty: bool = False,
+    ) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._input = Input(reactor, source)
+        self._sink = sink
+        self._timeout = timeout
+        self._allow_empty = allow_empty
+        self._sending = _Sending.READING
+        self._room: Deferred[None] | None = None
+        self._sent = 0
+        self._received = 0
+        self._replies: list[bytes] = []
+        self._held = 0
+        self._writing: Deferred[None] | None = None
+        self._timer: Any = None
+        self._rest: socket.socket | None = None
+        self._error: Exception | None = None
+        self._lost: Deferred[None] = Deferred()
+
+    async def connect(self) -> None:
+        """Connect to the server; see `open_connection`."""
+        await open_connection(self._target, self, self._reactor)
+
+    async def run(self) -> None:
+        """Send all input, end the sending side, and write all replies.
+
+        Raises:
+            NetworkError: the server went away or fell silent before it had and gave everything.
+            UserError: the input cannot be read or the output cannot be written.
+            BrokenPipeError: nobody reads the output any more.
+        """
+        if self._sending is not _Sending.OVER:
+            if self._target.tls is None:
+                self._rest = self.transport.getHandle().dup()
+            self.transport.registerProducer(self, True)
+            feeding = Deferred.fromCoroutine(self._feed())
+            feeding.addErrback(self._failed)
+            await self._lost
+            feeding.cancel()
+        if self._writing is not None:
+            await self._writing
+        if self._error is not None:
+            raise self._error
+
+    async def _feed(self) -> None:
+        with suppress(CancelledError):
+            while data := await self._input.read():
+                self._sent += len(data)
+                self.transport.write(data)
+                if self._room is not None:
+                    self._turn(_Sending.BLOCKED)
+                    await self._room
+                self._turn(_Sending.READING)
+            self.transport.unregisterProducer()
+            if self._target.tls is None:
+                self._turn(_Sending.ENDING)
+                self.transport.loseWriteConnection()
+            else:
+                self._turn(_Sending.ENDED)
+
+    # What the connection tells.
+
+    def pauseProducing(self) -> None:
+        """Stop reading input: the connection holds enough."""
+        if self._room is None:
+            self._room = Deferred(lambda _: None)
+
+    def resumeProducing(self) -> None:
+        """Go on reading input."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def stopProducing(self) -> None:
+        """Know that the connection has ended; `lost` says more."""
+
+    def writeConnectionLost(self) -> None:
+        """Know that the server has been sent everything, and told of the end."""
+        if self._sending is _Sending.ENDING:
+            self._turn(_Sending.ENDED)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass a reply on."""
+        if self._sending is _Sending.OVER:
+            return
+        if self._sending is _Sending.GOODBYE:
+            self._end(
+                NetworkError(
+                    f"{self._target} went on replying when it had been silent for "
+                    f"{TLS_QUIET_TIME:g} s, and the rest is lost; TLS has no half-close"
+                )
+            )
+            return
+        self._take(data)
+        if self._held > _MOST_HELD:
+            self.transport.pauseProducing()
+        self._watch()
+
+    def readConnectionLost(self) -> None:
+        """Judge whether the server was done when it ended its side."""
+        if self._sending is not _Sending.OVER:
+            self._end(self._verdict())
+
+    def lost(self, reason: Failure) -> None:
+        """Judge the end of the connection, unless we made it."""
+        self._stop_watching()
+        # A TLS server may close without a goodbye after ours, having sent all that it would.
+        if self._sending not in (_Sending.OVER, _Sending.GOODBYE):
+            if reason.check(ConnectionDone):
+                self._error = self._verdict()
+            else:
+                self._error = explain_loss(self._target, reason)
+                self._take_rest()
+        self._sending = _Sending.OVER
+        if self._rest is not None:
+            self._rest.close()
+        self._lost.callback(None)
+
+    # The replies.
+
+    def _take(self, data: bytes) -> None:
+        self._received += len(data)
+        self._replies.append(data)
+        self._held += len(data)
+        if self._writing is None:
+            self._writing = Deferred.fromCoroutine(self._write())
+            self._writing.addErrback(self._failed)
+
+    async def _write(self) -> None:
+        try:
+            while self._replies:
+                data = b"".join(self._replies)
+                self._replies.clear()
+                self._held = 0
+                await write(self._reactor, self._sink, data)
+                self.transport.resumeProducing()
+        finally:
+            self._writing = None
+        self._watch()
+
+    def _take_rest(self) -> None:
+        """Take what came before the connection broke.
+
+        Invariant: Linux keeps what has arrived until the last descriptor is closed. Twisted closes
+        its own as soon as sending fails, so there is a second one.
+        """
+        if self._rest is not None:
+            self._rest.setblocking(False)
+            with suppress(OSError):
+                while data := self._rest.recv(CHUNK):
+                    self._take(data)
+
+    # Who owes what.
+
+    def _turn(self, sending: _Sending) -> None:
+        if self._sending is not _Sending.OVER:
+            self._sending = sending
+            self._watch()
+
+    def _watch(self) -> None:
+        """Begin to wait anew: something has happened."""
+        self._stop_watching()
+        if self._writing is not None or self._sending in (_Sending.READING, _Sending.OVER):
+            return
+        if self._owed_nothing_but_the_end():
+            self._timer = self._reactor.callLater(TLS_QUIET_TIME, self._say_goodbye)
+        else:
+            self._timer = self._reactor.callLater(self._timeout, self._silence)
+
+    def _stop_watching(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _owed_nothing_but_the_end(self) -> bool:
+        """Return whether silence means that a TLS server is done: it is not told of our end."""
+        answered = self._received or not self._sent or self._allow_empty
+        return bool(self._target.tls and self._sending is _Sending.ENDED and answered)
+
+    def _say_goodbye(self) -> None:
+        """End TLS; a reply that crosses it is an error, never lost in silence."""
+        self._sending = _Sending.GOODBYE
+        self._timer = self._reactor.callLater(self._timeout, self._end, None)
+        self.transport.loseConnection()
+
+    def _silence(self) -> None:
+        taking = self._sending in (_Sending.BLOCKED, _Sending.ENDING)
+        what = "takes no more of the input" if taking else "has not ended its replies"
+        self._end(
+            NetworkError(f"{self._target} {what} and has been silent for {self._timeout:g} s (-W)")
+        )
+
+    def _verdict(self) -> NetworkError | None:
+        """Return what is wrong with an end of the server's side here and now, if anything is."""
+        done = self._sending is _Sending.ENDED
+        if not done and self._sending is _Sending.READING:
+            done = self._input.at_end()
+        if not done:
+            return NetworkError(
+                f"{self._target} ended the conversation after {self._sent} bytes, "
+                "before the end of the input"
+            )
+        if self._sent and not self._received and not self._allow_empty:
+            return NetworkError(
+                f"{self._target} ended the conversation without a reply; "
+                "if there need be none, say --allow-empty"
+            )
+        return None
+
+    def _failed(self, failure: Failure) -> None:
+        """End because of our own side."""
+        assert isinstance(failure.value, Exception)
+        self._end(failure.value)
+
+    def _end(self, error: Exception | None) -> None:
+        """End the conversation, well or with an error."""
+        if self._sending is _Sending.OVER:
+            # Where the output fails at last, that counts: nobody sees what else went wrong.
+            self._error = error or self._error
+            return
+        self._stop_watching()
+        self._sending = _Sending.OVER
+        self._error = error
+        self.transport.abortConnection()

@@ -1,0 +1,190 @@
+"""How a service ends: what was asked before is answered, within a bounded time, and it does end.
+
+Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing
+else, and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all;
+for SIGHUP, which kills, there is none. Here a second signal ends the process at once, and so does a
+stop that hangs.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection
+from threading import Timer
+from types import FrameType
+from typing import Any, ClassVar, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_DRAIN_REPORT: Final = 1.0
+"""Seconds between the lines that tell how a stop gets on."""
+
+_STOP_GRACE: Final = 4.0
+"""Seconds beyond the drain time after which a process that still has not ended is ended."""
+
+_LAST_RESORT: Final = 1.0
+"""Seconds that it then has to say where it hangs, which takes for ever where nobody reads."""
+
+_SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
+# Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
+
+
+class Drainable(Protocol):
+    """A connection that can be brought to its end."""
+
+    def drain(self) -> None:
+        """Answer what has arrived, send what is owed, then close; may be called again."""
+
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+
+
+class Drain:
+    """Brings all connections to their end.
+
+    Args:
+        clock: the reactor.
+        seconds: how long they have; the rest is aborted then.
+        connections: the open ones, kept up to date by their owner, who calls `closed` for each.
+
+    Attributes:
+        done: fires when no connection is left.
+    """
+
+    log = Logger("uppercase")
+
+    def __init__(
+        self, clock: IReactorTime, seconds: float, connections: Collection[Drainable]
+    ) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._clock = clock
+        self._connections = connections
+        self._deadline = clock.seconds() + seconds
+        self._calls: list[IDelayedCall] = []
+        self._drain_all()
+        self._later(seconds, self._abort)
+        self._later(_DRAIN_REPORT, self._report)
+        self.closed()
+
+    def closed(self) -> None:
+        """Take note that a connection has ended."""
+        if not self._connections and not self.done.called:
+            for call in self._calls:
+                if call.active():
+                    call.cancel()
+            self.done.callback(None)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._calls.append(self._clock.callLater(seconds, call))
+
+    def _drain_all(self) -> None:
+        for connection in list(self._connections):
+            connection.drain()
+
+    def _report(self) -> None:
+        self._drain_all()
+        left = len(self._connections)
+        self.log.info(
+            "{left} left, {seconds:.0f} s",
+            left="1 connection" if left == 1 else f"{left} connections",
+            seconds=max(0.0, self._deadline - self._clock.seconds()),
+        )
+        self._later(_DRAIN_REPORT, self._report)
+
+    def _abort(self) -> None:
+        left = list(self._connections)
+        self.log.warn(
+            "the drain time is over: {left} aborted (--drain)",
+            left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
+        )
+        for connection in left:
+            connection.abort()
+
+
+class StopSignals:
+    """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
+
+    SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
+    leaves the pid file. Where the program has handlers of its own, nothing is changed.
+
+    Args:
+        reactor: Twisted's.
+        seconds: how long a stop may take; five more are added.
+    """
+
+    _deadline = 0.0
+    """When the process is ended, by the monotonic clock; the latest that any service asks for."""
+
+    _last_resort: ClassVar[Timer | None] = None
+    """What ends it then; one for all services."""
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds + _STOP_GRACE
+        self._signalled = False
+        self._before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Take the signals once the reactor has taken them."""
+        self._reactor.callWhenRunning(self._take)
+
+    def stop(self) -> None:
+        """Give them back; if one of them is what ends the program, only once the reactor has."""
+        if self._signalled:
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._give_back)
+        else:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in list(self._before.items()):
+            # Where another has been put before it since, it stays and passes signals on.
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+                del self._before[number]
+        if self._signalled:
+            faulthandler.cancel_dump_traceback_later()
+            self._call_off_last_resort()
+
+    @staticmethod
+    def _call_off_last_resort() -> None:
+        if StopSignals._last_resort is not None:
+            StopSignals._last_resort.cancel()
+
+    def _take(self) -> None:
+        # In no interface of Twisted's, but its handlers have no other name; a test holds it.
+        own = (self._reactor.sigInt, self._reactor.sigTerm)
+        for number in _SIGNALS:
+            if number in self._before:
+                continue
+            handler = signal.getsignal(number)
+            ours = isinstance(getattr(handler, "__self__", None), StopSignals)
+            default = number == _SIGHUP and handler is signal.SIG_DFL
+            if handler in own or ours or (default and signal.SIGTERM in self._before):
+                self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signalled:
+            # Ended by the signal itself, so that the parent sees why.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self._signalled = True
+        now = time.monotonic()
+        StopSignals._deadline = max(StopSignals._deadline, now + self._seconds)
+        if sys.__stderr__ is not None:
+            # The only timer that fires whatever the interpreter is busy with; it says with what.
+            faulthandler.dump_traceback_later(
+                StopSignals._deadline - now, exit=True, file=sys.__stderr__
+            )
+        self._call_off_last_resort()
+        timer = Timer(StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        StopSignals._last_resort = timer
+        handler = self._before[number]
+        (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)
