@@ -11,28 +11,6 @@ from zope.interface import Interface
 
 from uppercase.errors import TransformError
 
-__all__ = [
-    "AcceptFailed",
-    "Closed",
-    "Direction",
-    "DropReason",
-    "Dropped",
-    "Event",
-    "IObserver",
-    "Impaired",
-    "KernelDropped",
-    "LabAction",
-    "Opened",
-    "Outcome",
-    "Received",
-    "RefusalReason",
-    "Refused",
-    "Replied",
-    "SlowCall",
-    "TransformFailed",
-    "WouldDrop",
-]
-
 
 class Outcome(StrEnum):
     """How a TCP conversation ended, in one word."""

@@ -18,8 +18,6 @@ from uppercase.errors import OutputTooLong, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
-__all__ = ["MessagePipeline", "Stage", "StreamPipeline", "make_pipeline"]
-
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
 
