@@ -19,7 +19,6 @@ from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
     REPLY_RULES,
     REQUEST_RULES,
-    Client,
     Datagram,
     Destination,
     LockStepGuard,
@@ -28,24 +27,10 @@ from uppercase.core.guards import (
     SocketAddress,
     client_of,
 )
-from uppercase.core.values import printable_address
+from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-
-__all__ = [
-    "Answer",
-    "Client",
-    "Datagram",
-    "Delay",
-    "Destination",
-    "LabStage",
-    "Passage",
-    "Responder",
-    "SocketAddress",
-    "Step",
-    "Wait",
-]
 
 
 class Passage(NamedTuple):
@@ -202,7 +187,7 @@ class Responder:
         for datagram, client in zip(batch, clients, strict=True):
             self.received += 1
             if self._told_each is not None:
-                self._told_each.notify(events.Received(printable_address(*client), datagram.data))
+                self._told_each.notify(events.Received(str(client), datagram.data))
             if self._lab is None:
                 self._judge(Request(datagram, client), steps)
                 continue
@@ -255,7 +240,7 @@ class Responder:
             for answer in answers:
                 request = answer.request
                 if request is not None and id(answer) not in unsent:
-                    peer, data = printable_address(*request.client), request.datagram.data
+                    peer, data = str(request.client), request.datagram.data
                     number, fates = _fates(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
 
@@ -331,14 +316,14 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            peer, data = printable_address(*request.client), request.datagram.data
+            peer, data = str(request.client), request.datagram.data
             number, fates = _fates(request.passage)
             self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
         self.would_drop[reason] += 1
         if self._observer is not None:
-            self._observer.notify(events.WouldDrop(printable_address(*client), reason))
+            self._observer.notify(events.WouldDrop(str(client), reason))
 
 
 def _fates(passage: Passage | None) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from uppercase.core.events import DropReason
-from uppercase.core.values import unmapped
+from uppercase.core.values import Client, unmapped
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, DatagramLimits
 
 REPLY_SLACK: Final = 64
@@ -57,18 +57,6 @@ two receive buffers has passed by then."""
 
 SocketAddress = tuple[Any, ...]
 """What the socket module gives and takes: (host, port) or (host, port, flowinfo, scope id)."""
-
-
-class Client(NamedTuple):
-    """Who sent a datagram, in the one form that limits, tables and logs use.
-
-    Attributes:
-        host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
-        port: the source port.
-    """
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)

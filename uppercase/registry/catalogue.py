@@ -31,18 +31,39 @@ class Listing:
     folders: list[str]
 
     def lookup(self, name: str) -> Found:
-        """As the function `lookup`."""
+        """Find a transform by its name or by reference, `module:function`.
+
+        Raises:
+            UnknownName: there is none.
+            NameClash: there are several of this name.
+            PluginError: the reference cannot be loaded.
+        """
         found, rest = self._resolve(name)
         if rest:
             raise BadArgument(f"got {name!r}; a name without arguments is expected here")
         return found
 
     def find(self, specification: str) -> ITransform:
-        """As the function `find`."""
+        r"""Make the transform that a user asks for.
+
+        Args:
+            specification: `name[:key=value...]` or `module:function[:key=value...]`. In a value,
+                `\:` stands for a colon and `\\` for a backslash.
+
+        Raises:
+            UnknownName: nothing has this name.
+            BadArgument: an argument is unknown, missing or not acceptable.
+            NameClash: several plugins have this name.
+            PluginError: the code cannot be loaded.
+        """
         return self.maker(specification)()
 
     def maker(self, specification: str) -> Callable[[], ITransform]:
-        """As the function `maker`."""
+        """Return what makes the transform that a user asks for, a new one at each call.
+
+        Args:
+            specification: as for `find`, and with its exceptions.
+        """
         found, rest = self._resolve(specification)
         return partial(found.build, _pairs(found.name, rest))
 
@@ -116,7 +137,7 @@ def listing(*, thorough: bool = False) -> Listing:
                 f"{len(distinct)} transforms are named {name!r}, in {origins}; rename all but one"
             )
             clashes[name] = message
-            problems.append(Problem(Fault.CLASH, distinct[0].origin, None, message))
+            problems.append(Problem(Fault.CLASH, distinct[0].origin, message))
         elif distinct:
             transforms[name] = distinct[0]
     return Listing(transforms, problems, clashes, scanned.folders)
@@ -142,39 +163,13 @@ def _target(found: Found) -> object:
 
 
 def lookup(name: str) -> Found:
-    """Find a transform by its name or by reference, `module:function`.
-
-    Raises:
-        UnknownName: there is none.
-        NameClash: there are several of this name.
-        PluginError: the reference cannot be loaded.
-    """
+    """Scan, and look a transform up; see `Listing.lookup`."""
     return listing().lookup(name)
 
 
 def find(specification: str) -> ITransform:
-    r"""Make the transform that a user asks for.
-
-    Args:
-        specification: `name[:key=value...]` or `module:function[:key=value...]`. In a value, `\:`
-            stands for a colon and `\\` for a backslash.
-
-    Raises:
-        UnknownName: nothing has this name.
-        BadArgument: an argument is unknown, missing or not acceptable.
-        NameClash: several plugins have this name.
-        PluginError: the code cannot be loaded.
-    """
+    """Scan, and make a transform; see `Listing.find`."""
     return listing().find(specification)
-
-
-def maker(specification: str) -> Callable[[], ITransform]:
-    """Return what makes the transform that a user asks for, a new one at each call.
-
-    Args:
-        specification: as for `find`, and with its exceptions.
-    """
-    return listing().maker(specification)
 
 
 def _pairs(name: str, segments: list[str]) -> list[tuple[str, str]]:

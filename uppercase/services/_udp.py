@@ -17,7 +17,6 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.lab import Lab
-from uppercase.limits import KERNEL_LOOK
 from uppercase.services._base import TransformService, open_on_one_port
 from uppercase.services._settings import UDPSettings
 from uppercase.udp import (
@@ -28,6 +27,10 @@ from uppercase.udp import (
     drain,
     listen,
 )
+
+KERNEL_LOOK: Final = 2.0
+"""Seconds between looks at how many datagrams the system had no room for: a line while the class
+still wonders, for one system call."""
 
 _KERNEL_COUNTS: Final = 1 << 32
 """The kernel's counter of drops starts again at 0 here."""

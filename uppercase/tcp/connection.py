@@ -9,7 +9,6 @@ from collections.abc import Hashable, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
@@ -34,7 +33,7 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.session import Conversation
-from uppercase.core.values import printable_address, unmapped
+from uppercase.core.values import Client, unmapped
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
@@ -99,24 +98,15 @@ class IUnidentified(Interface):
     """
 
 
-def peer_host(address: object) -> str | None:
-    """Return a peer's IP address, or None for a peer of a UNIX socket."""
+def client_at(address: Any) -> Client | None:
+    """Return who is at one of Twisted's addresses; None for a peer of a UNIX socket."""
     host: str | None = getattr(address, "host", None)
-    return host
+    return None if host is None else Client(unmapped(host), address.port)
 
 
-def peer_name(address: Any) -> str:
-    """Return a peer's address as people write it; those of UNIX sockets have none."""
-    host = peer_host(address)
-    return "unix" if host is None else printable_address(host, address.port)
-
-
-def plain_peer(address: Any) -> Any:
-    """Return a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
-    host = peer_host(address)
-    if host is None or unmapped(host) == host:
-        return address
-    return IPv4Address("TCP", unmapped(host), address.port)
+def name_of(client: Client | None) -> str:
+    """Return what events call a peer; those of UNIX sockets have no address."""
+    return "unix" if client is None else str(client)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -137,7 +127,7 @@ class TransformProtocol(Protocol):
 
     # Whatever stream transport an endpoint gives; which of Twisted's interfaces it has is asked.
     transport: Any
-    peer: Any = None
+    peer: Client | None = None
     client: Hashable = None
 
     _conversation: Conversation
@@ -172,7 +162,7 @@ class TransformProtocol(Protocol):
         undecided = self._state in (State.OPENING, State.IDENTIFYING)
         self._state = state
         if undecided and state not in (State.IDENTIFYING, State.REFUSED):
-            self._factory.tell(Opened(peer_name(self.peer)))
+            self._factory.tell(Opened(name_of(self.peer)))
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
@@ -182,10 +172,10 @@ class TransformProtocol(Protocol):
         self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._abort_stalled)
         self._peer_watch = PeerWatch(transport, clock, self._abort)
         self._active_at = clock.seconds()
-        self.peer = plain_peer(transport.getPeer())
+        self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
         if not unidentified:
-            self.client = client_key(peer_host(self.peer))
+            self.client = client_key(self.peer and self.peer.host)
         if not factory.enter(self):
             self._refuse()
             return
@@ -209,8 +199,8 @@ class TransformProtocol(Protocol):
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
-        self.peer = plain_peer(self.transport.getPeer())
-        self.client = client_key(peer_host(self.peer))
+        self.peer = client_at(self.transport.getPeer())
+        self.client = client_key(self.peer and self.peer.host)
         if self._factory.enter(self):
             self._move(State.SERVING if self._drain_at is None else State.DRAINING)
         else:
@@ -278,9 +268,7 @@ class TransformProtocol(Protocol):
         if isinstance(error, TransformError):
             self._factory.tell(TransformFailed(error.transform, error))
         detail = self._detail or ("" if error is None else str(error))
-        self._factory.tell(
-            Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
-        )
+        self._factory.tell(Closed(name_of(self.peer), outcome, detail, self._received, self._sent))
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
@@ -444,7 +432,7 @@ class TransformProtocol(Protocol):
             self._outcome, self._detail = outcome, detail
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
-        self._factory.tell(Impaired(peer_name(self.peer), Direction.REPLY, number, (action,), fate))
+        self._factory.tell(Impaired(name_of(self.peer), Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
         self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")

@@ -19,7 +19,7 @@ from uppercase.core.session import AwaitReply, Conversation
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp.closing import IdleWatch
-from uppercase.tcp.connection import TransformProtocol, peer_name, plain_peer
+from uppercase.tcp.connection import TransformProtocol, client_at, name_of
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
@@ -78,7 +78,7 @@ class TransformFactory(ServerFactory):
         if not known and refusal is None:
             self._idle.opened()
         if refusal is not None:
-            self.tell(Refused(peer_name(connection.peer), *refusal))
+            self.tell(Refused(name_of(connection.peer), *refusal))
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
@@ -93,7 +93,7 @@ class TransformFactory(ServerFactory):
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))
+        self.tell(Refused(name_of(client_at(peer)), reason, why))
 
     def tell(self, event: Event) -> None:
         """Tell the observer, if there is one."""

@@ -15,6 +15,17 @@ from typing import Final
 
 from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
 
+__all__ = [
+    "MAX_LOOKAHEAD",
+    "Lowercase",
+    "Swapcase",
+    "Titlecase",
+    "ascii_lowercase",
+    "ascii_uppercase",
+    "casefold",
+    "uppercase",
+]
+
 MAX_LOOKAHEAD: Final = 256
 """How many characters after a sigma may decide it; a sigma still open then counts as final, so that
 no input is held back without bound. Real words need a few: text in the Stream-Safe Format (UAX #15

@@ -12,6 +12,8 @@ from unicodedata import normalize as to_form
 
 import stringzilla
 
+__all__ = ["digest", "identity", "normalize", "reverse", "squeeze", "strip"]
+
 _DECODED_OR_NOT: Final = re.compile("[^\ud800-\udfff]+|[\ud800-\udfff]")
 _WHITE_SPACE: Final = re.compile(r"\s+")
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  # str.splitlines's
