@@ -123,7 +123,7 @@ def test_the_turns_of_all_who_keep_it_busy_together_are_short() -> None:
 
 
 def test_who_goes_on_sending_when_the_conversation_is_over_is_cut_off() -> None:
-    """What was under way is thrown away so that the last replies arrive; there is an end to that."""
+    """What was under way is thrown away so that the last replies arrive; that has an end."""
     service = Service("line", max_length=10)
     wire = service.connect()
     wire.protocol.dataReceived(b"short\n" + b"x" * 100)
