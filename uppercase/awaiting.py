@@ -14,7 +14,7 @@ from twisted.internet.threads import blockingCallFromThread
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
-from uppercase.errors import TransformError
+from uppercase.errors import TransformError, let_go
 
 T = TypeVar("T")
 
@@ -34,10 +34,12 @@ def await_reply(
 
     def failed(failure: Failure) -> None:
         error = failure.value
+        assert error is not None
         if isinstance(error, TransformError):
+            let_go(error)
             done(error)
         elif not failure.check(CancelledError):
-            done(TransformError("?", f"{type(error).__name__}: {error}"))
+            done(TransformError.caused_by("?", error))
 
     deferred = start(awaitable)
     deferred.addCallbacks(done, failed)

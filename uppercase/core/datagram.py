@@ -21,6 +21,7 @@ from uppercase.core.guards import (
     REQUEST_RULES,
     Datagram,
     Destination,
+    LockStepGuard,
     LoopGuard,
     RateLimit,
     SocketAddress,
@@ -168,6 +169,7 @@ class Responder:
         self._told_each = observer if tell_each else None
         self._lab = lab
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
+        self._lock_steps = LockStepGuard() if limits.loop_guard else None
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
 
     def answer(self, datagram: Datagram) -> list[Step]:
@@ -177,9 +179,13 @@ class Responder:
     def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
         steps: list[Step] = []
-        for datagram in batch:
+        clients = [client_of(datagram.source) for datagram in batch]
+        if self._lock_steps is not None:
+            now = self._clock()
+            for client in clients:
+                self._lock_steps.arrived(client, now)
+        for datagram, client in zip(batch, clients, strict=True):
             self.received += 1
-            client = client_of(datagram.source)
             if self._told_each is not None:
                 self._told_each.notify(events.Received(str(client), datagram.data))
             if self._lab is None:
@@ -248,11 +254,17 @@ class Responder:
             if not limits.rate_dry_run:
                 return self._drop(request, DropReason.OVER_RATE)
             self._would_drop(client, DropReason.OVER_RATE)
-        if self._loops is not None and self._loops.is_loop(client, datagram.data, self._clock()):
+        if self._is_loop(client, datagram.data):
             return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
         return self._apply(request, steps)
+
+    def _is_loop(self, client: Client, data: bytes) -> bool:
+        if self._loops is None or self._lock_steps is None:
+            return False
+        now = self._clock()
+        return self._loops.is_loop(client, data, now) or self._lock_steps.is_loop(client, now)
 
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""
@@ -291,6 +303,8 @@ class Responder:
         """Let a reply go, and know it again should it come back."""
         if self._loops is not None:
             self._loops.remember(request.client, data)
+        if self._lock_steps is not None:
+            self._lock_steps.replied(request.client)
         source, destination = request.datagram.source, request.datagram.destination
         steps.append(Answer(data, source, destination, request, passage))
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from zope.interface import Interface
 
+from uppercase.errors import TransformError
+
 
 class Outcome(StrEnum):
     """How a TCP conversation ended, in one word."""
@@ -251,11 +253,11 @@ class TransformFailed:
 
     Attributes:
         transform: its name.
-        error: what it raised, with the transform's own exception as `__cause__`.
+        error: what went wrong, with the transform's own exception as `__cause__`.
     """
 
     transform: str
-    error: Exception
+    error: TransformError
 
 
 @dataclass(frozen=True, slots=True)

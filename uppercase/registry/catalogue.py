@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, suggest
@@ -12,6 +13,9 @@ from uppercase.interfaces import ITransform
 from uppercase.registry import sources
 from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
 from uppercase.registry.references import Found
+
+_BUILT_INS: Final = "uppercase.transforms."
+"""Where the code of the built-in transforms is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,18 @@ def listing(*, thorough: bool = False) -> Listing:
     clashes: dict[str, str] = {}
     for name, claims in sorted(by_name.items()):
         distinct = _distinct(claims)
-        if len(distinct) > 1:
+        built_in = [claim for claim in distinct if claim.reference.startswith(_BUILT_INS)]
+        if built_in:
+            # A name that everybody knows must not stop working because of what else is installed.
+            transforms[name] = built_in[0]
+            for other in distinct:
+                if other not in built_in:
+                    message = (
+                        f"the name {name!r} is that of a built-in transform, which keeps it; "
+                        "rename this one, or serve it as module:function"
+                    )
+                    problems.append(Problem(Fault.CLASH, other.origin, message))
+        elif len(distinct) > 1:
             origins = " and ".join(sorted({claim.origin for claim in distinct}))
             message = (
                 f"{len(distinct)} transforms are named {name!r}, in {origins}; rename all but one"

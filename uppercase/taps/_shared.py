@@ -1,5 +1,6 @@
 """What the options of both services have in common."""
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -144,6 +145,7 @@ class ServiceOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         """Make the service."""
+        _use_monotonic_time()
         try:
             self.service = self.make_service()
         except (UserError, PluginError) as error:
@@ -164,6 +166,21 @@ class ServiceOptions(TableOptions, ABC):
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
         }
+
+
+def _use_monotonic_time() -> None:
+    """Have the reactor go by a clock that nobody sets.
+
+    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
+    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
+    goes, and the process is ours. Programs that embed a service decide for themselves.
+    """
+    from twisted.internet import reactor
+
+    known: Any = reactor
+    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
+    if not known.getDelayedCalls():
+        known.seconds = time.monotonic
 
 
 def makeService(options: ServiceOptions) -> IService:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
@@ -37,15 +36,21 @@ from uppercase.core.values import Client, unmapped
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
+from uppercase.limits import MIB
 from uppercase.tcp.closing import CloseLadder, IOrderlyTLSTransport, PeerWatch, SendWatch
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
-_TURN: Final = 0.05
-"""How long one connection may keep the reactor before the others have their turn: a transform of
-1 ms would otherwise keep it for a minute with one chunk of short messages."""
+_TURN: Final = 0.001
+"""How long one connection may keep the reactor before the others have their turn, unless one
+message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
+of 1 ms a minute."""
+
+_LINGER: Final = 4 * MIB
+"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
+that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
@@ -147,7 +152,7 @@ class TransformProtocol(Protocol):
     _sent = 0
     _mark: object = None
     _lab: LabOutlet | None = None
-    _turn: IDelayedCall | None = None
+    _linger_until = 0
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
@@ -171,7 +176,7 @@ class TransformProtocol(Protocol):
         self._ladder = CloseLadder(transport, clock, limits, self._stalled)
         self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._abort_stalled)
         self._peer_watch = PeerWatch(transport, clock, self._abort)
-        self._active_at = clock.seconds()
+        self._active_at = self._sent_at = clock.seconds()
         self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
         if not unidentified:
@@ -225,6 +230,10 @@ class TransformProtocol(Protocol):
             self._pump()
             if self._state is State.DRAINING:
                 self.input_taken()
+        elif self._state is State.CLOSING and self._received > self._linger_until:
+            if self._conversation.outcome is not None:
+                self._end_with(self._conversation.outcome, "")
+            self._ladder.abort()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -249,9 +258,7 @@ class TransformProtocol(Protocol):
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.gone()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
         if not refused:
@@ -335,6 +342,11 @@ class TransformProtocol(Protocol):
                 self._mark, self._active_at = mark, self._clock.seconds()
         return self._active_at
 
+    def unproductive_since(self) -> float | None:
+        """Return the time since which it was sent nothing; None while it is owed something."""
+        since = self.idle_since()
+        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+
     def close_idle(self) -> None:
         """Close because nothing happens."""
         seconds = self._factory.limits.idle_timeout
@@ -359,9 +371,9 @@ class TransformProtocol(Protocol):
         conversation, seconds = self._conversation, self._clock.seconds
         until, over = seconds() + _TURN, False
         self._pumping = True
-        while not (over or self._paused) and (output := conversation.replies()):
+        while not (over or self._paused) and (output := conversation.replies(until, seconds)):
             self._sent += len(output)
-            self._active_at = seconds()
+            self._active_at = self._sent_at = seconds()
             self._output.write(output)
             if conversation.wants_input:
                 break
@@ -369,10 +381,9 @@ class TransformProtocol(Protocol):
         self._pumping = False
         if conversation.outcome is not None:
             self._finish(conversation.outcome)
-        elif over:
+        elif over or seconds() > until:
             self._read(False)
-            if self._turn is None:
-                self._turn = self._clock.callLater(0, self._take_turn)
+            self._factory.turns.take_later(self)
         else:
             wanted = conversation.wants_input and not self._paused
             if wanted is not self._reading:
@@ -380,9 +391,8 @@ class TransformProtocol(Protocol):
             if not wanted:
                 self._watch_peer()
 
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
         """Go on, now that the others have had their turn."""
-        self._turn = None
         self._pump()
 
     def _finish(self, outcome: Outcome) -> None:
@@ -417,6 +427,7 @@ class TransformProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(State.CLOSING)
+        self._linger_until = self._received + _LINGER
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.start(linger=linger)
