@@ -4,9 +4,9 @@ What authors of transforms and embedders of the services import. Names load on f
 importing the package costs next to nothing.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uppercase._facade import load
+from uppercase._facade import lazy
 
 if TYPE_CHECKING:
     from uppercase.errors import Rejected
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES: dict[str, str] = {
-    "IStreamTransform": "uppercase.interfaces",
-    "ITransform": "uppercase.interfaces",
-    "ITransformPlugin": "uppercase.interfaces",
-    "ITransformStream": "uppercase.interfaces",
-    "Rejected": "uppercase.errors",
-    "stream_transform": "uppercase.plugins.declare",
-    "transform": "uppercase.plugins.declare",
-}
-
 __all__ = [
     "IStreamTransform",
     "ITransform",
@@ -41,7 +31,4 @@ __all__ = [
     "transform",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
-    return load(__name__, _HOMES, name)
+__getattr__ = lazy(__name__, __all__, [".interfaces", ".errors", ".plugins.declare"])

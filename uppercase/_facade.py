@@ -1,23 +1,27 @@
 """Packages that import nothing until one of their public names is used (PEP 562)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def load(package: str, homes: Mapping[str, str], name: str) -> Any:
-    """Return a public name of a package; for its module-level `__getattr__`.
+def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callable[[str], Any]:
+    """Return a package's `__getattr__`, which loads its public names on first use.
 
     Args:
-        package: whose name it is.
-        homes: the module of each public name.
-        name: what is asked for.
-
-    Raises:
-        AttributeError: the package has no such name.
+        package: whose names they are.
+        public: the names, its `__all__`.
+        modules: where they are, relative to the package; the first that has a name is asked, and
+            those before it are imported, so that the cheap ones come first.
     """
-    try:
-        home = homes[name]
-    except KeyError:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
-    return getattr(import_module(home), name)
+
+    def load(name: str) -> Any:
+        if name in public:
+            for module in modules:
+                try:
+                    return getattr(import_module(module, package), name)
+                except AttributeError:
+                    continue
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load

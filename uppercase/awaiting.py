@@ -3,18 +3,18 @@
 The only place where the awaitables of the core meet Twisted's Deferreds.
 """
 
-import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import blockingCallFromThread
 from twisted.python.failure import Failure
+from twisted.python.threadable import isInIOThread
 
-from uppercase.errors import TransformError
+from uppercase.errors import TransformError, let_go
 
 T = TypeVar("T")
 
@@ -34,10 +34,12 @@ def await_reply(
 
     def failed(failure: Failure) -> None:
         error = failure.value
+        assert error is not None
         if isinstance(error, TransformError):
+            let_go(error)
             done(error)
         elif not failure.check(CancelledError):
-            done(TransformError("?", f"{type(error).__name__}: {error}"))
+            done(TransformError.caused_by("?", error))
 
     deferred = start(awaitable)
     deferred.addCallbacks(done, failed)
@@ -56,87 +58,82 @@ def start(awaitable: Awaitable[T]) -> Deferred[T]:
 class Waiter:
     """Waits for replies where there is nothing else to do: in a command or a test.
 
-    It is entered before the first call of a transform, which may start a thread. Threads that are
-    started meanwhile do not keep the program from ending; later ones are as the reactor makes them.
+    Unless the reactor is running already, it runs in a thread from the first reply that is awaited
+    until the exit. That thread is a daemon, and the threads that the reactor's pool starts from it
+    are daemons like it: none of them keeps the program from ending.
     """
 
     def __init__(self) -> None:
-        self._restore: Callable[[], None] | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        # Only if there is one: to import it is to choose it, and many replies need no reactor.
-        reactor: Any = sys.modules.get("twisted.internet.reactor")
-        if reactor is not None and not reactor.running:
-            self._make_daemons(reactor)
+        # Only if there is one: to import it is to choose it, and many transforms need no reactor.
+        if "twisted.internet.reactor" in sys.modules:
+            self._start_reactor()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._thread is not None:
+            _reactor().callFromThread(_reactor().crash)
+            if kind is not KeyboardInterrupt:  # What hangs there is not waited for.
+                self._thread.join()
+            self._thread = None
 
-    def wait_for(self, awaitable: Awaitable[T], block_on: Callable[[Any], Any] | None = None) -> T:
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function where servers call transforms: in the reactor's thread, if it runs."""
+        if not _is_running() or isInIOThread():
+            return function()
+        # In a tuple, so that a Deferred is returned and not waited for.
+        (result,) = blockingCallFromThread(_reactor(), lambda: (function(),))
+        return result
+
+    def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply.
 
         Args:
             awaitable: whatever it raises is raised here.
-            block_on: how to wait for a Deferred while the reactor is running.
 
         Raises:
-            RuntimeError: the reactor is running and nobody said how to wait.
+            RuntimeError: this is the thread of a running reactor, which must not wait.
         """
-        deferred = start(awaitable)
-        results: list[T | Failure] = []
-        deferred.addBoth(results.append)
-        if not results:
-            from twisted.internet import reactor
+        self._start_reactor()
+        if isInIOThread():
+            start(awaitable).addErrback(lambda _: None).cancel()
+            raise RuntimeError(
+                "cannot wait in the thread of the running reactor; call this in another one: "
+                "await deferToThread(check, ...)"
+            )
+        begin: Callable[[], Any] = partial(start, awaitable)
+        reply: T = blockingCallFromThread(_reactor(), begin)
+        return reply
 
-            known: Any = reactor
-            if not known.running:
-                self._make_daemons(known)
-                _run_until(deferred, known)
-            elif block_on is not None:
-                block_on(deferred)
-            else:
-                raise RuntimeError(
-                    "cannot wait here, the reactor is running; await the reply instead"
-                )
-        if not results:
-            raise KeyboardInterrupt
-        result = results[0]
-        if isinstance(result, Failure):
-            result.raiseException()
-            raise AssertionError  # raiseException has raised.
-        return result
+    def _start_reactor(self) -> None:
+        """Run the reactor in a thread, unless it is running.
 
-    def _make_daemons(self, reactor: Any) -> None:
-        """Have the reactor's pool start threads that nobody waits for, until the exit.
-
-        Invariant: the pool starts no thread before the reactor has run once, so that this comes
-        before the first one, also where the reactor is imported only now.
+        Invariant: the reactor's pool starts no thread before the reactor has run once, and while
+        it runs, `call` has it start them from here. So they all inherit that they are daemons.
         """
-        if self._restore is None:
-            pool = reactor.getThreadPool()
-            self._restore = partial(setattr, pool, "threadFactory", pool.threadFactory)
-            pool.threadFactory = partial(threading.Thread, daemon=True)
+        if _reactor().running:
+            return
+        running = threading.Event()
+        _reactor().callWhenRunning(running.set)
+        # Not the main thread: without handlers of signals. `crash` lets it be run again.
+        self._thread = threading.Thread(target=_reactor().run, args=(False,), daemon=True)
+        self._thread.start()
+        running.wait()
 
 
-def _run_until(deferred: Deferred[Any], reactor: Any) -> None:
-    """Run the reactor until the Deferred fires or the user interrupts.
+def is_in_reactor() -> bool:
+    """Return whether this is the thread of a running reactor."""
+    return _is_running() and isInIOThread()
 
-    `crash` ends the run so that it can be started again.
-    """
-    deferred.addBoth(lambda _: reactor.crash())
-    if threading.current_thread() is not threading.main_thread():
-        reactor.run(installSignalHandlers=False)
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: reactor.callFromThread(reactor.crash))
-    try:
-        reactor.run(installSignalHandlers=False)
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+def _is_running() -> bool:
+    # To import the reactor is to choose it.
+    return "twisted.internet.reactor" in sys.modules and _reactor().running
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor

@@ -28,6 +28,8 @@ sentence. This module imports nothing of ours.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from traceback import TracebackException
+from typing import Self
 
 __all__ = [
     "BadArgument",
@@ -51,6 +53,7 @@ __all__ = [
     "UppercaseError",
     "UserError",
     "WrongResult",
+    "let_go",
     "suggest",
 ]
 
@@ -97,14 +100,36 @@ class TransformError(UppercaseError):
     Attributes:
         transform: the name of the transform that failed.
         reason: what went wrong, for a log.
+        traceback: where the exception that the transform raised came from, if it raised one.
 
-    The exception that the transform raised, if any, is `__cause__`.
+    The exception that the transform raised, if any, is `__cause__`; it has no traceback any more,
+    because a traceback keeps frames, and frames keep whatever a peer has sent.
     """
 
     def __init__(self, transform: str, reason: str) -> None:
         super().__init__(transform, reason)
         self.transform = transform
         self.reason = reason
+        self.traceback: TracebackException | None = None
+
+    @classmethod
+    def caused_by(cls, transform: str, error: BaseException) -> Self:
+        """Return the failure of a transform that raised an exception, whatever that is.
+
+        A `Rejected` needs neither its type nor a traceback: it is the peer's fault.
+        """
+        try:
+            said = str(error)
+        except BaseException as broken:
+            said = f"(its text cannot be had: {type(broken).__name__})"
+        if isinstance(error, Rejected):
+            failure = cls(transform, said)
+        else:
+            failure = cls(transform, f"{type(error).__name__}: {said}")
+            failure.traceback = TracebackException.from_exception(error, lookup_lines=False)
+        failure.__cause__ = error
+        let_go(error)
+        return failure
 
     def __str__(self) -> str:
         return f"transform {self.transform!r} failed: {self.reason}"
@@ -168,6 +193,22 @@ class ConnectionRefused(NetworkError):
 
 class NoReply(NetworkError):
     """No reply came in time; whether the server saw the request is not known."""
+
+
+def let_go(error: BaseException) -> None:
+    """Take the tracebacks from an exception and from those behind it.
+
+    To be called where an exception is kept: a traceback keeps frames, frames keep what was in their
+    variables, and an exception that one of these names is in a cycle, which is freed late.
+    """
+    chain: list[BaseException | None] = [error]
+    seen = set()
+    while chain:
+        each = chain.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            chain += (each.__cause__, each.__context__)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.threads import deferToThread
 
+from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, command_line, environment
 from uppercase.commands.cli import main
 
@@ -213,20 +215,30 @@ def blocking(text: str) -> str:
     assert tried == Outcome(0, b"A.\nB.\n", "")
 
 
-def test_ctrl_c_ends_the_wait_for_a_reply(here: Path) -> None:
+@pytest.mark.parametrize("name", ["never", "hangs"])
+def test_ctrl_c_ends_the_wait_for_a_reply(here: Path, name: str) -> None:
+    """Of the reactor, and of a thread of its pool."""
     (here / "slowly.py").write_text(
         """
 import sys
+import time
 from twisted.internet.task import deferLater
+from uppercase import transform
 
 async def never(text: str) -> str:
     from twisted.internet import reactor
     reactor.callLater(0.1, print, "waiting", file=sys.stderr, flush=True)
     return await deferLater(reactor, 60, str)
+
+@transform(blocking=True)
+def hangs(text: str) -> str:
+    print("waiting", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return text
 """
     )
     process = subprocess.Popen(
-        command_line("transforms", "try", "slowly:never"),
+        command_line("transforms", "try", f"slowly:{name}"),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=here,
@@ -417,7 +429,8 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within)
     assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
 
 
-def test_check_calls_no_law_kept_that_it_could_not_try(
+@in_reactor
+async def test_check_calls_no_law_kept_that_it_could_not_try(
     here: Path, within: Within, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "silent.py").write_text(
@@ -426,7 +439,7 @@ def test_check_calls_no_law_kept_that_it_could_not_try(
         "    return await Deferred()\n"
     )
     monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
-    checked = within("check", "silent:never")
+    checked = await deferToThread(within, "check", "silent:never")
     assert checked.status == 1
     *laws, case, last = checked.stdout.decode().splitlines()
     assert [line.split()[0] for line in laws] == ["?"] * 9 + ["BROKEN"]

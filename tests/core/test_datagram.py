@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.udp.helpers import CLIENT, SERVER, Applied, Notebook, Time, datagram, replies
-from uppercase.core.datagram import Answer, Delay, Destination, Responder, SocketAddress, Wait
+from uppercase.core.datagram import Answer, Delay, Responder, Wait
 from uppercase.core.events import (
     Dropped,
     DropReason,
@@ -17,9 +17,17 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import LOOP_TABLE, Client, LoopGuard, client_of
+from uppercase.core.guards import (
+    LOOP_TABLE,
+    Destination,
+    LockStepGuard,
+    LoopGuard,
+    SocketAddress,
+    client_of,
+)
+from uppercase.core.values import Client
 from uppercase.errors import TransformError
-from uppercase.lab import Lab, make_experiment
+from uppercase.lab import Experiment, Impairments, Lab, make_experiment
 from uppercase.limits import DatagramLimits
 
 
@@ -265,24 +273,65 @@ def test_two_servers_end_their_loops_however_many_datagrams_circle(in_flight: in
             assert sent < 100 * in_flight
 
 
-@pytest.mark.parametrize("rate", [0, 10])
-def test_transforms_that_undo_each_other_loop_until_the_rate_ends_it(rate: float) -> None:
-    limits = DatagramLimits(rate=rate)
-    one = Responder(Applied(bytes.swapcase), limits, clock=Time())
-    two = Responder(Applied(bytes.swapcase), limits, clock=Time())
-    flying, rounds = [b"hello"], 0
-    while flying and rounds < 1000:
-        rounds += 1
-        flying = replies(one.answer(datagram(flying[0], ("192.0.2.2", 41_000))))
-        if flying:
-            flying = replies(two.answer(datagram(flying[0], ("192.0.2.1", 40_000))))
-    assert rounds == (21 if rate else 1000)
+def test_the_rate_ends_a_loop_of_transforms_that_undo_each_other() -> None:
+    one, two = (
+        Responder(Applied(bytes.swapcase), DatagramLimits(rate=10), clock=Time()) for _ in range(2)
+    )
+    assert lock_step(one, two, most=1000) == 40
 
 
 def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
     guard = LoopGuard(16)
     for number in range(2 * LOOP_TABLE):
         guard.remember(Client(*CLIENT), b"%d" % number)
+    assert len(guard) == LOOP_TABLE
+
+
+def lock_step(one: Responder, two: Responder, most: int) -> int:
+    """Let two servers answer each other; return how many datagrams that were."""
+    turns = ((one, ("192.0.2.2", 41_000)), (two, ("192.0.2.1", 40_000)))
+    flying, sent = [b"hello"], 0
+    while flying and sent < most:
+        for server, peer in turns:
+            flying = replies(server.answer_batch([datagram(data, peer) for data in flying]))
+            sent += len(flying)
+    return sent
+
+
+def test_a_loop_that_never_brings_back_what_was_sent_ends_too() -> None:
+    one, two = (Responder(Applied(bytes.swapcase), clock=Time()) for _ in range(2))
+    assert lock_step(one, two, most=30_000) < 20_000
+    assert one.drops[DropReason.LOOP] + two.drops[DropReason.LOOP] == 1
+
+
+def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
+    lab = Lab(Experiment(seed=1, request=Impairments(duplicate=1.0)), Time())
+    one = Responder(Applied(bytes.swapcase), clock=Time(), lab=lab)
+    assert lock_step(one, Responder(Applied(bytes.swapcase), clock=Time()), 60_000) < 20_000
+
+
+def test_a_client_in_lock_step_loses_one_datagram_in_10_000() -> None:
+    found = Responder(Applied(), clock=Time())
+    unanswered = [n for n in range(30_000) if not found.answer(datagram(b"ping %d" % n))]
+    assert unanswered == [9_999, 19_999, 29_999]
+    assert found.drops == {DropReason.LOOP: 3}
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.1])
+def test_clients_that_pipeline_or_pause_are_never_touched(pause: float) -> None:
+    now = Time()
+    found = Responder(Applied(), clock=now)
+    for number in range(15_000):
+        batch = [datagram(b"ping %d" % number), datagram(b"pong %d" % number)]
+        if number % 9_000 == 8_999:
+            now.now += pause
+        assert len(found.answer_batch(batch[: 1 if pause else 2])) == (1 if pause else 2)
+
+
+def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
+    guard = LockStepGuard()
+    for number in range(2 * LOOP_TABLE):
+        guard.arrived(Client("192.0.2.1", number), 0.0)
     assert len(guard) == LOOP_TABLE
 
 

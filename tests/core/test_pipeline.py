@@ -1,8 +1,10 @@
 """Several transforms as one: order, streaming, faults and bounds."""
 
 import asyncio
+import signal
 import sys
 import time
+import weakref
 from collections.abc import Awaitable
 
 import pytest
@@ -54,6 +56,26 @@ def fails(message: bytes) -> bytes:
     raise ValueError("no vowels")
 
 
+class Held:
+    """Something that a function has in a variable."""
+
+
+class Mute(BaseException):
+    """An exception that cannot even say what it is about."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def raises(error: type[BaseException]) -> object:
+    """Return a function that raises it."""
+
+    def function(message: bytes) -> bytes:
+        raise error
+
+    return function
+
+
 def sleeps(message: bytes) -> bytes:
     time.sleep(1.01)
     return message
@@ -91,6 +113,8 @@ def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> No
     [
         (fails, "ValueError: no vowels"),
         (exits, "SystemExit: 3"),
+        (raises(GeneratorExit), "GeneratorExit: "),
+        (raises(Mute), "Mute: (its text cannot be had: KeyboardInterrupt)"),
         (lambda message: None, "it returned NoneType, not bytes"),
         (lambda message: "text", "it returned str, not bytes"),
     ],
@@ -100,6 +124,38 @@ def test_a_fault_names_the_stage_and_what_went_wrong(function: object, reason: s
     with pytest.raises(TransformError) as caught:
         pipeline.transform(b"x")
     assert str(caught.value) == f"transform 'tested' failed: {reason}"
+
+
+def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = "uppercase.core.pipeline.getsignal"
+    pipeline = make_pipeline([message_stage(raises(KeyboardInterrupt))])
+    monkeypatch.setattr(handler, lambda number: signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.transform(b"x")
+    monkeypatch.setattr(handler, lambda number: "the reactor's")
+    with pytest.raises(TransformError, match="'tested' failed: KeyboardInterrupt: "):
+        pipeline.transform(b"x")
+
+
+def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
+    """A traceback would keep the frames, and they the message, for as long as the failure lives."""
+    held: list[weakref.ref[Held]] = []
+
+    def function(message: bytes) -> bytes:
+        working_on = Held()
+        held.append(weakref.ref(working_on))
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("then") from None
+
+    with pytest.raises(TransformError) as caught:
+        make_pipeline([message_stage(function)]).transform(b"x")
+    assert [each() for each in held] == [None]
+    assert caught.value.traceback is not None
+    assert "ValueError: then" in "".join(caught.value.traceback.format())
 
 
 def test_the_output_of_each_stage_is_bounded() -> None:

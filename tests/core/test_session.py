@@ -149,6 +149,15 @@ def test_a_fault_ends_the_conversation_after_the_replies_before_it(
     assert str(shell.conversation.error) == text
 
 
+def test_a_conversation_that_failed_keeps_no_frames() -> None:
+    """They would hold its input, in a cycle, for as long as nobody collects garbage."""
+    for letters in (b"a!", b"a+", b"ax"):
+        shell = Shell(Uppercase())
+        shell.receive(letters)
+        assert shell.conversation.error is not None
+        assert shell.conversation.error.__traceback__ is None
+
+
 def test_one_message_conversations_are_over_after_the_first() -> None:
     shell = Shell(Uppercase(), one_message=True)
     shell.receive(b"abc")

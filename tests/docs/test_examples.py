@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from twisted.internet.threads import deferToThread
 
+from tests.client.in_reactor import in_reactor
 from tests.system.processes import ROOT, Server, connect, environment
 from uppercase.testing import LAWS, check
 
@@ -85,9 +87,13 @@ def test_the_examples_own_tests_pass() -> None:
         "by_hand:repeat:times=3",
     ],
 )
-def test_the_examples_keep_the_laws(specification: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_reactor
+async def test_the_examples_keep_the_laws(
+    specification: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(EXAMPLES)
-    assert check(specification, count=10).broken == ()
+    report = await deferToThread(check, specification, count=10)
+    assert report.broken == ()
 
 
 def test_a_function_in_the_current_directory_is_served() -> None:

@@ -24,7 +24,7 @@ from uppercase.core.events import (
     IObserver,
     LabAction,
 )
-from uppercase.core.guards import Client
+from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
     UDP_OPTIONS,
@@ -40,15 +40,9 @@ from uppercase.lab import (
     merge_settings,
     new_seed,
 )
-from uppercase.limits import (
-    LAB_CLIENTS,
-    LAB_FORGET,
-    LAB_HELD_BYTES,
-    LAB_HELD_COST,
-    LAB_MAX_DELAY,
-    LAB_REORDER_HOLD,
-    LAB_SEEDS,
-)
+from uppercase.lab._fates import MAX_DELAY, REORDER_HOLD
+from uppercase.lab._options import SEEDS
+from uppercase.lab._stage import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY
 STUDENT = Client("192.0.2.7", 50_000)
@@ -326,7 +320,7 @@ def test_outside_bursts_the_ordinary_loss_applies() -> None:
 
 
 @given(
-    turns=st.lists(st.tuples(st.integers(0, 3), st.floats(0, LAB_FORGET / 50)), max_size=40),
+    turns=st.lists(st.tuples(st.integers(0, 3), st.floats(0, FORGET_AFTER / 50)), max_size=40),
     experiment=st.sampled_from(EXPERIMENTS),
 )
 def test_what_others_send_and_when_changes_no_fate(
@@ -386,7 +380,7 @@ def test_a_client_silent_for_the_forget_time_starts_again_at_1() -> None:
     clock = Clock()
     lab = Lab(Experiment(seed=1), clock)
     numbers = []
-    for pause in (0.0, LAB_FORGET - 1, LAB_FORGET - 1, LAB_FORGET, 1.0):
+    for pause in (0.0, FORGET_AFTER - 1, FORGET_AFTER - 1, FORGET_AFTER, 1.0):
         clock.now += pause
         numbers += [passage.number for passage in lab.request(STUDENT, b"ping")]
     assert numbers == [1, 2, 3, 1, 2]
@@ -400,7 +394,7 @@ def test_a_flood_of_addresses_costs_bounded_memory() -> None:
         return lab.request(Client("192.0.2.7", port), b"ping")[0].number
 
     assert [send(0), send(1), send(0)] == [1, 1, 2]
-    assert {send(port) for port in range(2, LAB_CLIENTS + 1)} == {1}
+    assert {send(port) for port in range(2, CLIENTS + 1)} == {1}
     assert [send(0), send(1)] == [3, 1]
 
 
@@ -474,14 +468,14 @@ def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
     held = [experiment.fate(REQUEST, number).held for number in range(1, 21)]
     assert sorted(order) == list(range(1, 51))
     assert overtaken == {n for n, (now, after) in enumerate(pairwise(held), 1) if now and not after}
-    assert max(at for at, _ in arrivals) <= clock.now + 0.05 + LAB_REORDER_HOLD
+    assert max(at for at, _ in arrivals) <= clock.now + 0.05 + REORDER_HOLD
 
 
 def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() -> None:
     clock, notebook = Clock(), Notebook()
     lab = Lab(Experiment(seed=1, request=Impairments(delay=1.0)), clock, notebook)
-    data = bytes(64 * 1024 - LAB_HELD_COST)
-    room = LAB_HELD_BYTES // (64 * 1024)
+    data = bytes(64 * 1024 - HELD_COST)
+    room = HELD_BYTES // (64 * 1024)
     assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
     drops = [event for event in notebook.events if isinstance(event, Dropped)]
     assert [(drop.peer, drop.reason, drop.request, drop.fates) for drop in drops] == [
@@ -590,14 +584,14 @@ def test_code_gets_the_same_checks_as_the_command_line() -> None:
     for name in ("loss", "duplicate", "reorder", "corrupt"):
         refused((-0.1, 1.1, float("nan")), name)
     for name in ("delay", "jitter"):
-        refused((-1, LAB_MAX_DELAY + 1, float("nan")), name)
+        refused((-1, MAX_DELAY + 1, float("nan")), name)
     with pytest.raises(BadValue, match="got seed -1"):
         Experiment(seed=-1)
 
 
 def test_a_random_seed_can_be_typed() -> None:
     seeds = {new_seed() for _ in range(100)}
-    assert all(0 <= seed < LAB_SEEDS <= 1_000_000 for seed in seeds)
+    assert all(0 <= seed < SEEDS <= 1_000_000 for seed in seeds)
     assert len(seeds) > 90
 
 
@@ -626,7 +620,7 @@ def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(UDP_PRESETS)
     ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
     assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
-    assert f"{LAB_CLIENTS:,} clients" in text
-    assert f"held for {LAB_REORDER_HOLD * 1000:.0f} ms more" in text
-    assert LAB_FORGET == 60
+    assert f"{CLIENTS:,} clients" in text
+    assert f"held for {REORDER_HOLD * 1000:.0f} ms more" in text
+    assert FORGET_AFTER == 60
     assert "silent for a minute" in " ".join(text.split())

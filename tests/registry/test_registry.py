@@ -558,10 +558,11 @@ class TestClashes:
         assert str(caught.value) == message
         assert "uppercase" in registry.listing().transforms
 
-    def test_a_built_in_cannot_be_replaced_silently(self, project: Project) -> None:
-        project.drop_in("acme_upper", SHOUT.replace("@transform", "@transform(name='uppercase')"))
-        with pytest.raises(NameClash, match="2 transforms are named 'uppercase'"):
-            registry.find("uppercase")
+    def test_a_built_in_cannot_be_replaced(self, project: Project) -> None:
+        code = SHOUT.replace("@transform", "@transform(name='uppercase')")
+        file = project.drop_in("acme_upper", code)
+        assert reply("uppercase", b"a") == b"A"
+        assert only(project.problems()).file == file
 
     def test_aliases_and_two_doors_to_one_object_are_no_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_same:shout", acme_same=SHOUT)
@@ -585,6 +586,18 @@ class TestClashes:
             registry.find("shout")
         assert file in str(caught.value)
         assert "entry point of acme 1.5" in str(caught.value)
+
+    @pytest.mark.parametrize("reference", ["acme_other:uppercase", "no_such_pkg:uppercase"])
+    def test_a_built_in_keeps_its_name(self, project: Project, reference: str) -> None:
+        """Whatever else is installed, what everybody has typed so far goes on working."""
+        code = "def uppercase(text: str) -> str:\n    return 'mine'\n"
+        project.distribution("acme", f"uppercase = {reference}", acme_other=code)
+        assert reply("uppercase", b"a") == b"A"
+        problem = only(project.problems())
+        assert problem.fault is Fault.CLASH
+        assert str(problem).startswith("entry point of acme 1.5: the name 'uppercase' is that of a")
+        if "acme" in reference:
+            assert reply("acme_other:uppercase", b"a") == b"mine"
 
     def test_what_cannot_be_loaded_still_claims_its_name(self, project: Project) -> None:
         project.distribution("acme", "shout = no_such_pkg:shout")

@@ -131,12 +131,9 @@ def test_a_refusal_names_the_option_that_it_comes_from(written: Written) -> None
 def failure(message: str, kind: type[Exception] = ValueError) -> TransformFailed:
     """Return what a transform's own exception becomes."""
     try:
-        try:
-            raise kind(message)
-        except Exception as error:
-            raise TransformError("mine", message) from error
-    except TransformError as error:
-        return TransformFailed("mine", error)
+        raise kind(message)
+    except Exception as error:
+        return TransformFailed("mine", TransformError.caused_by("mine", error))
 
 
 def test_a_transform_has_one_traceback_a_minute_for_each_kind_of_exception(

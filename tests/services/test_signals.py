@@ -32,7 +32,10 @@ class Reactor:
 
 @pytest.fixture
 def before() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -63,6 +66,24 @@ def test_the_reactors_handlers_are_called_and_given_back() -> None:
     for call in reactor.after_shutdown:
         call()
     assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
+
+
+@pytest.mark.usefixtures("before")
+def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise() -> None:
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signals = StopSignals(reactor, 10)
+    signals.start()
+    signal.raise_signal(signal.SIGHUP)
+    assert reactor.stopped == [signal.SIGHUP]
+    signals.stop()
+    for call in reactor.after_shutdown:
+        call()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    StopSignals(reactor, 10).start()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.mark.usefixtures("before")

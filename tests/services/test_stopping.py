@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
+from zope.interface import implementer
 
 from tests.udp.helpers import ask, datagram, in_thread
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
@@ -54,6 +55,7 @@ async def test_refused_replies_are_summed_up_by_their_errors() -> None:
     assert service.counted() == counted
 
 
+@implementer(IReactorUDP)
 class Plain:
     """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
 

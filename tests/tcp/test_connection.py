@@ -99,6 +99,61 @@ def test_a_slow_transform_keeps_others_waiting_for_a_moment_only() -> None:
     other.protocol.connectionLost(Failure(ConnectionLost()))
 
 
+def test_the_turns_of_all_who_keep_it_busy_together_are_short() -> None:
+    """However many there are, each turn of the reactor comes to its end soon."""
+
+    def slow(message: bytes) -> bytes:
+        service.clock.rightNow += 0.0005
+        return message
+
+    service = Service("line", slow)
+    busy = [service.connect(port=50000 + number) for number in range(50)]
+    for wire in busy:
+        wire.protocol.dataReceived(b"x\n" * 1000)
+    for _ in range(200):
+        before = service.clock.seconds()
+        (turn,) = (call for call in service.clock.calls if call.getTime() <= before)
+        service.clock.calls.remove(turn)
+        turn.func()
+        assert 0 < service.clock.seconds() - before < 0.01
+    for wire in busy:
+        assert len(wire.take()) > 2 * 2  # each has had its turn again
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.clock.getDelayedCalls()
+
+
+def test_who_goes_on_sending_when_the_conversation_is_over_is_cut_off() -> None:
+    """What was under way is thrown away so that the last replies arrive; that has an end."""
+    service = Service("line", max_length=10)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"short\n" + b"x" * 100)
+    assert wire.take() == b"SHORT\n"
+    for _ in range(64):
+        assert wire.state() == "half-closed"
+        wire.protocol.dataReceived(bytes(65_536))
+    wire.protocol.dataReceived(b"x")
+    assert wire.state() == "aborted"
+    assert service.end(wire).outcome is Outcome.TOO_LONG
+
+
+def test_who_completes_no_message_makes_room_first() -> None:
+    """A byte now and then keeps it from being idle, but not its place from a newcomer."""
+    service = Service("line", max_connections=2)
+    dripping, at_work = service.connect(), service.connect(port=50001)
+    for _ in range(4):
+        dripping.protocol.dataReceived(b"x")
+        at_work.protocol.dataReceived(b"x\n")
+        service.clock.advance(10)
+    newcomer = service.connect(port=50002)
+    assert dripping.state() == "closing"
+    service.end(dripping)
+    assert service.events.closed[-1].outcome is Outcome.EVICTED
+    newcomer.protocol.dataReceived(b"hello\n")
+    assert newcomer.take() == b"HELLO\n"
+    for wire in (at_work, newcomer):
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
 def test_a_client_that_leaves_between_two_turns_leaves_no_timer() -> None:
     def slow(message: bytes) -> bytes:
         service.clock.rightNow += 0.002

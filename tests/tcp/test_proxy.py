@@ -52,7 +52,7 @@ def test_the_header_says_who_is_calling(world: World, header: bytes, name: str) 
     assert wire.send(header + b"hello") == b"HELLO"
     assert wire.send(b"again") == b"AGAIN"
     (connection,) = world.factory.connections
-    assert f"{connection.peer.host}:{connection.peer.port}" == name
+    assert str(connection.peer) == name
     wire.end()
     assert who(world) == name
     assert world.notes.outcome is Outcome.FINISHED

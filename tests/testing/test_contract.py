@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 from twisted.internet import defer
+from twisted.internet.threads import deferToThread
 
+from tests.client.in_reactor import in_reactor
 from tests.system.processes import environment
 from tests.testing import broken
 from uppercase import registry, stream_transform, transform
@@ -183,6 +185,12 @@ async def later(text: str) -> str:
     return text.upper()
 
 
+class TestLater(TransformContract):
+    """With pytest-twisted, a test of a law is a thread's, for which the reactor goes on."""
+
+    transform = later
+
+
 @transform
 def deferred(text: str) -> "defer.Deferred[str]":
     return defer.succeed(text)
@@ -201,12 +209,22 @@ class Overlapping:
 
 
 @pytest.mark.parametrize("target", [later, deferred])
-def test_awaited_replies_are_waited_for(target: object) -> None:
-    assert check(target, count=QUICK).broken == ()
+@in_reactor
+async def test_awaited_replies_are_waited_for(target: object) -> None:
+    """In another thread than the reactor's, which runs these tests: that one must not wait."""
+    report = await deferToThread(check, target, count=QUICK)
+    assert report.broken == ()
 
 
-def test_calls_that_overlap_must_not_meet() -> None:
-    (found,) = check(Overlapping, count=QUICK).broken
+def test_a_check_does_not_wait_in_the_thread_of_the_reactor() -> None:
+    with pytest.raises(RuntimeError, match=r"await deferToThread\(check, "):
+        check(later)
+
+
+@in_reactor
+async def test_calls_that_overlap_must_not_meet() -> None:
+    report = await deferToThread(check, Overlapping, count=QUICK)
+    (found,) = report.broken
     assert found.law == "calls"
     assert found.example == (
         "awaited while transform(b'a') is called, transform(b'') gave b'a'; alone it gave b''"
@@ -220,10 +238,13 @@ async def unless_a(text: str) -> str:
     return text
 
 
-def test_a_reply_that_never_comes_ends_the_check_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_reactor
+async def test_a_reply_that_never_comes_ends_the_check_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And what was not tried is not called kept."""
     monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
-    report = check(unless_a, count=QUICK)
+    report = await deferToThread(check, unless_a, count=QUICK)
     assert [(found.law, found.example) for found in report.broken] == [
         (
             "time",
@@ -234,14 +255,17 @@ def test_a_reply_that_never_comes_ends_the_check_in_time(monkeypatch: pytest.Mon
     assert report.untried == tuple(law.name for law in LAWS if law.name != "time")
 
 
-def test_a_reply_that_never_comes_fails_each_test_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_reactor
+async def test_a_reply_that_never_comes_fails_each_test_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Unless(TransformContract):
         transform = unless_a
 
     monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
     for name in ("test_bytes_come_out_for_bytes", "test_a_call_is_quick"):
         with pytest.raises(pytest.fail.Exception, match=r"transform\(b'a'\) has no reply after 0"):
-            getattr(Unless(), name)()
+            await getattr(Unless(), name)()
 
 
 def run_pytest(folder: Path, test: str, *options: str) -> str:

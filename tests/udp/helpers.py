@@ -9,8 +9,9 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
-from uppercase.core.datagram import Answer, Datagram, Destination, Responder, SocketAddress, Step
+from uppercase.core.datagram import Answer, Responder, Step
 from uppercase.core.events import Event, IObserver
+from uppercase.core.guards import Datagram, Destination, SocketAddress
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
@@ -111,6 +113,7 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
     assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
 
 
+@implementer(IReactorUDP)
 class Plain:
     """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
 
@@ -120,7 +123,8 @@ class Plain:
 
 async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
     data = b"a" * 65_507
-    port: Any = listen(Plain(), UDPEndpoint(Plain(), 0, "127.0.0.1"), Responder(Applied()))
+    plain: Any = Plain()
+    port: Any = listen(plain, UDPEndpoint(plain, 0, "127.0.0.1"), Responder(Applied()))
     number = port.getHost().port
     assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
     await drain(port)
@@ -133,8 +137,9 @@ def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
         def listenUDP(port: int, *arguments: Any) -> Any:  # noqa: N802
             raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
 
+    full: Any = Full()
     with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:9: another "):
-        UDPEndpoint(Full(), 9, "127.0.0.1").listen(DatagramProtocol())
+        UDPEndpoint(full, 9, "127.0.0.1").listen(DatagramProtocol())
 
 
 def test_an_address_of_another_machine_is_one_sentence() -> None:

@@ -15,11 +15,12 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
-from uppercase.core.datagram import Datagram, Responder
+from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
+from uppercase.core.guards import Datagram
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port
-from uppercase.udp.ports import UDP_BATCH, IBatchProtocol
+from uppercase.udp.ports import BATCH, IBatchProtocol
 from uppercase.udp.sockets import open_socket
 
 
@@ -66,7 +67,7 @@ async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
     port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
     port.startListening()
     port.ask_receive_buffer(1 << 20)
-    waiting = 10 * UDP_BATCH
+    waiting = 10 * BATCH
     with client() as sock:
         for _ in range(waiting):
             sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
@@ -74,7 +75,7 @@ async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
         while sum(protocol.sizes) < waiting - (port.kernel_drops() or 0):
             await deferLater(reactor, 0)
             served_at.append(sum(protocol.sizes))
-    assert max(protocol.sizes) == UDP_BATCH
+    assert max(protocol.sizes) == BATCH
     assert len(served_at) > 3
     await port.stopListening()
 

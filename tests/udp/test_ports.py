@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from tests.udp.helpers import (
@@ -23,8 +24,9 @@ from tests.udp.helpers import (
     in_thread,
     served,
 )
-from uppercase.core.datagram import Answer, Destination, Responder
+from uppercase.core.datagram import Answer, Responder
 from uppercase.core.events import DropReason
+from uppercase.core.guards import Destination
 from uppercase.limits import UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
@@ -176,6 +178,7 @@ class _Readers(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        directlyProvides(self, IReactorFDSet)
         self.reading: set[Any] = set()
         self.addReader = self.reading.add
         self.removeReader = self.reading.discard

@@ -8,28 +8,15 @@ The client stands beside the servers on the same core and never imports them. Na
 use: the command must not pay for Twisted, which the library is made of and the command is not.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uppercase._facade import load
+from uppercase._facade import lazy
 
 if TYPE_CHECKING:
     from uppercase.client._asking import ask, connect, exchange
     from uppercase.client._session import Session
     from uppercase.client.target import TLS, Target, parse_target
     from uppercase.errors import ConnectionRefused, NetworkError, NoReply
-
-_HOMES: dict[str, str] = {
-    "NetworkError": "uppercase.errors",
-    "NoReply": "uppercase.errors",
-    "ConnectionRefused": "uppercase.errors",
-    "Session": "uppercase.client._session",
-    "Target": "uppercase.client.target",
-    "TLS": "uppercase.client.target",
-    "ask": "uppercase.client._asking",
-    "connect": "uppercase.client._asking",
-    "exchange": "uppercase.client._asking",
-    "parse_target": "uppercase.client.target",
-}
 
 __all__ = [
     "TLS",
@@ -44,7 +31,4 @@ __all__ = [
     "parse_target",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
-    return load(__name__, _HOMES, name)
+__getattr__ = lazy(__name__, __all__, ["..errors", ".target", "._session", "._asking"])

@@ -14,8 +14,6 @@ from uppercase.core.values import parse_port
 from uppercase.errors import BadValue
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
-__all__ = ["ENVIRONMENT", "TLS", "Target", "parse_target"]
-
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",

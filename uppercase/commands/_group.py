@@ -16,9 +16,9 @@ from typing import Any, Final
 import click
 
 from uppercase import __version__
-from uppercase.commands._help_layout import write_examples
+from uppercase.commands._help_layout import Group
 from uppercase.commands.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
-from uppercase.errors import NetworkError, UppercaseError, suggest
+from uppercase.errors import NetworkError, UppercaseError
 
 COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
@@ -32,15 +32,16 @@ COMMANDS: Final = {
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
 
 
-class _Group(click.Group):
-    """The sub-commands of `COMMANDS`, loaded by name."""
+_EXAMPLES: Final = """
+    uppercase send                       talk to the server on this machine
+    uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+    uppercase ping -u -c 10              loss and delay of ten datagrams
+    uppercase COMMAND --help             a command's examples and options
+"""
 
-    examples = """
-        uppercase send                       talk to the server on this machine
-        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-        uppercase ping -u -c 10              loss and delay of ten datagrams
-        uppercase COMMAND --help             a command's examples and options
-    """
+
+class _Group(Group):
+    """The sub-commands of `COMMANDS`, loaded by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, place in COMMANDS.items() if find_spec(place.partition(":")[0])]
@@ -53,15 +54,6 @@ class _Group(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        known = self.list_commands(ctx)
-        if name not in known and not name.startswith("-"):
-            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
         try:
             status = super().invoke(ctx)
@@ -72,11 +64,7 @@ class _Group(click.Group):
         return status
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"{self.help}\n")
-        write_examples(formatter, self.examples)
-        formatter.write_paragraph()
-        self.format_usage(ctx, formatter)
-        self.format_options(ctx, formatter)
+        super().format_help(ctx, formatter)
         with formatter.section("Exit status"):
             formatter.write_dl([(str(status), meaning) for status, meaning in MEANINGS.items()])
 
@@ -84,6 +72,7 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     help="Talk to a server that answers each message, and measure it.",
+    examples=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")

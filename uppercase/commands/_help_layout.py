@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from uppercase.errors import suggest
+
 Records = Iterable[tuple[str, str]]
 """What can be given, each with what it means."""
 
@@ -91,6 +93,36 @@ class Command(click.Command):
         for section, records in sections_of(self, ctx).items():
             with formatter.section(section):
                 formatter.write_dl(list(records))
+
+
+class Group(click.Group):
+    """Commands by name; its help opens with examples.
+
+    Args:
+        examples: lines that can be typed, each with what it does.
+    """
+
+    def __init__(self, *args: Any, examples: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for, or say what was probably meant."""
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summary, examples, usage and the commands."""
+        formatter.write(f"{cleandoc(self.help or '')}\n")
+        write_examples(formatter, self.examples)
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
 
 
 def sections_of(command: click.Command, context: click.Context) -> Mapping[str, Records]:

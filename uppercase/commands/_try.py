@@ -59,7 +59,7 @@ def _outputs(
     """Return what comes of standard input, as it comes."""
 
     def reply(message: bytes) -> bytes:
-        replied = chain.transform(message)
+        replied = waiter.call(lambda: chain.transform(message))
         return waiter.wait_for(replied) if isawaitable(replied) else replied
 
     if framing == "whole":

@@ -10,15 +10,14 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from inspect import cleandoc
 from typing import Any, Final
 
 import click
 
-from uppercase.commands._help_layout import Command, SectionOption, option, write_examples
+from uppercase.commands._help_layout import Command, Group, SectionOption, option
 from uppercase.commands._options import Size
 from uppercase.commands.exit_status import OK
-from uppercase.errors import UppercaseError, UserError, suggest
+from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
 _WRONG: Final = 1
@@ -31,23 +30,6 @@ _EXAMPLES: Final = """
     uppercase transforms check mymodule:f     does it keep the laws that a server relies on?
     uppercase transforms doctor               why is mine not found?
 """
-
-
-class _Group(click.Group):
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in self.commands and not name.startswith("-"):
-            ctx.fail(f"no command named {name!r}{suggest(name, self.commands)}")
-        return super().resolve_command(ctx, args)
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"{cleandoc(self.help or '')}\n")
-        write_examples(formatter, _EXAMPLES)
-        formatter.write_paragraph()
-        self.format_usage(ctx, formatter)
-        self.format_options(ctx, formatter)
 
 
 class _Command(Command):
@@ -89,7 +71,9 @@ def _debugging(ctx: click.Context) -> bool:
     return bool(ctx.meta.get("uppercase.debug"))
 
 
-@click.group(cls=_Group, help="List transforms, try them, check them, write new ones.")
+@click.group(
+    cls=Group, help="List transforms, try them, check them, write new ones.", examples=_EXAMPLES
+)
 def transforms() -> None:
     """Hold the commands."""
 

@@ -15,8 +15,9 @@ from uppercase.core.events import RefusalReason
 from uppercase.core.values import unmapped
 
 _EVICT_AFTER: Final = 30.0
-"""How long a connection must have been idle before it makes room for a newcomer when all are
-taken: no program that is at work pauses for so long, and at nc it is the one least missed."""
+"""How long a connection must have been sent nothing before it makes room for a newcomer when all
+are taken: no program that is at work pauses for so long, at nc it is the one least missed, and
+whoever sends a byte now and then and never completes a message must not keep its place."""
 
 _EVICT_BATCH: Final = 32
 """Idle connections that one search finds, longest idle first (nginx takes as many at a time)."""
@@ -45,8 +46,8 @@ class Evictable(Protocol):
 
     client: Hashable
 
-    def idle_since(self) -> float | None:
-        """Return the time since which it has been idle; None if it is busy."""
+    def unproductive_since(self) -> float | None:
+        """Return the time since which it was sent nothing; None while it is owed something."""
 
     def evict(self) -> None:
         """Close it to make room."""
@@ -140,7 +141,7 @@ class Admission:
         for found in list(self._candidates):
             since, connection = found
             # It may have become busy, or ended, since the search.
-            idle = connection in self._connections and connection.idle_since() == since
+            idle = connection in self._connections and connection.unproductive_since() == since
             if idle and not suits(connection):
                 continue
             self._candidates.remove(found)
@@ -155,7 +156,7 @@ class Admission:
         idle = (
             (since, connection)
             for connection in self._connections
-            if (since := connection.idle_since()) is not None and since <= latest
+            if (since := connection.unproductive_since()) is not None and since <= latest
         )
         self._candidates = nsmallest(_EVICT_BATCH, idle, key=lambda found: found[0])
         if not self._candidates:

@@ -19,32 +19,18 @@ from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
     REPLY_RULES,
     REQUEST_RULES,
-    Client,
     Datagram,
     Destination,
+    LockStepGuard,
     LoopGuard,
     RateLimit,
     SocketAddress,
     client_of,
 )
-from uppercase.core.values import printable_address
+from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-
-__all__ = [
-    "Answer",
-    "Client",
-    "Datagram",
-    "Delay",
-    "Destination",
-    "LabStage",
-    "Passage",
-    "Responder",
-    "SocketAddress",
-    "Step",
-    "Wait",
-]
 
 
 class Passage(NamedTuple):
@@ -183,6 +169,7 @@ class Responder:
         self._told_each = observer if tell_each else None
         self._lab = lab
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
+        self._lock_steps = LockStepGuard() if limits.loop_guard else None
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
 
     def answer(self, datagram: Datagram) -> list[Step]:
@@ -192,11 +179,15 @@ class Responder:
     def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
         steps: list[Step] = []
-        for datagram in batch:
+        clients = [client_of(datagram.source) for datagram in batch]
+        if self._lock_steps is not None:
+            now = self._clock()
+            for client in clients:
+                self._lock_steps.arrived(client, now)
+        for datagram, client in zip(batch, clients, strict=True):
             self.received += 1
-            client = client_of(datagram.source)
             if self._told_each is not None:
-                self._told_each.notify(events.Received(printable_address(*client), datagram.data))
+                self._told_each.notify(events.Received(str(client), datagram.data))
             if self._lab is None:
                 self._judge(Request(datagram, client), steps)
                 continue
@@ -249,7 +240,7 @@ class Responder:
             for answer in answers:
                 request = answer.request
                 if request is not None and id(answer) not in unsent:
-                    peer, data = printable_address(*request.client), request.datagram.data
+                    peer, data = str(request.client), request.datagram.data
                     number, fates = _fates(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
 
@@ -263,11 +254,17 @@ class Responder:
             if not limits.rate_dry_run:
                 return self._drop(request, DropReason.OVER_RATE)
             self._would_drop(client, DropReason.OVER_RATE)
-        if self._loops is not None and self._loops.is_loop(client, datagram.data, self._clock()):
+        if self._is_loop(client, datagram.data):
             return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
         return self._apply(request, steps)
+
+    def _is_loop(self, client: Client, data: bytes) -> bool:
+        if self._loops is None or self._lock_steps is None:
+            return False
+        now = self._clock()
+        return self._loops.is_loop(client, data, now) or self._lock_steps.is_loop(client, now)
 
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""
@@ -306,6 +303,8 @@ class Responder:
         """Let a reply go, and know it again should it come back."""
         if self._loops is not None:
             self._loops.remember(request.client, data)
+        if self._lock_steps is not None:
+            self._lock_steps.replied(request.client)
         source, destination = request.datagram.source, request.datagram.destination
         steps.append(Answer(data, source, destination, request, passage))
 
@@ -317,14 +316,14 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            peer, data = printable_address(*request.client), request.datagram.data
+            peer, data = str(request.client), request.datagram.data
             number, fates = _fates(request.passage)
             self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
         self.would_drop[reason] += 1
         if self._observer is not None:
-            self._observer.notify(events.WouldDrop(printable_address(*client), reason))
+            self._observer.notify(events.WouldDrop(str(client), reason))
 
 
 def _fates(passage: Passage | None) -> tuple[int, str]:

@@ -9,27 +9,7 @@ from enum import StrEnum
 
 from zope.interface import Interface
 
-__all__ = [
-    "AcceptFailed",
-    "Closed",
-    "Direction",
-    "DropReason",
-    "Dropped",
-    "Event",
-    "IObserver",
-    "Impaired",
-    "KernelDropped",
-    "LabAction",
-    "Opened",
-    "Outcome",
-    "Received",
-    "RefusalReason",
-    "Refused",
-    "Replied",
-    "SlowCall",
-    "TransformFailed",
-    "WouldDrop",
-]
+from uppercase.errors import TransformError
 
 
 class Outcome(StrEnum):
@@ -273,11 +253,11 @@ class TransformFailed:
 
     Attributes:
         transform: its name.
-        error: what it raised, with the transform's own exception as `__cause__`.
+        error: what went wrong, with the transform's own exception as `__cause__`.
     """
 
     transform: str
-    error: Exception
+    error: TransformError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from uppercase.core.events import DropReason
-from uppercase.core.values import unmapped
+from uppercase.core.values import Client, unmapped
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, DatagramLimits
 
 REPLY_SLACK: Final = 64
@@ -47,20 +47,16 @@ RATE_PREFIX_FACTOR: Final = 32
 RATE_TABLE: Final = 4096
 """Addresses, and as many networks, whose rate is remembered; the longest unheard is forgotten."""
 
+LOCK_STEP: Final = 10_000
+"""Datagrams of a row of which one is dropped. A loop of two of our services has as many of each
+behind it after a second; a student's program rarely sends so many, and repeats what is lost."""
+
+LOCK_STEP_SILENCE: Final = 1.0
+"""Seconds in which nothing of a client is answered whose loop our lab has multiplied: what waits in
+two receive buffers has passed by then."""
+
 SocketAddress = tuple[Any, ...]
 """What the socket module gives and takes: (host, port) or (host, port, flowinfo, scope id)."""
-
-
-class Client(NamedTuple):
-    """Who sent a datagram, in the one form that limits, tables and logs use.
-
-    Attributes:
-        host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
-        port: the source port.
-    """
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +227,73 @@ class LoopGuard:
             return True
         self._sent[key] = (returns + 1, since)
         return False
+
+
+@dataclass(slots=True)
+class _Row:
+    """What a client has sent without a pause: how much, how much of it unanswered, and when."""
+
+    length: int = 0
+    balance: int = 0
+    last: float = 0.0
+    silent_until: float = 0.0
+
+
+class LockStepGuard:
+    """Ends loops that never bring back what was sent, such as between `reverse` and `reverse`.
+
+    What two servers that answer each other have in common with a client that sends its next
+    request as soon as it has a reply is lock step: whatever comes follows what was sent, and
+    nothing else is under way. One lost datagram ends such a loop and costs such a client one
+    retransmission, so of `LOCK_STEP` datagrams in such a row one is dropped. Several datagrams
+    under way at once end a row; but where our lab has multiplied replies, so may be what comes
+    back, which is ended sooner, by dropping all of it for `LOCK_STEP_SILENCE` seconds.
+
+    Invariant: a client's balance is the requests that came less the replies that were sent, since
+    its row began; above 1 there was a request that no reply of ours had caused.
+    """
+
+    def __init__(self) -> None:
+        # client -> its row; the longest unheard comes first
+        self._rows: OrderedDict[Client, _Row] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def arrived(self, client: Client, now: float) -> None:
+        """Take note of a datagram, before any that arrived with it is answered."""
+        row = self._rows.get(client)
+        if row is None or now - row.last > LOOP_WINDOW:
+            row = self._rows[client] = _Row()
+            if len(self._rows) > LOOP_TABLE:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(client)
+        row.last = now
+        row.balance += 1
+        row.length += 1
+
+    def replied(self, client: Client) -> None:
+        """Take note of a reply that is sent."""
+        row = self._rows.get(client)
+        if row is not None:
+            row.balance -= 1
+
+    def is_loop(self, client: Client, now: float) -> bool:
+        """Return whether a datagram that has arrived is to be dropped to end what may be a loop."""
+        row = self._rows.get(client)
+        if row is None:
+            return False
+        if now < row.silent_until:
+            return True
+        if row.balance > 1:
+            row.length = 1
+        multiplied = row.balance < 0
+        if row.length < (LOCK_STEP // 4 if multiplied else LOCK_STEP):
+            return False
+        if multiplied:
+            row.silent_until = now + LOCK_STEP_SILENCE
+        row.balance, row.length = 0, 0
+        return True
 
 
 class TokenBuckets:

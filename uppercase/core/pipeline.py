@@ -8,19 +8,15 @@ This module does no I/O and never imports Twisted.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
+from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from zope.interface import implementer
 
-from uppercase.errors import OutputTooLong, Rejected, TransformError, WrongResult
+from uppercase.errors import OutputTooLong, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
-
-__all__ = ["MessagePipeline", "Stage", "StreamPipeline", "make_pipeline"]
-
-# A transform that calls sys.exit() is a broken transform, not a reason to stop the server.
-_FAULTS: Final = (Exception, SystemExit)
 
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
@@ -46,26 +42,26 @@ class _Guard:
         started = perf_counter()
         try:
             return function(*data)
-        except TransformError as error:
-            # It knows the name of its code; what users wrote may be another.
-            error.transform = name
-            raise
-        except _FAULTS as error:
-            raise TransformError(name, _words(error)) from error
+        except BaseException as error:
+            failure = _failure(name, error)
         finally:
             if self._on_slow is not None and (seconds := perf_counter() - started) > SLOW_CALL:
                 self._on_slow(name, seconds)
+        # Out here the transform's exception is no context of it any more.
+        raise failure
 
     async def wait(self, name: str, result: Awaitable[bytes]) -> bytes:
         """Await a transform's reply."""
         try:
             reply = await result
-        except TransformError as error:
-            error.transform = name
+        except GeneratorExit:
+            # What awaits this is being closed, or the transform pretends so: it ends either way.
             raise
-        except _FAULTS as error:
-            raise TransformError(name, _words(error)) from error
-        return self.checked(name, reply)
+        except BaseException as error:
+            failure = _failure(name, error)
+        else:
+            return self.checked(name, reply)
+        raise failure
 
     def checked(self, name: str, result: object) -> bytes:
         """Return the result back if it is bytes and not too many."""
@@ -181,6 +177,17 @@ def make_pipeline(
     return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
 
 
-def _words(error: BaseException) -> str:
-    """Return what a transform raised, for a log; its own word for bad input needs no type."""
-    return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
+def _failure(name: str, error: BaseException) -> TransformError:
+    """Return the failure that an exception of a transform's is, or raise what is none of its own.
+
+    A transform that exits, or raises what generators and Ctrl-C are made of, is a broken transform
+    and no reason to stop a server.
+    """
+    if isinstance(error, TransformError):
+        # It knows the name of its code; what users wrote may be another.
+        error.transform = name
+        return error
+    if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
+        # Of a command, which has no reactor to tell it of Ctrl-C.
+        raise error
+    return TransformError.caused_by(name, error)

@@ -1,7 +1,7 @@
 """One TCP conversation without its transport: bytes in, replies and an outcome out.
 
 A shell feeds a conversation with what arrives, takes the replies when it can send them, and closes
-when there is an outcome and nothing is left to take. This module does no I/O, holds no clock and
+when there is an outcome and nothing is left to take. This module does no I/O, owns no timer and
 never imports Twisted.
 
 Bounds: a conversation keeps the chunks it was given until their replies are taken, at most
@@ -12,17 +12,24 @@ stops reading while `wants_input` is false keeps all of that small.
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
+from math import inf
+from time import monotonic
 from typing import Final, Protocol
 
 from uppercase.core.events import Outcome
-from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError
+from uppercase.errors import (
+    FramingError,
+    MalformedFrame,
+    MessageTooLong,
+    TransformError,
+    let_go,
+)
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 
 _MESSAGE_COST: Final = 256
 """What a message counts in a batch besides its reply's bytes, so that a batch has 256 at the most:
-a chunk of 64 KiB may hold 65,536 empty ones, and the clock is looked at between batches. That costs
-a flood of empty messages 5 % (batches of 64: 60 %)."""
+a chunk of 64 KiB may hold 65,536 empty ones."""
 
 
 class Input(Enum):
@@ -60,6 +67,8 @@ class Phase(Enum):
     """Every reply was taken: there is an outcome."""
 
 
+Clock = Callable[[], float]
+
 Done = Callable[["bytes | TransformError"], None]
 Cancel = Callable[[], None]
 AwaitReply = Callable[[Awaitable[bytes], Done], Cancel]
@@ -94,8 +103,16 @@ class Conversation(Protocol):
     def stop(self) -> None:
         """Take note that the service ends: what was received is answered, and no more."""
 
-    def replies(self) -> bytes:
-        """Return the next bytes to send, about a batch at the most; b"" if there are none now."""
+    def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
+        """Return the next bytes to send, about a batch at the most.
+
+        Args:
+            until: when the shell wants to do something else; what comes is then less.
+            seconds: by which clock.
+
+        Returns:
+            The bytes; b"" if there are none now, or none yet.
+        """
 
     def cancel(self) -> None:
         """Give up: the peer is gone."""
@@ -136,7 +153,7 @@ class StreamConversation:
             self._input = Input.STOPPED
             self.wants_input = False
 
-    def replies(self) -> bytes:
+    def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
         if self.outcome is not None:
             return b""
         try:
@@ -154,6 +171,7 @@ class StreamConversation:
             else:
                 self.wants_input = True
         except TransformError as error:
+            let_go(error)
             self._end(Outcome.FAILED, error)
         return b""
 
@@ -237,14 +255,14 @@ class MessageConversation:
             self._input = Input.STOPPED
             self.wants_input = False
 
-    def replies(self) -> bytes:
+    def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
         output: list[bytes] = []
         self._replying = True
         try:
-            self._answer(output, self._take_awaited(output))
+            self._answer(output, self._take_awaited(output), until, seconds)
             # An awaitable may have had its result at once.
             while not output and self._has_reply():
-                self._answer(output, self._take_awaited(output))
+                self._answer(output, self._take_awaited(output), until, seconds)
         except (FramingError, TransformError) as error:
             # The replies behind a failed one can never be sent: they are in order or not at all.
             # So this failure counts, even where messages behind it have settled on another end.
@@ -292,6 +310,8 @@ class MessageConversation:
 
     def _fail(self, error: FramingError | TransformError) -> None:
         """Settle on an end with an error; the replies before it are still sent."""
+        # Kept until the connection is gone: its frames, with what they hold, must not be.
+        let_go(error)
         if self._phase is Phase.ANSWERING:
             self.error = error
         if isinstance(error, MessageTooLong):
@@ -313,15 +333,17 @@ class MessageConversation:
             size += len(output[-1])
         return size
 
-    def _answer(self, output: list[bytes], size: int) -> None:
-        """Answer messages until a batch is full, the window is, or the input is used up."""
+    def _answer(self, output: list[bytes], size: int, until: float, seconds: Clock) -> None:
+        """Answer messages until a batch or the window is full, the time or the input is used up."""
         try:
             while size < OUTPUT_BATCH and len(self._queue) < self._window and self._has_messages():
-                size = self._answer_chunk(output, size)
+                size = self._answer_chunk(output, size, until, seconds)
+                if seconds() > until:
+                    return
         except (FramingError, TransformError) as error:
             self._fail(error)
 
-    def _answer_chunk(self, output: list[bytes], size: int) -> int:
+    def _answer_chunk(self, output: list[bytes], size: int, until: float, seconds: Clock) -> int:
         """Answer the messages of one chunk, as far as there is room; return the output's size."""
         wrap, transform, queue = self._framer.wrap, self._transform, self._queue
         assert self._messages is not None
@@ -337,7 +359,8 @@ class MessageConversation:
             if self._framer.one_message:
                 self._decide(Outcome.ANSWERED)
                 return size
-            if size >= OUTPUT_BATCH or len(queue) >= self._window:
+            # The clock is asked for each message: nobody knows what the next one costs.
+            if size >= OUTPUT_BATCH or len(queue) >= self._window or seconds() > until:
                 return size
         self._messages = None
         return size

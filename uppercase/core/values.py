@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import KIB, MAX_PORT, MIB
@@ -20,7 +20,7 @@ from uppercase.limits import KIB, MAX_PORT, MIB
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
 
-EVERYWHERE: Final = ("0.0.0.0", "::")
+_EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
@@ -43,7 +43,7 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
     hosts: dict[str, None] = {}
     for interface in interfaces:
         if interface == "*":
-            hosts.update(dict.fromkeys(EVERYWHERE))
+            hosts.update(dict.fromkeys(_EVERYWHERE))
         elif interface == "localhost":
             hosts.update(dict.fromkeys(LOOPBACK))
         else:
@@ -71,6 +71,21 @@ def family_of(host: str) -> socket.AddressFamily:
 def printable_address(host: str, port: int) -> str:
     """Return an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Client(NamedTuple):
+    """Who is on the other side, in the one form that limits, tables and logs use.
+
+    Attributes:
+        host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
+        port: the source port.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return printable_address(self.host, self.port)
 
 
 def unmapped(host: str) -> str:
@@ -158,16 +173,16 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 def in_use(error: CannotListen) -> bool:
     """Whether an address could not be had because somebody else has it."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+    return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
     """Whether an address could not be had because this machine has none of the kind."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in (
-        errno.EADDRNOTAVAIL,
-        errno.EAFNOSUPPORT,
-    )
+    return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def _errno_of(error: CannotListen) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
 
 
 def parse_duration(text: str) -> float:
@@ -239,10 +254,7 @@ def parse_probability(text: str) -> float:
 
 def parse_factor(text: str) -> float:
     """Return a number that is 1 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 1 <= value < math.inf:
         raise BadValue(f"got {text!r}; a factor is a number that is 1 or more, such as 3")
     return value
@@ -250,16 +262,21 @@ def parse_factor(text: str) -> float:
 
 def parse_rate(text: str) -> tuple[float, float]:
     """Return the rate and the burst of `R` or `R:BURST`; a burst of 0 stands for the default."""
-    rate, _, burst = text.partition(":")
-    try:
-        values = float(rate), float(burst or 0)
-    except ValueError:
-        values = math.nan, math.nan
-    if not (0 < values[0] < math.inf and 0 <= values[1] < math.inf) or text.endswith(":"):
+    before, colon, after = text.partition(":")
+    rate, burst = _number(before), _number(after) if colon else 0.0
+    if not (0 < rate < math.inf and 0 <= burst < math.inf):
         raise BadValue(
             f"got {text!r}; a rate is datagrams a second, and may have a burst: 200 or 200:400"
         )
-    return values
+    return rate, burst
+
+
+def _number(text: str) -> float:
+    """Return a number; what is none is NaN, which lies in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def split_escaped(text: str, separator: str = ":") -> list[str]:

@@ -30,9 +30,18 @@ from typing import Final, NamedTuple
 
 from uppercase.core.events import Direction, LabAction
 from uppercase.errors import BadValue
-from uppercase.limits import LAB_MAX_DELAY, LAB_MIN_BURST_CHANGE, LAB_REORDER_HOLD
 
-__all__ = ["BurstLoss", "Experiment", "Fate", "Impairments"]
+MAX_DELAY: Final = 60.0
+"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
+
+REORDER_HOLD: Final = 0.25
+"""How long a reordered datagram is held. A client with several under way sends the next one within
+milliseconds, so that it overtakes; labs time out after a second, so that it is not taken for
+lost."""
+
+MIN_BURST_CHANGE: Final = 0.01
+"""The least sum of a burst's two transition probabilities. The state is found by looking back over
+1 / sum datagrams on average: 100 hashes, 0.3 ms."""
 
 _WORDS: Final = struct.Struct(">8Q")
 
@@ -65,7 +74,7 @@ class BurstLoss:
     a share of `enter` / (`enter` + `leave`) of all datagrams is in one. Datagram 0 is outside.
 
     The sum of `enter` and `leave` is at most 1 (above, the states would alternate and not last)
-    and at least `LAB_MIN_BURST_CHANGE`.
+    and at least `MIN_BURST_CHANGE`.
 
     Attributes:
         enter: probability that a burst starts with the next datagram (p of tc-netem's gemodel).
@@ -82,10 +91,10 @@ class BurstLoss:
 
     def __post_init__(self) -> None:
         _check_probabilities({"enter": self.enter, "leave": self.leave, "loss": self.loss})
-        if not LAB_MIN_BURST_CHANGE <= self.enter + self.leave <= 1:
+        if not MIN_BURST_CHANGE <= self.enter + self.leave <= 1:
             raise BadValue(
                 f"got burst probabilities {self.enter:g} to enter and {self.leave:g} to leave; "
-                f"their sum must lie between {LAB_MIN_BURST_CHANGE:g} and 1"
+                f"their sum must lie between {MIN_BURST_CHANGE:g} and 1"
             )
 
 
@@ -96,12 +105,12 @@ class Impairments:
     Attributes:
         loss: probability that a datagram is lost.
         duplicate: probability that it is passed on twice, both copies alike.
-        reorder: probability that it is held for `LAB_REORDER_HOLD` seconds on top of its delay, so
+        reorder: probability that it is held for `REORDER_HOLD` seconds on top of its delay, so
             that what the client sends meanwhile overtakes it. With one datagram under way at a time
             there is nothing to overtake it, as in a network, and it is merely late. Two held one
             after the other keep their order.
         corrupt: probability that one bit is flipped. An empty datagram has none and stays whole.
-        delay: seconds, up to `LAB_MAX_DELAY`.
+        delay: seconds, up to `MAX_DELAY`.
         jitter: seconds; delays are uniform over `delay` - `jitter` to `delay` + `jitter` but never
             below 0 (as in tc-netem), to a tenth of a millisecond. Datagrams closer together than
             that may overtake each other.
@@ -129,9 +138,9 @@ class Impairments:
             }
         )
         for name, seconds in (("delay", self.delay), ("jitter", self.jitter)):
-            if not 0 <= seconds <= LAB_MAX_DELAY:
+            if not 0 <= seconds <= MAX_DELAY:
                 raise BadValue(
-                    f"got a {name} of {seconds:g} s; 0 to {LAB_MAX_DELAY:g} s is accepted, "
+                    f"got a {name} of {seconds:g} s; 0 to {MAX_DELAY:g} s is accepted, "
                     "because what is delayed is held in memory"
                 )
 
@@ -146,7 +155,7 @@ class Fate:
     Attributes:
         copies: how often it is passed on: 0 is lost, 2 is duplicated.
         delay: seconds, without the hold.
-        held: it is held for `LAB_REORDER_HOLD` seconds more.
+        held: it is held for `REORDER_HOLD` seconds more.
         flip: where the flipped bit is, as a share of the datagram from [0, 1); None: whole.
     """
 
@@ -158,7 +167,7 @@ class Fate:
     @property
     def seconds(self) -> float:
         """How much later it is passed on, all told."""
-        return self.delay + LAB_REORDER_HOLD if self.held else self.delay
+        return self.delay + REORDER_HOLD if self.held else self.delay
 
     @property
     def actions(self) -> tuple[LabAction, ...]:
@@ -178,7 +187,7 @@ class Fate:
         """The same for people: `lost`, `duplicated, delayed 240 ms`, or `delivered`."""
         added = {
             LabAction.DELAYED: f" {_milliseconds(self.delay)}",
-            LabAction.REORDERED: f" (held {_milliseconds(LAB_REORDER_HOLD)})",
+            LabAction.REORDERED: f" (held {_milliseconds(REORDER_HOLD)})",
         }
         return ", ".join(f"{each}{added.get(each, '')}" for each in self.actions) or "delivered"
 

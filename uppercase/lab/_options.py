@@ -8,13 +8,15 @@ comma joins two: `--loss=0.3`, `--delay=both:50ms`, `--loss=request:0.3,reply:0.
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from uppercase.core.events import Direction
 from uppercase.core.values import parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UnknownName, suggest
-from uppercase.lab._fates import BurstLoss, Experiment, Impairments
-from uppercase.limits import LAB_MAX_DELAY, LAB_SEEDS
+from uppercase.lab._fates import MAX_DELAY, BurstLoss, Experiment, Impairments
+
+SEEDS: Final = 1_000_000
+"""Random seeds are below this: six digits can be read from a projector and typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,10 @@ class TCPLab:
 
     def __post_init__(self) -> None:
         for name in ("delay", "accept_delay"):
-            if not 0 <= getattr(self, name) <= LAB_MAX_DELAY:
+            if not 0 <= getattr(self, name) <= MAX_DELAY:
                 raise BadValue(
                     f"got {getattr(self, name):g} s for --{name.replace('_', '-')}; the lab holds "
-                    f"nothing for more than {LAB_MAX_DELAY:g} s"
+                    f"nothing for more than {MAX_DELAY:g} s"
                 )
 
     def __str__(self) -> str:
@@ -72,51 +74,68 @@ class Preset:
         return f"{self.name}: {command_line(self.settings)} ({self.summary})"
 
 
-UDP_PRESETS: Final[Mapping[str, Preset]] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "udp-pinger",
-            "as the UDP Pinger handout's code, randint(0, 10) < 4, drops 4 of 11 requests: 36.4 %; "
-            "the handout's text says 30 %",
-            {"loss": "4/11"},
-        ),
-        Preset(
-            "stop-and-wait",
-            "all that a stop-and-wait protocol must survive, in both directions; "
-            "the round trip takes 100 to 300 ms",
-            {
-                "loss": "both:0.1",
-                "duplicate": "both:0.1",
-                "corrupt": "both:0.1",
-                "delay": "both:100ms",
-                "jitter": "both:50ms",
-            },
-        ),
-        Preset(
-            "satellite",
-            "a geostationary hop each way, 240 to 280 ms as in RFC 2488 section 2, and no loss",
-            {"delay": "both:260ms", "jitter": "both:20ms"},
-        ),
-    )
-}
+@dataclass(frozen=True, slots=True)
+class LabOption:
+    """One option of a lab.
+
+    Attributes:
+        name: without the dashes.
+        metavar: what its value is called.
+        text: what it does, for every help.
+        parse: makes the value of its text, over UDP the value of one side.
+    """
+
+    name: str
+    metavar: str
+    text: str
+    parse: Callable[[str], Any]
 
 
-TCP_PRESETS: Final[Mapping[str, Preset]] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "byte-stream",
-            "replies come a byte at a time, so that one recv(1024) is visibly not enough",
-            {"slice": "1"},
-        ),
-        Preset(
-            "lecture",
-            "as the lecture's server: one recv is one message, one reply, then the end",
-            {"framing": "segment"},
-        ),
-    )
-}
+_Named = TypeVar("_Named", Preset, LabOption)
+
+
+def _by_name(*rows: _Named) -> Mapping[str, _Named]:
+    return {row.name: row for row in rows}
+
+
+UDP_PRESETS: Final = _by_name(
+    Preset(
+        "udp-pinger",
+        "as the UDP Pinger handout's code, randint(0, 10) < 4, drops 4 of 11 requests: 36.4 %; "
+        "the handout's text says 30 %",
+        {"loss": "4/11"},
+    ),
+    Preset(
+        "stop-and-wait",
+        "all that a stop-and-wait protocol must survive, in both directions; "
+        "the round trip takes 100 to 300 ms",
+        {
+            "loss": "both:0.1",
+            "duplicate": "both:0.1",
+            "corrupt": "both:0.1",
+            "delay": "both:100ms",
+            "jitter": "both:50ms",
+        },
+    ),
+    Preset(
+        "satellite",
+        "a geostationary hop each way, 240 to 280 ms as in RFC 2488 section 2, and no loss",
+        {"delay": "both:260ms", "jitter": "both:20ms"},
+    ),
+)
+
+TCP_PRESETS: Final = _by_name(
+    Preset(
+        "byte-stream",
+        "replies come a byte at a time, so that one recv(1024) is visibly not enough",
+        {"slice": "1"},
+    ),
+    Preset(
+        "lecture",
+        "as the lecture's server: one recv is one message, one reply, then the end",
+        {"framing": "segment"},
+    ),
+)
 
 
 def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
@@ -176,7 +195,7 @@ def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str
 
 def new_seed() -> int:
     """Return a random seed that is short enough to be read out and typed."""
-    return secrets.randbelow(LAB_SEEDS)
+    return secrets.randbelow(SEEDS)
 
 
 def _parse_burst_loss(text: str) -> BurstLoss:
@@ -187,27 +206,6 @@ def _parse_burst_loss(text: str) -> BurstLoss:
             f"got {text!r}; burst loss is ENTER:LEAVE or ENTER:LEAVE:LOSS, such as 0.02:0.25"
         )
     return BurstLoss(*map(parse_probability, parts))
-
-
-@dataclass(frozen=True, slots=True)
-class LabOption:
-    """One option of a lab.
-
-    Attributes:
-        name: without the dashes.
-        metavar: what its value is called.
-        text: what it does, for every help.
-        parse: makes the value of its text, over UDP the value of one side.
-    """
-
-    name: str
-    metavar: str
-    text: str
-    parse: Callable[[str], Any]
-
-
-def _by_name(*options: LabOption) -> Mapping[str, LabOption]:
-    return {option.name: option for option in options}
 
 
 UDP_OPTIONS: Final = _by_name(

@@ -19,10 +19,24 @@ from typing import Final
 
 from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
-from uppercase.core.guards import Client
-from uppercase.core.values import printable_address
+from uppercase.core.values import Client
 from uppercase.lab._fates import DELIVERED, Experiment, Fate
-from uppercase.limits import LAB_CLIENTS, LAB_FORGET, LAB_HELD_BYTES, LAB_HELD_COST
+from uppercase.limits import KIB, MIB
+
+CLIENTS: Final = 10_000
+"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
+bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
+
+FORGET_AFTER: Final = 60.0
+"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
+short enough that a program that binds a fixed port meets the same fates a minute later."""
+
+HELD_BYTES: Final = 16 * MIB
+"""What the lab holds back at one time, over all clients; more is dropped and reported. It is
+16,000 small datagrams: 200 students may have 80 each under way."""
+
+HELD_COST: Final = 1 * KIB
+"""What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
 
 _ORDINALS = ("first ", "second ")
 
@@ -98,14 +112,14 @@ _FIRST: Final = (0, 1, "")
 class Lab:
     """Follows one experiment for all clients of a service.
 
-    A client is a host and a port. One that is silent for `LAB_FORGET` seconds starts again at 1,
-    and so does the one that has been silent longest when there are more than `LAB_CLIENTS`.
+    A client is a host and a port. One that is silent for `FORGET_AFTER` seconds starts again at 1,
+    and so does the one that has been silent longest when there are more than `CLIENTS`.
 
     Args:
         experiment: what decides the fates.
         clock: gives seconds that never go back, such as `time.monotonic`.
         observer: told of every action (`Impaired`), and of what is dropped because the lab
-            would hold more than `LAB_HELD_BYTES` (`Dropped`).
+            would hold more than `HELD_BYTES` (`Dropped`).
     """
 
     def __init__(
@@ -159,7 +173,7 @@ class Lab:
             fates = (
                 f"{fates or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
             )
-            peer = printable_address(*client)
+            peer = str(client)
             self._observer.notify(
                 Impaired(peer, direction, number, fate.actions, words, data, fates)
             )
@@ -174,9 +188,9 @@ class Lab:
         """Return the number of the datagram that just arrived."""
         now = self._clock()
         seen, number = self._clients.pop(client, (now, 0))
-        number = number + 1 if now - seen < LAB_FORGET else 1
+        number = number + 1 if now - seen < FORGET_AFTER else 1
         self._clients[client] = now, number
-        if len(self._clients) > LAB_CLIENTS:
+        if len(self._clients) > CLIENTS:
             self._clients.popitem(last=False)
         return number
 
@@ -185,10 +199,10 @@ class Lab:
         now = self._clock()
         while self._held and self._held[0][0] <= now:
             self._held_bytes -= heappop(self._held)[1]
-        cost = len(passage.data) + LAB_HELD_COST
-        if self._held_bytes + cost > LAB_HELD_BYTES:
+        cost = len(passage.data) + HELD_COST
+        if self._held_bytes + cost > HELD_BYTES:
             if self._observer:
-                peer, reason = printable_address(*client), DropReason.LAB_FULL
+                peer, reason = str(client), DropReason.LAB_FULL
                 self._observer.notify(
                     Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
                 )

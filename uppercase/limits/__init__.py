@@ -6,7 +6,6 @@ nothing else of ours.
 """
 
 from uppercase.limits.client import *
-from uppercase.limits.lab import *
 from uppercase.limits.shared import *
 from uppercase.limits.tcp import *
 from uppercase.limits.testing import *

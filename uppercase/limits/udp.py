@@ -8,7 +8,6 @@ from uppercase.limits.shared import MIB
 __all__ = [
     "IPV4_MAX_DATAGRAM",
     "IPV6_MAX_DATAGRAM",
-    "KERNEL_LOOK",
     "LOOP_GUARD",
     "UDP_AMPLIFICATION",
     "UDP_MAX_REQUEST",
@@ -26,10 +25,6 @@ IPV6_MAX_DATAGRAM: Final = 65_527
 
 UDP_READ_SIZE: Final = 65_536
 """One more than any datagram can be, so that nothing is ever cut (Twisted's default is 8,192)."""
-
-KERNEL_LOOK: Final = 2.0
-"""Seconds between looks at how many datagrams the system had no room for: a line while the class
-still wonders, for one system call."""
 
 UDP_MAX_REQUEST: Final = 65_535
 """Every datagram passes by default: the length field of UDP is 16 bits wide (RFC 768)."""

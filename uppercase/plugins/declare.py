@@ -43,7 +43,7 @@ _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class _FunctionDecorator(Protocol):
-    """`@transform(...)`: what it accepts and gives, for type checkers."""
+    """`@transform` and `@transform(...)`: what they accept and give, for type checkers."""
 
     @overload
     def __call__(
@@ -57,37 +57,25 @@ class _FunctionDecorator(Protocol):
     def __call__(
         self, target: Callable[P, Callable[[M], M]], /
     ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        summary: str | None = None,
+        streaming: bool = False,
+        blocking: bool = False,
+        ascii: Callable[..., bytes] | None = None,
+    ) -> "_FunctionDecorator": ...
 
 
-class _StreamDecorator(Protocol):
-    """`@stream_transform(...)`, for type checkers."""
-
-    def __call__(self, target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
-
-
-@overload
-def transform(
-    target: Callable[Concatenate[M, P], M], /
-) -> DeclaredTransform[Concatenate[M, P], M]: ...
-@overload
-def transform(
-    target: Callable[Concatenate[M, P], Awaitable[M]], /
-) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
-@overload
-def transform(
-    target: Callable[P, Callable[[M], M]], /
-) -> DeclaredTransform[P, Callable[[M], M]]: ...
-@overload
-def transform(
-    *,
-    name: str | None = None,
-    summary: str | None = None,
-    streaming: bool = False,
-    blocking: bool = False,
-    ascii: Callable[..., bytes] | None = None,
-) -> _FunctionDecorator: ...
+def _typed(function: Any) -> _FunctionDecorator:
+    """Tell type checkers of the overloads, which a function would repeat one by one."""
+    decorator: _FunctionDecorator = function
+    return decorator
 
 
+@_typed
 def transform(
     target: Any = None,
     /,
@@ -151,7 +139,7 @@ def stream_transform(target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
 @overload
 def stream_transform(
     *, name: str | None = None, summary: str | None = None
-) -> _StreamDecorator: ...
+) -> Callable[[Callable[P, S]], DeclaredTransform[P, S]]: ...
 
 
 def stream_transform(
@@ -224,21 +212,11 @@ def adopt(
     Raises:
         PluginError: it is none of these, or its declaration breaks a rule.
     """
-    if not inspect.isclass(target):
-        if ITransformPlugin.providedBy(target):
-            plugin: ITransformPlugin = target
-            return plugin
-        if ITransform.providedBy(target):
-            return DeclaredTransform(
-                type(target),
-                lambda arguments: target,
-                name=_name(type(target), name),
-                summary=_summary(target, summary),
-                kind=Kind.BYTES,
-                parameters=(),
-                streaming=IStreamTransform.providedBy(target),
-            )
-    elif ITransform.implementedBy(target):
+    is_class = inspect.isclass(target)
+    if not is_class and ITransformPlugin.providedBy(target):
+        plugin: ITransformPlugin = target
+        return plugin
+    if is_class and ITransform.implementedBy(target):
         owner = _owner(target)
         return DeclaredTransform(
             target,
@@ -249,7 +227,17 @@ def adopt(
             parameters=parameters_of(signature_of(target, owner), owner, positional=0),
             streaming=IStreamTransform.implementedBy(target),
         )
-    elif hasattr(target, "feed"):
+    if not is_class and ITransform.providedBy(target):
+        return DeclaredTransform(
+            type(target),
+            lambda arguments: target,
+            name=_name(type(target), name),
+            summary=_summary(target, summary),
+            kind=Kind.BYTES,
+            parameters=(),
+            streaming=IStreamTransform.providedBy(target),
+        )
+    if is_class and hasattr(target, "feed"):
         if streaming or ascii is not None:
             raise PluginError(
                 f"{_owner(target)} is a stream class, which needs neither streaming nor ascii; "

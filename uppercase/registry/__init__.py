@@ -11,29 +11,15 @@ things are found decides nothing: two plugins of one name are refused. This pack
 the reactor. Names load on first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uppercase._facade import load
+from uppercase._facade import lazy
 
 if TYPE_CHECKING:
-    from uppercase.registry.catalogue import Listing, find, listing, lookup, maker
+    from uppercase.registry.catalogue import Listing, find, listing, lookup
     from uppercase.registry.problems import Fault, Problem
     from uppercase.registry.references import Found
 
-_HOMES: dict[str, str] = {
-    "Fault": "uppercase.registry.problems",
-    "Found": "uppercase.registry.references",
-    "Listing": "uppercase.registry.catalogue",
-    "Problem": "uppercase.registry.problems",
-    "find": "uppercase.registry.catalogue",
-    "listing": "uppercase.registry.catalogue",
-    "lookup": "uppercase.registry.catalogue",
-    "maker": "uppercase.registry.catalogue",
-}
+__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup"]
 
-__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup", "maker"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
-    return load(__name__, _HOMES, name)
+__getattr__ = lazy(__name__, __all__, [".catalogue"])

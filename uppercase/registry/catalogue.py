@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, suggest
@@ -12,6 +13,9 @@ from uppercase.interfaces import ITransform
 from uppercase.registry import sources
 from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
 from uppercase.registry.references import Found
+
+_BUILT_INS: Final = "uppercase.transforms."
+"""Where the code of the built-in transforms is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +35,39 @@ class Listing:
     folders: list[str]
 
     def lookup(self, name: str) -> Found:
-        """As the function `lookup`."""
+        """Find a transform by its name or by reference, `module:function`.
+
+        Raises:
+            UnknownName: there is none.
+            NameClash: there are several of this name.
+            PluginError: the reference cannot be loaded.
+        """
         found, rest = self._resolve(name)
         if rest:
             raise BadArgument(f"got {name!r}; a name without arguments is expected here")
         return found
 
     def find(self, specification: str) -> ITransform:
-        """As the function `find`."""
+        r"""Make the transform that a user asks for.
+
+        Args:
+            specification: `name[:key=value...]` or `module:function[:key=value...]`. In a value,
+                `\:` stands for a colon and `\\` for a backslash.
+
+        Raises:
+            UnknownName: nothing has this name.
+            BadArgument: an argument is unknown, missing or not acceptable.
+            NameClash: several plugins have this name.
+            PluginError: the code cannot be loaded.
+        """
         return self.maker(specification)()
 
     def maker(self, specification: str) -> Callable[[], ITransform]:
-        """As the function `maker`."""
+        """Return what makes the transform that a user asks for, a new one at each call.
+
+        Args:
+            specification: as for `find`, and with its exceptions.
+        """
         found, rest = self._resolve(specification)
         return partial(found.build, _pairs(found.name, rest))
 
@@ -110,13 +135,24 @@ def listing(*, thorough: bool = False) -> Listing:
     clashes: dict[str, str] = {}
     for name, claims in sorted(by_name.items()):
         distinct = _distinct(claims)
-        if len(distinct) > 1:
+        built_in = [claim for claim in distinct if claim.reference.startswith(_BUILT_INS)]
+        if built_in:
+            # A name that everybody knows must not stop working because of what else is installed.
+            transforms[name] = built_in[0]
+            for other in distinct:
+                if other not in built_in:
+                    message = (
+                        f"the name {name!r} is that of a built-in transform, which keeps it; "
+                        "rename this one, or serve it as module:function"
+                    )
+                    problems.append(Problem(Fault.CLASH, other.origin, message))
+        elif len(distinct) > 1:
             origins = " and ".join(sorted({claim.origin for claim in distinct}))
             message = (
                 f"{len(distinct)} transforms are named {name!r}, in {origins}; rename all but one"
             )
             clashes[name] = message
-            problems.append(Problem(Fault.CLASH, distinct[0].origin, None, message))
+            problems.append(Problem(Fault.CLASH, distinct[0].origin, message))
         elif distinct:
             transforms[name] = distinct[0]
     return Listing(transforms, problems, clashes, scanned.folders)
@@ -142,39 +178,13 @@ def _target(found: Found) -> object:
 
 
 def lookup(name: str) -> Found:
-    """Find a transform by its name or by reference, `module:function`.
-
-    Raises:
-        UnknownName: there is none.
-        NameClash: there are several of this name.
-        PluginError: the reference cannot be loaded.
-    """
+    """Scan, and look a transform up; see `Listing.lookup`."""
     return listing().lookup(name)
 
 
 def find(specification: str) -> ITransform:
-    r"""Make the transform that a user asks for.
-
-    Args:
-        specification: `name[:key=value...]` or `module:function[:key=value...]`. In a value, `\:`
-            stands for a colon and `\\` for a backslash.
-
-    Raises:
-        UnknownName: nothing has this name.
-        BadArgument: an argument is unknown, missing or not acceptable.
-        NameClash: several plugins have this name.
-        PluginError: the code cannot be loaded.
-    """
+    """Scan, and make a transform; see `Listing.find`."""
     return listing().find(specification)
-
-
-def maker(specification: str) -> Callable[[], ITransform]:
-    """Return what makes the transform that a user asks for, a new one at each call.
-
-    Args:
-        specification: as for `find`, and with its exceptions.
-    """
-    return listing().maker(specification)
 
 
 def _pairs(name: str, segments: list[str]) -> list[tuple[str, str]]:

@@ -99,7 +99,6 @@ def _package_files() -> Iterator[Problem]:
                 yield Problem(
                     Fault.PACKAGE,
                     file,
-                    None,
                     f"it makes {folder} a package, so that Twisted looks for no drop-ins in it; "
                     "delete this file",
                 )
@@ -116,7 +115,6 @@ def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
         yield Problem(
             Fault.CACHE,
             cache,
-            None,
             "it is not up to date and cannot be written, so that each start imports every drop-in "
             "and logs this; run twistd --help once as the owner of the folder",
         )
@@ -135,7 +133,6 @@ def _hidden_by_editables(
                 yield Problem(
                     Fault.EDITABLE,
                     folder,
-                    None,
                     f"the editable install of {distribution.name} does not show Twisted this "
                     "folder; announce the transform as an entry point, or tell setuptools "
                     'package-dir = {"" = "."} and install it again',

@@ -53,15 +53,15 @@ class Problem:
     Attributes:
         fault: its kind.
         file: the file to look at, or the entry point's description.
-        line: the line there, or None where there is none to name.
         message: one sentence with the likely fix.
+        line: the line there, or None where there is none to name.
         traceback: the traceback's text, or "".
     """
 
     fault: Fault
     file: str
-    line: int | None
     message: str
+    line: int | None = None
     traceback: str = field(default="", repr=False)
 
     def __str__(self) -> str:
@@ -97,8 +97,8 @@ def from_exception(error: BaseException, file: str) -> Problem:
         return Problem(
             Fault.SYNTAX,
             error.filename or file,
-            error.lineno,
             f"syntax error: {error.msg}; it is not loaded",
+            error.lineno,
             text,
         )
     frames = [
@@ -110,7 +110,7 @@ def from_exception(error: BaseException, file: str) -> Problem:
     fault, message = _explain(error)
     if line is not None and frames[-1].filename != file:
         message += f" (raised in {frames[-1].filename}, line {frames[-1].lineno})"
-    return Problem(fault, file, line, message, text)
+    return Problem(fault, file, message, line, text)
 
 
 def _explain(error: BaseException) -> tuple[Fault, str]:
@@ -193,7 +193,7 @@ def fault_of_plugin(plugin: Any, label: str, place: str) -> Problem | None:
             f"{label} has {foreign[0]!r} among its parameters; "
             "uppercase.plugins.Parameter is accepted"
         )
-    return Problem(Fault.INTERFACE, place, line_of(plugin, place), message)
+    return Problem(Fault.INTERFACE, place, message, line_of(plugin, place))
 
 
 def fault_of_name(name: object, label: str, place: str, plugin: object = None) -> Problem | None:
@@ -203,17 +203,17 @@ def fault_of_name(name: object, label: str, place: str, plugin: object = None) -
     return Problem(
         Fault.NAME,
         place,
-        # Only now: finding a line reads and parses a source file.
-        line_of(plugin, place),
         f"{label} has the name {name!r}; lower-case letters, digits and single hyphens "
         "are accepted",
+        # Only now: finding a line reads and parses a source file.
+        line_of(plugin, place),
     )
 
 
 def stale(label: str, file: str) -> Problem:
     """Describe an object of a drop-in that Twisted's cache does not know as it is."""
     cache = os.path.join(os.path.dirname(file), "dropin.cache")
-    return Problem(Fault.STALE, file, None, f"{label} is not what {cache} says; delete that file")
+    return Problem(Fault.STALE, file, f"{label} is not what {cache} says; delete that file")
 
 
 def near_misses(
@@ -236,9 +236,9 @@ def near_misses(
                 yield Problem(
                     Fault.NOT_INSTANTIATED,
                     file,
-                    line_of(value, file),
                     f"{label} is a class and no instance of it is here; add one, such as "
                     f"{label.lower()} = {label}()",
+                    line_of(value, file),
                 )
         elif by_name is not None and by_name.providedBy(value):
             if (module.__name__, label) not in known:
@@ -248,9 +248,9 @@ def near_misses(
                 yield Problem(
                     Fault.NOT_PLUGIN,
                     file,
-                    line_of(value, file),
                     f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
                     "its class with @implementer(ITransformPlugin, IPlugin)",
+                    line_of(value, file),
                 )
             elif (module.__name__, label) not in known:
                 yield stale(label, file)
@@ -258,7 +258,7 @@ def near_misses(
             yield Problem(
                 Fault.NOT_PLUGIN,
                 file,
-                line_of(value, file),
                 f"{label} provides ITransform but not ITransformPlugin, which has the name; "
                 "declare it with @transform or implement both ITransformPlugin and IPlugin",
+                line_of(value, file),
             )

@@ -42,7 +42,6 @@ _PACKAGE: Final = twisted.plugins.__name__
 _BUILT_INS_MISSING: Final = Problem(
     Fault.HIDDEN,
     "uppercase_transforms.py",
-    None,
     "the drop-in of the built-in transforms is in no twisted/plugins folder on sys.path; install "
     "uppercase again",
 )
@@ -237,7 +236,6 @@ def _find_hidden_files(found: DropIns) -> None:
                     Problem(
                         Fault.HIDDEN,
                         file,
-                        None,
                         f"{shown} has the same file name and hides it; rename one of them",
                     )
                 )

@@ -10,8 +10,8 @@ listens. Command lines are the taps' matter.
 
 from uppercase.services._base import CannotStart
 from uppercase.services._settings import Settings, TCPSettings, UDPSettings
-from uppercase.services._tcp import TCPService, tcp_service
-from uppercase.services._udp import UDPService, udp_service
+from uppercase.services._tcp import TCPService
+from uppercase.services._udp import UDPService
 
 __all__ = [
     "CannotStart",
@@ -23,3 +23,7 @@ __all__ = [
     "tcp_service",
     "udp_service",
 ]
+
+# What programs call; that it is a class is nobody's matter.
+tcp_service = TCPService
+udp_service = UDPService

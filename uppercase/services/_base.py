@@ -1,21 +1,20 @@
 """What the TCP and the UDP service share: the chain, the observers, starting and failing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from uppercase.core.events import Event, IObserver, SlowCall
-from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.core.values import address_is_missing, in_use
 from uppercase.errors import CannotListen
-from uppercase.registry import Problem, listing
+from uppercase.registry import listing
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
@@ -33,49 +32,6 @@ class CannotStart(SystemExit, Exception):
     A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
     `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
     """
-
-
-@implementer(IObserver)
-class Observers:
-    """The observers of one service: its counters and its log.
-
-    Attributes:
-        protocol: `TCP` or `UDP`.
-        counters: what has happened so far.
-    """
-
-    def __init__(self, protocol: str, clock: IReactorTime, log_peers: bool) -> None:
-        self.protocol = protocol
-        self.counters = Counters()
-        self._log = LogObserver(protocol, clock, log_peers=log_peers)
-
-    def notify(self, event: Event) -> None:
-        """Tell both."""
-        self.counters.notify(event)
-        self._log.notify(event)
-
-    def stop(self) -> None:
-        """Write what is left to say into the log."""
-        self._log.stop()
-
-    def slow_call(self, transform: str, seconds: float) -> None:
-        """Tell of a call that blocked the reactor."""
-        self.notify(SlowCall(transform, seconds))
-
-
-def make_chain(
-    specifications: Sequence[str], max_output: int, on_slow: Callable[[str, float], None]
-) -> tuple[MessagePipeline, Sequence[Problem]]:
-    """Find the transforms and chain them; return also what is wrong with plugins.
-
-    Raises:
-        uppercase.errors.UserError: a specification is wrong.
-        uppercase.errors.PluginError: a transform cannot be loaded.
-    """
-    # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
-    found = listing()
-    stages = [Stage(specification, found.find(specification)) for specification in specifications]
-    return make_pipeline(stages, max_output, on_slow), found.problems
 
 
 def open_on_one_port(
@@ -120,31 +76,60 @@ def open_on_one_port(
     raise AssertionError("the last try returns or raises")
 
 
+@implementer(IObserver)
 class TransformService(Service, ABC):
     """A service that listens when it starts and says so, or ends the program.
+
+    It is also the observer of what it serves: counts, and writes into the log.
 
     Ports below 1024 are bound before twistd gives up its privileges; under `twist`, which does not
     know of that step, when the service starts.
 
+    Args:
+        settings: what to serve, where and within which bounds.
+        reactor: Twisted's unless a test has its own.
+
     Attributes:
+        protocol: `TCP` or `UDP`.
         reactor: Twisted's.
         settings: what the service was told.
-        observers: counts and logs.
+        chain: what is served.
+        counters: what has happened so far.
         notes: lines for the log, behind the ready lines.
-        problems: plugins that cannot be used, for the log as well.
+
+    Raises:
+        uppercase.errors.UserError: something in the settings is wrong.
+        uppercase.errors.PluginError: a transform cannot be loaded.
     """
 
-    def __init__(self, reactor: Any, settings: Settings, observers: Observers, chain: str) -> None:
+    protocol: ClassVar[str]
+
+    def __init__(self, settings: Settings, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
         self.log = Logger("uppercase")
-        self.reactor = reactor
+        self.reactor: Any = reactor
         self.settings = settings
-        self.observers = observers
+        self.counters = Counters()
         self.notes: list[str] = []
-        self.problems: Sequence[Problem] = ()
-        self._chain = chain
+        self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
+        # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
+        found = listing()
+        stages = [Stage(text, found.find(text)) for text in settings.transforms]
+        self.chain = make_pipeline(stages, settings.max_output, self._slow_call)
+        self._problems = found.problems
+        settings.hosts()  # raises what is wrong with them
         self._listening = False
         self._waiting: list[Deferred[None]] = []
         self._signals = StopSignals(reactor, settings.drain)
+
+    def notify(self, event: Event) -> None:
+        """Count an event, and write of it into the log."""
+        self.counters.notify(event)
+        self._log_observer.notify(event)
+
+    def _slow_call(self, transform: str, seconds: float) -> None:
+        self.notify(SlowCall(transform, seconds))
 
     def privilegedStartService(self) -> None:
         """Listen while privileges last."""
@@ -184,7 +169,7 @@ class TransformService(Service, ABC):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         for note in self.notes:
             self.log.info("{note}", note=note)
-        for problem in self.problems:
+        for problem in self._problems:
             self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
 
     @abstractmethod
@@ -217,10 +202,10 @@ class TransformService(Service, ABC):
         """Sum up; the service can be started again."""
         self._listening = False
         self._signals.stop()
-        self.observers.stop()
+        self._log_observer.stop()
         self.log.info(
             "{protocol}: all in all: {counted}",
-            protocol=self.observers.protocol,
+            protocol=self.protocol,
             counted=self.counted() or "nothing happened",
         )
         waiting, self._waiting = self._waiting, []
@@ -233,7 +218,7 @@ class TransformService(Service, ABC):
 
     def counted(self) -> str:
         """Return the counts so far."""
-        return str(self.observers.counters)
+        return str(self.counters)
 
     @abstractmethod
     def served(self) -> list[str]:
@@ -244,5 +229,5 @@ class TransformService(Service, ABC):
         self.log.info(
             "The server is ready to receive: {address} ({chain})",
             address=address,
-            chain=self._chain,
+            chain=self.chain.name,
         )

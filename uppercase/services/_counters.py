@@ -1,6 +1,8 @@
 """How often what happened: the numbers that logs and metrics are made of."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Final
 
 from zope.interface import implementer
 
@@ -12,13 +14,25 @@ from uppercase.core.events import (
     Impaired,
     IObserver,
     KernelDropped,
-    Received,
+    Opened,
     Refused,
-    Replied,
     SlowCall,
     TransformFailed,
     WouldDrop,
 )
+
+_KINDS: Final[Mapping[type, tuple[str, str]]] = {
+    Opened: ("opened", ""),
+    Closed: ("closed", "outcome"),
+    AcceptFailed: ("accept-failed", "error"),
+    Refused: ("refused", "reason"),
+    Dropped: ("dropped", "reason"),
+    WouldDrop: ("would-drop", "reason"),
+    TransformFailed: ("transform-failed", "transform"),
+    SlowCall: ("slow-call", "transform"),
+}
+"""What an event is counted as, and which of its attributes says more. Requests and replies are not
+counted here: they are told only where somebody watches, and the responder counts all of them."""
 
 
 @implementer(IObserver)
@@ -36,29 +50,14 @@ class Counters:
     def notify(self, event: Event) -> None:
         """Count an event."""
         match event:
-            case Closed(outcome=outcome):
-                self.counts["closed", outcome.value] += 1
-            case AcceptFailed(error=error):
-                self.counts["accept-failed", error] += 1
-            case Refused(reason=reason):
-                self.counts["refused", reason.value] += 1
-            case Dropped(reason=reason):
-                self.counts["dropped", reason.value] += 1
             case KernelDropped(count=count):
                 self.counts["dropped", "by-the-kernel"] += count
-            case WouldDrop(reason=reason):
-                self.counts["would-drop", reason.value] += 1
-            case TransformFailed(transform=name):
-                self.counts["transform-failed", name] += 1
-            case SlowCall(transform=name):
-                self.counts["slow-call", name] += 1
             case Impaired(direction=direction, actions=actions):
                 for action in actions:
                     self.counts[f"lab-{direction.value}", action.value] += 1
-            case Received() | Replied():
-                pass  # told only where somebody watches; the responder counts all of them
-            case _:
-                self.counts[type(event).__name__.lower(), ""] += 1
+            case _ if type(event) in _KINDS:
+                kind, attribute = _KINDS[type(event)]
+                self.counts[kind, str(getattr(event, attribute, ""))] += 1
 
     def __str__(self) -> str:
         """Return the counts as one line, such as `closed finished 3, opened 3`."""

@@ -1,8 +1,9 @@
 """How a service ends: what was asked before is answered, within a bounded time, and it does end.
 
 Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing
-else, and while a transform blocks the reactor they do nothing at all. Here a second signal ends
-the process at once, and so does a stop that hangs.
+else, and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all;
+for SIGHUP, which kills, there is none. Here a second signal ends the process at once, and so does a
+stop that hangs.
 """
 
 import faulthandler
@@ -11,8 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection
+from threading import Timer
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -21,10 +23,15 @@ from twisted.logger import Logger
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
 
-_STOP_GRACE: Final = 5.0
+_STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LAST_RESORT: Final = 1.0
+"""Seconds that it then has to say where it hangs, which takes for ever where nobody reads."""
+
+_SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
+# Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
 
 
 class Drainable(Protocol):
@@ -102,7 +109,8 @@ class Drain:
 class StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
 
-    Where the program has handlers of its own, nothing is changed.
+    SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
+    leaves the pid file. Where the program has handlers of its own, nothing is changed.
 
     Args:
         reactor: Twisted's.
@@ -112,11 +120,14 @@ class StopSignals:
     _deadline = 0.0
     """When the process is ended, by the monotonic clock; the latest that any service asks for."""
 
+    _last_resort: ClassVar[Timer | None] = None
+    """What ends it then; one for all services."""
+
     def __init__(self, reactor: Any, seconds: float) -> None:
         self._reactor = reactor
         self._seconds = seconds + _STOP_GRACE
         self._signalled = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
@@ -137,6 +148,12 @@ class StopSignals:
                 del self._before[number]
         if self._signalled:
             faulthandler.cancel_dump_traceback_later()
+            self._call_off_last_resort()
+
+    @staticmethod
+    def _call_off_last_resort() -> None:
+        if StopSignals._last_resort is not None:
+            StopSignals._last_resort.cancel()
 
     def _take(self) -> None:
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
@@ -145,7 +162,9 @@ class StopSignals:
             if number in self._before:
                 continue
             handler = signal.getsignal(number)
-            if handler in own or isinstance(getattr(handler, "__self__", None), StopSignals):
+            ours = isinstance(getattr(handler, "__self__", None), StopSignals)
+            default = number == _SIGHUP and handler is signal.SIG_DFL
+            if handler in own or ours or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -162,4 +181,10 @@ class StopSignals:
             faulthandler.dump_traceback_later(
                 StopSignals._deadline - now, exit=True, file=sys.__stderr__
             )
-        self._before[signal.Signals(number)](number, frame)
+        self._call_off_last_resort()
+        timer = Timer(StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        StopSignals._last_resort = timer
+        handler = self._before[number]
+        (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)

@@ -15,7 +15,7 @@ from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
 from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
-from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
+from uppercase.services._base import TransformService, open_on_one_port
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
@@ -29,36 +29,6 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
-
-
-def tcp_service(settings: TCPSettings, reactor: Any = None) -> "TCPService":
-    """Make a TCP service; it listens when it is started.
-
-    Args:
-        settings: what to serve, where and within which bounds.
-        reactor: Twisted's unless a test has its own.
-
-    Raises:
-        uppercase.errors.UserError: something in the settings is wrong.
-        uppercase.errors.PluginError: a transform cannot be loaded.
-    """
-    if reactor is None:
-        from twisted.internet import reactor
-    observers = Observers("TCP", reactor, settings.log_peers)
-    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
-    framing = choose_framing(settings.framing, chain.streams)
-    factory = TransformFactory(
-        conversation_opener(framing, chain, settings.limits),
-        settings.limits,
-        reactor,
-        observers,
-        settings.lab,
-    )
-    settings.hosts()
-    listeners = [listener_of_string(reactor, text, settings.proxy_from) for text in settings.listen]
-    service = TCPService(reactor, settings, observers, factory, listeners, chain.name)
-    service.problems = problems
-    return service
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -86,23 +56,25 @@ class TCPService(TransformService):
         ports: what is listening.
     """
 
+    protocol = "TCP"
     settings: TCPSettings
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: TCPSettings,
-        observers: Observers,
-        factory: TransformFactory,
-        listeners: list[Listener],
-        chain: str,
-    ) -> None:
-        super().__init__(reactor, settings, observers, chain)
-        self.factory = factory
+    def __init__(self, settings: TCPSettings, reactor: Any = None) -> None:
+        super().__init__(settings, reactor)
+        framing = choose_framing(settings.framing, self.chain.streams)
+        self.factory = TransformFactory(
+            conversation_opener(framing, self.chain, settings.limits),
+            settings.limits,
+            self.reactor,
+            self,
+            settings.lab,
+        )
         self.ports: list[IListeningPort] = []
         self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
-        self._listeners = listeners
+        self._listeners = [
+            listener_of_string(self.reactor, text, settings.proxy_from) for text in settings.listen
+        ]
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
@@ -177,7 +149,7 @@ class TCPService(TransformService):
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
-        self.observers.notify(AcceptFailed(name, error.strerror or ""))
+        self.notify(AcceptFailed(name, error.strerror or ""))
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)

@@ -17,8 +17,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.lab import Lab
-from uppercase.limits import KERNEL_LOOK
-from uppercase.services._base import Observers, TransformService, make_chain, open_on_one_port
+from uppercase.services._base import TransformService, open_on_one_port
 from uppercase.services._settings import UDPSettings
 from uppercase.udp import (
     IDatagramEndpoint,
@@ -29,38 +28,12 @@ from uppercase.udp import (
     listen,
 )
 
+KERNEL_LOOK: Final = 2.0
+"""Seconds between looks at how many datagrams the system had no room for: a line while the class
+still wonders, for one system call."""
+
 _KERNEL_COUNTS: Final = 1 << 32
 """The kernel's counter of drops starts again at 0 here."""
-
-
-def udp_service(settings: UDPSettings, reactor: Any = None) -> "UDPService":
-    """Make a UDP service; it listens when it is started.
-
-    Args:
-        settings: what to serve, where and within which bounds.
-        reactor: Twisted's unless a test has its own.
-
-    Raises:
-        uppercase.errors.UserError: something in the settings is wrong.
-        uppercase.errors.PluginError: a transform cannot be loaded.
-    """
-    if reactor is None:
-        from twisted.internet import reactor
-    observers = Observers("UDP", reactor, settings.log_peers)
-    chain, problems = make_chain(settings.transforms, settings.max_output, observers.slow_call)
-    responder = Responder(
-        chain,
-        settings.limits,
-        clock=reactor.seconds,
-        observer=observers,
-        tell_each=settings.log_peers,
-        lab=None if settings.lab is None else Lab(settings.lab, reactor.seconds, observers),
-    )
-    settings.hosts()
-    endpoints = [datagram_endpoint_from_string(reactor, text) for text in settings.listen]
-    service = UDPService(reactor, settings, observers, responder, endpoints, chain.name)
-    service.problems = problems
-    return service
 
 
 class UDPService(TransformService):
@@ -71,24 +44,28 @@ class UDPService(TransformService):
         ports: what is listening.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: UDPSettings,
-        observers: Observers,
-        responder: Responder,
-        endpoints: list[IDatagramEndpoint],
-        chain: str,
-    ) -> None:
-        super().__init__(reactor, settings, observers, chain)
+    protocol = "UDP"
+
+    def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
+        super().__init__(settings, reactor)
+        clock = self.reactor.seconds
         self.notes += settings.lab_notes
-        self.responder = responder
+        self.responder = Responder(
+            self.chain,
+            settings.limits,
+            clock=clock,
+            observer=self,
+            tell_each=settings.log_peers,
+            lab=None if settings.lab is None else Lab(settings.lab, clock, self),
+        )
         self.ports: list[Any] = []
-        self._endpoints = endpoints
+        self._endpoints = [
+            datagram_endpoint_from_string(self.reactor, text) for text in settings.listen
+        ]
         self._kernel_drops: dict[Any, int] = {}
         self._errors: Counter[str] = Counter()
         self._kernel_watch = LoopingCall(self._look_at_kernel)
-        self._kernel_watch.clock = reactor
+        self._kernel_watch.clock = self.reactor
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints."""
@@ -134,7 +111,7 @@ class UDPService(TransformService):
         each = f"received {self.responder.received}, answered {self.responder.answered}"
         errors = sum(map(_errors_of, self.ports), self._errors)
         counts = [f"{name} {count}" for name, count in sorted(errors.items())]
-        return ", ".join(filter(None, [each, str(self.observers.counters), *counts]))
+        return ", ".join(filter(None, [each, str(self.counters), *counts]))
 
     def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
         """Report what the kernel had no room for, lest the lab or the transform be blamed."""
@@ -143,7 +120,7 @@ class UDPService(TransformService):
             dropped = (port.kernel_drops() if isinstance(port, Port) else None) or 0
             new = (dropped - self._kernel_drops.get(port, 0)) % _KERNEL_COUNTS
             if new:
-                self.observers.notify(KernelDropped(_name(port), new))
+                self.notify(KernelDropped(_name(port), new))
                 self._kernel_drops[port] = dropped
 
     def _open(self, endpoint: IDatagramEndpoint) -> Any:

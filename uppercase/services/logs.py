@@ -4,9 +4,9 @@ Peers must be able neither to fill the log nor to forge lines in it: whatever co
 escaped and cut, and each reason has at most one line a second, which says how many were left out.
 """
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from traceback import TracebackException
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,7 +30,6 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.errors import Rejected
 from uppercase.limits import LOG_INTERVAL
 
 _LOG_PAYLOAD: Final = 24
@@ -181,14 +180,14 @@ class LogObserver:
 
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
-        cause = event.error.__cause__
-        if cause is None or isinstance(cause, Rejected):
+        trace, cause = event.error.traceback, event.error.__cause__
+        if trace is None:
             return
         if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
             self.log.error(
                 "transform {name!r} raised:\n{traceback}",
                 name=event.transform,
-                traceback="\n".join(_traceback_lines(cause)),
+                traceback="\n".join(_traceback_lines(trace)),
             )
 
     def _warn(self, key: str, text: str) -> None:
@@ -202,10 +201,10 @@ class LogObserver:
         self.log.warn("{key}: {count} more since the last line", key=printable(key), count=count)
 
 
-def _traceback_lines(error: BaseException) -> list[str]:
+def _traceback_lines(trace: TracebackException) -> list[str]:
     """Return a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
     lines: list[str] = []
-    for part in traceback.format_exception(error):
+    for part in trace.format():
         whole = part.strip("\n")
         frame = whole.startswith("  File ")
         lines += [printable(line) for line in (whole.split("\n") if frame else [whole])]

@@ -14,8 +14,6 @@ from twisted.python import usage
 
 from uppercase.errors import PluginError, UserError, suggest
 
-__all__ = ["Group", "Option", "TableOptions"]
-
 _COLUMN: Final = 30
 _UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
 
@@ -25,29 +23,34 @@ class Option:
     """One option.
 
     Attributes:
-        name: its long name.
+        spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
         text: what it does, for the help.
-        short: its letter, or "".
-        metavar: what its value is called; "" for an option without a value.
         parse: makes the value of the text, raising `UserError`; None for options that the
             options class has an `opt_` method for, such as repeatable ones.
         default: its value if it is not given.
-        shown: the default as the help shows it, or "".
+        shown: the default as the help shows it, where that is not the bare number.
     """
 
-    name: str
+    spelling: str
     text: str
-    short: str = ""
-    metavar: str = ""
     parse: Callable[[str], Any] | None = None
     default: Any = None
     shown: str = ""
 
     @property
-    def spelling(self) -> str:
-        """The left column of the help."""
-        value = f"={self.metavar}" if self.metavar else ""
-        return f"{f'-{self.short}, ' if self.short else '    '}--{self.name}{value}"
+    def name(self) -> str:
+        """Its long name, without the dashes."""
+        return self.spelling.partition("--")[2].partition("=")[0]
+
+    @property
+    def short(self) -> str | None:
+        """Its letter, if it has one."""
+        return None if self.spelling.startswith("--") else self.spelling[1]
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether a value follows it."""
+        return "=" in self.spelling
 
     def coerce(self, text: str) -> Any:
         """Make the value; a mistake names the option."""
@@ -85,14 +88,12 @@ class TableOptions(usage.Options):
         """Hand the rows to `usage` in its own form."""
         rows = [row for group in cls.__dict__.get("groups", ()) for row in group.options]
         cls.optParameters = [
-            [row.name, row.short or None, row.default, row.text, row.coerce]
-            for row in rows
-            if row.parse and row.metavar
+            [row.name, row.short, row.default, row.text, row.coerce] for row in rows if row.parse
         ]
         cls.optFlags = [
-            [row.name, row.short or None, row.text]
+            [row.name, row.short, row.text]
             for row in rows
-            if not row.metavar and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
+            if not row.takes_value and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
         ]
 
     def parseOptions(self, options: list[str] | None = None) -> None:
@@ -123,9 +124,10 @@ class TableOptions(usage.Options):
 
 
 def _help_lines(row: Option, width: int) -> Iterator[str]:
-    shown = f" [default: {row.shown}]" if row.shown else ""
-    text = textwrap.wrap(row.text + shown, width - _COLUMN, break_on_hyphens=False)
-    first = f"  {row.spelling}"
+    shown = row.shown if row.shown or row.default is None else f"{row.default:.15g}"
+    described = f"{row.text} [default: {shown}]" if shown else row.text
+    text = textwrap.wrap(described, width - _COLUMN, break_on_hyphens=False)
+    first = f"  {row.spelling if row.short else f'    {row.spelling}'}"
     if len(first) < _COLUMN:
         yield f"{first:<{_COLUMN}}{text.pop(0)}"
     else:

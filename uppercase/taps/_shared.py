@@ -1,5 +1,6 @@
 """What the options of both services have in common."""
 
+import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -14,8 +15,6 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
 from uppercase.taps._options import Group, Option, TableOptions
 
-__all__ = ["ENDING", "INFORMATION", "TRANSFORMING", "ServiceOptions", "listening"]
-
 
 def listening(endpoint: str, example: str) -> Group:
     """Return the options that say where to listen.
@@ -27,41 +26,61 @@ def listening(endpoint: str, example: str) -> Group:
     return Group(
         "Where to listen",
         (
-            Option("port", "port number; 0 takes any free one, which the ready line shows", "p",
-                   "N", parse_port, None, str(DEFAULT_PORT)),
-            Option("interface", "IP address of this machine, or '*' for every address, both "
-                   "families; may be repeated", "i", "ADDRESS", None, None,
-                   "loopback, both families"),
-            Option("listen", f"{endpoint} such as {example}, instead of --port and --interface; "
-                   "may be repeated", "l", "DESCRIPTION"),
+            Option(
+                "-p, --port=N",
+                "port number; 0 takes any free one, which the ready line shows",
+                parse=parse_port,
+                shown=str(DEFAULT_PORT),
+            ),
+            Option(
+                "-i, --interface=ADDRESS",
+                "IP address of this machine, or '*' for every address, both families; "
+                "may be repeated",
+                shown="loopback, both families",
+            ),
+            Option(
+                "-l, --listen=DESCRIPTION",
+                f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 TRANSFORMING = Group(
     "What to serve",
     (
-        Option("transform", "transform, or module:function for a plain function; may be repeated: "
-               "a chain, applied in the order given", "t", "NAME[:key=value...]", None, None,
-               "uppercase"),
-        Option("max-output", "what each transform of the chain may give for one message or chunk",
-               "", "SIZE", parse_size, MAX_OUTPUT, "1M"),
-        Option("help-transforms", "list the transforms that are installed, and exit"),
-        Option("help-transform", "show one transform and its arguments, and exit", "", "NAME"),
+        Option(
+            "-t, --transform=NAME[:key=value...]",
+            "transform, or module:function for a plain function; may be repeated: "
+            "a chain, applied in the order given",
+            shown="uppercase",
+        ),
+        Option(
+            "--max-output=SIZE",
+            "what each transform of the chain may give for one message or chunk",
+            parse=parse_size,
+            default=MAX_OUTPUT,
+            shown="1M",
+        ),
+        Option("--help-transforms", "list the transforms that are installed, and exit"),
+        Option("--help-transform=NAME", "show one transform and its arguments, and exit"),
     ),
-)  # fmt: skip
+)
 
 ENDING = Option(
-    "drain", "how long SIGTERM and SIGINT wait for what is owed", "", "DURATION", parse_duration,
-    DRAIN, "10s",
-)  # fmt: skip
+    "--drain=DURATION",
+    "how long SIGTERM and SIGINT wait for what is owed",
+    parse=parse_duration,
+    default=DRAIN,
+    shown="10s",
+)
 
 INFORMATION = Group(
     "Information",
     (
-        Option("log-peers", "log a line for each connection or datagram (for a classroom)"),
-        Option("version", "show the version, and exit"),
-        Option("help", "show this help, and exit"),
+        Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
+        Option("--version", "show the version, and exit"),
+        Option("--help", "show this help, and exit"),
     ),
 )
 
@@ -74,6 +93,7 @@ class ServiceOptions(TableOptions, ABC):
     """
 
     service: IService
+    synopsis = "[options]"
 
     def __init__(self) -> None:
         usage.Options.__init__(self)
@@ -125,6 +145,7 @@ class ServiceOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         """Make the service."""
+        _use_monotonic_time()
         try:
             self.service = self.make_service()
         except (UserError, PluginError) as error:
@@ -145,3 +166,23 @@ class ServiceOptions(TableOptions, ABC):
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
         }
+
+
+def _use_monotonic_time() -> None:
+    """Have the reactor go by a clock that nobody sets.
+
+    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
+    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
+    goes, and the process is ours. Programs that embed a service decide for themselves.
+    """
+    from twisted.internet import reactor
+
+    known: Any = reactor
+    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
+    if not known.getDelayedCalls():
+        known.seconds = time.monotonic
+
+
+def makeService(options: ServiceOptions) -> IService:
+    """Return the service; called by twistd."""
+    return options.service

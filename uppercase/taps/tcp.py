@@ -1,5 +1,7 @@
 """`twistd uppercase-tcp`."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 
 from twisted.application.service import IService
@@ -12,31 +14,36 @@ from uppercase.core.values import (
     parse_timeout,
 )
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
-from uppercase.limits import (
-    ASYNC_WINDOW,
-    CLOSE_TIMEOUT,
-    HANDSHAKE_TIMEOUT,
-    IDLE_TIMEOUT,
-    MAX_CONNECTIONS,
-    MAX_LENGTH,
-    PROXY_TIMEOUT,
-    SEND_TIMEOUT,
-    Limits,
-)
+from uppercase.limits import Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps._options import Group, Option
-from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
+from uppercase.taps._shared import (
+    ENDING,
+    INFORMATION,
+    TRANSFORMING,
+    ServiceOptions,
+    listening,
+    makeService,
+)
 
 __all__ = ["Options", "makeService"]
 
+_DEFAULTS = Limits()
 _FRAMING = "; ".join(f"{name}: {framing.summary}" for name, framing in FRAMINGS.items())
 _LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in TCP_PRESETS.items())
+
+
+def _bound(
+    spelling: str, text: str, shown: str = "", parse: Callable[[str], float] = parse_timeout
+) -> Option:
+    """Return the option of a bound; every bound of `Limits` is an option of the same name."""
+    name = spelling.removeprefix("--").partition("=")[0].replace("-", "_")
+    return Option(spelling, text, parse=parse, default=getattr(_DEFAULTS, name), shown=shown)
 
 
 class Options(ServiceOptions):
     """The options of `uppercase-tcp`."""
 
-    synopsis = "[options]"
     purpose = "Serve a transform over TCP: what a client sends comes back transformed."
     examples = (
         ("twistd -n uppercase-tcp", "upper-case for this machine, on port 12000"),
@@ -53,76 +60,104 @@ class Options(ServiceOptions):
         Group(
             "Behind a proxy",
             (
-                Option("proxy-from", "the proxies, as IP addresses or networks, or unix for those "
-                       "who come through a UNIX socket: they must send a PROXY header (version 1 "
-                       "or 2), whose address limits and logs go by, and nobody else is served",
-                       "", "CIDR,...", parse_peers, None, ""),
+                Option(
+                    "--proxy-from=CIDR,...",
+                    "the proxies, as IP addresses or networks, or unix for those "
+                    "who come through a UNIX socket: they must send a PROXY header (version 1 "
+                    "or 2), whose address limits and logs go by, and nobody else is served",
+                    parse=parse_peers,
+                ),
             ),
         ),
         TRANSFORMING,
         Group(
             "How messages are framed",
             (
-                Option("framing", "auto: stream if the whole chain can stream, else line; "
-                       f"{_FRAMING}", "f", "NAME", str, None, AUTO),
-                Option("max-length", "longest message of a framing; a longer one closes the "
-                       "connection", "", "SIZE", parse_size, MAX_LENGTH, "64k"),
+                Option(
+                    "-f, --framing=NAME",
+                    f"auto: stream if the whole chain can stream, else line; {_FRAMING}",
+                    parse=str,
+                    shown=AUTO,
+                ),
+                _bound(
+                    "--max-length=SIZE",
+                    "longest message of a framing; a longer one closes the connection",
+                    "64k",
+                    parse=parse_size,
+                ),
             ),
         ),
         Group(
             "Connections",
             (
-                Option("max-connections", "how many may be open; when all are taken, the one that "
-                       "has been idle longest makes room, if it has been for 30 s", "", "N",
-                       parse_limit, MAX_CONNECTIONS, str(MAX_CONNECTIONS)),
-                Option("max-per-address", "how many one IPv4 address or IPv6 /64 may have; mind "
-                       "classes behind one address", "", "N", parse_limit, None, "any number"),
-                Option("async-window", "how many replies of one connection may be awaited at once, "
-                       "where the transform is asynchronous; at this number it is not read from",
-                       "", "N", parse_limit, ASYNC_WINDOW, str(ASYNC_WINDOW)),
+                _bound(
+                    "--max-connections=N",
+                    "how many may be open; when all are taken, the one that has been idle longest "
+                    "makes room, if it has been for 30 s",
+                    parse=parse_limit,
+                ),
+                _bound(
+                    "--max-per-address=N",
+                    "how many one IPv4 address or IPv6 /64 may have; mind classes behind one "
+                    "address",
+                    "any number",
+                    parse=parse_limit,
+                ),
+                _bound(
+                    "--async-window=N",
+                    "how many replies of one connection may be awaited at once, where the "
+                    "transform is asynchronous; at this number it is not read from",
+                    parse=parse_limit,
+                ),
             ),
         ),
         Group(
             "Time",
             (
-                Option("proxy-timeout", "how long a proxy may take for its PROXY header", "",
-                       "DURATION", parse_timeout, PROXY_TIMEOUT, "5s"),
-                Option("handshake-timeout", "how long a TLS handshake may take", "", "DURATION",
-                       parse_timeout, HANDSHAKE_TIMEOUT, "15s"),
-                Option("idle-timeout", "how long a connection may neither send nor take anything",
-                       "", "DURATION", parse_timeout, IDLE_TIMEOUT, "10m"),
-                Option("send-timeout", "how long a client may take nothing of what it is owed "
-                       "before it is cut off", "", "DURATION", parse_timeout, SEND_TIMEOUT, "60s"),
-                Option("close-timeout", "how long a client that has all it is owed may take to "
-                       "close its side", "", "DURATION", parse_timeout, CLOSE_TIMEOUT, "5s"),
+                _bound(
+                    "--proxy-timeout=DURATION",
+                    "how long a proxy may take for its PROXY header",
+                    "5s",
+                ),
+                _bound("--handshake-timeout=DURATION", "how long a TLS handshake may take", "15s"),
+                _bound(
+                    "--idle-timeout=DURATION",
+                    "how long a connection may neither send nor take anything",
+                    "10m",
+                ),
+                _bound(
+                    "--send-timeout=DURATION",
+                    "how long a client may take nothing of what it is owed before it is cut off",
+                    "60s",
+                ),
+                _bound(
+                    "--close-timeout=DURATION",
+                    "how long a client that has all it is owed may take to close its side",
+                    "5s",
+                ),
                 ENDING,
             ),
         ),
         Group(
             "Lab: what TCP may do to a program, done on purpose",
             (
-                Option("lab", f"options for an exercise; {_LABS}", "", "PRESET",
-                       partial(find_preset, presets=TCP_PRESETS), None),
-                *(Option(row.name, row.text, "", row.metavar, row.parse, None)
-                  for row in TCP_OPTIONS.values()),
+                Option(
+                    "--lab=PRESET",
+                    f"options for an exercise; {_LABS}",
+                    parse=partial(find_preset, presets=TCP_PRESETS),
+                ),
+                *(
+                    Option(f"--{row.name}={row.metavar}", row.text, parse=row.parse)
+                    for row in TCP_OPTIONS.values()
+                ),
             ),
         ),
         INFORMATION,
-    )  # fmt: skip
+    )
 
     def make_service(self) -> IService:
         """Make the TCP service."""
-        limits = Limits(
-            max_length=self["max-length"],
-            async_window=self["async-window"],
-            close_timeout=self["close-timeout"],
-            send_timeout=self["send-timeout"],
-            idle_timeout=self["idle-timeout"],
-            max_connections=self["max-connections"],
-            max_per_address=self["max-per-address"],
-            handshake_timeout=self["handshake-timeout"],
-            proxy_timeout=self["proxy-timeout"],
-        )
+        limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
         if self["lab"] is not None:
             print(f"lab {self['lab']}")
         lab = {} if self["lab"] is None else dict(self["lab"].settings)
@@ -138,8 +173,3 @@ class Options(ServiceOptions):
                 lab=TCPLab(**{name.replace("-", "_"): value for name, value in values.items()}),
             )
         )
-
-
-def makeService(options: Options) -> IService:
-    """Return the service; called by twistd."""
-    return options.service

@@ -13,24 +13,26 @@ from uppercase.lab import (
     merge_settings,
     new_seed,
 )
-from uppercase.limits import (
-    LOOP_GUARD,
-    UDP_AMPLIFICATION,
-    UDP_MAX_REQUEST,
-    UDP_RECEIVE_BUFFER,
-    DatagramLimits,
-)
+from uppercase.limits import DatagramLimits
 from uppercase.services import UDPSettings, udp_service
 from uppercase.taps._options import Group, Option
-from uppercase.taps._shared import ENDING, INFORMATION, TRANSFORMING, ServiceOptions, listening
+from uppercase.taps._shared import (
+    ENDING,
+    INFORMATION,
+    TRANSFORMING,
+    ServiceOptions,
+    listening,
+    makeService,
+)
 
 __all__ = ["Options", "makeService"]
+
+_DEFAULTS = DatagramLimits()
 
 
 class Options(ServiceOptions):
     """The options of `uppercase-udp`."""
 
-    synopsis = "[options]"
     purpose = "Serve a transform over UDP: each datagram comes back transformed."
     examples = (
         ("twistd -n uppercase-udp", "upper-case for this machine, on port 12000"),
@@ -44,40 +46,74 @@ class Options(ServiceOptions):
         Group(
             "What is answered",
             (
-                Option("max-request", "longest request; a longer one is dropped and counted, "
-                       "never cut", "", "SIZE", parse_size, UDP_MAX_REQUEST,
-                       str(UDP_MAX_REQUEST)),
-                Option("max-amplification", "bytes of a reply per byte of its request; 64 more "
-                       "than the request are always allowed", "", "FACTOR", parse_factor,
-                       UDP_AMPLIFICATION, "3"),
-                Option("loop-guard", "how often our own reply may come back within a second "
-                       "before one is dropped; 0 is off", "", "N", parse_count, LOOP_GUARD,
-                       str(LOOP_GUARD)),
-                Option("allow-low-ports", "answer source ports below 1024 and 2049 too, where "
-                       "services are that would answer our answer"),
-                Option("rate", "datagrams a second that one address may send, and how many at "
-                       "once", "", "R[:BURST]", parse_rate, (0.0, 0.0), "off"),
-                Option("rate-dry-run", "count what --rate would drop, and answer it"),
-                Option("rcvbuf", "receive buffer to ask the system for; 0 leaves its default",
-                       "", "SIZE", parse_size, UDP_RECEIVE_BUFFER, "4M"),
+                Option(
+                    "--max-request=SIZE",
+                    "longest request; a longer one is dropped and counted, never cut",
+                    parse=parse_size,
+                    default=_DEFAULTS.max_request,
+                ),
+                Option(
+                    "--max-amplification=FACTOR",
+                    "bytes of a reply per byte of its request; 64 more "
+                    "than the request are always allowed",
+                    parse=parse_factor,
+                    default=_DEFAULTS.max_amplification,
+                ),
+                Option(
+                    "--loop-guard=N",
+                    "how often our own reply may come back within a second "
+                    "before one is dropped; 0 is off",
+                    parse=parse_count,
+                    default=_DEFAULTS.loop_guard,
+                ),
+                Option(
+                    "--allow-low-ports",
+                    "answer source ports below 1024 and 2049 too, where "
+                    "services are that would answer our answer",
+                ),
+                Option(
+                    "--rate=R[:BURST]",
+                    "datagrams a second that one address may send, and how many at once",
+                    parse=parse_rate,
+                    default=(_DEFAULTS.rate, _DEFAULTS.burst),
+                    shown="off",
+                ),
+                Option("--rate-dry-run", "count what --rate would drop, and answer it"),
+                Option(
+                    "--rcvbuf=SIZE",
+                    "receive buffer to ask the system for; 0 leaves its default",
+                    parse=parse_size,
+                    default=_DEFAULTS.receive_buffer,
+                    shown="4M",
+                ),
             ),
         ),
         Group(
             "Lab: what happens on purpose (to requests; reply: or both: before a value to others)",
             (
-                Option("lab", f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
-                       "", "PRESET", str, None, "none"),
+                Option(
+                    "--lab=PRESET",
+                    f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
+                    parse=str,
+                    shown="none",
+                ),
                 # As they were typed: one parser makes the experiment here and in `uppercase fates`.
-                *(Option(row.name, row.text, "", row.metavar, str, None, "0")
-                  for row in UDP_OPTIONS.values()),
-                Option("seed", "decides which datagrams; `uppercase fates` prints them", "", "N",
-                       parse_count, None, "random, logged"),
-                Option("per-client", "give each client's address fates of its own"),
+                *(
+                    Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown="0")
+                    for row in UDP_OPTIONS.values()
+                ),
+                Option(
+                    "--seed=N",
+                    "decides which datagrams; `uppercase fates` prints them",
+                    parse=parse_count,
+                    shown="random, logged",
+                ),
+                Option("--per-client", "give each client's address fates of its own"),
             ),
         ),
         Group("Time", (ENDING,)),
         INFORMATION,
-    )  # fmt: skip
+    )
 
     def make_service(self) -> IService:
         """Make the UDP service."""
@@ -118,8 +154,3 @@ class Options(ServiceOptions):
         key = command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
         notes.append(f"the lab is on; its answer key: uppercase fates {key}")
         return make_experiment(settings, seed=seed, per_client=per_client), notes
-
-
-def makeService(options: Options) -> IService:
-    """Return the service; called by twistd."""
-    return options.service

@@ -9,11 +9,9 @@ from collections.abc import Hashable, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
@@ -34,19 +32,25 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.session import Conversation
-from uppercase.core.values import printable_address, unmapped
+from uppercase.core.values import Client, unmapped
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
+from uppercase.limits import MIB
 from uppercase.tcp.closing import CloseLadder, IOrderlyTLSTransport, PeerWatch, SendWatch
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
-_TURN: Final = 0.05
-"""How long one connection may keep the reactor before the others have their turn: a transform of
-1 ms would otherwise keep it for a minute with one chunk of short messages."""
+_TURN: Final = 0.001
+"""How long one connection may keep the reactor before the others have their turn, unless one
+message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
+of 1 ms a minute."""
+
+_LINGER: Final = 4 * MIB
+"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
+that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
@@ -99,24 +103,15 @@ class IUnidentified(Interface):
     """
 
 
-def peer_host(address: object) -> str | None:
-    """Return a peer's IP address, or None for a peer of a UNIX socket."""
+def client_at(address: Any) -> Client | None:
+    """Return who is at one of Twisted's addresses; None for a peer of a UNIX socket."""
     host: str | None = getattr(address, "host", None)
-    return host
+    return None if host is None else Client(unmapped(host), address.port)
 
 
-def peer_name(address: Any) -> str:
-    """Return a peer's address as people write it; those of UNIX sockets have none."""
-    host = peer_host(address)
-    return "unix" if host is None else printable_address(host, address.port)
-
-
-def plain_peer(address: Any) -> Any:
-    """Return a peer's address with an IPv4-mapped one as the IPv4 address that it stands for."""
-    host = peer_host(address)
-    if host is None or unmapped(host) == host:
-        return address
-    return IPv4Address("TCP", unmapped(host), address.port)
+def name_of(client: Client | None) -> str:
+    """Return what events call a peer; those of UNIX sockets have no address."""
+    return "unix" if client is None else str(client)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -137,7 +132,7 @@ class TransformProtocol(Protocol):
 
     # Whatever stream transport an endpoint gives; which of Twisted's interfaces it has is asked.
     transport: Any
-    peer: Any = None
+    peer: Client | None = None
     client: Hashable = None
 
     _conversation: Conversation
@@ -157,7 +152,7 @@ class TransformProtocol(Protocol):
     _sent = 0
     _mark: object = None
     _lab: LabOutlet | None = None
-    _turn: IDelayedCall | None = None
+    _linger_until = 0
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
@@ -172,7 +167,7 @@ class TransformProtocol(Protocol):
         undecided = self._state in (State.OPENING, State.IDENTIFYING)
         self._state = state
         if undecided and state not in (State.IDENTIFYING, State.REFUSED):
-            self._factory.tell(Opened(peer_name(self.peer)))
+            self._factory.tell(Opened(name_of(self.peer)))
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
@@ -181,11 +176,11 @@ class TransformProtocol(Protocol):
         self._ladder = CloseLadder(transport, clock, limits, self._stalled)
         self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._abort_stalled)
         self._peer_watch = PeerWatch(transport, clock, self._abort)
-        self._active_at = clock.seconds()
-        self.peer = plain_peer(transport.getPeer())
+        self._active_at = self._sent_at = clock.seconds()
+        self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
         if not unidentified:
-            self.client = client_key(peer_host(self.peer))
+            self.client = client_key(self.peer and self.peer.host)
         if not factory.enter(self):
             self._refuse()
             return
@@ -209,8 +204,8 @@ class TransformProtocol(Protocol):
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
-        self.peer = plain_peer(self.transport.getPeer())
-        self.client = client_key(peer_host(self.peer))
+        self.peer = client_at(self.transport.getPeer())
+        self.client = client_key(self.peer and self.peer.host)
         if self._factory.enter(self):
             self._move(State.SERVING if self._drain_at is None else State.DRAINING)
         else:
@@ -235,6 +230,10 @@ class TransformProtocol(Protocol):
             self._pump()
             if self._state is State.DRAINING:
                 self.input_taken()
+        elif self._state is State.CLOSING and self._received > self._linger_until:
+            if self._conversation.outcome is not None:
+                self._end_with(self._conversation.outcome, "")
+            self._ladder.abort()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -259,9 +258,7 @@ class TransformProtocol(Protocol):
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.gone()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
         if not refused:
@@ -278,9 +275,7 @@ class TransformProtocol(Protocol):
         if isinstance(error, TransformError):
             self._factory.tell(TransformFailed(error.transform, error))
         detail = self._detail or ("" if error is None else str(error))
-        self._factory.tell(
-            Closed(peer_name(self.peer), outcome, detail, self._received, self._sent)
-        )
+        self._factory.tell(Closed(name_of(self.peer), outcome, detail, self._received, self._sent))
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
@@ -347,6 +342,11 @@ class TransformProtocol(Protocol):
                 self._mark, self._active_at = mark, self._clock.seconds()
         return self._active_at
 
+    def unproductive_since(self) -> float | None:
+        """Return the time since which it was sent nothing; None while it is owed something."""
+        since = self.idle_since()
+        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+
     def close_idle(self) -> None:
         """Close because nothing happens."""
         seconds = self._factory.limits.idle_timeout
@@ -371,9 +371,9 @@ class TransformProtocol(Protocol):
         conversation, seconds = self._conversation, self._clock.seconds
         until, over = seconds() + _TURN, False
         self._pumping = True
-        while not (over or self._paused) and (output := conversation.replies()):
+        while not (over or self._paused) and (output := conversation.replies(until, seconds)):
             self._sent += len(output)
-            self._active_at = seconds()
+            self._active_at = self._sent_at = seconds()
             self._output.write(output)
             if conversation.wants_input:
                 break
@@ -381,10 +381,9 @@ class TransformProtocol(Protocol):
         self._pumping = False
         if conversation.outcome is not None:
             self._finish(conversation.outcome)
-        elif over:
+        elif over or seconds() > until:
             self._read(False)
-            if self._turn is None:
-                self._turn = self._clock.callLater(0, self._take_turn)
+            self._factory.turns.take_later(self)
         else:
             wanted = conversation.wants_input and not self._paused
             if wanted is not self._reading:
@@ -392,9 +391,8 @@ class TransformProtocol(Protocol):
             if not wanted:
                 self._watch_peer()
 
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
         """Go on, now that the others have had their turn."""
-        self._turn = None
         self._pump()
 
     def _finish(self, outcome: Outcome) -> None:
@@ -429,6 +427,7 @@ class TransformProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(State.CLOSING)
+        self._linger_until = self._received + _LINGER
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.start(linger=linger)
@@ -444,7 +443,7 @@ class TransformProtocol(Protocol):
             self._outcome, self._detail = outcome, detail
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
-        self._factory.tell(Impaired(peer_name(self.peer), Direction.REPLY, number, (action,), fate))
+        self._factory.tell(Impaired(name_of(self.peer), Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
         self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")

@@ -4,8 +4,9 @@ What one connection does is its protocol's matter; this module moves no bytes.
 """
 
 from collections.abc import Callable
+from typing import Final
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from uppercase.core.admission import Admission
@@ -19,10 +20,56 @@ from uppercase.core.session import AwaitReply, Conversation
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp.closing import IdleWatch
-from uppercase.tcp.connection import TransformProtocol, peer_name, plain_peer
+from uppercase.tcp.connection import TransformProtocol, client_at, name_of
+
+_ROUND: Final = 0.005
+"""Seconds of each turn of the reactor in which connections go on that have had a turn before."""
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
+
+
+class Turns:
+    """Lets the connections that have more to do go on, one after the other, a little at a time.
+
+    All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
+    something new waits for no more than that, however many others keep the service busy.
+
+    Args:
+        clock: the reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # A dictionary, as an ordered set: whoever has waited longest comes first.
+        self._waiting: dict[TransformProtocol, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def take_later(self, connection: TransformProtocol) -> None:
+        """Let a connection go on once those that wait already have had their turn."""
+        self._waiting[connection] = None
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
+
+    def forget(self, connection: TransformProtocol) -> None:
+        """Take note that a connection is gone."""
+        self._waiting.pop(connection, None)
+        if self._call is not None and not self._waiting:
+            self._call.cancel()
+            self._call = None
+
+    def _go_round(self) -> None:
+        self._call = None
+        until = self._clock.seconds() + _ROUND
+        for connection in list(self._waiting):
+            # It may be gone since.
+            if connection in self._waiting:
+                del self._waiting[connection]
+                connection.take_turn()
+            if self._clock.seconds() > until:
+                break
+        if self._waiting and self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
 
 
 class TransformFactory(ServerFactory):
@@ -38,6 +85,7 @@ class TransformFactory(ServerFactory):
     Attributes:
         connections: the open ones.
         admission: decides which are let in.
+        turns: lets those that have more to do go on.
         on_closed: called after one has been closed, if somebody set it.
     """
 
@@ -59,6 +107,7 @@ class TransformFactory(ServerFactory):
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
         )
+        self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
         self._idle = IdleWatch(clock, limits.idle_timeout, self.connections)
         self._observer = observer
@@ -78,7 +127,7 @@ class TransformFactory(ServerFactory):
         if not known and refusal is None:
             self._idle.opened()
         if refusal is not None:
-            self.tell(Refused(peer_name(connection.peer), *refusal))
+            self.tell(Refused(name_of(connection.peer), *refusal))
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
@@ -93,7 +142,7 @@ class TransformFactory(ServerFactory):
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(peer_name(plain_peer(peer)), reason, why))
+        self.tell(Refused(name_of(client_at(peer)), reason, why))
 
     def tell(self, event: Event) -> None:
         """Tell the observer, if there is one."""

@@ -25,7 +25,7 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp.connection import IUnidentified, peer_host
+from uppercase.tcp.connection import IUnidentified, client_at
 from uppercase.tcp.factory import TransformFactory
 
 
@@ -144,8 +144,9 @@ class ProxyHeaderFactory(WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection's stage, or refuse it for where it comes from."""
-        host = peer_host(addr)
-        if not self._proxies.include(host) or (host is None and not isinstance(addr, UNIXAddress)):
+        proxy = client_at(addr)
+        known = proxy is not None or isinstance(addr, UNIXAddress)
+        if not (known and self._proxies.include(proxy and proxy.host)):
             self.served.refused(
                 addr,
                 RefusalReason.UNDECLARED,

@@ -21,26 +21,13 @@ first use, and nothing of the package itself imports this one but the command th
 
 from typing import TYPE_CHECKING, Any
 
-from uppercase._facade import load
+from uppercase._facade import lazy
 
 if TYPE_CHECKING:
     from uppercase.testing._contract import TransformContract
     from uppercase.testing._examination import Broken, Law
     from uppercase.testing._laws import LAWS, Report, check
     from uppercase.testing._memory import Connection, UDPClient, connect, connect_udp
-
-_HOMES: dict[str, str] = {
-    "LAWS": "uppercase.testing._laws",
-    "Broken": "uppercase.testing._examination",
-    "Connection": "uppercase.testing._memory",
-    "Law": "uppercase.testing._examination",
-    "Report": "uppercase.testing._laws",
-    "TransformContract": "uppercase.testing._contract",
-    "check": "uppercase.testing._laws",
-    "UDPClient": "uppercase.testing._memory",
-    "connect": "uppercase.testing._memory",
-    "connect_udp": "uppercase.testing._memory",
-}
 
 __all__ = [
     "LAWS",
@@ -55,11 +42,16 @@ __all__ = [
     "connect_udp",
 ]
 
+_load_in_memory = lazy(__name__, __all__, ["._memory"])
+_load_of_kit = lazy(__name__, __all__, ["._laws", "._contract"])
+
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its module."""
+    """Load a public name; what works in memory needs neither pytest nor hypothesis."""
+    if name in ("Connection", "UDPClient", "connect", "connect_udp"):
+        return _load_in_memory(name)
     try:
-        return load(__name__, _HOMES, name)
+        return _load_of_kit(name)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise

@@ -6,7 +6,9 @@ from functools import cache
 from typing import Any, ClassVar
 
 from hypothesis.strategies import SearchStrategy
+from twisted.internet.defer import Deferred
 
+from uppercase.awaiting import is_in_reactor
 from uppercase.testing._examination import Broken, Examination
 from uppercase.testing._laws import LAWS
 from uppercase.testing._subject import Unanswered
@@ -34,47 +36,56 @@ class TransformContract:
     examples: ClassVar[Sequence[bytes]] = ()
     messages: ClassVar[SearchStrategy[bytes] | None] = None
 
-    def test_bytes_come_out_for_bytes(self) -> None:
+    def test_bytes_come_out_for_bytes(self) -> Deferred[None] | None:
         """Text in, text out that UTF-8 can hold; bytes in, bytes out."""
-        self._verify("bytes")
+        return self._verify("bytes")
 
-    def test_a_message_of_any_size_is_answered_or_refused(self) -> None:
+    def test_a_message_of_any_size_is_answered_or_refused(self) -> Deferred[None] | None:
         """Empty, 1 byte, 64 KiB; to refuse is to raise `ValueError` or `TransformError`."""
-        self._verify("messages")
+        return self._verify("messages")
 
-    def test_bytes_that_are_not_utf_8_are_answered_or_refused(self) -> None:
+    def test_bytes_that_are_not_utf_8_are_answered_or_refused(self) -> Deferred[None] | None:
         """A peer may send anything."""
-        self._verify("invalid-utf-8")
+        return self._verify("invalid-utf-8")
 
-    def test_the_same_message_has_the_same_reply(self) -> None:
+    def test_the_same_message_has_the_same_reply(self) -> Deferred[None] | None:
         """Also from another instance."""
-        self._verify("determinism")
+        return self._verify("determinism")
 
-    def test_no_call_leaves_anything_behind(self) -> None:
+    def test_no_call_leaves_anything_behind(self) -> Deferred[None] | None:
         """Calls may overlap where replies are awaited."""
-        self._verify("calls")
+        return self._verify("calls")
 
-    def test_streams_share_nothing(self) -> None:
+    def test_streams_share_nothing(self) -> Deferred[None] | None:
         """Each connection has a stream of its own."""
-        self._verify("connections")
+        return self._verify("connections")
 
-    def test_cuts_do_not_matter(self) -> None:
+    def test_cuts_do_not_matter(self) -> Deferred[None] | None:
         """TCP cuts a stream anywhere, also within a character."""
-        self._verify("cuts")
+        return self._verify("cuts")
 
-    def test_a_stream_can_end_at_any_time(self) -> None:
+    def test_a_stream_can_end_at_any_time(self) -> Deferred[None] | None:
         """Before its first byte, by a failure, or because the client has gone."""
-        self._verify("reuse")
+        return self._verify("reuse")
 
-    def test_the_output_is_bounded(self) -> None:
+    def test_the_output_is_bounded(self) -> Deferred[None] | None:
         """By the default of `--max-output`, for 64 KiB of input."""
-        self._verify("growth")
+        return self._verify("growth")
 
-    def test_a_call_is_quick(self) -> None:
+    def test_a_call_is_quick(self) -> Deferred[None] | None:
         """Nobody else is served meanwhile, unless it is `blocking`."""
-        self._verify("time")
+        return self._verify("time")
 
-    def _verify(self, name: str) -> None:
+    def _verify(self, name: str) -> Deferred[None] | None:
+        """Verify a law, in a thread where this is the reactor's, as with pytest-twisted."""
+        if not is_in_reactor():
+            self._judge(name)
+            return None
+        from twisted.internet.threads import deferToThread
+
+        return deferToThread(self._judge, name)
+
+    def _judge(self, name: str) -> None:
         # Imported here: what runs this is pytest, and nothing else of the kit needs it.
         import pytest
 

@@ -4,7 +4,7 @@ A transform may refuse a message by raising `ValueError` or `TransformError`. To
 outcome like any other: the laws ask that it be the same each time. Any other exception is a fault.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -92,15 +92,6 @@ def _bytes(examined: Examination) -> None:
     examined.search(is_bytes, examined.any)
 
 
-def _answered(subject: Subject) -> Callable[[bytes], None]:
-    def is_answered(message: bytes) -> None:
-        _judge(f"transform({show(message)})", subject.reply(message))
-        if subject.streams:
-            _judge(f"feed({show(message)}) + finish()", subject.stream([message]))
-
-    return is_answered
-
-
 def _judge(call: str, outcome: CallResult) -> None:
     if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
         return
@@ -109,25 +100,35 @@ def _judge(call: str, outcome: CallResult) -> None:
 
 
 def _messages(examined: Examination) -> None:
-    is_answered = _answered(examined.subject)
-    for message in (b"", *(bytes([byte]) for byte in range(0x80)), *examined.corpus):
-        if _is_utf_8(message):
-            is_answered(message)
-    examined.search(is_answered, examined.text)
-    for message, outcome, _ in examined.large:
-        if _is_utf_8(message):
-            _judge(f"transform({show(message)})", outcome)
+    _are_answered(examined, [b"", *_bytes_from(0, 0x80)], examined.text, utf_8=True)
 
 
 def _invalid_utf_8(examined: Examination) -> None:
-    is_answered = _answered(examined.subject)
-    for message in (*(bytes([byte]) for byte in range(0x80, 0x100)), *examined.corpus):
-        if not _is_utf_8(message):
+    _are_answered(examined, _bytes_from(0x80, 0x100), INVALID, utf_8=False)
+
+
+def _are_answered(
+    examined: Examination, usual: list[bytes], drawn: st.SearchStrategy[bytes], *, utf_8: bool
+) -> None:
+    """Search, among the messages that are UTF-8 or those that are not, for one that fails."""
+    subject = examined.subject
+
+    def is_answered(message: bytes) -> None:
+        _judge(f"transform({show(message)})", subject.reply(message))
+        if subject.streams:
+            _judge(f"feed({show(message)}) + finish()", subject.stream([message]))
+
+    for message in (*usual, *examined.corpus):
+        if _is_utf_8(message) is utf_8:
             is_answered(message)
-    examined.search(is_answered, INVALID)
+    examined.search(is_answered, drawn)
     for message, outcome, _ in examined.large:
-        if not _is_utf_8(message):
+        if _is_utf_8(message) is utf_8:
             _judge(f"transform({show(message)})", outcome)
+
+
+def _bytes_from(first: int, end: int) -> list[bytes]:
+    return [bytes([byte]) for byte in range(first, end)]
 
 
 def _is_utf_8(message: bytes) -> bool:
@@ -157,12 +158,10 @@ def _calls(examined: Examination) -> None:
 
     def are_untouched(one: bytes, other: bytes) -> None:
         alone = [subject.reply(message, subject.make()) for message in (one, other)]
-        transform = subject.make()
         # Replies that are awaited overlap.
-        finish_one = subject.begin(one, transform)
-        second = subject.reply(other, transform)
+        first, second = subject.replies([one, other], subject.make())
         compare(other, second, alone[1], f"after transform({show(one)})")
-        compare(one, finish_one(), alone[0], f"awaited while transform({show(other)}) is called")
+        compare(one, first, alone[0], f"awaited while transform({show(other)}) is called")
 
     def compare(message: bytes, outcome: CallResult, alone: CallResult, when: str) -> None:
         if not outcome.same(alone) and _is_stable(subject, message, alone):

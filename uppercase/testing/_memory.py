@@ -25,7 +25,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.datagram import Answer, Datagram, Destination, Responder
+from uppercase.core.datagram import Answer, Responder
 from uppercase.core.events import (
     Closed,
     DropReason,
@@ -36,6 +36,7 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
+from uppercase.core.guards import Datagram, Destination
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits

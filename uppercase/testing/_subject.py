@@ -6,7 +6,7 @@ them.
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from traceback import extract_tb
@@ -35,10 +35,6 @@ _LONGEST_UNIT: Final = 8
 _NOT_THE_AUTHORS: Final = tuple(
     os.path.join(os.path.dirname(str(package.__file__)), "") for package in (uppercase, twisted)
 )
-
-_QUICK_TURNS: Final = 1000
-_TURN: Final = 0.01
-"""Seconds that a turn of the reactor waits for something to happen, after so many that do not."""
 
 
 class Unanswered(Exception):
@@ -121,22 +117,62 @@ class Subject:
         Raises:
             Unanswered: a reply was awaited in vain, now or before.
         """
-        return self.begin(message, transform)()
+        (result,) = self.replies([message], transform)
+        return result
 
-    def begin(
-        self, message: bytes, transform: ITransform | None = None
-    ) -> Callable[[], CallResult]:
-        """Call the transform; return what waits for the outcome, and may raise `Unanswered`."""
+    def replies(
+        self, messages: Sequence[bytes], transform: ITransform | None = None
+    ) -> list[CallResult]:
+        """Return what comes of messages; all are given before the first reply is awaited.
+
+        Raises:
+            Unanswered: a reply was awaited in vain, now or before.
+        """
+        return self._wait(self._begin(messages, transform or self.transform))
+
+    def _begin(
+        self, messages: Sequence[bytes], transform: ITransform
+    ) -> list[CallResult | Deferred[CallResult]]:
         if self._unanswered is not None:
             raise self._unanswered
+        # Invariant: in one call, so that no reply comes before the last message is given.
+        return self.waiter.call(lambda: [self._call(transform, message) for message in messages])
+
+    def _wait(self, begun: list[CallResult | Deferred[CallResult]]) -> list[CallResult]:
+        return [
+            self.waiter.wait_for(came) if isinstance(came, Deferred) else came for came in begun
+        ]
+
+    def _call(self, transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
         try:
-            result: Any = (transform or self.transform).transform(message)
+            result: Any = transform.transform(message)
         except (Exception, SystemExit) as error:
-            return lambda error=error: CallResult(b"", error)  # type: ignore[misc]
-        if isinstance(result, Awaitable):
-            started = start(result)
-            return lambda: self._awaited(message, started)
-        return lambda: _checked(result)
+            return CallResult(b"", error)
+        return self._start(message, result) if isinstance(result, Awaitable) else _checked(result)
+
+    def _start(self, message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
+        """Start to await a reply, for so long."""
+
+        async def wait() -> CallResult:
+            try:
+                return _checked(await reply)
+            except (Exception, SystemExit) as error:
+                return CallResult(b"", error)
+
+        def give_up(_: object, seconds: float) -> None:
+            self._unanswered = Unanswered(
+                f"transform({show(message)}) has no reply after {seconds:g} s; see to it that what "
+                "it awaits comes to an end"
+            )
+            raise self._unanswered
+
+        started = start(wait())
+        if not started.called:
+            from twisted.internet import reactor
+
+            known: Any = reactor
+            started.addTimeout(KIT_WAIT, known, give_up)
+        return started
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
@@ -150,63 +186,24 @@ class Subject:
             return CallResult(output, error)
         return CallResult(output + tail, tail=len(tail))
 
-    def _awaited(self, message: bytes, started: Deferred[object]) -> CallResult:
-        from twisted.internet import reactor
-
-        def give_up(_: object, seconds: float) -> None:
-            self._unanswered = Unanswered(
-                f"transform({show(message)}) has no reply after {seconds:g} s; see to it that what "
-                "it awaits comes to an end"
-            )
-            raise self._unanswered
-
-        if not started.called:
-            known: Any = reactor
-            started.addTimeout(KIT_WAIT, known, give_up)
-        try:
-            return _checked(self.waiter.wait_for(started, _block_on))
-        except Unanswered:
-            raise
-        except (Exception, SystemExit) as error:
-            return CallResult(b"", error)
-
     def timed(self, message: bytes) -> tuple[CallResult, float]:
         """Return what comes of one message, and for how many seconds the call blocked."""
         started = perf_counter()
-        finish = self.begin(message)
+        begun = self._begin([message], self.transform)
         seconds = perf_counter() - started
-        return finish(), seconds
+        (result,) = self._wait(begun)
+        return result, seconds
 
 
 def maker(target: object) -> Callable[[], ITransform]:
     """Return what makes a transform of a specification or an object; see `Subject`."""
     if isinstance(target, str):
-        return registry.maker(target)
-    if not inspect.isclass(target):
-        if ITransformPlugin.providedBy(target):
-            return target.build
-        if ITransform.providedBy(target):
-            transform: Any = target
-            return lambda: transform
+        return registry.listing().maker(target)
+    is_plugin = ITransformPlugin.providedBy(target)
+    if ITransform.providedBy(target) and not is_plugin and not inspect.isclass(target):
+        transform: Any = target
+        return lambda: transform
     return adopt(target).build
-
-
-def _block_on(deferred: Deferred[Any]) -> None:
-    """Wait beneath a running reactor: pytest-twisted runs every test as a call of its reactor.
-
-    Twisted forbids to turn a reactor from within one of its calls. There is no other way here: the
-    test has to return a report, not a Deferred, to the reactor whose turn it is. Invariant: the
-    call is a delayed one, which the reactor has taken off its list before it is made, so that the
-    turn within it finds the list in order.
-    """
-    from twisted.internet import reactor
-
-    known: Any = reactor
-    turns = 0
-    while not deferred.called:
-        # A turn that ends the wait still waits: what is quick must not cost it.
-        known.iterate(0 if turns < _QUICK_TURNS else _TURN)
-        turns += 1
 
 
 def _checked(result: object) -> CallResult:

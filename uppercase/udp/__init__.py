@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
 
 from uppercase.core.datagram import Responder
@@ -29,7 +29,9 @@ __all__ = [
 _log = Logger("uppercase")
 
 
-def listen(reactor: Any, endpoint: IDatagramEndpoint, responder: Responder) -> IListeningPort:
+def listen(
+    reactor: IReactorTime, endpoint: IDatagramEndpoint, responder: Responder
+) -> IListeningPort:
     """Serve a responder on an endpoint; several endpoints may share one responder.
 
     Raises:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet
-from twisted.internet.protocol import AbstractDatagramProtocol
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
 from zope.interface import Interface, implementer
 
 from uppercase.core.values import (
@@ -40,7 +40,7 @@ class IDatagramEndpoint(Interface):
     it: a service that is about to drop its privileges knows at once whether it has its address.
     """
 
-    def listen(protocol: AbstractDatagramProtocol) -> IListeningPort:
+    def listen(protocol: DatagramProtocol) -> IListeningPort:
         """Serve a protocol on this address.
 
         Raises:
@@ -53,18 +53,18 @@ class UDPEndpoint:
     """A UDP address.
 
     Args:
-        reactor: provides `IReactorFDSet` and `IReactorTime`, or at least `IReactorUDP`.
+        reactor: provides `IReactorFDSet` too, or at least `IReactorUDP`.
         port: 0 is any free one.
         interface: an IPv4 or IPv6 address, which may have a `%scope`; "" is every IPv4 address.
     """
 
-    def __init__(self, reactor: Any, port: int, interface: str = "") -> None:
+    def __init__(self, reactor: IReactorTime, port: int, interface: str = "") -> None:
         check_interface(interface)
         self._reactor = reactor
         self._port = port
         self._interface = interface
 
-    def listen(self, protocol: AbstractDatagramProtocol) -> IListeningPort:
+    def listen(self, protocol: DatagramProtocol) -> IListeningPort:
         """Open a socket and serve a protocol on it."""
         if not IReactorFDSet.providedBy(self._reactor):
             return self._listen_plainly(protocol)
@@ -72,16 +72,15 @@ class UDPEndpoint:
         port.startListening()
         return port
 
-    def _listen_plainly(self, protocol: AbstractDatagramProtocol) -> IListeningPort:
+    def _listen_plainly(self, protocol: DatagramProtocol) -> IListeningPort:
         """Let a reactor without file descriptors open its own kind of port."""
         try:
-            port: IListeningPort = self._reactor.listenUDP(
+            return IReactorUDP(self._reactor).listenUDP(
                 self._port, protocol, self._interface, UDP_READ_SIZE
             )
         except CannotListenError as error:
             address = printable_address(self._interface or "0.0.0.0", self._port)
             raise cannot_listen("UDP", address, error.socketError) from error.socketError
-        return port
 
 
 @implementer(IDatagramEndpoint)
@@ -89,22 +88,22 @@ class AdoptedUDPEndpoint:
     """A bound UDP socket that somebody else opened; it can be listened on once.
 
     Args:
-        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        reactor: provides `IReactorFDSet` too.
         descriptor: the socket's file descriptor; `listen` takes it over.
     """
 
-    def __init__(self, reactor: Any, descriptor: int) -> None:
+    def __init__(self, reactor: IReactorTime, descriptor: int) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
 
-    def listen(self, protocol: AbstractDatagramProtocol) -> Port:
+    def listen(self, protocol: DatagramProtocol) -> Port:
         """Take the socket over and serve a protocol on it."""
         port = Port(adopt_socket(self._descriptor), protocol, self._reactor)
         port.startListening()
         return port
 
 
-def datagram_endpoint_from_string(reactor: Any, description: str) -> IDatagramEndpoint:
+def datagram_endpoint_from_string(reactor: IReactorTime, description: str) -> IDatagramEndpoint:
     """Return the datagram endpoint that a string describes.
 
     Raises:
@@ -132,7 +131,9 @@ def _fields(description: str) -> list[tuple[str, str]]:
     return fields
 
 
-def _parse_udp(reactor: Any, description: str, fields: list[tuple[str, str]]) -> UDPEndpoint:
+def _parse_udp(
+    reactor: IReactorTime, description: str, fields: list[tuple[str, str]]
+) -> UDPEndpoint:
     """Take `udp:PORT[:interface=ADDRESS]`; both may be named or go by position."""
     accepted = r"udp:PORT[:interface=ADDRESS] is accepted, with \: for each colon in the address"
     given: dict[str, str] = {}
@@ -150,7 +151,7 @@ def _parse_udp(reactor: Any, description: str, fields: list[tuple[str, str]]) ->
         raise BadValue(f"in {description!r}: {error}") from None
 
 
-def _parse_systemd(reactor: Any, description: str) -> AdoptedUDPEndpoint:
+def _parse_systemd(reactor: IReactorTime, description: str) -> AdoptedUDPEndpoint:
     """Take `systemd:domain=FAMILY:index=N` or `:name=NAME`.
 
     Twisted's own endpoint finds the descriptor: it read the environment when it was imported and

@@ -17,13 +17,20 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IReactorFDSet,
+    IReactorTime,
+    IReadDescriptor,
+)
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.datagram import Answer, Datagram, Destination, SocketAddress
+from uppercase.core.datagram import Answer
+from uppercase.core.guards import Datagram, Destination, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
@@ -34,11 +41,11 @@ from uppercase.udp.sockets import (
     reply_ancillary,
 )
 
-UDP_BATCH: Final = 64
+BATCH: Final = 64
 """Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
 bytes to count: timers, signals and other sockets get their turn under any flood."""
 
-UDP_DRAIN_BATCHES: Final = 256
+DRAIN_BATCHES: Final = 256
 """Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
 takes 830 of its 8 MiB), so a flood cannot hold up the end."""
 
@@ -73,7 +80,7 @@ class Port:
     Args:
         sock: a bound UDP socket that does not block; the port owns it from now on.
         protocol: is given the datagrams, by `receive_batch` if it provides `IBatchProtocol`.
-        reactor: provides `IReactorFDSet` and `IReactorTime`.
+        reactor: provides `IReactorFDSet` too.
         batch_size: datagrams read in one wake-up.
         read_size: bytes of a datagram that are read; longer ones count as truncated.
 
@@ -94,9 +101,9 @@ class Port:
         self,
         sock: socket.socket,
         protocol: AbstractDatagramProtocol,
-        reactor: Any,
+        reactor: IReactorTime,
         *,
-        batch_size: int = UDP_BATCH,
+        batch_size: int = BATCH,
         read_size: int = UDP_READ_SIZE,
     ) -> None:
         self.receive_errors: Counter[str] = Counter()
@@ -105,8 +112,11 @@ class Port:
         self.receive_buffer = 0
         self._socket = sock
         self.protocol = protocol
-        self._reactor = reactor
+        self._clock = reactor
+        self._readers = IReactorFDSet(reactor)
         self._batch_size = batch_size
+        # Invariant: a part of a datagram never passes for a whole one. Where the system marks what
+        # it cuts (MSG_TRUNC) any size will do; elsewhere only one that no datagram reaches.
         self._read_size = read_size
         self._name: SocketAddress = sock.getsockname()
         self._bound = Destination(self._name[0].partition("%")[0], self._name[1])
@@ -114,10 +124,14 @@ class Port:
         self.tells_destinations = not self._is_wildcard or enable_destinations(sock)
         self._parses = self._is_wildcard and self.tells_destinations
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
-        self._batched: Any = protocol if IBatchProtocol.providedBy(protocol) else None
+        self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
-        self._resting: Any = None
+        # Invariant: a port that listens is among the reactor's readers, or rests (`_resting` brings
+        # it back), or was read out; never two of these.
+        self._resting: IDelayedCall | None = None
+        # Invariant: false means that the socket is closed, or not yet used. Protocols may stop the
+        # port from within a batch or answer after its end, so whatever touches the socket asks.
         self._listening = False
 
     def startListening(self) -> None:
@@ -130,15 +144,16 @@ class Port:
             self._socket.close()
             raise
         self._listening = True
-        self._reactor.addReader(self)
+        self._readers.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
         """Close the socket; the result has fired already."""
         if self._listening:
             self._listening = False
-            self._reactor.removeReader(self)
+            self._readers.removeReader(self)
             self._stop_resting()
             self._socket.close()
+            # Last: a protocol that stops the port once more, or sends, finds it closed.
             self.protocol.doStop()
         return succeed(None)
 
@@ -179,14 +194,18 @@ class Port:
         A service that stops answers what it was sent before; a flood does not hold it up.
         """
         self._stop_resting()
-        self._reactor.removeReader(self)
-        for _ in range(UDP_DRAIN_BATCHES):
+        self._readers.removeReader(self)
+        for _ in range(DRAIN_BATCHES):
             if self._read_batch() < self._batch_size:
                 break
         self._stop_resting()
 
     def _read_batch(self) -> int:
-        """Read and hand over one batch; return its size."""
+        """Read and hand over one batch; return its size.
+
+        What was read before an error is handed over all the same, and after `_rest`: a protocol
+        that stops the port on this batch calls the rest off.
+        """
         batch: list[Datagram] = []
         try:
             for _ in range(self._batch_size if self._listening else 0):
@@ -222,11 +241,16 @@ class Port:
     def _send(self, answer: Answer) -> None:
         if not self._listening:
             raise OSError(EBADF, "the port is closed")
+        # `_bound` is the object itself wherever the system named no destination; a wildcard is no
+        # address to answer from, so the system chooses one.
         if self._parses and answer.source is not self._bound:
             ancillary = reply_ancillary(answer.source)
             self._socket.sendmsg([answer.data], ancillary, 0, answer.peer)
         else:
             self._socket.sendto(answer.data, answer.peer)
+
+    # Invariant of both: the socket does not block, so the read after the last datagram raises
+    # BlockingIOError, which ends the batch.
 
     def _receive_message(self) -> Datagram:
         data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)
@@ -248,8 +272,8 @@ class Port:
                     self.protocol.datagramReceived(datagram.data, datagram.source[:2])
         except Exception:
             self.protocol_errors += 1
-            if self._reactor.seconds() >= self._quiet_until:
-                self._quiet_until = self._reactor.seconds() + LOG_INTERVAL
+            if self._clock.seconds() >= self._quiet_until:
+                self._quiet_until = self._clock.seconds() + LOG_INTERVAL
                 self._log.failure("a datagram protocol failed")
 
     def _rest(self, error: OSError) -> None:
@@ -261,8 +285,8 @@ class Port:
             error=error,
             pause=self._pause,
         )
-        self._reactor.removeReader(self)
-        self._resting = self._reactor.callLater(self._pause, self._wake)
+        self._readers.removeReader(self)
+        self._resting = self._clock.callLater(self._pause, self._wake)
         self._pause = min(2 * self._pause, RECEIVE_PAUSE_MAX)
 
     def _stop_resting(self) -> None:
@@ -272,4 +296,4 @@ class Port:
 
     def _wake(self) -> None:
         self._resting = None
-        self._reactor.addReader(self)
+        self._readers.addReader(self)

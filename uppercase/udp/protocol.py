@@ -4,26 +4,19 @@ It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twist
 `reactor.listenUDP`, then without what that port cannot tell: destinations, scopes, truncation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
+from twisted.internet.interfaces import IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.datagram import (
-    Answer,
-    Datagram,
-    Delay,
-    Destination,
-    Responder,
-    SocketAddress,
-    Step,
-    Wait,
-)
+from uppercase.core.datagram import Answer, Delay, Responder, Step, Wait
+from uppercase.core.guards import Datagram, Destination, SocketAddress
 from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport
@@ -35,16 +28,15 @@ class ResponderProtocol(DatagramProtocol):
 
     Args:
         responder: decides and counts.
-        reactor: provides `IReactorTime`.
+        clock: tells when a delay is over.
     """
 
     noisy = False
 
-    def __init__(self, responder: Responder, reactor: Any) -> None:
+    def __init__(self, responder: Responder, clock: IReactorTime) -> None:
         self.responder = responder
-        self._reactor = reactor
-        self._transport: Any = None
-        self._batches = False
+        self._clock = clock
+        self._send: Callable[[Sequence[Answer]], Collection[tuple[Answer, OSError]]]
         self._here = Destination("0.0.0.0", 0)
         # What is awaited or held back, and how to call it off. Invariant: each step that the
         # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
@@ -53,14 +45,16 @@ class ResponderProtocol(DatagramProtocol):
 
     def startProtocol(self) -> None:
         """Get to know the transport."""
-        self._transport = self.transport
-        self._batches = IBatchTransport.providedBy(self._transport)
-        if not self._batches:
-            # In no interface, but the only way to reach a port that somebody else has opened:
-            # Twisted's own cuts silently at 8,192 bytes.
-            self._transport.maxPacketSize = UDP_READ_SIZE
-            host = self._transport.getHost()
-            self._here = Destination(host.host.partition("%")[0], host.port)
+        transport: Any = self.transport
+        if IBatchTransport.providedBy(transport):
+            self._send = transport.send_batch
+            return
+        # In no interface, but the only way to reach a port that somebody else has opened:
+        # Twisted's own cuts silently at 8,192 bytes.
+        transport.maxPacketSize = UDP_READ_SIZE
+        self._send = partial(_write_each, transport)
+        host = transport.getHost()
+        self._here = Destination(host.host.partition("%")[0], host.port)
 
     def stopProtocol(self) -> None:
         """Call off everything that is still to come."""
@@ -92,25 +86,12 @@ class ResponderProtocol(DatagramProtocol):
             if isinstance(step, Answer):
                 answers.append(step)
             elif isinstance(step, Delay):
-                call = self._reactor.callLater(step.passage.delay, self._resume, step)
+                call = self._clock.callLater(step.passage.delay, self._resume, step)
                 self._pending[step] = call.cancel
             else:
                 self._await(step)
         if answers:
             self.responder.sent(answers, self._send(answers))
-
-    def _send(self, answers: Sequence[Answer]) -> list[tuple[Answer, OSError]]:
-        if self._batches:
-            return list(self._transport.send_batch(answers))
-        refused: list[tuple[Answer, OSError]] = []
-        for answer in answers:
-            try:
-                self._transport.write(answer.data, answer.peer)
-            except OSError as error:
-                refused.append((answer, error))
-            except MessageLengthError as error:
-                refused.append((answer, OSError(str(error))))
-        return refused
 
     def _resume(self, delay: Delay) -> None:
         del self._pending[delay]
@@ -133,6 +114,21 @@ class ResponderProtocol(DatagramProtocol):
     def _check_idle(self) -> None:
         while self._idle and not self._pending:
             self._idle.pop().callback(None)
+
+
+def _write_each(
+    transport: IUDPTransport, answers: Sequence[Answer]
+) -> list[tuple[Answer, OSError]]:
+    """Send replies by a transport of Twisted; return those that the system refused, and why."""
+    refused = []
+    for answer in answers:
+        try:
+            transport.write(answer.data, answer.peer)
+        except OSError as error:
+            refused.append((answer, error))
+        except MessageLengthError as error:
+            refused.append((answer, OSError(str(error))))
+    return refused
 
 
 def _nothing() -> None:

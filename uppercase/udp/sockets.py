@@ -15,11 +15,11 @@ import struct
 import sys
 from errno import EACCES, EINVAL
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Any, Final
 
 from uppercase.core.guards import Destination
-from uppercase.core.values import cannot_listen, printable_address
+from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import BadValue, CannotListen
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
@@ -27,14 +27,14 @@ _MEMINFO: Final = struct.Struct("@9I")
 _MEMINFO_DROPS: Final = 8
 
 
-def check_interface(host: str) -> IPv4Address | IPv6Address:
+def check_interface(host: str) -> str:
     """Return the address that a host names; "" is every IPv4 address.
 
     Raises:
         BadValue: it is no address.
     """
     try:
-        return ip_address(host or "0.0.0.0")
+        return str(ip_address(host or "0.0.0.0"))
     except ValueError:
         raise BadValue(
             f"got {host!r} as the interface; an IPv4 or IPv6 address is accepted, "
@@ -54,12 +54,12 @@ def open_socket(host: str, port: int) -> socket.socket:
         CannotListen: the address could not be had; nothing is left open.
     """
     address = check_interface(host)
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    family = family_of(address)
     sock = None
     try:
         # resolves a scope's name, nothing else
         where = socket.getaddrinfo(
-            str(address), port, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            address, port, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
         )[0][4]
         sock = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
@@ -70,7 +70,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise cannot_listen("UDP", printable_address(str(address), port), error) from error
+        raise cannot_listen("UDP", printable_address(address, port), error) from error
     sock.setblocking(False)
     return sock
 
@@ -170,7 +170,9 @@ def enable_destinations(sock: socket.socket) -> bool:
     wanted = []
     if sock.family == socket.AF_INET6:
         wanted.append((socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO))
-    if sock.family == socket.AF_INET or _is_dual_stack(sock):
+    if sock.family == socket.AF_INET or not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    ):
         wanted.append((socket.IPPROTO_IP, _IP_PKTINFO))
     try:
         for level, option in wanted:
@@ -220,7 +222,3 @@ def reply_ancillary(source: Destination) -> tuple[tuple[int, int, bytes], ...]:
     interface = source.interface if source.local.startswith("fe80:") else 0
     record = _IN6_PKTINFO.pack(packed, interface)
     return ((socket.IPPROTO_IPV6, _IPV6_PKTINFO or 0, record),)
-
-
-def _is_dual_stack(sock: socket.socket) -> bool:
-    return not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

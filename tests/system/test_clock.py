@@ -1,0 +1,95 @@
+"""Time-outs and rates go by a clock that nobody sets, and idleness is judged when all is read."""
+
+import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import Server
+
+SHIFTED = """
+import os, time
+real = time.time
+def shifted():
+    with open(os.environ["CLOCK_SHIFT"]) as file:
+        return real() + float(file.read() or 0)
+time.time = shifted
+"""
+
+
+class Wall:
+    """The wall's clock of a server, which a test can set."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "sitecustomize.py").write_text(SHIFTED)
+        self._file = folder / "shift"
+        self._file.write_text("0")
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+        self.env = {"CLOCK_SHIFT": str(self._file), "PYTHONPATH": f"{path}{os.pathsep}{Path.cwd()}"}
+
+    def set_by(self, seconds: float) -> None:
+        """Set it forward, or back."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(str(seconds))
+        fresh.rename(self._file)
+
+
+@pytest.fixture
+def wall(tmp_path: Path) -> Wall:
+    return Wall(tmp_path)
+
+
+def test_a_clock_that_is_set_forward_closes_nobody(wall: Wall) -> None:
+    with Server("uppercase-tcp", "--port=0", env=wall.env) as server, ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            for _ in range(10)
+        ]
+        for client in clients:
+            client.sendall(b"a")
+            assert client.recv(10) == b"A"
+        wall.set_by(3600)
+        time.sleep(0.5)
+        for client in clients:
+            client.sendall(b"b")
+            assert client.recv(10) == b"B"
+
+
+def test_a_clock_that_is_set_back_holds_up_no_rate_and_no_time_out(wall: Wall) -> None:
+    options = ("--port=0", "--rate=5:1")
+    with (
+        Server("uppercase-udp", *options, env=wall.env) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(20)
+        client.send(b"a")
+        assert client.recv(10) == b"A"
+        wall.set_by(-3600)
+        time.sleep(0.5)
+        client.send(b"b")
+        assert client.recv(10) == b"B"
+    options = ("--port=0", "--idle-timeout=1s")
+    with Server("uppercase-tcp", *options, env=wall.env) as server:
+        wall.set_by(0)
+        with socket.create_connection(("127.0.0.1", server.port), 20) as idle:
+            wall.set_by(-3600)
+            assert idle.recv(10) == b""
+
+
+def test_who_wrote_while_the_process_was_stopped_is_not_idle() -> None:
+    with (
+        Server("uppercase-tcp", "--port=0", "--idle-timeout=2s") as server,
+        socket.create_connection(("127.0.0.1", server.port), 20) as client,
+    ):
+        server.process.send_signal(signal.SIGSTOP)
+        client.sendall(b"a")
+        time.sleep(3)
+        server.process.send_signal(signal.SIGCONT)
+        assert client.recv(10) == b"A"
+        client.sendall(b"b")
+        assert client.recv(10) == b"B"
