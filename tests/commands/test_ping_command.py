@@ -1,5 +1,6 @@
 """`uppercase ping` as a process, against honest servers and liars."""
 
+import errno
 import json
 import re
 import signal
@@ -313,6 +314,16 @@ def test_tls_without_its_extra_is_a_sentence(command: str, monkeypatch: pytest.M
     outcome = run(command, "--tls", f"127.0.0.1:{free_port()}")
     assert outcome.status == 2
     assert outcome.stderr == "uppercase: TLS needs pyOpenSSL; try: pip install 'uppercase[tls]'\n"
+
+
+def test_a_process_that_may_open_no_more_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("twisted.internet.tcp.Client.createInternetSocket", refuse)
+    outcome = ping("-4", f"127.0.0.1:{free_port()}")
+    assert outcome.status == 2
+    assert "uppercase: cannot open a socket: Too many open files; `ulimit -n`" in outcome.stderr
 
 
 def start(*arguments: str) -> "subprocess.Popen[bytes]":

@@ -20,7 +20,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from uppercase.client.connecting import Address, explain, is_address, reachable, resolve
+from uppercase.client.connecting import (
+    Address,
+    explain,
+    is_address,
+    reachable,
+    refuse_more_files,
+    resolve,
+)
 from uppercase.client.target import TLS, Target
 from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT
@@ -103,7 +110,9 @@ async def open_connection(
         await addresses_of(server, reactor)
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
-        raise explain(_as_os_error(error), server, CONNECT_TIMEOUT) from error
+        failure = _as_os_error(error)
+        refuse_more_files(failure)
+        raise explain(failure, server, CONNECT_TIMEOUT) from error
     if ITCPTransport.providedBy(protocol.transport):
         # A line typed must not wait for the acknowledgement of the line before.
         protocol.transport.setTcpNoDelay(True)

@@ -6,6 +6,7 @@ Streams are the endpoints' affair. What the network does becomes `NetworkError` 
 
 import errno
 import ipaddress
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -115,10 +116,16 @@ def _open_socket(family: socket.AddressFamily) -> socket.socket:
     try:
         return socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
+        refuse_more_files(error)
+        raise
+
+
+def refuse_more_files(error: OSError) -> None:
+    """Raise `UserError` if no socket could be opened because too many files are open."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = os.strerror(error.errno)
         raise UserError(
-            f"cannot open a socket: {error.strerror}; `ulimit -n` shows how many files may be open"
+            f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
         ) from error
 
 
