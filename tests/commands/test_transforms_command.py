@@ -313,7 +313,7 @@ def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> N
     [
         ("acme.py", "import no_such_module", "acme.py, line 1: No module named 'no_such_module'"),
         ("acme.py", "def f(:", "acme.py, line 1: syntax error"),
-        ("acme.py", PLUGIN.format(name="uppercase"), "2 transforms are named 'uppercase', in "),
+        ("acme.py", PLUGIN.format(name="uppercase"), "the name 'uppercase' is that of a built-in"),
         ("__init__.py", "", "a package, so that Twisted looks for no drop-ins in it; delete this"),
     ],
 )

@@ -7,6 +7,7 @@ peer that does not read costs one batch of output and no more.
 
 from collections.abc import Hashable, Mapping
 from enum import Enum, auto
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -152,7 +153,7 @@ class TransformProtocol(Protocol):
     _sent = 0
     _mark: object = None
     _lab: LabOutlet | None = None
-    _linger_until = 0
+    _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
@@ -427,7 +428,9 @@ class TransformProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(State.CLOSING)
-        self._linger_until = self._received + _LINGER
+        # Who goes on asking while the service stops does no wrong; the drain time bounds that.
+        if self._conversation.outcome is not Outcome.STOPPED:
+            self._linger_until = self._received + _LINGER
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.start(linger=linger)
