@@ -13,8 +13,7 @@ from tests.client.servers import free_port, tcp_server
 from tests.commands.command import Outcome, command_line, environment, run_process
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands._group import COMMANDS
-from uppercase.commands.cli import main
-from uppercase.commands.exit_status import MEANINGS
+from uppercase.commands.cli import MEANINGS, main
 from uppercase.commands.send import send
 
 

@@ -36,9 +36,9 @@ from uppercase.client.connecting import Address, reachable
 from uppercase.client.target import Target
 from uppercase.commands._datagrams import filter_datagrams
 from uppercase.commands._input import Chunks
+from uppercase.commands.send import UDP_WINDOW
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError
-from uppercase.limits import UDP_WINDOW
 
 
 class Oracle:

@@ -5,7 +5,7 @@ server is a `Target`, or for TCP any of Twisted's client endpoints. Failures are
 `uppercase.errors`: `NetworkError` with a sentence, `UserError` for a mistake in the call.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -16,11 +16,14 @@ from uppercase.client.target import Target
 from uppercase.errors import UserError
 from uppercase.limits import (
     MAX_LENGTH,
-    MAX_REPLY,
+    MIB,
     REPLY_TIMEOUT,
     UDP_RETRIES,
     UDP_TIMEOUT,
 )
+
+MAX_REPLY: Final = 16 * MIB
+"""What a client's library collects of one reply that only the end of the connection delimits."""
 
 
 def ask(

@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands._help_layout import OTHER, Command, Records, SectionArgument, sections_of
-from uppercase.commands.exit_status import MEANINGS
+from uppercase.commands.cli import MEANINGS
 
 
 @click.command(

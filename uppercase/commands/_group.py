@@ -17,7 +17,7 @@ import click
 
 from uppercase import __version__
 from uppercase.commands._help_layout import Group
-from uppercase.commands.exit_status import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
+from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
 from uppercase.errors import NetworkError, UppercaseError
 
 COMMANDS: Final = {

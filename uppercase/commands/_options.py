@@ -6,7 +6,7 @@ those of `uppercase.core.values`; this module only tells click about them.
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,40 @@ from uppercase.commands._help_layout import SectionArgument, option
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
+
+Expect = Callable[[bytes], bytes]
+"""Gives the reply that a message must have."""
+
+
+def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) -> Expect:
+    """Return the function that says what a server with these transforms answers.
+
+    Args:
+        specs: transforms as on a command line, applied in this order.
+        find: gives the transform of one spec; without it, the registry does.
+
+    Raises:
+        UserError: there is no such transform, or (on the first message) it answers asynchronously.
+    """
+    if find is None:
+        from uppercase import registry
+
+        find = registry.find
+    chain = [(spec, find(spec)) for spec in specs]
+
+    def expect(message: bytes) -> bytes:
+        for spec, transform in chain:
+            reply = transform.transform(message)
+            if not isinstance(reply, bytes):
+                raise UserError(
+                    f"got --expect={spec}, which answers asynchronously; "
+                    "one that answers at once is accepted"
+                )
+            message = reply
+        return message
+
+    return expect
+
 
 if TYPE_CHECKING:
     from uppercase.commands._plots import Drawing

@@ -16,7 +16,7 @@ import click
 
 from uppercase.commands._help_layout import Command, Group, SectionOption, option
 from uppercase.commands._options import Size
-from uppercase.commands.exit_status import OK
+from uppercase.commands.cli import OK
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 

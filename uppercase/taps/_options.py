@@ -1,4 +1,4 @@
-"""Options as a table: parsed by Twisted's `usage`, shown in groups with defaults and examples.
+"""The options of both services, as tables: parsed by Twisted's `usage`, shown in groups.
 
 `usage` lists options in one alphabetical column, names no option when a value is bad and knows no
 near misses. Here a table row is the one place that says an option's name, default and meaning.
@@ -6,13 +6,21 @@ near misses. Here a table row is the one place that says an option's name, defau
 
 import re
 import textwrap
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+import twisted
+from twisted.application.service import IService
 from twisted.python import usage
 
+from uppercase import __version__
+from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError, suggest
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
+from uppercase.registry import listing, lookup
 
 _COLUMN: Final = 30
 _UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
@@ -134,3 +142,175 @@ def _help_lines(row: Option, width: int) -> Iterator[str]:
         yield first
     for line in text:
         yield " " * _COLUMN + line
+
+
+def listening(endpoint: str, example: str) -> Group:
+    """Return the options that say where to listen.
+
+    Args:
+        endpoint: what `--listen` takes.
+        example: one.
+    """
+    return Group(
+        "Where to listen",
+        (
+            Option(
+                "-p, --port=N",
+                "port number; 0 takes any free one, which the ready line shows",
+                parse=parse_port,
+                shown=str(DEFAULT_PORT),
+            ),
+            Option(
+                "-i, --interface=ADDRESS",
+                "IP address of this machine, or '*' for every address, both families; "
+                "may be repeated",
+                shown="loopback, both families",
+            ),
+            Option(
+                "-l, --listen=DESCRIPTION",
+                f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
+            ),
+        ),
+    )
+
+
+TRANSFORMING = Group(
+    "What to serve",
+    (
+        Option(
+            "-t, --transform=NAME[:key=value...]",
+            "transform, or module:function for a plain function; may be repeated: "
+            "a chain, applied in the order given",
+            shown="uppercase",
+        ),
+        Option(
+            "--max-output=SIZE",
+            "what each transform of the chain may give for one message or chunk",
+            parse=parse_size,
+            default=MAX_OUTPUT,
+            shown="1M",
+        ),
+        Option("--help-transforms", "list the transforms that are installed, and exit"),
+        Option("--help-transform=NAME", "show one transform and its arguments, and exit"),
+    ),
+)
+
+ENDING = Option(
+    "--drain=DURATION",
+    "how long SIGTERM and SIGINT wait for what is owed",
+    parse=parse_duration,
+    default=DRAIN,
+    shown="10s",
+)
+
+INFORMATION = Group(
+    "Information",
+    (
+        Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
+        Option("--version", "show the version, and exit"),
+        Option("--help", "show this help, and exit"),
+    ),
+)
+
+
+class ServiceOptions(TableOptions, ABC):
+    """The options of a service; parsing them makes it, so that every mistake is a usage error.
+
+    Attributes:
+        service: what the options describe.
+    """
+
+    service: IService
+    synopsis = "[options]"
+
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.update({"listen": [], "interface": [], "transform": []})
+
+    def opt_listen(self, description: str) -> None:
+        """Listen at an endpoint too."""
+        self["listen"].append(description)
+
+    opt_l = opt_listen
+
+    def opt_interface(self, address: str) -> None:
+        """Listen on an address too."""
+        self["interface"].append(address)
+
+    opt_i = opt_interface
+
+    def opt_transform(self, specification: str) -> None:
+        """Put one more transform behind those given so far."""
+        self["transform"].append(specification)
+
+    opt_t = opt_transform
+
+    def opt_help_transforms(self) -> None:
+        """List the transforms."""
+        print(listing().describe())
+        raise SystemExit(0)
+
+    def opt_help_transform(self, name: str) -> None:
+        """Show one transform."""
+        try:
+            print(lookup(name).describe())
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+        raise SystemExit(0)
+
+    def opt_version(self) -> None:
+        """Show the project's version, not only Twisted's."""
+        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
+        raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse words that belong to no option."""
+        if words:
+            raise usage.UsageError(
+                f"got {words[0]!r}, which belongs to no option; a transform is given as "
+                f"--transform={words[0]}"
+            )
+
+    def postOptions(self) -> None:
+        """Make the service."""
+        _use_monotonic_time()
+        try:
+            self.service = self.make_service()
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+
+    @abstractmethod
+    def make_service(self) -> IService:
+        """Make the service that the options describe; a mistake raises `UserError`."""
+
+    def shared_settings(self) -> dict[str, Any]:
+        """Return the settings that both services have, by name."""
+        return {
+            "transforms": tuple(self["transform"]) or ("uppercase",),
+            "listen": tuple(self["listen"]),
+            "port": self["port"],
+            "interfaces": tuple(self["interface"]),
+            "max_output": self["max-output"],
+            "drain": self["drain"],
+            "log_peers": bool(self["log-peers"]),
+        }
+
+
+def _use_monotonic_time() -> None:
+    """Have the reactor go by a clock that nobody sets.
+
+    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
+    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
+    goes, and the process is ours. Programs that embed a service decide for themselves.
+    """
+    from twisted.internet import reactor
+
+    known: Any = reactor
+    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
+    if not known.getDelayedCalls():
+        known.seconds = time.monotonic
+
+
+def makeService(options: ServiceOptions) -> IService:
+    """Return the service; called by twistd."""
+    return options.service

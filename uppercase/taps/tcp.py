@@ -16,11 +16,12 @@ from uppercase.core.values import (
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
 from uppercase.limits import Limits
 from uppercase.services import TCPSettings, tcp_service
-from uppercase.taps._options import Group, Option
-from uppercase.taps._shared import (
+from uppercase.taps._options import (
     ENDING,
     INFORMATION,
     TRANSFORMING,
+    Group,
+    Option,
     ServiceOptions,
     listening,
     makeService,

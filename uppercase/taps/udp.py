@@ -15,11 +15,12 @@ from uppercase.lab import (
 )
 from uppercase.limits import DatagramLimits
 from uppercase.services import UDPSettings, udp_service
-from uppercase.taps._options import Group, Option
-from uppercase.taps._shared import (
+from uppercase.taps._options import (
     ENDING,
     INFORMATION,
     TRANSFORMING,
+    Group,
+    Option,
     ServiceOptions,
     listening,
     makeService,

@@ -6,13 +6,14 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._expectation import Expect, expectation
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._latencies import Latencies
 from uppercase.commands._options import (
     Count,
     Duration,
+    Expect,
     Size,
+    expectation,
     judgement_options,
     plot_option,
     reply_timeout,
@@ -26,7 +27,7 @@ from uppercase.commands.bench._loop import Bench
 from uppercase.commands.bench._report import Monitor, Result
 from uppercase.commands.bench._sockets import connect
 from uppercase.commands.bench._workload import Counts, Pace, Workload
-from uppercase.commands.exit_status import NETWORK, OK
+from uppercase.commands.cli import NETWORK, OK
 from uppercase.commands.ping._report import place, to_json
 from uppercase.limits import PROBE_SIZE
 

@@ -8,7 +8,7 @@ import socket
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from uppercase.commands.exit_status import die_of
+from uppercase.commands.cli import die_of
 
 # Windows has no SIGQUIT.
 _LOOK: Final = [signal.SIGQUIT] if hasattr(signal, "SIGQUIT") else []

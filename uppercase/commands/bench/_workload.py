@@ -9,8 +9,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Final
 
-from uppercase.commands._expectation import Expect
 from uppercase.commands._latencies import Latencies
+from uppercase.commands._options import Expect
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import KIB, MIB
 

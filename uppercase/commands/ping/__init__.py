@@ -15,12 +15,12 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._expectation import expectation
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._options import (
     Count,
     Duration,
     Size,
+    expectation,
     judgement_options,
     plot_option,
     reply_timeout,
@@ -28,15 +28,19 @@ from uppercase.commands._options import (
     target_options,
     timeout_option,
 )
-from uppercase.commands.exit_status import NETWORK, OK
+from uppercase.commands.cli import NETWORK, OK
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Tracker
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import (
-    PING_INTERVAL,
-    PING_MIN_INTERVAL,
     PROBE_SIZE,
 )
+
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds between probes, as in ping(8)."""
 
 _EXAMPLES: Final = """
     uppercase ping -u -c 10                  ten datagrams to the server on this machine

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from uppercase.client.target import Target
-from uppercase.commands.ping._tracker import Finding, Kind, RoundTrips, Totals
+from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
-from uppercase.limits import PING_SAMPLES
 
 if TYPE_CHECKING:
     from uppercase.commands.ping._carriers import Carrier

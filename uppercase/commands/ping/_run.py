@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from uppercase.commands.exit_status import die_of
+from uppercase.commands.cli import die_of
 from uppercase.commands.ping._report import Display
 from uppercase.commands.ping._tracker import Tracker
 

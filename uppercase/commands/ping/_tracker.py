@@ -20,9 +20,19 @@ from itertools import islice
 from operator import eq
 from typing import Final
 
-from uppercase.commands._expectation import Expect
+from uppercase.commands._options import Expect
 from uppercase.errors import UserError
-from uppercase.limits import PING_MEMORY, PING_SAMPLES, PROBE_MIN_SIZE
+from uppercase.limits import MIB
+
+PING_MEMORY: Final = 8 * MIB
+"""Bytes that ping spends on remembering settled probes, so that a late reply or a duplicate is told
+from a wrong one: four hours of probes at the defaults."""
+
+PING_SAMPLES: Final = 100_000
+"""Round trips that percentiles and plots look back on: a day at the default interval."""
+
+PROBE_MIN_SIZE: Final = 16
+"""A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
 
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 _CANDIDATES: Final = 64  # awaited probes that a wrong reply is compared with
