@@ -331,7 +331,7 @@ def test_clients_that_pipeline_or_pause_are_never_touched(pause: float) -> None:
 def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     guard = LockStepGuard()
     for number in range(2 * LOOP_TABLE):
-        guard.arrived(Client("192.0.2.1", number), 0.0)
+        guard.arrived([Client("192.0.2.1", number)], 0.0)
     assert len(guard) == LOOP_TABLE
 
 

@@ -93,29 +93,7 @@ async def filter_datagrams(
     """
     places = DeferredSemaphore(window)
     under_way: Any = DeferredQueue()
-
-    async def feed() -> None:
-        """Send what there is, a place in the window each; the queue's last entry is the end."""
-        try:
-            data = b"more"
-            while data:
-                data = await source.read()
-                for message, trailer in _split(framer, data):
-                    await places.acquire()
-                    under_way.put((ensureDeferred(messages.ask(message)), trailer))
-        except FramingError as error:
-            fault = UserError(
-                f"a message of the input is too large for a datagram: more than "
-                f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
-            )
-            fault.__cause__ = error
-            under_way.put((fault, b""))
-        except UserError as error:
-            under_way.put((error, b""))
-        else:
-            under_way.put((None, b""))
-
-    feeding = Deferred.fromCoroutine(feed())
+    feeding = Deferred.fromCoroutine(_feed(messages, source, framer, places, under_way))
     feeding.addErrback(lambda failure: failure.trap(CancelledError))
     number = 0
     try:
@@ -134,6 +112,34 @@ async def filter_datagrams(
             if isinstance(reply, Deferred):
                 reply.addErrback(lambda failure: None)
                 reply.cancel()
+
+
+async def _feed(
+    messages: Messages,
+    source: Input,
+    framer: IFramer | Chunks,
+    places: DeferredSemaphore,
+    under_way: Any,
+) -> None:
+    """Send what there is, a place in the window each; the queue's last entry is the end."""
+    try:
+        data = b"more"
+        while data:
+            data = await source.read()
+            for message, trailer in _split(framer, data):
+                await places.acquire()
+                under_way.put((ensureDeferred(messages.ask(message)), trailer))
+    except FramingError as error:
+        fault = UserError(
+            f"a message of the input is too large for a datagram: more than "
+            f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
+        )
+        fault.__cause__ = error
+        under_way.put((fault, b""))
+    except UserError as error:
+        under_way.put((error, b""))
+    else:
+        under_way.put((None, b""))
 
 
 def _split(framer: IFramer | Chunks, data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -181,9 +181,7 @@ class Responder:
         steps: list[Step] = []
         clients = [client_of(datagram.source) for datagram in batch]
         if self._lock_steps is not None:
-            now = self._clock()
-            for client in clients:
-                self._lock_steps.arrived(client, now)
+            self._lock_steps.arrived(clients, self._clock())
         for datagram, client in zip(batch, clients, strict=True):
             self.received += 1
             if self._told_each is not None:
@@ -254,17 +252,15 @@ class Responder:
             if not limits.rate_dry_run:
                 return self._drop(request, DropReason.OVER_RATE)
             self._would_drop(client, DropReason.OVER_RATE)
-        if self._is_loop(client, datagram.data):
-            return self._drop(request, DropReason.LOOP)
+        if self._loops is not None and self._lock_steps is not None:
+            now = self._clock()
+            if self._loops.is_loop(client, datagram.data, now) or (
+                self._lock_steps.is_loop(client, now)
+            ):
+                return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
         return self._apply(request, steps)
-
-    def _is_loop(self, client: Client, data: bytes) -> bool:
-        if self._loops is None or self._lock_steps is None:
-            return False
-        now = self._clock()
-        return self._loops.is_loop(client, data, now) or self._lock_steps.is_loop(client, now)
 
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""

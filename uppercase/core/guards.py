@@ -7,7 +7,7 @@ clock: the caller says what time it is.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
@@ -254,23 +254,25 @@ class LockStepGuard:
     """
 
     def __init__(self) -> None:
-        # client -> its row; the longest unheard comes first
+        # client -> its row; the one that began first comes first
         self._rows: OrderedDict[Client, _Row] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def arrived(self, client: Client, now: float) -> None:
-        """Take note of a datagram, before any that arrived with it is answered."""
-        row = self._rows.get(client)
-        if row is None or now - row.last > LOOP_WINDOW:
-            row = self._rows[client] = _Row()
-            if len(self._rows) > LOOP_TABLE:
-                self._rows.popitem(last=False)
-        self._rows.move_to_end(client)
-        row.last = now
-        row.balance += 1
-        row.length += 1
+    def arrived(self, clients: Iterable[Client], now: float) -> None:
+        """Take note of the datagrams of one wake-up, before any of them is answered."""
+        rows = self._rows
+        for client in clients:
+            row = rows.get(client)
+            if row is None or now - row.last > LOOP_WINDOW:
+                rows.pop(client, None)
+                row = rows[client] = _Row()
+                if len(rows) > LOOP_TABLE:
+                    rows.popitem(last=False)
+            row.last = now
+            row.balance += 1
+            row.length += 1
 
     def replied(self, client: Client) -> None:
         """Take note of a reply that is sent."""

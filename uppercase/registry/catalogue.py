@@ -139,23 +139,27 @@ def listing(*, thorough: bool = False) -> Listing:
         if built_in:
             # A name that everybody knows must not stop working because of what else is installed.
             transforms[name] = built_in[0]
-            for other in distinct:
-                if other not in built_in:
-                    message = (
-                        f"the name {name!r} is that of a built-in transform, which keeps it; "
-                        "rename this one, or serve it as module:function"
-                    )
-                    problems.append(Problem(Fault.CLASH, other.origin, message))
+            problems += [
+                Problem(
+                    Fault.CLASH,
+                    other.origin,
+                    f"the name {name!r} is that of a built-in transform, which keeps it; rename "
+                    "this one, or serve it as module:function",
+                )
+                for other in distinct
+                if other not in built_in
+            ]
         elif len(distinct) > 1:
-            origins = " and ".join(sorted({claim.origin for claim in distinct}))
-            message = (
-                f"{len(distinct)} transforms are named {name!r}, in {origins}; rename all but one"
-            )
-            clashes[name] = message
-            problems.append(Problem(Fault.CLASH, distinct[0].origin, message))
+            clashes[name] = _clash(name, distinct)
+            problems.append(Problem(Fault.CLASH, distinct[0].origin, clashes[name]))
         elif distinct:
             transforms[name] = distinct[0]
     return Listing(transforms, problems, clashes, scanned.folders)
+
+
+def _clash(name: str, claims: list[Found]) -> str:
+    origins = " and ".join(sorted({claim.origin for claim in claims}))
+    return f"{len(claims)} transforms are named {name!r}, in {origins}; rename all but one"
 
 
 def _distinct(claims: list[Found]) -> list[Found]:
