@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uppercase.client.target import Target
-from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import DEFAULT_PORT
 
 
@@ -165,6 +165,16 @@ def explain(
     else:
         text = f"cannot reach {target}: {reason}"
     return NetworkError(text)
+
+
+def explain_send(error: OSError, target: Target, size: int) -> UppercaseError:
+    """Return the error for a datagram of this size that could not be sent."""
+    if error.errno == errno.EMSGSIZE:
+        return UserError(
+            f"got a size of {size} bytes, which does not fit into one datagram to {target}; "
+            "65507 (IPv4) or 65527 (IPv6) are the most"
+        )
+    return explain(error, target)
 
 
 def _server_command(target: Target) -> str:

@@ -15,9 +15,8 @@ from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.connecting import explain
+from uppercase.client.connecting import explain, explain_send
 from uppercase.client.target import Target
-from uppercase.commands.bench._sockets import explain_send
 from uppercase.commands.bench._workload import BLOCK, Counts, Workload
 from uppercase.errors import NetworkError
 

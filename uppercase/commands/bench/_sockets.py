@@ -45,16 +45,6 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     yield streams
 
 
-def explain_send(error: OSError, target: Target, size: int) -> UppercaseError:
-    """Return the error for a datagram of this size that could not be sent."""
-    if error.errno == errno.EMSGSIZE:
-        return UserError(
-            f"got a size of {size} bytes, which does not fit into one datagram to {target}; "
-            "65507 (IPv4) or 65527 (IPv6) are the most"
-        )
-    return explain(error, target)
-
-
 def _connect_stream(target: Target) -> socket.socket:
     """Return a stream socket, an `ssl.SSLSocket` if the target asks for TLS.
 

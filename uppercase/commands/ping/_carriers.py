@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from uppercase.client._endpoints import Conversation, at_peer, explain_loss, open_connection
 from uppercase.client._udp import DatagramSocket
-from uppercase.client.connecting import Address, connect_udp, explain, reachable
+from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
 from uppercase.client.target import Target
 from uppercase.commands.ping._run import Run
 from uppercase.errors import NetworkError, NoReply, UserError
@@ -356,13 +356,3 @@ class Lines(Conversation):
         if error is not None and self._target.tls is None:
             error = self.ending("reset")  # the count has grown
         self.over.callback(error)
-
-
-def explain_send(error: OSError, target: Target, size: int) -> Exception:
-    """Return the sentence for a datagram that could not be sent."""
-    if error.errno == errno.EMSGSIZE:
-        return UserError(
-            f"got a size of {size} bytes, which does not fit into one datagram to {target}; "
-            "65507 (IPv4) or 65527 (IPv6) are the most"
-        )
-    return explain(error, target)
