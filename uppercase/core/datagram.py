@@ -28,7 +28,7 @@ from uppercase.core.guards import (
     client_of,
 )
 from uppercase.core.values import Client
-from uppercase.errors import TransformError
+from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
 
@@ -267,6 +267,7 @@ class Responder:
         try:
             reply = self._transform.transform(request.datagram.data)
         except TransformError as error:
+            let_go(error)
             return self._failed(request, error)
         if isinstance(reply, bytes):
             return self._reply(reply, request, steps)

@@ -266,6 +266,11 @@ class TransformProtocol(Protocol):
             self._report_end(reason)
         # Last: a stop may be waiting for this, and sums up what it was told.
         self._factory.remove(self)
+        # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
+        # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
+        # of heap each between the buffers of the connections that follow.
+        for name in ("_ladder", "_send_watch", "_peer_watch", "_conversation", "_lab", "_output"):
+            vars(self).pop(name, None)
 
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation
