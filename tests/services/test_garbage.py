@@ -44,7 +44,6 @@ def nothing_left() -> Iterator[None]:
             f"{type(each).__module__}.{type(each).__qualname__}"
             for each in gc.garbage
             if type(each).__module__.startswith(("uppercase", "twisted.protocols.tls"))
-            or isinstance(each, BaseException)
         }
         assert found == set()
     finally:
