@@ -24,7 +24,7 @@ $(READY): setup.cfg pyproject.toml
 
 # Both services in one process, so that Ctrl-C ends both.
 serve: $(READY)
-	$(BIN)/twistd --nodaemon --pidfile= --python examples/serve.tac
+	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
 # In several processes, since the tests mostly wait for the programs that they start. These are
 # hundreds, and without written bytecode each would compile the package again.
