@@ -21,6 +21,8 @@ from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError, suggest
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
+from uppercase.services.log_format import parse_log_format
+from uppercase.taps._logging import choose
 
 _COLUMN: Final = 30
 _UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
@@ -207,6 +209,18 @@ ENDING = Option(
     shown="10s",
 )
 
+PROCESS = Group(
+    "The process",
+    (
+        Option(
+            "--log-format=FORMAT",
+            "text, or json: an object a line, with a word for what happened and its facts",
+            parse=parse_log_format,
+            shown="text",
+        ),
+    ),
+)
+
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
     Option("--help", "show this help, and exit", exits=True),
@@ -254,6 +268,7 @@ class ProcessOptions(TableOptions, ABC):
         _use_monotonic_time()
         try:
             self.service = self.make_service()
+            choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
 

@@ -15,6 +15,7 @@ from uppercase.errors import BadArgument, UserError, suggest
 from uppercase.services import Settings
 from uppercase.taps import tcp, udp
 from uppercase.taps._options import (
+    PROCESS,
     VERSION_AND_HELP,
     Group,
     Option,
@@ -59,6 +60,7 @@ class Options(ProcessOptions):
                 Option("--check", "say whether the file is right, and exit", exits=True),
             ),
         ),
+        PROCESS,
         Group("Information", VERSION_AND_HELP),
     )
 
@@ -71,7 +73,7 @@ class Options(ProcessOptions):
         if path is None and self["check"]:
             raise UserError("got --check without a file to check; add --config=FILE")
         services = MultiService()
-        for service in make_services(_read(path) if path else _BOTH, path or ""):
+        for service in make_services(self._read(path) if path else _BOTH, path or ""):
             service.setServiceParent(services)
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
@@ -79,9 +81,30 @@ class Options(ProcessOptions):
             raise SystemExit(0)
         return services
 
+    def _read(self, path: str) -> dict[str, Any]:
+        """Take the options of the process from a file; return its tables of services."""
+        content = _load(path)
+        services = content.pop("services", None)
+        rows = {row.name: row for row in PROCESS.options}
+        for key, value in content.items():
+            if key not in rows:
+                known = suggest(key, ["services", *rows])
+                raise UserError(f"{path}: no table or key named {key!r}{known}")
+            # The command line decides where both say something.
+            if self[key] is None:
+                try:
+                    self[key] = rows[key].coerce(str(value))
+                except usage.UsageError as error:
+                    raise UserError(f"{path}, {str(error).removeprefix('--')}") from error
+        if not (isinstance(services, dict) and services):
+            raise UserError(
+                f'{path}: it has no service; add a table [services.lecture] with protocol = "tcp"'
+            )
+        return services
 
-def _read(path: str) -> dict[str, Any]:
-    """Return the tables of a file's services by their names."""
+
+def _load(path: str) -> dict[str, Any]:
+    """Return what a file holds."""
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
@@ -91,14 +114,7 @@ def _read(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
-    for name in content.keys() - {"services"}:
-        raise UserError(f"{path}: no table or key named {name!r}{suggest(name, ['services'])}")
-    services = content.get("services")
-    if not (isinstance(services, dict) and services):
-        raise UserError(
-            f'{path}: it has no service; add a table [services.lecture] with protocol = "tcp"'
-        )
-    return services
+    return content
 
 
 def make_services(tables: Mapping[str, Any], path: str) -> list[Any]:
@@ -132,13 +148,11 @@ def _make_service(table: dict[str, Any], where: str) -> Any:
             f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
         )
     options = _PROTOCOLS[protocol]()
-    rows = {row.name: row for group in options.groups for row in group.options if not row.exits}
+    rows = _rows(protocol)
     words: list[str] = []
     for key, value in table.items():
         if key not in rows:
-            other = [name for name in _PROTOCOLS if name != protocol and _takes(name, key)]
-            better = f"; it belongs to protocol = {other[0]!r}" if other else suggest(key, rows)
-            raise UserError(f"{where}: no key named {key!r}{better}")
+            raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
         try:
             words += _words(rows[key], value)
         except BadArgument as error:
@@ -154,9 +168,20 @@ def _make_service(table: dict[str, Any], where: str) -> Any:
     return options.service
 
 
-def _takes(protocol: str, key: str) -> bool:
-    groups = _PROTOCOLS[protocol].groups
-    return any(row.name == key and not row.exits for group in groups for row in group.options)
+def _rows(protocol: str) -> dict[str, Option]:
+    """Return the options that the table of a service may have."""
+    groups = [group for group in _PROTOCOLS[protocol].groups if group is not PROCESS]
+    return {row.name: row for group in groups for row in group.options if not row.exits}
+
+
+def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
+    """Return the end of a sentence about a key that a service does not have."""
+    if key in {row.name for row in PROCESS.options}:
+        return "; it is the whole process's: put it above every table"
+    for other in _PROTOCOLS:
+        if key in _rows(other):
+            return f'; it belongs to protocol = "{other}"'
+    return suggest(key, rows)
 
 
 def _words(row: Option, value: object) -> Iterator[str]:
