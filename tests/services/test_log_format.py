@@ -119,7 +119,7 @@ def test_the_page_has_every_word_and_its_keys() -> None:
             f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
         ]
         assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
-    assert sorted(rows) == ["log", "more", "ready", "summary"]
+    assert sorted(rows) == ["log", "metrics", "more", "ready", "summary"]
 
 
 def test_lines_for_the_journal_have_a_priority_each_and_no_time(

@@ -228,6 +228,17 @@ class TransformService(Service, ABC):
         """Return the counts so far, by name."""
         return self.counters.by_name()
 
+    @property
+    def phase(self) -> str:
+        """What the service is doing: `not started`, `serving` or `draining`."""
+        if self._waiting:
+            return "draining"
+        return "serving" if self._listening else "not started"
+
+    @abstractmethod
+    def levels(self) -> dict[str, int]:
+        """Return what metrics show beside the counts, by family of `services._metrics`."""
+
     @abstractmethod
     def served(self) -> list[str]:
         """Return what is being served, each as the ready line names it."""

@@ -84,6 +84,14 @@ class UDPService(TransformService):
         """Return the addresses of the open ports."""
         return [f"UDP {_name(port)}" for port in self.ports]
 
+    def levels(self) -> dict[str, int]:
+        """Return what the responder counts of all datagrams."""
+        return {
+            "datagrams_received": self.responder.received,
+            "datagrams_answered": self.responder.answered,
+            "datagrams_awaited": self.responder.outstanding,
+        }
+
     def close(self) -> None:
         """Stop listening."""
         while self.ports:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import twisted
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from uppercase import __version__
@@ -218,6 +218,13 @@ PROCESS = Group(
             parse=parse_log_format,
             shown="text",
         ),
+        Option(
+            "--metrics=DESCRIPTION",
+            "serve metrics for Prometheus, /healthz and /readyz, such as at tcp:9100; on loopback "
+            "unless :interface= says otherwise",
+            parse=str,
+            shown="off",
+        ),
     ),
 )
 
@@ -267,10 +274,27 @@ class ProcessOptions(TableOptions, ABC):
         """Make the service."""
         _use_monotonic_time()
         try:
-            self.service = self.make_service()
+            self.service = self._measured(self.make_service())
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
+
+    def _measured(self, service: IService) -> IService:
+        """Return the service, with its metrics beside it if they are wanted."""
+        if self["metrics"] is None:
+            return service
+        from twisted.internet import reactor
+
+        # Here, as they take a tenth of a second to import.
+        from uppercase.services._metrics import Measurements
+        from uppercase.services._metrics_page import MetricsService
+
+        services: Any = service if isinstance(service, MultiService) else [service]
+        source = Measurements(list(services), reactor)
+        together = MultiService()
+        MetricsService(self["metrics"], source, reactor).setServiceParent(together)
+        service.setServiceParent(together)
+        return together
 
     @abstractmethod
     def make_service(self) -> IService:
