@@ -111,6 +111,7 @@ def test_a_slow_and_an_endless_scraper_are_cut_off(server: Server) -> None:
     port = port_of(server)
     with connect(port) as slow, connect(port) as header, connect(port) as body:
         slow.sendall(b"GET /metrics HT")
+        header.sendall(b"GET /metrics HTTP/1.1\r\n")
         with pytest.raises(ConnectionError):
             send_for_ever(header, b"X: " + b"x" * 1000 + b"\r\n")
         body.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx")
@@ -152,6 +153,17 @@ def test_a_thousand_scrapers_hurt_nobody(server: Server) -> None:
         assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < 60
     for scraper in idle:
         scraper.close()
+
+
+def test_only_so_many_a_second_are_answered(server: Server) -> None:
+    """Others are reset, so that who asks in a loop does not take the processor."""
+    port, answered, started = port_of(server), 0, time.monotonic()
+    for _ in range(400):
+        try:
+            answered += get(port, "/metrics")[0] == 200
+        except (ConnectionError, IndexError):
+            continue
+    assert 50 < answered <= 110 + 60 * (time.monotonic() - started)
 
 
 def test_an_address_in_use_is_said_and_nothing_is_left_running() -> None:
