@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVING := $(VENV)/serving
 READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help serve test check soak fuzz clean
 
@@ -15,15 +17,22 @@ help:
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make clean   remove what make has made"
 
-# The stamp is newer than its inputs once an installation has succeeded.
-$(READY): setup.cfg pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tls,test,check]'
-	touch $(READY)
+
+# A stamp is newer than its inputs once an installation has succeeded. What only serves needs a
+# quarter of what tests do, and what runs is compiled as it does.
+$(SERVING): setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) --no-compile --editable .
+	touch $@
+
+$(READY): setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[tls,test,check]'
+	touch $(SERVING) $@
 
 # Both services in one process, so that Ctrl-C ends both.
-serve: $(READY)
+serve: $(SERVING)
 	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
 # In several processes, since the tests mostly wait for the programs that they start. These are
@@ -44,7 +53,7 @@ soak: $(READY)
 
 SECONDS ?= 60
 fuzz: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.framers -max_total_time=$(SECONDS)
 	$(BIN)/python -m tests.fuzz.proxy_header -max_total_time=$(SECONDS)
 

@@ -29,7 +29,7 @@ sentence. This module imports nothing of ours.
 from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import TracebackException
-from typing import Self
+from typing import Final, Self
 
 __all__ = [
     "BadArgument",
@@ -209,6 +209,15 @@ def let_go(error: BaseException) -> None:
             seen.add(id(each))
             each.__traceback__ = None
             chain += (each.__cause__, each.__context__)
+
+
+DISTRIBUTION: Final = "twisted-uppercase"
+"""What pip calls the package; `uppercase` on PyPI is somebody else's."""
+
+
+def install(extra: str) -> str:
+    """Return the command that installs what an extra needs, for the end of a sentence."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -305,5 +305,5 @@ def test_without_its_library_bench_says_how_to_get_it() -> None:
     outcome = subprocess.run(
         command, capture_output=True, env=environment(), timeout=30, check=False
     )
-    assert b"pip install 'uppercase[bench]'" in outcome.stderr
+    assert b"pip install 'twisted-uppercase[bench]'" in outcome.stderr
     assert outcome.returncode == 2

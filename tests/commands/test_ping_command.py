@@ -313,7 +313,10 @@ def test_tls_without_its_extra_is_a_sentence(command: str, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "uppercase.client._tls_trust", raising=False)
     outcome = run(command, "--tls", f"127.0.0.1:{free_port()}")
     assert outcome.status == 2
-    assert outcome.stderr == "uppercase: TLS needs pyOpenSSL; try: pip install 'uppercase[tls]'\n"
+    assert (
+        outcome.stderr
+        == "uppercase: TLS needs pyOpenSSL; try: pip install 'twisted-uppercase[tls]'\n"
+    )
 
 
 def test_a_process_that_may_open_no_more_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def test_without_its_library_a_plot_is_a_sentence_and_nothing_is_measured(tmp_pa
     )
     assert outcome.stderr.decode() == (
         "uppercase: --plot needs the matplotlib library; install it: "
-        "pip install 'uppercase[plots]'\n"
+        "pip install 'twisted-uppercase[plots]'\n"
     )
     assert outcome.returncode == 2
     assert not path.exists()

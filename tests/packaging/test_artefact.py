@@ -112,7 +112,7 @@ def test_uninstalling_leaves_twisted_intact(
     folder = tmp_path_factory.mktemp("environment")
     install(folder, wheel)
     run(folder / "bin" / "twistd", "--help", cwd=folder)
-    pip(folder, "uninstall", "-qy", "uppercase")
+    pip(folder, "uninstall", "-qy", "twisted-uppercase")
     site = next(folder.glob("lib/python*/site-packages"))
     record = next(site.glob("[Tt]wisted-*.dist-info")) / "RECORD"
     for name, digest, _ in csv.reader(record.read_text().splitlines()):

@@ -191,5 +191,5 @@ def test_a_missing_library_and_a_bad_description_are_sentences(
         MetricsService("nope:1", source, reactor)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     options: Any = udp.Options()
-    with pytest.raises(usage.UsageError, match=r"pip install 'uppercase\[metrics\]'"):
+    with pytest.raises(usage.UsageError, match=r"pip install 'twisted-uppercase\[metrics\]'"):
         options.parseOptions(["--metrics=9100"])

@@ -30,8 +30,8 @@ def said() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def made() -> TCPService:
-    return tcp_service(TCPSettings(port=0, interfaces=("127.0.0.1",)))
+def made(transform: str = "uppercase", interface: str = "127.0.0.1") -> TCPService:
+    return tcp_service(TCPSettings(transforms=[transform], port=0, interfaces=[interface]))
 
 
 def start(service: TCPService) -> int:
@@ -68,6 +68,31 @@ async def test_a_service_that_was_stopped_starts_again(said: list[str]) -> None:
 
 
 @in_reactor
+async def test_the_ready_line_names_the_framing_unless_it_is_a_stream(said: list[str]) -> None:
+    """A client that sends no line's end would else wait for no reason that anybody could see."""
+    for name, label in (("uppercase", "uppercase"), ("strip", "strip; framing line")):
+        service = made(name)
+        service.startService()
+        await stop(service)
+        (ready,) = (line for line in said if "ready to receive" in line)
+        assert ready.endswith(f"({label})")
+        said.clear()
+
+
+@in_reactor
+async def test_what_others_can_type_is_said(said: list[str]) -> None:
+    service = made(interface="*")
+    service.startService()
+    await stop(service)
+    with socket.socket(type=socket.SOCK_DGRAM) as skt:
+        try:
+            skt.connect(("192.0.2.1", 9))
+        except OSError:
+            return  # a machine that reaches nobody
+        assert f"others reach this machine at {skt.getsockname()[0]}" in said
+
+
+@in_reactor
 async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
     """Also the last one, for which the stop has waited."""
     service = made()
@@ -76,7 +101,7 @@ async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
         stopped = stop(service)
         assert await deferToThread(receive_all, client) == b""
     await stopped
-    assert said[-1] == "TCP: all in all: closed stopped 1, opened 1"
+    assert said[-1] == "TCP: in total: closed stopped 1, opened 1"
 
 
 @in_reactor
@@ -89,7 +114,7 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
         assert await deferToThread(receive_all, client) == b""
     for stopped in stops:
         await stopped
-    assert len([line for line in said if line.startswith("TCP: all in all")]) == 1
+    assert len([line for line in said if line.startswith("TCP: in total")]) == 1
 
 
 @in_reactor

@@ -1,5 +1,6 @@
 """The servers' command lines: help, versions, and one sentence for each mistake."""
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -24,10 +25,6 @@ def shown(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> s
     )
     assert done.stderr == ""
     return done.stdout
-
-
-def last_line(said: str) -> str:
-    return said.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -71,6 +68,13 @@ def test_the_version_is_the_projects_own() -> None:
     assert shown("-n", "uppercase-tcp", "--version").startswith("uppercase 0.")
 
 
+def said_once(said: str) -> str:
+    """Return the one line that there is, apart from the advice behind it."""
+    sentence, advice = said.splitlines()
+    assert re.fullmatch(r"try '(twistd uppercase-\w+) --help'", advice)
+    return sentence
+
+
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
@@ -89,7 +93,7 @@ def test_the_version_is_the_projects_own() -> None:
     ],
 )
 def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentence: str) -> None:
-    assert sentence in last_line(refused(service, *arguments))
+    assert sentence in said_once(refused(service, *arguments))
 
 
 @pytest.mark.parametrize(
@@ -101,12 +105,43 @@ def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentenc
     ],
 )
 def test_a_mistake_about_framing_gets_one_sentence(arguments: list[str], sentence: str) -> None:
-    assert sentence in last_line(refused("uppercase-tcp", *arguments))
+    assert sentence in said_once(refused("uppercase-tcp", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("service", "runner", "arguments", "sentence"),
+    [
+        ("uppercase-tcp", "twistd", ["--loss=0.3"], "--loss belongs to uppercase-udp"),
+        ("uppercase-udp", "twist", ["--framing=line"], "--framing belongs to uppercase-tcp"),
+        ("uppercase-tcp", "twistd", ["-n"], "-n is an option of twistd itself; give it before"),
+        ("uppercase-udp", "twistd", ["--pidfile="], "--pidfile is an option of twistd itself"),
+        ("uppercase-udp", "twist", ["--reactor=poll"], "--reactor is an option of twist itself"),
+        ("uppercase-udp", "twistd", ["-x"], "no option named -x\n"),
+    ],
+)
+def test_an_option_of_somebody_else_is_recognised(
+    service: str, runner: str, arguments: list[str], sentence: str
+) -> None:
+    assert f"{runner} {service}: {sentence}" in refused(service, *arguments, runner=runner)
+
+
+def test_the_help_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "44")
+    texts = [
+        line
+        for line in shown("-n", "uppercase-tcp", "--help").splitlines()
+        # Commands to type and options stay on one line.
+        if not line.startswith(("  twistd", "  -", "      --", "Usage:"))
+    ]
+    assert max(map(len, texts)) <= 44
 
 
 def test_twist_says_the_same_on_its_own_stream() -> None:
     said = refused("uppercase-tcp", "-t", "uppercsae", runner="twist")
-    assert "Error: no transform named 'uppercsae'; did you mean 'uppercase'?" in said
+    assert said == (
+        "twist uppercase-tcp: no transform named 'uppercsae'; did you mean 'uppercase'?\n"
+        "try 'twist uppercase-tcp --help'\n"
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES)

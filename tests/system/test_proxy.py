@@ -108,7 +108,7 @@ def test_a_stop_behind_a_proxy_answers_what_still_comes_with_its_header(tmp_path
             assert secure.receive_all() == b""
         assert server.process.wait(30) == -signal.SIGTERM
         log = server.log()
-        assert "all in all: closed stopped 3, opened 3, refused address-full 1" in log, log
+        assert "in total: closed stopped 3, opened 3, refused address-full 1" in log, log
 
 
 def test_a_header_without_the_option_is_input_like_any_other() -> None:

@@ -188,7 +188,7 @@ def test_a_stop_ends_whatever_its_clients_do(certificate: Certificate) -> None:
         assert 2.5 < time.monotonic() - started < 30
         log = server.log()
         assert re.search(r"the drain time is over: [12] connection", log), log
-        summed_up = re.search(r"all in all: (closed .*), opened 4$", log, re.M)
+        summed_up = re.search(r"in total: (closed .*), opened 4$", log, re.M)
         assert summed_up, log
         assert sum(map(int, re.findall("[0-9]+", summed_up[1]))) == 4
 

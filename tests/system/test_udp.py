@@ -109,7 +109,7 @@ def test_a_stop_answers_what_has_arrived() -> None:
         for number in range(100):
             assert client.recv(1024) == b"DATAGRAM %d" % number
         started.process.wait(40)
-        assert "all in all: received 100, answered 100" in started.log()
+        assert "in total: received 100, answered 100" in started.log()
 
 
 def test_a_stop_waits_for_awaited_replies_but_not_for_ever(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_class_of_200_that_sends_during_a_stall_is_answered_with_default_optio
             assert student.recv(100) == b"FIRST OF %d" % number
             assert student.recv(100) == b"SECOND OF %d" % number
         started.stop()
-        assert "all in all: received 400, answered 400\n" in started.log()
+        assert "in total: received 400, answered 400\n" in started.log()
 
 
 def test_every_address_of_the_machine_answers_for_itself_and_no_broadcast_is_answered() -> None:
@@ -223,7 +223,7 @@ def test_a_flooded_service_answers_others_and_obeys_sigterm() -> None:
         finally:
             over.set()
             thread.join()
-        assert "dropped over-rate" in started.log().rpartition("all in all")[2]
+        assert "dropped over-rate" in started.log().rpartition("in total")[2]
 
 
 def test_a_dry_run_of_no_rate_is_refused() -> None:

@@ -63,5 +63,5 @@ def test_without_pyopenssl_the_pip_command_is_named_and_plain_tcp_works(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
-    assert "pip install 'uppercase[tls]'" in said(f"--listen={certificate.endpoint()}")
+    assert "pip install 'twisted-uppercase[tls]'" in said(f"--listen={certificate.endpoint()}")
     Options().parseOptions(["--port=0"])

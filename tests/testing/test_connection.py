@@ -171,5 +171,6 @@ def test_it_needs_neither_pytest_nor_hypothesis() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout == (
-        "the contract kit needs hypothesis; install it with: pip install 'uppercase[testing]'\n"
+        "the contract kit needs hypothesis; install it with: "
+        "pip install 'twisted-uppercase[testing]'\n"
     )

@@ -29,7 +29,7 @@ from uppercase.client.connecting import (
     resolve,
 )
 from uppercase.client.target import TLS, Target
-from uppercase.errors import NetworkError, UserError
+from uppercase.errors import NetworkError, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -194,5 +194,5 @@ def _trust(host: str, tls: TLS) -> "Trust":
     try:
         from uppercase.client._tls_trust import Trust
     except ImportError as error:
-        raise UserError("TLS needs pyOpenSSL; try: pip install 'uppercase[tls]'") from error
+        raise UserError(f"TLS needs pyOpenSSL; try: {install('tls')}") from error
     return Trust(host, tls)

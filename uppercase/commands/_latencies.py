@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from uppercase.errors import UserError
+from uppercase.errors import UserError, install
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,9 +36,7 @@ class Latencies:
 
     def __init__(self) -> None:
         if find_spec("hdrh") is None:
-            raise UserError(
-                "bench needs the hdrhistogram library; install it: pip install 'uppercase[bench]'"
-            )
+            raise UserError(f"bench needs the hdrhistogram library; install it: {install('bench')}")
         from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
         self.counts: defaultdict[int, int] = defaultdict(int)

@@ -17,7 +17,7 @@ import click
 from uppercase.client.target import TLS, Target, parse_target
 from uppercase.commands._help_layout import SectionArgument, option
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
-from uppercase.errors import BadValue, UserError
+from uppercase.errors import BadValue, UserError, install
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
 
 Expect = Callable[[bytes], bytes]
@@ -246,9 +246,7 @@ def _check_plot(
                 "is accepted"
             )
         if find_spec("matplotlib") is None:
-            raise UserError(
-                "--plot needs the matplotlib library; install it: pip install 'uppercase[plots]'"
-            )
+            raise UserError(f"--plot needs the matplotlib library; install it: {install('plots')}")
         # Before it is imported: it tells of its own fonts and folders, which nobody asked about.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:

@@ -61,10 +61,10 @@ version = "0.1.0"
 description = "The transform $name for uppercase"
 readme = "README.md"
 requires-python = ">=3.11"
-dependencies = ["uppercase>=$version"]
+dependencies = ["twisted-uppercase>=$version"]
 
 [project.optional-dependencies]
-test = ["uppercase[testing]"]
+test = ["twisted-uppercase[testing]"]
 
 # This is what makes the transform known by its name. After a change here, install again.
 [project.entry-points."uppercase.transforms"]

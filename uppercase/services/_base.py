@@ -1,5 +1,6 @@
 """What the TCP and the UDP service share: the chain, the observers, starting and failing."""
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -12,7 +13,7 @@ from zope.interface import implementer
 
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.core.values import address_is_missing, in_use
+from uppercase.core.values import address_is_missing, family_of, in_use
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
 from uppercase.services._counters import Counters
@@ -76,6 +77,20 @@ def open_on_one_port(
     raise AssertionError("the last try returns or raises")
 
 
+def _addresses_for_others() -> list[str]:
+    """Return the addresses by which this machine goes out: those that others can type."""
+    found = []
+    # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
+    for outside in ("192.0.2.1", "2001:db8::1"):
+        with socket.socket(family_of(outside), socket.SOCK_DGRAM) as skt:
+            try:
+                skt.connect((outside, 9))
+            except OSError:
+                continue  # no such route
+            found.append(str(skt.getsockname()[0]))
+    return found
+
+
 @implementer(IObserver)
 class TransformService(Service, ABC):
     """A service that listens when it starts and says so, or ends the program.
@@ -94,6 +109,7 @@ class TransformService(Service, ABC):
         reactor: Twisted's.
         settings: what the service was told.
         chain: what is served.
+        label: what the ready line calls that.
         counters: what has happened so far.
         notes: lines for the log, behind the ready lines.
 
@@ -117,6 +133,7 @@ class TransformService(Service, ABC):
         found = listing()
         stages = [Stage(text, found.find(text)) for text in settings.transforms]
         self.chain = make_pipeline(stages, settings.max_output, self._slow_call)
+        self.label = self.chain.name
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them
         self._listening = False
@@ -172,6 +189,9 @@ class TransformService(Service, ABC):
             and all(ip_address(host).is_loopback for host in hosts)
         ):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
+        elif any(ip_address(host).is_unspecified for host in hosts):
+            for address in _addresses_for_others():
+                self.log.info("others reach this machine at {address}", address=address)
         for note in self.notes:
             self.log.info("{note}", note=note)
         for problem in self._problems:
@@ -212,7 +232,7 @@ class TransformService(Service, ABC):
         text = ", ".join(f"{name} {count}" for name, count in counts.items())
         self._log_observer.line(
             LogLevel.info,
-            f"all in all: {text or 'nothing happened'}",
+            f"in total: {text or 'no connections'}",
             event="summary",
             counts=counts,
         )
@@ -246,8 +266,8 @@ class TransformService(Service, ABC):
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
         self.log.info(
-            "The server is ready to receive: {address} ({chain})",
+            "The server is ready to receive: {address} ({label})",
             address=address,
-            chain=self.chain.name,
+            label=self.label,
             facts={"event": "ready", "address": address, "transform": self.chain.name},
         )

@@ -62,7 +62,8 @@ class MetricsService(Service):
             import prometheus_client  # noqa: F401
         except ImportError as error:
             raise UserError(
-                "metrics need prometheus-client; install it with: pip install 'uppercase[metrics]'"
+                "metrics need prometheus-client; install it with: "
+                "pip install 'twisted-uppercase[metrics]'"
             ) from error
         self._listener = listener_of_string(reactor, on_loopback(description))
         if self._listener.context is not None:

@@ -62,6 +62,8 @@ class TCPService(TransformService):
     def __init__(self, settings: TCPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
         framing = choose_framing(settings.framing, self.chain.streams)
+        if framing != "stream":
+            self.label += f"; framing {framing}"
         self.factory = TransformFactory(
             conversation_opener(framing, self.chain, settings.limits),
             settings.limits,

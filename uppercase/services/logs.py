@@ -222,7 +222,8 @@ class LogObserver:
                     event,
                     "datagrams dropped by the system",
                     f"the system dropped {event.count} datagrams for {event.address}, which came "
-                    "faster than they were read; a larger --rcvbuf holds more",
+                    "faster than they were read; a larger --rcvbuf holds more, as far as the "
+                    "system allows (Linux: net.core.rmem_max)",
                 )
             case _ if self._log_peers and (text := _peer_line(event)):
                 self.line(LogLevel.info, printable(text), **facts_of(event))

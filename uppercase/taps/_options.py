@@ -4,15 +4,20 @@
 near misses. Here a table row is the one place that says an option's name, default and meaning.
 """
 
+import os
 import re
+import shutil
+import sys
 import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 
 import twisted
+from twisted.application import app
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
@@ -25,6 +30,7 @@ from uppercase.services.log_format import parse_log_format
 from uppercase.taps._logging import choose
 
 _COLUMN: Final = 30
+_WIDTH: Final = 100
 _UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
 
 
@@ -109,43 +115,93 @@ class TableOptions(usage.Options):
         ]
 
     def parseOptions(self, options: list[str] | None = None) -> None:
-        """Parse; an option that does not exist gets a suggestion."""
+        """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
+
+        Theirs is the whole help, with the sentence before or behind it.
+
+        Raises:
+            usage.UsageError: something is wrong, and no program has us parse.
+        """
+        try:
+            self._parse(options)
+        except usage.UsageError as error:
+            parent = getattr(self, "parent", None)
+            if parent is None:
+                raise
+            twistd = isinstance(parent, app.ServerOptions)
+            command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
+            print(
+                f"{command}: {error}\ntry '{command} --help'",
+                # Where the program itself writes its usage errors.
+                file=sys.stdout if twistd else sys.stderr,
+            )
+            raise SystemExit(1 if twistd else os.EX_USAGE) from error
+
+    def _parse(self, options: list[str] | None) -> None:
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
             match = _UNKNOWN.fullmatch(str(error))
-            if match is None or match[1] == "-":
+            if match is None:
                 raise
-            known = [f"--{row.name}" for group in self.groups for row in group.options]
-            raise usage.UsageError(
-                f"no option named --{match[2]}{suggest(f'--{match[2]}', known)}"
-            ) from error
+            raise usage.UsageError(self._explain_unknown(match[1] + match[2])) from error
+
+    def _explain_unknown(self, option: str) -> str:
+        """Return the sentence for an option that this service does not have."""
+        parent = getattr(self, "parent", None)
+        if parent is not None:
+            name = option.lstrip("-")
+            if name in parent.synonyms:
+                program = "twistd" if isinstance(parent, app.ServerOptions) else "twist"
+                return (
+                    f"{option} is an option of {program} itself; give it before the service, as in "
+                    f"{program} {option} ... {parent.subCommand}"
+                )
+            for service, _, make, _ in parent.subCommands:
+                if service.startswith("uppercase") and option in make()._spellings():
+                    return f"{option} belongs to {service}, not to {parent.subCommand}"
+        known = self._spellings()
+        close = get_close_matches(option, known, n=1)
+        # All that is known would be thirty names.
+        return f"no option named {option}" + (suggest(option, close) if close else "")
+
+    def _spellings(self) -> list[str]:
+        rows = [row for group in self.groups for row in group.options]
+        return [f"--{row.name}" for row in rows] + [f"-{row.short}" for row in rows if row.short]
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help: purpose, examples, then the groups."""
-        width = width or 100
+        width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
         # The synopsis is printed before this, by whoever asks for the help.
-        lines = ["", self.purpose, "", "Examples:"]
+        lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
         for command, meaning in self.examples:
-            lines += [f"  {command}", f"      {meaning}"]
+            lines += [f"  {command}", *_wrapped(meaning, width, 6)]
         for group in self.groups:
-            lines += ["", f"{group.title}:"]
+            lines += ["", *_wrapped(f"{group.title}:", width)]
             for row in group.options:
                 lines += _help_lines(row, width)
         return "\n".join(lines) + "\n"
 
 
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    margin = " " * indent
+    return textwrap.wrap(
+        text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+    )
+
+
 def _help_lines(row: Option, width: int) -> Iterator[str]:
     shown = row.shown if row.shown or row.default is None else f"{row.default:.15g}"
     described = f"{row.text} [default: {shown}]" if shown else row.text
-    text = textwrap.wrap(described, width - _COLUMN, break_on_hyphens=False)
     first = f"  {row.spelling if row.short else f'    {row.spelling}'}"
-    if len(first) < _COLUMN:
-        yield f"{first:<{_COLUMN}}{text.pop(0)}"
+    # In a narrow terminal a column of its own would leave none for the text.
+    column = _COLUMN if width >= 2 * _COLUMN else 8
+    text = _wrapped(described, width, column)
+    if len(first) < column:
+        yield f"{first:<{column}}{text.pop(0).lstrip()}"
     else:
         yield first
-    for line in text:
-        yield " " * _COLUMN + line
+    yield from text
 
 
 def listening(endpoint: str, example: str) -> Group:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.python.filepath import FilePath
 
-from uppercase.errors import BadValue
+from uppercase.errors import BadValue, install
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
@@ -41,7 +41,7 @@ def server_context(
         from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
     except ImportError as error:
         raise BadValue(
-            f"TLS needs pyOpenSSL ({error}); install it with: pip install 'uppercase[tls]'"
+            f"TLS needs pyOpenSSL ({error}); install it with: {install('tls')}"
         ) from error
     key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
     chain: list[Any] = [*_load(cert_key, "certificate", load_pem_x509_certificates)]

@@ -15,13 +15,14 @@ r"""For tests of transforms: the contract kit, and a server and client without s
         client.send(b"hello")
         assert client.receive() == [b"HELLO!"]
 
-The contract kit needs pytest and hypothesis: `pip install 'uppercase[testing]'`. Names load on
-first use, and nothing of the package itself imports this one but the command that runs the kit.
+The contract kit needs pytest and hypothesis: `pip install 'twisted-uppercase[testing]'`. Names load
+on first use, and nothing of the package itself imports this one but the command that runs the kit.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from uppercase._facade import lazy
+from uppercase.errors import install
 
 if TYPE_CHECKING:
     from uppercase.testing._contract import TransformContract
@@ -56,5 +57,5 @@ def __getattr__(name: str) -> Any:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
         raise ImportError(
-            "the contract kit needs hypothesis; install it with: pip install 'uppercase[testing]'"
+            f"the contract kit needs hypothesis; install it with: {install('testing')}"
         ) from error

@@ -4,10 +4,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
-from twisted.logger import Logger
 
 from uppercase.core.datagram import Responder
-from uppercase.core.values import printable_address
 from uppercase.udp.endpoints import (
     IDatagramEndpoint,
     UDPEndpoint,
@@ -26,8 +24,6 @@ __all__ = [
     "listen",
 ]
 
-_log = Logger("uppercase")
-
 
 def listen(
     reactor: IReactorTime, endpoint: IDatagramEndpoint, responder: Responder
@@ -40,17 +36,7 @@ def listen(
     port = endpoint.listen(ResponderProtocol(responder, reactor))
     wanted = responder.limits.receive_buffer
     if isinstance(port, Port) and wanted:
-        granted = port.ask_receive_buffer(wanted)
-        address = port.getHost()
-        _log.info(
-            "UDP {address} has a receive buffer of {granted} bytes, {wanted} were asked for{hint}",
-            address=printable_address(address.host, address.port),
-            granted=granted,
-            wanted=wanted,
-            hint="; the system's limit can be raised (Linux: net.core.rmem_max)"
-            if granted < wanted
-            else "",
-        )
+        port.ask_receive_buffer(wanted)
     return port
 
 
