@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 import textwrap
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 import twisted
 from twisted.application import app
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
@@ -28,6 +27,7 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
 from uppercase.taps._logging import choose
+from uppercase.taps._process import accompany, use_monotonic_time
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -328,29 +328,12 @@ class ProcessOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         """Make the service."""
-        _use_monotonic_time()
+        use_monotonic_time()
         try:
-            self.service = self._measured(self.make_service())
+            self.service = accompany(self.make_service(), self["metrics"])
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
-
-    def _measured(self, service: IService) -> IService:
-        """Return the service, with its metrics beside it if they are wanted."""
-        if self["metrics"] is None:
-            return service
-        from twisted.internet import reactor
-
-        # Here, as they take a tenth of a second to import.
-        from uppercase.services._metrics import Measurements
-        from uppercase.services._metrics_page import MetricsService
-
-        services: Any = service if isinstance(service, MultiService) else [service]
-        source = Measurements(list(services), reactor)
-        together = MultiService()
-        MetricsService(self["metrics"], source, reactor).setServiceParent(together)
-        service.setServiceParent(together)
-        return together
 
     @abstractmethod
     def make_service(self) -> IService:
@@ -409,21 +392,6 @@ class ServiceOptions(ProcessOptions):
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
         }
-
-
-def _use_monotonic_time() -> None:
-    """Have the reactor go by a clock that nobody sets.
-
-    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
-    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
-    goes, and the process is ours. Programs that embed a service decide for themselves.
-    """
-    from twisted.internet import reactor
-
-    known: Any = reactor
-    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
-    if not known.getDelayedCalls():
-        known.seconds = time.monotonic
 
 
 def makeService(options: ProcessOptions) -> IService:
