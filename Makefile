@@ -33,7 +33,7 @@ $(READY): setup.cfg pyproject.toml | $(BIN)/python
 
 # Both services in one process, so that Ctrl-C ends both.
 serve: $(SERVING)
-	$(BIN)/twistd --nodaemon --pidfile= --python examples/serve.tac
+	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
 # In several processes, since the tests mostly wait for the programs that they start. These are
 # hundreds, and without written bytecode each would compile the package again.

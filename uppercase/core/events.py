@@ -6,6 +6,8 @@ event carries facts and no prose. Where there is no observer, an event is not ev
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from re import sub
 
 from zope.interface import Interface
 
@@ -308,6 +310,16 @@ Event = (
     | TransformFailed
     | SlowCall
 )
+
+
+def word_of(event: Event) -> str:
+    """Return what logs and counters call events of a kind: `would-drop` for a `WouldDrop`."""
+    return _word(type(event).__name__)
+
+
+@cache
+def _word(name: str) -> str:
+    return sub(r"\B([A-Z])", r"-\1", name).lower()
 
 
 class IObserver(Interface):

@@ -111,6 +111,10 @@ class TCPService(TransformService):
         """Return the addresses of the open ports."""
         return list(self._names)
 
+    def levels(self) -> dict[str, int]:
+        """Return how many connections are open."""
+        return {"connections_open": len(self.factory.connections)}
+
     def close(self) -> None:
         """Stop listening; connections go on."""
         self._stop_accepting()
