@@ -36,8 +36,8 @@ def test_each_service_of_a_file_says_that_it_is_ready_and_they_stop_as_one(
             assert pinger.recv(100) == b"HELLO"
             client.sendall(b"hello\nwor")
             client.shutdown(socket.SHUT_WR)
-            server.process.send_signal(signal.SIGTERM)
             assert receive_all(client) == b"olleh\nrow"
+        server.process.send_signal(signal.SIGTERM)
         server.process.wait(30)
         log = server.log()
         assert "UDP pinger: in total: received 1, answered 1" in log

@@ -159,6 +159,19 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A TCP peer has sent the start of a message and waits, perhaps for a reply.
+
+    Attributes:
+        peer: its address.
+        held: the bytes of the start.
+    """
+
+    peer: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """A TCP connection ended.
 
@@ -300,6 +313,7 @@ Event = (
     Opened
     | AcceptFailed
     | Refused
+    | Incomplete
     | Closed
     | Received
     | Replied

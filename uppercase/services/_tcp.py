@@ -71,6 +71,8 @@ class TCPService(TransformService):
             self,
             settings.lab,
         )
+        if framing == "line":
+            self.factory.watch_incomplete()
         self.ports: list[IListeningPort] = []
         self._acceptors: list[Acceptor] = []
         self._names: list[str] = []

@@ -20,6 +20,7 @@ from uppercase.core.events import (
     Dropped,
     Event,
     Impaired,
+    Incomplete,
     IObserver,
     KernelDropped,
     LabAction,
@@ -198,6 +199,13 @@ class LogObserver:
                     f"{self._protocol} connections refused: {event.reason}",
                     f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
                 )
+            case Incomplete():
+                self._warn(
+                    event,
+                    f"{self._protocol} lines without an end",
+                    f"{event.peer} has sent {event.held} bytes without a line's end and waits; "
+                    "--framing=segment answers programs that send none",
+                )
             case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
                 self._warn(
                     event,
@@ -211,6 +219,14 @@ class LogObserver:
                     f"a datagram of {event.peer} was dropped: "
                     f"{event.reason}{_because(event.detail)}",
                 )
+            case WouldDrop() | KernelDropped():
+                self._counted_only(event)
+            case _ if self._log_peers and (text := _peer_line(event)):
+                self.line(LogLevel.info, printable(text), **facts_of(event))
+
+    def _counted_only(self, event: WouldDrop | KernelDropped) -> None:
+        """Tell of what a datagram has no other event for."""
+        match event:
             case WouldDrop():
                 self._warn(
                     event,
@@ -225,8 +241,6 @@ class LogObserver:
                     "faster than they were read; a larger --rcvbuf holds more, as far as the "
                     "system allows (Linux: net.core.rmem_max)",
                 )
-            case _ if self._log_peers and (text := _peer_line(event)):
-                self.line(LogLevel.info, printable(text), **facts_of(event))
 
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""

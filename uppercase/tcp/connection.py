@@ -27,6 +27,7 @@ from uppercase.core.events import (
     Closed,
     Direction,
     Impaired,
+    Incomplete,
     LabAction,
     Opened,
     Outcome,
@@ -148,6 +149,7 @@ class TransformProtocol(Protocol):
     _reading = True
     _pumping = False
     _peer_ended = False
+    _told_incomplete = False
     _drain_at: int | None = None
     _received = 0
     _sent = 0
@@ -352,6 +354,18 @@ class TransformProtocol(Protocol):
         """Return the time since which it was sent nothing; None while it is owed something."""
         since = self.idle_since()
         return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+
+    def incomplete_since(self) -> float | None:
+        """Return the time since which it waits with the start of a message, if nobody knows yet."""
+        if self._told_incomplete or self._peer_ended:
+            return None
+        since = self.idle_since()
+        return since if since is not None and self._conversation.incomplete else None
+
+    def tell_incomplete(self) -> None:
+        """Tell of it, once a connection."""
+        self._told_incomplete = True
+        self._factory.tell(Incomplete(name_of(self.peer), self._conversation.incomplete))
 
     def close_idle(self) -> None:
         """Close because nothing happens."""
