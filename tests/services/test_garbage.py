@@ -6,6 +6,7 @@ grows by tens of megabytes (docs/topics/reliability.md has the figures).
 
 import gc
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +93,9 @@ async def test_a_connection_that_is_over_is_gone(settings: TCPSettings, data: by
     await leave_nothing(settings, lambda port: converse(port, data))
 
 
+@pytest.mark.parametrize("reset", [False, True])
 @in_reactor
-async def test_a_connection_over_tls_is_gone(tmp_path: Path) -> None:
+async def test_a_connection_over_tls_is_gone(tmp_path: Path, reset: bool) -> None:
     certificate = make_certificate(tmp_path)
 
     def ask(port: int) -> None:
@@ -102,6 +104,9 @@ async def test_a_connection_over_tls_is_gone(tmp_path: Path) -> None:
             TLSClient(skt, certificate.cert) as client,
         ):
             client.ask(b"hello")
+            client.receive(5)
+            if reset:
+                skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     settings = TCPSettings(listen=[certificate.endpoint()])
     await leave_nothing(settings, ask)

@@ -151,6 +151,8 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self._ended_early()
         # OpenSSL has delivered all it had; asking again would turn every end into an error.
         self.input_ended = True
+        # A connection that is reset still has its producer, which is what is above: a cycle.
+        self.unregisterProducer()
         super().connectionLost(reason)
 
     def identified(self) -> None:
