@@ -22,6 +22,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
+from uppercase.awaiting import choose_reactor
 from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError, suggest
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
@@ -329,8 +330,12 @@ class ServiceOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         """Make the service."""
-        _use_monotonic_time()
         try:
+            if self["transform"]:
+                stages = listing().stages(self["transform"])
+                choose_reactor([stage.transform for stage in stages])
+            # Invariant: not before, as it imports the reactor.
+            _use_monotonic_time()
             self.service = self.make_service()
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
