@@ -13,7 +13,7 @@ help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
 	@echo "make test    the tests, on all cores (JOBS=2: in so many processes)"
 	@echo "make check   ruff, mypy --strict and import-linter"
-	@echo "make soak    a long bad day: 20,000 connections, 500 over TLS, resets, mutated input"
+	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make clean   remove what make has made"
 
@@ -33,7 +33,7 @@ $(READY): setup.cfg pyproject.toml | $(BIN)/python
 
 # Both services in one process, so that Ctrl-C ends both.
 serve: $(SERVING)
-	$(BIN)/twistd --nodaemon --pidfile= --python examples/serve.tac
+	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
 # In several processes, since the tests mostly wait for the programs that they start. These are
 # hundreds, and without written bytecode each would compile the package again.

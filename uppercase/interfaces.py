@@ -85,6 +85,7 @@ class IFramer(Interface):
     """One connection's framing: splits its bytes into messages and wraps the replies."""
 
     one_message: bool = Attribute("Whether the conversation is over after one message's reply.")
+    held: int = Attribute("Bytes of a message whose end has not come.")
 
     def feed(data: bytes) -> Iterable[tuple[bytes, bytes]]:
         """Take the next bytes; return each message that they complete, with its trailer.

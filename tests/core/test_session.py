@@ -18,6 +18,7 @@ class Letters:
 
     def __init__(self, one_message: bool = False) -> None:
         self.one_message = one_message
+        self.held = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         for value in data:

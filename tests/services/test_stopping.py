@@ -49,10 +49,10 @@ async def test_refused_replies_are_summed_up_by_their_errors() -> None:
     service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
     service.startService()
     service.ports[0].protocol.receive_batch([datagram(source=("255.255.255.255", 50_000))])
-    counted = "received 1, answered 0, dropped send-error 1, send-error EACCES 1"
-    assert service.counted() == counted
+    counted = {"received": 1, "answered": 0, "dropped send-error": 1, "send-error EACCES": 1}
+    assert service.counts() == counted
     await service.stopService()
-    assert service.counted() == counted
+    assert service.counts() == counted
 
 
 @implementer(IReactorUDP)

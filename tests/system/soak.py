@@ -1,23 +1,35 @@
-"""A long bad day for a TCP server: many connections, resets, and mutated input.
+"""A long bad day for the servers, in several kinds.
 
-`python -m tests.system.soak` (or `make soak`) runs it in full; the test suite runs it in small.
-Nothing may be left behind: file descriptors and memory stay flat, and the server goes on serving.
+    day       many connections, resets, and mutated input; then the same over TLS
+    failing   messages that fail, each in a way of its own, in every connection
+    clock     the wall's clock is set forth and back by hours under traffic
+    fairness  a hundred peers flood with empty lines while one asks now and then
+    loops     datagrams are sent back and forth between two servers
+
+`python -m tests.system.soak [KIND...]` (or `make soak`) runs them in full; the test suite runs them
+in small. Nothing may be left behind: file descriptors and memory stay flat, and the server goes on
+serving.
 """
 
 import argparse
 import random
+import select
 import socket
 import ssl
+import statistics
 import struct
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.certificates import make_certificate
 from tests.system.processes import Server, connect, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
+from tests.system.wall import Wall
 
 __all__ = ["Load", "Secure", "soak", "soak_tls"]
 
@@ -31,6 +43,11 @@ SEEDS = {
 }
 GROWTH = 8 << 20
 """Bytes of memory that the second half of a soak may add: the allocator's, not the server's."""
+
+FAILING_GROWTH = 20 << 20
+"""Bytes that failing may add: what a hundred connections hold at once, and the allocator's."""
+
+LONGEST_LOOP = 20_000
 
 Secure = Callable[[socket.socket], socket.socket]
 """Puts TLS around a connected socket."""
@@ -117,6 +134,165 @@ def soak_tls(load: Load = TLS_LOAD) -> None:
         )
 
 
+FAILURES: Mapping[str, tuple[list[str], bytes]] = {
+    "too long": (["--framing=line"], b"x" * 100_000),
+    "malformed": (["--framing=netstring"], b"65536:" + b"x" * 65536 + b"!"),
+    "rejected": (["--framing=line", "-t", "base64-decode"], b"x!" * 30_000 + b"\n"),
+    "output too long": (
+        ["--framing=line", *["--transform=hex-encode"] * 5],
+        b"x" * 65_000 + b"\n",
+    ),
+    "raises": (["--framing=line", "-t", "tests.system.soak:broken"], b"x" * 65_000 + b"\n"),
+}
+"""What fails, by kind: the options of the server, and what is sent to it."""
+
+
+def broken(data: bytes) -> bytes:
+    """Raise, as a transform with a mistake does."""
+    raise ValueError(data)
+
+
+def soak_failing(connections: int = 10_000, report: Callable[[str], object] = print) -> None:
+    """Let every message fail, a hundred connections at a time."""
+    for kind, (options, data) in FAILURES.items():
+        with Server("uppercase-tcp", "--port=0", *options) as server:
+            server.tracebacks = kind == "raises"
+            pid = server.process.pid
+            fail_together(server.port, data)
+            before, descriptors = resident_memory(pid), open_descriptors(pid)
+            for _ in range(connections // 100):
+                fail_together(server.port, data)
+            wait_for_quiet(pid, descriptors)
+            growth = resident_memory(pid) - before
+            assert growth < FAILING_GROWTH, f"{kind}: {growth} bytes more memory"
+            report(f"failing, {kind}: {connections} connections, {growth / 1024:+.0f} KiB")
+
+
+def fail_together(port: int, data: bytes) -> None:
+    """Have a hundred connections send the same and take what comes."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(port)) for _ in range(100)]
+        for ask in (lambda client: client.sendall(data), exhaust):
+            for client in clients:
+                with suppress(ConnectionError):
+                    ask(client)
+
+
+def exhaust(client: socket.socket) -> None:
+    """Half-close, and read up to the end."""
+    client.shutdown(socket.SHUT_WR)
+    while client.recv(1 << 16):
+        pass
+
+
+def soak_clock(seconds: float = 60, report: Callable[[str], object] = print) -> None:
+    """Set the clock by up to a day every quarter of a second; nobody notices."""
+    dice = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        wall = Wall(Path(folder))
+        options = ("--port=0", "--idle-timeout=20s", "--framing=line")
+        with Server("uppercase-tcp", *options, env=wall.env) as server, ExitStack() as stack:
+            clients = [stack.enter_context(connect(server.port)) for _ in range(50)]
+            asked, end = 0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                wall.set_by(dice.uniform(-86_400, 86_400))
+                for client in clients:
+                    client.sendall(b"still there?\n")
+                    assert receive_exactly(client, 13) == b"STILL THERE?\n"
+                    asked += 1
+                time.sleep(0.25)
+            report(f"clock: {asked} requests of 50 connections, none of them closed")
+
+
+def soak_fairness(
+    seconds: float = 30, flooders: int = 100, report: Callable[[str], object] = print
+) -> None:
+    """Flood with empty lines; whoever asks beside it is answered, on average within 0.1 s."""
+    with Server("uppercase-tcp", "--port=0", "--framing=line") as server, ExitStack() as stack:
+        pid = server.process.pid
+        peers = [stack.enter_context(connect(server.port)) for _ in range(flooders)]
+        client = stack.enter_context(connect(server.port))
+        stop = threading.Event()
+        flood = threading.Thread(target=flood_with_lines, args=(peers, stop))
+        flood.start()
+        try:
+            time.sleep(1)
+            memory, times, end = resident_memory(pid), [], time.monotonic() + seconds
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                client.sendall(b"me too\n")
+                assert receive_exactly(client, 7) == b"ME TOO\n"
+                times.append(time.perf_counter() - began)
+            growth = resident_memory(pid) - memory
+        finally:
+            stop.set()
+            flood.join()
+        median = statistics.median(times)
+        report(
+            f"fairness: {len(times)} requests beside {flooders} flooders, median "
+            f"{median * 1000:.0f} ms, longest {max(times) * 1000:.0f} ms, {growth / 1024:+.0f} KiB"
+        )
+        assert median < 0.1
+        assert growth < GROWTH
+
+
+def flood_with_lines(peers: Sequence[socket.socket], stop: threading.Event) -> None:
+    """Send empty lines on all of them, and take the replies, until told to stop."""
+    for peer in peers:
+        peer.setblocking(False)
+    while not stop.is_set():
+        select.select(peers, peers, [], 1)
+        for peer in peers:
+            with suppress(BlockingIOError):
+                peer.send(b"\n" * 65536)
+            with suppress(BlockingIOError):
+                peer.recv(1 << 18)
+
+
+LOOPS = (("uppercase", "uppercase"), ("reverse", "reverse"), ("swapcase", "digest"))
+
+
+def soak_loops(seconds: float = 30, report: Callable[[str], object] = print) -> None:
+    """Carry datagrams between two servers until they are dropped, again and again."""
+    for names in LOOPS:
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(Server("uppercase-udp", "--port=0", "-t", name))
+                for name in names
+            ]
+            memory = [resident_memory(server.process.pid) for server in servers]
+            loops, longest, end = 0, 0, time.monotonic() + seconds / len(LOOPS)
+            while not loops or time.monotonic() < end:
+                longest = max(longest, carry([server.port for server in servers]))
+                loops += 1
+            for server, before in zip(servers, memory, strict=True):
+                assert resident_memory(server.process.pid) - before < GROWTH
+            report(
+                f"loops, {' and '.join(names)}: {loops} of them, the longest {longest} datagrams"
+            )
+
+
+def carry(ports: Sequence[int]) -> int:
+    """Send one datagram and pass each reply to the other server; return how often it went on."""
+    carried = 0
+    with ExitStack() as stack:
+        wires = []
+        for port in ports:
+            wire = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            wire.connect(("127.0.0.1", port))
+            wire.settimeout(0.5)
+            wires.append(wire)
+        data = b"Round and round"
+        with suppress(TimeoutError):
+            while True:
+                wire = wires[carried % 2]
+                wire.send(data)
+                data = wire.recv(1 << 16)
+                carried += 1
+                assert carried <= LONGEST_LOOP, "a loop does not end"
+    return carried
+
+
 def wait_for_quiet(pid: int, descriptors: int) -> None:
     """Wait until the server has closed what its clients have left."""
     deadline = time.monotonic() + 30
@@ -175,17 +351,32 @@ def attack(port: int, data: bytes, dice: random.Random, secure: Secure | None) -
             pass
 
 
+def soak_day(seed: int) -> None:
+    """Go through a day, plain and over TLS."""
+    soak(Load(seed=seed))
+    soak_tls(Load(connects=TLS_LOAD.connects, mutated=TLS_LOAD.mutated, seed=seed))
+
+
+KINDS: Mapping[str, Callable[[], object]] = {
+    "failing": soak_failing,
+    "clock": soak_clock,
+    "fairness": soak_fairness,
+    "loops": soak_loops,
+}
+
+
 def main() -> None:
-    """Run it in full, or as much as the command line says."""
+    """Run all of it, or what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connects", type=int, default=Load.connects)
-    parser.add_argument("--mutated", type=int, default=Load.mutated)
-    parser.add_argument("--secured", type=int, default=TLS_LOAD.connects)
+    parser.add_argument("kinds", nargs="*", choices=["day", *KINDS, []], metavar="KIND")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     given = parser.parse_args()
-    print(f"seed {given.seed}")
-    soak(Load(connects=given.connects, mutated=given.mutated, seed=given.seed))
-    soak_tls(Load(connects=given.secured, mutated=given.secured, seed=given.seed))
+    for kind in given.kinds or ["day", *KINDS]:
+        if kind == "day":
+            print(f"seed {given.seed}")
+            soak_day(given.seed)
+        else:
+            KINDS[kind]()
 
 
 if __name__ == "__main__":

@@ -102,12 +102,3 @@ def test_a_service_is_ready_soon(service: str) -> None:
     """Less than a second on an idle machine; what a busy one needs is processor time."""
     with Server(service, "--port=0") as server:
         assert cpu_seconds(server.process.pid) < 1.5
-
-
-def test_both_services_run_in_one_process_from_a_tac_file(tmp_path: Path) -> None:
-    """The file that `make serve` runs, on other ports."""
-    example = Path(__file__).parents[2] / "examples" / "serve.tac"
-    path = tmp_path / "serve.tac"
-    path.write_text(example.read_text().replace("Settings()", "Settings(port=0)"))
-    with Server("-y", str(path), addresses=4) as server:
-        assert sorted({kind for kind, _ in server.addresses}) == ["TCP", "UDP"]

@@ -1,6 +1,14 @@
-"""A short bad day: what `make soak` does in full."""
+"""Short bad days: what `make soak` does in full."""
 
-from tests.system.soak import Load, soak, soak_tls
+from tests.system.soak import (
+    Load,
+    soak,
+    soak_clock,
+    soak_failing,
+    soak_fairness,
+    soak_loops,
+    soak_tls,
+)
 
 
 def test_a_bad_day_leaves_nothing_behind() -> None:
@@ -9,3 +17,19 @@ def test_a_bad_day_leaves_nothing_behind() -> None:
 
 def test_a_bad_day_over_tls_leaves_nothing_behind() -> None:
     soak_tls(Load(connects=200, mutated=100))
+
+
+def test_failing_messages_leave_nothing_behind() -> None:
+    soak_failing(connections=300)
+
+
+def test_a_clock_that_jumps_ends_nothing() -> None:
+    soak_clock(seconds=2)
+
+
+def test_flooders_leave_room_for_others() -> None:
+    soak_fairness(seconds=2, flooders=20)
+
+
+def test_loops_end() -> None:
+    soak_loops(seconds=0)

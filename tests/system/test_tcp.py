@@ -130,7 +130,7 @@ def test_a_framed_service_answers_message_by_message() -> None:
         assert receive_exactly(client, 9) == b"CBA\r\nFED\n"
         client.shutdown(socket.SHUT_WR)
         assert receive_all(client) == b"TSAL"
-        assert "(reverse | uppercase)" in started.log()
+        assert "(reverse | uppercase; framing line)" in started.log()
 
 
 def test_too_long_a_message_closes_after_the_replies_before_it() -> None:

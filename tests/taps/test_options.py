@@ -9,11 +9,11 @@ from twisted.python import usage
 
 from uppercase.limits import Limits
 from uppercase.services import TCPService
-from uppercase.taps import tcp, udp
+from uppercase.taps import tcp, together, udp
 from uppercase.taps._options import TableOptions
 
 
-@pytest.mark.parametrize("options", [tcp.Options, udp.Options])
+@pytest.mark.parametrize("options", [tcp.Options, udp.Options, together.Options])
 def test_every_option_is_in_the_help_and_every_shown_option_exists(
     options: type[TableOptions],
 ) -> None:

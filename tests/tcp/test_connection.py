@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.tcp.memory import HIGH_WATER, Service
-from uppercase.core.events import Opened, Outcome, TransformFailed
+from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
 
 
 def test_a_chunk_is_answered_at_once() -> None:
@@ -375,3 +375,24 @@ def test_stopping_waits_for_awaited_replies() -> None:
     assert wire.take() == b"done\n"
     wire.protocol.readConnectionLost()
     assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
+    """What it needs is a line's end, or a framing that does without."""
+    service = Service("line")
+    service.factory.watch_incomplete()
+    waiting, idle, gone = (service.connect() for _ in range(3))
+    waiting.protocol.dataReceived(b"one\nhel")
+    service.clock.advance(2)
+    waiting.protocol.dataReceived(b"lo")
+    gone.protocol.dataReceived(b"never mind")
+    gone.protocol.readConnectionLost()
+    service.clock.advance(2)
+    assert not [event for event in service.events if isinstance(event, Incomplete)]
+    for _ in range(10):
+        service.clock.advance(1)
+    found = [event for event in service.events if isinstance(event, Incomplete)]
+    assert found == [Incomplete("192.0.2.1:50000", 5)]
+    for wire in (waiting, idle):
+        wire.protocol.dataReceived(b" world\n")
+        assert wire.take().endswith(b" WORLD\n")

@@ -4,6 +4,7 @@ import hashlib
 import random
 import re
 import time
+import tracemalloc
 import unicodedata
 from collections.abc import Callable
 from typing import get_args
@@ -175,6 +176,24 @@ def test_no_run_of_marks_costs_more_than_linear_time(form: Form, unit: str) -> N
     began = time.process_time()
     normalize(unit * (65536 // len(unit.encode())), form=form)
     assert time.process_time() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    "transform", [reverse, squeeze, normalize, lambda text: normalize(text, form="NFD")]
+)
+@pytest.mark.parametrize("unit", ["\u0301\u0323", "👨\u200d", "a\udcff", "é  ", "\u3000漢", "ab "])
+def test_no_text_costs_many_times_its_size_in_memory(
+    transform: Callable[[str], str], unit: str
+) -> None:
+    """One object for each character would be 80 bytes for each of up to a million."""
+    size = 1 << 19
+    text = unit * (size // len(unit.encode("utf-8", "surrogateescape")))
+    tracemalloc.start()
+    try:
+        transform(text)
+        assert tracemalloc.get_traced_memory()[1] < 30 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_listed_transforms_have_a_summary() -> None:

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.udp.helpers import (
     SILENCE,
     Applied,
+    Notebook,
     ask,
     client,
     datagram,
@@ -20,7 +21,7 @@ from tests.udp.helpers import (
     served,
 )
 from uppercase.core.datagram import Responder
-from uppercase.core.events import DropReason
+from uppercase.core.events import Dropped, DropReason, Received, Replied
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.udp import ResponderProtocol, drain
@@ -206,3 +207,21 @@ async def test_a_closed_port_calls_off_late_replies() -> None:
         port.protocol.receive_batch([datagram()])  # type: ignore[attr-defined]
         assert responder.outstanding == 2
     assert responder.drops == {DropReason.STOPPED: 2}
+
+
+def test_what_is_told_of_each_datagram_is_in_the_order_of_their_arrival() -> None:
+    """One wake-up brings one that is answered, one that is not, and another one."""
+    notebook = Notebook()
+    transform = Applied(lambda data: str(int(data) + 1).encode())
+    protocol, wire = connected(Responder(transform, observer=notebook, tell_each=True), Clock())
+    protocol.receive_batch([datagram(b"1"), datagram(b"none"), datagram(b"3")])
+    told = [event for event in notebook.events if isinstance(event, Received | Replied | Dropped)]
+    assert [type(event) for event in told] == [
+        Received,
+        Replied,
+        Received,
+        Dropped,
+        Received,
+        Replied,
+    ]
+    assert [data for data, _ in wire.sent] == [b"2", b"4"]

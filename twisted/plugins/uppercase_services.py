@@ -15,3 +15,10 @@ uppercase_udp = ServiceMaker(
     "Serve a transform, such as upper-casing, over UDP.",
     "uppercase-udp",
 )
+
+uppercase_together = ServiceMaker(
+    "Uppercase over TCP and UDP",
+    "uppercase.taps.together",
+    "Serve transforms over TCP and UDP in one process, as a file says.",
+    "uppercase",
+)

@@ -10,7 +10,7 @@ either side of the server, so it is outermost; where there is none, nothing asks
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ from uppercase.core.guards import (
     client_of,
 )
 from uppercase.core.values import Client
-from uppercase.errors import TransformError
+from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
 
@@ -178,11 +178,22 @@ class Responder:
 
     def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
+        return [step for steps in self.answer_in_turn(batch) for step in steps]
+
+    def answer_in_turn(self, batch: Sequence[Datagram]) -> Iterator[list[Step]]:
+        """Take the datagrams of one wake-up; give what is to be done, in parts.
+
+        Each part is to be carried out before the next is asked for. Where each datagram is told of,
+        it is one datagram's, so that what is told is in the order of their arrival.
+        """
         steps: list[Step] = []
         clients = [client_of(datagram.source) for datagram in batch]
         if self._lock_steps is not None:
             self._lock_steps.arrived(clients, self._clock())
         for datagram, client in zip(batch, clients, strict=True):
+            if self._told_each is not None and steps:
+                yield steps
+                steps = []
             self.received += 1
             if self._told_each is not None:
                 self._told_each.notify(events.Received(str(client), datagram.data))
@@ -196,7 +207,7 @@ class Responder:
                     steps.append(Delay(passage, Direction.REQUEST, request))
                 else:
                     self._judge(request, steps)
-        return steps
+        yield steps
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
         """Take what an awaitable gave, or the error that it raised; return what is to be done."""
@@ -267,6 +278,7 @@ class Responder:
         try:
             reply = self._transform.transform(request.datagram.data)
         except TransformError as error:
+            let_go(error)
             return self._failed(request, error)
         if isinstance(reply, bytes):
             return self._reply(reply, request, steps)

@@ -6,6 +6,8 @@ event carries facts and no prose. Where there is no observer, an event is not ev
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from re import sub
 
 from zope.interface import Interface
 
@@ -157,6 +159,19 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A TCP peer has sent the start of a message and waits, perhaps for a reply.
+
+    Attributes:
+        peer: its address.
+        held: the bytes of the start.
+    """
+
+    peer: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """A TCP connection ended.
 
@@ -298,6 +313,7 @@ Event = (
     Opened
     | AcceptFailed
     | Refused
+    | Incomplete
     | Closed
     | Received
     | Replied
@@ -308,6 +324,16 @@ Event = (
     | TransformFailed
     | SlowCall
 )
+
+
+def word_of(event: Event) -> str:
+    """Return what logs and counters call events of a kind: `would-drop` for a `WouldDrop`."""
+    return _word(type(event).__name__)
+
+
+@cache
+def _word(name: str) -> str:
+    return sub(r"\B([A-Z])", r"-\1", name).lower()
 
 
 class IObserver(Interface):

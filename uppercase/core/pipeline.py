@@ -106,6 +106,10 @@ class MessagePipeline:
         """The stages' names as users chain them, such as `strip | uppercase`."""
         return " | ".join(stage.name for stage in self._stages)
 
+    def wrap_stages(self, wrap: Callable[[Stage], Stage]) -> None:
+        """Replace each stage by what is made of it, such as one that measures; before any use."""
+        self._stages = tuple(map(wrap, self._stages))
+
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
         """Return the reply, or an awaitable of it if any stage gives one.
 

@@ -84,11 +84,15 @@ class Conversation(Protocol):
         wants_input: more input could be used now, and there is nothing else to do: `replies` has
             nothing until input comes or a reply that is awaited. A shell stops reading while it
             is false.
+        incomplete: bytes of a message whose end has not come.
     """
 
     outcome: Outcome | None
     error: Exception | None
     wants_input: bool
+
+    @property
+    def incomplete(self) -> int: ...
 
     @property
     def awaiting(self) -> bool:
@@ -135,6 +139,10 @@ class StreamConversation:
             self._stream = transform.open_stream()
         except TransformError as error:
             self._end(Outcome.FAILED, error)
+
+    @property
+    def incomplete(self) -> int:
+        return 0
 
     @property
     def awaiting(self) -> bool:
@@ -235,6 +243,10 @@ class MessageConversation:
         # that is cancelled, calls back while it runs; `replies` itself finds the result then.
         self._replying = False
         self.wants_input = True
+
+    @property
+    def incomplete(self) -> int:
+        return self._framer.held
 
     @property
     def awaiting(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from uppercase.awaiting import cancelled_have_ended, is_async, runs_asyncio
@@ -147,6 +147,11 @@ class TransformService(Service, ABC):
         self._waiting: list[Deferred[None]] = []
         self._signals = StopSignals(reactor, settings.drain)
 
+    def setName(self, name: str) -> None:
+        """Take a name, as Twisted's services have one; the log's lines bear it."""
+        super().setName(name)
+        self._log_observer.service = name
+
     def notify(self, event: Event) -> None:
         """Count an event, and write of it into the log."""
         self.counters.notify(event)
@@ -234,10 +239,13 @@ class TransformService(Service, ABC):
         self._listening = False
         self._signals.stop()
         self._log_observer.stop()
-        self.log.info(
-            "{protocol}: in total: {counted}",
-            protocol=self.protocol,
-            counted=self.counted() or "no connections",
+        counts = self.counts()
+        text = ", ".join(f"{name} {count}" for name, count in counts.items())
+        self._log_observer.line(
+            LogLevel.info,
+            f"in total: {text or 'no connections'}",
+            event="summary",
+            counts=counts,
         )
         waiting, self._waiting = self._waiting, []
         for ended in waiting:
@@ -247,9 +255,20 @@ class TransformService(Service, ABC):
     def end(self) -> Deferred[Any]:
         """Stop listening and answer what was asked, within the drain time."""
 
-    def counted(self) -> str:
-        """Return the counts so far."""
-        return str(self.counters)
+    def counts(self) -> dict[str, int]:
+        """Return the counts so far, by name."""
+        return self.counters.by_name()
+
+    @property
+    def phase(self) -> str:
+        """What the service is doing: `not started`, `serving` or `draining`."""
+        if self._waiting:
+            return "draining"
+        return "serving" if self._listening else "not started"
+
+    @abstractmethod
+    def levels(self) -> dict[str, int]:
+        """Return what metrics show beside the counts, by family of `services._metrics`."""
 
     @abstractmethod
     def served(self) -> list[str]:
@@ -261,4 +280,5 @@ class TransformService(Service, ABC):
             "The server is ready to receive: {address} ({label})",
             address=address,
             label=self.label,
+            facts={"event": "ready", "address": address, "transform": self.chain.name},
         )

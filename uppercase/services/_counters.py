@@ -12,6 +12,7 @@ from uppercase.core.events import (
     Dropped,
     Event,
     Impaired,
+    Incomplete,
     IObserver,
     KernelDropped,
     Opened,
@@ -19,20 +20,22 @@ from uppercase.core.events import (
     SlowCall,
     TransformFailed,
     WouldDrop,
+    word_of,
 )
 
-_KINDS: Final[Mapping[type, tuple[str, str]]] = {
-    Opened: ("opened", ""),
-    Closed: ("closed", "outcome"),
-    AcceptFailed: ("accept-failed", "error"),
-    Refused: ("refused", "reason"),
-    Dropped: ("dropped", "reason"),
-    WouldDrop: ("would-drop", "reason"),
-    TransformFailed: ("transform-failed", "transform"),
-    SlowCall: ("slow-call", "transform"),
+_SAYS_MORE: Final[Mapping[type[Event], str]] = {
+    Opened: "",
+    Closed: "outcome",
+    AcceptFailed: "error",
+    Refused: "reason",
+    Incomplete: "",
+    Dropped: "reason",
+    WouldDrop: "reason",
+    TransformFailed: "transform",
+    SlowCall: "transform",
 }
-"""What an event is counted as, and which of its attributes says more. Requests and replies are not
-counted here: they are told only where somebody watches, and the responder counts all of them."""
+"""What is counted, and which attribute says more of it. Requests and replies are not counted here:
+they are told only where somebody watches, and the responder counts all of them."""
 
 
 @implementer(IObserver)
@@ -55,13 +58,10 @@ class Counters:
             case Impaired(direction=direction, actions=actions):
                 for action in actions:
                     self.counts[f"lab-{direction.value}", action.value] += 1
-            case _ if type(event) in _KINDS:
-                kind, attribute = _KINDS[type(event)]
-                self.counts[kind, str(getattr(event, attribute, ""))] += 1
+            case _ if type(event) in _SAYS_MORE:
+                more = getattr(event, _SAYS_MORE[type(event)], "")
+                self.counts[word_of(event), str(more)] += 1
 
-    def __str__(self) -> str:
-        """Return the counts as one line, such as `closed finished 3, opened 3`."""
-        return ", ".join(
-            f"{kind} {what} {count}".replace("  ", " ")
-            for (kind, what), count in sorted(self.counts.items())
-        )
+    def by_name(self) -> dict[str, int]:
+        """Return the counts by names such as `closed finished` and `opened`."""
+        return {" ".join(filter(None, key)): self.counts[key] for key in sorted(self.counts)}

@@ -71,6 +71,8 @@ class TCPService(TransformService):
             self,
             settings.lab,
         )
+        if framing == "line":
+            self.factory.watch_incomplete()
         self.ports: list[IListeningPort] = []
         self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
@@ -110,6 +112,10 @@ class TCPService(TransformService):
     def served(self) -> list[str]:
         """Return the addresses of the open ports."""
         return list(self._names)
+
+    def levels(self) -> dict[str, int]:
+        """Return how many connections are open."""
+        return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
         """Stop listening; connections go on."""

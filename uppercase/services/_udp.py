@@ -84,6 +84,14 @@ class UDPService(TransformService):
         """Return the addresses of the open ports."""
         return [f"UDP {_name(port)}" for port in self.ports]
 
+    def levels(self) -> dict[str, int]:
+        """Return what the responder counts of all datagrams."""
+        return {
+            "datagrams_received": self.responder.received,
+            "datagrams_answered": self.responder.answered,
+            "datagrams_awaited": self.responder.outstanding,
+        }
+
     def close(self) -> None:
         """Stop listening."""
         while self.ports:
@@ -106,12 +114,15 @@ class UDPService(TransformService):
         # What has no reply by then is counted when the port stops.
         return drained.addErrback(lambda failure: failure.trap(TimeoutError))
 
-    def counted(self) -> str:
+    def counts(self) -> dict[str, int]:
         """Return the counts so far, with those of all datagrams first."""
-        each = f"received {self.responder.received}, answered {self.responder.answered}"
         errors = sum(map(_errors_of, self.ports), self._errors)
-        counts = [f"{name} {count}" for name, count in sorted(errors.items())]
-        return ", ".join(filter(None, [each, str(self.counters), *counts]))
+        return {
+            "received": self.responder.received,
+            "answered": self.responder.answered,
+            **self.counters.by_name(),
+            **{name: errors[name] for name in sorted(errors)},
+        }
 
     def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
         """Report what the kernel had no room for, lest the lab or the transform be blamed."""

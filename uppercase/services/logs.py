@@ -1,16 +1,17 @@
-"""What a service writes into Twisted's log.
+"""What a service writes into Twisted's log: a sentence for each event, and its facts.
 
 Peers must be able neither to fill the log nor to forge lines in it: whatever comes from a peer is
 escaped and cut, and each reason has at most one line a second, which says how many were left out.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import Enum
 from traceback import TracebackException
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
 from uppercase.core.events import (
@@ -19,6 +20,7 @@ from uppercase.core.events import (
     Dropped,
     Event,
     Impaired,
+    Incomplete,
     IObserver,
     KernelDropped,
     LabAction,
@@ -29,6 +31,7 @@ from uppercase.core.events import (
     SlowCall,
     TransformFailed,
     WouldDrop,
+    word_of,
 )
 from uppercase.limits import LOG_INTERVAL
 
@@ -55,6 +58,29 @@ def printable(text: str, limit: int = _LOG_TEXT) -> str:
     """Make text from outside fit for one line of a log: escaped and cut."""
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def facts_of(event: Event) -> dict[str, Any]:
+    """Return an event as facts: its word, then its attributes by name where they say something.
+
+    Payloads are told by their lengths: what they hold is the peers' own.
+    """
+    facts: dict[str, Any] = {"event": word_of(event)}
+    for name in (field.name for field in fields(event)):
+        value = getattr(event, name)
+        if isinstance(value, bytes):
+            facts[f"{name}_bytes"] = len(value)
+        elif value not in ("", ()):
+            facts[name] = _plain(value)
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value if isinstance(value, int | float) else printable(str(value))
 
 
 @dataclass(slots=True)
@@ -116,7 +142,12 @@ class LogObserver:
         protocol: `TCP` or `UDP`.
         clock: the reactor.
         log_peers: a line for each connection or datagram.
+
+    Attributes:
+        service: the service's name, where one process has several; lines begin with it.
     """
+
+    service = ""
 
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
         # Of the instance, as one of the class would bear the name of the class, and longer lines.
@@ -131,6 +162,18 @@ class LogObserver:
         self._throttle.stop()
         self._tracebacks.stop()
 
+    def line(self, level: Any, text: str, **facts: Any) -> None:
+        """Write a line about this service: a sentence for people, and facts for programs."""
+        known = self.service.lower() in ("", self._protocol.lower())
+        named = {} if known else {"service": self.service}
+        self.log.emit(
+            level,
+            "{who}: {text}",
+            who=self._protocol if known else f"{self._protocol} {self.service}",
+            text=text,
+            facts={"protocol": self._protocol, **named, **facts},
+        )
+
     def notify(self, event: Event) -> None:
         """Write a line, or none."""
         match event:
@@ -138,46 +181,66 @@ class LogObserver:
                 self._transform_failed(event)
             case SlowCall():
                 self._warn(
+                    event,
                     f"transform {event.transform}: slow",
                     f"transform {event.transform!r} blocked the reactor for "
                     f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
                 )
             case AcceptFailed():
                 self._warn(
+                    event,
                     f"{self._protocol} connections not accepted: {event.error}",
                     f"no connection can be accepted for now: {event.detail} ({event.error}); "
                     "new clients wait",
                 )
             case Refused():
                 self._warn(
+                    event,
                     f"{self._protocol} connections refused: {event.reason}",
                     f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
                 )
+            case Incomplete():
+                self._warn(
+                    event,
+                    f"{self._protocol} lines without an end",
+                    f"{event.peer} has sent {event.held} bytes without a line's end and waits; "
+                    "--framing=segment answers programs that send none",
+                )
             case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
                 self._warn(
+                    event,
                     f"{self._protocol} connections closed: {event.outcome}",
                     f"{event.peer} was closed: {event.outcome}{_because(event.detail)}",
                 )
             case Dropped() if not self._log_peers:
                 self._warn(
+                    event,
                     f"{self._protocol} datagrams dropped: {event.reason}",
                     f"a datagram of {event.peer} was dropped: "
                     f"{event.reason}{_because(event.detail)}",
                 )
+            case WouldDrop() | KernelDropped():
+                self._counted_only(event)
+            case _ if self._log_peers and (text := _peer_line(event)):
+                self.line(LogLevel.info, printable(text), **facts_of(event))
+
+    def _counted_only(self, event: WouldDrop | KernelDropped) -> None:
+        """Tell of what a datagram has no other event for."""
+        match event:
             case WouldDrop():
                 self._warn(
+                    event,
                     f"{self._protocol} datagrams answered on a dry run: {event.reason}",
                     f"a datagram of {event.peer} would have been dropped: {event.reason}",
                 )
             case KernelDropped():
                 self._warn(
+                    event,
                     "datagrams dropped by the system",
                     f"the system dropped {event.count} datagrams for {event.address}, which came "
                     "faster than they were read; a larger --rcvbuf holds more, as far as the "
                     "system allows (Linux: net.core.rmem_max)",
                 )
-            case _ if self._log_peers and (line := _peer_line(event)):
-                self._info(line)
 
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
@@ -185,21 +248,21 @@ class LogObserver:
         if trace is None:
             return
         if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
-            self.log.error(
-                "transform {name!r} raised:\n{traceback}",
-                name=event.transform,
-                traceback="\n".join(_traceback_lines(trace)),
-            )
+            lines = "\n".join(_traceback_lines(trace))
+            text = f"transform {event.transform!r} raised:\n{lines}"
+            self.line(LogLevel.error, text, **facts_of(event))
 
-    def _warn(self, key: str, text: str) -> None:
+    def _warn(self, event: Event, key: str, text: str) -> None:
         if self._throttle.allows(key):
-            self.log.warn("{protocol}: {text}", protocol=self._protocol, text=printable(text))
-
-    def _info(self, text: str) -> None:
-        self.log.info("{protocol}: {text}", protocol=self._protocol, text=printable(text))
+            self.line(LogLevel.warn, printable(text), **facts_of(event))
 
     def _more(self, key: str, count: int) -> None:
-        self.log.warn("{key}: {count} more since the last line", key=printable(key), count=count)
+        self.log.warn(
+            "{key}: {count} more since the last line",
+            key=printable(key),
+            count=count,
+            facts={"event": "more", "like": printable(key), "count": count},
+        )
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:

@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 import textwrap
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +24,12 @@ from uppercase import __version__
 from uppercase.awaiting import choose_reactor
 from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError, suggest
+from uppercase.interfaces import ITransform
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
+from uppercase.services.log_format import parse_log_format
+from uppercase.taps._logging import choose
+from uppercase.taps._process import accompany, use_monotonic_time
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -44,6 +47,7 @@ class Option:
             options class has an `opt_` method for, such as repeatable ones.
         default: its value if it is not given.
         shown: the default as the help shows it, where that is not the bare number.
+        exits: it only prints something; a file of settings cannot have it.
     """
 
     spelling: str
@@ -51,6 +55,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     default: Any = None
     shown: str = ""
+    exits: bool = False
 
     @property
     def name(self) -> str:
@@ -247,8 +252,10 @@ TRANSFORMING = Group(
             default=MAX_OUTPUT,
             shown="1M",
         ),
-        Option("--help-transforms", "list the transforms that are installed, and exit"),
-        Option("--help-transform=NAME", "show one transform and its arguments, and exit"),
+        Option("--help-transforms", "list the transforms that are installed, and exit", exits=True),
+        Option(
+            "--help-transform=NAME", "show one transform and its arguments, and exit", exits=True
+        ),
     ),
 )
 
@@ -260,18 +267,43 @@ ENDING = Option(
     shown="10s",
 )
 
+PROCESS = Group(
+    "The process",
+    (
+        Option(
+            "--log-format=FORMAT",
+            "text, or json: an object a line, with a word for what happened and its facts",
+            parse=parse_log_format,
+            shown="text",
+        ),
+        Option(
+            "--metrics=DESCRIPTION",
+            "serve metrics for Prometheus, /healthz and /readyz, such as at tcp:9100; on loopback "
+            "unless :interface= says otherwise",
+            parse=str,
+            shown="off",
+        ),
+    ),
+)
+
+VERSION_AND_HELP = (
+    Option("--version", "show the version, and exit", exits=True),
+    Option("--help", "show this help, and exit", exits=True),
+)
+
 INFORMATION = Group(
     "Information",
     (
         Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
-        Option("--version", "show the version, and exit"),
-        Option("--help", "show this help, and exit"),
+        *VERSION_AND_HELP,
     ),
 )
 
 
-class ServiceOptions(TableOptions, ABC):
-    """The options of a service; parsing them makes it, so that every mistake is a usage error.
+class ProcessOptions(TableOptions, ABC):
+    """The options of what one process serves.
+
+    Parsing them makes it, so that every mistake is a usage error.
 
     Attributes:
         service: what the options describe.
@@ -279,6 +311,45 @@ class ServiceOptions(TableOptions, ABC):
 
     service: IService
     synopsis = "[options]"
+
+    def opt_version(self) -> None:
+        """Show the project's version, not only Twisted's."""
+        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
+        raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse words that belong to no option."""
+        if words:
+            raise usage.UsageError(
+                f"got {words[0]!r}, which belongs to no option; {self.likely_option(words[0])}"
+            )
+
+    @abstractmethod
+    def likely_option(self, word: str) -> str:
+        """Return the end of a sentence: the option that a word without one was meant for."""
+
+    def postOptions(self) -> None:
+        """Make the service."""
+        try:
+            choose_reactor(self.transforms())
+            # Invariant: not before, as it imports the reactor.
+            use_monotonic_time()
+            self.service = accompany(self.make_service(), self["metrics"])
+            choose(self.parent, self["log-format"])
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+
+    @abstractmethod
+    def transforms(self) -> list[ITransform]:
+        """Return what the reactor is chosen for, made before anything imports one."""
+
+    @abstractmethod
+    def make_service(self) -> IService:
+        """Make the service that the options describe; a mistake raises `UserError`."""
+
+
+class ServiceOptions(ProcessOptions):
+    """The options of a service that serves one chain of transforms."""
 
     def __init__(self) -> None:
         usage.Options.__init__(self)
@@ -315,34 +386,12 @@ class ServiceOptions(TableOptions, ABC):
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)
 
-    def opt_version(self) -> None:
-        """Show the project's version, not only Twisted's."""
-        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
-        raise SystemExit(0)
+    def likely_option(self, word: str) -> str:
+        return f"a transform is given as --transform={word}"
 
-    def parseArgs(self, *words: str) -> None:
-        """Refuse words that belong to no option."""
-        if words:
-            raise usage.UsageError(
-                f"got {words[0]!r}, which belongs to no option; a transform is given as "
-                f"--transform={words[0]}"
-            )
-
-    def postOptions(self) -> None:
-        """Make the service."""
-        try:
-            if self["transform"]:
-                stages = listing().stages(self["transform"])
-                choose_reactor([stage.transform for stage in stages])
-            # Invariant: not before, as it imports the reactor.
-            _use_monotonic_time()
-            self.service = self.make_service()
-        except (UserError, PluginError) as error:
-            raise usage.UsageError(str(error)) from error
-
-    @abstractmethod
-    def make_service(self) -> IService:
-        """Make the service that the options describe; a mistake raises `UserError`."""
+    def transforms(self) -> list[ITransform]:
+        wanted = self["transform"]
+        return [stage.transform for stage in listing().stages(wanted)] if wanted else []
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that both services have, by name."""
@@ -357,21 +406,6 @@ class ServiceOptions(TableOptions, ABC):
         }
 
 
-def _use_monotonic_time() -> None:
-    """Have the reactor go by a clock that nobody sets.
-
-    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
-    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
-    goes, and the process is ours. Programs that embed a service decide for themselves.
-    """
-    from twisted.internet import reactor
-
-    known: Any = reactor
-    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
-    if not known.getDelayedCalls():
-        known.seconds = time.monotonic
-
-
-def makeService(options: ServiceOptions) -> IService:
+def makeService(options: ProcessOptions) -> IService:
     """Return the service; called by twistd."""
     return options.service

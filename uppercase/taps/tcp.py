@@ -19,6 +19,7 @@ from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps._options import (
     ENDING,
     INFORMATION,
+    PROCESS,
     TRANSFORMING,
     Group,
     Option,
@@ -153,6 +154,7 @@ class Options(ServiceOptions):
                 ),
             ),
         ),
+        PROCESS,
         INFORMATION,
     )
 

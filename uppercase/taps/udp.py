@@ -18,6 +18,7 @@ from uppercase.services import UDPSettings, udp_service
 from uppercase.taps._options import (
     ENDING,
     INFORMATION,
+    PROCESS,
     TRANSFORMING,
     Group,
     Option,
@@ -113,6 +114,7 @@ class Options(ServiceOptions):
             ),
         ),
         Group("Time", (ENDING,)),
+        PROCESS,
         INFORMATION,
     )
 

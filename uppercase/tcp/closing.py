@@ -14,7 +14,7 @@ while neither side has anything to say, or nothing happens at all.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, TypeVar
 
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -253,18 +253,11 @@ class PeerWatch(_Watch):
         return peer_is_gone(self._transport)
 
 
-class Idle(Protocol):
-    """An open connection."""
-
-    def idle_since(self) -> float | None:
-        """Return the time since which it has been idle; None if it is busy."""
-
-    def close_idle(self) -> None:
-        """Close it."""
+C = TypeVar("C")
 
 
-class IdleWatch:
-    """Closes the connections that have been idle for too long.
+class IdleWatch(Generic[C]):
+    """Does something about the connections that have waited for too long.
 
     One timer for all connections of a service: traffic only sets a time stamp, and the timer looks
     at all of them when the first can be due. A thousand connections are looked at in a fraction of
@@ -274,12 +267,23 @@ class IdleWatch:
         clock: the reactor.
         timeout: seconds.
         connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
+        since: tells the time since which one of them has waited; None if it does not.
+        act: called with one that has waited for `timeout`.
     """
 
-    def __init__(self, clock: IReactorTime, timeout: float, connections: Collection[Idle]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float,
+        connections: Collection[C],
+        since: Callable[[C], float | None],
+        act: Callable[[C], object],
+    ) -> None:
         self._clock = clock
         self._timeout = timeout
         self._connections = connections
+        self._since = since
+        self._act = act
         self._call: IDelayedCall | None = None
 
     def opened(self) -> None:
@@ -297,11 +301,11 @@ class IdleWatch:
         self._call = None
         now = first = self._clock.seconds()
         for connection in list(self._connections):
-            since = connection.idle_since()
+            since = self._since(connection)
             if since is None:
                 continue
             if now - since >= self._timeout:
-                connection.close_idle()
+                self._act(connection)
             else:
                 first = min(first, since)
         if self._connections:

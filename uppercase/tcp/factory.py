@@ -25,6 +25,10 @@ from uppercase.tcp.connection import TransformProtocol, client_at, name_of
 _ROUND: Final = 0.005
 """Seconds of each turn of the reactor in which connections go on that have had a turn before."""
 
+INCOMPLETE_TIME: Final = 3.0
+"""Seconds that a peer waits with the start of a message before somebody is told: by then a person
+wonders, and no program that is still writing its line has paused for so long."""
+
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
 
@@ -109,8 +113,14 @@ class TransformFactory(ServerFactory):
         )
         self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
-        self._idle = IdleWatch(clock, limits.idle_timeout, self.connections)
+        idle = TransformProtocol.idle_since, TransformProtocol.close_idle
+        self._watches = [IdleWatch(clock, limits.idle_timeout, self.connections, *idle)]
         self._observer = observer
+
+    def watch_incomplete(self) -> None:
+        """From now on tell of connections that wait with the start of a message."""
+        incomplete = TransformProtocol.incomplete_since, TransformProtocol.tell_incomplete
+        self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
@@ -125,7 +135,8 @@ class TransformFactory(ServerFactory):
         if known or refusal is None:
             self.connections.add(connection)
         if not known and refusal is None:
-            self._idle.opened()
+            for watch in self._watches:
+                watch.opened()
         if refusal is not None:
             self.tell(Refused(name_of(connection.peer), *refusal))
         return refusal is None
@@ -136,7 +147,8 @@ class TransformFactory(ServerFactory):
             return
         self.connections.remove(connection)
         self.admission.leave(connection.client)
-        self._idle.closed()
+        for watch in self._watches:
+            watch.closed()
         if self.on_closed is not None:
             self.on_closed()
 

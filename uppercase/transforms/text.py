@@ -5,8 +5,9 @@ Each takes time in proportion to the message, whatever it holds.
 
 import hashlib
 import re
-from itertools import groupby
-from typing import Final, Literal
+from collections.abc import Callable, Iterable
+from itertools import groupby, islice
+from typing import Final, Literal, TypeVar
 from unicodedata import combining
 from unicodedata import normalize as to_form
 
@@ -21,6 +22,10 @@ _LINE_BREAK: Final = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  
 # All combining marks, and more: those that Unicode counts as letters are named. More than 30 in a
 # row do not occur in text (UAX #15 section 13, Stream-Safe Text Format).
 _LONG_RUN_OF_MARKS: Final = re.compile(r"(?:[^\w\s\x00-\x7f]|[\uff9e\uff9f]){31,}+")
+
+_BATCH: Final = 4096
+
+T = TypeVar("T")
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 Algorithm = Literal[
@@ -48,14 +53,24 @@ def reverse(text: str) -> str:
     if text.isascii() and "\r\n" not in text:
         return text[::-1]
     # stringzilla would attach a mark to an undecodable byte, so it is given none.
-    return "".join(map(_reverse_clusters, reversed(_DECODED_OR_NOT.findall(text))))
+    runs = (run[0] for run in _DECODED_OR_NOT.finditer(text))
+    return _join_backwards(runs, lambda batch: "".join(map(_reverse_clusters, batch)))
 
 
 def _reverse_clusters(text: str) -> str:
     if len(text) == 1:
         return text
-    clusters = list(stringzilla.utf8_graphemes(text))
-    return b"".join(reversed(clusters)).decode()
+    return _join_backwards(stringzilla.utf8_graphemes(text), lambda batch: b"".join(batch).decode())
+
+
+def _join_backwards(parts: Iterable[T], join: Callable[[list[T]], str]) -> str:
+    """Join parts last to first; as objects, 80 bytes a character, only a batch exists at once."""
+    source, joined = iter(parts), list[str]()
+    while batch := list(islice(source, _BATCH)):
+        batch.reverse()
+        joined.append(join(batch))
+    joined.reverse()
+    return "".join(joined)
 
 
 def strip(text: str) -> str:
@@ -87,9 +102,12 @@ def normalize(text: str, *, form: Form = "NFC") -> str:
     decomposition: Form = "NFKD" if "K" in form else "NFD"
 
     def put_in_order(run: re.Match[str]) -> str:
-        marks = "".join(to_form(decomposition, character) for character in run[0])
+        # By way of these each character is one object, however often it occurs.
+        decomposed = {character: to_form(decomposition, character) for character in set(run[0])}
+        marks = "".join(map(decomposed.__getitem__, run[0]))
+        shared = {character: character for character in set(marks)}
         ordered: list[str] = []
-        for _, group in groupby(marks, lambda character: combining(character) > 0):
+        for _, group in groupby(map(shared.__getitem__, marks), lambda mark: combining(mark) > 0):
             ordered += sorted(group, key=combining)
         return "".join(ordered)
 

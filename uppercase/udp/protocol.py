@@ -70,7 +70,8 @@ class ResponderProtocol(DatagramProtocol):
 
     def receive_batch(self, batch: Sequence[Datagram]) -> None:
         """Take the datagrams of one wake-up."""
-        self._carry_out(self.responder.answer_batch(batch))
+        for steps in self.responder.answer_in_turn(batch):
+            self._carry_out(steps)
 
     def idle(self) -> Deferred[None]:
         """Return what fires when no reply is awaited or held back any more."""

@@ -1,0 +1,165 @@
+"""How lines look: text, JSON and its vocabulary, the journal's priorities; a file's rotation."""
+
+import io
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import Logger, globalLogPublisher
+
+from tests.services.test_logs import HOSTILE, failure
+from uppercase.core.events import Closed, Dropped, DropReason, Event, Outcome, Received, word_of
+from uppercase.services import TCPSettings, tcp_service
+from uppercase.services.log_format import WatchedLogFile, as_json, goes_to_journal, observer_of
+from uppercase.services.logs import LogObserver
+
+ROOT = Path(__file__).parents[2]
+LOG = Logger("uppercase")
+
+
+def written(format_: str, *events: Event, file: Any = None, service: str = "") -> str:
+    """Return what a log has of events."""
+    file = file or io.StringIO()
+    observer = observer_of(file, format_)
+    globalLogPublisher.addObserver(observer)
+    try:
+        log = LogObserver("TCP", Clock())
+        log.service = service
+        for event in events:
+            log.notify(event)
+        log.stop()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    if isinstance(file, io.StringIO):
+        return file.getvalue()
+    return Path(file.name).read_text()
+
+
+CLOSED = Closed("192.0.2.1:50000", Outcome.TOO_LONG, "a " + HOSTILE, 70_000, 0)
+
+
+def test_text_has_milliseconds() -> None:
+    line = written("text", CLOSED)
+    assert re.match(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} \[uppercase#warn\] TCP: ", line
+    )
+
+
+def test_json_is_one_object_a_line_with_the_events_facts() -> None:
+    first, second, third = map(
+        json.loads, written("json", *[CLOSED] * 3, failure("no")).splitlines()
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first.pop("detail").startswith("a \\x1b[2J\\r\\n\\x07")
+    assert first.pop("text").startswith("TCP: 192.0.2.1:50000 was closed: too-long: a \\x1b")
+    assert first == {
+        "level": "warn",
+        "event": "closed",
+        "protocol": "TCP",
+        "peer": "192.0.2.1:50000",
+        "outcome": "too-long",
+        "received": 70_000,
+        "sent": 0,
+    }
+    assert second["event"] == "transform-failed"
+    assert "ValueError: no" in second["text"]
+    assert (third["event"], third["count"]) == ("more", 2)
+
+
+def test_payloads_are_told_by_their_length_and_services_by_their_name() -> None:
+    dropped = Dropped("192.0.2.1:5", DropReason.LOOP, request=b"secret")
+    line = json.loads(written("json", dropped, service="pinger"))
+    assert line["request_bytes"] == 6
+    assert "secret" not in json.dumps(line)
+    assert line["service"] == "pinger"
+    assert line["text"].startswith("TCP pinger: ")
+
+
+def test_every_service_says_that_it_is_ready_and_sums_up_in_json() -> None:
+    file = io.StringIO()
+    observer = observer_of(file, "json")
+    globalLogPublisher.addObserver(observer)
+    service = tcp_service(TCPSettings(port=0))
+    service.say_ready("TCP 127.0.0.1:1")
+    service._ended(None)
+    globalLogPublisher.removeObserver(observer)
+    ready, summary = map(json.loads, file.getvalue().splitlines())
+    assert (ready["event"], ready["address"]) == ("ready", "TCP 127.0.0.1:1")
+    assert ready["transform"] == "uppercase"
+    assert (summary["event"], summary["counts"]) == ("summary", {})
+
+
+def test_what_others_log_is_told_from_where_and_with_its_traceback() -> None:
+    lines = []
+    observer: Any = lambda event: lines.append(as_json(event))  # noqa: E731
+    log = Logger("elsewhere", observer=observer)
+    log.info("hello {name}", name="world")
+    try:
+        raise ValueError("no\nnew line")
+    except ValueError:
+        log.failure("it failed")
+    hello, failed = (json.loads(line or "") for line in lines)
+    assert (hello["text"], hello["event"], hello["from"]) == ("hello world", "log", "elsewhere")
+    assert failed["level"] == "critical"
+    assert "ValueError: no" in failed["traceback"]
+    assert all((line or "").count("\n") == 1 for line in lines)
+
+
+def test_the_page_has_every_word_and_its_keys() -> None:
+    page = (ROOT / "docs" / "reference" / "log.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`[^|]+`) \| ", page, re.M))
+    for kind in set(get_args(Event)) - {Received}:
+        made = object.__new__(kind)
+        keys = [
+            f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
+        ]
+        assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
+    assert sorted(rows) == ["log", "metrics", "more", "ready", "summary"]
+
+
+def test_lines_for_the_journal_have_a_priority_each_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w") as file:
+        assert not goes_to_journal(file)
+        status = os.fstat(file.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        lines = written("text", CLOSED, failure("no"), file=file).splitlines()
+        assert lines[0].startswith("<4>[uppercase#warn] TCP: 192.0.2.1:50000 was closed")
+        assert lines[1].startswith("<3>[uppercase#error] TCP: transform 'mine' raised:")
+        assert len(lines) > 4
+        assert all(line.startswith("<3>") for line in lines[2:])
+        lines = written("json", CLOSED, file=file).splitlines()
+        assert lines[-1].startswith('<4>{"time": ')
+    assert not goes_to_journal(io.StringIO())
+
+
+def test_a_file_that_was_renamed_or_removed_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file: Any = WatchedLogFile(path.name, str(tmp_path))
+    file.write("one\n")
+    path.rename(tmp_path / "log.1")
+    file.write("two\n")
+    path.unlink()
+    file.write("three\n")
+    file.rotate()
+    file.write("four\n")
+    file.close()
+    assert (tmp_path / "log.1").read_text() == "three\n"
+    assert path.read_text() == "four\n"
+
+
+def test_without_the_right_to_make_a_new_file_the_old_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file: Any = WatchedLogFile("log", str(tmp_path))
+    (tmp_path / "log").rename(tmp_path / "old")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    file.write("kept\n")
+    file.close()
+    assert (tmp_path / "old").read_text() == "kept\n"

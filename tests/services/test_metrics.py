@@ -1,0 +1,195 @@
+"""What metrics measure, how processes' numbers add up, and what the page answers."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python import usage
+
+from tests.udp.helpers import datagram
+from uppercase.core.events import AcceptFailed, Dropped, DropReason, RefusalReason, Refused
+from uppercase.core.pipeline import MessagePipeline, Stage
+from uppercase.errors import UserError
+from uppercase.registry import find
+from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
+from uppercase.services._measuring import Histogram, Measured
+from uppercase.services._metrics import FAMILIES, LAG_LOOK, Measurements, add_up, exposition
+from uppercase.services._metrics_page import MetricsService, on_loopback
+from uppercase.taps import udp
+
+ROOT = Path(__file__).parents[2]
+
+
+def measured_udp(*transforms: str, clock: Any = None) -> tuple[Any, Measurements]:
+    service = udp_service(UDPSettings(transforms=transforms or ("uppercase",)), clock)
+    return service, Measurements([service], clock or reactor)
+
+
+def shown(measurements: Measurements) -> dict[tuple[str, ...], float]:
+    """Return what Prometheus reads: by name and values of labels."""
+    text = exposition(measurements.snapshot()).decode()
+    return {
+        (sample.name.removeprefix("uppercase_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_messages_and_bytes_are_those_of_the_whole_chain_and_seconds_of_each_transform() -> None:
+    service, measurements = measured_udp("strip", "hex-encode")
+    service.responder.answer_batch([datagram(b" ab "), datagram(b"c")])
+    numbers = shown(measurements)
+    assert numbers["messages_total", "udp"] == 2
+    assert numbers["message_bytes_total", "in", "udp"] == 5
+    assert numbers["message_bytes_total", "out", "udp"] == 6
+    assert numbers["datagrams_received_total", "udp"] == 2
+    for transform in ("strip", "hex-encode"):
+        assert numbers["transform_seconds_count", "udp", transform] == 2
+        assert 0 < numbers["transform_seconds_sum", "udp", transform] < 1
+        assert numbers["transform_seconds_bucket", "10.0", "udp", transform] == 2
+
+
+def test_what_may_happen_is_there_from_the_start_and_what_happens_is_told_by_its_reason() -> None:
+    service, measurements = measured_udp("base64-decode", clock=Clock())
+    before = shown(measurements)
+    assert before["datagrams_dropped_total", "failed", "udp"] == 0
+    assert before["transform_failures_total", "udp", "base64-decode"] == 0
+    service.responder.answer(datagram(b"no base64!"))
+    after = shown(measurements)
+    assert after["datagrams_dropped_total", "failed", "udp"] == 1
+    assert after["transform_failures_total", "udp", "base64-decode"] == 1
+    assert after["transform_seconds_count", "udp", "base64-decode"] == 1
+
+
+def test_streams_are_measured_too_and_stay_streams() -> None:
+    service = tcp_service(TCPSettings(transforms=["base64-encode"]))
+    measurements = Measurements([service], reactor)
+    chain: Any = service.chain
+    stream = chain.open_stream()
+    assert stream.feed(b"abcd") + stream.finish() == b"YWJjZA=="
+    numbers = shown(measurements)
+    assert numbers["messages_total", "tcp"] == 1
+    assert numbers["message_bytes_total", "out", "tcp"] == 8
+
+
+async def test_an_awaited_reply_is_measured_when_it_comes() -> None:
+    waiting: Deferred[bytes] = Deferred()
+
+    class Awaited:
+        def transform(self, message: bytes) -> Any:
+            return waiting
+
+    took = Histogram()
+    measured = Measured(Awaited(), took)  # type: ignore[arg-type]
+    chain = MessagePipeline([Stage("mine", measured)])
+    reply: Any = Deferred.fromCoroutine(chain.transform(b"x"))  # type: ignore[arg-type]
+    assert dict(took.numbers())["+Inf",] == 0
+    waiting.callback(b"reply")
+    assert await reply == b"reply"
+    assert dict(took.numbers())["+Inf",] == 1
+    assert (measured.messages, measured.received, measured.sent) == (1, 1, 5)
+
+
+def test_nothing_is_measured_where_there_are_no_metrics() -> None:
+    """The chain has the very transforms; a library that metrics need is not loaded."""
+    service: Any = udp_service(UDPSettings())
+    assert type(service.chain._stages[0].transform) is type(find("uppercase"))
+
+
+def test_numbers_of_processes_add_up_after_a_way_through_json() -> None:
+    (one, first), (two, second) = measured_udp(), measured_udp()
+    one.responder.answer(datagram(b"a"))
+    two.responder.answer_batch([datagram(b"b"), datagram(b"c")])
+    wired = [json.loads(json.dumps(list(each.snapshot().items()))) for each in (first, second)]
+    total = add_up({tuple(key): number for key, number in each} for each in wired)
+    assert total["messages", "udp"] == 3
+    assert total["transform_seconds", "udp", "uppercase", "+Inf"] == 3
+    assert total["datagrams_dropped", "udp", "loop"] == 0
+    assert b'uppercase_messages_total{service="udp"} 3.0' in exposition(total)
+
+
+def test_every_family_is_documented_with_its_labels() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `uppercase_(\w+)` \| (\w+) \| (.*?) \|", page, re.M)
+    suffix = {"counter": "_total"}
+    assert rows == [
+        (
+            each.name + suffix.get(each.kind, ""),
+            each.kind,
+            ", ".join(f"`{label}`" for label in each.labels),
+        )
+        for each in FAMILIES
+    ]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Refused("x", RefusalReason.FULL, ""),
+        AcceptFailed("EMFILE", ""),
+        Dropped("x", DropReason.OVERLOADED),
+    ],
+)
+def test_who_has_to_send_somebody_away_is_not_ready_for_a_while(event: Any) -> None:
+    clock = Clock()
+    service, measurements = measured_udp(clock=clock)
+    service._listening = True
+    measurements.start()
+    assert measurements.not_ready() == ""
+    service.notify(event)
+    clock.advance(LAG_LOOK)
+    assert measurements.not_ready() == "overloaded"
+    for _ in range(12):
+        clock.advance(LAG_LOOK)
+    assert measurements.not_ready() == ""
+    measurements.stop()
+
+
+def test_a_late_event_loop_is_seen_and_counts_as_overload() -> None:
+    clock = Clock()
+    service, measurements = measured_udp(clock=clock)
+    service._listening = True
+    measurements.start()
+    clock.advance(LAG_LOOK + 2)
+    assert measurements.not_ready() == "overloaded"
+    numbers = shown(measurements)
+    assert numbers["event_loop_lag_seconds_bucket", "1.0"] == 0
+    assert numbers["event_loop_lag_seconds_bucket", "3.0"] == 1
+    measurements.stop()
+
+
+def test_a_service_that_has_not_started_is_not_ready() -> None:
+    assert measured_udp()[1].not_ready() == "not started"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("9100", "tcp:9100:interface=127.0.0.1"),
+        ("tcp:9100", "tcp:9100:interface=127.0.0.1"),
+        ("tcp6:9100", r"tcp6:9100:interface=\:\:1"),
+        ("tcp:9100:interface=0.0.0.0", "tcp:9100:interface=0.0.0.0"),
+        ("unix:/run/metrics", "unix:/run/metrics"),
+    ],
+)
+def test_metrics_are_on_loopback_unless_told_otherwise(given: str, meant: str) -> None:
+    assert on_loopback(given) == meant
+
+
+def test_a_missing_library_and_a_bad_description_are_sentences(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = measured_udp()[1]
+    with pytest.raises(UserError, match="got 'nope:1', which is not an endpoint string"):
+        MetricsService("nope:1", source, reactor)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    options: Any = udp.Options()
+    with pytest.raises(usage.UsageError, match=r"pip install 'twisted-uppercase\[metrics\]'"):
+        options.parseOptions(["--metrics=9100"])

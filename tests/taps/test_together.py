@@ -1,0 +1,133 @@
+"""`twistd uppercase`: a file of services, parsed by the options of the single ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.python import usage
+
+from uppercase.limits import DEFAULT_PORT
+from uppercase.services import TCPService, UDPService
+from uppercase.taps import together
+
+
+def made(text: str, folder: Path, *options: str) -> list[Any]:
+    """Return the services that a file describes."""
+    path = folder / "services.toml"
+    path.write_text(text)
+    return parsed(f"--config={path}", *options)
+
+
+def parsed(*words: str) -> list[Any]:
+    """Return the services of a command line."""
+    options: Any = together.Options
+    options = options()
+    options.parseOptions(words)
+    services: Any = together.makeService(options)
+    return list(services)
+
+
+def test_without_a_file_both_are_served_on_their_default_port() -> None:
+    services = parsed()
+    assert [type(each) for each in services] == [TCPService, UDPService]
+    assert {each.settings.port_number() for each in services} == {DEFAULT_PORT}
+
+
+def test_a_table_has_the_options_of_the_command_line(tmp_path: Path) -> None:
+    lecture, pinger = made(
+        """
+        [services.lecture]
+        protocol = "tcp"
+        transform = ["strip", "caesar:shift=3"]
+        interface = "127.0.0.1"
+        idle-timeout = "5m"
+        max-connections = 7
+        framing = "line"
+
+        [services.pinger]
+        protocol = "udp"
+        port = 12001
+        rate = 200.5
+        allow-low-ports = true
+        log-peers = false
+        """,
+        tmp_path,
+    )
+    assert (lecture.name, pinger.name) == ("lecture", "pinger")
+    assert lecture.settings.transforms == ("strip", "caesar:shift=3")
+    assert lecture.settings.hosts() == ("127.0.0.1",)
+    assert lecture.settings.limits.idle_timeout == 300
+    assert lecture.settings.limits.max_connections == 7
+    assert lecture.settings.framing == "line"
+    assert pinger.settings.port_number() == 12001
+    assert pinger.settings.limits.rate == 200.5
+    assert pinger.settings.limits.allow_low_ports
+    assert not pinger.settings.log_peers
+
+
+UDP = '[services.a]\nprotocol = "udp"\n'
+TCP = '[services.a]\nprotocol = "tcp"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[services.a", " is not TOML: Expected ']' at the end of a table declaration"),
+        ("service = 1", ": no table or key named 'service'; did you mean 'services'?"),
+        ("", ': it has no service; add a table [services.lecture] with protocol = "tcp"'),
+        ("[services]\na = 1", ": got 1 for services.a, which is to be a table"),
+        ("[services.a]", ', [services.a]: no protocol; add protocol = "tcp" or protocol = "udp"'),
+        ('[services.a]\nprotocol = "tpc"', ", protocol: no protocol named 'tpc'; did you mean"),
+        ("[services.a]\nprotocol = [1]", ", protocol: no protocol named [1]; known are tcp, udp"),
+        (UDP + "prot = 1", ", [services.a]: no key named 'prot'; did you mean 'port'?"),
+        (UDP + "help = true", ", [services.a]: no key named 'help'; "),
+        (UDP + 'framing = "line"', ": no key named 'framing'; it belongs to protocol = \"tcp\""),
+        (UDP + 'log-format = "json"', ", [services.a]: no key named 'log-format'; it is the whole"),
+        ('log-format = "yaml"', ", log-format: no format named 'yaml'; known are json, text"),
+        (UDP + "port = 70000", ", [services.a], port: got '70000'; a port is a whole number"),
+        (UDP + "port = [1, 2]", ", [services.a], port: got [1, 2]; accepted is a string or a num"),
+        (UDP + "transform = [true]", ", transform: got True; accepted is a string or a number or"),
+        (UDP + 'log-peers = "yes"', ", log-peers: got 'yes'; accepted are true and false"),
+        (UDP + "rate-dry-run = true", ", [services.a]: got --rate-dry-run without a rate to try"),
+        (TCP + 'transform = "uppercsae"', ", [services.a]: no transform named 'uppercsae'; did"),
+        (
+            TCP + '[services.b]\nprotocol = "tcp"',
+            ", [services.b]: TCP port 12000 belongs to [services.a] already; give it another port",
+        ),
+    ],
+)
+def test_a_mistake_names_file_table_and_key(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(usage.UsageError) as raised:
+        made(text, tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path}/services.toml")
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_services_that_cannot_meet_are_no_mistake(tmp_path: Path) -> None:
+    """Of different protocols, on different addresses, or on any free port."""
+    text = (
+        TCP
+        + 'interface = "127.0.0.1"\n[services.b]\nprotocol = "tcp"\ninterface = "127.0.0.2"\n'
+        + '[services.c]\nprotocol = "udp"\n'
+    )
+    assert len(made(text, tmp_path)) == 3
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(usage.UsageError, match=r"cannot read .*: No such file or directory"):
+        parsed(f"--config={tmp_path / 'none.toml'}")
+    (tmp_path / "latin.toml").write_bytes(b"# \xe4")
+    with pytest.raises(usage.UsageError, match="not UTF-8"):
+        parsed(f"--config={tmp_path / 'latin.toml'}")
+
+
+def test_a_check_ends_well_where_nothing_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        made(TCP + "port = 1", tmp_path, "--check")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
+    with pytest.raises(usage.UsageError, match="got --check without a file"):
+        parsed("--check")

@@ -1,0 +1,309 @@
+"""What is measured of the services of one process, and how it is summed and shown to Prometheus.
+
+A service counts its events anyway; `Measurements` adds what only metrics need: the time and size of
+each call of a transform, by stages of a chain that measure, and the reactor's lag. Nothing of it
+runs where there are no metrics.
+
+A `Snapshot` is plain numbers by plain keys, all of which may be added, gauges too. So processes
+send theirs to one that serves the sum (`add_up`); the keys and numbers pass through JSON as lists.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+
+from uppercase.core.events import DropReason, Outcome, RefusalReason
+from uppercase.core.pipeline import Stage
+from uppercase.services._base import TransformService
+from uppercase.services._measuring import Histogram, Measured
+
+Snapshot = dict[tuple[str, ...], float]
+"""Numbers by family and values of its labels; those of histograms by bound, and "sum", as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Metrics of one name, which begins with `uppercase_` where it is shown.
+
+    Attributes:
+        name: as snapshots have it, a counter's without `_total`.
+        kind: `counter`, `gauge` or `histogram`.
+        help: one sentence.
+        labels: their names. None has values that a peer can choose.
+    """
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ("service",)
+
+
+FAMILIES: Final = (
+    Family("connections", "counter", "TCP connections that were let in."),
+    Family("connections_open", "gauge", "TCP connections that are open."),
+    Family(
+        "connections_closed",
+        "counter",
+        "TCP connections that ended, by how.",
+        ("service", "outcome"),
+    ),
+    Family(
+        "connections_refused",
+        "counter",
+        "TCP connections that were not served, by reason.",
+        ("service", "reason"),
+    ),
+    Family(
+        "accept_failures",
+        "counter",
+        "Times that the system had no descriptor or memory for a connection, by its error.",
+        ("service", "error"),
+    ),
+    Family("datagrams_received", "counter", "Datagrams that came in."),
+    Family("datagrams_answered", "counter", "Replies that the system took."),
+    Family("datagrams_awaited", "gauge", "Datagrams whose replies are awaited."),
+    Family(
+        "datagrams_dropped",
+        "counter",
+        "Datagrams without a reply, by reason; without the lab's.",
+        ("service", "reason"),
+    ),
+    Family(
+        "datagrams_would_drop",
+        "counter",
+        "Datagrams answered that a dry run would have dropped, by reason.",
+        ("service", "reason"),
+    ),
+    Family("kernel_drops", "counter", "Datagrams that the system had no room for."),
+    Family("messages", "counter", "Messages, chunks of a stream, and datagrams to transform."),
+    Family(
+        "message_bytes",
+        "counter",
+        "Bytes given to the chain of transforms (in) and given by it (out).",
+        ("service", "direction"),
+    ),
+    Family(
+        "transform_seconds",
+        "histogram",
+        "Seconds that one call of a transform took, waiting for its result included.",
+        ("service", "transform"),
+    ),
+    Family(
+        "transform_failures",
+        "counter",
+        "Messages that a transform failed on.",
+        ("service", "transform"),
+    ),
+    Family(
+        "slow_calls",
+        "counter",
+        "Calls of a transform that blocked everybody else for more than 100 ms.",
+        ("service", "transform"),
+    ),
+    Family(
+        "lab_actions",
+        "counter",
+        "What the lab did on purpose.",
+        ("service", "direction", "action"),
+    ),
+    Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were.", ()),
+)
+"""All that is exposed; the reference page, the dashboard and the alerts are held to it."""
+
+_BY_KIND: Final[Mapping[str, str]] = {
+    "opened": "connections",
+    "closed": "connections_closed",
+    "refused": "connections_refused",
+    "accept-failed": "accept_failures",
+    "dropped": "datagrams_dropped",
+    "would-drop": "datagrams_would_drop",
+    "transform-failed": "transform_failures",
+    "slow-call": "slow_calls",
+}
+"""Which family shows what `Counters` count."""
+
+LAG_LOOK: Final = 0.5
+"""Seconds between two looks at how late the event loop is."""
+
+_LATE: Final = 0.5
+"""Seconds of lag from which on the process counts as overloaded: clients notice a tenth of it."""
+
+_OVERLOAD_LASTS: Final = 5.0
+"""Seconds that a process stays not ready after it had to send somebody away: a load balancer asks
+every few seconds, and must not come and go with each burst."""
+
+
+class Source(Protocol):
+    """Where a page of metrics has its numbers from."""
+
+    def start(self) -> None:
+        """Begin to measure."""
+
+    def stop(self) -> None:
+        """End it."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the numbers as they are now."""
+
+    def not_ready(self) -> str:
+        """Return why no more clients should be sent here, in a word or two; "" if they should."""
+
+    def ended(self) -> Deferred[Any]:
+        """Return what fires when everything that is measured has been stopped."""
+
+
+class _ServiceMeter:
+    """Measures one service."""
+
+    def __init__(self, service: TransformService) -> None:
+        self.service = service
+        self._stages: list[Measured] = []
+        self._took: dict[str, Histogram] = {}
+        service.chain.wrap_stages(self._measure)
+
+    def _measure(self, stage: Stage) -> Stage:
+        took = self._took.setdefault(stage.name, Histogram())
+        self._stages.append(Measured(stage.transform, took))
+        return Stage(stage.name, self._stages[-1])
+
+    def numbers(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Return the numbers of the service."""
+        service = self.service
+        name = service.name or service.protocol.lower()
+        yield from self._zeros(name)
+        for level, number in service.levels().items():
+            yield (level, name), number
+        for (kind, what), count in service.counters.counts.items():
+            if (kind, what) == ("dropped", "by-the-kernel"):
+                yield ("kernel_drops", name), count
+            elif kind in _BY_KIND:
+                yield tuple(filter(None, (_BY_KIND[kind], name, what))), count
+            else:
+                yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
+        yield ("messages", name), self._stages[0].messages
+        yield ("message_bytes", name, "in"), self._stages[0].received
+        yield ("message_bytes", name, "out"), self._stages[-1].sent
+        for transform, took in self._took.items():
+            yield from took.numbers("transform_seconds", name, transform)
+
+    def _zeros(self, name: str) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Return what may still happen, so that the first time is a rise from 0."""
+        families: dict[str, Iterable[str]] = {"datagrams_dropped": DropReason}
+        if self.service.protocol == "TCP":
+            families = {"connections_closed": Outcome, "connections_refused": RefusalReason}
+            yield ("connections", name), 0
+        else:
+            yield ("kernel_drops", name), 0
+        for family, words in families.items():
+            yield from (((family, name, str(word)), 0) for word in words)
+        for family in ("transform_failures", "slow_calls"):
+            yield from (((family, name, transform), 0) for transform in self._took)
+
+
+class Measurements:
+    """Measures the services of this process, from before they are started.
+
+    Args:
+        services: all of them.
+        reactor: Twisted's.
+    """
+
+    def __init__(self, services: Sequence[TransformService], reactor: Any) -> None:
+        self._services = services
+        self._meters = [_ServiceMeter(service) for service in services]
+        self._lag = Histogram()
+        self._clock = reactor
+        self._due = self._overloaded_until = 0.0
+        self._pressed = 0
+        self._look = LoopingCall(self._look_at_loop)
+        self._look.clock = reactor
+
+    def start(self) -> None:
+        self._due = self._clock.seconds() + LAG_LOOK
+        self._look.start(LAG_LOOK, now=False)
+
+    def stop(self) -> None:
+        self._look.stop()
+
+    def snapshot(self) -> Snapshot:
+        numbers = dict(self._lag.numbers("event_loop_lag_seconds"))
+        for meter in self._meters:
+            numbers.update(meter.numbers())
+        return numbers
+
+    def not_ready(self) -> str:
+        for service in self._services:
+            if service.phase != "serving":
+                return service.phase
+        return "overloaded" if self._clock.seconds() < self._overloaded_until else ""
+
+    def ended(self) -> Deferred[Any]:
+        return gatherResults([service.stopService() for service in self._services])
+
+    def _look_at_loop(self) -> None:
+        now = self._clock.seconds()
+        lag = max(0.0, now - self._due)
+        self._lag.observe(lag)
+        self._due = now + LAG_LOOK
+        pressed = sum(map(_sent_away, self._services))
+        if lag > _LATE or pressed > self._pressed:
+            self._overloaded_until = now + _OVERLOAD_LASTS
+        self._pressed = pressed
+
+
+def _sent_away(service: TransformService) -> int:
+    """Return how often a service had no room for somebody, whoever it was."""
+    counts = service.counters.counts
+    return (
+        counts["refused", RefusalReason.FULL]
+        + counts["dropped", DropReason.OVERLOADED]
+        + sum(count for (kind, _), count in counts.items() if kind == "accept-failed")
+    )
+
+
+def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Return the sum of snapshots, such as those of several processes."""
+    total: Counter[tuple[str, ...]] = Counter()
+    for snapshot in snapshots:
+        # Not `+`, which leaves out zeros. Counters take floats as they take whole numbers.
+        total.update(snapshot)
+    return dict(total)
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """Return a snapshot in the text format of Prometheus."""
+    from prometheus_client import generate_latest
+    from prometheus_client.core import Metric
+
+    metrics = []
+    for family in FAMILIES:
+        metric = Metric(f"uppercase_{family.name}", family.help, family.kind)
+        for (name, *values), number in snapshot.items():
+            if name == family.name:
+                _add_sample(metric, family, values, number)
+        if metric.samples:
+            metrics.append(metric)
+
+    class Shown:
+        def collect(self) -> list[Metric]:
+            return metrics
+
+    return generate_latest(Shown())
+
+
+def _add_sample(metric: Any, family: Family, values: list[str], number: float) -> None:
+    labels = dict(zip(family.labels, values, strict=False))
+    if family.kind == "counter":
+        metric.add_sample(f"{metric.name}_total", labels, number)
+    elif family.kind == "gauge":
+        metric.add_sample(metric.name, labels, number)
+    elif values[-1] == "sum":
+        metric.add_sample(f"{metric.name}_sum", labels, number)
+    else:
+        metric.add_sample(f"{metric.name}_bucket", {**labels, "le": values[-1]}, number)
+        if values[-1] == "+Inf":
+            metric.add_sample(f"{metric.name}_count", labels, number)

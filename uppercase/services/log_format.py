@@ -1,0 +1,150 @@
+"""How lines of the log look, as text or as JSON, for a file, a terminal or the journal of systemd.
+
+Twisted's own formats lack milliseconds and a vocabulary. Here an event of the service carries its
+facts (`facts=` in the call of the logger): text shows its sentence, JSON its facts too.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import IO, Any, Final
+
+from twisted.logger import (
+    FileLogObserver,
+    LogEvent,
+    LogLevel,
+    eventAsText,
+    formatEvent,
+    formatEventAsClassicLogText,
+    formatTime,
+)
+from twisted.python.logfile import LogFile
+
+from uppercase.errors import UnknownName, suggest
+
+_PRIORITIES: Final = {
+    LogLevel.debug: 7,
+    LogLevel.info: 6,
+    LogLevel.warn: 4,
+    LogLevel.error: 3,
+    LogLevel.critical: 2,
+}
+"""What syslog(3) and the journal call the levels of Twisted."""
+
+Format = Callable[[LogEvent], str | None]
+
+
+def as_text(event: LogEvent) -> str | None:
+    """Return Twisted's classic line, with milliseconds."""
+    return formatEventAsClassicLogText(event, formatTime=_local_time)
+
+
+def _local_time(when: float | None) -> str:
+    if when is None:
+        return "-"
+    cut = formatTime(when, "%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    return cut + formatTime(when, "%z")
+
+
+def as_untimed_text(event: LogEvent) -> str | None:
+    """Return the line without its time, for what adds one itself."""
+    text = as_text(event)
+    return text and text.partition(" ")[2]
+
+
+def as_json(event: LogEvent) -> str | None:
+    """Return one object on one line: time, level and text, then the facts of the event."""
+    traceback = "log_failure" in event
+    text = formatEvent(event)
+    if not (text or traceback):
+        return None
+    level: Any = event.get("log_level", LogLevel.info)
+    when = datetime.fromtimestamp(event["log_time"], UTC)
+    line: dict[str, Any] = {
+        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level.name,
+        "text": text,
+        "event": "log",
+    }
+    facts: Mapping[str, Any] | None = event.get("facts")
+    if facts is not None:
+        line.update(facts)
+    elif event.get("log_namespace") not in ("uppercase", None):
+        line["from"] = event["log_namespace"]
+    if traceback:
+        line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def for_journal(format_: Format) -> Format:
+    """Return a format whose lines begin with `<N>`, the priority for the journal."""
+
+    def prefixed(event: LogEvent) -> str | None:
+        level: Any = event.get("log_level", LogLevel.info)
+        lines = (format_(event) or "").splitlines(keepends=True)
+        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
+
+    return prefixed
+
+
+FORMATS: Final[Mapping[str, Format]] = {"text": as_text, "json": as_json}
+
+
+def parse_log_format(name: str) -> str:
+    """Return the name of a format.
+
+    Raises:
+        UnknownName: there is none of this name.
+    """
+    if name not in FORMATS:
+        raise UnknownName(f"no format named {name!r}{suggest(name, FORMATS)}")
+    return name
+
+
+def goes_to_journal(file: IO[Any], environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether systemd has connected a file to its journal, as JOURNAL_STREAM says."""
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, AttributeError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
+    """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
+    if not goes_to_journal(file):
+        return FileLogObserver(file, FORMATS[format_])
+    return FileLogObserver(file, for_journal(as_untimed_text if format_ == "text" else as_json))
+
+
+class WatchedLogFile(LogFile):
+    """A log file that is opened anew when logrotate, or anybody else, has renamed or removed it."""
+
+    def __init__(self, name: str, directory: str, **options: Any) -> None:
+        super().__init__(name, directory, **options)
+        self._ours = self._on_disk()
+
+    def reopen(self) -> None:
+        """Open the file of this name, or make it."""
+        super().reopen()
+        self._ours = self._on_disk()
+
+    def rotate(self) -> None:
+        """Begin a new file, as Twisted does for one that has become long, or at SIGUSR1."""
+        super().rotate()
+        self._ours = self._on_disk()
+
+    def write(self, data: str | bytes) -> None:
+        """Write to the file that has the name now."""
+        # Without the right to make a new one, the old one is better than none.
+        if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+            self.reopen()
+        super().write(data)
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino

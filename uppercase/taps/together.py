@@ -1,0 +1,225 @@
+"""`twistd uppercase`: several services in one process, as a TOML file says.
+
+A table of the file holds the options of one service under their names on the command line. They are
+parsed by the very options of `uppercase-tcp` and `uppercase-udp`: nothing is known twice.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from twisted.application.service import IService, MultiService
+from twisted.python import usage
+
+from uppercase.errors import BadArgument, PluginError, UserError, suggest
+from uppercase.interfaces import ITransform
+from uppercase.registry import listing
+from uppercase.services import Settings
+from uppercase.taps import tcp, udp
+from uppercase.taps._options import (
+    PROCESS,
+    VERSION_AND_HELP,
+    Group,
+    Option,
+    ProcessOptions,
+    ServiceOptions,
+    makeService,
+)
+
+__all__ = ["Options", "makeService"]
+
+_PROTOCOLS: Final[Mapping[str, type[ServiceOptions]]] = {"tcp": tcp.Options, "udp": udp.Options}
+
+_BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
+"""What is served where no file says otherwise."""
+
+
+class Options(ProcessOptions):
+    """The options of `uppercase`."""
+
+    purpose = (
+        "Serve transforms over TCP and UDP in one process, as a file says; without one, "
+        "upper-case over both on port 12000."
+    )
+    examples = (
+        ("twistd -n uppercase", "both services for this machine, on port 12000"),
+        (
+            "twistd -n uppercase --config=services.toml",
+            'its services, such as [services.pinger] with protocol = "udp", lab = "udp-pinger"',
+        ),
+        ("twistd -n uppercase --config=services.toml --check", "say what is wrong with the file"),
+    )
+    groups = (
+        Group(
+            "What to serve",
+            (
+                Option(
+                    "-c, --config=FILE",
+                    "TOML file with a table [services.NAME] for each service: protocol, and the "
+                    "options of uppercase-tcp or uppercase-udp by their names",
+                    parse=str,
+                ),
+                Option("--check", "say whether the file is right, and exit", exits=True),
+            ),
+        ),
+        PROCESS,
+        Group("Information", VERSION_AND_HELP),
+    )
+
+    def likely_option(self, word: str) -> str:
+        return f"a file is given as --config={word}"
+
+    def transforms(self) -> list[ITransform]:
+        path = self["config"]
+        if path is None and self["check"]:
+            raise UserError("got --check without a file to check; add --config=FILE")
+        self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
+        found: list[ITransform] = []
+        for table in self._tables.values():
+            wanted = table.get("transform", []) if isinstance(table, dict) else []
+            for each in wanted if isinstance(wanted, list) else [wanted]:
+                # What is wrong is told by the service, which knows its table.
+                with suppress(UserError, PluginError):
+                    found.append(listing().find(str(each)))
+        return found
+
+    def make_service(self) -> IService:
+        """Make the services of the file."""
+        path = self["config"]
+        services = MultiService()
+        for service in make_services(self._tables, path or ""):
+            service.setServiceParent(services)
+        if self["check"]:
+            names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
+            print(f"{path} is right: {names}")
+            raise SystemExit(0)
+        return services
+
+    def _read(self, path: str) -> dict[str, Any]:
+        """Take the options of the process from a file; return its tables of services."""
+        content = _load(path)
+        services = content.pop("services", None)
+        rows = {row.name: row for row in PROCESS.options}
+        for key, value in content.items():
+            if key not in rows:
+                known = suggest(key, ["services", *rows])
+                raise UserError(f"{path}: no table or key named {key!r}{known}")
+            # The command line decides where both say something.
+            if self[key] is None:
+                try:
+                    self[key] = rows[key].coerce(str(value))
+                except usage.UsageError as error:
+                    raise UserError(f"{path}, {str(error).removeprefix('--')}") from error
+        if not (isinstance(services, dict) and services):
+            raise UserError(
+                f'{path}: it has no service; add a table [services.lecture] with protocol = "tcp"'
+            )
+        return services
+
+
+def _load(path: str) -> dict[str, Any]:
+    """Return what a file holds."""
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    return content
+
+
+def make_services(tables: Mapping[str, Any], path: str) -> list[Any]:
+    """Make the services of the tables of a file, each named after its table.
+
+    Raises:
+        UserError: one sentence that names file, table and key.
+    """
+    services: dict[str, Any] = {}
+    for name, table in tables.items():
+        where = f"{path}, [services.{name}]"
+        if not isinstance(table, dict):
+            raise UserError(f"{path}: got {table!r} for services.{name}, which is to be a table")
+        service = services[name] = _make_service(dict(table), where)
+        service.setName(name)
+        for other in services.values():
+            if other is not service and _same_place(service, other):
+                raise UserError(
+                    f"{where}: {service.protocol} port {service.settings.port_number()} belongs to "
+                    f"[services.{other.name}] already; give it another port"
+                )
+    return list(services.values())
+
+
+def _make_service(table: dict[str, Any], where: str) -> Any:
+    protocol = table.pop("protocol", None)
+    if protocol is None:
+        raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
+    if protocol not in list(_PROTOCOLS):
+        raise UserError(
+            f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
+        )
+    options = _PROTOCOLS[protocol]()
+    rows = _rows(protocol)
+    words: list[str] = []
+    for key, value in table.items():
+        if key not in rows:
+            raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
+        try:
+            words += _words(rows[key], value)
+        except BadArgument as error:
+            raise UserError(f"{where}, {key}: {error}") from error
+    try:
+        options.parseOptions(words)
+    except usage.UsageError as error:
+        # Of one option: `--port: got ...`; else of what several make together.
+        option, _, rest = str(error).partition(": ")
+        key = option.removeprefix("--")
+        text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
+        raise UserError(text) from error
+    return options.service
+
+
+def _rows(protocol: str) -> dict[str, Option]:
+    """Return the options that the table of a service may have."""
+    groups = [group for group in _PROTOCOLS[protocol].groups if group is not PROCESS]
+    return {row.name: row for group in groups for row in group.options if not row.exits}
+
+
+def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
+    """Return the end of a sentence about a key that a service does not have."""
+    if key in {row.name for row in PROCESS.options}:
+        return "; it is the whole process's: put it above every table"
+    for other in _PROTOCOLS:
+        if key in _rows(other):
+            return f'; it belongs to protocol = "{other}"'
+    return suggest(key, rows)
+
+
+def _words(row: Option, value: object) -> Iterator[str]:
+    """Return the words of a command line that say the same as a value of the file."""
+    if not row.takes_value:
+        if not isinstance(value, bool):
+            raise BadArgument(f"got {value!r}; accepted are true and false")
+        return iter([f"--{row.name}"] if value else [])
+    # Repeatable options are those that have no parser of their own.
+    values = value if isinstance(value, list) and row.parse is None else [value]
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, str | int | float):
+            several = " or a list of them" if row.parse is None else ""
+            raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
+    return iter([f"--{row.name}={each}" for each in values])
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """Whether two services would bind one port; only what is sure is told before the start."""
+    ours: Settings = one.settings
+    theirs: Settings = other.settings
+    return (
+        one.protocol == other.protocol
+        and ours.port_number() == theirs.port_number() != 0
+        and not {*ours.hosts()}.isdisjoint(theirs.hosts())
+    )
