@@ -105,4 +105,5 @@ def test_a_stop_cancels_what_still_waits(folder: Path) -> None:
         server.stop()
         log = server.log()
     assert "cancelled 1000" in log
-    assert "was destroyed" not in log and "never awaited" not in log
+    assert "was destroyed" not in log
+    assert "never awaited" not in log

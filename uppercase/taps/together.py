@@ -77,7 +77,7 @@ class Options(ProcessOptions):
         self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
         found: list[ITransform] = []
         for table in self._tables.values():
-            wanted = table.get("transform", []) if isinstance(table, dict) else []
+            wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
             for each in wanted if isinstance(wanted, list) else [wanted]:
                 # What is wrong is told by the service, which knows its table.
                 with suppress(UserError, PluginError):
