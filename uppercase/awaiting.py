@@ -1,22 +1,59 @@
 """How the shells wait for the reply of an asynchronous transform.
 
-The only place where the awaitables of the core meet Twisted's Deferreds.
+The only place where the awaitables of the core meet Twisted's Deferreds and asyncio's futures.
+Where an asyncio loop runs, which is under Twisted's asyncio reactor, each reply is a task, in which
+both can be awaited; anywhere else Twisted drives the coroutine, and only Deferreds can.
 """
 
+import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from inspect import iscoroutinefunction
+from types import coroutine
+from typing import Any, Final, Self, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.threads import blockingCallFromThread
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from uppercase.errors import TransformError, let_go
+from uppercase.interfaces import ITransform
 
 T = TypeVar("T")
+
+_CLEANING_UP: Final = 2.0
+"""Seconds that cancelled tasks have to end before a stop goes on without them."""
+
+_tasks: set[asyncio.Task[Any]] = set()
+"""Those that run: a loop has but weak references to its tasks."""
+
+_cancelled: set[asyncio.Task[Any]] = set()
+"""Those of them that have been told to end."""
+
+
+def is_async(transform: ITransform) -> bool:
+    """Return whether a transform is a coroutine function, which may await what is asyncio's."""
+    return iscoroutinefunction(transform.transform)
+
+
+def choose_reactor(transforms: Iterable[ITransform]) -> None:
+    """Install asyncio's reactor if a transform may need it and no reactor is installed."""
+    if "twisted.internet.reactor" not in sys.modules and any(map(is_async, transforms)):
+        from twisted.internet.asyncioreactor import install
+
+        install()
+
+
+def runs_asyncio(reactor: object) -> bool:
+    """Return whether what is asyncio's can be awaited under a reactor."""
+    # Imported here: it is for a server of coroutines only.
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(reactor, AsyncioSelectorReactor)
 
 
 def await_reply(
@@ -47,12 +84,113 @@ def await_reply(
 
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
-    """Start what is awaited, without waiting."""
+    """Start what is awaited, without waiting.
 
-    async def wait() -> T:
-        return await awaitable
+    Returns:
+        What fires with the result. To cancel it cancels what is awaited, and does not wait for its
+        end.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return Deferred.fromCoroutine(_wait(awaitable))
+    return _start_task(awaitable, loop)
 
-    return Deferred.fromCoroutine(wait())
+
+async def _wait(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Deferred[T]:
+    async def run() -> T:
+        reply: T = await _wait_for_both(_wait(awaitable))
+        return reply
+
+    def cancel(_: object) -> None:
+        if not task.done():
+            _cancelled.add(task)
+            # Soon, so that it has begun: of a coroutine that never does, Python warns.
+            loop.call_soon(task.cancel)
+
+    def hand_over(_: object) -> None:
+        _tasks.discard(task)
+        _cancelled.discard(task)
+        # Asked for in any case, or asyncio logs an error that nobody has asked for.
+        error = CancelledError() if task.cancelled() else task.exception()
+        if result.called:  # It was cancelled.
+            return
+        if error is None:
+            result.callback(task.result())
+        else:
+            result.errback(Failure(error))
+
+    result: Deferred[T] = Deferred(cancel)
+    task = loop.create_task(run())
+    _tasks.add(task)
+    task.add_done_callback(hand_over)
+    return result
+
+
+@coroutine
+def _wait_for_both(steps: Any) -> Generator[Any, Any, Any]:
+    """Drive a coroutine within a task, which takes futures, but no Deferreds, from it."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            waited = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            # Its traceback has this frame: kept here, it would be in a cycle.
+            value = error = None
+        try:
+            if isinstance(waited, Deferred):
+                yield from _until_fired(waited)
+            else:
+                value = yield waited
+        except BaseException as thrown:
+            error = thrown
+
+
+def _until_fired(deferred: Deferred[T]) -> Generator[Any, Any, None]:
+    """Wait until a Deferred has its result, and leave that there: what awaits it looks for it."""
+    fired = asyncio.get_running_loop().create_future()
+
+    def fire(result: T) -> T:
+        if not fired.done():
+            fired.set_result(None)
+        return result
+
+    deferred.addBoth(fire)
+    try:
+        yield from fired
+    except asyncio.CancelledError:
+        deferred.addErrback(lambda _: None)
+        deferred.cancel()
+        raise
+
+
+def cancelled_have_ended() -> Deferred[None]:
+    """Return what fires once the tasks that were cancelled have ended; soon, in any case.
+
+    A coroutine may await something while it cleans up. The loop ends with the reactor, and Python
+    complains of each task that is left.
+    """
+    if not _cancelled:
+        return succeed(None)
+
+    def report(_: object) -> None:
+        if _cancelled:
+            Logger("uppercase").warn(
+                "{count} cancelled and not ended after {seconds:g} s; see to it that a transform "
+                "does not go on after asyncio.CancelledError",
+                count="1 coroutine" if len(_cancelled) == 1 else f"{len(_cancelled)} coroutines",
+                seconds=_CLEANING_UP,
+            )
+
+    waiting = asyncio.wait(_cancelled, timeout=_CLEANING_UP)
+    return start(waiting).addCallback(report)
 
 
 class Waiter:
@@ -61,12 +199,18 @@ class Waiter:
     Unless the reactor is running already, it runs in a thread from the first reply that is awaited
     until the exit. That thread is a daemon, and the threads that the reactor's pool starts from it
     are daemons like it: none of them keeps the program from ending.
+
+    Args:
+        transforms: whose replies they are. If one is a coroutine function, the reactor is asyncio's
+            and runs from the beginning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transforms: Sequence[ITransform]) -> None:
+        self._transforms = transforms
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        choose_reactor(self._transforms)
         # Only if there is one: to import it is to choose it, and many transforms need no reactor.
         if "twisted.internet.reactor" in sys.modules:
             self._start_reactor()

@@ -12,7 +12,7 @@ from typing import Final
 from uppercase.awaiting import Waiter
 from uppercase.commands._input import write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
-from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import UserError, suggest
 from uppercase.interfaces import IStreamTransform
 from uppercase.limits import KIB
@@ -39,8 +39,8 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
         uppercase.errors.TransformError: a transform failed.
         uppercase.errors.FramingError: the input does not follow the framing.
     """
-    found = listing()
-    chain = make_pipeline([Stage(name, found.find(name)) for name in names], max_output)
+    stages = listing().stages(names)
+    chain = make_pipeline(stages, max_output)
     if framing is None:
         framing = "stream" if chain.streams else "whole"
     elif framing == "segment" or framing not in FRAMINGS:
@@ -48,7 +48,7 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
         raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")
     else:
         choose_framing(framing, chain.streams)
-    with Waiter() as waiter:
+    with Waiter([stage.transform for stage in stages]) as waiter:
         for output in _outputs(chain, framing, max_length, waiter):
             write_all(sys.stdout.fileno(), output)
 

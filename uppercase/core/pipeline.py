@@ -5,12 +5,13 @@ returns that is not bytes or is too long, comes out as a `TransformError` that n
 This module does no I/O and never imports Twisted.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from zope.interface import implementer
 
@@ -20,6 +21,13 @@ from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
+
+_NO_LOOP: Final = re.compile(
+    "no running event loop|no current event loop|await wasn't used with future"
+    "|unknown async library|not currently running on any async",
+    re.IGNORECASE,
+)
+"""What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,4 +202,10 @@ def _failure(name: str, error: BaseException) -> TransformError:
     if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
         # Of a command, which has no reactor to tell it of Ctrl-C.
         raise error
+    if isinstance(error, RuntimeError) and _NO_LOOP.search(str(error)):
+        return TransformError(
+            name,
+            "it awaits asyncio, and the reactor here is not asyncio's; serve it with "
+            "twistd --reactor=asyncio ...",
+        )
     return TransformError.caused_by(name, error)

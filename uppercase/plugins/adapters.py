@@ -164,7 +164,7 @@ class MessageTransform:
         function: Callable[[Any], Any],
         ascii: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._kind = kind
         self._function = function
         self._ascii = ascii
@@ -176,10 +176,20 @@ class MessageTransform:
         result = self._function(self._kind.from_bytes(message))
         if not isinstance(result, (str, bytes)) and isawaitable(result):
             return self._settle(result)
-        return self._kind.to_bytes(self._name, result)
+        return self._kind.to_bytes(self.name, result)
 
     async def _settle(self, result: Awaitable[object]) -> bytes:
-        return self._kind.to_bytes(self._name, await result)
+        return self._kind.to_bytes(self.name, await result)
+
+
+class AsyncTransform(MessageTransform):
+    """A coroutine function, which is told from other transforms by what it is."""
+
+    async def transform(self, message: bytes) -> bytes:
+        """Return the reply to one message."""
+        if self._ascii is not None and message.isascii():
+            return self._ascii(message)
+        return await self._settle(self._function(self._kind.from_bytes(message)))
 
 
 class ThreadedTransform(MessageTransform):
@@ -193,7 +203,7 @@ class ThreadedTransform(MessageTransform):
         return deferToThread(self._call, message)
 
     def _call(self, message: bytes) -> bytes:
-        return self._kind.to_bytes(self._name, self._function(self._kind.from_bytes(message)))
+        return self._kind.to_bytes(self.name, self._function(self._kind.from_bytes(message)))
 
 
 @implementer(IStreamTransform)
@@ -204,8 +214,8 @@ class StreamableTransform(MessageTransform):
         """Start one stream."""
         source = _Function(self._function, self._kind.from_bytes(b""))
         if self._kind is Kind.BYTES:
-            return _ByteStream(self._name, source)
-        return _TextStream(self._name, source, self._ascii)
+            return _ByteStream(self.name, source)
+        return _TextStream(self.name, source, self._ascii)
 
 
 @implementer(IStreamTransform)
@@ -219,7 +229,7 @@ class StreamTransform:
     """
 
     def __init__(self, name: str, kind: Kind, open_source: Callable[[], Stream[Any]]) -> None:
-        self._name = name
+        self.name = name
         self._kind = kind
         self._open = open_source
 
@@ -231,8 +241,8 @@ class StreamTransform:
     def open_stream(self) -> ITransformStream:
         """Start one stream."""
         if self._kind is Kind.BYTES:
-            return _ByteStream(self._name, self._open())
-        return _TextStream(self._name, self._open())
+            return _ByteStream(self.name, self._open())
+        return _TextStream(self.name, self._open())
 
 
 class _Function:

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overlo
 from uppercase.errors import PluginError
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins.adapters import (
+    AsyncTransform,
     DeclaredTransform,
     Kind,
     MessageTransform,
@@ -121,6 +122,8 @@ def transform(
         if blocking:
             return ThreadedTransform(chosen, kind, call)
         fast = None if ascii is None else _bound(ascii, arguments)
+        if inspect.iscoroutinefunction(function):
+            return AsyncTransform(chosen, kind, call, fast)
         return (StreamableTransform if streaming else MessageTransform)(chosen, kind, call, fast)
 
     return DeclaredTransform(
@@ -216,6 +219,9 @@ def adopt(
     if not is_class and ITransformPlugin.providedBy(target):
         plugin: ITransformPlugin = target
         return plugin
+    if is_class and ITransformPlugin.implementedBy(target):
+        owner = _owner(target)
+        raise PluginError(f"{owner} is a class, and an instance is the plugin; use {owner}()")
     if is_class and ITransform.implementedBy(target):
         owner = _owner(target)
         return DeclaredTransform(

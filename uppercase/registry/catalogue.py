@@ -2,14 +2,23 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
-from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, suggest
-from uppercase.interfaces import ITransform
+from uppercase.errors import (
+    BadArgument,
+    NameClash,
+    PluginError,
+    UnknownName,
+    UserError,
+    suggest,
+)
+from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
 from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
 from uppercase.registry.references import Found
@@ -47,29 +56,47 @@ class Listing:
             raise BadArgument(f"got {name!r}; a name without arguments is expected here")
         return found
 
-    def find(self, specification: str) -> ITransform:
-        r"""Make the transform that a user asks for.
+    def find(self, wanted: object) -> ITransform:
+        r"""Make the transform that somebody asks for.
 
         Args:
-            specification: `name[:key=value...]` or `module:function[:key=value...]`. In a value,
-                `\:` stands for a colon and `\\` for a backslash.
+            wanted: `name[:key=value...]` or `module:function[:key=value...]`; in a value, `\:`
+                stands for a colon and `\\` for a backslash. Or a decorated or plain function or
+                class, a plugin, an `ITransform`.
 
         Raises:
             UnknownName: nothing has this name.
             BadArgument: an argument is unknown, missing or not acceptable.
             NameClash: several plugins have this name.
-            PluginError: the code cannot be loaded.
+            PluginError: the code cannot be loaded, or is no transform.
         """
-        return self.maker(specification)()
+        return self.maker(wanted)()
 
-    def maker(self, specification: str) -> Callable[[], ITransform]:
-        """Return what makes the transform that a user asks for, a new one at each call.
+    def maker(self, wanted: object) -> Callable[[], ITransform]:
+        """Return what makes the transform that somebody asks for, a new one at each call.
 
         Args:
-            specification: as for `find`, and with its exceptions.
+            wanted: as for `find`, and with its exceptions.
         """
-        found, rest = self._resolve(specification)
-        return partial(found.build, _pairs(found.name, rest))
+        if isinstance(wanted, str):
+            found, rest = self._resolve(wanted)
+            return partial(found.build, _pairs(found.name, rest))
+        if ITransform.providedBy(wanted) and not ITransformPlugin.providedBy(wanted):
+            return lambda: wanted
+        return Found("this program", adopt(wanted)).build
+
+    def stages(self, wanted: Sequence[object]) -> list[Stage]:
+        """Make a chain's transforms, each with the name that errors and logs use.
+
+        Args:
+            wanted: each as for `find`, and with its exceptions.
+
+        Raises:
+            UserError: there is none, or it is a string.
+        """
+        if isinstance(wanted, str) or not wanted:
+            raise UserError(f"got {wanted!r} as transforms; a list is expected: ['uppercase']")
+        return [Stage(_name(each), self.find(each)) for each in wanted]
 
     def _resolve(self, specification: str) -> tuple[Found, list[str]]:
         """Return what has this name, and the segments that follow the name."""
@@ -155,6 +182,12 @@ def listing(*, thorough: bool = False) -> Listing:
         elif distinct:
             transforms[name] = distinct[0]
     return Listing(transforms, problems, clashes, scanned.folders)
+
+
+def _name(wanted: object) -> str:
+    """Return what errors and logs call a transform: as a user wrote it, or its own name."""
+    name = wanted if isinstance(wanted, str) else getattr(wanted, "name", None)
+    return str(name or getattr(wanted, "__name__", None) or type(wanted).__name__)
 
 
 def _clash(name: str, claims: list[Found]) -> str:

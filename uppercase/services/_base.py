@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
+from uppercase.awaiting import cancelled_have_ended, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import make_pipeline
 from uppercase.core.values import address_is_missing, family_of, in_use
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
@@ -131,7 +132,13 @@ class TransformService(Service, ABC):
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
         # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
         found = listing()
-        stages = [Stage(text, found.find(text)) for text in settings.transforms]
+        stages = found.stages(settings.transforms)
+        self.notes += [
+            f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
+            "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."
+            for stage in stages
+            if is_async(stage.transform) and not runs_asyncio(reactor)
+        ]
         self.chain = make_pipeline(stages, settings.max_output, self._slow_call)
         self.label = self.chain.name
         self._problems = found.problems
@@ -220,8 +227,12 @@ class TransformService(Service, ABC):
         ended: Deferred[None] = Deferred()
         self._waiting.append(ended)
         if len(self._waiting) == 1:
-            self.end().addBoth(self._ended)
+            self.end().addBoth(self._clean_up).addBoth(self._ended)
         return ended
+
+    def _clean_up(self, result: Any) -> Deferred[Any]:
+        """Wait for coroutines that were cancelled, as long as the loop that runs them does."""
+        return cancelled_have_ended().addCallback(lambda _: result)
 
     def _ended(self, result: Any) -> None:
         """Sum up; the service can be started again."""

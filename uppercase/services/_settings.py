@@ -14,7 +14,8 @@ class Settings:
     """What TCP and UDP services have in common.
 
     Attributes:
-        transforms: specifications for `uppercase.registry.find`, applied in the order given.
+        transforms: applied in the order given; each is a name with arguments or a reference, as on
+            a command line, or a function or class, decorated or plain, or an `ITransform`.
         listen: endpoint strings.
         port: 0 for any free one; None for the default.
         interfaces: IP addresses, `localhost` or `*`; none for loopback in both families.
@@ -26,7 +27,7 @@ class Settings:
     `listen` is given, there are no others.
     """
 
-    transforms: Sequence[str] = ("uppercase",)
+    transforms: Sequence[object] = ("uppercase",)
     listen: Sequence[str] = ()
     port: int | None = None
     interfaces: Sequence[str] = ()

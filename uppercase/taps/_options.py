@@ -21,8 +21,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
+from uppercase.awaiting import choose_reactor
 from uppercase.core.values import parse_duration, parse_port, parse_size
 from uppercase.errors import PluginError, UserError, suggest
+from uppercase.interfaces import ITransform
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
@@ -328,12 +330,18 @@ class ProcessOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         """Make the service."""
-        use_monotonic_time()
         try:
+            choose_reactor(self.transforms())
+            # Invariant: not before, as it imports the reactor.
+            use_monotonic_time()
             self.service = accompany(self.make_service(), self["metrics"])
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
+
+    @abstractmethod
+    def transforms(self) -> list[ITransform]:
+        """Return what the reactor is chosen for, made before anything imports one."""
 
     @abstractmethod
     def make_service(self) -> IService:
@@ -380,6 +388,10 @@ class ServiceOptions(ProcessOptions):
 
     def likely_option(self, word: str) -> str:
         return f"a transform is given as --transform={word}"
+
+    def transforms(self) -> list[ITransform]:
+        wanted = self["transform"]
+        return [stage.transform for stage in listing().stages(wanted)] if wanted else []
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that both services have, by name."""

@@ -6,12 +6,15 @@ parsed by the very options of `uppercase-tcp` and `uppercase-udp`: nothing is kn
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
-from uppercase.errors import BadArgument, UserError, suggest
+from uppercase.errors import BadArgument, PluginError, UserError, suggest
+from uppercase.interfaces import ITransform
+from uppercase.registry import listing
 from uppercase.services import Settings
 from uppercase.taps import tcp, udp
 from uppercase.taps._options import (
@@ -67,13 +70,25 @@ class Options(ProcessOptions):
     def likely_option(self, word: str) -> str:
         return f"a file is given as --config={word}"
 
-    def make_service(self) -> IService:
-        """Make the services of the file."""
+    def transforms(self) -> list[ITransform]:
         path = self["config"]
         if path is None and self["check"]:
             raise UserError("got --check without a file to check; add --config=FILE")
+        self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
+        found: list[ITransform] = []
+        for table in self._tables.values():
+            wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
+            for each in wanted if isinstance(wanted, list) else [wanted]:
+                # What is wrong is told by the service, which knows its table.
+                with suppress(UserError, PluginError):
+                    found.append(listing().find(str(each)))
+        return found
+
+    def make_service(self) -> IService:
+        """Make the services of the file."""
+        path = self["config"]
         services = MultiService()
-        for service in make_services(self._read(path) if path else _BOTH, path or ""):
+        for service in make_services(self._tables, path or ""):
             service.setServiceParent(services)
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)

@@ -37,13 +37,13 @@ from uppercase.core.events import (
 )
 from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.guards import Datagram, Destination
-from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
+from uppercase.registry import listing
 from uppercase.services._tcp import conversation_opener
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
-from uppercase.testing._subject import maker
 from uppercase.udp.ports import IBatchTransport
 from uppercase.udp.protocol import ResponderProtocol
 
@@ -298,17 +298,10 @@ def _make_chain(
 ) -> MessagePipeline:
     """Chain transforms, `uppercase` where there are none; slow calls go to the events."""
     return make_pipeline(
-        [Stage(_name(target), maker(target)()) for target in transforms or ("uppercase",)],
+        listing().stages(transforms or ("uppercase",)),
         max_output,
         lambda name, seconds: events.append(SlowCall(name, seconds)),
     )
-
-
-def _name(target: object) -> str:
-    """Return what errors call a transform."""
-    if isinstance(target, str):
-        return target
-    return str(getattr(target, "name", None) or getattr(target, "__name__", repr(target)))
 
 
 @implementer(IObserver)

@@ -4,9 +4,8 @@ A call has an outcome, whatever happens: this module compares and shows outcomes
 them.
 """
 
-import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from traceback import extract_tb
@@ -19,9 +18,8 @@ import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, start
 from uppercase.errors import TransformError, WrongResult
-from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import KIT_CALL_TIME
-from uppercase.plugins.declare import adopt
 
 KIT_WAIT: Final = 5 * KIT_CALL_TIME
 """How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
@@ -105,10 +103,10 @@ class Subject:
     """
 
     def __init__(self, target: object) -> None:
-        self.make = maker(target)
+        self.make = registry.listing().maker(target)
         self.transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self.transform)
-        self.waiter = Waiter()
+        self.waiter = Waiter([self.transform])
         self._unanswered: Unanswered | None = None
 
     def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
@@ -193,17 +191,6 @@ class Subject:
         seconds = perf_counter() - started
         (result,) = self._wait(begun)
         return result, seconds
-
-
-def maker(target: object) -> Callable[[], ITransform]:
-    """Return what makes a transform of a specification or an object; see `Subject`."""
-    if isinstance(target, str):
-        return registry.listing().maker(target)
-    is_plugin = ITransformPlugin.providedBy(target)
-    if ITransform.providedBy(target) and not is_plugin and not inspect.isclass(target):
-        transform: Any = target
-        return lambda: transform
-    return adopt(target).build
 
 
 def _checked(result: object) -> CallResult:
