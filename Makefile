@@ -7,12 +7,13 @@ SERVING := $(VENV)/serving
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help serve test check soak fuzz clean
+.PHONY: help serve test check docs soak fuzz clean
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
 	@echo "make test    the tests, on all cores (JOBS=2: in so many processes)"
 	@echo "make check   ruff, mypy --strict and import-linter"
+	@echo "make docs    the site, in docs/_build; warnings are errors"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make clean   remove what make has made"
@@ -47,6 +48,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(PIP) --editable '.[docs]'
+	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
 
 soak: $(READY)
 	$(BIN)/python -m tests.system.soak

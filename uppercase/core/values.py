@@ -161,7 +161,10 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
     got = f"cannot listen on {protocol} {address}: "
     match error.errno:
         case errno.EADDRINUSE:
-            why = "another program does already; stop it or choose another --port"
+            # Connections that a TCP server closed keep its port for a minute, from us too if it
+            # did not set SO_REUSEADDR, as the lecture's does not.
+            or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
+            why = f"another program does already; stop it{or_wait} or choose another --port"
         case errno.EACCES | errno.EPERM:
             why = "permission denied; ports below 1024 need privileges, choose another --port"
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:

@@ -1,0 +1,162 @@
+"""Follows a page as a reader does: saves its files, starts its servers, types its commands.
+
+What a page has to say for that is in comments before its blocks, which readers do not see:
+
+    <!-- file: PATH -->    the Python block is that file; a copy of it is saved under its name
+    <!-- server -->        the command goes on in the first terminal, after the one before was ended
+    <!-- stop -->          that server is ended first
+    <!-- typed: TEXT -->   is typed at the prompt of the command
+
+In what a page shows, `…` stands for anything within a line.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pexpect
+
+from tests.system.processes import ROOT, START_TIMEOUT, environment, tool
+
+PORT = "12000"
+_BLOCK = re.compile(
+    r"(?:^<!-- (\w+)(?:: (.*?))? -->\n)?^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL
+)
+_SHIM = """\
+#!{python}
+import os, sys
+arguments = sys.argv[1:]
+if "uppercase" in arguments:
+    with open("services.toml", "w") as file:
+        for protocol in ("tcp", "udp"):
+            file.write(f"[services.{{protocol}}]\\nprotocol = '{{protocol}}'\\nport = {port}\\n")
+    arguments.append("--config=services.toml")
+else:
+    arguments.append("--port={port}")
+os.execv("{twistd}", ["twistd", *arguments])
+"""
+"""Starts the real one, on another port."""
+
+_COMMAND = """\
+#!{python}
+from uppercase.commands.cli import main
+raise SystemExit(main())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block of a page: what its comment says, its language and its text."""
+
+    word: str
+    value: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Return the blocks of a page that are for Python or for a terminal."""
+    for word, value, language, text in _BLOCK.findall(page.read_text()):
+        yield Block(word, value, language, text)
+
+
+class Reader:
+    """Who follows pages, one after the other, in a folder.
+
+    Args:
+        folder: where they work; files stay from page to page.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[Path, str] = {}
+        self._programs = folder / ".bin"
+        self._programs.mkdir()
+        self._save(self._programs / "uppercase", _COMMAND.format(python=sys.executable))
+        self._server: pexpect.spawn[str] | None = None
+
+    def follow(self, page: Path, port: int) -> int:
+        """Do all that a page says; return how many commands it had.
+
+        Args:
+            page: the page.
+            port: takes the place of 12000, which other programs of this machine may have, and
+                which the lecture's TCP server leaves unusable for a minute.
+        """
+        self.end()
+        self._port = str(port)
+        shim = _SHIM.format(python=sys.executable, twistd=tool("twistd"), port=port)
+        self._save(self._programs / "twistd", shim)
+        for path, text in self._files.items():
+            self._save(path, text.replace(PORT, self._port))
+        commands = 0
+        for block in blocks(page):
+            if block.language == "python":
+                self._take(block)
+            else:
+                commands += self._type(block)
+        return commands
+
+    def _save(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def _take(self, block: Block) -> None:
+        if block.word != "file":
+            return
+        source = ROOT / block.value
+        assert source.read_text() == block.text, f"the page shows {block.value} as it was"
+        path = self._folder / source.name
+        self._files[path] = block.text
+        self._save(path, block.text.replace(PORT, self._port))
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
+        return environment(PATH=path, UPPERCASE_PORT=self._port, TERM="dumb", COLUMNS="200")
+
+    def _type(self, block: Block) -> int:
+        if block.word in ("server", "stop"):
+            self.end()
+        steps = re.findall(r"^\$ (.*\n(?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
+        for step in steps:
+            command, _, shown = step.replace(PORT, self._port).partition("\n")
+            child = pexpect.spawn(
+                "bash",
+                ["-c", command],
+                cwd=str(self._folder),
+                env=self._environment(),
+                encoding="utf-8",
+                timeout=START_TIMEOUT,
+            )
+            if block.word == "server":
+                self._server = child
+                for line in shown.splitlines():
+                    child.expect(pattern(line))
+                continue
+            if block.word == "typed":
+                child.expect_exact(shown.split(block.value)[0])
+                child.sendline(block.value)
+                shown = shown.partition(block.value)[2].lstrip("\n")
+            child.expect(pexpect.EOF)
+            said = (child.before or "").replace("\r\n", "\n")
+            if block.word == "typed":
+                said = said.removeprefix(block.value).lstrip("\n")
+            child.close()
+            assert re.fullmatch(pattern(shown), said), f"$ {command}\n{said}\ninstead of\n{shown}"
+        return len(steps)
+
+    def end(self) -> None:
+        """End what runs in the first terminal."""
+        if self._server is not None:
+            self._server.sendintr()
+            self._server.expect(pexpect.EOF)
+            self._server.close()
+            self._server = None
+
+
+def pattern(shown: str) -> str:
+    """Return a pattern for what a page shows."""
+    return re.escape(shown).replace("…", ".*")
