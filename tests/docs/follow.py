@@ -12,6 +12,7 @@ In what a page shows, `…` stands for anything within a line.
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class Reader:
                 env=self._environment(),
                 encoding="utf-8",
                 timeout=START_TIMEOUT,
+                # Python ignores it, and what it starts would, too.
+                preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL),
             )
             if block.word == "server":
                 self._server = child
