@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from uppercase.awaiting import is_async
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import (
@@ -84,6 +85,19 @@ class Listing:
         if ITransform.providedBy(wanted) and not ITransformPlugin.providedBy(wanted):
             return lambda: wanted
         return Found("this program", adopt(wanted)).build
+
+    def is_async(self, wanted: str) -> bool:
+        """Return whether what somebody asks for is a coroutine function; makes none, if it can.
+
+        Args:
+            wanted: as for `find`, and with its exceptions.
+        """
+        found, rest = self._resolve(wanted)
+        declared: bool | None = getattr(found.plugin, "is_async", None)
+        if declared is None:
+            # Nothing but the transform itself tells.
+            return is_async(found.build(_pairs(found.name, rest)))
+        return declared
 
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
         """Make a chain's transforms, each with the name that errors and logs use.
