@@ -207,7 +207,9 @@ def test_a_thread_without_a_loop_is_not_blamed_on_the_reactor(folder: Path, reac
         with connect(server.port) as skt:
             skt.sendall(b"x\n")
             assert receive_all(skt) == b""
-        assert "--reactor=asyncio" not in server.wait_for_log("no running event loop")
+        log = server.wait_for_log("was closed: failed: ")
+        assert "RuntimeError: no running event loop" in log
+        assert "--reactor=asyncio" not in log
 
 
 def test_a_transform_is_made_once_at_the_start(folder: Path) -> None:

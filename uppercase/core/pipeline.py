@@ -31,7 +31,7 @@ _LOOP_MISSING: Final = re.compile(
 
 _WITHOUT_LOOP: Final = (
     "; the reactor here is not asyncio's, and what awaits asyncio is served with "
-    "twistd --reactor=asyncio ..."
+    "twistd --reactor=asyncio"
 )
 """The end of the sentence about a coroutine that failed so."""
 

@@ -244,7 +244,7 @@ def adopt(
             kind=Kind.BYTES,
             parameters=(),
             streaming=IStreamTransform.providedBy(target),
-            is_async=inspect.iscoroutinefunction(target.transform),
+            is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
         )
     if is_class and hasattr(target, "feed"):
         if streaming or ascii is not None:

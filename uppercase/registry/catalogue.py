@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from uppercase.awaiting import is_async
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import (
@@ -95,7 +94,9 @@ class Listing:
         found, rest = self._resolve(wanted)
         declared: bool | None = getattr(found.plugin, "is_async", None)
         if declared is None:
-            # Nothing but the transform itself tells.
+            # Nothing but the transform itself tells. Imported here: it takes tens of milliseconds.
+            from uppercase.awaiting import is_async
+
             return is_async(found.build(_pairs(found.name, rest)))
         return declared
 
