@@ -98,7 +98,7 @@ def test_where_no_loop_runs_start_and_failure_say_which_option_helps(folder: Pat
         with connect(server.port) as skt:
             skt.sendall(b"0.1\n")
             assert receive_all(skt) == b""
-        server.wait_for_log("the reactor here is not asyncio's")
+        server.wait_for_log("no running event loop; serve it with twistd --reactor=asyncio")
 
 
 def test_an_exception_ends_its_connection_only(folder: Path) -> None:

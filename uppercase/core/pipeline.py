@@ -29,11 +29,8 @@ _LOOP_MISSING: Final = re.compile(
 )
 """What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
 
-_WITHOUT_LOOP: Final = (
-    "; the reactor here is not asyncio's, and what awaits asyncio is served with "
-    "twistd --reactor=asyncio"
-)
-"""The end of the sentence about a coroutine that failed so."""
+_REMEDY: Final = "; serve it with twistd --reactor=asyncio"
+"""The end of the sentence about a coroutine that failed so; short, as logs cut long ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,7 @@ class _Guard:
         except BaseException as error:
             failure = _failure(name, error)
             if iscoroutine(result) and _wants_loop(error):
-                failure.reason += _WITHOUT_LOOP
+                failure.reason += _REMEDY
         else:
             return self.checked(name, reply)
         raise failure
