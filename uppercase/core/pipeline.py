@@ -8,7 +8,7 @@ This module does no I/O and never imports Twisted.
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
 from typing import Any, Final
@@ -22,12 +22,15 @@ from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
 
-_NO_LOOP: Final = re.compile(
+_LOOP_MISSING: Final = re.compile(
     "no running event loop|no current event loop|await wasn't used with future"
     "|unknown async library|not currently running on any async",
     re.IGNORECASE,
 )
 """What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
+
+_REMEDY: Final = "; serve it with twistd --reactor=asyncio"
+"""The end of the sentence about a coroutine that failed so; short, as logs cut long ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class _Guard:
             raise
         except BaseException as error:
             failure = _failure(name, error)
+            if iscoroutine(result) and _wants_loop(error):
+                failure.reason += _REMEDY
         else:
             return self.checked(name, reply)
         raise failure
@@ -202,10 +207,18 @@ def _failure(name: str, error: BaseException) -> TransformError:
     if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
         # Of a command, which has no reactor to tell it of Ctrl-C.
         raise error
-    if isinstance(error, RuntimeError) and _NO_LOOP.search(str(error)):
-        return TransformError(
-            name,
-            "it awaits asyncio, and the reactor here is not asyncio's; serve it with "
-            "twistd --reactor=asyncio ...",
-        )
     return TransformError.caused_by(name, error)
+
+
+def _wants_loop(error: BaseException) -> bool:
+    """Return whether a coroutine failed because no asyncio loop runs where it is driven."""
+    # Imported here: the core needs it for a sentence only.
+    from asyncio import get_running_loop
+
+    if not (isinstance(error, RuntimeError) and _LOOP_MISSING.search(str(error))):
+        return False
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return True
+    return False

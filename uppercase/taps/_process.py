@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 
 from uppercase.taps._systemd import Notifier
 
@@ -53,3 +54,8 @@ def use_monotonic_time() -> None:
     # Invariant: nothing is scheduled by the other clock; it would wait for decades.
     if not known.getDelayedCalls():
         known.seconds = time.monotonic
+    else:
+        Logger("uppercase").warn(
+            "a transform's module has scheduled calls while it was imported, so all time-outs go "
+            "by the wall's clock; schedule them when the transform is called"
+        )
