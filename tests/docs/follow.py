@@ -131,8 +131,7 @@ class Reader:
                 env=self._environment(),
                 encoding="utf-8",
                 timeout=START_TIMEOUT,
-                # Python ignores it, and what it starts would, too.
-                preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL),
+                preexec_fn=restore_sigpipe,
             )
             if block.word == "server":
                 self._server = child
@@ -145,6 +144,8 @@ class Reader:
                 shown = shown.partition(block.value)[2].lstrip("\n")
             child.expect(pexpect.EOF)
             said = (child.before or "").replace("\r\n", "\n")
+            # What says how to start a server names its port if it is another one.
+            said = said.replace(f" --port={self._port}", "")
             if block.word == "typed":
                 said = said.removeprefix(block.value).lstrip("\n")
             child.close()
@@ -158,6 +159,11 @@ class Reader:
             self._server.expect(pexpect.EOF)
             self._server.close()
             self._server = None
+
+
+def restore_sigpipe() -> None:
+    """Have a reader's end end a program: Python ignores the signal, and what it starts would, too."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def pattern(shown: str) -> str:
