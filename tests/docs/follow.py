@@ -149,7 +149,9 @@ class Reader:
             if block.word == "typed":
                 said = said.removeprefix(block.value).lstrip("\n")
             child.close()
-            assert re.fullmatch(pattern(shown), said), f"$ {command}\n{said}\ninstead of\n{shown}"
+            assert re.fullmatch(pattern(shown.rstrip()), said.rstrip()), (
+                f"$ {command}\n{said}\ninstead of\n{shown}"
+            )
         return len(steps)
 
     def end(self) -> None:
@@ -162,7 +164,7 @@ class Reader:
 
 
 def restore_sigpipe() -> None:
-    """Have a reader's end end a program: Python ignores the signal, and what it starts would, too."""
+    """Have what is started end with its reader: Python ignores the signal, and passes that on."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
