@@ -10,7 +10,6 @@ put on. Every byte of every reply is checked. Only loopback is used.
 """
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.machine import Failed, Load, build, certificate, free_port, put_load, serving
+from benchmarks.machine import Failed, Load, build, free_port, put_load, serving
 
 OURS: Final = "uppercase"
 REFERENCE: Final = "C"
