@@ -150,7 +150,8 @@ def put_load(command: Sequence[str], server: int) -> Load:
     if not ready or load.returncode not in (0, -9) or not output.strip():
         raise Failed((errors or load.communicate()[1]).strip())
     requests, octets, seconds, repeated, *trips = map(float, output.split())
-    return Load(int(requests), octets / 1e6, seconds, int(repeated), *trips, cpu=spent)
+    median, tail, longest = trips
+    return Load(int(requests), octets / 1e6, seconds, int(repeated), median, tail, longest, spent)
 
 
 def cpu(process: int) -> float:

@@ -73,7 +73,7 @@ def serve_gevent(kind: str, port: int, certificate: str) -> None:
         while data := sock.recv(65536):
             sock.sendall(data.upper())
 
-    class Answers(DatagramServer):
+    class Answers(DatagramServer):  # type: ignore[misc]
         def handle(self, data: bytes, address: object) -> None:
             self.socket.sendto(data.upper(), address)
 
@@ -93,10 +93,12 @@ def serve_twisted(kind: str, port: int, certificate: str) -> None:
             assert self.transport is not None
             self.transport.write(data.upper())
 
-    class Lines(LineReceiver):
+    lines: Any = LineReceiver
+
+    class Lines(lines):  # type: ignore[misc]
         delimiter = b"\n"
 
-        def lineReceived(self, line: bytes) -> None:
+        def lineReceived(self, line: bytes) -> None:  # noqa: N802
             self.sendLine(line.upper())
 
     class Packets(DatagramProtocol):

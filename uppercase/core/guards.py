@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from uppercase.core.events import DropReason
@@ -24,8 +25,11 @@ LOOP_WINDOW: Final = 1.0
 """A client that sends the same datagram up to 15 times a second is never touched."""
 
 LOOP_TABLE: Final = 4096
-"""Replies remembered for the loop guard. A loop renews its entry every round, so it stays known
-while fewer other replies than this are sent in one round trip."""
+"""Replies remembered for the loop guard at the most."""
+
+LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
+"""Replies that are still remembered when the table has been full. A loop renews its entry every
+round, so it stays known while fewer other replies than this are sent in one round trip."""
 
 LOW_PORTS: Final = 1024
 """Clients send from ports above; below live services that answer (echo, chargen, DNS, NTP), which
@@ -121,6 +125,7 @@ class Origin:
         source: who sent them, as the socket gave it.
         destination: where to.
         client: the source in its canonical form.
+        digest: its hash.
         truncated: whether bytes are missing.
         is_refused: whether a rule drops whatever comes from there; None until they are asked.
         wire: what the port that made it keeps for a reply.
@@ -129,6 +134,7 @@ class Origin:
     source: SocketAddress
     destination: Destination
     client: Client
+    digest: int
     truncated: bool = False
     is_refused: bool | None = None
     wire: Any = None
@@ -138,7 +144,8 @@ class Origin:
         cls, source: SocketAddress, destination: Destination, truncated: bool = False
     ) -> "Origin":
         """Return an origin of a source address and a destination."""
-        return cls(source, destination, client_of(source), truncated)
+        client = client_of(source)
+        return cls(source, destination, client, hash(client), truncated)
 
     def datagram(self, data: bytes) -> Datagram:
         """Return a datagram that came from there."""
@@ -243,7 +250,7 @@ class LoopGuard:
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
         # key -> (returns, time of the first); the longest unused comes first
-        self._sent: OrderedDict[int, tuple[int, float]] = OrderedDict()
+        self._sent: dict[int, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -259,12 +266,11 @@ class LoopGuard:
             sent.update(dict.fromkeys(keys, _NEVER))
         else:
             for key in keys:
-                if key in sent:
-                    sent.move_to_end(key)
-                else:
-                    sent[key] = _NEVER
-        for _ in range(len(sent) - LOOP_TABLE):
-            sent.popitem(last=False)
+                sent[key] = sent.pop(key, _NEVER)
+        if len(sent) > LOOP_TABLE:
+            # Many at once: the first key of a dictionary is found behind all that were deleted.
+            for key in list(islice(sent, len(sent) - LOOP_KEPT)):
+                del sent[key]
 
     def knows(self, keys: Collection[int]) -> Set[int]:
         """Return those keys that are of replies of ours."""

@@ -1,9 +1,8 @@
 """Many datagrams in one system call: recvmmsg and sendmmsg, which Python's socket module lacks.
 
-Called by ctypes where the C library has them, on Linux; elsewhere, and on a socket of a class of its
-own, `uppercase.udp.ports` reads and sends one by one, with the same outcome. Nothing of a datagram
-is touched by Python code that its neighbours have in common: addresses are decoded once for an
-origin, and replies go out under the raw addresses that came in.
+Called by ctypes where the C library has them, on Linux; elsewhere, and on a socket of a class of
+its own, `uppercase.udp.ports` reads and sends one by one, with the same outcome. What datagrams
+have in common is looked at once: addresses are decoded once for an origin, and not at all after.
 
 Everything that the kernel sees stays where it is for as long as a `Batches` lives: the structures
 hold addresses of the buffers.
@@ -50,6 +49,7 @@ _SOCKADDR_IN: Final = struct.Struct("!H4s")
 _SOCKADDR_IN6: Final = struct.Struct("!HI16sI")
 _FAMILY: Final = struct.Struct("@H")
 _WORD: Final = struct.calcsize("@N")
+_SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview casts to
 
 
 def _function(name: str) -> Any:
@@ -110,10 +110,10 @@ class _Messages:
         step = _MMSGHDR.size // words.itemsize
         self.flags = words[_FLAGS // words.itemsize :: step]
         self.lengths = words[_LENGTH // words.itemsize :: step]
-        sizes = view.cast("N")
+        sizes = view.cast(_SIZE)
         step = _MMSGHDR.size // sizes.itemsize
         self.control_lengths = sizes[_CONTROL_LENGTH // sizes.itemsize :: step]
-        parts = memoryview(vectors).cast("N")
+        parts = memoryview(vectors).cast(_SIZE)
         self.starts, self.sizes = parts[::2], parts[1::2]
         self.first = payloads
 
@@ -127,8 +127,8 @@ def _address(memory: mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
-def _words(numbers: Sequence[int]) -> memoryview:
-    return memoryview(struct.pack(f"@{len(numbers)}N", *numbers)).cast("N")
+def _words(numbers: Sequence[int]) -> "memoryview[int]":
+    return memoryview(struct.pack(f"@{len(numbers)}N", *numbers)).cast(_SIZE)
 
 
 class Batches:
@@ -217,7 +217,7 @@ class Batches:
         origin = self._origins[key] = Origin.of(_decode(key), destination)
         return origin
 
-    def _wire(self, origin: Origin) -> tuple[bytes, int]:
+    def _wire(self, origin: Origin) -> Any:
         """Return, and keep, the address and ancillary data of replies, and the latter's length."""
         record, length = _encode(origin.source, self._sock.family).ljust(_NAME, b"\0"), 0
         # A wildcard is no address to answer from: the system chooses one.
