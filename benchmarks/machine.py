@@ -48,15 +48,6 @@ def build(name: str, into: Path) -> str:
     return str(made)
 
 
-def certificate(into: Path) -> str:
-    """Make a self-signed certificate with its key in one file; return where it is."""
-    made = into / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-subj", "/CN=localhost", "-days", "2", "-keyout", str(made)]
-    made.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
-    return str(made)
-
-
 def cores() -> tuple[set[int], set[int]]:
     """Return the cores of servers and of the load: apart, if there are two."""
     first, *others = sorted(os.sched_getaffinity(0))
@@ -113,8 +104,6 @@ def _answers(port: int, kind: str) -> bool:
         with socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as probe:
             probe.settimeout(1)
             probe.connect(("127.0.0.1", port))
-            if kind == "tls":
-                return True
             probe.send(b"x\n")
             return probe.recv(16) == b"X\n"
     except OSError:

@@ -1,13 +1,12 @@
 """The servers that people write first, each by what its own documentation shows.
 
-    python -m benchmarks.peers PEER tcp|lines|tls|udp PORT [CERTIFICATE]
+    python -m benchmarks.peers PEER tcp|lines|udp PORT
 
 Each upper-cases ASCII on 127.0.0.1 until it is killed. None has a limit, a guard or a counter.
 `lines` takes a line at a time, as `readline` and `LineReceiver` are for.
 """
 
 import asyncio
-import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -40,7 +39,7 @@ async def answer_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.close()
 
 
-async def serve_loop(kind: str, port: int, certificate: str) -> None:
+async def serve_loop(kind: str, port: int) -> None:
     """Serve by asyncio's interface, which uvloop has too."""
     loop = asyncio.get_running_loop()
     if kind == "udp":
@@ -48,25 +47,21 @@ async def serve_loop(kind: str, port: int, certificate: str) -> None:
         await loop.create_future()
     elif kind == "lines":
         await (await asyncio.start_server(answer_lines, HOST, port)).serve_forever()
-    context = None
-    if certificate:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate)
-    await (await loop.create_server(Stream, HOST, port, ssl=context)).serve_forever()
+    await (await loop.create_server(Stream, HOST, port)).serve_forever()
 
 
-def serve_asyncio(kind: str, port: int, certificate: str) -> None:
-    asyncio.run(serve_loop(kind, port, certificate))
+def serve_asyncio(kind: str, port: int) -> None:
+    asyncio.run(serve_loop(kind, port))
 
 
-def serve_uvloop(kind: str, port: int, certificate: str) -> None:
+def serve_uvloop(kind: str, port: int) -> None:
     import uvloop
 
     run: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run
-    run(serve_loop(kind, port, certificate))
+    run(serve_loop(kind, port))
 
 
-def serve_gevent(kind: str, port: int, certificate: str) -> None:
+def serve_gevent(kind: str, port: int) -> None:
     from gevent.server import DatagramServer, StreamServer
 
     def answer(sock: Any, address: object) -> None:
@@ -82,10 +77,9 @@ def serve_gevent(kind: str, port: int, certificate: str) -> None:
     StreamServer((HOST, port), answer).serve_forever()
 
 
-def serve_twisted(kind: str, port: int, certificate: str) -> None:
+def serve_twisted(kind: str, port: int) -> None:
     from twisted.internet import reactor as installed
     from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
-    from twisted.internet.ssl import DefaultOpenSSLContextFactory
     from twisted.protocols.basic import LineReceiver
 
     class Plain(Protocol):
@@ -110,24 +104,21 @@ def serve_twisted(kind: str, port: int, certificate: str) -> None:
     factory = Factory.forProtocol(Lines if kind == "lines" else Plain)
     if kind == "udp":
         reactor.listenUDP(port, Packets(), interface=HOST)
-    elif kind == "tls":
-        context = DefaultOpenSSLContextFactory(certificate, certificate)
-        reactor.listenSSL(port, factory, context, interface=HOST)
     else:
         reactor.listenTCP(port, factory, interface=HOST)
     reactor.run()
 
 
-def serve_lecture(kind: str, port: int, certificate: str) -> None:
+def serve_lecture(kind: str, port: int) -> None:
     """Run the lecture's own program, on another port than its 12000."""
     source = (LECTURE / f"{kind}_server.py").read_text()
     exec(source.replace("12000", str(port)), {})
 
 
 def main() -> None:
-    peer, kind, port, *certificate = sys.argv[1:]
+    peer, kind, port = sys.argv[1:]
     serve = globals()[f"serve_{peer}"]
-    serve(kind, int(port), *(certificate or [""]))
+    serve(kind, int(port))
 
 
 if __name__ == "__main__":

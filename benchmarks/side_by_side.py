@@ -1,6 +1,7 @@
 """Our services and their peers on the same work, in turn, on one machine.
 
-    python -m benchmarks.side_by_side [--rounds 5] [--seconds 1.5] [--only udp] [--out DIRECTORY]
+    make bench
+    python -m benchmarks.side_by_side [--rounds 5] [--seconds 1] [--only udp] [--out DIRECTORY]
 
 Each round puts each work once on each server, one after the other and in another order each round,
 so that noise hits all alike. Figures are medians over the rounds; a ratio is taken within a round,
@@ -10,6 +11,7 @@ put on. Every byte of every reply is checked. Only loopback is used.
 """
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.machine import Failed, Load, build, free_port, put_load, serving
 
@@ -36,7 +38,7 @@ class Work:
     Attributes:
         name: a short one, for `--only`.
         title: what tables show.
-        kind: what the servers speak: tcp, lines, tls or udp.
+        kind: what the servers speak: tcp, lines or udp.
         load: the load's kind, clients, depth and size.
         peers: who is compared, besides us.
         unit: what the cost is counted by: a request, or a megabyte.
@@ -59,7 +61,7 @@ WORKS: Final = (
         "TCP request/reply, 50 connections, 100 B",
         "tcp",
         ("ask", 50, 1, 100),
-        (REFERENCE, *LOOPS, "socat"),
+        (REFERENCE, *LOOPS),
     ),
     Work(
         "pipelined",
@@ -83,6 +85,14 @@ WORKS: Final = (
         ("ask", 50, 16, 100),
         (REFERENCE, "uvloop", "asyncio", "twisted"),
         ours=("--framing=line",),
+    ),
+    Work(
+        "chain",
+        "the same with a chain of three transforms",
+        "lines",
+        ("ask", 50, 16, 100),
+        (REFERENCE,),
+        ours=("--framing=line", *("--transform=uppercase",) * 3),
     ),
     Work(
         "connect",
@@ -222,20 +232,72 @@ def once(server: str, work: Work, seconds: float, made: dict[str, str]) -> Load:
         return put_load(load, process)
 
 
+def machine() -> str:
+    """Say what was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"{(models or [platform.machine()])[0]}, {os.cpu_count()} cores, Linux "
+        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def write_json(file: Path, results: Sequence[tuple[Work, list[dict[str, Load]]]]) -> None:
+    """Write every figure of every round."""
+    found = {
+        work.name: {
+            "title": work.title,
+            "rounds": [{name: load._asdict() for name, load in each.items()} for each in rounds],
+        }
+        for work, rounds in results
+    }
+    file.write_text(json.dumps({"machine": machine(), "works": found}, indent=1) + "\n")
+
+
+def draw(summed: Sequence[tuple[Work, Sequence[Row]]], file: Path) -> None:
+    """Draw each work's ratios as bars, with the smallest and the largest of the rounds."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rc: Any = {"svg.fonttype": "none", "svg.hashsalt": OURS, "font.size": 8}
+    with matplotlib.rc_context(rc):
+        figure = Figure(figsize=(8, 1.9 * len(summed)), layout="constrained")
+        plots = figure.subplots(len(summed), squeeze=False)[:, 0]
+        for plot, (work, figures) in zip(plots, summed, strict=True):
+            shown = [row for row in figures if row.ratio[0]][::-1]
+            middle = [row.ratio[0] for row in shown]
+            spread = [
+                [row.ratio[0] - row.ratio[1] for row in shown],
+                [row.ratio[2] - row.ratio[0] for row in shown],
+            ]
+            colours = ["#0969da" if row.server == OURS else "#afb8c1" for row in shown]
+            names = [row.server for row in shown]
+            bars = plot.barh(names, middle, xerr=spread, color=colours, ecolor="#59636e")
+            plot.bar_label(bars, [f"{each:.2f}" for each in middle], padding=4)
+            plot.set_title(work.title, loc="left", fontweight="bold")
+            plot.spines[["top", "right"]].set_visible(False)
+            plot.margins(x=0.12)
+        plots[-1].set_xlabel("processor time of the server, as a multiple of the server in C")
+        figure.savefig(file, facecolor="white", metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often all is done [default: 5]")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each load [default: 1.5]")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load [default: 1]")
     parser.add_argument("--only", action="append", choices=[work.name for work in WORKS])
     parser.add_argument("--out", type=Path, help="a directory for the figures as JSON and SVG")
     options = parser.parse_args()
     works = [work for work in WORKS if work.name in (options.only or work.name)]
     results = measure(works, options.rounds, options.seconds)
-    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores")
-    for work, found in results:
-        print(f"\n{table(work, list(rows(work, found)))}")
+    summed = [(work, list(rows(work, found))) for work, found in results]
+    print("\n\n".join([machine(), *(table(work, figures) for work, figures in summed)]))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "side-by-side.json", results)
+        draw(summed, options.out / "side-by-side.svg")
 
 
 if __name__ == "__main__":
