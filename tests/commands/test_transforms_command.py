@@ -595,6 +595,7 @@ def test_new_writes_a_project_that_installs_and_passes_at_once(
     assert "pig-latin: not as here in what is installed of uppercase-pig-latin" in said
     (record,) = site.glob("uppercase_pig_latin-*.dist-info/licenses/LICENSE")
     assert record.read_text().startswith("MIT License")
+    assert (project / "uppercase_pig_latin" / "py.typed").exists()
     # Of the check's extra; the project asks for it itself.
     pytest.importorskip("mypy")
     assert "no issues found" in within("-m", "mypy", cwd=project)
