@@ -53,7 +53,7 @@ class Stream:
 assert_type(caesar("abc", shift=1), str)
 assert_type(flip(b"abc", times=2), bytes)
 assert_type(caesar.name, str)
-assert_type(later("abc"), Coroutine[Any, Any, str])
+_ = assert_type(later("abc"), Coroutine[Any, Any, str])
 assert_type(Repeat(times=3)("a"), str)
 
 caesar(b"abc")  # type: ignore[arg-type]
