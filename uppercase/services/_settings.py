@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
+from uppercase.limits import (
+    DEFAULT_PORT,
+    DRAIN,
+    DRAIN_QUIET,
+    MAX_OUTPUT,
+    DatagramLimits,
+    Limits,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +69,13 @@ class TCPSettings(Settings):
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
         proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
             a header is input like any other.
+        drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
     """
 
     framing: str = AUTO
+    drain_quiet: float = DRAIN_QUIET
     proxy_from: DeclaredPeers | None = None
     limits: Limits = field(default_factory=Limits)
     lab: TCPLab = NO_LAB

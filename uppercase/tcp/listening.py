@@ -51,6 +51,7 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.inherited import InheritedUNIXPort
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -88,12 +89,14 @@ class Listener:
         endpoint: where connections come from.
         context: key and certificate, if they speak TLS.
         proxies: who must send a PROXY header, if anybody.
+        place: the part of the description that says what is bound.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
     context: "Context | None" = None
     proxies: DeclaredPeers | None = None
+    place: str = ""
 
     def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
         """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
@@ -129,20 +132,29 @@ class Acceptor:
         port: is listening; its `stopListening` is called after `stop`.
         reactor: whose port it is.
         on_scarce: told the system's error each time that accepting has to rest.
+        batch: connections that are accepted before others have their turn.
     """
 
     _log = Logger("uppercase")
 
-    def __init__(self, port: Port, reactor: Any, on_scarce: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        port: Port | InheritedUNIXPort,
+        reactor: Any,
+        on_scarce: Callable[[OSError], None],
+        batch: int = _ACCEPT_BATCH,
+    ) -> None:
         self._port = port
         self._reactor = reactor
         self._on_scarce = on_scarce
+        self._batch = batch
         self._pause = _ACCEPT_PAUSE
         self._call: IDelayedCall | None = None
         # A descriptor of our own: reactors know readers by their descriptors.
         self._socket = socket.socket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
-        reactor.removeReader(port)
+        if isinstance(port, Port):
+            reactor.removeReader(port)
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -160,7 +172,7 @@ class Acceptor:
 
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
-        self._accept(_ACCEPT_BATCH)
+        self._accept(self._batch)
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
@@ -227,11 +239,14 @@ def _address_of(family: int, address: Any) -> IAddress:
 
 
 def acceptor_of(
-    port: IListeningPort, reactor: Any, on_scarce: Callable[[OSError], None]
+    port: IListeningPort,
+    reactor: Any,
+    on_scarce: Callable[[OSError], None],
+    batch: int = _ACCEPT_BATCH,
 ) -> Acceptor | None:
     """Return who accepts for a port; None for a port of another kind, which goes on itself."""
-    if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
-        return Acceptor(port, reactor, on_scarce)
+    if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
+        return Acceptor(port, reactor, on_scarce, batch)
     return None
 
 
@@ -298,7 +313,7 @@ def listener_of_string(
     # What the parsers of endpoint strings raise for bad ones; systemd's: IndexError and KeyError.
     except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
         raise _bad_description(description, kind, error) from error
-    return Listener(description, endpoint, context, proxies)
+    return Listener(description, endpoint, context, proxies, plain)
 
 
 def _split_tls(description: str) -> tuple[str, dict[str, str]]:
