@@ -29,6 +29,7 @@ class Settings:
         max_output: bytes that each transform of the chain may give for one message or chunk.
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
+        inherits: another process opens the addresses; see `TransformService.inherited`.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -41,6 +42,7 @@ class Settings:
     max_output: int = MAX_OUTPUT
     drain: float = DRAIN
     log_peers: bool = False
+    inherits: bool = False
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.

@@ -6,6 +6,7 @@ for SIGHUP, which kills, there is none. Here a second signal ends the process at
 stop that hangs.
 """
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -147,6 +148,20 @@ class Drain:
         )
         for connection in left:
             connection.abort()
+
+
+def exit_with(status: int) -> None:
+    """Have the process end with a status, once the reactor and what runs it have ended.
+
+    `twistd` and `twist` have no say in it: they exit with 0 unless a signal was the reason.
+    """
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(end)
 
 
 class StopSignals:

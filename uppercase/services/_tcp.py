@@ -36,6 +36,7 @@ from uppercase.tcp.listening import (
     Listener,
     acceptor_of,
     bind,
+    inherited_listener,
     listen_error,
     listener_of_socket,
     listener_of_string,
@@ -65,6 +66,7 @@ class TCPService(TransformService):
     Attributes:
         factory: serves the connections, knows them.
         ports: what is listening.
+        waits: says whether other processes should accept first, where there are any.
     """
 
     protocol = "TCP"
@@ -85,10 +87,14 @@ class TCPService(TransformService):
         if framing == "line":
             self.factory.watch_incomplete()
         self.ports: list[IListeningPort] = []
+        self.waits: Callable[[], bool] | None = None
         self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
         self._listeners = [
-            listener_of_string(self.reactor, text, settings.proxy_from) for text in settings.listen
+            (inherited_listener if settings.inherits else listener_of_string)(
+                self.reactor, text, settings.proxy_from
+            )
+            for text in settings.listen
         ]
 
     def listen(self) -> None:
@@ -216,9 +222,7 @@ class TCPService(TransformService):
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
         self._names.append(listener.name(port))
-        # Several workers have about as many connections each if they take one at a time.
-        batch = {} if self.inherited is None else {"batch": 1}
-        acceptor = acceptor_of(port, self.reactor, self._accept_failed, **batch)
+        acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         if acceptor is not None:
             self._acceptors.append(acceptor)
 

@@ -71,7 +71,8 @@ class UDPService(TransformService):
         )
         self.ports: list[Any] = []
         self._endpoints = [
-            datagram_endpoint_from_string(self.reactor, text) for text in settings.listen
+            datagram_endpoint_from_string(self.reactor, text)
+            for text in (() if settings.inherits else settings.listen)
         ]
         self._kernel_drops: dict[Any, int] = {}
         self._unwatched: set[Any] = set()

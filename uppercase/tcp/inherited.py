@@ -13,13 +13,9 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
-    IReactorSocket,
-    IReactorTCP,
-    IReactorUNIX,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from zope.interface import implementer
@@ -36,12 +32,9 @@ class InheritedUNIXPort:
     one has what an `Acceptor` needs to accept in its place.
     """
 
-    transport = Server
-
     def __init__(self, skt: socket.socket, factory: IProtocolFactory) -> None:
         self._socket = skt
         self.factory = factory
-        self.sessionno = 0
 
     def startListening(self) -> None:
         self.factory.doStart()
@@ -57,6 +50,13 @@ class InheritedUNIXPort:
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._socket.fileno()
+
+    def serve(self, skt: socket.socket, reactor: Any) -> None:
+        """Connect an accepted socket to a protocol."""
+        with skt:
+            # Invariant of what is called: it does not block, and is duplicated there.
+            skt.setblocking(False)
+            reactor.adoptStreamConnection(skt.fileno(), socket.AF_UNIX, self.factory)
 
     def logPrefix(self) -> str:
         """Return what Twisted's log calls it."""
@@ -95,11 +95,11 @@ class Opened:
     release: Callable[[], None]
 
 
-@implementer(IReactorTCP, IReactorUNIX, IReactorSocket)
 class _Opener:
     """Stands for a reactor where endpoints are to be opened and not served.
 
-    Endpoints call these methods of theirs; what they give is an `Opened` instead of a port.
+    Endpoints call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and
+    `IReactorSocket`; what they give is an `Opened` instead of a port.
     """
 
     def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> Opened:  # noqa: N802
