@@ -285,7 +285,7 @@ class Supervisor(Service):
         self.log.info(
             "reloaded: {count} new workers serve; the old ones finish what they have",
             count=len(self._current),
-            facts={"event": "reloaded"},
+            facts={"event": "reloaded", "count": len(self._current)},
         )
 
     def _refuse_reload(self, how: str) -> None:

@@ -97,22 +97,27 @@ class Worker(ProcessProtocol):
         self._reactor = reactor
         self._assignment = assignment
         inherited = {SOCKETS + place: number for place, number in enumerate(sockets)}
-        reactor.spawnProcess(
-            self,
-            command[0],
-            command,
-            env=None,
-            path=directory,
-            childFDs={
-                0: "w",
-                1: "r",
-                2: "r",
-                REPORTS: "r",
-                COMMANDS: "w",
-                BOARD: board,
-                **inherited,
-            },
-        )
+        try:
+            reactor.spawnProcess(
+                self,
+                command[0],
+                command,
+                env=None,
+                path=directory,
+                childFDs={
+                    0: "w",
+                    1: "r",
+                    2: "r",
+                    REPORTS: "r",
+                    COMMANDS: "w",
+                    BOARD: board,
+                    **inherited,
+                },
+            )
+        except OSError as error:
+            # Such as a Python that the user whom twistd has changed to may not run.
+            self._last_words = f"{command[0]} cannot be started: {error.strerror}"
+            self._calls.append(reactor.callLater(0, self._ended))
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -130,7 +135,7 @@ class Worker(ProcessProtocol):
 
     def end(self, word: bytes, seconds: float) -> None:
         """Tell it to finish; if it has not after so many seconds, kill it."""
-        if self.state is State.ENDED:
+        if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
         # What Twisted raises when it has closed the pipe, and will be gone.
