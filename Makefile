@@ -7,7 +7,7 @@ SERVING := $(VENV)/serving
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help serve test check soak fuzz clean
+.PHONY: help serve test check soak fuzz bench clean
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   ruff, mypy --strict and import-linter"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
+	@echo "make bench   our services and their peers side by side, in some five minutes; needs cc"
 	@echo "make clean   remove what make has made"
 
 $(BIN)/python:
@@ -56,6 +57,11 @@ fuzz: $(READY)
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.framers -max_total_time=$(SECONDS)
 	$(BIN)/python -m tests.fuzz.proxy_header -max_total_time=$(SECONDS)
+
+bench: $(READY)
+	$(PIP) --editable '.[peers]'
+	$(BIN)/python -m benchmarks.side_by_side --out=build/bench
+	$(BIN)/python -m benchmarks.micro
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

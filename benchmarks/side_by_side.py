@@ -1,226 +1,303 @@
 """Our services and their peers on the same work, in turn, on one machine.
 
-    python benchmarks/side_by_side.py [--rounds 5]
+    make bench
+    python -m benchmarks.side_by_side [--rounds 5] [--seconds 1] [--only udp] [--out DIRECTORY]
 
-Every peer is what people use instead: the plain asyncio and Twisted servers that one writes first,
-and socat. Each round runs each work once with each server, one after the other, so that noise hits
-all alike; what is printed is the median over the rounds, and its ratio to ours. Every reply is
-checked. Only loopback is used.
+Each round puts each work once on each server, one after the other and in another order each round,
+so that noise hits all alike. Figures are medians over the rounds; a ratio is taken within a round,
+to the server in C, and shown with its smallest and largest. What is compared is the processor time
+of the server, of all its processes, by /proc: it tells what a request costs whatever the load can
+put on. Every byte of every reply is checked. Only loopback is used.
 """
 
 import argparse
-import asyncio
+import json
+import os
+import platform
+import random
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-ROOT = Path(__file__).parents[1]
-BULK = 64 << 20
-ASKS = 3000
-CONNECTIONS = 500
-MESSAGE = b"the quick brown fox jumps over the lazy dog, again and again...\n"
+from benchmarks.machine import Failed, Load, build, free_port, put_load, serving
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+OURS: Final = "uppercase"
+REFERENCE: Final = "C"
 
 
-@contextmanager
-def process(command: list[str], port: int, udp: bool) -> Iterator[int]:
-    """Run a server until the work is done; return its port."""
-    started = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
-    )
-    try:
-        for _ in range(500):
-            if answers(port, udp):
-                break
-            time.sleep(0.02)
-        yield port
-    finally:
-        started.kill()
-        started.wait()
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one client program does, and who does the serving.
+
+    Attributes:
+        name: a short one, for `--only`.
+        title: what tables show.
+        kind: what the servers speak: tcp, lines or udp.
+        load: the load's kind, clients, depth and size.
+        peers: who is compared, besides us.
+        unit: what the cost is counted by: a request, or a megabyte.
+        ours: further options of our service.
+    """
+
+    name: str
+    title: str
+    kind: str
+    load: tuple[str, int, int, int]
+    peers: tuple[str, ...]
+    unit: str = "request"
+    ours: tuple[str, ...] = ()
 
 
-def answers(port: int, udp: bool) -> bool:
-    try:
-        with connect(port, udp) as probe:
-            probe.settimeout(0.2)
-            probe.send(b"x")
-            return probe.recv(16) == b"X"
-    except OSError:
-        return False
+LOOPS: Final = ("uvloop", "asyncio", "gevent", "twisted")
+WORKS: Final = (
+    Work(
+        "ask",
+        "TCP request/reply, 50 connections, 100 B",
+        "tcp",
+        ("ask", 50, 1, 100),
+        (REFERENCE, *LOOPS),
+    ),
+    Work(
+        "pipelined",
+        "TCP, 16 requests pipelined, 50 connections, 100 B",
+        "tcp",
+        ("ask", 50, 16, 100),
+        (REFERENCE, *LOOPS),
+    ),
+    Work(
+        "stream",
+        "TCP stream both ways, 4 connections",
+        "tcp",
+        ("stream", 4, 1, 65536),
+        (REFERENCE, *LOOPS),
+        unit="MB",
+    ),
+    Work(
+        "lines",
+        "TCP lines, 16 pipelined, 50 connections, 100 B",
+        "lines",
+        ("ask", 50, 16, 100),
+        (REFERENCE, "uvloop", "asyncio", "twisted"),
+        ours=("--framing=line",),
+    ),
+    Work(
+        "chain",
+        "the same with a chain of three transforms",
+        "lines",
+        ("ask", 50, 16, 100),
+        (REFERENCE,),
+        ours=("--framing=line", *("--transform=uppercase",) * 3),
+    ),
+    Work(
+        "connect",
+        "TCP connect, ask, close, one after another, 100 B",
+        "tcp",
+        ("connect", 1, 1, 100),
+        (REFERENCE, *LOOPS, "lecture", "socat"),
+    ),
+    Work(
+        "udp",
+        "UDP, 8 sockets x 8 under way, 100 B",
+        "udp",
+        ("udp", 8, 8, 100),
+        (REFERENCE, *LOOPS, "lecture"),
+    ),
+)
 
 
-def connect(port: int, udp: bool = False) -> socket.socket:
-    client = socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-    client.settimeout(30)
-    client.connect(("127.0.0.1", port))
-    return client
+def command(server: str, work: Work, port: int, made: dict[str, str]) -> list[str]:
+    """Return what starts a server for a work."""
+    kind = work.kind
+    if server == OURS:
+        twistd = str(Path(sys.executable).parent / "twistd")
+        service = "uppercase-udp" if kind == "udp" else "uppercase-tcp"
+        return [twistd, "-n", "--pidfile=", service, f"--port={port}", *work.ours]
+    if server == REFERENCE:
+        return [made["reference"], "udp" if kind == "udp" else "tcp", str(port)]
+    if server == "socat":
+        listen = f"TCP-LISTEN:{port},fork,reuseaddr,bind=127.0.0.1,backlog=1024"
+        return ["socat", listen, "EXEC:stdbuf -o0 tr a-z A-Z"]
+    return [sys.executable, "-m", "benchmarks.peers", server, kind, str(port)]
 
 
-def bulk(port: int) -> float:
-    """Push 64 MiB through one connection; return MiB a second."""
-    block = MESSAGE * (65536 // len(MESSAGE))
-    blocks = BULK // len(block)
-    expected = block.upper()
-    with connect(port) as client:
-        started = time.perf_counter()
-
-        def send() -> None:
-            for _ in range(blocks):
-                client.sendall(block)
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        buffer = bytearray(len(block))
-        for _ in range(blocks):
-            view = memoryview(buffer)
-            while view:
-                view = view[client.recv_into(view) :]
-            assert buffer == expected
-        sender.join()
-    return BULK / (1 << 20) / (time.perf_counter() - started)
+def cost(work: Work, load: Load) -> float:
+    """Return microseconds of the server's processor time per request, or per megabyte."""
+    return load.cpu * 1e6 / (load.megabytes if work.unit == "MB" else max(load.requests, 1))
 
 
-def ask(port: int, udp: bool = False) -> float:
-    """Ask one thing at a time; return questions a second."""
-    with connect(port, udp) as client:
-        started = time.perf_counter()
-        for _ in range(ASKS):
-            client.send(MESSAGE)
-            assert client.recv(1024) == MESSAGE.upper()
-    return ASKS / (time.perf_counter() - started)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One server's figures on one work.
+
+    Attributes:
+        server: who.
+        cost: microseconds of processor time per unit: the median.
+        ratio: to the reference in the same round: median, smallest and largest.
+        rate: units a second: the median.
+        median, tail: microseconds of round trip: half and 99 % are within.
+        repeated: datagrams that the load had to send again, in all rounds.
+    """
+
+    server: str
+    cost: float
+    ratio: tuple[float, float, float]
+    rate: float
+    median: float
+    tail: float
+    repeated: int
 
 
-def ask_udp(port: int) -> float:
-    """As `ask`, over UDP."""
-    return ask(port, udp=True)
+def rows(work: Work, rounds: Sequence[dict[str, Load]]) -> Iterator[Row]:
+    """Sum up the rounds of one work, the cheapest server first."""
+    found = []
+    for server in {name for loads in rounds for name in loads}:
+        loads = [each[server] for each in rounds if server in each]
+        ratios = [
+            cost(work, each[server]) / cost(work, each[REFERENCE])
+            for each in rounds
+            if server in each and REFERENCE in each
+        ]
+        spread = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else (0.0,) * 3
+        units = [
+            (load.megabytes if work.unit == "MB" else load.requests) / load.seconds
+            for load in loads
+        ]
+        found.append(
+            Row(
+                server,
+                statistics.median(cost(work, load) for load in loads),
+                (spread[0], spread[1], spread[2]),
+                statistics.median(units),
+                statistics.median(load.median for load in loads),
+                statistics.median(load.tail for load in loads),
+                sum(load.repeated for load in loads),
+            )
+        )
+    yield from sorted(found, key=lambda row: row.cost)
 
 
-def open_and_ask(port: int) -> float:
-    """Open a connection for each question; return connections a second."""
-    started = time.perf_counter()
-    for _ in range(CONNECTIONS):
-        with connect(port) as client:
-            client.send(MESSAGE)
-            assert client.recv(1024) == MESSAGE.upper()
-    return CONNECTIONS / (time.perf_counter() - started)
+def table(work: Work, figures: Sequence[Row]) -> str:
+    lines = [
+        f"{work.title}",
+        f"  {'server':<10} {'CPU us/' + work.unit:>14} {'x of C':>8}   {'from':>5} {'to':>6}"
+        f" {work.unit + 's/s':>12} {'p50 us':>8} {'p99 us':>8}",
+    ]
+    for row in figures:
+        ratio, least, most = row.ratio
+        lines.append(
+            f"  {row.server:<10} {row.cost:>14,.2f} {ratio:>8.2f}   {least:>5.2f} {most:>6.2f}"
+            f" {row.rate:>12,.0f} {row.median:>8,.0f} {row.tail:>8,.0f}"
+            + (f"   {row.repeated} datagrams repeated" if row.repeated else "")
+        )
+    return "\n".join(lines)
 
 
-async def serve_asyncio(port: int) -> None:
-    """The plain asyncio servers that one writes first."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data.upper())
-            await writer.drain()
-        writer.close()
-
-    class Datagrams(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport: Any = transport
-
-        def datagram_received(self, data: bytes, addr: object) -> None:
-            self.transport.sendto(data.upper(), addr)
-
-    loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", port))
-    server = await asyncio.start_server(answer, "127.0.0.1", port)
-    await server.serve_forever()
-
-
-def serve_twisted(port: int) -> None:
-    """The plain Twisted servers that one writes first."""
-    from twisted.internet import reactor as installed
-    from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
-
-    reactor: Any = installed
-
-    class Stream(Protocol):
-        def dataReceived(self, data: bytes) -> None:
-            assert self.transport is not None
-            self.transport.write(data.upper())
-
-    class Datagrams(DatagramProtocol):
-        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-            assert self.transport is not None
-            self.transport.write(datagram.upper(), addr)
-
-    reactor.listenTCP(port, Factory.forProtocol(Stream), interface="127.0.0.1")
-    reactor.listenUDP(port, Datagrams(), interface="127.0.0.1")
-    reactor.run()
-
-
-def servers(udp: bool) -> Iterator[tuple[str, list[str], int]]:
-    """Return the servers' names, commands and ports; ours first."""
-    twistd = str(Path(sys.executable).parent / "twistd")
-    kind = "udp" if udp else "tcp"
-    port = free_port()
-    yield "uppercase", [twistd, "-n", "--pidfile=", f"uppercase-{kind}", f"--port={port}"], port
-    for peer in ("asyncio", "twisted"):
-        port = free_port()
-        yield peer, [sys.executable, __file__, "--serve", peer, str(port)], port
-    if shutil.which("socat"):
-        port = free_port()
-        if udp:
-            listen = f"UDP-RECVFROM:{port},fork,bind=127.0.0.1"
-        else:
-            listen = f"TCP-LISTEN:{port},fork,reuseaddr,bind=127.0.0.1"
-        yield "socat", ["socat", listen, "EXEC:stdbuf -o0 tr a-z A-Z"], port
-
-
-def compare(works: list[tuple[str, Callable[[int], float]]], udp: bool, rounds: int) -> None:
+def measure(
+    works: Sequence[Work], rounds: int, seconds: float
+) -> list[tuple[Work, list[dict[str, Load]]]]:
+    """Run all works in turn; say who gave no figure, and why."""
+    results: list[tuple[Work, list[dict[str, Load]]]] = [
+        (work, [{} for _ in range(rounds)]) for work in works
+    ]
     with ExitStack() as stack:
-        ports = {
-            name: stack.enter_context(process(command, port, udp))
-            for name, command, port in servers(udp)
-        }
-        for title, work in works:
-            results: dict[str, list[float]] = {name: [] for name in ports}
-            for _ in range(rounds):
-                for name, port in ports.items():
+        into = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = {name: build(name, into) for name in ("reference", "load")}
+        for number in range(rounds):
+            for work, found in results:
+                servers = [OURS, *work.peers]
+                random.shuffle(servers)
+                for server in servers:
+                    if server == "socat" and not shutil.which("socat"):
+                        continue
                     try:
-                        results[name].append(work(port))
-                    except (OSError, AssertionError):
-                        results[name].append(0.0)
-            ours = statistics.median(results["uppercase"])
-            print(f"{title}")
-            for name, figures in results.items():
-                median = statistics.median(figures)
-                ratio = f"{ours / median:8.2f} x" if median else "  failed"
-                print(f"  {name:<10} {median:>12,.0f}   uppercase is {ratio}")
+                        found[number][server] = once(server, work, seconds, made)
+                    except Failed as error:
+                        print(f"no figure of {server} on {work.name}: {error}", file=sys.stderr)
+            print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+    return results
+
+
+def once(server: str, work: Work, seconds: float, made: dict[str, str]) -> Load:
+    """Start a server, put a work on it and end it."""
+    port = free_port()
+    kind, *numbers = work.load
+    load = [made["load"], kind, str(port), *map(str, numbers), str(seconds)]
+    with serving(command(server, work, port, made), port, work.kind) as process:
+        return put_load(load, process)
+
+
+def machine() -> str:
+    """Say what was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"{(models or [platform.machine()])[0]}, {os.cpu_count()} cores, Linux "
+        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def write_json(file: Path, results: Sequence[tuple[Work, list[dict[str, Load]]]]) -> None:
+    """Write every figure of every round."""
+    found = {
+        work.name: {
+            "title": work.title,
+            "rounds": [{name: load._asdict() for name, load in each.items()} for each in rounds],
+        }
+        for work, rounds in results
+    }
+    file.write_text(json.dumps({"machine": machine(), "works": found}, indent=1) + "\n")
+
+
+def draw(summed: Sequence[tuple[Work, Sequence[Row]]], file: Path) -> None:
+    """Draw each work's ratios as bars, with the smallest and the largest of the rounds."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rc: Any = {"svg.fonttype": "none", "svg.hashsalt": OURS, "font.size": 8}
+    with matplotlib.rc_context(rc):
+        figure = Figure(figsize=(8, 1.9 * len(summed)), layout="constrained")
+        plots = figure.subplots(len(summed), squeeze=False)[:, 0]
+        for plot, (work, figures) in zip(plots, summed, strict=True):
+            shown = [row for row in figures if row.ratio[0]][::-1]
+            middle = [row.ratio[0] for row in shown]
+            spread = [
+                [row.ratio[0] - row.ratio[1] for row in shown],
+                [row.ratio[2] - row.ratio[0] for row in shown],
+            ]
+            colours = ["#0969da" if row.server == OURS else "#afb8c1" for row in shown]
+            names = [row.server for row in shown]
+            bars = plot.barh(names, middle, xerr=spread, color=colours, ecolor="#59636e")
+            plot.bar_label(bars, [f"{each:.2f}" for each in middle], padding=4)
+            plot.set_title(work.title, loc="left", fontweight="bold")
+            plot.spines[["top", "right"]].set_visible(False)
+            plot.margins(x=0.12)
+        plots[-1].set_xlabel("processor time of the server, as a multiple of the server in C")
+        figure.savefig(file, facecolor="white", metadata={"Date": None})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often all is done [default: 5]")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load [default: 1]")
+    parser.add_argument("--only", action="append", choices=[work.name for work in WORKS])
+    parser.add_argument("--out", type=Path, help="a directory for the figures as JSON and SVG")
     options = parser.parse_args()
-    if options.serve:
-        peer, port = options.serve[0], int(options.serve[1])
-        if peer == "asyncio":
-            asyncio.run(serve_asyncio(port))
-        else:
-            serve_twisted(port)
-        return
-    tcp: list[tuple[str, Callable[[int], float]]] = [
-        ("TCP, 64 MiB through one connection (MiB/s)", bulk),
-        ("TCP, one question at a time (questions/s)", ask),
-        ("TCP, a connection for each question (connections/s)", open_and_ask),
-    ]
-    compare(tcp, udp=False, rounds=options.rounds)
-    compare([("UDP, one question at a time (questions/s)", ask_udp)], True, options.rounds)
+    works = [work for work in WORKS if work.name in (options.only or work.name)]
+    results = measure(works, options.rounds, options.seconds)
+    summed = [(work, list(rows(work, found))) for work, found in results]
+    print("\n\n".join([machine(), *(table(work, figures) for work, figures in summed)]))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "side-by-side.json", results)
+        draw(summed, options.out / "side-by-side.svg")
 
 
 if __name__ == "__main__":

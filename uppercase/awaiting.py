@@ -8,7 +8,7 @@ both can be awaited; anywhere else Twisted drives the coroutine, and only Deferr
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 from types import coroutine
@@ -40,9 +40,9 @@ def is_async(transform: ITransform) -> bool:
     return iscoroutinefunction(transform.transform)
 
 
-def choose_reactor(transforms: Iterable[ITransform]) -> None:
-    """Install asyncio's reactor if a transform may need it and no reactor is installed."""
-    if "twisted.internet.reactor" not in sys.modules and any(map(is_async, transforms)):
+def choose_reactor(needs_asyncio: bool) -> None:
+    """Install asyncio's reactor if it is needed and no reactor is installed."""
+    if needs_asyncio and "twisted.internet.reactor" not in sys.modules:
         from twisted.internet.asyncioreactor import install
 
         install()
@@ -210,7 +210,7 @@ class Waiter:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        choose_reactor(self._transforms)
+        choose_reactor(any(map(is_async, self._transforms)))
         # Only if there is one: to import it is to choose it, and many transforms need no reactor.
         if "twisted.internet.reactor" in sys.modules:
             self._start_reactor()

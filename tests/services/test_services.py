@@ -9,9 +9,10 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from uppercase import transform
 from uppercase.client import Target, ask
 from uppercase.core.values import cannot_listen
-from uppercase.errors import BadValue, CannotListen, UnknownName, UserError
+from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
 from uppercase.services import (
     CannotStart,
     Settings,
@@ -26,6 +27,28 @@ MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),
     "udp": lambda: udp_service(UDPSettings(port=0, transforms=("reverse", "uppercase"))),
 }
+
+
+SERVICES: dict[str, Callable[[list[object]], TransformService]] = {
+    "tcp": lambda transforms: tcp_service(TCPSettings(port=0, transforms=transforms)),
+    "udp": lambda transforms: udp_service(UDPSettings(port=0, transforms=transforms)),
+}
+
+
+def shout(text: str) -> str:
+    return text.upper() + "!"
+
+
+@transform
+async def politely(text: str, *, word: str = "please") -> str:
+    await deferLater(reactor, 0)
+    return f"{text}, {word}"
+
+
+@transform(name="twice")
+class Twice:
+    def __call__(self, message: bytes) -> bytes:
+        return message * 2
 
 
 def port_of(service: Any) -> int:
@@ -95,6 +118,29 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
         udp_service(UDPSettings(interfaces=("eth0",)))
     with pytest.raises(BadValue, match="nope"):
         udp_service(UDPSettings(listen=("nope:1",)))
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+async def test_functions_and_declared_transforms_are_served_as_they_are(kind: str) -> None:
+    """With no name anywhere: plain, asynchronous, a class, and one by its name between them."""
+    service: Any = SERVICES[kind]([shout, politely, "reverse", Twice])
+    assert service.chain.name == "shout | politely | reverse | twice"
+    service.startService()
+    target = Target(host="127.0.0.1", port=port_of(service), udp=kind == "udp")
+    assert await ask(target, b"tea", timeout=10) == b"esaelp ,!AETesaelp ,!AET"
+    await service.stopService()
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_what_is_no_transform_is_refused_with_what_is_expected(kind: str) -> None:
+    for wanted, said in (
+        ([lambda text: text], "the message of .*<lambda> has no annotation; annotate it `str`"),
+        ([7], "7 is no transform; point at a function, a class"),
+        ([], r"got \[\] as transforms; a list is expected: \['uppercase'\]"),
+        ("reverse", "got 'reverse' as transforms; a list is expected"),
+    ):
+        with pytest.raises(UppercaseError, match=said):
+            SERVICES[kind](wanted)  # type: ignore[arg-type]
 
 
 class Ports:

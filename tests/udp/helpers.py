@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from uppercase.core.datagram import Answer, Responder, Step
 from uppercase.core.events import Event, IObserver
-from uppercase.core.guards import Datagram, Destination, SocketAddress
+from uppercase.core.guards import Datagram, Destination, Origin, Packet, SocketAddress
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
@@ -70,6 +70,12 @@ def datagram(
     return Datagram(data, source, destination, truncated)
 
 
+def packet(
+    data: bytes = b"hello", source: SocketAddress = CLIENT, destination: Destination = SERVER
+) -> Packet:
+    return data, Origin.of(source, destination)
+
+
 def replies(steps: list[Step]) -> list[bytes]:
     """Return the payloads of the replies among steps."""
     return [step.data for step in steps if isinstance(step, Answer)]
@@ -126,6 +132,7 @@ __all__ = [
     "client",
     "datagram",
     "in_thread",
+    "packet",
     "replies",
     "served",
 ]

@@ -20,8 +20,8 @@ from tests.udp.helpers import (
     Applied,
     ask,
     client,
-    datagram,
     in_thread,
+    packet,
     served,
 )
 from uppercase.core.datagram import Answer, Responder
@@ -211,8 +211,8 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody() -> None:
     responder = Responder(Applied())
     with served(responder) as port:
-        broadcast = datagram(source=("255.255.255.255", 50_000))
-        for batch in ([broadcast], [broadcast, datagram(source=("127.0.0.1", 50_000))]):
+        broadcast = packet(source=("255.255.255.255", 50_000))
+        for batch in ([broadcast], [broadcast, packet(source=("127.0.0.1", 50_000))]):
             port.protocol.receive_batch(batch)  # type: ignore[attr-defined]
         assert port.send_errors == {"EACCES": 2}
         assert responder.drops == {DropReason.SEND_ERROR: 2}

@@ -7,9 +7,10 @@ clock: the caller says what time it is.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from uppercase.core.events import DropReason
@@ -24,8 +25,11 @@ LOOP_WINDOW: Final = 1.0
 """A client that sends the same datagram up to 15 times a second is never touched."""
 
 LOOP_TABLE: Final = 4096
-"""Replies remembered for the loop guard. A loop renews its entry every round, so it stays known
-while fewer other replies than this are sent in one round trip."""
+"""Replies remembered for the loop guard at the most."""
+
+LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
+"""Replies that are still remembered when the table has been full. A loop renews its entry every
+round, so it stays known while fewer other replies than this are sent in one round trip."""
 
 LOW_PORTS: Final = 1024
 """Clients send from ports above; below live services that answer (echo, chargen, DNS, NTP), which
@@ -113,6 +117,45 @@ def client_of(source: SocketAddress) -> Client:
     return Client(host, source[1])
 
 
+@dataclass(slots=True, eq=False)
+class Origin:
+    """Where datagrams come from and were sent to; one record serves all that have this in common.
+
+    Attributes:
+        source: who sent them, as the socket gave it.
+        destination: where to.
+        client: the source in its canonical form.
+        digest: its hash.
+        truncated: whether bytes are missing.
+        is_refused: whether a rule drops whatever comes from there; None until they are asked.
+        wire: what the port that made it keeps for a reply.
+    """
+
+    source: SocketAddress
+    destination: Destination
+    client: Client
+    digest: int
+    truncated: bool = False
+    is_refused: bool | None = None
+    wire: Any = None
+
+    @classmethod
+    def of(
+        cls, source: SocketAddress, destination: Destination, truncated: bool = False
+    ) -> "Origin":
+        """Return an origin of a source address and a destination."""
+        client = client_of(source)
+        return cls(source, destination, client, hash(client), truncated)
+
+    def datagram(self, data: bytes) -> Datagram:
+        """Return a datagram that came from there."""
+        return Datagram(data, self.source, self.destination, self.truncated)
+
+
+Packet = tuple[bytes, Origin]
+"""A datagram's payload and where it came from: a record of its own for each would cost more than
+all the rules."""
+
 RequestRule = Callable[[Datagram, Client, DatagramLimits], bool]
 ReplyRule = Callable[[bytes, Datagram, Client, DatagramLimits], bool]
 
@@ -158,7 +201,8 @@ REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
     (DropReason.LOW_PORT, _low_port),
     (DropReason.REQUEST_TOO_LARGE, _request_too_large),
 )
-"""Asked in this order; the first that holds drops the request."""
+"""Asked in this order; the first that holds drops the request. What they look at is the origin, the
+length and whether bytes are missing, so they are asked of an origin once."""
 
 
 def _amplification(
@@ -178,7 +222,19 @@ REPLY_RULES: Final[tuple[tuple[DropReason, ReplyRule], ...]] = (
     (DropReason.AMPLIFICATION, _amplification),
     (DropReason.REPLY_TOO_LARGE, _reply_too_large),
 )
-"""Asked in this order; the first that holds drops the reply."""
+"""Asked in this order; the first that holds drops the reply. None holds for one of up to
+`IPV4_MAX_DATAGRAM` bytes that is no more than `REPLY_SLACK` longer than its request."""
+
+
+_NEVER: Final = (0, 0.0)
+
+
+def loop_key(client: Client, data: bytes) -> int:
+    """Return what stands for a datagram in the loop guard's table.
+
+    Both are Python's keyed 64-bit hashes, so nobody outside can make two that are equal.
+    """
+    return hash(client) ^ hash(data)
 
 
 class LoopGuard:
@@ -189,33 +245,40 @@ class LoopGuard:
     Every reply is remembered by client and digest, so that several datagrams may circle at once
     and each is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped
     once, which ends its loop. A loop slower than that goes on, as slowly.
-
-    The digest is Python's keyed 64-bit hash of bytes.
     """
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
-        # (client, digest) -> (returns, time of the first); the longest unused comes first
-        self._sent: OrderedDict[tuple[Client, int], tuple[int, float]] = OrderedDict()
+        # key -> (returns, time of the first); the longest unused comes first
+        self._sent: dict[int, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sent)
 
     def remember(self, client: Client, reply: bytes) -> None:
         """Take note of a reply that is sent."""
-        key = (client, hash(reply))
-        if key in self._sent:
-            self._sent.move_to_end(key)
-            return
-        self._sent[key] = (0, 0.0)
-        if len(self._sent) > LOOP_TABLE:
-            self._sent.popitem(last=False)
+        self.remember_all([loop_key(client, reply)])
+
+    def remember_all(self, keys: Collection[int]) -> None:
+        """Take note of replies by their keys."""
+        sent = self._sent
+        if sent.keys().isdisjoint(keys):
+            sent.update(dict.fromkeys(keys, _NEVER))
+        else:
+            for key in keys:
+                sent[key] = sent.pop(key, _NEVER)
+        if len(sent) > LOOP_TABLE:
+            # Many at once: the first key of a dictionary is found behind all that were deleted.
+            for key in list(islice(sent, len(sent) - LOOP_KEPT)):
+                del sent[key]
+
+    def knows(self, keys: Collection[int]) -> Set[int]:
+        """Return those keys that are of replies of ours."""
+        return set() if self._sent.keys().isdisjoint(keys) else self._sent.keys() & keys
 
     def is_loop(self, client: Client, request: bytes, now: float) -> bool:
         """Return whether a request is our reply come back too often; count it if it is ours."""
-        if not self._sent:
-            return False
-        key = (client, hash(request))
+        key = loop_key(client, request)
         entry = self._sent.get(key)
         if entry is None:
             return False
@@ -262,23 +325,41 @@ class LockStepGuard:
 
     def arrived(self, clients: Iterable[Client], now: float) -> None:
         """Take note of the datagrams of one wake-up, before any of them is answered."""
-        rows = self._rows
         for client in clients:
-            row = rows.get(client)
-            if row is None or now - row.last > LOOP_WINDOW:
-                rows.pop(client, None)
-                row = rows[client] = _Row()
-                if len(rows) > LOOP_TABLE:
-                    rows.popitem(last=False)
-            row.last = now
-            row.balance += 1
-            row.length += 1
+            self._row(client, 1, now)
 
-    def replied(self, client: Client) -> None:
-        """Take note of a reply that is sent."""
+    def _row(self, client: Client, count: int, now: float) -> _Row:
+        """Take note of so many datagrams that have arrived together; return their client's row."""
+        rows = self._rows
+        row = rows.get(client)
+        if row is None or now - row.last > LOOP_WINDOW:
+            rows.pop(client, None)
+            row = rows[client] = _Row()
+            if len(rows) > LOOP_TABLE:
+                rows.popitem(last=False)
+        row.last = now
+        row.balance += count
+        row.length += count
+        return row
+
+    def may_loop(self, client: Client, count: int, now: float) -> bool:
+        """Take note of so many datagrams that have arrived together, before one is answered.
+
+        Returns:
+            Whether `is_loop` has to be asked about each; else it is true of none of them.
+        """
+        row = self._row(client, count, now)
+        if row.balance > 1 and now >= row.silent_until:
+            row.length = 1
+            return False
+        multiplied = row.balance < count
+        return now < row.silent_until or row.length >= (LOCK_STEP // 4 if multiplied else LOCK_STEP)
+
+    def replied(self, client: Client, count: int = 1) -> None:
+        """Take note of replies that are sent."""
         row = self._rows.get(client)
         if row is not None:
-            row.balance -= 1
+            row.balance -= count
 
     def is_loop(self, client: Client, now: float) -> bool:
         """Return whether a datagram that has arrived is to be dropped to end what may be a loop."""

@@ -6,9 +6,9 @@ This module does no I/O and never imports Twisted.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
 from typing import Any, Final
@@ -22,12 +22,15 @@ from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
 
-_NO_LOOP: Final = re.compile(
+_LOOP_MISSING: Final = re.compile(
     "no running event loop|no current event loop|await wasn't used with future"
     "|unknown async library|not currently running on any async",
     re.IGNORECASE,
 )
 """What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
+
+_REMEDY: Final = "; serve it with twistd --reactor=asyncio"
+"""The end of the sentence about a coroutine that failed so; short, as logs cut long ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +45,33 @@ class _Guard:
     """Calls transforms and lets nothing out of them but bytes within bounds or a TransformError."""
 
     def __init__(self, max_output: int, on_slow: SlowCall | None) -> None:
-        self._max_output = max_output
+        self.max_output = max_output
         self._on_slow = on_slow
 
     def call(self, name: str, function: Callable[..., Any], *data: bytes) -> Any:
         """Call a transform's function; report the call if it blocked."""
         started = perf_counter()
         try:
-            return function(*data)
+            result = function(*data)
         except BaseException as error:
-            failure = _failure(name, error)
-        finally:
-            if self._on_slow is not None and (seconds := perf_counter() - started) > SLOW_CALL:
-                self._on_slow(name, seconds)
+            failure = self.failed(name, error, started)
+        else:
+            if perf_counter() - started > SLOW_CALL:
+                self.slow(name, started)
+            return result
         # Out here the transform's exception is no context of it any more.
         raise failure
+
+    def slow(self, name: str, started: float) -> None:
+        """Report a call that has blocked."""
+        if self._on_slow is not None:
+            self._on_slow(name, perf_counter() - started)
+
+    def failed(self, name: str, error: BaseException, started: float) -> TransformError:
+        """Return the failure that an exception is, and report the call if it blocked."""
+        if perf_counter() - started > SLOW_CALL:
+            self.slow(name, started)
+        return _failure(name, error)
 
     async def wait(self, name: str, result: Awaitable[bytes]) -> bytes:
         """Await a transform's reply."""
@@ -67,6 +82,8 @@ class _Guard:
             raise
         except BaseException as error:
             failure = _failure(name, error)
+            if iscoroutine(result) and _wants_loop(error):
+                failure.reason += _REMEDY
         else:
             return self.checked(name, reply)
         raise failure
@@ -75,8 +92,8 @@ class _Guard:
         """Return the result back if it is bytes and not too many."""
         if not isinstance(result, bytes):
             raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
-        if len(result) > self._max_output:
-            raise OutputTooLong(name, len(result), self._max_output)
+        if len(result) > self.max_output:
+            raise OutputTooLong(name, len(result), self.max_output)
         return result
 
 
@@ -98,8 +115,12 @@ class MessagePipeline:
         max_output: int = MAX_OUTPUT,
         on_slow: SlowCall | None = None,
     ) -> None:
-        self._stages = tuple(stages)
         self._guard = _Guard(max_output, on_slow)
+        self._take(stages)
+
+    def _take(self, stages: Iterable[Stage]) -> None:
+        self._stages = tuple(stages)
+        self._calls = [(stage.name, stage.transform.transform) for stage in self._stages]
 
     @property
     def name(self) -> str:
@@ -108,7 +129,7 @@ class MessagePipeline:
 
     def wrap_stages(self, wrap: Callable[[Stage], Stage]) -> None:
         """Replace each stage by what is made of it, such as one that measures; before any use."""
-        self._stages = tuple(map(wrap, self._stages))
+        self._take(map(wrap, self._stages))
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
         """Return the reply, or an awaitable of it if any stage gives one.
@@ -116,12 +137,26 @@ class MessagePipeline:
         Raises:
             TransformError: a stage failed; an awaitable raises it too.
         """
-        guard = self._guard
-        for position, stage in enumerate(self._stages):
-            result: object = guard.call(stage.name, stage.transform.transform, message)
-            if not isinstance(result, bytes) and isawaitable(result):
-                return self._go_on(position, result)
-            message = guard.checked(stage.name, result)
+        # `_Guard.call` and `checked` in one, which halves what a short message costs.
+        guard, most, position = self._guard, self._guard.max_output, 0
+        for name, function in self._calls:
+            started = perf_counter()
+            try:
+                result: object = function(message)
+            except BaseException as error:
+                failure = guard.failed(name, error, started)
+            else:
+                if perf_counter() - started > SLOW_CALL:
+                    guard.slow(name, started)
+                if isinstance(result, bytes) and len(result) <= most:
+                    message = result
+                elif not isinstance(result, bytes) and isawaitable(result):
+                    return self._go_on(position, result)
+                else:
+                    message = guard.checked(name, result)
+                position += 1
+                continue
+            raise failure
         return message
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
@@ -202,10 +237,18 @@ def _failure(name: str, error: BaseException) -> TransformError:
     if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
         # Of a command, which has no reactor to tell it of Ctrl-C.
         raise error
-    if isinstance(error, RuntimeError) and _NO_LOOP.search(str(error)):
-        return TransformError(
-            name,
-            "it awaits asyncio, and the reactor here is not asyncio's; serve it with "
-            "twistd --reactor=asyncio ...",
-        )
     return TransformError.caused_by(name, error)
+
+
+def _wants_loop(error: BaseException) -> bool:
+    """Return whether a coroutine failed because no asyncio loop runs where it is driven."""
+    # Imported here: the core needs it for a sentence only.
+    from asyncio import get_running_loop
+
+    if not (isinstance(error, RuntimeError) and _LOOP_MISSING.search(str(error))):
+        return False
+    try:
+        get_running_loop()
+    except RuntimeError:
+        return True
+    return False

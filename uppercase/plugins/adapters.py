@@ -86,6 +86,7 @@ class DeclaredTransform(Generic[P, R]):
         summary: one line for a listing.
         kind: text or bytes.
         streaming: whether what it builds works on an endless stream.
+        is_async: whether it is a coroutine function, which may await what is asyncio's.
         parameters: its arguments.
     """
 
@@ -99,6 +100,7 @@ class DeclaredTransform(Generic[P, R]):
         kind: Kind,
         parameters: tuple[Parameter, ...],
         streaming: bool,
+        is_async: bool = False,
     ) -> None:
         update_wrapper(self, target, updated=())
         self.__wrapped__ = target
@@ -108,6 +110,7 @@ class DeclaredTransform(Generic[P, R]):
         self.kind = kind
         self.parameters = parameters
         self.streaming = streaming
+        self.is_async = is_async
         if streaming:
             alsoProvides(self, IStreamTransform)
 

@@ -134,6 +134,7 @@ def transform(
         kind=kind,
         parameters=parameters,
         streaming=streaming,
+        is_async=inspect.iscoroutinefunction(function),
     )
 
 
@@ -232,6 +233,7 @@ def adopt(
             kind=Kind.BYTES,
             parameters=parameters_of(signature_of(target, owner), owner, positional=0),
             streaming=IStreamTransform.implementedBy(target),
+            is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
         )
     if not is_class and ITransform.providedBy(target):
         return DeclaredTransform(
@@ -242,6 +244,7 @@ def adopt(
             kind=Kind.BYTES,
             parameters=(),
             streaming=IStreamTransform.providedBy(target),
+            is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
         )
     if is_class and hasattr(target, "feed"):
         if streaming or ascii is not None:

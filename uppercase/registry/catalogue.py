@@ -85,6 +85,21 @@ class Listing:
             return lambda: wanted
         return Found("this program", adopt(wanted)).build
 
+    def is_async(self, wanted: str) -> bool:
+        """Return whether what somebody asks for is a coroutine function; makes none, if it can.
+
+        Args:
+            wanted: as for `find`, and with its exceptions.
+        """
+        found, rest = self._resolve(wanted)
+        declared: bool | None = getattr(found.plugin, "is_async", None)
+        if declared is None:
+            # Nothing but the transform itself tells. Imported here: it takes tens of milliseconds.
+            from uppercase.awaiting import is_async
+
+            return is_async(found.build(_pairs(found.name, rest)))
+        return declared
+
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
         """Make a chain's transforms, each with the name that errors and logs use.
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
-from uppercase.awaiting import cancelled_have_ended, is_async, runs_asyncio
+from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
 from uppercase.core.values import address_is_missing, family_of, in_use
@@ -139,7 +139,8 @@ class TransformService(Service, ABC):
 
     Args:
         settings: what to serve, where and within which bounds.
-        reactor: Twisted's unless a test has its own.
+        reactor: Twisted's unless a test has its own. Where none is installed, a coroutine function
+            among the transforms has asyncio's installed.
 
     Attributes:
         protocol: `TCP` or `UDP`.
@@ -161,7 +162,11 @@ class TransformService(Service, ABC):
     protocol: ClassVar[str]
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
+        # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
+        found = listing()
+        stages = found.stages(settings.transforms)
         if reactor is None:
+            choose_reactor(any(is_async(stage.transform) for stage in stages))
             from twisted.internet import reactor
         self.log = Logger("uppercase")
         self.reactor: Any = reactor
@@ -171,9 +176,6 @@ class TransformService(Service, ABC):
         self.inherited: list[Inherited] | None = None
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
-        # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
-        found = listing()
-        stages = found.stages(settings.transforms)
         self.notes += [
             f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
             "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."

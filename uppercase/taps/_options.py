@@ -30,7 +30,6 @@ from uppercase.core.values import (
     parse_timeout,
 )
 from uppercase.errors import PluginError, UserError, suggest
-from uppercase.interfaces import ITransform
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
@@ -360,7 +359,7 @@ class ProcessOptions(TableOptions, ABC):
     def postOptions(self) -> None:
         """Make the service."""
         try:
-            choose_reactor(self.transforms())
+            choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
             self.service = self.make_service()
@@ -379,8 +378,8 @@ class ProcessOptions(TableOptions, ABC):
             raise usage.UsageError(str(error)) from error
 
     @abstractmethod
-    def transforms(self) -> list[ITransform]:
-        """Return what the reactor is chosen for, made before anything imports one."""
+    def awaits_asyncio(self) -> bool:
+        """Whether a transform may await asyncio; found out before anything imports a reactor."""
 
     @abstractmethod
     def make_service(self) -> IService:
@@ -428,9 +427,10 @@ class ServiceOptions(ProcessOptions):
     def likely_option(self, word: str) -> str:
         return f"a transform is given as --transform={word}"
 
-    def transforms(self) -> list[ITransform]:
+    def awaits_asyncio(self) -> bool:
         wanted = self["transform"]
-        return [stage.transform for stage in listing().stages(wanted)] if wanted else []
+        # The default is none; the scan of the doors takes milliseconds.
+        return bool(wanted) and any(map(listing().is_async, wanted))
 
     def shared_settings(self) -> dict[str, Any]:
         """Return the settings that both services have, by name."""

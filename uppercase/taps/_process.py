@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 
 from uppercase.errors import UserError
 from uppercase.services import UDPSettings
@@ -121,3 +122,8 @@ def use_monotonic_time() -> None:
     # Invariant: nothing is scheduled by the other clock; it would wait for decades.
     if not known.getDelayedCalls():
         known.seconds = time.monotonic
+    else:
+        Logger("uppercase").warn(
+            "a transform's module has scheduled calls while it was imported, so all time-outs go "
+            "by the wall's clock; schedule them when the transform is called"
+        )

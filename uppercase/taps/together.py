@@ -13,7 +13,6 @@ from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
 from uppercase.errors import BadArgument, PluginError, UserError, suggest
-from uppercase.interfaces import ITransform
 from uppercase.registry import listing
 from uppercase.services import Settings
 from uppercase.taps import tcp, udp
@@ -70,19 +69,20 @@ class Options(ProcessOptions):
     def likely_option(self, word: str) -> str:
         return f"a file is given as --config={word}"
 
-    def transforms(self) -> list[ITransform]:
+    def awaits_asyncio(self) -> bool:
         path = self["config"]
         if path is None and self["check"]:
             raise UserError("got --check without a file to check; add --config=FILE")
         self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
-        found: list[ITransform] = []
+        found = listing()
         for table in self._tables.values():
             wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
             for each in wanted if isinstance(wanted, list) else [wanted]:
                 # What is wrong is told by the service, which knows its table.
                 with suppress(UserError, PluginError):
-                    found.append(listing().find(str(each)))
-        return found
+                    if found.is_async(str(each)):
+                        return True
+        return False
 
     def make_service(self) -> IService:
         """Make the services of the file."""

@@ -25,7 +25,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.datagram import Answer, Responder
+from uppercase.core.datagram import Answer, Reply, Responder
 from uppercase.core.events import (
     Closed,
     DropReason,
@@ -36,7 +36,7 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.guards import Datagram, Destination
+from uppercase.core.guards import Destination, Origin
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
@@ -266,8 +266,8 @@ class UDPClient(_Client):
 
     def send(self, *messages: bytes) -> None:
         """Send datagrams, which reach the server together."""
-        here = Destination(*_SERVER)
-        self._protocol.receive_batch([Datagram(message, _CLIENT, here) for message in messages])
+        origin = Origin.of(_CLIENT, Destination(*_SERVER))
+        self._protocol.receive_batch([(message, origin) for message in messages])
 
     def receive(self) -> list[bytes]:
         """Return the replies that have come since the last call, in the order of their arrival."""
@@ -290,6 +290,10 @@ class _UDPTransport:
 
     def send_batch(self, answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
         self._replies += [answer.data for answer in answers]
+        return ()
+
+    def send_replies(self, replies: Sequence[Reply]) -> Sequence[tuple[Reply, OSError]]:
+        self._replies += [reply for reply, _, _ in replies]
         return ()
 
 

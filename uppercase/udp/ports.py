@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from errno import EBADF, errorcode
+from functools import lru_cache
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -29,9 +30,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.datagram import Answer
-from uppercase.core.guards import Datagram, Destination, SocketAddress
+from uppercase.core.datagram import Answer, Reply
+from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
+from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
     ask_receive_buffer,
@@ -65,11 +67,14 @@ class IBatchTransport(Interface):
     def send_batch(answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
         """Send each reply, at once or not at all; return those that the system refused, and why."""
 
+    def send_replies(replies: Sequence[Reply]) -> Sequence[tuple[Reply, OSError]]:
+        """Do the same for replies to a batch of this transport's."""
+
 
 class IBatchProtocol(Interface):
     """A datagram protocol that is given all that one wake-up brought."""
 
-    def receive_batch(batch: Sequence[Datagram]) -> None:
+    def receive_batch(batch: Sequence[Packet]) -> None:
         """Take datagrams in the order of their arrival."""
 
 
@@ -123,7 +128,13 @@ class Port:
         self._is_wildcard = self._bound.host in ("0.0.0.0", "::")
         self.tells_destinations = not self._is_wildcard or enable_destinations(sock)
         self._parses = self._is_wildcard and self.tells_destinations
+        self._batches = (
+            Batches(sock, batch_size, read_size, self._bound, self._parses)
+            if has_batches(sock)
+            else None
+        )
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
+        self._origin_of = lru_cache(ORIGINS)(Origin.of)
         self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
@@ -206,10 +217,13 @@ class Port:
         What was read before an error is handed over all the same, and after `_rest`: a protocol
         that stops the port on this batch calls the rest off.
         """
-        batch: list[Datagram] = []
+        batch: list[Packet] = []
         try:
-            for _ in range(self._batch_size if self._listening else 0):
-                batch.append(self._receive())
+            if self._batches is not None:
+                batch = self._batches.receive() if self._listening else []
+            else:
+                for _ in range(self._batch_size if self._listening else 0):
+                    batch.append(self._receive())
             self._pause = RECEIVE_PAUSE
         except (BlockingIOError, InterruptedError, ConnectionError):
             # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
@@ -229,47 +243,69 @@ class Port:
 
         UDP may lose datagrams, and waiting for a full network would only fill it further.
         """
-        refused: list[tuple[Answer, OSError]] = []
-        for answer in answers:
-            try:
-                self._send(answer)
-            except OSError as error:
-                self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
-                refused.append((answer, error))
+        refused = [
+            (answer, error)
+            for answer in answers
+            if (error := self._send(answer.data, answer.peer, answer.source)) is not None
+        ]
+        self._count(refused)
         return refused
 
-    def _send(self, answer: Answer) -> None:
-        if not self._listening:
-            raise OSError(EBADF, "the port is closed")
-        # `_bound` is the object itself wherever the system named no destination; a wildcard is no
-        # address to answer from, so the system chooses one.
-        if self._parses and answer.source is not self._bound:
-            ancillary = reply_ancillary(answer.source)
-            self._socket.sendmsg([answer.data], ancillary, 0, answer.peer)
+    def send_replies(self, replies: Sequence[Reply]) -> list[tuple[Reply, OSError]]:
+        """Do the same for replies to a batch of this port's."""
+        if self._batches is not None and self._listening:
+            refused = self._batches.send(replies)
         else:
-            self._socket.sendto(answer.data, answer.peer)
+            refused = [
+                (reply, error)
+                for reply in replies
+                if (error := self._send(reply[0], reply[1].source, reply[1].destination))
+                is not None
+            ]
+        self._count(refused)
+        return refused
+
+    def _count(self, refused: Sequence[tuple[object, OSError]]) -> None:
+        for _, error in refused:
+            self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
+
+    def _send(self, data: bytes, peer: SocketAddress, source: Destination) -> OSError | None:
+        """Send one datagram; return why the system refuses it."""
+        try:
+            if not self._listening:
+                raise OSError(EBADF, "the port is closed")
+            # `_bound` is the object itself wherever the system named no destination; a wildcard is
+            # no address to answer from, so the system chooses one.
+            if self._parses and source is not self._bound:
+                self._socket.sendmsg([data], reply_ancillary(source), 0, peer)
+            else:
+                self._socket.sendto(data, peer)
+        except OSError as error:
+            return error
+        return None
 
     # Invariant of both: the socket does not block, so the read after the last datagram raises
     # BlockingIOError, which ends the batch.
 
-    def _receive_message(self) -> Datagram:
+    def _receive_message(self) -> Packet:
         data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)
         destination = parse_destination(ancillary, self._bound.port) if self._parses else None
-        return Datagram(data, source, destination or self._bound, bool(flags & _MSG_TRUNC))
+        truncated = bool(flags & _MSG_TRUNC)
+        return data, self._origin_of(source, destination or self._bound, truncated)
 
-    def _receive_plain(self) -> Datagram:
+    def _receive_plain(self) -> Packet:
         data, source = self._socket.recvfrom(self._read_size)
-        return Datagram(data, source, self._bound)
+        return data, self._origin_of(source, self._bound)
 
-    def _deliver(self, batch: list[Datagram]) -> None:
+    def _deliver(self, batch: list[Packet]) -> None:
         """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
         try:
             if self._batched is not None:
                 self._batched.receive_batch(batch)
                 return
-            for datagram in batch:
-                if not datagram.truncated:
-                    self.protocol.datagramReceived(datagram.data, datagram.source[:2])
+            for data, origin in batch:
+                if not origin.truncated:
+                    self.protocol.datagramReceived(data, origin.source[:2])
         except Exception:
             self.protocol_errors += 1
             if self._clock.seconds() >= self._quiet_until:

@@ -6,7 +6,7 @@ It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twist
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
@@ -15,11 +15,13 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.datagram import Answer, Delay, Responder, Step, Wait
-from uppercase.core.guards import Datagram, Destination, SocketAddress
+from uppercase.core.datagram import Answer, Delay, Reply, Responder, Step, Wait
+from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
 from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport
+
+T = TypeVar("T")
 
 
 @implementer(IBatchProtocol)
@@ -37,6 +39,7 @@ class ResponderProtocol(DatagramProtocol):
         self.responder = responder
         self._clock = clock
         self._send: Callable[[Sequence[Answer]], Collection[tuple[Answer, OSError]]]
+        self._send_replies: Callable[[Sequence[Reply]], Collection[tuple[Reply, OSError]]]
         self._here = Destination("0.0.0.0", 0)
         # What is awaited or held back, and how to call it off. Invariant: each step that the
         # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
@@ -47,12 +50,15 @@ class ResponderProtocol(DatagramProtocol):
         """Get to know the transport."""
         transport: Any = self.transport
         if IBatchTransport.providedBy(transport):
-            self._send = transport.send_batch
+            self._send, self._send_replies = transport.send_batch, transport.send_replies
             return
         # In no interface, but the only way to reach a port that somebody else has opened:
         # Twisted's own cuts silently at 8,192 bytes.
         transport.maxPacketSize = UDP_READ_SIZE
-        self._send = partial(_write_each, transport)
+        self._send = partial(_write_each, transport, lambda answer: (answer.data, answer.peer))
+        self._send_replies = partial(
+            _write_each, transport, lambda reply: (reply[0], reply[1].source)
+        )
         host = transport.getHost()
         self._here = Destination(host.host.partition("%")[0], host.port)
 
@@ -66,11 +72,13 @@ class ResponderProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: SocketAddress) -> None:
         """Take a datagram from a transport of Twisted."""
-        self.receive_batch([Datagram(datagram, addr, self._here)])
+        self.receive_batch([(datagram, Origin.of(addr, self._here))])
 
-    def receive_batch(self, batch: Sequence[Datagram]) -> None:
+    def receive_batch(self, batch: Sequence[Packet]) -> None:
         """Take the datagrams of one wake-up."""
-        for steps in self.responder.answer_in_turn(batch):
+        for replies, steps in self.responder.exchange(batch):
+            if replies:
+                self.responder.exchanged(replies, self._send_replies(replies))
             self._carry_out(steps)
 
     def idle(self) -> Deferred[None]:
@@ -118,17 +126,19 @@ class ResponderProtocol(DatagramProtocol):
 
 
 def _write_each(
-    transport: IUDPTransport, answers: Sequence[Answer]
-) -> list[tuple[Answer, OSError]]:
+    transport: IUDPTransport,
+    what: Callable[[T], tuple[bytes, SocketAddress]],
+    replies: Sequence[T],
+) -> list[tuple[T, OSError]]:
     """Send replies by a transport of Twisted; return those that the system refused, and why."""
     refused = []
-    for answer in answers:
+    for reply in replies:
         try:
-            transport.write(answer.data, answer.peer)
+            transport.write(*what(reply))
         except OSError as error:
-            refused.append((answer, error))
+            refused.append((reply, error))
         except MessageLengthError as error:
-            refused.append((answer, OSError(str(error))))
+            refused.append((reply, OSError(str(error))))
     return refused
 
 

@@ -1,0 +1,77 @@
+"""How replies are awaited where an asyncio loop runs; whole servers are in tests/system."""
+
+import asyncio
+import gc
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from uppercase import awaiting
+from uppercase.awaiting import cancelled_have_ended, start
+
+
+async def reply() -> bytes:
+    await asyncio.sleep(0)
+    return b"x"
+
+
+def test_what_is_cancelled_before_it_has_begun_is_begun_and_ended() -> None:
+    """Python warns of a coroutine that never begins, and pytest makes errors of warnings."""
+
+    async def program() -> Deferred[bytes]:
+        started = start(reply())
+        started.cancel()
+        await cancelled_have_ended().asFuture(asyncio.get_running_loop())
+        return started
+
+    failed: list[object] = []  # What it is cancelled with.
+    asyncio.run(program()).addErrback(lambda failure: failed.append(failure.type))
+    gc.collect()
+    assert failed == [CancelledError]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_coroutine_that_goes_on_after_its_cancellation_is_told_of(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop does not wait for it for ever."""
+    monkeypatch.setattr(awaiting, "_CLEANING_UP", 0.05)
+    said: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        said.append(formatEvent(event))
+
+    async def stubborn(over: asyncio.Event) -> bytes:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await over.wait()
+        return b""
+
+    async def program() -> None:
+        over = asyncio.Event()
+        for _ in range(count):
+            started = start(stubborn(over))
+            await asyncio.sleep(0)
+            started.cancel()
+            started.addErrback(lambda _: b"")
+        globalLogPublisher.addObserver(observe)
+        try:
+            ended = cancelled_have_ended().asFuture(asyncio.get_running_loop())
+            await asyncio.wait_for(ended, 10)
+        finally:
+            globalLogPublisher.removeObserver(observe)
+        over.set()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(program())
+    number = "1 coroutine" if count == 1 else "2 coroutines"
+    assert said == [
+        f"{number} cancelled and not ended after 0.05 s; see to it that a transform does not go "
+        "on after asyncio.CancelledError"
+    ]
+    assert not awaiting._cancelled
+    assert not awaiting._tasks

@@ -1,0 +1,195 @@
+"""Reading and sending many datagrams in one call, and one by one: the same outcome."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet import reactor
+
+from tests.udp.helpers import (
+    SERVER,
+    Applied,
+    DatagramLimits,
+    Notebook,
+    Time,
+    client,
+    datagram,
+    packet,
+    replies,
+)
+from uppercase.core.datagram import Responder
+from uppercase.core.events import DropReason
+from uppercase.core.guards import Destination, Origin
+from uppercase.limits import UDP_RECEIVE_BUFFER
+from uppercase.udp import Port, ResponderProtocol, _batches, ports
+from uppercase.udp._batches import has_batches
+from uppercase.udp.sockets import open_socket
+
+WAYS = [
+    pytest.param(True, marks=pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")),
+    False,
+]
+
+
+def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, **more: int) -> Port:
+    monkeypatch.setattr(ports, "has_batches", has_batches if together else lambda sock: False)
+    port = Port(open_socket(host, 0), ResponderProtocol(responder, reactor), reactor, **more)
+    port.startListening()
+    port.ask_receive_buffer(UDP_RECEIVE_BUFFER)
+    return port
+
+
+def received(sock: socket.socket, count: int) -> list[bytes]:
+    return [sock.recv(1 << 17) for _ in range(count)]
+
+
+@pytest.mark.parametrize("together", WAYS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_one_wake_up_answers_all_in_order_from_the_address_that_was_asked(
+    host: str, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty, short and longest ones, of several clients, to several of our addresses."""
+    responder = Responder(Applied())
+    port = port_on(host, together, responder, monkeypatch)
+    asked = {"0.0.0.0": ["127.0.0.1", "127.0.0.5"], "::": ["::1"]}.get(host, [host])
+    sent = [b"", b"hello", os.urandom(100), b"a" * 65_507, b"last"]
+    socks = [client(name) for name in asked for _ in range(3)]
+    for index, sock in enumerate(socks):
+        sock.connect((asked[index // 3], port.getHost().port))
+        for data in sent:
+            sock.send(data)
+    port.doRead()
+    for sock in socks:
+        assert received(sock, len(sent)) == [data.upper() for data in sent]
+        sock.close()
+    assert (responder.received, responder.answered) == (len(socks) * 5, len(socks) * 5)
+    assert responder.drops == {}
+    port.stopListening()
+
+
+@pytest.mark.parametrize("together", WAYS)
+def test_the_next_wake_up_has_nothing_of_the_last_one(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers are used again: shorter datagrams, other addresses and other destinations follow."""
+    port = port_on("0.0.0.0", together, Responder(Applied()), monkeypatch)
+    with client() as one, client() as other:
+        for sock, host, size in [(one, "127.0.0.1", 9), (other, "127.0.0.7", 3), (one, "", 0)]:
+            where = (host or "127.0.0.1", port.getHost().port)
+            for number in range(5):
+                sock.sendto(b"%d" % number + b"x" * size, where)
+            port.doRead()
+            for number in range(5):
+                assert sock.recvfrom(100) == (b"%d" % number + b"X" * size, where)
+    port.stopListening()
+
+
+@pytest.mark.parametrize("together", WAYS)
+def test_what_is_cut_or_not_taken_costs_no_neighbour(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A truncated one, one to a broadcast address and a reply that the system refuses."""
+    responder, notebook = Responder(Applied()), Notebook()
+    port = port_on("0.0.0.0", together, responder, monkeypatch, read_size=10)
+    where = ("127.0.0.1", port.getHost().port)
+    with client() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for data, host in [(b"one", where[0]), (b"x" * 11, where[0]), (b"x", "127.255.255.255")]:
+            sock.sendto(data, (host, where[1]))
+        sock.sendto(b"two", where)
+        port.doRead()
+        assert received(sock, 2) == [b"ONE", b"TWO"]
+    here = Destination("127.0.0.1", where[1])
+    refused = packet(b"no", ("255.255.255.255", 50_000), here)
+    taken = packet(b"yes", ("127.0.0.1", 50_001), here)
+    protocol: Any = port.protocol
+    protocol.receive_batch([taken, refused, taken])
+    assert responder.drops == {
+        DropReason.TRUNCATED: 1,
+        DropReason.NOT_UNICAST: 1,
+        DropReason.SEND_ERROR: 1,
+    }
+    assert (port.send_errors, responder.answered) == ({"EACCES": 1}, 4)
+    assert notebook.events == []
+    port.stopListening()
+
+
+def test_more_origins_than_are_remembered_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batches, "ORIGINS", 2)
+    port = port_on("127.0.0.1", True, Responder(Applied()), monkeypatch)
+    socks = [client() for _ in range(7)]
+    for _ in range(2):
+        for number, sock in enumerate(socks):
+            sock.sendto(b"n%d" % number, ("127.0.0.1", port.getHost().port))
+        port.doRead()
+        assert [sock.recv(9) for sock in socks] == [b"N%d" % number for number in range(7)]
+    for sock in socks:
+        sock.close()
+    port.stopListening()
+
+
+def test_a_switch_turns_it_off() -> None:
+    script = "import socket; from uppercase.udp._batches import has_batches as has; "
+    script += "print(has(socket.socket(type=socket.SOCK_DGRAM)))"
+    environment = os.environ | {"UPPERCASE_PORTABLE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+    assert done.stdout.strip() == b"False"
+
+
+# `Responder.exchange` against `Responder.answer_in_turn`
+
+_SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]
+_PAYLOADS = [b"", b"a", b"B", b"bad", b"ten", b"x" * 30, b"y" * 41]
+
+
+def _odd(data: bytes) -> bytes:
+    if data == b"bad":
+        raise ValueError(data)
+    return b"t" * 1000 if data == b"ten" else data.upper()
+
+
+def _together(found: Responder, batch: Sequence[tuple[bytes, Origin]]) -> list[bytes]:
+    given = []
+    for quick, steps in found.exchange(batch):
+        found.exchanged(quick, ())
+        given += [reply for reply, _, _ in quick] + replies(steps)
+        found.sent([step for step in steps if hasattr(step, "peer")], ())  # type: ignore[misc]
+    return given
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(_PAYLOADS), st.sampled_from(_SOURCES), st.booleans()),
+            max_size=4,
+            unique_by=lambda each: (each[0].upper(), each[1]),
+        ),
+        max_size=60,
+    )
+)
+def test_together_or_one_by_one_gives_the_same_replies_events_and_counters(batches: Any) -> None:
+    """What a loop brings back, it brings in a later wake-up than it was sent in."""
+    limits = DatagramLimits(max_request=40, loop_guard=3)
+    books = Notebook(), Notebook()
+    one, other = (Responder(Applied(_odd), limits, clock=Time(), observer=book) for book in books)
+    for batch in batches:
+        made = [(data, Origin.of(source, SERVER, truncated)) for data, source, truncated in batch]
+        singly = [datagram(data, source, SERVER, cut) for data, source, cut in batch]
+        steps = other.answer_batch(singly)
+        other.sent(steps, ())  # type: ignore[arg-type]
+        assert _together(one, made) == replies(steps)
+    assert (one.received, one.answered, one.drops) == (other.received, other.answered, other.drops)
+    assert [repr(event) for event in books[0].events] == [repr(event) for event in books[1].events]
+
+
+def test_lock_step_is_ended_together_as_one_by_one() -> None:
+    found = Responder(Applied(), clock=Time())
+    unanswered = [n for n in range(20_000) if not _together(found, [packet(b"ping %d" % n)])]
+    assert unanswered == [9_999, 19_999]

@@ -1,0 +1,273 @@
+"""Many datagrams in one system call: recvmmsg and sendmmsg, which Python's socket module lacks.
+
+Called by ctypes where the C library has them, on Linux; elsewhere, and on a socket of a class of
+its own, `uppercase.udp.ports` reads and sends one by one, with the same outcome. What datagrams
+have in common is looked at once: addresses are decoded once for an origin, and not at all after.
+
+Everything that the kernel sees stays where it is for as long as a `Batches` lives: the structures
+hold addresses of the buffers.
+"""
+
+import ctypes
+import os
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from mmap import mmap
+from typing import Any, Final
+
+from uppercase.core.datagram import Reply
+from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
+from uppercase.limits import UDP_READ_SIZE
+from uppercase.udp.sockets import (
+    ANCILLARY_SPACE,
+    Ancillary,
+    parse_destination,
+    reply_ancillary,
+)
+
+ORIGINS: Final = 4096
+"""Origins that are remembered; then all are forgotten, and known again after one datagram each."""
+
+_NAME: Final = 32
+"""Bytes for a socket address: `sockaddr_in6` has 28."""
+_REPLY_CONTROL: Final = 40
+"""Bytes for the ancillary data of a reply: IPV6_PKTINFO has 40 with its header."""
+
+# msghdr: name, its length, iovecs, their number, ancillary data, its length, flags
+# mmsghdr: that, and the length of the datagram
+_MMSGHDR: Final = struct.Struct("@PIPNPNi0PI0P")
+_NAME_LENGTH, _CONTROL_LENGTH, _FLAGS, _LENGTH = (
+    struct.calcsize(before) for before in ("@P", "@PIPNP", "@PIPNPN", "@PIPNPNi0P")
+)
+_IOVEC: Final = struct.Struct("@PN")
+_CMSGHDR: Final = struct.Struct("@Nii")
+_SOCKADDR_IN: Final = struct.Struct("!H4s")
+_SOCKADDR_IN6: Final = struct.Struct("!HI16sI")
+_FAMILY: Final = struct.Struct("@H")
+_WORD: Final = struct.calcsize("@N")
+_SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview casts to
+
+
+def _function(name: str) -> Any:
+    """Return a function of the C library that gives -1 and sets errno; None without one."""
+    if sys.platform != "linux" or os.environ.get("UPPERCASE_PORTABLE"):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
+
+
+_recvmmsg, _sendmmsg = _function("recvmmsg"), _function("sendmmsg")
+if _recvmmsg and _sendmmsg:
+    _sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+    _recvmmsg.argtypes = [*_sendmmsg.argtypes, ctypes.c_void_p]
+
+
+def has_batches(sock: socket.socket) -> bool:
+    """Whether a socket can be read in batches: a derived one has methods that want to be called."""
+    return bool(_recvmmsg and _sendmmsg) and type(sock) is socket.socket
+
+
+class _Messages:
+    """An array of `mmsghdr` in memory that stays where it is.
+
+    Args:
+        count: how many.
+        size: bytes of payload of each.
+        control: bytes of ancillary data of each; 0 is none.
+        name_length: bytes of each address.
+    """
+
+    def __init__(self, count: int, size: int, control: int, name_length: int) -> None:
+        self.count, self.size, self.control = count, size, control
+        # The system gives pages of it when they are first written to.
+        self.payloads = mmap(-1, count * size)
+        self.stride = _NAME + control
+        # A message's address and its ancillary data side by side: together they are its origin.
+        self.records = mmap(-1, count * self.stride)
+        self._blank = bytes(count * self.stride)
+        vectors, headers = mmap(-1, count * _IOVEC.size), mmap(-1, count * _MMSGHDR.size)
+        payloads, records = _address(self.payloads), _address(self.records)
+        self.address = _address(headers)
+        for index in range(count):
+            record = records + index * self.stride
+            _IOVEC.pack_into(vectors, index * _IOVEC.size, payloads + index * size, size)
+            _MMSGHDR.pack_into(
+                headers,
+                index * _MMSGHDR.size,
+                record,
+                name_length,
+                _address(vectors) + index * _IOVEC.size,
+                1,
+                record + _NAME if control else 0,
+                control,
+                0,
+                0,
+            )
+        view, words = memoryview(headers), memoryview(headers).cast("I")
+        step = _MMSGHDR.size // words.itemsize
+        self.flags = words[_FLAGS // words.itemsize :: step]
+        self.lengths = words[_LENGTH // words.itemsize :: step]
+        sizes = view.cast(_SIZE)
+        step = _MMSGHDR.size // sizes.itemsize
+        self.control_lengths = sizes[_CONTROL_LENGTH // sizes.itemsize :: step]
+        parts = memoryview(vectors).cast(_SIZE)
+        self.starts, self.sizes = parts[::2], parts[1::2]
+        self.first = payloads
+
+    def make_room(self, count: int) -> None:
+        """Clear the ancillary data of the first messages, which the kernel fills in anew."""
+        self.records[: count * self.stride] = self._blank[: count * self.stride]
+        self.control_lengths[:count] = _words([self.control] * count)
+
+
+def _address(memory: mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _words(numbers: Sequence[int]) -> "memoryview[int]":
+    return memoryview(struct.pack(f"@{len(numbers)}N", *numbers)).cast(_SIZE)
+
+
+class Batches:
+    """Reads and sends datagrams of one socket, up to a number in one system call.
+
+    Args:
+        sock: a bound UDP socket.
+        count: the number.
+        size: bytes of a datagram that are read.
+        bound: what the socket is bound to.
+        tells: whether ancillary data says where datagrams were sent to, and replies come from.
+    """
+
+    def __init__(
+        self, sock: socket.socket, count: int, size: int, bound: Destination, tells: bool
+    ) -> None:
+        name_length = 28 if sock.family == socket.AF_INET6 else 16
+        self._sock = sock
+        self._bound = bound
+        self._tells = tells
+        self._incoming = _Messages(count, size, ANCILLARY_SPACE if tells else 0, name_length)
+        control = _REPLY_CONTROL if tells else 0
+        self._outgoing = _Messages(count, UDP_READ_SIZE, control, name_length)
+        self._origins: dict[bytes, Origin] = {}
+        self._used = 0
+
+    def receive(self) -> list[Packet]:
+        """Read what is there, up to the number, in the order of arrival.
+
+        Raises:
+            OSError: nothing could be read.
+        """
+        into = self._incoming
+        if self._tells:
+            into.make_room(self._used)
+        got = _recvmmsg(self._sock.fileno(), into.address, into.count, socket.MSG_DONTWAIT, None)
+        if got < 0:
+            raise _error()
+        self._used = got
+        payloads, size, records, stride = into.payloads, into.size, into.records, into.stride
+        data = [
+            payloads[start : start + length]
+            for start, length in zip(range(0, got * size, size), into.lengths[:got], strict=True)
+        ]
+        keys = [records[start : start + stride] for start in range(0, got * stride, stride)]
+        known = self._origins.get
+        origins = [known(key) or self._origin(key) for key in keys]
+        flags = into.flags[:got].tolist()
+        if any(flags):
+            for index, flag in enumerate(flags):
+                if flag & socket.MSG_TRUNC:
+                    origins[index] = replace(origins[index], truncated=True, is_refused=None)
+        return list(zip(data, origins, strict=True))
+
+    def send(self, replies: Sequence[Reply]) -> list[tuple[Reply, OSError]]:
+        """Send up to the number of replies; return which of them the system refused, and why."""
+        out, count = self._outgoing, len(replies)
+        joined = b"".join([reply for reply, _, _ in replies])
+        lengths = [len(reply) for reply, _, _ in replies]
+        out.payloads[: len(joined)] = joined
+        out.sizes[:count] = _words(lengths)
+        out.starts[:count] = _words(list(accumulate(lengths[:-1], initial=out.first)))
+        wires = [origin.wire or self._wire(origin) for _, origin, _ in replies]
+        out.records[: count * out.stride] = b"".join([record for record, _ in wires])
+        if self._tells:
+            out.control_lengths[:count] = _words([length for _, length in wires])
+        refused = []
+        done = 0
+        while done < count:
+            where = out.address + done * _MMSGHDR.size
+            sent = _sendmmsg(self._sock.fileno(), where, count - done, socket.MSG_DONTWAIT)
+            if sent < 0:
+                # The first of those that are left is what the system did not like.
+                refused.append((replies[done], _error()))
+                sent = 1
+            done += sent
+        return refused
+
+    def _origin(self, key: bytes) -> Origin:
+        """Return and remember the origin of a datagram from its address and ancillary data."""
+        destination = self._bound
+        if self._tells:
+            destination = parse_destination(_controls(key), self._bound.port) or self._bound
+        if len(self._origins) >= ORIGINS:
+            self._origins.clear()
+        origin = self._origins[key] = Origin.of(_decode(key), destination)
+        return origin
+
+    def _wire(self, origin: Origin) -> Any:
+        """Return, and keep, the address and ancillary data of replies, and the latter's length."""
+        record, length = _encode(origin.source, self._sock.family).ljust(_NAME, b"\0"), 0
+        # A wildcard is no address to answer from: the system chooses one.
+        if self._tells and origin.destination is not self._bound:
+            ((level, kind, data),) = reply_ancillary(origin.destination)
+            length = _CMSGHDR.size + len(data)
+            record += _CMSGHDR.pack(length, level, kind) + data
+        origin.wire = record.ljust(self._outgoing.stride, b"\0"), length
+        return origin.wire
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _decode(record: bytes) -> SocketAddress:
+    """Return a socket address as the socket module gives it."""
+    (family,) = _FAMILY.unpack_from(record)
+    if family == socket.AF_INET:
+        port, host = _SOCKADDR_IN.unpack_from(record, _FAMILY.size)
+        return socket.inet_ntoa(host), port
+    port, flow, host, scope = _SOCKADDR_IN6.unpack_from(record, _FAMILY.size)
+    return socket.inet_ntop(socket.AF_INET6, host), port, flow, _swapped(scope)
+
+
+def _encode(address: SocketAddress, family: int) -> bytes:
+    """Return a socket address as the kernel takes it."""
+    host, port, *more = address
+    if family == socket.AF_INET:
+        return _FAMILY.pack(family) + _SOCKADDR_IN.pack(port, socket.inet_aton(host))
+    flow, scope = more or (0, 0)
+    packed = socket.inet_pton(socket.AF_INET6, host)
+    return _FAMILY.pack(family) + _SOCKADDR_IN6.pack(port, flow, packed, _swapped(scope))
+
+
+def _swapped(scope: int) -> int:
+    """Return an interface's index, which alone is in the machine's order, in the network's."""
+    return socket.htonl(scope)
+
+
+def _controls(record: bytes) -> Ancillary:
+    """Return the ancillary data behind an address; the memory behind its end is zero."""
+    found: Ancillary = []
+    start = _NAME
+    while start + _CMSGHDR.size <= len(record):
+        length, level, kind = _CMSGHDR.unpack_from(record, start)
+        if length < _CMSGHDR.size:
+            break
+        found.append((level, kind, record[start + _CMSGHDR.size : start + length]))
+        # Each begins where a size_t may stand.
+        start += -(-length // _WORD) * _WORD
+    return found
