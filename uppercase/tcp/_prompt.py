@@ -5,6 +5,7 @@ system calls and a turn for each reply. These send first, and only what the kern
 goes Twisted's way, with its back-pressure and its errors.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import cast
 
@@ -23,23 +24,23 @@ class PromptConnection(Connection):
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait until the socket is writable."""
         self._queueing = True
-        super().startWriting()
+        super().startWriting()  # type: ignore[no-untyped-call]
 
     def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait no longer: nothing is queued."""
         self._queueing = False
-        super().stopWriting()
+        super().stopWriting()  # type: ignore[no-untyped-call]
 
     def loseWriteConnection(self) -> None:
         """End the output behind what is queued."""
         self._output_ended = True
-        super().loseWriteConnection()
+        super().loseWriteConnection()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
         """Close at once."""
         # An aborted transport waits for its end with nothing queued, and TLS says goodbye on it.
         self._aborted = True
-        super().abortConnection()
+        super().abortConnection()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:
         """Send what the kernel takes, queue the rest."""
@@ -55,11 +56,11 @@ class PromptConnection(Connection):
             if sent == len(data):
                 return
             data = data[sent:]
-        super().write(data)
+        super().write(data)  # type: ignore[no-untyped-call]
 
 
 @cache
-def prompt(transport: type[Connection]) -> type[Connection]:
+def prompt(transport: type[Connection]) -> Callable[..., Connection]:
     """Return the class of transports that are like those of `transport`, and write at once."""
     name = f"Prompt{transport.__name__}"
-    return cast(type[Connection], type(name, (PromptConnection, transport), {}))
+    return cast(Callable[..., Connection], type(name, (PromptConnection, transport), {}))
