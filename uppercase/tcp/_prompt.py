@@ -18,7 +18,6 @@ class PromptConnection(Connection):
     # Invariant: as long as this is true the transport has, or may have, bytes in its queue, and
     # everything goes through that, in order.
     _queueing = False
-    _output_ended = False
     _aborted = False
 
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
@@ -31,11 +30,6 @@ class PromptConnection(Connection):
         self._queueing = False
         super().stopWriting()  # type: ignore[no-untyped-call]
 
-    def loseWriteConnection(self) -> None:
-        """End the output behind what is queued."""
-        self._output_ended = True
-        super().loseWriteConnection()  # type: ignore[no-untyped-call]
-
     def abortConnection(self) -> None:
         """Close at once."""
         # An aborted transport waits for its end with nothing queued, and TLS says goodbye on it.
@@ -46,7 +40,7 @@ class PromptConnection(Connection):
         """Send what the kernel takes, queue the rest."""
         if self._aborted:
             return
-        if not (self._queueing or self._output_ended or self.TLS) and self.connected:
+        if not (self._queueing or self.TLS) and self.connected:
             try:
                 sent = self.socket.send(data)
             except OSError:
