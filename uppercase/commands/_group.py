@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "ping": "uppercase.commands.ping:ping",
     "bench": "uppercase.commands.bench:bench",
     "fates": "uppercase.commands.fates:fates",
+    "run": "uppercase.commands.run:run",
+    "timeline": "uppercase.commands.timeline:timeline",
     "transforms": "uppercase.commands.transforms:transforms",
     "completion": "uppercase.commands._generated:completion",
     "man": "uppercase.commands._generated:man",

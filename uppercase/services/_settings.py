@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
@@ -22,6 +23,7 @@ class Settings:
         max_output: bytes that each transform of the chain may give for one message or chunk.
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
+        observers: told of each datagram and each chunk, beside the service's own.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -34,6 +36,7 @@ class Settings:
     max_output: int = MAX_OUTPUT
     drain: float = DRAIN
     log_peers: bool = False
+    observers: Sequence[IObserver] = ()
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.
