@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "bench": "uppercase.commands.bench:bench",
     "fates": "uppercase.commands.fates:fates",
     "run": "uppercase.commands.run:run",
+    "grade": "uppercase.commands.grade:grade",
     "timeline": "uppercase.commands.timeline:timeline",
     "transforms": "uppercase.commands.transforms:transforms",
     "completion": "uppercase.commands._generated:completion",
