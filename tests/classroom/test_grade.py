@@ -1,4 +1,4 @@
-"""`uppercase grade`: the lecture's programs get the marks they deserve, wrong ones their failures."""
+"""`uppercase grade`: the lecture's programs get the marks they deserve, wrong ones theirs."""
 
 import json
 import sys
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import run_process
+from tests.commands.command import command_line, run_process
+from tests.system.processes import run
 from tests.system.test_lecture import LECTURE
 
 SERVER = """
@@ -28,7 +29,7 @@ RIGHT = "skt.sendall(data.upper())"
 def graded(exercise: str, path: Path) -> tuple[int, dict[str, str]]:
     """Return the exit status, and what was wrong by check."""
     words = ["grade", "--json", exercise, "--", sys.executable, str(path), "{port}"]
-    done = run_process(*words)
+    done = run(command_line(*words), seconds=200)
     checks = json.loads(done.stdout)["checks"]
     return done.status, {each["check"]: each["sentence"] for each in checks if not each["passed"]}
 

@@ -145,7 +145,7 @@ def test_a_connection_is_drawn_by_its_chunks() -> None:
     recorder.notify(Chunk(peer, Direction.REPLY, b"HI"))
     recorder.notify(Closed(peer, Outcome.FINISHED, "", 2, 2))
     timeline = Timeline.of(*read_record(file.getvalue().splitlines())[:2])
-    lines = [line.split("  ", 1)[-1].strip() for line in draw_text(timeline)][3:]
+    lines = [line[11:] for line in draw_text(timeline)][3:]
     assert "connected" in lines[0]
     assert lines[1].startswith('|-- "hi" ---')
     assert lines[2].endswith('--- "HI" --|')

@@ -31,7 +31,7 @@ from uppercase.commands.cli import main
 
 __all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
 
-_TIMEOUT = 90.0
+_TIMEOUT = 30.0
 """Seconds; a bound for a busy machine, not an expectation."""
 
 _TAKE_TERMINAL = (

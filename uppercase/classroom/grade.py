@@ -7,6 +7,7 @@ Each check starts the program anew, so that one failure is not ten. An exercise 
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ _REPLY_WITHIN: Final = 5.0
 
 _ENDS_WITHIN: Final = 20.0
 """Seconds for a client that waits a second for each of ten replies."""
+
+_PORT_FREE_WITHIN: Final = 65.0
 
 _SENTENCE: Final = "hello world"
 
@@ -44,6 +47,7 @@ class Trial:
 
     Attributes:
         timeline: the picture of the check's run, where a service of ours took part.
+        unserved: why it is no server at all; it is not waited for again.
     """
 
     command: Sequence[str]
@@ -51,18 +55,24 @@ class Trial:
     reactor: Any
     wait: Callable[[Callable[[], Any]], Any]
     timeline: str = ""
+    unserved: str = ""
 
     @contextmanager
     def server(self, kind: str) -> Iterator[tuple[Program, int]]:
         """Run the program as a server."""
+        if self.unserved:
+            raise Wrong(self.unserved)
         port = self.port or _free_port(kind)
+        if self.port:
+            _wait_until_free(port, kind)
         with Program(self.command, HOST, port) as program:
             if not program.serves(port, kind):
                 why = program.complaint() or "nothing"
-                raise Wrong(
+                self.unserved = (
                     f"expected a server on {kind.upper()} port {port}; nobody listens there, and "
                     f"the program's last words are: {why}"
                 )
+                raise Wrong(self.unserved)
             yield program, port
 
     def client(self, udp: bool, text: str, **lab: Any) -> tuple[Program, int | None, list[Row]]:
@@ -157,6 +167,19 @@ def _free_port(kind: str) -> int:
         return int(probe.getsockname()[1])
 
 
+def _wait_until_free(port: int, kind: str) -> None:
+    """Wait for connections of the check before to be forgotten, a minute at the most (TIME_WAIT)."""
+    deadline = time.monotonic() + _PORT_FREE_WITHIN
+    while time.monotonic() < deadline:
+        with (
+            socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe,
+            suppress(OSError),
+        ):
+            probe.bind((HOST, port))
+            return
+        time.sleep(0.1)
+
+
 def _ask_tcp(port: int, data: bytes, expected: Sequence[bytes], *, end: bool = False) -> None:
     """Send; expect one of some replies, and nothing else before or behind it."""
     got, why = b"", "and then nothing more"
@@ -164,7 +187,8 @@ def _ask_tcp(port: int, data: bytes, expected: Sequence[bytes], *, end: bool = F
         with socket.create_connection((HOST, port), timeout=_REPLY_WITHIN) as skt:
             # A reset at the end leaves the server no TIME_WAIT: it can be started again at once.
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            skt.sendall(data)
+            # The end goes with the last segment, so that the server never ends before us.
+            skt.sendall(data, socket.MSG_MORE if end else 0)
             if end:
                 skt.shutdown(socket.SHUT_WR)
             while end or got not in expected:

@@ -106,9 +106,8 @@ def _show(mark: object, timelines: bool) -> None:
 
     assert isinstance(mark, Mark)
     points = mark.check.points if mark.passed else 0
-    click.echo(
-        f"{'pass' if mark.passed else 'FAIL'}  {points}/{mark.check.points}  {mark.check.name}"
-    )
+    word = "pass" if mark.passed else "FAIL"
+    click.echo(f"{word}  {points}/{mark.check.points}  {mark.check.name}")
     if mark.sentence:
         click.echo(f"           {mark.sentence}")
         if timelines and mark.timeline:
