@@ -31,7 +31,9 @@ def graded(exercise: str, path: Path) -> tuple[int, dict[str, str]]:
     words = ["grade", "--json", exercise, "--", sys.executable, str(path), "{port}"]
     done = run(command_line(*words), seconds=200)
     checks = json.loads(done.stdout)["checks"]
-    return done.status, {each["check"]: each["sentence"] for each in checks if not each["passed"]}
+    return done.returncode, {
+        each["check"]: each["sentence"] for each in checks if not each["passed"]
+    }
 
 
 def lecture(name: str, folder: Path) -> Path:

@@ -424,6 +424,7 @@ def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
             1,
             (LabAction.DUPLICATED, LabAction.DELAYED),
             way,
+            0.05,
             b"ping",
             way,
         ),

@@ -168,7 +168,7 @@ def _free_port(kind: str) -> int:
 
 
 def _wait_until_free(port: int, kind: str) -> None:
-    """Wait for connections of the check before to be forgotten, a minute at the most (TIME_WAIT)."""
+    """Wait, a minute at the most, until the last check's connections are forgotten (TIME_WAIT)."""
     deadline = time.monotonic() + _PORT_FREE_WITHIN
     while time.monotonic() < deadline:
         with (

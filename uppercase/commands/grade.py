@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands import _reactor
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._options import Count
 from uppercase.commands.cli import NETWORK, OK
@@ -55,6 +54,7 @@ def grade(
     """
     from uppercase.classroom.grade import Mark, Trial, exercises, find_exercise
     from uppercase.classroom.grade import grade as examine
+    from uppercase.commands import _reactor
 
     if listed:
         for name, each in exercises().items():

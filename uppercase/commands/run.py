@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands import _reactor
 from uppercase.commands._help_layout import Command, option
 from uppercase.commands._options import Count, Duration, lab_options
 from uppercase.commands.timeline import check_picture, save_timeline
@@ -87,6 +86,7 @@ def run(
     from uppercase.classroom.captive import run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
     from uppercase.classroom.timeline import draw_text
+    from uppercase.commands import _reactor
 
     given = {name.replace("_", "-"): text for name, text in options.items() if text is not None}
     exhibit = Exhibit(
