@@ -75,6 +75,13 @@ one chunk of many small messages with large replies must not grow without bound.
 own high-water mark."""
 
 
+RECORD_BYTES: Final = 64
+"""Bytes of a payload that a record keeps: a message of the lecture."""
+
+RECORD_LIMIT: Final = 100 * MIB
+"""Bytes of a record: some 500,000 datagrams and their replies."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The bounds of one TCP service.

@@ -426,6 +426,7 @@ def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
             way,
             b"ping",
             way,
+            0.05,
         ),
         Impaired(peer, REPLY, 1, lost, "first reply lost", b"PING", f"{way}; first reply lost"),
         Impaired(peer, REPLY, 1, lost, "second reply lost", b"PING", f"{way}; second reply lost"),
@@ -618,7 +619,7 @@ def test_the_keys_in_the_guide_are_what_the_commands_print() -> None:
 def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
     assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(UDP_PRESETS)
-    ours = {"lab", "seed", "per-client", "client", "log-peers", "interface"}
+    ours = {"lab", "seed", "per-client", "client", "log-peers", "interface", "record", "port"}
     assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
     assert f"{CLIENTS:,} clients" in text
     assert f"held for {REORDER_HOLD * 1000:.0f} ms more" in text

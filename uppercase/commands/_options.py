@@ -6,7 +6,7 @@ those of `uppercase.core.values`; this module only tells click about them.
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +56,7 @@ def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) 
 
 if TYPE_CHECKING:
     from uppercase.commands._plots import Drawing
+    from uppercase.lab import LabOption
 
 _PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
 
@@ -221,6 +222,19 @@ def reply_timeout(target: Target, given: float | None) -> float:
     if given is not None:
         return given
     return UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+
+
+def lab_options(rows: "Mapping[str, LabOption]") -> Callable[[_Function], _Function]:
+    """Return the decorator that passes each option of a lab, as text or None."""
+
+    def decorate(command: _Function) -> _Function:
+        for row in reversed(list(rows.values())):
+            text = f"{row.text[0].upper()}{row.text[1:]}."
+            decorated = option(f"--{row.name}", metavar=row.metavar, section="Lab", help=text)
+            command = decorated(command)
+        return command
+
+    return decorate
 
 
 def plot_option(help_text: str) -> Callable[[_Function], _Function]:

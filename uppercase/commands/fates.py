@@ -4,17 +4,14 @@ The options are handed to `uppercase.lab` as they were typed, as the UDP server 
 equal options give equal fates.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
 
 from uppercase.commands._help_layout import Command, option
-from uppercase.commands._options import Count
+from uppercase.commands._options import Count, lab_options
 from uppercase.errors import UserError
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment, merge_settings
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _COUNT: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -26,18 +23,10 @@ _EXAMPLES: Final = """
 """
 
 
-def _lab_options(command: _Function) -> _Function:
-    """Pass each option of the lab, as text or None."""
-    for row in reversed(list(UDP_OPTIONS.values())):
-        text = f"{row.text[0].upper()}{row.text[1:]}."
-        command = option(f"--{row.name}", metavar=row.metavar, section="Lab", help=text)(command)
-    return command
-
-
 @click.command("fates", cls=Command, examples=_EXAMPLES)
 @option("--seed", type=Count(), section="Lab", help="The server's --seed; needed.")
 @option("--lab", metavar="NAME", section="Lab", help=f"A preset: {', '.join(UDP_PRESETS)}.")
-@_lab_options
+@lab_options(UDP_OPTIONS)
 @option(
     "-n",
     "number",

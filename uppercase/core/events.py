@@ -251,6 +251,7 @@ class Impaired:
         fate: the same in the answer key's words, such as `request lost`.
         data: a datagram's payload; none over TCP.
         fates: a datagram's fates so far, such as `request delivered; reply lost`; "" over TCP.
+        delay: seconds that a datagram is held back.
     """
 
     peer: str
@@ -260,6 +261,29 @@ class Impaired:
     fate: str
     data: bytes = b""
     fates: str = ""
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes came in, or were handed to the transport; told only where somebody watches each.
+
+    Attributes:
+        peer: the client's address.
+        direction: which way they go.
+        data: they themselves.
+    """
+
+    peer: str
+    direction: Direction
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClosed:
+    """A TCP peer has ended its side; told only where somebody watches each chunk."""
+
+    peer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +345,8 @@ Event = (
     | WouldDrop
     | KernelDropped
     | Impaired
+    | Chunk
+    | HalfClosed
     | TransformFailed
     | SlowCall
 )

@@ -22,7 +22,7 @@ from uppercase.lab._options import (
     merge_settings,
     new_seed,
 )
-from uppercase.lab._stage import Lab, Row, answer_key
+from uppercase.lab._stage import Lab, Numbering, Row, answer_key
 
 __all__ = [
     "NO_LAB",
@@ -36,6 +36,7 @@ __all__ = [
     "Impairments",
     "Lab",
     "LabOption",
+    "Numbering",
     "Preset",
     "Row",
     "TCPLab",

@@ -12,7 +12,7 @@ on others, and a number must not.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
@@ -109,11 +109,41 @@ _FIRST: Final = (0, 1, "")
 """Copy, copies and fates of what arrives."""
 
 
+class Numbering:
+    """Numbers each client's datagrams, from 1.
+
+    A client that is silent for `FORGET_AFTER` seconds starts again at 1, and so does the one that
+    has been silent longest when there are more than `CLIENTS`.
+
+    Args:
+        clock: gives seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # client -> (last heard, datagrams so far); the longest silent comes first
+        self._clients: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+
+    def next(self, client: Hashable) -> int:
+        """Return the number of the datagram that just arrived."""
+        now = self._clock()
+        seen, number = self._clients.get(client, (now, 0))
+        number = number + 1 if now - seen < FORGET_AFTER else 1
+        self.last(client, number)
+        return number
+
+    def last(self, client: Hashable, number: int) -> None:
+        """Take note of the number that a client's last datagram has."""
+        self._clients.pop(client, None)
+        self._clients[client] = self._clock(), number
+        if len(self._clients) > CLIENTS:
+            self._clients.popitem(last=False)
+
+
 class Lab:
     """Follows one experiment for all clients of a service.
 
-    A client is a host and a port. One that is silent for `FORGET_AFTER` seconds starts again at 1,
-    and so does the one that has been silent longest when there are more than `CLIENTS`.
+    A client is a host and a port; `Numbering` counts its datagrams.
 
     Args:
         experiment: what decides the fates.
@@ -131,8 +161,7 @@ class Lab:
         self._experiment = experiment
         self._clock = clock
         self._observer = observer
-        # client -> (last heard, datagrams so far); the longest silent comes first
-        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+        self._numbers = Numbering(clock)
         # (when its delay is over, cost) of each passage that the port holds, the next first.
         # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
         # next is held, so a port need not say when it has passed something on.
@@ -141,7 +170,7 @@ class Lab:
 
     def request(self, client: Client, data: bytes) -> list[Passage]:
         """Take a datagram from a client; return what the service gets of it, none to two copies."""
-        return self._pass_on(Direction.REQUEST, client, data, self._count(client))
+        return self._pass_on(Direction.REQUEST, client, data, self._numbers.next(client))
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; return what is sent of it, none to two copies.
@@ -175,7 +204,7 @@ class Lab:
             )
             peer = str(client)
             self._observer.notify(
-                Impaired(peer, direction, number, fate.actions, words, data, fates)
+                Impaired(peer, direction, number, fate.actions, words, data, fates, fate.seconds)
             )
         passed = fate.apply(data)
         passages = [
@@ -183,16 +212,6 @@ class Lab:
             for each in range(fate.copies)
         ]
         return [each for each in passages if not each.delay or self._hold(client, each)]
-
-    def _count(self, client: Client) -> int:
-        """Return the number of the datagram that just arrived."""
-        now = self._clock()
-        seen, number = self._clients.pop(client, (now, 0))
-        number = number + 1 if now - seen < FORGET_AFTER else 1
-        self._clients[client] = now, number
-        if len(self._clients) > CLIENTS:
-            self._clients.popitem(last=False)
-        return number
 
     def _hold(self, client: Client, passage: Passage) -> bool:
         """Make room for what the port will hold until its delay is over, or drop it."""

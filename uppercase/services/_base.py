@@ -203,6 +203,8 @@ class TransformService(Service, ABC):
         """Count an event, and write of it into the log."""
         self.counters.notify(event)
         self._log_observer.notify(event)
+        for observer in self.settings.observers:
+            observer.notify(event)
 
     def _slow_call(self, transform: str, seconds: float) -> None:
         self.notify(SlowCall(transform, seconds))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
@@ -30,6 +31,7 @@ class Settings:
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
         inherits: another process opens the addresses; see `TransformService.inherited`.
+        observers: told of each datagram and each chunk, beside the service's own.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -43,6 +45,7 @@ class Settings:
     drain: float = DRAIN
     log_peers: bool = False
     inherits: bool = False
+    observers: Sequence[IObserver] = ()
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.

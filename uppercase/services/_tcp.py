@@ -41,6 +41,7 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
+from uppercase.tcp.watched import WatchedFactory
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -77,7 +78,8 @@ class TCPService(TransformService):
         framing = choose_framing(settings.framing, self.chain.streams)
         if framing != "stream":
             self.label += f"; framing {framing}"
-        self.factory = TransformFactory(
+        make_factory = WatchedFactory if settings.observers else TransformFactory
+        self.factory = make_factory(
             conversation_opener(framing, self.chain, settings.limits),
             settings.limits,
             self.reactor,

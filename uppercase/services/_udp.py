@@ -20,7 +20,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.errors import CannotListen
-from uppercase.lab import Lab
+from uppercase.lab import Experiment, Lab
 from uppercase.services._base import (
     SHORTHAND,
     Inherited,
@@ -63,13 +63,15 @@ class UDPService(TransformService):
         super().__init__(settings, reactor)
         clock = self.reactor.seconds
         self.notes += settings.lab_notes
+        # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
+        experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
         self.responder = Responder(
             self.chain,
             settings.limits,
             clock=clock,
             observer=self,
-            tell_each=settings.log_peers,
-            lab=None if settings.lab is None else Lab(settings.lab, clock, self),
+            tell_each=settings.log_peers or bool(settings.observers),
+            lab=None if experiment is None else Lab(experiment, clock, self),
         )
         self.ports: list[Any] = []
         self._endpoints = [

@@ -22,6 +22,7 @@ from twisted.python import usage
 
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor
+from uppercase.core.events import IObserver
 from uppercase.core.values import (
     parse_count,
     parse_duration,
@@ -30,7 +31,7 @@ from uppercase.core.values import (
     parse_timeout,
 )
 from uppercase.errors import PluginError, UserError, suggest
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
 from uppercase.taps._logging import choose
@@ -304,6 +305,31 @@ PROCESS = Group(
     ),
 )
 
+CLASSROOM = Group(
+    "For a classroom",
+    (
+        Option(
+            "--record=FILE",
+            "write each datagram or chunk, and what became of it, for `uppercase timeline`",
+            parse=str,
+            shown="off",
+        ),
+        Option(
+            "--record-bytes=N",
+            "how many bytes of each payload the record keeps",
+            parse=parse_count,
+            default=RECORD_BYTES,
+        ),
+        Option(
+            "--record-limit=SIZE",
+            "how large the record may become; it ends there, and the service goes on",
+            parse=parse_size,
+            default=RECORD_LIMIT,
+            shown="100M",
+        ),
+    ),
+)
+
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
     Option("--help", "show this help, and exit", exits=True),
@@ -387,7 +413,13 @@ class ProcessOptions(TableOptions, ABC):
 
 
 class ServiceOptions(ProcessOptions):
-    """The options of a service that serves one chain of transforms."""
+    """The options of a service that serves one chain of transforms.
+
+    Attributes:
+        protocol: `TCP` or `UDP`.
+    """
+
+    protocol: ClassVar[str]
 
     def __init__(self) -> None:
         usage.Options.__init__(self)
@@ -432,8 +464,12 @@ class ServiceOptions(ProcessOptions):
         # The default is none; the scan of the doors takes milliseconds.
         return bool(wanted) and any(map(listing().is_async, wanted))
 
-    def shared_settings(self) -> dict[str, Any]:
-        """Return the settings that both services have, by name."""
+    def shared_settings(self, lab: str) -> dict[str, Any]:
+        """Return the settings that both services have, by name.
+
+        Args:
+            lab: the lab's options as one types them, for the record.
+        """
         return {
             "transforms": tuple(self["transform"]) or ("uppercase",),
             "listen": tuple(self["listen"]),
@@ -443,7 +479,21 @@ class ServiceOptions(ProcessOptions):
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
             "inherits": self.inherits,
+            "observers": self._observers(lab),
         }
+
+    def _observers(self, lab: str) -> tuple[IObserver, ...]:
+        """Return who watches each datagram or chunk; mostly nobody."""
+        if self["record"] is None:
+            return ()
+        from twisted.internet import reactor
+
+        from uppercase.classroom.record import open_record
+
+        chain = "|".join(self["transform"]) or "uppercase"
+        about = {"protocol": self.protocol, "transform": chain, "lab": lab}
+        head, limit = self["record-bytes"], self["record-limit"]
+        return (open_record(self["record"], about, reactor, head=head, limit=limit),)
 
 
 def makeService(options: ProcessOptions) -> IService:

@@ -18,6 +18,7 @@ from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
 from uppercase.limits import DRAIN_QUIET, Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps._options import (
+    CLASSROOM,
     ENDING,
     INFORMATION,
     PROCESS,
@@ -47,6 +48,7 @@ def _bound(
 class Options(ServiceOptions):
     """The options of `uppercase-tcp`."""
 
+    protocol = "TCP"
     purpose = "Serve a transform over TCP: what a client sends comes back transformed."
     examples = (
         ("twistd -n uppercase-tcp", "upper-case for this machine, on port 12000"),
@@ -163,6 +165,7 @@ class Options(ServiceOptions):
                 ),
             ),
         ),
+        CLASSROOM,
         PROCESS,
         INFORMATION,
     )
@@ -176,13 +179,14 @@ class Options(ServiceOptions):
         framing = self["framing"] or lab.pop("framing", AUTO)
         values = {name: TCP_OPTIONS[name].parse(text) for name, text in lab.items()}
         values.update({name: self[name] for name in TCP_OPTIONS if self[name] is not None})
+        outlet = TCPLab(**{name.replace("-", "_"): value for name, value in values.items()})
         return tcp_service(
             TCPSettings(
-                **self.shared_settings(),
+                **self.shared_settings(str(outlet)),
                 framing=framing,
                 drain_quiet=self["drain-quiet"],
                 limits=limits,
                 proxy_from=self["proxy-from"],
-                lab=TCPLab(**{name.replace("-", "_"): value for name, value in values.items()}),
+                lab=outlet,
             )
         )

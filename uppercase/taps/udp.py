@@ -16,6 +16,7 @@ from uppercase.lab import (
 from uppercase.limits import DatagramLimits
 from uppercase.services import UDPSettings, udp_service
 from uppercase.taps._options import (
+    CLASSROOM,
     ENDING,
     INFORMATION,
     PROCESS,
@@ -35,6 +36,7 @@ _DEFAULTS = DatagramLimits()
 class Options(ServiceOptions):
     """The options of `uppercase-udp`."""
 
+    protocol = "UDP"
     purpose = "Serve a transform over UDP: each datagram comes back transformed."
     examples = (
         ("twistd -n uppercase-udp", "upper-case for this machine, on port 12000"),
@@ -114,13 +116,14 @@ class Options(ServiceOptions):
             ),
         ),
         Group("Time", (ENDING,)),
+        CLASSROOM,
         PROCESS,
         INFORMATION,
     )
 
     def make_service(self) -> IService:
         """Make the UDP service."""
-        lab, notes = self._lab()
+        lab, notes, key = self._lab()
         rate, burst = self["rate"]
         if self["rate-dry-run"] and not rate:
             raise UserError(
@@ -137,11 +140,11 @@ class Options(ServiceOptions):
             receive_buffer=self["rcvbuf"],
         )
         return udp_service(
-            UDPSettings(**self.shared_settings(), limits=limits, lab=lab, lab_notes=notes)
+            UDPSettings(**self.shared_settings(key), limits=limits, lab=lab, lab_notes=notes)
         )
 
-    def _lab(self) -> tuple[Experiment | None, list[str]]:
-        """Return the lab that the options ask for, if any, and what to say about it."""
+    def _lab(self) -> tuple[Experiment | None, list[str], str]:
+        """Return the lab that the options ask for, if any, what to say about it, and its key's."""
         given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)
         if not settings:
@@ -150,10 +153,10 @@ class Options(ServiceOptions):
                     raise UserError(
                         f"got --{name} without a lab; give it something to do, such as --loss=0.3"
                     )
-            return None, []
+            return None, [], ""
         seed = new_seed() if self["seed"] is None else self["seed"]
         per_client = bool(self["per-client"])
         notes = [] if self["lab"] is None else [f"lab {UDP_PRESETS[self['lab']]}"]
         key = command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
         notes.append(f"the lab is on; its answer key: uppercase fates {key}")
-        return make_experiment(settings, seed=seed, per_client=per_client), notes
+        return make_experiment(settings, seed=seed, per_client=per_client), notes, key

@@ -1,0 +1,152 @@
+"""Records: what is written, what is read of a damaged one, and that neither stops anybody."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
+from uppercase.core.datagram import Answer, Delay, Responder
+from uppercase.core.events import Chunk, Closed, Direction, Opened, Outcome, Received
+from uppercase.core.guards import Datagram, Destination
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.errors import UserError
+from uppercase.lab import UDP_PRESETS, Experiment, Lab, answer_key, make_experiment
+from uppercase.registry import listing
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "record.md"
+PEER = ("127.0.0.1", 50000)
+
+
+def recorded(experiment: Experiment, count: int) -> io.BytesIO:
+    """Return the record of a client that sends so many datagrams, each when all is over."""
+    now = [0.0]
+    file = io.BytesIO()
+    recorder = Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0])
+    found = listing()
+    chain = make_pipeline([Stage("uppercase", found.find("uppercase"))], 1 << 20)
+    responder = Responder(
+        chain,
+        clock=lambda: now[0],
+        observer=recorder,
+        tell_each=True,
+        lab=Lab(experiment, lambda: now[0], recorder),
+    )
+    for number in range(1, count + 1):
+        steps: list[Any] = responder.answer(
+            Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
+        )
+        begin = now[0]
+        while steps:
+            step = steps.pop(0)
+            if isinstance(step, Delay):
+                now[0] = begin + step.passage.delay
+                steps += responder.resume(step)
+            else:
+                assert isinstance(step, Answer)
+                responder.sent([step], [])
+        now[0] = begin + 1
+    return file
+
+
+@pytest.mark.parametrize("preset", UDP_PRESETS)
+def test_a_record_and_its_timeline_agree_with_the_answer_key(preset: str) -> None:
+    """Datagram for datagram."""
+    experiment = make_experiment(UDP_PRESETS[preset].settings, seed=7)
+    about, rows, problem = read_record(recorded(experiment, 60).getvalue().splitlines())
+    assert problem == ""
+    timeline = Timeline.of(about, rows)
+    (arrows,) = timeline.clients.values()
+    text = "\n".join(draw_text(timeline))
+    for row in answer_key(experiment, 60):
+        told = [
+            each["fate"] for each in rows if each.get("number") == row.number and "fate" in each
+        ]
+        assert tuple(told) == row.events
+        mine = [arrow for arrow in arrows if arrow.number == row.number]
+        lost = (not row.request.copies) + sum(not each.copies for each in row.replies)
+        assert sum(arrow.lost for arrow in mine) == lost
+        replies = sum(each.copies for each in row.replies)
+        assert sum(a.direction == "reply" and not a.lost for a in mine) == replies
+        assert all(event in text for event in row.events)
+
+
+def test_what_clients_send_is_no_markup() -> None:
+    timeline = Timeline.of(
+        *read_record(recorded(Experiment(seed=1), 1).getvalue().splitlines())[:2]
+    )
+    assert "<b>" not in draw_svg(timeline)
+    assert "&lt;b&gt;&amp;1" in draw_svg(timeline)
+
+
+def test_every_key_is_documented() -> None:
+    known = set(re.findall(r"`([a-z]+)`", PAGE.read_text()))
+    known |= {"reason", "detail", "actions", "received", "sent", "outcome"}
+    experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
+    for line in recorded(experiment, 30).getvalue().splitlines():
+        assert set(json.loads(line)) <= known
+
+
+def test_of_a_damaged_record_what_is_before_is_shown() -> None:
+    whole = recorded(Experiment(seed=1), 3).getvalue()
+    _, rows, problem = read_record(whole[:-9].splitlines(), "class.jsonl")
+    assert len(rows) == 5
+    assert problem.startswith("class.jsonl, line 7: cut")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "empty"),
+        (b"hello\n", "no record"),
+        (b"[1]\n", "no record"),
+        (b'{"record":2}\n', "of version 2"),
+    ],
+)
+def test_what_is_no_record_is_one_sentence(content: bytes, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_record(content.splitlines(), "file")
+
+
+def test_a_record_ends_at_its_limit_and_nobody_is_stopped() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file, {}, limit=500)
+    for _ in range(100):
+        recorder.notify(Received("127.0.0.1:1", b"x" * 100))
+    assert "--record-limit" in recorder.ended
+    assert len(file.getvalue()) <= 500
+    assert file.getvalue().endswith(b"\n")
+
+
+def test_a_full_disk_stops_nobody() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        recorder = Recorder(full, {})
+        recorder.notify(Received("127.0.0.1:1", b"x"))
+        recorder.close()
+    assert recorder.ended == "No space left on device"
+
+
+def test_a_record_keeps_so_many_bytes() -> None:
+    file = io.BytesIO()
+    Recorder(file, {}, head=2).notify(Received("127.0.0.1:1", b"\xffabc"))
+    row = json.loads(file.getvalue().splitlines()[1])
+    assert (row["data"], row["size"], row["number"]) == ("\xffa", 4, 1)
+
+
+def test_a_connection_is_drawn_by_its_chunks() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file, {"protocol": "TCP"})
+    peer = "127.0.0.1:1"
+    recorder.notify(Opened(peer))
+    recorder.notify(Chunk(peer, Direction.REQUEST, b"hi"))
+    recorder.notify(Chunk(peer, Direction.REPLY, b"HI"))
+    recorder.notify(Closed(peer, Outcome.FINISHED, "", 2, 2))
+    timeline = Timeline.of(*read_record(file.getvalue().splitlines())[:2])
+    lines = [line[11:] for line in draw_text(timeline)][3:]
+    assert "connected" in lines[0]
+    assert lines[1].startswith('|-- "hi" ---')
+    assert lines[2].endswith('--- "HI" --|')
+    assert "closed: finished" in lines[3]

@@ -1,0 +1,148 @@
+"""`uppercase run` and `--record`, as a student and a teacher use them: real programs."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.command import environment, run_process, terminal
+from tests.system.processes import Server, connect, receive_all
+from tests.system.test_lecture import LECTURE, free_port, program
+
+PINGER = """
+import socket, sys
+skt = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+skt.settimeout(0.5)
+for number in range(1, 11):
+    skt.sendto(b"ping %d" % number, (sys.argv[1], int(sys.argv[2])))
+    try:
+        print(skt.recv(2048).decode())
+    except TimeoutError:
+        print("lost")
+sys.exit(3)
+"""
+
+
+def test_a_program_meets_the_fates_of_the_key(tmp_path: Path) -> None:
+    """Its exit status is the command's, and the picture shows what was lost."""
+    (tmp_path / "pinger.py").write_text(PINGER)
+    picture = tmp_path / "run.svg"
+    options = ["-u", "--lab", "udp-pinger", "--seed", "7", "--timeline", str(picture)]
+    place = ["--", sys.executable, str(tmp_path / "pinger.py"), "{host}", "{port}"]
+    done = run_process("run", *options, *place)
+    assert done.status == 3
+    said = done.stdout.decode().split("\n")
+    assert [n for n, line in enumerate(said, 1) if line == "lost"] == [4, 6, 8, 9]
+    assert done.stderr.count("request lost") == 4
+    assert picture.read_text().count("request lost") == 4
+
+
+@pytest.mark.parametrize("client", ["tcp_client.py", "udp_client.py"])
+def test_the_lectures_clients_run_as_they_are(client: str, tmp_path: Path) -> None:
+    """Where 12000 is taken, with another port in them: theirs is fixed."""
+    kind = socket.SOCK_DGRAM if client.startswith("udp") else socket.SOCK_STREAM
+    port = free_port(kind)
+    path = program(client, port, tmp_path)
+    udp = ["-u"] if client.startswith("udp") else []
+    words = ["run", *udp, "--port", str(port), "--", sys.executable, str(path)]
+    done = run_process(*words, data=b"hello\n")
+    assert done.status == 0
+    assert done.stdout.rstrip().endswith(b"HELLO")
+    assert '"HELLO"' in done.stderr
+    assert (LECTURE / client).exists()
+
+
+def test_a_program_that_does_not_end_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    """Also what has left its process group."""
+    leave = "import os, time; os.setsid(); time.sleep(600)"
+    script = tmp_path / "endless.py"
+    script.write_text(
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {leave!r}])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    done = run_process("run", "--timeout", "3s", "--", sys.executable, str(script))
+    assert done.status == 2
+    assert "killed after 3 s" in done.stderr
+    child = Path(f"/proc/{int(done.stdout)}")
+    deadline = time.monotonic() + 5
+    while child.exists() and "Z" not in (child / "stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_in_a_terminal_the_program_has_the_keyboard(tmp_path: Path) -> None:
+    path = tmp_path / "ask.py"
+    path.write_text("print('got ' + input('name: '))")
+    with terminal("run", "--", sys.executable, str(path)) as screen:
+        screen.see("name: ")
+        screen.type("ada")
+        screen.see("got ada")
+        screen.see("nothing came")
+        assert screen.status() == 0
+
+
+def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
+    path = tmp_path / "wait.py"
+    path.write_text("import time; print('here', flush=True); time.sleep(600)")
+    with terminal("run", "--", sys.executable, str(path)) as screen:
+        screen.see("here")
+        screen.press("c")
+        screen.see("nothing came")
+        assert screen.status() == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--", "no-such-program"], "cannot run no-such-program"),
+        (["--loss", "0.3", "--", "true"], "the lab of TCP has no --loss"),
+        (["-u", "--loss", "3", "--", "true"], "--loss"),
+        (["--timeline", "x.doc", "--", "true"], ".svg or .txt"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
+    done = run_process("run", *words)
+    assert done.status == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("service", ["uppercase-tcp", "uppercase-udp"])
+def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -> None:
+    """Without waiting for its end: the record is flushed each second."""
+    path = tmp_path / "class.jsonl"
+    with Server(service, "--port=0", f"--record={path}") as server:
+        if service == "uppercase-tcp":
+            with connect(server.port) as client:
+                client.sendall(b"hello")
+                client.shutdown(1)
+                assert receive_all(client) == b"HELLO"
+        else:
+            words = ["send", "-u", f"127.0.0.1:{server.port}"]
+            assert run_process(*words, data=b"hello\n").status == 0
+        deadline = time.monotonic() + 20
+        while '"HELLO' not in (drawn := run_process("timeline", str(path))).stdout.decode():
+            assert time.monotonic() < deadline, drawn
+            time.sleep(0.1)
+    assert drawn.status == 0
+    assert '-- "hello' in drawn.stdout.decode() or '1 "hello' in drawn.stdout.decode()
+
+
+def test_a_record_that_cannot_be_written_is_one_sentence() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "twistd"), "-n", "uppercase-udp", "--record=/no/file"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,9 @@
+"""For a class: the record of what a service did, its picture, a student's program run and graded.
+
+Nothing below knows of this room but by an `IObserver`: a record is one more observer of a service.
+"""
+
+from uppercase.classroom.record import Recorder, open_record, read_record
+from uppercase.classroom.timeline import Timeline, draw_svg, draw_text
+
+__all__ = ["Recorder", "Timeline", "draw_svg", "draw_text", "open_record", "read_record"]

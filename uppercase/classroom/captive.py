@@ -1,0 +1,277 @@
+"""A program run against a service, or as one: bounded in time, and killed with all it started.
+
+What students write hangs, forks and floods. A program has a process group of its own, which is
+killed when its time is over and again when it has ended. Where it is graded, its processor time,
+memory, files and processes are limited too, and its output is cut. A container has to add the rest:
+a program may read this user's files and reach the network.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+from uuid import uuid4
+
+from uppercase.errors import UserError
+from uppercase.limits import KIB, MIB
+
+OUTPUT: Final = 64 * KIB
+"""Bytes of a graded program's output that are kept, of each of its two streams."""
+
+_MARK: Final = "UPPERCASE_RUN"
+"""In the environment of all that a program starts, unless somebody hides it on purpose."""
+
+_LIMITS: Final = {
+    "RLIMIT_CPU": 20,
+    "RLIMIT_AS": 2048 * MIB,
+    "RLIMIT_FSIZE": 16 * MIB,
+    "RLIMIT_NOFILE": 256,
+    "RLIMIT_CORE": 0,
+}
+"""Of each process of a graded program: Java starts within 2 GiB of addresses, nothing needs more
+files than that. Processes are limited to 100 more than the user has."""
+
+_LAUNCH: Final = (
+    "import os,resource,sys\n"
+    "for pair in sys.argv[1].split(','):\n"
+    " name,_,value=pair.partition('=')\n"
+    " kind=getattr(resource,name,None)\n"
+    " if kind is not None:\n"
+    "  hard=resource.getrlimit(kind)[1]\n"
+    "  value=int(value) if hard<0 else min(int(value),hard)\n"
+    "  resource.setrlimit(kind,(value,value))\n"
+    "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
+    "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
+)
+"""Sets the limits in the new process: Python runs nothing of its own safely between fork and exec
+where there are threads."""
+
+_STARTS_WITHIN: Final = 30.0
+_POLL: Final = 0.02
+
+
+def fill_in(command: Sequence[str], host: str, port: int) -> list[str]:
+    """Return a command with `{host}` and `{port}` replaced."""
+    return [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+
+
+def _surroundings(host: str, port: int, mark: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "UPPERCASE_HOST": host,
+        "UPPERCASE_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+        _MARK: mark,
+    }
+
+
+def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int:
+    """Run a program with our own standard streams; return its status as a shell has it.
+
+    Where standard input is a terminal, the program has it, as a shell's job in the foreground does:
+    it reads the keyboard, and Ctrl-C is for it.
+
+    Raises:
+        UserError: it cannot be started, or took more than `seconds`.
+    """
+    mark = uuid4().hex
+    try:
+        process = subprocess.Popen(
+            fill_in(command, host, port), env=_surroundings(host, port, mark), process_group=0
+        )
+    except OSError as error:
+        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
+    try:
+        with _foreground(process.pid):
+            status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"the program was killed after {seconds:g} s (--timeout); it did not end"
+        ) from None
+    finally:
+        _kill(process, mark)
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _foreground(group: int) -> Iterator[None]:
+    """Give a process group the terminal, if there is one and we have it, and take it back."""
+    try:
+        ours = os.tcgetpgrp(0)
+        settings = termios.tcgetattr(0)
+    except (OSError, termios.error):
+        yield
+        return
+    if ours != os.getpgrp():
+        yield
+        return
+    # Whoever is in the background and takes the terminal is stopped by this signal otherwise.
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        with suppress(OSError):
+            os.tcsetpgrp(0, group)
+            # It may have read before it had the terminal, and have been stopped for it.
+            os.killpg(group, signal.SIGCONT)
+        yield
+    finally:
+        with suppress(OSError, termios.error):
+            os.tcsetpgrp(0, ours)
+            termios.tcsetattr(0, termios.TCSADRAIN, settings)
+        signal.signal(signal.SIGTTOU, before)
+
+
+@dataclass
+class _Stream:
+    """One output of a program: read to its end, kept up to a bound."""
+
+    pipe: IO[bytes]
+    kept: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with suppress(OSError, ValueError):
+            while chunk := os.read(self.pipe.fileno(), 1 << 14):
+                self.kept += chunk[: OUTPUT - len(self.kept)]
+
+
+class Program:
+    """A student's program on trial: limited, its output kept up to a bound.
+
+    Args:
+        command: it and its arguments, with `{host}` and `{port}`.
+        host: what `{host}` stands for.
+        port: what `{port}` stands for.
+    """
+
+    def __init__(self, command: Sequence[str], host: str, port: int) -> None:
+        self._mark = uuid4().hex
+        limits = {**_LIMITS, "RLIMIT_NPROC": _processes() + 100}
+        words = ",".join(f"{name}={value}" for name, value in limits.items())
+        self._process = subprocess.Popen(
+            [sys.executable, "-ISc", _LAUNCH, words, *fill_in(command, host, port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_surroundings(host, port, self._mark),
+            process_group=0,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._streams = _Stream(self._process.stdout), _Stream(self._process.stderr)
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def type(self, text: str) -> None:
+        """Give it a text on standard input, and the end of it."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.write(text.encode())
+        with suppress(OSError):
+            pipe.close()
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit status, None if it does not end within the seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """Return what it has printed, up to `OUTPUT` bytes."""
+        return self._text(0)
+
+    def complaint(self) -> str:
+        """Return the last line of its standard error, "" if there is none."""
+        lines = self._text(1).strip().splitlines()
+        return lines[-1][:200] if lines else ""
+
+    def _text(self, stream: int) -> str:
+        if not self.alive:
+            self._streams[stream].thread.join(1.0)
+        return bytes(self._streams[stream].kept).decode(errors="replace")
+
+    def serves(self, port: int, kind: str) -> bool:
+        """Wait until somebody listens on a port; whether that happens while the program lives."""
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while time.monotonic() < deadline and self.alive:
+            if _listens(port, kind):
+                return True
+            time.sleep(_POLL)
+        return False
+
+    def kill(self) -> None:
+        """Kill it, and all that it has started."""
+        _kill(self._process, self._mark)
+        for stream in self._streams:
+            stream.thread.join(1.0)
+            stream.pipe.close()
+        with suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+def _kill(process: "subprocess.Popen[Any]", mark: str) -> None:
+    """Kill a process, its group, and what has left the group."""
+    # Invariant: the process is not reaped, or its group is empty: the number is still its own.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    needle = f"{_MARK}={mark}".encode()
+    for _ in range(10):
+        found = list(_marked(needle))
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(_POLL)
+
+
+def _marked(needle: bytes) -> Iterator[int]:
+    """Return the processes whose environment has a mark (Linux)."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if needle in path.read_bytes().split(b"\0"):
+                yield int(path.parent.name)
+
+
+def _processes() -> int:
+    """Return how many processes and threads this user has (Linux; elsewhere a guess)."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if path.stat().st_uid == os.getuid():
+                count += sum(1 for _ in (path / "task").iterdir())
+    return count or 1000
+
+
+def _listens(port: int, kind: str) -> bool:
+    """Whether somebody has a port of this machine open; nothing is sent to find out."""
+    state = {"tcp": "0A", "udp": "07"}[kind]
+    for name in (kind, f"{kind}6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+                words = line.split()
+                if words[1].endswith(f":{port:04X}") and words[3] == state:
+                    return True
+    return False

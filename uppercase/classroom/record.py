@@ -1,0 +1,189 @@
+"""The record: what a service did, an object a line, as a file that other programs read.
+
+A line is an event of `uppercase.core.events` in the words of the JSON log, with its time and the
+first bytes of what was sent. The first line says what the file is. `docs/reference/record.md` has
+the schema. A record must cost nothing when it is off, and never stop the service when it is on.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, Final
+
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from uppercase.core.events import Event, Impaired, IObserver, Received
+from uppercase.errors import UserError
+from uppercase.lab import Numbering
+from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
+from uppercase.services.logs import facts_of
+
+VERSION: Final = 1
+"""Of the format; a reader of this version accepts no other."""
+
+FLUSH: Final = 1.0
+"""Seconds between flushes, so that a timeline of a running service lags by no more."""
+
+Row = Mapping[str, Any]
+"""One line of a record."""
+
+
+@implementer(IObserver)
+class Recorder:
+    """Writes what it is told into a file, up to a limit; what fails ends the record, not more.
+
+    Args:
+        file: where to.
+        about: facts for the first line, such as the protocol and the lab's options.
+        head: bytes of each payload that are kept.
+        limit: bytes of the file.
+        clock: gives the seconds by which the lab counts a client's silence.
+
+    Attributes:
+        ended: why nothing is recorded any more, "" while something is.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        about: Mapping[str, Any],
+        *,
+        head: int = RECORD_BYTES,
+        limit: int = RECORD_LIMIT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = file
+        self._head = head
+        self._room = limit
+        self._clock = clock
+        self._numbers = Numbering(clock)
+        self._log = Logger("uppercase")
+        self.ended = ""
+        self._write({"record": VERSION, "wall": time.time(), **about})
+
+    def notify(self, event: Event) -> None:
+        """Write an event."""
+        if self.ended:
+            return
+        facts = facts_of(event)
+        data = getattr(event, "data", getattr(event, "request", None))
+        if data is not None:
+            facts["data"] = data[: self._head].decode("latin-1")
+            facts["size"] = len(data)
+        facts = {name: facts[name] for name in facts if not name.endswith("_bytes")}
+        match event:
+            case Received():
+                facts["number"] = self._numbers.next(event.peer)
+            case Impaired(direction="request", fates=str(fates)) if fates:
+                self._numbers.last(event.peer, event.number)
+        self._write({"time": round(self._clock(), 6), "wall": round(time.time(), 6), **facts})
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._try(self._file.flush)
+
+    def close(self) -> None:
+        """End the record."""
+        self.flush()
+        self._try(self._file.close)
+        self.ended = self.ended or "it is closed"
+
+    def _write(self, row: Row) -> None:
+        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        self._room -= len(line)
+        if self._room < 0:
+            self._end("it is as large as it may be (--record-limit)")
+        else:
+            self._try(lambda: self._file.write(line))
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (OSError, ValueError) as error:
+            # A file that is closed after it failed to flush says so with a ValueError.
+            self._end(getattr(error, "strerror", None) or str(error))
+
+    def _end(self, why: str) -> None:
+        if not self.ended:
+            self.ended = why
+            self._log.warn("the record ends here: {why}; the service goes on", why=why)
+
+
+def open_record(
+    path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
+) -> Recorder:
+    """Return a recorder that flushes each second while the reactor runs, and is closed at its end.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        file = open(path, "wb")  # noqa: SIM115  (the recorder closes it)
+    except OSError as error:
+        raise UserError(
+            f"got --record={path}: {error.strerror}; a file that can be written is accepted"
+        ) from error
+    recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
+    flushing = LoopingCall(recorder.flush)
+    flushing.clock = reactor
+    reactor.callWhenRunning(flushing.start, FLUSH, now=False)
+    # A service may still be told things while it drains.
+    reactor.addSystemEventTrigger("after", "shutdown", recorder.close)
+    return recorder
+
+
+def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, list[Row], str]:
+    """Return the first line, the events, and what was wrong with the rest ("" for nothing).
+
+    What is readable is returned: a service that was killed leaves a line that is cut.
+
+    Raises:
+        UserError: it is no record, or one of another version.
+    """
+    rows: list[Row] = []
+    problem = ""
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not _is_row(row, first=number == 1):
+            if number == 1:
+                raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
+            problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
+            break
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{name} is empty; one that --record=FILE wrote is accepted")
+    if rows[0]["record"] != VERSION:
+        raise UserError(
+            f"{name} is of version {str(rows[0]['record'])[:20]}; this program reads {VERSION}"
+        )
+    return rows[0], rows[1:], problem
+
+
+_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "time": (int, float),
+    "event": str,
+    "peer": str,
+    "direction": str,
+    "number": int,
+    "size": int,
+    "data": str,
+    "actions": list,
+    "delay": (int, float),
+    "fate": str,
+    "fates": str,
+}
+
+
+def _is_row(row: Any, *, first: bool) -> bool:
+    """Whether a line is what its place asks for; a record may come from anywhere."""
+    if not isinstance(row, dict):
+        return False
+    needed = {"record"} if first else {"time", "event"}
+    return needed <= row.keys() and all(
+        isinstance(row[name], kind) for name, kind in _TYPES.items() if name in row
+    )

@@ -1,0 +1,126 @@
+"""A service of our own on a free port, for one program: with a lab, and its record in memory."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from uppercase.classroom.record import Recorder, Row, read_record
+from uppercase.classroom.timeline import Timeline
+from uppercase.core.framing import AUTO
+from uppercase.errors import CannotListen, UnknownName, UserError, suggest
+from uppercase.lab import (
+    TCP_OPTIONS,
+    TCP_PRESETS,
+    UDP_OPTIONS,
+    TCPLab,
+    command_line,
+    find_preset,
+    make_experiment,
+    merge_settings,
+    new_seed,
+)
+from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
+
+HOST: Final = "127.0.0.1"
+
+
+class Exhibit:
+    """A service on loopback, and all that it saw.
+
+    Args:
+        reactor: what it runs on.
+        udp: UDP; else TCP.
+        transforms: what is served.
+        port: where; 0 for any free one.
+        lab: a preset, or None.
+        options: the lab's options, as texts by name.
+        seed: of the lab; None for a random one.
+
+    Attributes:
+        port: where it listens, once it does.
+        settings: the lab's options as one types them.
+
+    Raises:
+        UserError: something in the options is wrong.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        udp: bool,
+        transforms: Sequence[str] = ("uppercase",),
+        port: int = 0,
+        lab: str | None = None,
+        options: Mapping[str, str] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        given = dict(options or {})
+        self.port = port
+        self._file = io.BytesIO()
+        known = UDP_OPTIONS if udp else TCP_OPTIONS
+        for name in given:
+            if name not in known:
+                protocol = "UDP" if udp else "TCP"
+                raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
+        seed = new_seed() if seed is None else seed
+        texts = merge_settings(lab, given) if udp else _tcp_texts(lab, given)
+        self.settings = command_line(texts, seed=seed if udp and texts else None)
+        about = {
+            "protocol": "UDP" if udp else "TCP",
+            "transform": "|".join(transforms),
+            "lab": self.settings,
+        }
+        self.recorder = Recorder(self._file, about, clock=reactor.seconds)
+        shared: dict[str, Any] = {
+            "transforms": tuple(transforms),
+            "interfaces": (HOST,),
+            "port": port,
+            "drain": 1.0,
+            "observers": (self.recorder,),
+        }
+        self._service: UDPService | TCPService
+        if udp:
+            experiment = make_experiment(texts, seed=seed) if texts else None
+            self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
+        else:
+            framing = texts.pop("framing", AUTO)
+            values = {name.replace("-", "_"): known[name].parse(texts[name]) for name in texts}
+            self._service = TCPService(
+                TCPSettings(**shared, framing=framing, lab=TCPLab(**values)), reactor
+            )
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            UserError: the port cannot be had.
+        """
+        try:
+            self._service.listen()
+        except CannotListen as error:
+            raise UserError(str(error)) from error
+        self.port = int(self._service.served()[0].rpartition(":")[2])
+
+    async def stop(self) -> None:
+        """Stop listening and end all connections within a second."""
+        await self._service.end()
+        self.recorder.flush()
+
+    def rows(self) -> list[Row]:
+        """Return what was recorded."""
+        return read_record(self._file.getvalue().splitlines(keepends=True))[1]
+
+    def timeline(self) -> Timeline:
+        """Return the timeline of what was recorded."""
+        about, rows, _ = read_record(self._file.getvalue().splitlines(keepends=True))
+        return Timeline.of(about, rows)
+
+    def record(self) -> bytes:
+        """Return the record itself."""
+        return self._file.getvalue()
+
+
+def _tcp_texts(lab: str | None, given: Mapping[str, str]) -> dict[str, str]:
+    preset = {} if lab is None else find_preset(lab, TCP_PRESETS).settings
+    return {**preset, **given}

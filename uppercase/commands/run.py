@@ -1,0 +1,118 @@
+"""`uppercase run`: a program against a service of its own, and the timeline of what happened."""
+
+from pathlib import Path
+
+import click
+
+from uppercase.commands._help_layout import Command, option
+from uppercase.commands._options import Count, Duration, lab_options
+from uppercase.commands.timeline import check_picture, save_timeline
+from uppercase.errors import UserError
+from uppercase.lab import TCP_OPTIONS, UDP_OPTIONS
+
+_EXAMPLES = """
+    uppercase run -- python3 TCPClient.py {host} {port}
+    uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
+    uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
+"""
+
+
+@click.command("run", cls=Command, examples=_EXAMPLES)
+@option("-u", "--udp", is_flag=True, section="Service", help="UDP; without it, TCP.")
+@option(
+    "-t",
+    "--transform",
+    "transforms",
+    metavar="NAME",
+    multiple=True,
+    default=("uppercase",),
+    show_default="uppercase",
+    section="Service",
+    help="What is served; repeat it for a chain.",
+)
+@option(
+    "--port",
+    type=Count(),
+    default=0,
+    show_default="any free one",
+    section="Service",
+    help="For programs whose port is fixed.",
+)
+@option("--seed", type=Count(), section="Lab", help="Decides which datagrams.  [default: random]")
+@option("--lab", metavar="PRESET", section="Lab", help="A preset, which the options change.")
+@lab_options({**TCP_OPTIONS, **UDP_OPTIONS})
+@option(
+    "--timeout",
+    type=Duration(positive=True),
+    default=300.0,
+    show_default="5m",
+    section="Program",
+    help="It is killed after this, with all it started.",
+)
+@option(
+    "--timeline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=check_picture,
+    section="Output",
+    help="The picture, as .svg or .txt, too.",
+)
+@option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    section="Output",
+    help="The record, as the services write it.",
+)
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND ARG...")
+def run(
+    udp: bool,
+    transforms: tuple[str, ...],
+    port: int,
+    seed: int | None,
+    lab: str | None,
+    timeout: float,
+    timeline: Path | None,
+    record: Path | None,
+    command: tuple[str, ...],
+    **options: str | None,
+) -> int:
+    """Run a program against a service of its own; print what the network did.
+
+    {host} and {port} in its arguments are the service's, and so are UPPERCASE_HOST and
+    UPPERCASE_PORT in its environment. The exit status is the program's. The timeline goes to
+    standard error.
+    """
+    from uppercase.classroom.captive import run_in_terminal
+    from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.classroom.timeline import draw_text
+    from uppercase.commands import _reactor
+
+    given = {name.replace("_", "-"): text for name, text in options.items() if text is not None}
+    exhibit = Exhibit(
+        _reactor.reactor,
+        udp=udp,
+        transforms=transforms,
+        port=port,
+        lab=lab,
+        options=given,
+        seed=seed,
+    )
+    with _reactor.running():
+        _reactor.wait(exhibit.start)
+        problem: UserError | None = None
+        status = 0
+        try:
+            status = run_in_terminal(command, HOST, exhibit.port, timeout)
+        except UserError as error:
+            problem = error
+        _reactor.wait(exhibit.stop)
+    for line in draw_text(exhibit.timeline()):
+        click.echo(line, err=True)
+    if timeline is not None:
+        save_timeline(exhibit.timeline(), timeline)
+    if record is not None:
+        record.write_bytes(exhibit.record())
+    if problem is not None:
+        raise problem
+    return status

@@ -1,0 +1,74 @@
+"""`uppercase timeline`: a record as the textbook's time-sequence diagram."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from uppercase.commands._help_layout import Command, SectionArgument, option
+from uppercase.errors import UserError
+
+if TYPE_CHECKING:
+    from uppercase.classroom.timeline import Timeline
+
+_EXAMPLES = """
+    uppercase timeline record.jsonl                    as text
+    uppercase timeline record.jsonl -o lesson.svg      as a picture
+    uppercase timeline record.jsonl --client 192.0.2.20
+"""
+
+_ENDINGS = (".svg", ".txt")
+
+
+def check_picture(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a file whose name does not say what it is to be."""
+    if path is not None and path.suffix.lower() not in _ENDINGS:
+        raise UserError(f"got {path}; a name that ends in .svg or .txt is accepted")
+    return path
+
+
+def save_timeline(timeline: "Timeline", path: Path) -> None:
+    """Write a timeline in the format that the file's name says."""
+    from uppercase.classroom.timeline import draw_svg, draw_text
+
+    if path.suffix.lower() == ".svg":
+        path.write_text(draw_svg(timeline), encoding="utf-8")
+    else:
+        path.write_text("".join(f"{line}\n" for line in draw_text(timeline)), encoding="utf-8")
+
+
+@click.command("timeline", cls=Command, examples=_EXAMPLES)
+@click.argument(
+    "record",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    cls=SectionArgument,
+    section="Record",
+    explanation="What a service's --record=FILE wrote.",
+)
+@option("--client", metavar="ADDRESS", default="", section="Record", help="Only this client.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    callback=check_picture,
+    section="Output",
+    help="The picture, as .svg or .txt; without it, text to standard output.",
+)
+def timeline(record: Path, client: str, output: Path | None) -> None:
+    """Draw what a service did: an arrow a datagram, time downward."""
+    from uppercase.classroom.record import read_record
+    from uppercase.classroom.timeline import Timeline, draw_text
+
+    with record.open("rb") as file:
+        about, rows, problem = read_record(file, str(record))
+    picture = Timeline.of(about, rows, client)
+    if output is not None:
+        save_timeline(picture, output)
+    else:
+        for line in draw_text(picture):
+            click.echo(line)
+    if problem:
+        click.echo(f"uppercase: {problem}", err=True)
