@@ -31,6 +31,10 @@ else is served meanwhile, and 100 ms is where people begin to notice."""
 DRAIN: Final = 10.0
 """How long a stop waits for what is owed; well below the 90 s after which systemd kills."""
 
+DRAIN_QUIET: Final = 0.5
+"""How long a connection must be quiet before a stop ends it: longer than the round trip to the
+other side of the world, and shorter than anybody who waits for a restart minds."""
+
 LOG_INTERVAL: Final = 1.0
 """Seconds in which each reason has one line in the log at the most: a peer that can cause a line
 must not be able to fill a disk."""

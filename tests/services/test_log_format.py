@@ -119,7 +119,9 @@ def test_the_page_has_every_word_and_its_keys() -> None:
             f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
         ]
         assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
-    assert sorted(rows) == ["log", "metrics", "more", "ready", "summary"]
+    of_services = ["log", "metrics", "more", "ready", "summary"]
+    of_workers = ["gave-up", "not-reloaded", "output", "reloaded", "worker-ended", "worker-hangs"]
+    assert sorted(rows) == sorted(of_services + of_workers)
 
 
 def test_lines_for_the_journal_have_a_priority_each_and_no_time(

@@ -160,3 +160,57 @@ def test_a_transform_that_hangs_cannot_keep_the_server_from_ending(tmp_path: Pat
         server.statuses = [1]
         assert server.stop() == 1
         assert re.search(r'File ".*hanging.py", line 4 in hang', server.log())
+
+
+def test_a_transfer_under_way_is_finished() -> None:
+    """The client is at it until it has sent all; what counts is that it does not pause."""
+    piece, pieces = bytes(range(256)) * 256, 600
+    with Server(*TCP, "-t", "identity") as server, connect(server.port) as client:
+
+        def send() -> None:
+            for _ in range(pieces):
+                client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        received = len(receive_exactly(client, 20 * len(piece)))
+        server.process.send_signal(signal.SIGTERM)
+        while chunk := client.recv(1 << 20):
+            received += len(chunk)
+        sender.join()
+        assert received == pieces * len(piece)
+        server.stop()
+
+
+def test_who_is_accepted_by_the_stop_has_time_to_ask() -> None:
+    with Server(*TCP) as server:
+        server.process.send_signal(signal.SIGSTOP)
+        with connect(server.port) as client:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGCONT)
+            time.sleep(0.15)
+            client.sendall(b"hello")
+            assert receive_exactly(client, 5) == b"HELLO"
+        server.stop()
+
+
+def test_a_busy_connection_ends_behind_a_reply_when_the_time_is_over() -> None:
+    with Server(*TCP, "--framing=line", "--drain=1s") as server, connect(server.port) as client:
+        replies = 0
+        client.sendall(b"hello\n")
+        assert receive_exactly(client, 6) == b"HELLO\n"
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.sendall(b"hello\n")
+                reply = receive_exactly(client, 6)
+                if not reply:
+                    break
+                assert reply == b"HELLO\n"
+                replies += 1
+                time.sleep(0.02)
+        assert replies > 5
+        assert 0.8 < time.monotonic() - started < 20
+        server.stop()

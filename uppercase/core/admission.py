@@ -80,7 +80,8 @@ class Admission:
         now: gives the time.
 
     Attributes:
-        max_connections: may be lowered to what the process can have.
+        max_connections: may be lowered to what the process can have, or to its share.
+        max_per_address: may be lowered as well.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Admission:
         now: Callable[[], float],
     ) -> None:
         self.max_connections = max_connections
-        self._max_per_address = max_per_address
+        self.max_per_address = max_per_address
         self._connections = connections
         self._now = now
         self._of_client: Counter[Hashable] = Counter()
@@ -115,7 +116,7 @@ class Admission:
     def _refusal(self, client: Hashable) -> tuple[RefusalReason, str] | None:
         total, most = len(self._connections), self.max_connections
         of_client = self._of_client[client]
-        if self._max_per_address is not None and of_client >= self._max_per_address:
+        if self.max_per_address is not None and of_client >= self.max_per_address:
             return (
                 RefusalReason.ADDRESS_FULL,
                 f"{client} has {of_client} connections (--max-per-address)",

@@ -2,9 +2,9 @@
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -22,10 +22,46 @@ from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import LogObserver
 
+SHORTHAND: Final = "--port"
+"""What stands for the place of a socket that --port and --interface ask for."""
+
 FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried anew when the port that one address family gave is taken in another."""
 
 Opened = TypeVar("Opened")
+
+
+class OpenPlace(NamedTuple):
+    """A place that was opened for other processes to serve.
+
+    Attributes:
+        place: SHORTHAND, or what `listen_places` names.
+        sockets: one for all workers, or one for each.
+        release: closes them.
+    """
+
+    place: str
+    sockets: list[socket.socket]
+    release: Callable[[], None]
+
+
+class Inherited(NamedTuple):
+    """A socket that another process has opened.
+
+    Attributes:
+        place: as `OpenPlace` has it.
+        socket: this process's own descriptor of it.
+        alone: no other process reads from it, or this is the one that looks after it for all.
+    """
+
+    place: str
+    socket: socket.socket
+    alone: bool
+
+
+def share(whole: int, workers: int) -> int:
+    """Return each worker's share of a limit, rounded up."""
+    return -(-whole // workers)
 
 
 class CannotStart(SystemExit, Exception):
@@ -114,6 +150,9 @@ class TransformService(Service, ABC):
         label: what the ready line calls that.
         counters: what has happened so far.
         notes: lines for the log, behind the ready lines.
+        inherited: sockets to serve instead of opening any, where another process has opened them.
+            Then nothing is announced either, which that process does.
+        hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
         uppercase.errors.UserError: something in the settings is wrong.
@@ -134,6 +173,8 @@ class TransformService(Service, ABC):
         self.settings = settings
         self.counters = Counters()
         self.notes: list[str] = []
+        self.inherited: list[Inherited] | None = None
+        self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
         self.notes += [
             f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
@@ -186,10 +227,12 @@ class TransformService(Service, ABC):
         self.reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
+        if self._listening and self.inherited is None:
+            self.announce(self.served())
+
+    def announce(self, addresses: Sequence[str]) -> None:
         """Say what is served, and what there is to know about it."""
-        if not self._listening:
-            return
-        for address in self.served():
+        for address in addresses:
             self.say_ready(address)
         hosts = self.settings.hosts()
         if (
@@ -213,6 +256,28 @@ class TransformService(Service, ABC):
         Raises:
             CannotListen: one of them could not be had.
         """
+
+    @abstractmethod
+    def open_sockets(self, workers: int) -> list[OpenPlace]:
+        """Open every address of the settings for other processes to serve.
+
+        Raises:
+            CannotListen: one of them could not be had; nothing is left open.
+        """
+
+    @abstractmethod
+    def listen_places(self) -> list[str]:
+        """Return what `--listen` binds, a string each, without what is served there."""
+
+    @abstractmethod
+    def share_limits(self, workers: int) -> None:
+        """Take this process's share of what is limited for all of the service."""
+
+    def places(self) -> list[str]:
+        """Return everything that is bound, in order."""
+        settings = self.settings
+        where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
+        return where + self.listen_places()
 
     @abstractmethod
     def close(self) -> None:

@@ -110,6 +110,8 @@ FAMILIES: Final = (
         "What the lab did on purpose.",
         ("service", "direction", "action"),
     ),
+    Family("workers", "gauge", "Worker processes that serve, with --workers.", ()),
+    Family("worker_restarts", "counter", "Workers that ended by themselves and were replaced.", ()),
     Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were.", ()),
 )
 """All that is exposed; the reference page, the dashboard and the alerts are held to it."""

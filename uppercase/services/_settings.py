@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, DatagramLimits, Limits
+from uppercase.limits import (
+    DEFAULT_PORT,
+    DRAIN,
+    DRAIN_QUIET,
+    MAX_OUTPUT,
+    DatagramLimits,
+    Limits,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,7 @@ class Settings:
         max_output: bytes that each transform of the chain may give for one message or chunk.
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
+        inherits: another process opens the addresses; see `TransformService.inherited`.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -34,6 +42,7 @@ class Settings:
     max_output: int = MAX_OUTPUT
     drain: float = DRAIN
     log_peers: bool = False
+    inherits: bool = False
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.
@@ -62,11 +71,13 @@ class TCPSettings(Settings):
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
         proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
             a header is input like any other.
+        drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
     """
 
     framing: str = AUTO
+    drain_quiet: float = DRAIN_QUIET
     proxy_from: DeclaredPeers | None = None
     limits: Limits = field(default_factory=Limits)
     lab: TCPLab = NO_LAB

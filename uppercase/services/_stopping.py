@@ -6,6 +6,7 @@ for SIGHUP, which kills, there is none. Here a second signal ends the process at
 stop that hangs.
 """
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -34,8 +35,19 @@ _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
 
 
+_DRAIN_LOOK: Final = 0.1
+"""Seconds between looks at which connections are quiet by now."""
+
+_LAST_WORD: Final = 1.0
+"""Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
+behind a reply and not within one."""
+
+
 class Drainable(Protocol):
     """A connection that can be brought to its end."""
+
+    def idle_since(self) -> float | None:
+        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
 
     def drain(self) -> None:
         """Answer what has arrived, send what is owed, then close; may be called again."""
@@ -45,11 +57,12 @@ class Drainable(Protocol):
 
 
 class Drain:
-    """Brings all connections to their end.
+    """Brings all connections to their end, each when nothing is under way on it.
 
     Args:
         clock: the reactor.
         seconds: how long they have; the rest is aborted then.
+        quiet: seconds without traffic after which nothing is taken to be under way.
         connections: the open ones, kept up to date by their owner, who calls `closed` for each.
 
     Attributes:
@@ -59,15 +72,21 @@ class Drain:
     log = Logger("uppercase")
 
     def __init__(
-        self, clock: IReactorTime, seconds: float, connections: Collection[Drainable]
+        self,
+        clock: IReactorTime,
+        seconds: float,
+        quiet: float,
+        connections: Collection[Drainable],
     ) -> None:
         self.done: Deferred[None] = Deferred()
         self._clock = clock
+        self._quiet = quiet
         self._connections = connections
+        self._drained: set[Drainable] = set()
         self._deadline = clock.seconds() + seconds
         self._calls: list[IDelayedCall] = []
-        self._drain_all()
-        self._later(seconds, self._abort)
+        self._look()
+        self._later(seconds, self._time_is_over)
         self._later(_DRAIN_REPORT, self._report)
         self.closed()
 
@@ -80,14 +99,28 @@ class Drain:
             self.done.callback(None)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        # Invariant: those are left out that have been made, which a second call would not cancel.
+        self._calls = [each for each in self._calls if each.active()]
         self._calls.append(self._clock.callLater(seconds, call))
 
-    def _drain_all(self) -> None:
+    def _look(self) -> None:
+        """Drain the connections that are quiet by now."""
+        now = self._clock.seconds()
         for connection in list(self._connections):
-            connection.drain()
+            since = connection.idle_since()
+            if (
+                connection in self._drained
+                or self._quiet == 0
+                or (since is not None and now - since >= self._quiet)
+            ):
+                self._drain(connection)
+        self._later(_DRAIN_LOOK, self._look)
+
+    def _drain(self, connection: Drainable) -> None:
+        self._drained.add(connection)
+        connection.drain()
 
     def _report(self) -> None:
-        self._drain_all()
         left = len(self._connections)
         self.log.info(
             "{left} left, {seconds:.0f} s",
@@ -96,14 +129,39 @@ class Drain:
         )
         self._later(_DRAIN_REPORT, self._report)
 
-    def _abort(self) -> None:
-        left = list(self._connections)
+    def _time_is_over(self) -> None:
+        """Abort what ends by now; what was busy until now has a moment to end."""
+        busy = [each for each in self._connections if each not in self._drained]
+        if busy:
+            self._later(_LAST_WORD, lambda: self._abort(busy))
+        self._abort([each for each in self._connections if each in self._drained])
+        for connection in busy:
+            self._drain(connection)
+
+    def _abort(self, those: list[Drainable]) -> None:
+        left = [each for each in those if each in self._connections]
+        if not left:
+            return
         self.log.warn(
             "the drain time is over: {left} aborted (--drain)",
             left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
         )
         for connection in left:
             connection.abort()
+
+
+def exit_with(status: int) -> None:
+    """Have the process end with a status, once the reactor and what runs it have ended.
+
+    `twistd` and `twist` have no say in it: they exit with 0 unless a signal was the reason.
+    """
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(end)
 
 
 class StopSignals:

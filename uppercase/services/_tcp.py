@@ -1,7 +1,9 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
 import errno
+import socket
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -13,18 +15,28 @@ from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
-from uppercase.services._base import TransformService, open_on_one_port
+from uppercase.services._base import (
+    SHORTHAND,
+    Inherited,
+    OpenPlace,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
+from uppercase.tcp.inherited import OPENER, inherited_endpoint, open_endpoint
 from uppercase.tcp.kernel import connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
     Listener,
     acceptor_of,
     bind,
+    inherited_listener,
     listen_error,
     listener_of_socket,
     listener_of_string,
@@ -54,6 +66,7 @@ class TCPService(TransformService):
     Attributes:
         factory: serves the connections, knows them.
         ports: what is listening.
+        waits: says whether other processes should accept first, where there are any.
     """
 
     protocol = "TCP"
@@ -74,32 +87,33 @@ class TCPService(TransformService):
         if framing == "line":
             self.factory.watch_incomplete()
         self.ports: list[IListeningPort] = []
+        self.waits: Callable[[], bool] | None = None
         self._acceptors: list[Acceptor] = []
         self._names: list[str] = []
         self._listeners = [
-            listener_of_string(self.reactor, text, settings.proxy_from) for text in settings.listen
+            (inherited_listener if settings.inherits else listener_of_string)(
+                self.reactor, text, settings.proxy_from
+            )
+            for text in settings.listen
         ]
 
     def listen(self) -> None:
-        """Open the shorthands' addresses, then the endpoints."""
+        """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         settings = self.settings
         if self.factory.lab != NO_LAB:
             self.log.info("lab: {options}", options=str(self.factory.lab))
-        sockets = open_on_one_port(
-            settings,
-            bind,
-            lambda skt: int(skt.getsockname()[1]),
-            lambda skt: skt.close(),
-            self.log,
-        )
-        shorthands = [
-            listener_of_socket(
-                self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
-            )
-            for skt in sockets
-        ]
-        for listener in [*shorthands, *self._listeners]:
+        if self.inherited is not None:
+            listeners = [self._adopt(each) for each in self.inherited]
+        else:
+            shorthands = [
+                listener_of_socket(
+                    self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
+                )
+                for skt in self._bind_shorthands()
+            ]
+            listeners = [*shorthands, *self._listeners]
+        for listener in listeners:
             failures: list[Failure] = []
             listening = listener.listen(self.factory)
             listening.addCallbacks(partial(self._opened, listener), failures.append)
@@ -108,6 +122,45 @@ class TCPService(TransformService):
             if not listening.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
                 listening.addBoth(partial(self._opened_late, listener.description, failures))
+
+    def _bind_shorthands(self) -> list[socket.socket]:
+        return open_on_one_port(
+            self.settings,
+            bind,
+            lambda skt: int(skt.getsockname()[1]),
+            lambda skt: skt.close(),
+            self.log,
+        )
+
+    def _adopt(self, inherited: Inherited) -> Listener:
+        """Return the listener of an inherited socket."""
+        endpoint = inherited_endpoint(self.reactor, inherited.socket)
+        for listener in self._listeners:
+            if listener.place == inherited.place:
+                return replace(listener, endpoint=endpoint)
+        return Listener(inherited.place, endpoint, None, self.settings.proxy_from)
+
+    def listen_places(self) -> list[str]:
+        return [listener.place for listener in self._listeners]
+
+    def open_sockets(self, workers: int) -> list[OpenPlace]:
+        opened = [OpenPlace(SHORTHAND, [skt], skt.close) for skt in self._bind_shorthands()]
+        try:
+            for listener in self._listeners:
+                endpoint = listener_of_string(OPENER, listener.place).endpoint
+                made = open_endpoint(listener.description, endpoint)
+                opened.append(OpenPlace(listener.place, [made.socket], made.release))
+        except CannotListen:
+            for each in opened:
+                each.release()
+            raise
+        return opened
+
+    def share_limits(self, workers: int) -> None:
+        admission = self.factory.admission
+        admission.max_connections = share(admission.max_connections, workers)
+        if admission.max_per_address is not None:
+            admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
         """Return the addresses of the open ports."""
@@ -130,16 +183,23 @@ class TCPService(TransformService):
         ports, self.ports = self.ports, []
         self._names.clear()
         for acceptor in self._acceptors:
-            acceptor.accept_waiting()
+            # Other workers accept them where only this one ends.
+            if not self.hands_over:
+                acceptor.accept_waiting()
         self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        drain = Drain(self.reactor, self.settings.drain, self.factory.connections)
+        drain = Drain(
+            self.reactor,
+            self.settings.drain,
+            self.settings.drain_quiet,
+            self.factory.connections,
+        )
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
 
     def _fit_to_descriptors(self) -> None:
-        wanted = self.factory.limits.max_connections
+        wanted = self.factory.admission.max_connections
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
@@ -162,7 +222,7 @@ class TCPService(TransformService):
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
         self.ports.append(port)
         self._names.append(listener.name(port))
-        acceptor = acceptor_of(port, self.reactor, self._accept_failed)
+        acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         if acceptor is not None:
             self._acceptors.append(acceptor)
 

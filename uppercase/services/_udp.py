@@ -1,7 +1,9 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
+import socket
 from collections import Counter
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import (
@@ -16,10 +18,19 @@ from twisted.internet.task import LoopingCall
 from uppercase.core.datagram import Responder
 from uppercase.core.events import KernelDropped
 from uppercase.core.values import printable_address
+from uppercase.errors import CannotListen
 from uppercase.lab import Lab
-from uppercase.services._base import TransformService, open_on_one_port
+from uppercase.services._base import (
+    SHORTHAND,
+    Inherited,
+    OpenPlace,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.services._settings import UDPSettings
 from uppercase.udp import (
+    AdoptedUDPEndpoint,
     IDatagramEndpoint,
     Port,
     UDPEndpoint,
@@ -60,25 +71,68 @@ class UDPService(TransformService):
         )
         self.ports: list[Any] = []
         self._endpoints = [
-            datagram_endpoint_from_string(self.reactor, text) for text in settings.listen
+            datagram_endpoint_from_string(self.reactor, text)
+            for text in (() if settings.inherits else settings.listen)
         ]
         self._kernel_drops: dict[Any, int] = {}
+        self._unwatched: set[Any] = set()
         self._errors: Counter[str] = Counter()
         self._kernel_watch = LoopingCall(self._look_at_kernel)
         self._kernel_watch.clock = self.reactor
 
     def listen(self) -> None:
-        """Open the shorthands' addresses, then the endpoints."""
-        self.ports += open_on_one_port(
-            self.settings,
-            lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
-            lambda port: int(port.getHost().port),
-            lambda port: port.stopListening(),
-            self.log,
-        )
-        for endpoint in self._endpoints:
-            self.ports.append(self._open(endpoint))
+        """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
+        if self.inherited is not None:
+            for each in self.inherited:
+                self._adopt(each)
+        else:
+            self.ports += open_on_one_port(
+                self.settings,
+                lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
+                lambda port: int(port.getHost().port),
+                lambda port: port.stopListening(),
+                self.log,
+            )
+            for endpoint in self._endpoints:
+                self.ports.append(self._open(endpoint))
         self._kernel_watch.start(KERNEL_LOOK, now=False)
+
+    def _adopt(self, inherited: Inherited) -> None:
+        port = self._open(AdoptedUDPEndpoint(self.reactor, inherited.socket.detach()))
+        self.ports.append(port)
+        # What was dropped before has been told of, by another process.
+        self._kernel_drops[port] = port.kernel_drops() or 0
+        if not inherited.alone:
+            self._unwatched.add(port)
+
+    def listen_places(self) -> list[str]:
+        return list(self.settings.listen)
+
+    def open_sockets(self, workers: int) -> list[OpenPlace]:
+        opened = [
+            _place(SHORTHAND, sockets)
+            for sockets in open_on_one_port(
+                self.settings,
+                lambda host, port: UDPEndpoint(self.reactor, port, host).open(workers),
+                lambda sockets: int(sockets[0].getsockname()[1]),
+                _close_all,
+                self.log,
+            )
+        ]
+        try:
+            for text, endpoint in zip(self.settings.listen, self._endpoints, strict=True):
+                opened.append(_place(text, endpoint.open(workers)))
+        except CannotListen:
+            for each in opened:
+                each.release()
+            raise
+        return opened
+
+    def share_limits(self, workers: int) -> None:
+        limits = self.responder.limits
+        self.responder.limits = replace(
+            limits, max_outstanding=share(limits.max_outstanding, workers)
+        )
 
     def served(self) -> list[str]:
         """Return the addresses of the open ports."""
@@ -106,6 +160,7 @@ class UDPService(TransformService):
         self._kernel_watch.stop()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         self._kernel_drops.clear()
+        self._unwatched.clear()
         for port in ports:
             self._errors += _errors_of(port)
 
@@ -128,7 +183,8 @@ class UDPService(TransformService):
         """Report what the kernel had no room for, lest the lab or the transform be blamed."""
         for port in self.ports if ports is None else ports:
             # A reactor without file descriptors has ports of its own, which do not tell.
-            dropped = (port.kernel_drops() if isinstance(port, Port) else None) or 0
+            tells = isinstance(port, Port) and port not in self._unwatched
+            dropped = (port.kernel_drops() if tells else None) or 0
             new = (dropped - self._kernel_drops.get(port, 0)) % _KERNEL_COUNTS
             if new:
                 self.notify(KernelDropped(_name(port), new))
@@ -145,6 +201,15 @@ def _errors_of(port: Any) -> Counter[str]:
         for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
             found.update({f"{kind}-error {name}": count for name, count in errors.items()})
     return found
+
+
+def _place(place: str, sockets: list[socket.socket]) -> OpenPlace:
+    return OpenPlace(place, sockets, lambda: _close_all(sockets))
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _name(port: Any) -> str:

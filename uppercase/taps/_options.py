@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
@@ -22,13 +22,19 @@ from twisted.python import usage
 
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor
-from uppercase.core.values import parse_duration, parse_port, parse_size
+from uppercase.core.values import (
+    parse_count,
+    parse_duration,
+    parse_port,
+    parse_size,
+    parse_timeout,
+)
 from uppercase.errors import PluginError, UserError, suggest
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
 from uppercase.taps._logging import choose
-from uppercase.taps._process import accompany, use_monotonic_time
+from uppercase.taps._process import accompany, plan_of, use_monotonic_time
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -282,6 +288,19 @@ PROCESS = Group(
             parse=str,
             shown="off",
         ),
+        Option(
+            "--workers=N",
+            "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
+            "Each has its share of --max-connections and --max-per-address, and its own --rate",
+            parse=parse_count,
+            shown="1",
+        ),
+        Option(
+            "--watchdog=DURATION",
+            "replace a worker that has given no sign of life for so long",
+            parse=parse_timeout,
+            shown="off",
+        ),
     ),
 )
 
@@ -306,10 +325,20 @@ class ProcessOptions(TableOptions, ABC):
 
     Attributes:
         service: what the options describe.
+        is_part: what the process has beside the service is somebody else's matter.
+        inherits: a supervisor has opened the sockets.
     """
 
     service: IService
     synopsis = "[options]"
+    is_part = False
+    inherits = False
+    _words: Sequence[str] = ()
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Parse, and remember the words for workers, who parse them as well."""
+        self._words = list(options or ())
+        super().parseOptions(options)
 
     def opt_version(self) -> None:
         """Show the project's version, not only Twisted's."""
@@ -333,7 +362,17 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
-            self.service = accompany(self.make_service(), self["metrics"])
+            self.service = self.make_service()
+            if self.is_part:
+                return
+            plan = plan_of(
+                self["workers"],
+                self["watchdog"],
+                self["metrics"],
+                type(self).__module__,
+                self._words,
+            )
+            self.service = accompany(self.service, self["metrics"], plan)
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -403,6 +442,7 @@ class ServiceOptions(ProcessOptions):
             "max_output": self["max-output"],
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
+            "inherits": self.inherits,
         }
 
 

@@ -2,36 +2,59 @@
 
 import os
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 
+from uppercase.errors import UserError
+from uppercase.services import UDPSettings
 from uppercase.taps._systemd import Notifier
 
+if TYPE_CHECKING:
+    from uppercase.services._supervisor import Plan
 
-def accompany(service: IService, metrics: str | None) -> IService:
+
+def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IService:
     """Return the service together with what it needs beside it; itself, if that is nothing.
 
     Args:
         service: a service, or a `MultiService` of several.
         metrics: where metrics are served, if anywhere.
+        plan: by which workers it is served, if not by this process.
 
     Raises:
-        UserError: they cannot be served there.
+        UserError: they cannot be served there, or workers cannot serve it.
     """
     from twisted.internet import reactor
 
+    known: Any = reactor
+    parts: Any = service if isinstance(service, MultiService) else [service]
+    services: list[Any] = list(parts)
     company: list[Any] = []
+    call_when_ready = known.callWhenRunning
+    supervisor: Any = None
+    if plan is not None:
+        from uppercase.services._supervisor import Supervisor
+
+        _check_for_workers(services)
+        service = supervisor = Supervisor(services, plan, reactor)
+        call_when_ready = supervisor.call_when_ready
     if metrics is not None:
         # Here, as they take a tenth of a second to import.
         from uppercase.services._metrics import Measurements
         from uppercase.services._metrics_page import MetricsService
 
-        services: Any = service if isinstance(service, MultiService) else [service]
-        company.append(MetricsService(metrics, Measurements(list(services), reactor), reactor))
+        if supervisor is None:
+            source: Any = Measurements(services, reactor)
+        else:
+            from uppercase.services._tally import Tally
+
+            source = Tally(supervisor)
+        company.append(MetricsService(metrics, source, reactor))
     if "NOTIFY_SOCKET" in os.environ:
-        company.append(Notifier(reactor))
+        company.append(Notifier(reactor, call_when_ready))
     if not company:
         return service
     together: Any = MultiService()
@@ -39,6 +62,51 @@ def accompany(service: IService, metrics: str | None) -> IService:
         each.setServiceParent(together)
     whole: IService = together
     return whole
+
+
+def _check_for_workers(services: list[Any]) -> None:
+    """Refuse what several processes could not do right."""
+    for service in services:
+        if isinstance(service.settings, UDPSettings) and service.settings.lab is not None:
+            raise UserError(
+                "got --workers with a lab for datagrams, whose numbers would start anew with each "
+                "worker; leave out one of them"
+            )
+
+
+def plan_of(
+    workers: int | None, watchdog: float | None, metrics: str | None, tap: str, words: Sequence[str]
+) -> "Plan | None":
+    """Return by which workers to serve; None if this process serves.
+
+    Args:
+        workers: how many; 0 is one for each processor that this process may use.
+        watchdog: as `Plan` has it.
+        metrics: where they are served, if anywhere.
+        tap: the module of the options.
+        words: the command line behind the service's name.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    if watchdog is not None and workers is None:
+        raise UserError("got --watchdog without workers to watch; add --workers=2")
+    if workers == 0:
+        can_tell = hasattr(os, "sched_getaffinity")
+        workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+    if workers is None or (workers == 1 and watchdog is None):
+        return None
+    if os.name != "posix":
+        raise UserError("got --workers, which only POSIX systems have; leave it out")
+    from uppercase.services._supervisor import Plan, python_command
+
+    return Plan(
+        workers=workers,
+        command=python_command("uppercase.taps._worker", [tap, *words]),
+        directory=os.getcwd(),
+        watchdog=watchdog,
+        measure=metrics is not None,
+    )
 
 
 def use_monotonic_time() -> None:

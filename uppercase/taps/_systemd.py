@@ -6,7 +6,7 @@ kept since 2017 and one that needs a compiler.
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,14 +18,20 @@ class Notifier(Service):
 
     Args:
         reactor: Twisted's.
+        call_when_ready: calls what it is given once clients are served.
         environ: has NOTIFY_SOCKET, and WATCHDOG_USEC where systemd wants to hear that we live.
     """
 
-    def __init__(self, reactor: Any, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        call_when_ready: Callable[[Callable[[], object]], object],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         name = environ["NOTIFY_SOCKET"]
         # Of Linux's abstract sockets, which begin with a null byte.
         self._address = "\0" + name[1:] if name.startswith("@") else name
-        self._reactor = reactor
+        self._call_when_ready = call_when_ready
         self._beat = LoopingCall(self._tell, "WATCHDOG=1")
         self._beat.clock = reactor
         watched = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
@@ -34,7 +40,7 @@ class Notifier(Service):
     def startService(self) -> None:
         """Say that we are ready, once we are."""
         super().startService()
-        self._reactor.callWhenRunning(self._ready)
+        self._call_when_ready(self._ready)
 
     def stopService(self) -> None:
         """Say that a stop has begun; from here on systemd's time for it runs."""

@@ -8,13 +8,14 @@ from twisted.application.service import IService
 
 from uppercase.core.framing import AUTO, FRAMINGS
 from uppercase.core.values import (
+    parse_duration,
     parse_limit,
     parse_peers,
     parse_size,
     parse_timeout,
 )
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
-from uppercase.limits import Limits
+from uppercase.limits import DRAIN_QUIET, Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps._options import (
     ENDING,
@@ -138,6 +139,14 @@ class Options(ServiceOptions):
                     "5s",
                 ),
                 ENDING,
+                Option(
+                    "--drain-quiet=DURATION",
+                    "during a stop, a connection is closed once nothing was sent or taken for so "
+                    "long",
+                    parse=parse_duration,
+                    default=DRAIN_QUIET,
+                    shown="500ms",
+                ),
             ),
         ),
         Group(
@@ -171,6 +180,7 @@ class Options(ServiceOptions):
             TCPSettings(
                 **self.shared_settings(),
                 framing=framing,
+                drain_quiet=self["drain-quiet"],
                 limits=limits,
                 proxy_from=self["proxy-from"],
                 lab=TCPLab(**{name.replace("-", "_"): value for name, value in values.items()}),

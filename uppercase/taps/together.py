@@ -88,7 +88,7 @@ class Options(ProcessOptions):
         """Make the services of the file."""
         path = self["config"]
         services = MultiService()
-        for service in make_services(self._tables, path or ""):
+        for service in make_services(self._tables, path or "", inherits=self.inherits):
             service.setServiceParent(services)
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
@@ -132,8 +132,13 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
-def make_services(tables: Mapping[str, Any], path: str) -> list[Any]:
+def make_services(tables: Mapping[str, Any], path: str, *, inherits: bool = False) -> list[Any]:
     """Make the services of the tables of a file, each named after its table.
+
+    Args:
+        tables: by name.
+        path: of the file.
+        inherits: a supervisor has opened the sockets.
 
     Raises:
         UserError: one sentence that names file, table and key.
@@ -143,7 +148,7 @@ def make_services(tables: Mapping[str, Any], path: str) -> list[Any]:
         where = f"{path}, [services.{name}]"
         if not isinstance(table, dict):
             raise UserError(f"{path}: got {table!r} for services.{name}, which is to be a table")
-        service = services[name] = _make_service(dict(table), where)
+        service = services[name] = _make_service(dict(table), where, inherits)
         service.setName(name)
         for other in services.values():
             if other is not service and _same_place(service, other):
@@ -154,7 +159,7 @@ def make_services(tables: Mapping[str, Any], path: str) -> list[Any]:
     return list(services.values())
 
 
-def _make_service(table: dict[str, Any], where: str) -> Any:
+def _make_service(table: dict[str, Any], where: str, inherits: bool) -> Any:
     protocol = table.pop("protocol", None)
     if protocol is None:
         raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
@@ -163,6 +168,7 @@ def _make_service(table: dict[str, Any], where: str) -> Any:
             f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
         )
     options = _PROTOCOLS[protocol]()
+    options.is_part, options.inherits = True, inherits
     rows = _rows(protocol)
     words: list[str] = []
     for key, value in table.items():

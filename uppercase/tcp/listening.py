@@ -51,6 +51,7 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.inherited import InheritedUNIXPort
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ _ACCEPT_PAUSE_MOST: Final = 1.0
 _ACCEPT_BATCH: Final = 100
 """Connections that are accepted before others have their turn (Twisted's own number)."""
 
+_TURN_OF_OTHERS: Final = 0.002
+"""Seconds that other processes have to accept in our place."""
+
+_LATE_BATCH: Final = 16
+"""Connections that are accepted when they have not: else one that hangs would slow us down to as
+many a second as there are such turns in it."""
+
 # The one client that was to be accepted is gone, or a packet filter has refused it.
 _ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 
@@ -88,12 +96,14 @@ class Listener:
         endpoint: where connections come from.
         context: key and certificate, if they speak TLS.
         proxies: who must send a PROXY header, if anybody.
+        place: the part of the description that says what is bound.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
     context: "Context | None" = None
     proxies: DeclaredPeers | None = None
+    place: str = ""
 
     def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
         """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
@@ -129,20 +139,31 @@ class Acceptor:
         port: is listening; its `stopListening` is called after `stop`.
         reactor: whose port it is.
         on_scarce: told the system's error each time that accepting has to rest.
+        waits: told that somebody is there, says whether other processes should accept first; they
+            have a moment for that. One is accepted at a time then, so that others have theirs.
     """
 
     _log = Logger("uppercase")
 
-    def __init__(self, port: Port, reactor: Any, on_scarce: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        port: Port | InheritedUNIXPort,
+        reactor: Any,
+        on_scarce: Callable[[OSError], None],
+        waits: Callable[[], bool] | None = None,
+    ) -> None:
         self._port = port
         self._reactor = reactor
         self._on_scarce = on_scarce
+        self._waits = waits
+        self._has_waited = False
         self._pause = _ACCEPT_PAUSE
         self._call: IDelayedCall | None = None
         # A descriptor of our own: reactors know readers by their descriptors.
         self._socket = socket.socket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
-        reactor.removeReader(port)
+        if isinstance(port, Port):
+            reactor.removeReader(port)
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -160,7 +181,17 @@ class Acceptor:
 
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
-        self._accept(_ACCEPT_BATCH)
+        if self._waits is None:
+            self._accept(_ACCEPT_BATCH)
+        elif self._has_waited:
+            self._has_waited = False
+            self._accept(_LATE_BATCH)
+        elif self._waits():
+            self._has_waited = True
+            self._reactor.removeReader(self)
+            self._call = self._reactor.callLater(_TURN_OF_OTHERS, self._go_on)
+        else:
+            self._accept(1)
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
@@ -196,6 +227,9 @@ class Acceptor:
     def _serve(self, skt: socket.socket, address: Any) -> None:
         """Connect a socket to a protocol, as Twisted's port does."""
         port = self._port
+        if isinstance(port, InheritedUNIXPort):
+            port.serve(skt, self._reactor)
+            return
         if skt.family == socket.AF_INET6:
             # With the scope of a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -227,11 +261,14 @@ def _address_of(family: int, address: Any) -> IAddress:
 
 
 def acceptor_of(
-    port: IListeningPort, reactor: Any, on_scarce: Callable[[OSError], None]
+    port: IListeningPort,
+    reactor: Any,
+    on_scarce: Callable[[OSError], None],
+    waits: Callable[[], bool] | None = None,
 ) -> Acceptor | None:
     """Return who accepts for a port; None for a port of another kind, which goes on itself."""
-    if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
-        return Acceptor(port, reactor, on_scarce)
+    if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
+        return Acceptor(port, reactor, on_scarce, waits)
     return None
 
 
@@ -298,7 +335,20 @@ def listener_of_string(
     # What the parsers of endpoint strings raise for bad ones; systemd's: IndexError and KeyError.
     except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
         raise _bad_description(description, kind, error) from error
-    return Listener(description, endpoint, context, proxies)
+    return Listener(description, endpoint, context, proxies, plain)
+
+
+def inherited_listener(
+    reactor: Any, description: str, proxies: DeclaredPeers | None = None
+) -> Listener:
+    """Return a listener whose endpoint is to be replaced by that of an inherited socket.
+
+    Only the process that systemd has started can look for its sockets.
+    """
+    if description.partition(":")[0].lower() == "systemd":
+        endpoint: Any = None
+        return Listener(description, endpoint, None, proxies, description)
+    return listener_of_string(reactor, description, proxies)
 
 
 def _split_tls(description: str) -> tuple[str, dict[str, str]]:

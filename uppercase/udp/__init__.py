@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime
 
 from uppercase.core.datagram import Responder
 from uppercase.udp.endpoints import (
+    AdoptedUDPEndpoint,
     IDatagramEndpoint,
     UDPEndpoint,
     datagram_endpoint_from_string,
@@ -15,6 +16,7 @@ from uppercase.udp.ports import Port
 from uppercase.udp.protocol import ResponderProtocol
 
 __all__ = [
+    "AdoptedUDPEndpoint",
     "IDatagramEndpoint",
     "Port",
     "ResponderProtocol",

@@ -10,6 +10,8 @@ Twisted has endpoints and strings for streams only; these are shaped so that the
 its. A `\:\:` serves IPv6 only: two endpoints serve both families.
 """
 
+import socket
+import sys
 from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
@@ -25,7 +27,7 @@ from uppercase.core.values import (
     split_escaped,
     unescape,
 )
-from uppercase.errors import BadValue, suggest
+from uppercase.errors import BadValue, CannotListen, suggest
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.ports import Port
 from uppercase.udp.sockets import adopt_socket, check_interface, open_socket
@@ -42,6 +44,13 @@ class IDatagramEndpoint(Interface):
 
     def listen(protocol: DatagramProtocol) -> IListeningPort:
         """Serve a protocol on this address.
+
+        Raises:
+            uppercase.errors.CannotListen: the address could not be had; nothing is left open.
+        """
+
+    def open(workers: int) -> list[socket.socket]:
+        """Open the address for other processes to serve: a socket for each of them, or one.
 
         Raises:
             uppercase.errors.CannotListen: the address could not be had; nothing is left open.
@@ -72,6 +81,28 @@ class UDPEndpoint:
         port.startListening()
         return port
 
+    def open(self, workers: int) -> list[socket.socket]:
+        """Open the address for so many processes: a socket for each, or one for all.
+
+        With one for each, all datagrams of a client's port meet one process, and its guards. Only
+        Linux deals them out so.
+        """
+        # Alone first: another program that has the address, and would share it, is found out.
+        first = open_socket(self._interface, self._port)
+        if sys.platform != "linux":
+            return [first]
+        number = int(first.getsockname()[1])
+        first.close()
+        opened: list[socket.socket] = []
+        try:
+            for _ in range(workers):
+                opened.append(open_socket(self._interface, number, one_of_several=True))
+        except CannotListen:
+            for each in opened:
+                each.close()
+            raise
+        return opened
+
     def _listen_plainly(self, protocol: DatagramProtocol) -> IListeningPort:
         """Let a reactor without file descriptors open its own kind of port."""
         try:
@@ -101,6 +132,10 @@ class AdoptedUDPEndpoint:
         port = Port(adopt_socket(self._descriptor), protocol, self._reactor)
         port.startListening()
         return port
+
+    def open(self, workers: int) -> list[socket.socket]:
+        """Return the socket, which all processes share."""
+        return [adopt_socket(self._descriptor)]
 
 
 def datagram_endpoint_from_string(reactor: IReactorTime, description: str) -> IDatagramEndpoint:

@@ -42,12 +42,14 @@ def check_interface(host: str) -> str:
         ) from None
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket.socket:
     """Open a UDP socket on one address.
 
     Args:
         host: an IPv4 or IPv6 address, which may have a `%scope`; "" is every IPv4 address.
         port: 0 is any free one.
+        one_of_several: others of this process may have the address as well (SO_REUSEPORT); the
+            kernel gives all datagrams of one client to one of them.
 
     Raises:
         BadValue: the host is no address.
@@ -64,6 +66,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if one_of_several:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(where)
         if _is_shared(sock):
             raise OSError(EINVAL, "it is a broadcast or multicast address; those are not answered")

@@ -1,0 +1,557 @@
+"""Several processes behind the same sockets: their deaths, their replacement, their end."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import make_certificate
+from tests.system.processes import (
+    Server,
+    connect,
+    environment,
+    receive_all,
+    receive_exactly,
+    refused,
+    tool,
+)
+
+TCP = ("uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--workers=2")
+UDP = ("uppercase-udp", "--port=0", "--interface=127.0.0.1", "--workers=2")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def served(*arguments: str, cwd: Path | None = None, runner: str = "twistd") -> Server:
+    return Server(*arguments, addresses=1, cwd=cwd, runner=runner)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ask(port: int, request: bytes = b"hello\n") -> bytes:
+    """Connect, ask, half-close and read to the end, as `nc -N` does."""
+    with connect(port) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        return receive_all(client)
+
+
+class Load:
+    """Clients that ask in a loop, each time on a new connection.
+
+    Attributes:
+        answered: how often.
+        failures: what else happened, by its name.
+    """
+
+    def __init__(self, port: int, expected: set[bytes], clients: int = 4) -> None:
+        self.answered: Counter[bytes] = Counter()
+        self.failures: Counter[str] = Counter()
+        self._port = port
+        self._expected = expected
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                reply = ask(self._port)
+            except OSError as error:
+                self.failures[type(error).__name__] += 1
+                continue
+            if reply in self._expected:
+                self.answered[reply] += 1
+            else:
+                self.failures[f"got {reply!r}"] += 1
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_workers_serve_what_the_supervisor_has_opened(runner: str) -> None:
+    with served(*TCP, "--log-peers", runner=runner) as server:
+        pids = children(server.process.pid)
+        assert len(pids) == 2
+        for _ in range(20):
+            assert ask(server.port) == b"HELLO\n"
+        log = server.wait_for_log("closed: finished", times=20)
+        assert re.search(r"worker [12]: TCP: 127.0.0.1:\d+ connected", log)
+        assert log.count("The server is ready to receive") == 1
+        server.stop()
+        assert not any(map(alive, pids))
+        assert "all workers have ended" in server.log()
+
+
+def test_a_worker_that_is_killed_costs_its_own_connections_only() -> None:
+    """Those who wait in the queue are not its own: the others, or the next, serve them."""
+    with served(*TCP) as server:
+        pids = children(server.process.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        clients = [connect(server.port) for _ in range(100)]
+        for client in clients:
+            client.sendall(b"hello\n")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for client in clients:
+            with client:
+                client.shutdown(socket.SHUT_WR)
+                assert receive_all(client) == b"HELLO\n"
+        log = server.wait_for_log("has ended: killed by SIGKILL; a new one is started", times=2)
+        assert re.search(r"worker 1 \(process \d+\) has ended", log)
+
+
+def test_workers_may_be_killed_again_and_again_under_load() -> None:
+    """Nobody is refused. A reset is of a connection that the killed worker had: one a client."""
+    with served(*TCP) as server, Load(server.port, {b"HELLO\n"}) as load:
+        kills = 6
+        for number in range(kills):
+            time.sleep(1.5)
+            victims = children(server.process.pid)
+            os.kill(victims[number % len(victims)], signal.SIGKILL)
+        time.sleep(1.5)
+        server.wait_for_log("a new one is started", times=kills)
+        assert load.answered.total() > 100
+        assert set(load.failures) <= {"ConnectionResetError", "got b''"}, load.failures
+        assert load.failures.total() <= 4 * kills, load.failures
+
+
+def test_a_supervisor_that_is_killed_takes_its_workers_along() -> None:
+    """Also one that hangs; and the port is free."""
+    with served(*TCP) as server:
+        pids = children(server.process.pid)
+        os.kill(pids[0], signal.SIGSTOP)
+        port = server.port
+        server.stop(signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, pids)), 5)
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", port))
+            again.listen()
+
+
+def test_a_stop_serves_the_queue_and_finishes_what_is_under_way() -> None:
+    piece, pieces = bytes(range(256)) * 256, 300
+    with served(*TCP, "-t", "identity") as server, connect(server.port) as busy:
+
+        def send() -> None:
+            for _ in range(pieces):
+                busy.sendall(piece)
+            busy.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        received = len(receive_exactly(busy, 4 * len(piece)))
+        pids = children(server.process.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        waiting = [connect(server.port) for _ in range(50)]
+        for client in waiting:
+            client.sendall(b"hello\n")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("Received SIGTERM")
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        while chunk := busy.recv(1 << 20):
+            received += len(chunk)
+        sender.join()
+        assert received == pieces * len(piece)
+        for client in waiting:
+            with client:
+                assert receive_exactly(client, 6) == b"hello\n"
+        server.stop()
+
+
+def test_an_interrupt_from_the_terminal_drains_too() -> None:
+    """It goes to every process of the group, and must not be a worker's second signal."""
+    with Server(*TCP, addresses=1, prepare=os.setsid) as server, connect(server.port) as client:
+        client.sendall(b"hello\n")
+        assert receive_exactly(client, 6) == b"HELLO\n"
+        server.statuses = [-signal.SIGINT]
+        os.killpg(server.process.pid, signal.SIGINT)
+        client.sendall(b"again\n")
+        assert receive_exactly(client, 6) == b"AGAIN\n"
+        client.close()
+        server.process.wait(30)
+
+
+VERSION = "def say(message: bytes) -> bytes:\n    return b'{}'\n"
+
+
+def test_a_hangup_reloads_and_nothing_is_lost(tmp_path: Path) -> None:
+    module = tmp_path / "saying.py"
+    module.write_text(VERSION.format("old"))
+    with served(*TCP, "-t", "saying:say", cwd=tmp_path) as server:
+        before = set(children(server.process.pid))
+        with Load(server.port, {b"old\n", b"new\n", b"newest\n"}) as load:
+            for number, word in enumerate(("new", "newest"), 1):
+                time.sleep(0.5)
+                module.write_text(VERSION.format(word))
+                # Bytecode is told from newer source by whole seconds.
+                os.utime(module, (number * 1000, number * 1000))
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for_log("reloaded: 2 new workers serve", times=number)
+            time.sleep(0.5)
+        assert not load.failures, load.failures
+        assert all(load.answered[word] for word in (b"old\n", b"new\n", b"newest\n"))
+        assert ask(server.port) == b"newest\n"
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        assert not before & set(children(server.process.pid))
+
+
+def test_a_reload_that_cannot_be_leaves_the_old_workers(tmp_path: Path) -> None:
+    module = tmp_path / "saying.py"
+    module.write_text(VERSION.format("old"))
+    config = tmp_path / "services.toml"
+    text = '[services.one]\nprotocol = "tcp"\nport = 0\ninterface = "127.0.0.1"\n'
+    config.write_text(f'workers = 2\n{text}transform = "saying:say"\n')
+    with served("uppercase", "--config=services.toml", cwd=tmp_path) as server:
+        before = set(children(server.process.pid))
+
+        def refuse(saying: str) -> None:
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_log(saying)
+            wait_until(lambda: set(children(server.process.pid)) == before)
+            assert ask(server.port) == b"old\n"
+
+        module.write_text("raise ValueError('unfinished')\n")
+        refuse("ValueError: unfinished")
+        module.write_text(VERSION.format("old"))
+        config.write_text(f'workers = 2\n{text}transform = "saying:say"\nrate = 3\n')
+        refuse("[services.one]: no key named 'rate'")
+        config.write_text(f"workers = 2\n{text.replace('0', '12345', 1)}")
+        refuse("start the service anew for that")
+        assert server.log().count("not reloaded, the old workers go on:") == 3
+
+
+def test_what_cannot_start_ends_with_its_last_word(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(
+        "import sys\nif sys.argv[0].endswith('_worker.py'):\n    import os\n"
+        "    print('out of luck', file=sys.stderr, flush=True)\n    os._exit(7)\n"
+        "def say(message: bytes) -> bytes: return message\n"
+    )
+    done = subprocess.run(
+        [tool("twistd"), "-n", "--pidfile=", *TCP, "-t", "crashing:say"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])},
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "5 workers in a row have ended as soon as they had begun; the last one: out of luck" in (
+        done.stdout
+    )
+
+
+def test_a_worker_that_hangs_says_where_and_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(
+        "import time\ndef hang(message: bytes) -> bytes:\n    while message == b'hang':\n"
+        "        time.sleep(1)\n    return message\n"
+    )
+    arguments = (*TCP, "-t", "hanging:hang", "--framing=line", "--watchdog=2s")
+    with served(*arguments, cwd=tmp_path) as server, connect(server.port) as client:
+        server.tracebacks = True
+        client.sendall(b"hang\n")
+        log = server.wait_for_log("killed by SIG")
+        assert "hangs: no sign of life for 2 s (--watchdog)" in log
+        assert re.search(r'worker [12]:   File ".*hanging.py", line 4 in hang', log), log
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        for _ in range(10):
+            assert ask(server.port) == b"hello\n"
+
+
+def test_a_watchdog_leaves_a_supervisor_alone_that_was_stopped() -> None:
+    with served(*TCP, "--watchdog=1s") as server:
+        before = children(server.process.pid)
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        server.process.send_signal(signal.SIGCONT)
+        time.sleep(1.5)
+        assert children(server.process.pid) == before
+
+
+def get(port: int, path: str) -> str:
+    with connect(port) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return receive_all(client).decode()
+
+
+def test_metrics_are_the_sum_of_all_workers_there_have_ever_been() -> None:
+    with served(*TCP, "--metrics=0") as server:
+        log = server.wait_for_log("metrics are at TCP 127.0.0.1:")
+        port = int(log.split("metrics are at TCP 127.0.0.1:")[1].split(":")[0])
+
+        def shows(*lines: str) -> bool:
+            return set(lines) <= set(get(port, "/metrics").splitlines())
+
+        for _ in range(40):
+            ask(server.port)
+        wait_until(lambda: shows('uppercase_connections_total{service="tcp"} 40.0'))
+        with connect(server.port) as client:
+            client.sendall(b"hello\n")
+            receive_exactly(client, 6)
+            wait_until(lambda: shows('uppercase_connections_open{service="tcp"} 1.0'))
+            for pid in children(server.process.pid):
+                os.kill(pid, signal.SIGKILL)
+                server.wait_for_log("a new one is started")
+            wait_until(
+                lambda: shows(
+                    'uppercase_connections_total{service="tcp"} 41.0',
+                    'uppercase_connections_open{service="tcp"} 0.0',
+                    'uppercase_messages_total{service="tcp"} 41.0',
+                    "uppercase_worker_restarts_total 2.0",
+                    "uppercase_workers 2.0",
+                )
+            )
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("reloaded")
+        for _ in range(5):
+            ask(server.port)
+        wait_until(lambda: shows('uppercase_connections_total{service="tcp"} 46.0'))
+        assert "200 OK" in get(port, "/readyz")
+        with connect(server.port) as client:
+            client.sendall(b"hello\n")
+            receive_exactly(client, 6)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for_log("Received SIGTERM")
+            assert get(port, "/readyz").endswith("draining\n")
+
+
+def test_the_workers_have_about_as_many_connections_each() -> None:
+    with served(*TCP, "--log-peers", "--max-connections=4000") as server:
+        clients = [connect(server.port) for _ in range(1000)]
+        log = server.wait_for_log("connected", times=len(clients))
+        shares = Counter(re.findall(r"worker (\d): TCP: \S+ connected", log))
+        for client in clients:
+            client.close()
+        print(shares)
+        assert min(shares["1"], shares["2"]) > 250, shares
+
+
+@contextlib.contextmanager
+def asking(port: int) -> Iterator[socket.socket]:
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.connect(("127.0.0.1", port))
+        yield client
+
+
+def test_datagrams_of_one_client_meet_one_worker() -> None:
+    """So the loop guard counts as it does in one process; other clients meet others."""
+    with served(*UDP, "--log-peers") as server:
+        for _ in range(40):
+            with asking(server.port) as client:
+                for _ in range(3):
+                    client.send(b"hello")
+                    assert client.recv(100) == b"HELLO"
+        log = server.wait_for_log("-> 5 bytes", times=120)
+        met = set(re.findall(r"worker (\d): UDP: (\S+?):? ", log))
+        workers = Counter(worker for worker, _ in met)
+        assert len(met) == 40, "a client met two workers"
+        assert set(workers) == {"1", "2"}
+        with asking(server.port) as client:
+            client.settimeout(0.5)
+            replies = 0
+            with contextlib.suppress(TimeoutError):
+                for _ in range(100):
+                    client.send(b"LOOP")
+                    replies += client.recv(100) == b"LOOP"
+            assert replies < 40
+
+
+def test_datagrams_wait_for_the_next_worker() -> None:
+    with served(*UDP) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(asking(server.port)) for _ in range(20)]
+        pids = children(server.process.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for client in clients:
+            client.send(b"hello")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for client in clients:
+            assert client.recv(100) == b"HELLO"
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("reloaded")
+        for client in clients:
+            client.send(b"again")
+            assert client.recv(100) == b"AGAIN"
+
+
+def test_what_workers_cannot_do_is_one_sentence() -> None:
+    said = refused(*UDP, "--loss=0.5")
+    assert "got --workers with a lab for datagrams" in said
+    assert "got --watchdog without workers" in refused("uppercase-tcp", "--watchdog=5s")
+    with served(*UDP) as server:
+        port = server.port
+        said = refused("uppercase-udp", f"--port={port}", "-i", "127.0.0.1", "--workers=2")
+        assert f"cannot listen on UDP 127.0.0.1:{port}" in said
+    with served(*TCP) as server:
+        said = refused("uppercase-tcp", f"--port={server.port}", "-i", "127.0.0.1", "--workers=2")
+        assert f"cannot listen on TCP 127.0.0.1:{server.port}" in said
+
+
+def test_a_unix_socket_keeps_its_name_and_mode_until_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    def ask_there() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            client.sendall(b"hello\n")
+            client.shutdown(socket.SHUT_WR)
+            return receive_all(client)
+
+    arguments = ("uppercase-tcp", f"--listen=unix:{path}:mode=600", "--workers=2")
+    with served(*arguments) as server:
+        assert ask_there() == b"HELLO\n"
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("reloaded")
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert ask_there() == b"HELLO\n"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "another program" in refused(*arguments)
+        server.stop(signal.SIGKILL)
+    assert path.exists()
+    with served(*arguments) as server:
+        assert ask_there() == b"HELLO\n", "what a killed program has left is no hindrance"
+    assert not path.exists()
+
+
+def test_certificates_are_read_anew_by_a_reload(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+
+    def serial(server: Server) -> object:
+        context = ssl.create_default_context(cafile=str(certificate.cert))
+        with context.wrap_socket(connect(server.port), server_hostname="localhost") as client:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"HELLO"
+            found = client.getpeercert()
+            assert found is not None
+            return found["serialNumber"]
+
+    with served("uppercase-tcp", f"--listen={certificate.endpoint()}", "--workers=2") as server:
+        before = serial(server)
+        make_certificate(tmp_path)
+        server.process.send_signal(signal.SIGHUP)
+        # Until then the old workers, who have the old certificate, may accept.
+        server.wait_for_log("(TCP Port", times=2)
+        assert serial(server) != before
+        certificate.key.write_text("no key")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("not reloaded, the old workers go on: the file")
+        assert serial(server) != before
+
+
+def test_proxy_headers_tell_workers_who_asks() -> None:
+    with served(*TCP, "--proxy-from=127.0.0.1", "--log-peers") as server:
+        reply = ask(server.port, b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 80\r\nhello\n")
+        assert reply == b"HELLO\n"
+        server.wait_for_log("192.0.2.7:5000 closed: finished")
+
+
+# What systemd does: descriptors from 3 on, and whom they are for.
+ACTIVATE = """
+import fcntl, os, sys
+*passed, program = sys.argv[1:3] + [sys.argv[3:]]
+for place, number in enumerate([fcntl.fcntl(int(each), fcntl.F_DUPFD, 50) for each in passed]):
+    os.dup2(number, 3 + place)
+os.environ.update(LISTEN_FDS="2", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="tcp:udp")
+os.execv(program[0], program)
+"""
+
+SYSTEMD = """
+workers = 2
+[services.tcp]
+protocol = "tcp"
+listen = "systemd:domain=INET:name=tcp"
+[services.udp]
+protocol = "udp"
+listen = "systemd:domain=INET:name=udp"
+"""
+
+
+def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
+    """READY comes when workers serve, not before; the pid file has the supervisor."""
+    (tmp_path / "services.toml").write_text(SYSTEMD)
+    pid_file = tmp_path / "pid"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as stream,
+        socket.socket(type=socket.SOCK_DGRAM) as datagram,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+        (tmp_path / "log").open("w") as log,
+    ):
+        datagram.bind(("127.0.0.1", 0))
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(60)
+        service = subprocess.Popen(
+            [
+                *(sys.executable, "-c", ACTIVATE, str(stream.fileno()), str(datagram.fileno())),
+                *(tool("twistd"), "-n", f"--pidfile={pid_file}"),
+                *("uppercase", "--config=services.toml"),
+            ],
+            pass_fds=[stream.fileno(), datagram.fileno()],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(NOTIFY_SOCKET=str(tmp_path / "notify")),
+        )
+        try:
+            assert notified.recv(100) == b"READY=1"
+            said = (tmp_path / "log").read_text()
+            assert said.count("The server is ready to receive") == 2, said
+            assert int(pid_file.read_text()) == service.pid
+            assert len(children(service.pid)) == 2
+            assert ask(stream.getsockname()[1]) == b"HELLO\n"
+            with asking(datagram.getsockname()[1]) as client:
+                for _ in range(20):
+                    client.send(b"hello")
+                    assert client.recv(100) == b"HELLO"
+        finally:
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(60) == -signal.SIGTERM
+        assert notified.recv(100) == b"STOPPING=1"
+        assert not pid_file.exists()
+        # It is systemd's, and is not shut down.
+        with connect(stream.getsockname()[1]):
+            pass

@@ -1,0 +1,374 @@
+"""The supervisor: opens sockets, has worker processes serve them, and replaces those that end.
+
+It accepts and answers nothing itself. A socket that it has opened stays open, with whoever waits in
+it, while workers come and go; so a worker's death costs the connections that it had, and a reload
+none. Twisted's `ProcessMonitor` does not fit: its stop does not wait for the processes, and it
+knows neither of a loop of crashes nor of a new generation.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from uppercase.errors import CannotListen
+from uppercase.services._base import CannotStart, OpenPlace, TransformService
+from uppercase.services._board import Board
+from uppercase.services._stopping import StopSignals, exit_with
+from uppercase.services._worker import RETIRE, STOP, Assignment
+from uppercase.services._worker_process import State, Worker
+
+BEAT: Final = 1.0
+"""Seconds between a worker's signs of life, unless the watchdog looks more often."""
+
+_LOOKS: Final = 4
+"""Looks of the watchdog in its time: a worker that hangs is found a quarter of it late at most."""
+
+PROVEN: Final = 1.0
+"""Seconds that a worker must have served to count as one that works. Longer, and a service whose
+workers somebody kills now and then would take that for a loop of crashes."""
+
+QUICK_DEATHS: Final = 5
+"""Workers in a row that have ended before they were proven, after which the service ends."""
+
+_BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
+"""Seconds before a worker is replaced, by the number of quick deaths in a row."""
+
+_CRASHED: Final = 3
+"""The exit status of a service whose workers keep ending."""
+
+_OVERTIME: Final = 2.0
+"""Seconds beyond the drain time after which a worker is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a service is to be served.
+
+    Attributes:
+        workers: how many.
+        command: what a worker runs; the first is a program.
+        directory: where its options are read.
+        watchdog: seconds without a sign of life after which a worker is replaced; None for any.
+        measure: whether workers send their numbers.
+    """
+
+    workers: int
+    command: Sequence[str]
+    directory: str
+    watchdog: float | None = None
+    measure: bool = False
+
+
+class Supervisor(Service):
+    """Serves services by worker processes.
+
+    Args:
+        services: as the options describe them; they are asked, opened and never started.
+        plan: how to serve them.
+        reactor: Twisted's.
+
+    Attributes:
+        restarts: workers that have been replaced after they ended by themselves.
+        tally: takes the workers' numbers, if anything does.
+    """
+
+    def __init__(self, services: Sequence[TransformService], plan: Plan, reactor: Any) -> None:
+        self.log = Logger("uppercase")
+        self.services = services
+        self.plan = plan
+        self.restarts = 0
+        self.tally: Any = None
+        self._reactor = reactor
+        self._drain = max(each.settings.drain for each in services)
+        self._signals = StopSignals(reactor, self._drain)
+        self._before_hangup: Any = None
+        self._opened: list[list[OpenPlace]] = []
+        # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
+        # `_current` or `_fresh` too, by their number. A number without one has a respawn to come.
+        self._all: set[Worker] = set()
+        self._current: dict[int, Worker] = {}
+        self._fresh: dict[int, Worker] = {}
+        self._respawns: dict[int, Any] = {}
+        self._board: Board | None = None
+        self._fresh_board: Board | None = None
+        self._quick_deaths = 0
+        self._announced = False
+        self._when_ready: list[Callable[[], object]] = []
+        self._stopping: Deferred[None] | None = None
+        beat = BEAT if plan.watchdog is None else min(BEAT, plan.watchdog / _LOOKS)
+        self._watch = LoopingCall(self._look)
+        self._watch.clock = reactor
+        self._beat = beat
+
+    # Starting
+
+    def privilegedStartService(self) -> None:
+        """Open the sockets while privileges last."""
+        super().privilegedStartService()
+        self._open()
+
+    def startService(self) -> None:
+        """Start the workers once the reactor runs."""
+        super().startService()
+        self._open()
+        self._signals.start()
+        self._reactor.callWhenRunning(self._begin)
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        try:
+            for service in self.services:
+                self._opened.append(service.open_sockets(self.plan.workers))
+        except CannotListen as error:
+            self._release()
+            raise CannotStart(str(error)) from error
+
+    def _release(self) -> None:
+        for places in self._opened:
+            for place in places:
+                place.release()
+        self._opened.clear()
+
+    def _begin(self) -> None:
+        hangup = getattr(signal, "SIGHUP", None)
+        # Under nohup it is ignored, and stays so.
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            self._before_hangup = signal.signal(hangup, self._hangup)
+        if self.plan.watchdog is not None:
+            self._watch.start(self._beat, now=False)
+        self._board = Board.make(self.plan.workers)
+        self._current = self._spawn_all(self._board)
+
+    def _hangup(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def _spawn_all(self, board: Board) -> dict[int, Worker]:
+        return {number: self._spawn(number, board) for number in range(self.plan.workers)}
+
+    def _spawn(self, number: int, board: Board) -> Worker:
+        """Start a worker, with a socket of each place."""
+        sockets, descriptors = [], []
+        for places in self._opened:
+            sockets.append([(each.place, len(each.sockets) > 1 or number == 0) for each in places])
+            descriptors += [each.sockets[number % len(each.sockets)].fileno() for each in places]
+        assignment = Assignment(
+            supervisor=os.getpid(),
+            number=number,
+            workers=self.plan.workers,
+            beat=self._beat,
+            measure=self.plan.measure,
+            reactor=type(self._reactor).__module__,
+            directory=os.getcwd(),
+            places=[each.places() for each in self.services],
+            sockets=sockets,
+        )
+        worker = Worker(number, self)
+        self._all.add(worker)
+        worker.spawn(
+            self._reactor,
+            self.plan.command,
+            self.plan.directory,
+            assignment,
+            board.descriptor,
+            descriptors,
+        )
+        return worker
+
+    def call_when_ready(self, call: Callable[[], object]) -> None:
+        """Call once all workers serve."""
+        self._when_ready.append(call)
+
+    # What workers tell
+
+    def ready(self, worker: Worker, served: list[list[str]]) -> None:
+        """Take note that a worker serves."""
+        worker.later(PROVEN, self._proven)
+        if worker in self._fresh.values():
+            if all(each.state is State.SERVING for each in self._fresh.values()):
+                self._switch()
+        elif not self._announced and all(
+            each.state is State.SERVING for each in self._current.values()
+        ):
+            self._announced = True
+            for service, addresses in zip(self.services, served, strict=True):
+                service.announce(addresses)
+            self.log.info("{count} workers serve them", count=self.plan.workers)
+            for call in self._when_ready:
+                call()
+
+    def numbers(self, worker: Worker, numbers: Any, not_ready: str) -> None:
+        """Take what a worker has counted so far."""
+        worker.not_ready = not_ready or ""
+        if self.tally is not None and numbers is not None:
+            self.tally.take(worker, {tuple(key): number for key, number in numbers})
+
+    def ended(self, worker: Worker, how: str) -> None:
+        """Take note that a worker has ended, and see to it that somebody serves."""
+        self._all.discard(worker)
+        if self.tally is not None:
+            self.tally.forget(worker)
+        if self._stopping is not None:
+            self._end_if_alone()
+        elif worker in self._fresh.values():
+            self._refuse_reload(how)
+        elif self._current.get(worker.number) is worker:
+            self._replace(worker, how)
+
+    def _proven(self) -> None:
+        self._quick_deaths = 0
+
+    def _replace(self, worker: Worker, how: str) -> None:
+        """Start another in the place of one that has ended by itself."""
+        del self._current[worker.number]
+        if self._board is not None:
+            self._board.clear(worker.number)
+        self._quick_deaths += 0 if worker.proven else 1
+        if self._quick_deaths >= QUICK_DEATHS:
+            self._give_up(how)
+            return
+        self.restarts += 1
+        delay = _BACK_OFF[self._quick_deaths]
+        self.log.error(
+            "worker {worker} (process {pid}) has ended: {how}; a new one is started{when}",
+            worker=worker.number + 1,
+            pid=worker.pid,
+            how=how,
+            when=f" in {delay:g} s" if delay else "",
+            facts={"event": "worker-ended", "worker": worker.number + 1, "how": how},
+        )
+        call = self._reactor.callLater(delay, self._respawn, worker.number)
+        self._respawns[worker.number] = call
+
+    def _respawn(self, number: int) -> None:
+        del self._respawns[number]
+        assert self._board is not None
+        self._current[number] = self._spawn(number, self._board)
+
+    def _give_up(self, how: str) -> None:
+        self.log.critical(
+            "{count} workers in a row have ended as soon as they had begun; the last one: {how}",
+            count=QUICK_DEATHS,
+            how=how,
+            facts={"event": "gave-up", "how": how},
+        )
+        exit_with(_CRASHED)
+        self._reactor.stop()
+
+    # Reloading
+
+    def reload(self) -> None:
+        """Start workers with everything as it is now; they take over once all of them serve."""
+        if self._stopping is not None:
+            return
+        self._discard_fresh()
+        self._fresh_board = Board.make(self.plan.workers)
+        self._fresh = self._spawn_all(self._fresh_board)
+
+    def _switch(self) -> None:
+        old, self._current, self._fresh = self._current, self._fresh, {}
+        old_board, self._board, self._fresh_board = self._board, self._fresh_board, None
+        if old_board is not None:
+            old_board.close()
+        while self._respawns:
+            self._respawns.popitem()[1].cancel()
+        for worker in old.values():
+            self._end(worker, RETIRE)
+        self.log.info(
+            "reloaded: {count} new workers serve; the old ones finish what they have",
+            count=len(self._current),
+            facts={"event": "reloaded", "count": len(self._current)},
+        )
+
+    def _refuse_reload(self, how: str) -> None:
+        self._discard_fresh()
+        self.log.error(
+            "not reloaded, the old workers go on: {how}",
+            how=how,
+            facts={"event": "not-reloaded", "how": how},
+        )
+
+    def _discard_fresh(self) -> None:
+        fresh, self._fresh = self._fresh, {}
+        if self._fresh_board is not None:
+            self._fresh_board.close()
+            self._fresh_board = None
+        for worker in fresh.values():
+            self._end(worker, RETIRE)
+
+    # Ending
+
+    def _end(self, worker: Worker, word: bytes) -> None:
+        """Have a worker finish; one that does not is ended."""
+        if worker in self._all:
+            worker.end(word, self._drain + _OVERTIME)
+
+    def _look(self) -> None:
+        """Replace workers that have given no sign of life for too long."""
+        for worker in list(self._current.values()):
+            if worker.state is not State.SERVING:
+                continue
+            # Counted in looks, and not by a clock, as this process may have been stopped itself.
+            worker.silent += 1
+            if self.plan.watchdog is not None and worker.silent * self._beat > self.plan.watchdog:
+                self.log.error(
+                    "worker {worker} (process {pid}) hangs: no sign of life for {seconds:g} s "
+                    "(--watchdog); this is where:",
+                    worker=worker.number + 1,
+                    pid=worker.pid,
+                    seconds=self.plan.watchdog,
+                    facts={"event": "worker-hangs", "worker": worker.number + 1},
+                )
+                worker.silent = 0
+                worker.kill()
+
+    def stopService(self) -> Deferred[None]:
+        """Have all workers finish, within the drain time."""
+        super().stopService()
+        if self._stopping is not None or not self._opened:
+            return self._stopping or succeed(None)
+        stopping = self._stopping = Deferred()
+        # First: whoever closes a socket last has served its queue, and that is to be a worker.
+        self._release()
+        if self._watch.running:
+            self._watch.stop()
+        while self._respawns:
+            self._respawns.popitem()[1].cancel()
+        for worker in list(self._all):
+            self._end(worker, STOP)
+        self._end_if_alone()
+        return stopping
+
+    def _end_if_alone(self) -> None:
+        if self._stopping is not None and not self._all and not self._stopping.called:
+            if self._before_hangup is not None:
+                signal.signal(signal.SIGHUP, self._before_hangup)
+            self._signals.stop()
+            for board in filter(None, (self._board, self._fresh_board)):
+                board.close()
+            self.log.info("all workers have ended")
+            self._stopping.callback(None)
+
+    def not_ready(self) -> str:
+        """Return why no more clients should be sent here; "" if they should."""
+        if self._stopping is not None:
+            return "draining"
+        words = [each.not_ready for each in self._current.values() if each.state is State.SERVING]
+        return min(words) if words else "not started"
+
+    def wait_for_end(self) -> Deferred[None]:
+        """Return what fires when all workers have ended."""
+        return self.stopService()
+
+
+def python_command(module: str, words: Sequence[str]) -> list[str]:
+    """Return the command that runs a module as a program."""
+    return [sys.executable, "-m", module, *words]

@@ -1,0 +1,261 @@
+"""A worker: a process that serves sockets which its supervisor has opened.
+
+It has two pipes. From `COMMANDS` it reads an `Assignment`, then words; the end of that pipe means
+that the supervisor is gone, and the worker goes too. Into `REPORTS` it writes objects of JSON, one
+a line: what it logs, that it is ready, that it lives and what it has counted, and why it failed.
+"""
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import LoopingCall
+from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedModule
+from zope.interface import implementer
+
+from uppercase.errors import PluginError, UserError
+from uppercase.services._base import CannotStart, Inherited, TransformService
+from uppercase.services._board import Board
+from uppercase.services._tcp import TCPService
+
+REPORTS: Final = 3
+"""The descriptor that a worker reports to."""
+
+COMMANDS: Final = 4
+"""The descriptor that it is told what to do by."""
+
+BOARD: Final = 5
+"""The descriptor of the `Board` of its generation."""
+
+SOCKETS: Final = 6
+"""The first of those that it inherits."""
+
+STOP: Final = b"stop"
+"""The whole service stops: who waits in the accept queue is served too."""
+
+RETIRE: Final = b"retire"
+"""Others go on serving the sockets: answer what was asked, and end."""
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a worker has to know besides its command line.
+
+    Attributes:
+        supervisor: its process id.
+        number: its place among the workers, from 0.
+        workers: how many share the limits.
+        beat: seconds between two signs of life.
+        measure: whether they have numbers.
+        reactor: the module of the reactor.
+        directory: where to run; options are read where the supervisor read its own.
+        places: what each service of the supervisor binds.
+        sockets: of each service, place and whether this worker looks after it, in the order of the
+            descriptors.
+    """
+
+    supervisor: int
+    number: int
+    workers: int
+    beat: float
+    measure: bool
+    reactor: str
+    directory: str
+    places: list[list[str]]
+    sockets: list[list[tuple[str, bool]]]
+
+    def to_line(self) -> bytes:
+        """Return it as a line for `COMMANDS`."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def read(cls) -> "Assignment":
+        """Take it from `COMMANDS`, and no byte more."""
+        with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
+            return cls(**json.loads(pipe.readline()))
+
+
+def report(kind: str, **facts: Any) -> None:
+    """Report to the supervisor; where there is none any more, end."""
+    data = json.dumps({"report": kind, **facts}).encode() + b"\n"
+    try:
+        while data:
+            # Invariant: blocks while the supervisor does not read, as writing a log does.
+            data = data[os.write(REPORTS, data) :]
+    except OSError:
+        os._exit(1)
+
+
+def _report_log(event: LogEvent) -> None:
+    level: Any = event.get("log_level", LogLevel.info)
+    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    if text:
+        facts = event.get("facts") or {"event": "log", "from": event.get("log_namespace")}
+        report("log", level=level.name, text=text, facts=facts)
+
+
+def begin() -> Assignment:
+    """Make this process a worker: its end, its signals, its reactor and its log."""
+    assignment = Assignment.read()
+    _die_with(assignment.supervisor)
+    faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        # A terminal sends them to all of its processes; the supervisor says what they mean.
+        signal.signal(number, signal.SIG_IGN)
+    namedModule(assignment.reactor).install()
+    observer: Any = _report_log
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    return assignment
+
+
+def _die_with(supervisor: int) -> None:
+    """Have the system kill this process when the supervisor ends, however hung either is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)
+
+
+def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
+    """Serve until told to end; return the status to exit with.
+
+    Args:
+        assignment: from `begin`.
+        make: makes the services from the options as they are now.
+    """
+    from twisted.internet import reactor
+
+    known: Any = reactor
+    try:
+        services = make()
+        _inherit(services, assignment)
+        os.chdir(assignment.directory)
+        measured: Any = None
+        if assignment.measure:
+            from uppercase.services._metrics import Measurements
+
+            measured = Measurements(services, reactor)
+        together = MultiService()
+        for service in services:
+            service.setServiceParent(together)
+        together.startService()
+    except (UserError, PluginError, CannotStart, OSError) as error:
+        report("failed", text=str(error))
+        return 1
+    _serve(known, services, together, assignment, measured)
+    return 0
+
+
+def _serve(
+    reactor: Any,
+    services: Sequence[TransformService],
+    together: MultiService,
+    assignment: Assignment,
+    measured: Any,
+) -> None:
+    """Run the reactor, with signs of life."""
+
+    def beat() -> None:
+        numbers = not_ready = None
+        if measured is not None:
+            numbers, not_ready = list(measured.snapshot().items()), measured.not_ready()
+        report("beat", numbers=numbers, not_ready=not_ready)
+
+    def started() -> None:
+        if measured is not None:
+            measured.start()
+        beats.start(assignment.beat)
+        report("ready", served=[each.served() for each in services])
+
+    beats = LoopingCall(beat)
+    beats.clock = reactor
+    reactor.callWhenRunning(started)
+    reactor.addReader(_Commands(reactor, services))
+    reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
+    reactor.run()
+    # What has happened since the last, up to the end.
+    beat()
+
+
+def _inherit(services: Sequence[TransformService], assignment: Assignment) -> None:
+    """Give each service its sockets.
+
+    Raises:
+        UserError: the options want other addresses than the sockets have.
+    """
+    wanted = [each.places() for each in services]
+    if wanted != assignment.places:
+        raise UserError(
+            f"got {_listed(wanted)} to listen on, but the sockets are {_listed(assignment.places)} "
+            "and stay; start the service anew for that"
+        )
+    number = SOCKETS
+    for service, sockets in zip(services, assignment.sockets, strict=True):
+        service.inherited = []
+        for place, alone in sockets:
+            service.inherited.append(Inherited(place, socket.socket(fileno=number), alone))
+            number += 1
+        service.share_limits(assignment.workers)
+    board = Board(BOARD, assignment.workers)
+    tcp = [each for each in services if isinstance(each, TCPService)]
+
+    def has_more() -> bool:
+        return board.has_more(assignment.number, sum(len(each.factory.connections) for each in tcp))
+
+    for each in tcp:
+        each.waits = has_more
+
+
+def _listed(places: list[list[str]]) -> str:
+    return ", ".join(place for each in places for place in each)
+
+
+@implementer(IReadDescriptor)
+class _Commands:
+    """Does what the supervisor says, and ends with it."""
+
+    def __init__(self, reactor: Any, services: Sequence[TransformService]) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._ending = False
+        os.set_blocking(COMMANDS, False)
+        # Also where somebody else has sent SIGTERM to this worker alone.
+        reactor.addSystemEventTrigger("before", "shutdown", self._note_end)
+
+    def fileno(self) -> int:
+        return COMMANDS
+
+    def logPrefix(self) -> str:
+        return "worker"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+
+    def doRead(self) -> None:
+        """Take words; of several, one is enough."""
+        try:
+            words = os.read(COMMANDS, 4096).split()
+        except BlockingIOError:
+            return
+        if not words:
+            os._exit(1)
+        for service in self._services:
+            service.hands_over = RETIRE in words
+        if not self._ending:
+            self._reactor.stop()
+
+    def _note_end(self) -> None:
+        self._ending = True

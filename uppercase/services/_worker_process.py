@@ -1,0 +1,226 @@
+"""One worker as its supervisor sees it: a process, two pipes, and what it says."""
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from uppercase.services._worker import BOARD, COMMANDS, REPORTS, SOCKETS, Assignment
+
+_LAST_OUTPUT: Final = 0.5
+"""Seconds after a worker's end in which its last output is waited for; a program that it has
+started may hold the pipe open for ever."""
+
+_DUMP: Final = 1.0
+"""Seconds that a worker that hangs has to say where."""
+
+_OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
+"""As what the lines of a worker's standard output and error are logged."""
+
+_LINE: Final = 1 << 16
+"""Bytes of one line of output that are kept; a longer one is logged in parts."""
+
+
+class State(Enum):
+    """What a worker is doing."""
+
+    STARTING = auto()
+    SERVING = auto()
+    ENDING = auto()
+    """It was told to finish."""
+    ENDED = auto()
+
+
+class Superior(Protocol):
+    """Who is told what a worker does."""
+
+    def ready(self, worker: "Worker", served: list[list[str]]) -> None:
+        """It serves."""
+
+    def numbers(self, worker: "Worker", numbers: Any, not_ready: str) -> None:
+        """It lives, and has counted so much."""
+
+    def ended(self, worker: "Worker", how: str) -> None:
+        """It has ended."""
+
+
+class Worker(ProcessProtocol):
+    """A worker process.
+
+    Args:
+        number: its place, from 0.
+        superior: is told what it does.
+
+    Attributes:
+        state: what it is doing.
+        pid: its process.
+        proven: whether it has served for a while.
+        silent: looks since its last sign of life.
+        not_ready: its own word for why it wants no more clients.
+    """
+
+    # What `spawnProcess` gives; which signals and pipes it has is in the interface.
+    transport: Any
+
+    def __init__(self, number: int, superior: Superior) -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.pid: int | None = None
+        self.proven = False
+        self.silent = 0
+        self.not_ready = ""
+        self._superior = superior
+        self._log = Logger("uppercase")
+        self._lines = {1: b"", 2: b"", REPORTS: b""}
+        self._calls: list[IDelayedCall] = []
+        self._last_words = ""
+        self._status: Failure | None = None
+
+    def spawn(
+        self,
+        reactor: Any,
+        command: Sequence[str],
+        directory: str,
+        assignment: Assignment,
+        board: int,
+        sockets: Sequence[int],
+    ) -> None:
+        """Start the process, with these descriptors."""
+        self._reactor = reactor
+        self._assignment = assignment
+        inherited = {SOCKETS + place: number for place, number in enumerate(sockets)}
+        try:
+            reactor.spawnProcess(
+                self,
+                command[0],
+                command,
+                env=None,
+                path=directory,
+                childFDs={
+                    0: "w",
+                    1: "r",
+                    2: "r",
+                    REPORTS: "r",
+                    COMMANDS: "w",
+                    BOARD: board,
+                    **inherited,
+                },
+            )
+        except OSError as error:
+            # Such as a Python that the user whom twistd has changed to may not run.
+            self._last_words = f"{command[0]} cannot be started: {error.strerror}"
+            self._calls.append(reactor.callLater(0, self._ended))
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
+        self.transport.closeStdin()
+        self.transport.writeToChild(COMMANDS, self._assignment.to_line())
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Take it for proven, and call, unless it ends before."""
+
+        def proven() -> None:
+            self.proven = True
+            call()
+
+        self._calls.append(self._reactor.callLater(seconds, proven))
+
+    def end(self, word: bytes, seconds: float) -> None:
+        """Tell it to finish; if it has not after so many seconds, kill it."""
+        if self.state is State.ENDED or self.transport is None:
+            return
+        self.state = State.ENDING
+        # What Twisted raises when it has closed the pipe, and will be gone.
+        with suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, word + b"\n")
+        self._calls.append(self._reactor.callLater(seconds, self.kill))
+
+    def kill(self) -> None:
+        """End it, after it has said where it is."""
+        self._signal(signal.SIGABRT)  # faulthandler's
+        self._calls.append(self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL))
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess(number)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
+        *lines, rest = (self._lines[childFD] + data).split(b"\n")
+        if childFD != REPORTS and len(rest) > _LINE:
+            lines, rest = [*lines, rest], b""
+        self._lines[childFD] = rest
+        for line in lines:
+            self._take(childFD, line)
+
+    def _take(self, descriptor: int, line: bytes) -> None:
+        if descriptor == REPORTS:
+            self._hear(json.loads(line))
+        elif line.strip():
+            text = line.decode(errors="backslashreplace")
+            if descriptor == 2:
+                self._last_words = text.strip()
+            facts = {"event": "output"}
+            self._write({"level": _OUTPUT[descriptor].name, "text": text, "facts": facts})
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self.silent = 0
+        match said["report"]:
+            case "log":
+                self._write(said)
+            case "ready":
+                if self.state is State.STARTING:
+                    self.state = State.SERVING
+                    self._superior.ready(self, said["served"])
+            case "beat":
+                self._superior.numbers(self, said["numbers"], said["not_ready"])
+            case "failed":
+                self._last_words = said["text"]
+
+    def _write(self, said: dict[str, Any]) -> None:
+        """Write a line of the worker's into our log."""
+        facts = {key: value for key, value in said["facts"].items() if value is not None}
+        self._log.emit(
+            LogLevel.lookupByName(said["level"]),
+            "worker {worker}: {text}",
+            worker=self.number + 1,
+            text=said["text"],
+            facts={**facts, "worker": self.number + 1},
+        )
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802
+        self._status = reason
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+        self._ended()
+
+    def _ended(self) -> None:
+        """Take leave, once."""
+        if self.state is State.ENDED:
+            return
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        for descriptor in (1, 2):
+            self._take(descriptor, self._lines[descriptor])
+        self.state = State.ENDED
+        self._superior.ended(self, self._how())
+
+    def _how(self) -> str:
+        """Return how it ended, in a few words: its own, if it had any."""
+        status = self._status and self._status.value
+        if isinstance(status, ProcessTerminated) and status.signal:
+            return f"killed by {signal.Signals(status.signal).name}"
+        code = status.exitCode if isinstance(status, ProcessTerminated) else 0
+        return self._last_words or f"it exited with status {code}"

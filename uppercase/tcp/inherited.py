@@ -1,0 +1,190 @@
+"""Listening sockets that one process opens and others serve, such as those of workers."""
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from twisted.python.lockfile import FilesystemLock
+from zope.interface import implementer
+
+from uppercase.core.values import cannot_listen, family_of, printable_address
+from uppercase.errors import CannotListen
+
+
+@implementer(IListeningPort)
+class InheritedUNIXPort:
+    """A listening UNIX socket whose name and mode belong to the process that has opened it.
+
+    Twisted's own port sets the mode and the backlog anew, and unlinks the name when it stops. This
+    one has what an `Acceptor` needs to accept in its place.
+    """
+
+    def __init__(self, skt: socket.socket, factory: IProtocolFactory) -> None:
+        self._socket = skt
+        self.factory = factory
+
+    def startListening(self) -> None:
+        self.factory.doStart()
+
+    def stopListening(self) -> Deferred[None]:
+        self._socket.close()
+        self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> UNIXAddress:
+        return UNIXAddress(self._socket.getsockname())
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._socket.fileno()
+
+    def serve(self, skt: socket.socket, reactor: Any) -> None:
+        """Connect an accepted socket to a protocol."""
+        with skt:
+            # Invariant of what is called: it does not block, and is duplicated there.
+            skt.setblocking(False)
+            reactor.adoptStreamConnection(skt.fileno(), socket.AF_UNIX, self.factory)
+
+    def logPrefix(self) -> str:
+        """Return what Twisted's log calls it."""
+        return type(self.factory).__name__
+
+
+@implementer(IStreamServerEndpoint)
+class _InheritedUNIXEndpoint:
+    def __init__(self, skt: socket.socket) -> None:
+        self._socket = skt
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        port = InheritedUNIXPort(self._socket, factory)
+        port.startListening()
+        return succeed(port)
+
+
+def inherited_endpoint(reactor: Any, skt: socket.socket) -> IStreamServerEndpoint:
+    """Return the endpoint of a listening socket that another process has opened."""
+    skt.setblocking(False)
+    if skt.family == socket.AF_UNIX:
+        return _InheritedUNIXEndpoint(skt)
+    return AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A listening socket that nobody serves yet.
+
+    Attributes:
+        socket: does not block.
+        release: closes it; who still has it goes on listening, but nobody finds it by its name.
+    """
+
+    socket: socket.socket
+    release: Callable[[], None]
+
+
+class _Opener:
+    """Stands for a reactor where endpoints are to be opened and not served.
+
+    Endpoints call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and
+    `IReactorSocket`; what they give is an `Opened` instead of a port.
+    """
+
+    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> Opened:  # noqa: N802
+        skt = socket.socket(family_of(interface or "0.0.0.0"), socket.SOCK_STREAM)
+        try:
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            skt.bind((interface, port))
+            skt.listen(backlog)
+        except OSError as error:
+            skt.close()
+            address = printable_address(interface or "0.0.0.0", port)
+            raise cannot_listen("TCP", address, error) from error
+        return Opened(skt, skt.close)
+
+    def listenUNIX(  # noqa: N802
+        self,
+        address: str,
+        factory: object,
+        backlog: int,
+        mode: int,
+        wantPID: bool,  # noqa: N803
+    ) -> Opened:
+        path = os.fsdecode(address)
+        lock = FilesystemLock(f"{path}.lock") if wantPID else None
+        skt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if lock is not None and not lock.lock():
+                raise CannotListen(f"cannot listen on UNIX {path}: another program does already")
+            if lock is not None and not lock.clean and _is_socket(path):
+                os.remove(path)  # Left by a program that was killed.
+            skt.bind(path)
+            os.chmod(path, mode)
+            skt.listen(backlog)
+        except OSError as error:
+            skt.close()
+            if lock is not None and lock.locked:
+                lock.unlock()
+            raise cannot_listen("UNIX", path, error) from error
+
+        def release() -> None:
+            skt.close()
+            if _is_socket(path):
+                os.remove(path)
+            if lock is not None:
+                lock.unlock()
+
+        return Opened(skt, release)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> Opened:  # noqa: N802
+        # The endpoint closes the descriptor that it has.
+        skt = socket.socket(fileno=os.dup(descriptor))
+        return Opened(skt, skt.close)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+OPENER: Final[Any] = _Opener()
+"""What `listener_of_string` is given for a reactor by whoever opens sockets for other processes."""
+
+
+def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> Opened:
+    """Open an endpoint that was made with `OPENER`.
+
+    Raises:
+        CannotListen: it could not be had, or is of a kind that has no socket to share.
+    """
+    results: list[Any] = []
+    maybeDeferred(endpoint.listen, Factory()).addBoth(results.append)
+    result = results[0] if results else None
+    if isinstance(result, Opened):
+        result.socket.setblocking(False)
+        return result
+    if isinstance(result, Failure) and isinstance(result.value, CannotListen | OSError):
+        error = result.value
+        raise (
+            error
+            if isinstance(error, CannotListen)
+            else CannotListen(f"cannot listen on {description}: {error.strerror or error}")
+        )
+    raise CannotListen(
+        f"cannot share {description} among workers: only tcp:, tcp6:, tls:, unix: and systemd: "
+        "endpoints have a socket to share; leave out --workers"
+    )
