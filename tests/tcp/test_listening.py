@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor as installed
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFDSet
@@ -142,13 +143,13 @@ def test_a_stop_leaves_no_timer() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
 async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_path: Any) -> None:
-    """With the same transport and addresses, through any endpoint of Twisted's own."""
+    """With the same addresses and kind of transport, through any endpoint of Twisted's own."""
 
     class Greeter(Protocol):
         transport: Any
 
         def connectionMade(self) -> None:
-            peers.append((type(self.transport).__module__, self.transport.getPeer()))
+            peers.append((self.transport, self.transport.getPeer()))
             self.transport.write(b"hello")
             self.transport.loseConnection()
             ended.callback(None)
@@ -171,11 +172,11 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
         await deferLater(installed, 0.01)
         client.settimeout(10)
         assert client.recv(100) == b"hello"
-        ((module, peer),) = peers
+        ((transport, peer),) = peers
         if kind == "unix":
-            assert module == "twisted.internet.unix"
+            assert isinstance(transport, unix.Server)
         else:
-            assert module == "twisted.internet.tcp"
+            assert isinstance(transport, tcp.Server)
             assert (peer.host, peer.port) == client.getsockname()[:2]
     acceptor.stop()
     await port.stopListening()

@@ -50,6 +50,7 @@ from uppercase.core.values import (
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
+from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.inherited import InheritedUNIXPort
 from uppercase.tcp.proxy import ProxyHeaderFactory
@@ -225,7 +226,7 @@ class Acceptor:
                 skt.close()
 
     def _serve(self, skt: socket.socket, address: Any) -> None:
-        """Connect a socket to a protocol, as Twisted's port does."""
+        """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
         port = self._port
         if isinstance(port, InheritedUNIXPort):
             port.serve(skt, self._reactor)
@@ -240,7 +241,8 @@ class Acceptor:
         assert protocol is not None
         number = port.sessionno
         port.sessionno = number + 1
-        protocol.makeConnection(port.transport(skt, protocol, address, port, number, self._reactor))
+        transport = prompt(port.transport)(skt, protocol, address, port, number, self._reactor)
+        protocol.makeConnection(transport)
 
     def _rest(self, error: OSError) -> None:
         if self._call is None:

@@ -176,6 +176,13 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         super().loseConnection()
         self.transport.loseWriteConnection()
 
+    def abortConnection(self) -> None:
+        """Close at once, by a reset."""
+        # First what is below: Twisted's says goodbye before, which may be sent at once, and a
+        # peer that has read that takes the end for an orderly one.
+        self.transport.abortConnection()
+        super().abortConnection()
+
     def handshake_done(self) -> None:
         """Take note that TLS was agreed on."""
         self._agreed = True

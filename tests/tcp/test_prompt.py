@@ -1,0 +1,124 @@
+"""Transports that write at once, on real sockets and without a reactor that turns."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Server
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from uppercase.tcp._prompt import prompt
+
+
+class Pair:
+    """A transport and the socket at its other end."""
+
+    def __init__(self) -> None:
+        self.reactor = MemoryReactorClock()
+        skt, self.peer = socket.socketpair()
+        self.peer.setblocking(False)
+        make: Any = prompt(Server)
+        self.protocol = Protocol()
+        self.transport = make(skt, self.protocol, ("192.0.2.1", 1), None, 0, self.reactor)
+        self.protocol.makeConnection(self.transport)
+
+    def waits(self) -> bool:
+        """Whether the transport has asked the reactor for room."""
+        return self.transport in self.reactor.getWriters()
+
+    def received(self) -> bytes:
+        """What is at the other end by now."""
+        parts = []
+        try:
+            while part := self.peer.recv(1 << 20):
+                parts.append(part)
+        except BlockingIOError:
+            pass
+        return b"".join(parts)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.peer.close()
+    if made.transport.connected:
+        made.transport.socket.close()
+
+
+def test_what_is_written_is_sent_without_a_turn_of_the_reactor(pair: Pair) -> None:
+    pair.transport.write(b"one ")
+    pair.transport.write(b"two")
+    assert pair.received() == b"one two"
+    assert not pair.waits()
+
+
+def test_what_the_kernel_does_not_take_follows_in_order(pair: Pair) -> None:
+    """Also what is written behind it while there is room again."""
+    block = bytes(range(256)) * (8 << 12)
+    pair.transport.write(block)
+    assert pair.waits()
+    got = pair.received()
+    assert 0 < len(got) < len(block)
+    pair.transport.write(b"behind")
+    while pair.waits():
+        assert pair.transport.doWrite() is None
+        got += pair.received()
+    assert got == block + b"behind"
+    pair.transport.write(b"at once")
+    assert pair.received() == b"at once"
+
+
+def test_a_producer_is_paused_while_much_is_queued(pair: Pair) -> None:
+    @implementer(IPushProducer)
+    class Producer:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def pauseProducing(self) -> None:
+            self.told.append("pause")
+
+        def resumeProducing(self) -> None:
+            self.told.append("resume")
+
+        def stopProducing(self) -> None:
+            self.told.append("stop")
+
+    producer = Producer()
+    pair.transport.registerProducer(producer, True)
+    pair.transport.write(bytes(8 << 20))
+    assert producer.told == ["pause"]
+    while pair.waits():
+        pair.received()
+        pair.transport.doWrite()
+    assert producer.told == ["pause", "resume"]
+
+
+def test_an_aborted_transport_swallows_what_is_written(pair: Pair) -> None:
+    pair.transport.abortConnection()
+    pair.transport.write(b"late")
+    assert pair.received() == b""
+    assert not pair.waits()
+
+
+def test_nothing_follows_the_end_of_the_output(pair: Pair) -> None:
+    pair.transport.write(b"last")
+    pair.transport.loseWriteConnection()
+    pair.transport.doWrite()
+    pair.transport.write(b"late")
+    assert pair.peer.recv(100) == b"last"
+    assert pair.peer.recv(100) == b""
+    assert not pair.waits()
+
+
+def test_a_peer_that_is_gone_is_found_by_the_next_try(pair: Pair) -> None:
+    """Not within the write, whose caller is at work."""
+    pair.peer.close()
+    pair.transport.write(b"nobody")
+    assert pair.transport.connected
+    assert pair.waits()
+    assert isinstance(pair.transport.doWrite(), Exception)
