@@ -7,7 +7,8 @@ import pytest
 from uppercase.client.target import Target
 from uppercase.commands._latencies import Latencies
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._workload import Counts, Pace, Workload
+from uppercase.commands.bench._loop import Pace
+from uppercase.commands.bench._workload import Counts, Workload
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16

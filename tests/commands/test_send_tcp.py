@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -35,9 +36,9 @@ from tests.client.servers import (
 from tests.commands.certificates import Certificate, make_certificate
 from tests.commands.command import command_line, environment, run
 from uppercase.client.target import Target
+from uppercase.commands._dialogue import LINE_QUIET_TIME, LineConversation
 from uppercase.commands._filter import TLS_QUIET_TIME
-from uppercase.commands._input import write_all
-from uppercase.commands._lines import LINE_QUIET_TIME, LineConversation
+from uppercase.commands.cli import write_all
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB
 
@@ -173,7 +174,8 @@ def test_an_output_that_somebody_made_non_blocking_loses_nothing() -> None:
     received: list[bytes] = []
     thread = threading.Thread(target=read)
     thread.start()
-    write_all(writer, data)
+    with open(writer, "wb", closefd=False) as pipe, mock.patch.object(sys, "stdout", pipe):
+        write_all(data)
     os.close(writer)
     thread.join()
     assert received == [data]

@@ -34,8 +34,7 @@ from tests.commands.command import command_line, environment, run
 from uppercase.client._udp import PORT_MEMORY, Datagrams
 from uppercase.client.connecting import Address, reachable
 from uppercase.client.target import Target
-from uppercase.commands._datagrams import filter_datagrams
-from uppercase.commands._input import Chunks
+from uppercase.commands._datagrams import Chunks, filter_datagrams
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError

@@ -76,7 +76,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
         UserError: the system gives no socket.
     """
     try:
-        datagrams = _open_socket(address.family)
+        datagrams = open_socket(address.family, socket.SOCK_DGRAM)
         try:
             datagrams.setblocking(False)
             datagrams.connect(address.sockaddr)
@@ -111,10 +111,10 @@ def reachable(target: Target) -> list[Address]:
     return found
 
 
-def _open_socket(family: socket.AddressFamily) -> socket.socket:
+def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
     """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
     try:
-        return socket.socket(family, socket.SOCK_DGRAM)
+        return socket.socket(family, kind)
     except OSError as error:
         refuse_more_files(error)
         raise

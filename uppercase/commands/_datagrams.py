@@ -13,7 +13,7 @@ from twisted.internet.defer import (
 
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
-from uppercase.commands._input import Chunks, Input
+from uppercase.commands._reactor import Input
 from uppercase.errors import FramingError, NoReply, UserError
 from uppercase.interfaces import IFramer
 
@@ -68,6 +68,31 @@ class Messages:
             return await self._datagrams.ask(message)
         except NoReply:
             return None
+
+
+class Chunks:
+    """Cuts a stream into messages of one size, the last one shorter; a framer without framing.
+
+    Args:
+        size: bytes of a message.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Take the next bytes; see `IFramer.feed`."""
+        data = self._held + data
+        whole = len(data) - len(data) % self._size
+        self._held = data[whole:]
+        for start in range(0, whole, self._size):
+            yield data[start : start + self._size], b""
+
+    def finish(self) -> Iterator[tuple[bytes, bytes]]:
+        """End the input; see `IFramer.finish`."""
+        if self._held:
+            yield self._held, b""
 
 
 async def filter_datagrams(

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from uppercase.client._endpoints import Conversation, explain_loss, open_connection
 from uppercase.client.target import Target
-from uppercase.commands._input import CHUNK, Input, write
+from uppercase.commands._reactor import CHUNK, Input, write
 from uppercase.errors import NetworkError
 
 TLS_QUIET_TIME: Final = 1.0
@@ -53,7 +53,6 @@ class Filter(Conversation):
         reactor: the reactor.
         target: the server.
         source: the descriptor to read from.
-        sink: the descriptor to write to.
         timeout: seconds that the server may be owed something, or owe something, and do nothing.
         allow_empty: whether a server that was sent something may end without a byte of reply.
     """
@@ -64,14 +63,12 @@ class Filter(Conversation):
         target: Target,
         *,
         source: int,
-        sink: int,
         timeout: float,
         allow_empty: bool = False,
     ) -> None:
         self._reactor = reactor
         self._target = target
         self._input = Input(reactor, source)
-        self._sink = sink
         self._timeout = timeout
         self._allow_empty = allow_empty
         self._sending = _Sending.READING
@@ -201,7 +198,7 @@ class Filter(Conversation):
                 data = b"".join(self._replies)
                 self._replies.clear()
                 self._held = 0
-                await write(self._reactor, self._sink, data)
+                await write(data)
                 self.transport.resumeProducing()
         finally:
             self._writing = None

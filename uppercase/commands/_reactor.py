@@ -1,17 +1,31 @@
 """How a command uses the library: Twisted's reactor runs beside it, in a thread of its own.
 
 The main thread stays the command's: it reads the keyboard, gets Ctrl-C as Python has it, and waits
-for what it asks of the reactor. Only a command that needs the network imports this module.
+for what it asks of the reactor. A pipe is read and written here too: nothing is read before it is
+wanted, and a reader of the output that takes its time holds nobody else up. Only a command that
+needs the network imports this module.
 """
 
+import os
+import select
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import blockingCallFromThread
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.commands.cli import write_all
+from uppercase.errors import UserError
+from uppercase.limits import KIB
+
+CHUNK: Final = 64 * KIB
+"""Bytes that are read at once: what a pipe holds and what Twisted reads at once from a socket."""
 
 T = TypeVar("T")
 
@@ -49,3 +63,70 @@ def wait(conversation: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _stop(thread: Thread) -> None:
     reactor.callFromThread(reactor.stop)
     thread.join()
+
+
+@implementer(IReadDescriptor)
+class Input:
+    """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
+
+    Args:
+        reactor: an `IReactorFDSet`; Twisted's epoll reactor takes regular files, too.
+        source: the descriptor.
+    """
+
+    def __init__(self, reactor: Any, source: int) -> None:
+        self._reactor = reactor
+        self._source = source
+        self._wanted: Deferred[bytes] | None = None
+
+    def read(self) -> Deferred[bytes]:
+        """Return the next bytes, b"" at the end; one read at a time.
+
+        Returns:
+            Fails with `UserError` if it cannot be read; when it is cancelled, nothing was read.
+        """
+        self._wanted = Deferred(self._unwanted)
+        self._reactor.addReader(self)
+        return self._wanted
+
+    def at_end(self) -> bool:
+        """Return whether the input ends here, without waiting for it."""
+        readable, _, _ = select.select([self._source], [], [], 0)
+        return bool(readable) and not os.read(self._source, 1)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._source
+
+    def logPrefix(self) -> str:
+        """Return what the reactor's log calls it."""
+        return "input"
+
+    def doRead(self) -> None:
+        """Read once, which does not block: the descriptor is ready."""
+        wanted = self._take_wanted()
+        try:
+            data = os.read(self._source, CHUNK)
+        except OSError as error:
+            wanted.errback(UserError(f"cannot read the input: {error.strerror}"))
+        else:
+            wanted.callback(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hear of the end under epoll, which tells it apart from something to read."""
+        if self._wanted is not None:
+            self.doRead()
+
+    def _unwanted(self, wanted: Deferred[bytes]) -> None:
+        self._take_wanted()
+
+    def _take_wanted(self) -> Deferred[bytes]:
+        self._reactor.removeReader(self)
+        wanted, self._wanted = self._wanted, None
+        assert wanted is not None
+        return wanted
+
+
+async def write(data: bytes) -> None:
+    """Write everything to standard output, in a thread: see `write_all`."""
+    await deferToThreadPool(reactor, reactor.getThreadPool(), write_all, data)

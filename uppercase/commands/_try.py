@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import Final
 
 from uppercase.awaiting import Waiter
-from uppercase.commands._input import write_all
+from uppercase.commands.cli import write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import UserError, suggest
@@ -50,7 +50,7 @@ def run(names: Sequence[str], framing: str | None, *, max_length: int, max_outpu
         choose_framing(framing, chain.streams)
     with Waiter([stage.transform for stage in stages]) as waiter:
         for output in _outputs(chain, framing, max_length, waiter):
-            write_all(sys.stdout.fileno(), output)
+            write_all(output)
 
 
 def _outputs(

@@ -1,13 +1,16 @@
-"""The `uppercase` command as a process: what the script and `python -m uppercase` call.
+"""The `uppercase` command as a process: its start, exit status, signals and standard output.
 
 It imports next to nothing, so that Ctrl-C is caught while the rest loads.
 """
 
 import os
+import select
 import signal
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType, MappingProxyType
+from typing import Any, Final
 
 OK: Final = 0
 NETWORK: Final = 1
@@ -29,6 +32,54 @@ def die_of(number: signal.Signals) -> None:
     """End this process as whoever does not catch the signal ends: at once, silently, of it."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+@contextmanager
+def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None]:
+    r"""Have Ctrl-C call `stop` and Ctrl-\ call `look` inside a `with` block of the main thread.
+
+    A second Ctrl-C ends the process at once, as if nobody had caught it.
+    """
+    asked = False
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            die_of(signal.SIGINT)
+        asked = True
+        stop()
+
+    handlers: dict[int, Any] = {signal.SIGINT: interrupted}
+    if hasattr(signal, "SIGQUIT"):  # Windows has none.
+        handlers[signal.SIGQUIT] = lambda number, frame: look()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_all(data: bytes) -> None:
+    """Write everything to standard output.
+
+    Raises:
+        UserError: it cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    sink = sys.stdout.fileno()
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(sink, left) :]
+        except BlockingIOError:  # Whoever shares the output made it so.
+            select.select([], [sink], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            from uppercase.errors import UserError
+
+            raise UserError(f"cannot write the output: {error.strerror}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -123,8 +123,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
     from uppercase.commands._reactor import reactor, running, wait
 
     if sys.stdin.isatty():
-        from uppercase.commands._keyboard import converse
-        from uppercase.commands._lines import LineConversation
+        from uppercase.commands._dialogue import LineConversation, converse
 
         if allow_empty:
             raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
@@ -141,7 +140,6 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
         reactor,
         target,
         source=sys.stdin.fileno(),
-        sink=sys.stdout.fileno(),
         timeout=timeout,
         allow_empty=allow_empty,
     )
@@ -164,10 +162,9 @@ def _send_datagrams(
 ) -> int:
     from uppercase.client._udp import Datagrams
     from uppercase.client.connecting import reachable
-    from uppercase.commands._datagrams import Messages, filter_datagrams
-    from uppercase.commands._input import Chunks, Input
-    from uppercase.commands._keyboard import converse
-    from uppercase.commands._reactor import reactor, running, wait
+    from uppercase.commands._datagrams import Chunks, Messages, filter_datagrams
+    from uppercase.commands._dialogue import converse
+    from uppercase.commands._reactor import Input, reactor, running, wait
 
     addresses = reachable(target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
@@ -214,17 +211,16 @@ class _Replies:
 
     async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
         """Write the reply to a message, or do without."""
-        from uppercase.commands._input import write
-        from uppercase.commands._reactor import reactor
+        from uppercase.commands._reactor import write
 
         if reply is not None:
-            await write(reactor, sys.stdout.fileno(), reply + trailer)
+            await write(reply + trailer)
         elif self._on_loss == "fail":
             raise NetworkError(f"message {number} got no reply {self._attempts}")
         else:
             self.lost.append(number)
             if self._on_loss == "empty":
-                await write(reactor, sys.stdout.fileno(), trailer)
+                await write(trailer)
 
     def losses(self) -> str:
         """Return the sentence that says what was lost."""

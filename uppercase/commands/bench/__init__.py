@@ -21,13 +21,12 @@ from uppercase.commands._options import (
     target_options,
     timeout_option,
 )
-from uppercase.commands.bench._interrupts import Interrupts
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Bench
+from uppercase.commands.bench._loop import Bench, Pace
 from uppercase.commands.bench._report import Monitor, Result
 from uppercase.commands.bench._sockets import connect
-from uppercase.commands.bench._workload import Counts, Pace, Workload
-from uppercase.commands.cli import NETWORK, OK
+from uppercase.commands.bench._workload import Counts, Workload
+from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import place, to_json
 from uppercase.limits import PROBE_SIZE
 
@@ -123,8 +122,8 @@ def bench(
             planned = Result(target, pace, connections, size, counts, 0.0, 0, 0.0)
             print(f"BENCH {place(target)} {planned.setting}", flush=True)
         loads = [load_kind(each, target, workload, counts, timeout) for each in sockets]
-        with Interrupts() as interrupts, monitor.showing():
-            run = Bench(loads, pace, timeout, counts, interrupts, monitor.tick)
+        run = Bench(loads, pace, timeout, counts, monitor.tick)
+        with signals(run.stop, lambda: None), monitor.showing():
             run.run()
         for load in loads:
             load.close()

@@ -7,16 +7,42 @@ a message must not be late because of us.
 
 import selectors
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Final
 
-from uppercase.commands.bench._interrupts import Interrupts
 from uppercase.commands.bench._loads import Load
-from uppercase.commands.bench._workload import Counts, Pace
+from uppercase.commands.bench._workload import Counts
 from uppercase.errors import NetworkError
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When messages are offered.
+
+    Attributes:
+        duration: seconds of load.
+        rate: messages a second over all connections, planned whatever comes back (open loop); or
+            None: each reply is followed by the next message (closed loop).
+        pipeline: in the closed loop, messages that each connection awaits at once.
+    """
+
+    duration: float
+    rate: float | None
+    pipeline: int
+
+    def due(self, elapsed: float) -> int:
+        """Return how many messages of an open loop are planned by now, the first at 0 s."""
+        assert self.rate is not None
+        return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
+
+    def planned(self, number: int) -> float:
+        """Return when message `number`, from 0, is planned: seconds from the start."""
+        assert self.rate is not None
+        return number / self.rate
 
 
 class Bench:
@@ -27,7 +53,6 @@ class Bench:
         pace: when they are offered messages.
         timeout: seconds that the last replies are waited for.
         counts: where the loads count.
-        interrupts: the signals of whoever watches.
         tick: called with the seconds since the start every `tick_interval` seconds.
         clock: gives the monotonic time.
 
@@ -45,7 +70,6 @@ class Bench:
         pace: Pace,
         timeout: float,
         counts: Counts,
-        interrupts: Interrupts,
         tick: Callable[[float], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -56,7 +80,7 @@ class Bench:
         self._pace = pace
         self._timeout = timeout
         self._counts = counts
-        self._interrupts = interrupts
+        self._stopped = False
         self._tick = tick
         self._clock = clock
         self._planned = 0
@@ -66,7 +90,6 @@ class Bench:
     def run(self) -> None:
         """Load for the pace's duration, then wait for the last replies."""
         with self._selector:
-            self._selector.register(self._interrupts, selectors.EVENT_READ)
             for load in self._alive:
                 self._selector.register(load, selectors.EVENT_READ, load)
             start = self._clock()
@@ -81,16 +104,23 @@ class Bench:
             self.answered = self._counts.answered
             if not self._counts.refused:
                 self._tick(self.elapsed)
-            if not self._interrupts.stop:
+            if not self._stopped:
                 self._wait_for_the_rest(start)
                 for load in self._alive:
                     load.abandon()
+
+    def stop(self) -> None:
+        """End it without waiting for the last replies; a signal's handler may call it.
+
+        Invariant: no wait of the selector is longer than `tick_interval`.
+        """
+        self._stopped = True
 
     def _offer_until(self, start: float, end: float) -> None:
         next_tick = start + self.tick_interval
         rate = self._pace.rate
         closed = rate is None
-        while self._alive and not self._interrupts.stop:
+        while self._alive and not self._stopped:
             now = self._clock()
             if now >= end:
                 break
@@ -109,7 +139,7 @@ class Bench:
 
     def _wait_for_the_rest(self, start: float) -> None:
         end = self._clock() + self._timeout
-        while self._alive and self._counts.pending > 0 and not self._interrupts.stop:
+        while self._alive and self._counts.pending > 0 and not self._stopped:
             now = self._clock()
             if now >= end:
                 break
@@ -119,10 +149,7 @@ class Bench:
     def _serve(self, wait: float, refill: bool) -> None:
         """Wait for something to happen; read, and send what follows."""
         for key, mask in self._selector.select(wait):
-            load: Load | None = key.data
-            if load is None:
-                self._interrupts.clear()
-                continue
+            load: Load = key.data
             try:
                 answered = load.receive() if mask & selectors.EVENT_READ else 0
             except NetworkError as error:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from uppercase.client.target import Target
-from uppercase.commands.bench._workload import Counts, Pace
+from uppercase.commands.bench._loop import Pace
+from uppercase.commands.bench._workload import Counts
 from uppercase.commands.ping._report import difference, excerpt, place, to_json
 
 if TYPE_CHECKING:

@@ -4,13 +4,12 @@ Bench alone has them, because a load generator must not be the bottleneck: every
 talks to a server does it with `uppercase.client`. No message is sent or read here.
 """
 
-import errno
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 
-from uppercase.client.connecting import Address, explain, reachable, resolve
+from uppercase.client.connecting import connect_udp, explain, open_socket, reachable, resolve
 from uppercase.client.target import TLS, Target
 from uppercase.errors import NoReply, UppercaseError, UserError
 from uppercase.limits import CONNECT_TIMEOUT
@@ -25,7 +24,7 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     """
     if target.udp:
         for address in reachable(target):
-            yield [_connect_datagrams(target, address) for _ in range(connections)]
+            yield [connect_udp(target, address) for _ in range(connections)]
         return
     streams: list[socket.socket] = []
     try:
@@ -55,7 +54,7 @@ def _connect_stream(target: Target) -> socket.socket:
     last_error = OSError("no address")
     for address in resolve(target):
         try:
-            connection = _open_socket(address.family, socket.SOCK_STREAM)
+            connection = open_socket(address.family, socket.SOCK_STREAM)
         except OSError as error:
             last_error = error
             continue
@@ -92,34 +91,3 @@ def _tls_context(tls: TLS) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _connect_datagrams(target: Target, address: Address) -> socket.socket:
-    """Return a datagram socket.
-
-    Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv), and
-    the kernel keeps datagrams from other addresses and ports away from it.
-    """
-    try:
-        datagrams = _open_socket(address.family, socket.SOCK_DGRAM)
-        try:
-            datagrams.setblocking(False)
-            datagrams.connect(address.sockaddr)
-        except OSError:
-            datagrams.close()
-            raise
-    except OSError as error:
-        raise explain(error, target) from error
-    return datagrams
-
-
-def _open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
-    try:
-        return socket.socket(family, kind)
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise UserError(
-            f"cannot open a socket: {error.strerror}; `ulimit -n` shows how many files may be open"
-        ) from error

@@ -1,4 +1,4 @@
-"""What a bench sends and when, and what it counts. No socket here.
+"""What a bench sends, and what it counts. No socket here.
 
 The messages and the replies that they must have are worked out beforehand. They differ, so that a
 reply in another's place is noticed, and are sent in turn again and again.
@@ -102,32 +102,6 @@ class Workload:
     def ends(self) -> list[int]:
         """Where each reply of the cycle ends."""
         return list(accumulate(map(len, self.replies)))
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """When messages are offered.
-
-    Attributes:
-        duration: seconds of load.
-        rate: messages a second over all connections, planned whatever comes back (open loop); or
-            None: each reply is followed by the next message (closed loop).
-        pipeline: in the closed loop, messages that each connection awaits at once.
-    """
-
-    duration: float
-    rate: float | None
-    pipeline: int
-
-    def due(self, elapsed: float) -> int:
-        """Return how many messages of an open loop are planned by now, the first at 0 s."""
-        assert self.rate is not None
-        return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
-
-    def planned(self, number: int) -> float:
-        """Return when message `number`, from 0, is planned: seconds from the start."""
-        assert self.rate is not None
-        return number / self.rate
 
 
 @dataclass(slots=True)

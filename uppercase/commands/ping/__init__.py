@@ -28,7 +28,7 @@ from uppercase.commands._options import (
     target_options,
     timeout_option,
 )
-from uppercase.commands.cli import NETWORK, OK
+from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Tracker
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
@@ -114,7 +114,7 @@ def ping(
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands._reactor import reactor, running, wait
     from uppercase.commands.ping._carriers import open_carriers
-    from uppercase.commands.ping._run import Run, Schedule, signals
+    from uppercase.commands.ping._run import Run, Schedule
 
     with running():
         tell = _tell_nobody if as_json else _tell
@@ -130,7 +130,10 @@ def ping(
             run = Run(reactor, tracker, schedule, display)
             failure = None
             try:
-                with signals(reactor, run):
+                with signals(
+                    partial(reactor.callFromThread, run.end),
+                    partial(reactor.callFromThread, run.look),
+                ):
                     wait(partial(run.measure, carrier))
             except NetworkError as error:
                 failure = error

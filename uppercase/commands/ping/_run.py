@@ -1,20 +1,16 @@
-r"""A run of `uppercase ping`: one carrier, one schedule, and the signals of whoever watches.
+"""A run of `uppercase ping`: one carrier and one schedule.
 
 It keeps time; how probes travel is the carrier's affair, what a reply means the tracker's, and how
 it is printed the report's.
 """
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from uppercase.commands.cli import die_of
 from uppercase.commands.ping._report import Display
 from uppercase.commands.ping._tracker import Tracker
 
@@ -153,32 +149,3 @@ class Run:
             step()
         except Exception as error:
             self.end(error)
-
-
-@contextmanager
-def signals(reactor: Any, run: Run) -> Iterator[None]:
-    r"""Have Ctrl-C end the run and Ctrl-\ show how it stands, inside a `with` block.
-
-    A second Ctrl-C ends the process at once, as if nobody had caught it.
-    """
-    asked = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            die_of(signal.SIGINT)
-        asked = True
-        reactor.callFromThread(run.end)
-
-    def look(number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(run.look)
-
-    handlers: dict[int, Any] = {signal.SIGINT: stop}
-    if hasattr(signal, "SIGQUIT"):  # Windows has none.
-        handlers[signal.SIGQUIT] = look
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

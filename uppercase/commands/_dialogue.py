@@ -1,20 +1,32 @@
-"""One typed line after the other over a stream server, with a reply to each.
+"""A person who types a line and reads its reply: at the keyboard, and over a stream server.
+
+The prompt is the lecture's. Where standard output is a terminal too, the line editor draws it, with
+history and editing; otherwise it goes to standard error, and standard output has replies alone.
 
 A stream has no messages: a reply is complete when it ends with a newline, when the server ends the
 conversation, or when bytes have come and no more follow. A server that closes after each reply, as
 the lecture's does, is connected to again for the next line.
 """
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+import click
+from twisted.internet.defer import DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.python.failure import Failure
 
 from uppercase.client._endpoints import Conversation, open_connection
 from uppercase.client.connecting import explain
 from uppercase.client.target import Target
+from uppercase.commands._reactor import CHUNK
+from uppercase.commands.cli import write_all
 from uppercase.errors import NetworkError
+
+PROMPT: Final = "Input lowercase sentence: "
 
 LINE_QUIET_TIME: Final = 0.3
 """When a reply to a typed line that does not end with a newline counts as complete: after this
@@ -52,7 +64,8 @@ class LineConversation:
         Raises:
             NetworkError: the server is gone, or says nothing in time.
         """
-        late = self._connection.take()
+        late = b"".join(self._connection.chunks.pending)
+        self._connection.chunks.pending.clear()
         if self._connection.ended:
             await self.connect()
         reply = await self._exchange(line)
@@ -77,7 +90,7 @@ class LineConversation:
         patience = self._timeout
         try:
             while not reply.endswith(b"\n"):
-                data = await self._connection.receive().addTimeout(patience, self._reactor)
+                data = await self._connection.chunks.get().addTimeout(patience, self._reactor)
                 if not data:
                     break
                 reply += data
@@ -89,41 +102,76 @@ class LineConversation:
 
 
 class _Connection(Conversation):
-    """Keeps what has come until it is asked for."""
+    """Keeps what has come until it is asked for.
+
+    Attributes:
+        chunks: what has come, b"" last.
+        ended: whether no more comes.
+    """
 
     transport: Any = None
 
     def __init__(self) -> None:
+        self.chunks: DeferredQueue[bytes] = DeferredQueue()
         self.ended = False
-        self._received = b""
-        self._wanted: Deferred[None] | None = None
-
-    async def _wait(self) -> bytes:
-        if not (self._received or self.ended):
-            self._wanted = Deferred()
-            await self._wanted
-        return self.take()
-
-    def receive(self) -> Deferred[bytes]:
-        """Return what has come, at least a byte, or b"" at the end."""
-        return Deferred.fromCoroutine(self._wait())
-
-    def take(self) -> bytes:
-        """Take out what has come."""
-        data, self._received = self._received, b""
-        return data
 
     def dataReceived(self, data: bytes) -> None:
         """Keep it."""
-        self._received += data
-        self._tell()
+        self.chunks.put(data)
 
     def lost(self, reason: Failure) -> None:
         """Know that no more comes."""
         self.ended = True
-        self._tell()
+        self.chunks.put(b"")
 
-    def _tell(self) -> None:
-        wanted, self._wanted = self._wanted, None
-        if wanted is not None and not wanted.called:
-            wanted.callback(None)
+
+def converse(ask: Callable[[bytes], bytes | None], complain: Callable[[str], None]) -> bool:
+    """Ask for lines and show their replies until the end of input (Ctrl-D).
+
+    Args:
+        ask: gives the reply to a line, which has no line ending, or None if there was none.
+        complain: told, with a sentence, when there was no reply.
+
+    Returns:
+        Whether every line was answered.
+    """
+    all_answered = True
+    for line in _lines():
+        reply = ask(line)
+        if reply is None:
+            all_answered = False
+            complain("no reply; type it again, or end with Ctrl-D")
+        else:
+            ending = b"" if reply.endswith(b"\n") else b"\n"
+            write_all(reply + ending)
+    return all_answered
+
+
+def _lines() -> Iterator[bytes]:
+    read = _read_edited if sys.stdout.isatty() else _read_plain
+    while (line := read()) is not None:
+        yield line
+    # The shell's prompt belongs on a line of its own.
+    click.echo(err=True)
+
+
+def _read_edited() -> bytes | None:
+    """Read with the line editor, which `input` uses once it is imported."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  (its import is its use)
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        line = input(PROMPT)
+    except (EOFError, OSError):  # OSError: the terminal is gone.
+        return None
+    return line.encode(sys.stdin.encoding, "surrogateescape")
+
+
+def _read_plain() -> bytes | None:
+    """Read with what the terminal itself offers; the prompt goes to standard error."""
+    click.echo(PROMPT, nl=False, err=True)
+    try:
+        line = os.read(sys.stdin.fileno(), CHUNK)
+    except OSError:
+        return None
+    return line.rstrip(b"\r\n") if line else None
