@@ -66,7 +66,7 @@ fuzz: $(READY)
 bench: $(READY)
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.side_by_side --out=build/bench
-	$(BIN)/python -m benchmarks.micro
+	$(BIN)/python -m benchmarks.micro --fast --quiet
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

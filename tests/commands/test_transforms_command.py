@@ -413,6 +413,112 @@ def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_pa
     )
 
 
+def installed(folder: Path, name: str, points: str, root: Path | None = None) -> None:
+    """Write the metadata of an installed distribution: its entry points, and where it is edited."""
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(points)
+    if root is not None:
+        origin = {"url": root.as_uri(), "dir_info": {"editable": True}}
+        (metadata / "direct_url.json").write_text(json.dumps(origin))
+
+
+def wrong(here: Path, site: Path) -> str:
+    """Return what the doctor finds wrong with what is installed in a folder."""
+    packages = os.pathsep.join([environment()["PYTHONPATH"], str(site)])
+    asked = run("doctor", cwd=here, PYTHONPATH=packages)
+    return asked.stdout.decode().partition("Wrong:\n")[2]
+
+
+@pytest.mark.parametrize(
+    "group", ["uppercase.transform", "uppercase_transforms", "upercase.transforms"]
+)
+def test_doctor_finds_a_mistyped_group(here: Path, tmp_path: Path, group: str) -> None:
+    site = tmp_path / "site"
+    installed(site, "acme", f"[{group}]\nloud = mine:shout\n[uppercase.other]\nx = mine:shout\n")
+    assert wrong(here, site) == (
+        f"  entry points of acme 1.0: nobody reads the group {group!r}; the group is "
+        "'uppercase.transforms': correct it, and install it again\n"
+    )
+
+
+def test_doctor_finds_a_class_where_an_instance_belongs(here: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed(site, "acme", "[uppercase.transforms]\nloud = acme_loud:Loud\n")
+    (site / "acme_loud.py").write_text(
+        """
+from zope.interface import implementer
+from uppercase import ITransformPlugin
+
+@implementer(ITransformPlugin)
+class Loud:
+    name = "loud"
+    summary = ""
+    parameters = ()
+"""
+    )
+    assert "Loud is a class, and an instance is the plugin; use Loud()" in wrong(here, site)
+
+
+PROJECT = """
+[project]
+name = "Acme.Loud"
+version = "1.0"
+
+[project.entry-points."uppercase.transforms"]
+loud = "mine:shout"
+louder = "mine:shout"
+"""
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_doctor_finds_entry_points_that_are_not_installed(
+    here: Path, tmp_path: Path, edited: bool
+) -> None:
+    """Of an editable install, and of the project in the current directory."""
+    project = (tmp_path / "project") if edited else here
+    project.mkdir(exist_ok=True)
+    (project / "pyproject.toml").write_text(PROJECT)
+    site = tmp_path / "site"
+    points = "[uppercase.transforms]\nloud = mine:shout\n"
+    installed(site, "acme_loud", points, project if edited else None)
+    (site / "mine.py").write_text(SHOUT)
+    assert wrong(here, site) == (
+        f"  {project}/pyproject.toml: louder: not as here in what is installed of Acme.Loud, "
+        f"which is read instead; install it again: pip install -e {project}\n"
+    )
+    (site / "acme_loud-1.0.dist-info" / "entry_points.txt").write_text(
+        f"{points}louder = mine:shout\n"
+    )
+    assert wrong(here, site) == ""
+
+
+@pytest.mark.parametrize(
+    ("imports", "line"),
+    [
+        ("from twisted.internet import defer, reactor", 4),
+        ("import twisted.internet.reactor", 4),
+        ("try:\n    from twisted.internet.reactor import callLater\nfinally:\n    pass", 5),
+        ("if TYPE_CHECKING:\n    from twisted.internet import reactor", None),
+        ("def f() -> None:\n    from twisted.internet import reactor", None),
+    ],
+)
+def test_doctor_finds_who_chooses_the_reactor(here: Path, imports: str, line: int | None) -> None:
+    (here / "chooses.py").write_text(
+        "from typing import TYPE_CHECKING\nfrom uppercase import transform\n\n"
+        f"{imports}\n\n@transform\n{SHOUT}"
+    )
+    drop_in(here, "acme.py", "from chooses import shout\n")
+    said = run("doctor", cwd=here).stdout.decode().partition("Wrong:\n")[2]
+    if line is None:
+        assert said == ""
+    else:
+        assert said.startswith(
+            f"  {here}/chooses.py, line {line}: importing it chooses the reactor"
+        )
+
+
 def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within) -> None:
     (here / "taken").write_text("")
     for name, reason in {
@@ -447,9 +553,12 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
     assert last == "9 of 10 laws could not be tried, because a reply did not come"
 
 
-def test_new_writes_a_project_that_installs_and_passes_at_once(here: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "--async", "--stream"])
+def test_new_writes_a_project_that_installs_and_passes_at_once(
+    here: Path, kind: str | None
+) -> None:
     """In a virtual environment of its own that sees this one's packages; nothing is downloaded."""
-    made = run("new", "pig-latin", cwd=here)
+    made = run("new", "pig-latin", *filter(None, [kind]), cwd=here)
     assert made.status == 0, made.stderr
     project = here / "pig-latin"
     venv = here / "venv"
@@ -481,4 +590,22 @@ def test_new_writes_a_project_that_installs_and_passes_at_once(here: Path) -> No
     listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
     found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
     assert found["pig-latin"]["from"] == "entry point of uppercase-pig-latin 0.1.0"
-    assert found["pig-latin"]["streams"] is True
+    assert found["pig-latin"]["streams"] is (kind != "--async")
+    said = run("doctor", cwd=project, PYTHONPATH=os.pathsep.join(sys.path)).stdout.decode()
+    assert "pig-latin: not as here in what is installed of uppercase-pig-latin" in said
+    (record,) = site.glob("uppercase_pig_latin-*.dist-info/licenses/LICENSE")
+    assert record.read_text().startswith("MIT License")
+    assert (project / "uppercase_pig_latin" / "py.typed").exists()
+    # Of the check's extra; the project asks for it itself.
+    pytest.importorskip("mypy")
+    assert "no issues found" in within("-m", "mypy", cwd=project)
+
+
+def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:
+    made = within("new", "both", "--async", "--stream")
+    assert made == Outcome(
+        2,
+        b"",
+        "uppercase: got --async and --stream, and a stream cannot wait; take out one of them\n",
+    )
+    assert not (here / "both").exists()

@@ -2,8 +2,11 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,19 @@ from tests.client.in_reactor import in_reactor
 from tests.system.processes import ROOT, Server, connect, environment
 from uppercase.testing import LAWS, check
 
-GUIDE = (ROOT / "docs" / "howto" / "write-a-transform.md").read_text()
+HOWTO = ROOT / "docs" / "howto"
+GUIDE = (HOWTO / "write-a-transform.md").read_text()
 EXAMPLES = ROOT / "examples"
 
 
-def test_the_guide_shows_the_files_as_they_are() -> None:
-    shown = re.findall(r"<!-- (examples/\S+) -->\n```python\n(.*?)```", GUIDE, re.DOTALL)
+def test_the_guides_show_the_files_as_they_are() -> None:
+    shown = [
+        found
+        for page in HOWTO.glob("*.md")
+        for found in re.findall(
+            r"<!-- (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.S
+        )
+    ]
     for path, text in shown:
         assert (ROOT / path).read_text() == text, path
     assert {path for path, _ in shown} == {
@@ -38,14 +48,15 @@ def shell(tmp_path: Path) -> dict[str, str]:
     return environment(PATH=os.pathsep.join([str(script.parent), os.environ["PATH"]]))
 
 
-def test_the_guides_commands_say_what_it_shows(shell: dict[str, str]) -> None:
+def check_commands(text: str, cwd: Path, shell: dict[str, str]) -> int:
+    """Type what consoles show with a `$`, and compare what is said; return how many there were."""
     commands = 0
-    for block in re.findall(r"```console\n(.*?)```", GUIDE, re.DOTALL):
-        for text in block.split("$ ")[1:]:
-            command, _, expected = text.partition("\n")
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for typed in block.split("$ ")[1:]:
+            command, _, expected = typed.partition("\n")
             ran = subprocess.run(
                 ["bash", "-c", command],
-                cwd=EXAMPLES,
+                cwd=cwd,
                 env=shell,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -56,7 +67,68 @@ def test_the_guides_commands_say_what_it_shows(shell: dict[str, str]) -> None:
             )
             assert ran.stdout.rstrip("\n") == expected.rstrip("\n"), command
             commands += 1
-    assert commands >= 6
+    return commands
+
+
+def test_the_guides_commands_say_what_it_shows(shell: dict[str, str]) -> None:
+    assert check_commands(GUIDE, EXAMPLES, shell) >= 6
+
+
+def with_free_ports(text: str, known: dict[str, str]) -> str:
+    """Put free ports in the places of those of a guide."""
+
+    def free(port: re.Match[str]) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            return known.setdefault(port[0], str(probe.getsockname()[1]))
+
+    return re.sub(r"\b120\d\d\b", free, text)
+
+
+SECTIONS = [
+    pytest.param(page.name, section, id=section.partition("\n")[0])
+    for page in (HOWTO / "embed-a-server.md", HOWTO / "use-asyncio.md")
+    for section in page.read_text().split("\n## ")
+    if "```sh\n" in section
+]
+
+
+@pytest.mark.needs_program("nc")
+@pytest.mark.parametrize(("page", "section"), SECTIONS)
+def test_the_guides_servers_answer_as_it_shows(
+    page: str, section: str, tmp_path: Path, shell: dict[str, str]
+) -> None:
+    """The commands as they are printed, in a folder with the programs; ports but for these."""
+    if "uvloop" in section:
+        pytest.importorskip("uvloop")
+    known: dict[str, str] = {}
+    section = with_free_ports(section, known)
+    for file in EXAMPLES.glob("*.py"):
+        (tmp_path / file.name).write_text(with_free_ports(file.read_text(), known))
+    path = os.pathsep.join([str(Path(sys.executable).parent), shell["PATH"]])
+    lines = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0].splitlines()
+    with ExitStack() as stack:
+        for number, line in enumerate(lines):
+            log = (tmp_path / f"{number}.log").open("w+")
+            stack.enter_context(log)
+            # Becomes the server, so that it is this process that is ended.
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec {line}"],
+                cwd=tmp_path,
+                env={**shell, "PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(server.wait, 40)
+            stack.callback(server.terminate)
+            deadline = time.monotonic() + 60
+            while "ready" not in Path(log.name).read_text():
+                assert server.poll() is None, Path(log.name).read_text()
+                assert time.monotonic() < deadline, f"{line} is not ready"
+                time.sleep(0.05)
+        assert check_commands(section, tmp_path, {**shell, "PATH": path}) > 0
+    for log_file in tmp_path.glob("*.log"):
+        assert "Traceback" not in log_file.read_text(), log_file.read_text()
 
 
 def test_the_guide_lists_all_laws() -> None:

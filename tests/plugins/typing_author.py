@@ -4,7 +4,8 @@ This file is checked by mypy, not run: each line that must not pass carries an i
 that it must give, and an ignore that is not needed is an error as well.
 """
 
-from typing import assert_type
+from collections.abc import Coroutine
+from typing import Any, assert_type
 
 from twisted.internet.defer import Deferred
 
@@ -52,6 +53,7 @@ class Stream:
 assert_type(caesar("abc", shift=1), str)
 assert_type(flip(b"abc", times=2), bytes)
 assert_type(caesar.name, str)
+_ = assert_type(later("abc"), Coroutine[Any, Any, str])
 assert_type(Repeat(times=3)("a"), str)
 
 caesar(b"abc")  # type: ignore[arg-type]

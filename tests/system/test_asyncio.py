@@ -1,5 +1,6 @@
 """Transforms that await asyncio, in real servers; and those that do not, beside them."""
 
+import os
 import socket
 import struct
 import time
@@ -7,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, connect, receive_all, receive_exactly, refused
+from tests.system.processes import (
+    Server,
+    connect,
+    environment,
+    receive_all,
+    receive_exactly,
+    refused,
+)
 
 MODULE = """
 import asyncio
@@ -253,3 +261,43 @@ def hasty(text: str) -> str:
     with Server(*words, cwd=folder) as server:
         server.wait_for_log("called")
         assert "has scheduled calls while it was imported" in server.log()
+
+
+def test_an_application_of_ones_own_has_asyncio_chosen_too(folder: Path) -> None:
+    """Where nothing has installed a reactor before its services are made."""
+    (folder / "serve.py").write_text(
+        """
+from twisted.application.service import Application
+from uppercase.services import TCPSettings, tcp_service
+from waits import naps
+
+application = Application("naps")
+settings = TCPSettings(transforms=[naps], port=0, interfaces=["127.0.0.1"])
+tcp_service(settings).setServiceParent(application)
+"""
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(folder), environment()["PYTHONPATH"]])}
+    with Server("-y", "serve.py", addresses=1, cwd=folder, env=env) as server:
+        with connect(server.port) as skt:
+            skt.sendall(b"0.01\n")
+            assert receive_exactly(skt, 11) == b"slept 0.01\n"
+        assert "reactor=asyncio" not in server.log()
+
+
+def test_a_stop_cancels_what_datagrams_wait_for(folder: Path) -> None:
+    where = ["--port=0", "--interface=127.0.0.1", "--drain=0.2s"]
+    words = ["uppercase-udp", *where, "--transform=waits:naps"]
+    with (
+        Server(*words, addresses=1, cwd=folder) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as skt,
+    ):
+        skt.settimeout(30)
+        skt.connect(("127.0.0.1", server.port))
+        skt.send(b"1000")
+        skt.send(b"0.01")
+        assert skt.recv(100) == b"slept 0.01"
+        server.stop()
+        log = server.log()
+    assert "cancelled 1000" in log
+    assert "was destroyed" not in log
+    assert "never awaited" not in log

@@ -277,13 +277,22 @@ def check(name: str, examples: Sequence[str]) -> int:
     return _WRONG if broken else OK
 
 
-@_command("new", "uppercase transforms new shout")
+@_command(
+    "new",
+    """
+    uppercase transforms new shout            a function of a message
+    uppercase transforms new lookup --async   one that waits, such as for another server
+    uppercase transforms new dashes --stream a class that keeps something from chunk to chunk
+    """,
+)
 @click.argument("name")
-def new(name: str) -> int:
+@option("--async", "is_async", is_flag=True, help="An async function, which may await asyncio.")
+@option("--stream", is_flag=True, help="A class whose instances are streams.")
+def new(name: str, is_async: bool, stream: bool) -> int:
     """Write a small project in a new folder NAME: transform, tests, README."""
     from uppercase.commands._scaffold import write_project
 
-    for file in write_project(name):
+    for file in write_project(name, is_async=is_async, stream=stream):
         click.echo(file)
     click.echo(f"next: cd {name} && pip install -e '.[test]' && pytest", err=True)
     return OK

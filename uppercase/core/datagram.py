@@ -26,10 +26,10 @@ from uppercase.core.guards import (
     LoopGuard,
     Origin,
     Packet,
-    RateLimit,
     SocketAddress,
     client_of,
 )
+from uppercase.core.rates import RateLimit
 from uppercase.core.values import Client
 from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform

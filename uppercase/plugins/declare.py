@@ -11,7 +11,7 @@ what the code works on, keyword-only parameters are its arguments. What breaks t
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
@@ -50,6 +50,10 @@ class _FunctionDecorator(Protocol):
     def __call__(
         self, target: Callable[Concatenate[M, P], M], /
     ) -> DeclaredTransform[Concatenate[M, P], M]: ...
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], Coroutine[Any, Any, M]], /
+    ) -> DeclaredTransform[Concatenate[M, P], Coroutine[Any, Any, M]]: ...
     @overload
     def __call__(
         self, target: Callable[Concatenate[M, P], Awaitable[M]], /

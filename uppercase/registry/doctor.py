@@ -4,19 +4,25 @@ The faults of plugins come from a thorough listing; what this module adds are th
 installations, which hide plugins without a word from anybody.
 """
 
+import ast
+import inspect
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import Distribution, distributions
 from json import loads
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import twisted
 
 from uppercase.registry.catalogue import Listing, listing
 from uppercase.registry.problems import Fault, Problem
+from uppercase.registry.references import Found
 from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
@@ -53,6 +59,9 @@ def diagnose() -> Diagnosis:
         *_package_files(),
         *_unwritten_caches(found.folders),
         *_hidden_by_editables(installed, found.folders),
+        *_mistyped_groups(installed),
+        *_not_installed(installed),
+        *_reactor_imports(found.transforms.values()),
     ]
     theirs = drop_ins_of_twisted()
     return Diagnosis(
@@ -147,3 +156,95 @@ def _editable_root(distribution: Distribution) -> str | None:
     if not origin.get("dir_info", {}).get("editable"):
         return None
     return unquote(urlsplit(origin["url"]).path)
+
+
+def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
+    """Find entry points in a group that nobody reads, but for a letter or two."""
+    for distribution in installed:
+        for group in dict.fromkeys(point.group for point in distribution.entry_points):
+            if group != GROUP and get_close_matches(group, [GROUP], cutoff=0.85):
+                yield Problem(
+                    Fault.GROUP,
+                    f"entry points of {distribution.name} {distribution.version}",
+                    f"nobody reads the group {group!r}; the group is {GROUP!r}: correct it, and "
+                    "install it again",
+                )
+
+
+def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
+    """Find entry points of projects under work that the installed metadata does not have."""
+    by_name = {_normal(distribution.name): distribution for distribution in installed}
+    roots = {root for root in map(_editable_root, installed) if root}
+    if not sys.flags.safe_path:
+        roots.add(os.getcwd())
+    for root in sorted(roots):
+        file = os.path.join(root, "pyproject.toml")
+        try:
+            with open(file, "rb") as content:
+                project: Any = tomllib.load(content)["project"]
+            wanted = dict(project["entry-points"][GROUP])
+            name = str(project["name"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # None of ours, or none that can be installed.
+        known = by_name.get(_normal(name))
+        points = () if known is None else known.entry_points
+        have = {point.name: point.value for point in points if point.group == GROUP}
+        missing = [each for each, value in wanted.items() if have.get(each) != value]
+        if missing:
+            yield Problem(
+                Fault.REINSTALL,
+                file,
+                f"{', '.join(missing)}: not as here in what is installed of {name}, which is read "
+                f"instead; install it again: pip install -e {root}",
+            )
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as indexes compare it (PEP 503)."""
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
+    """Find modules of transforms that choose the reactor of whoever imports them."""
+    modules = {_module_of(found) for found in transforms}
+    for module in filter(None, map(sys.modules.get, sorted(modules))):
+        try:
+            file, tree = inspect.getsourcefile(module), ast.parse(inspect.getsource(module))
+        except (OSError, TypeError, SyntaxError):
+            continue  # Without source.
+        line = _line_of_reactor_import(tree)
+        if file and line is not None:
+            yield Problem(
+                Fault.REACTOR,
+                file,
+                "importing it chooses the reactor, which is for whoever runs the server to choose; "
+                "import the reactor within the functions that use it",
+                line,
+            )
+
+
+def _module_of(found: Found) -> str:
+    """Return the module where the code of a transform is."""
+    target = inspect.unwrap(found.target)
+    return str(getattr(target, "__module__", None) or type(target).__module__)
+
+
+def _line_of_reactor_import(tree: ast.Module) -> int | None:
+    """Return the line at which a module imports the reactor when it is imported itself."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            names = []
+        if any(f"{name}.".startswith("twisted.internet.reactor.") for name in names):
+            return int(node.lineno)  # type: ignore[attr-defined]
+        todo += ast.iter_child_nodes(node)
+    return None

@@ -44,6 +44,9 @@ class Fault(StrEnum):
     PACKAGE = "package where a folder is expected"
     CACHE = "cache that cannot be written"
     EDITABLE = "editable install that hides drop-ins"
+    GROUP = "mistyped group of entry points"
+    REINSTALL = "entry point that is not installed"
+    REACTOR = "reactor that is chosen by an import"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,15 @@
     service = tcp_service(TCPSettings(transforms=("reverse",), port=0))
     service.setServiceParent(application)
 
+`tcp_factory` and `udp_protocol` serve on endpoints and ports of the caller's own.
 Everything that can be wrong with settings is found when the service is made, before anything
 listens. Command lines are the taps' matter.
 """
 
 from uppercase.services._base import CannotStart
 from uppercase.services._settings import Settings, TCPSettings, UDPSettings
-from uppercase.services._tcp import TCPService
-from uppercase.services._udp import UDPService
+from uppercase.services._tcp import TCPService, tcp_factory
+from uppercase.services._udp import UDPService, udp_protocol
 
 __all__ = [
     "CannotStart",
@@ -20,7 +21,9 @@ __all__ = [
     "TCPSettings",
     "UDPService",
     "UDPSettings",
+    "tcp_factory",
     "tcp_service",
+    "udp_protocol",
     "udp_service",
 ]
 

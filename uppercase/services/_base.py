@@ -190,6 +190,10 @@ class TransformService(Service, ABC):
         self._waiting: list[Deferred[None]] = []
         self._signals = StopSignals(reactor, settings.drain)
 
+    def setServiceParent(self, parent: object) -> None:
+        """Belong to an application or to a service of services; here with a type, as it is none."""
+        super().setServiceParent(parent)
+
     def setName(self, name: str) -> None:
         """Take a name, as Twisted's services have one; the log's lines bear it."""
         super().setName(name)

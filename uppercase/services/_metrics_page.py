@@ -19,7 +19,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
-from uppercase.core.guards import TokenBuckets
+from uppercase.core.rates import TokenBuckets
 from uppercase.errors import UserError
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import Source, exposition

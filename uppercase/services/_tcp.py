@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from uppercase.core.events import AcceptFailed
@@ -233,3 +233,19 @@ class TCPService(TransformService):
             self.reactor.stop()
         else:
             self.say_ready(self._names[-1])
+
+
+def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
+    """Return what serves the connections of endpoints of your own: `endpoint.listen(factory)`.
+
+    It has all bounds of a service, and counts and logs like one. What it does not know of is the
+    ports: it says nothing when they are ready, and a stop that drains is the caller's.
+
+    Args:
+        settings: as for `tcp_service`; where to listen and how to stop is not looked at.
+        reactor: as for `tcp_service`.
+
+    Raises:
+        uppercase.errors.UppercaseError: as `tcp_service` does.
+    """
+    return TCPService(settings, reactor).factory

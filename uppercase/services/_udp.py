@@ -13,6 +13,7 @@ from twisted.internet.defer import (
     inlineCallbacks,
     maybeDeferred,
 )
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
 from uppercase.core.datagram import Responder
@@ -33,6 +34,7 @@ from uppercase.udp import (
     AdoptedUDPEndpoint,
     IDatagramEndpoint,
     Port,
+    ResponderProtocol,
     UDPEndpoint,
     datagram_endpoint_from_string,
     drain,
@@ -215,3 +217,20 @@ def _close_all(sockets: list[socket.socket]) -> None:
 def _name(port: Any) -> str:
     address = port.getHost()
     return printable_address(address.host, address.port)
+
+
+def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol:
+    """Return what answers the datagrams of a port of your own: `reactor.listenUDP(port, protocol)`.
+
+    It guards, counts and logs as a service does; one protocol is for one port. A port of Twisted's
+    does not tell to which address a datagram was sent, so bind it to an address of its own.
+
+    Args:
+        settings: as for `udp_service`; where to listen and how to stop is not looked at.
+        reactor: as for `udp_service`.
+
+    Raises:
+        uppercase.errors.UppercaseError: as `udp_service` does.
+    """
+    service = UDPService(settings, reactor)
+    return ResponderProtocol(service.responder, service.reactor)
