@@ -418,6 +418,8 @@ def test_datagrams_wait_for_the_next_worker() -> None:
 def test_what_workers_cannot_do_is_one_sentence() -> None:
     said = refused(*UDP, "--loss=0.5")
     assert "got --workers with a lab for datagrams" in said
+    said = refused(*UDP, f"--record={os.devnull}")
+    assert "got --workers with --record" in said
     assert "got --watchdog without workers" in refused("uppercase-tcp", "--watchdog=5s")
     with served(*UDP) as server:
         port = server.port

@@ -72,6 +72,11 @@ def _check_for_workers(services: list[Any]) -> None:
                 "got --workers with a lab for datagrams, whose numbers would start anew with each "
                 "worker; leave out one of them"
             )
+        if service.settings.observers:
+            raise UserError(
+                "got --workers with --record, which writes what one process sees; leave out one of "
+                "them"
+            )
 
 
 def plan_of(

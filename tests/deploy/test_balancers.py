@@ -1,0 +1,141 @@
+"""HAProxy and nginx as their examples say, in front of real services on other ports."""
+
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import ROOT, START_TIMEOUT, Server, connect, receive_all
+
+DEPLOY = ROOT / "deploy"
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def running(*command: str | Path, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a balancer, and end it by its id."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def ask(port: int, message: bytes) -> bytes:
+    """Ask as nc -N does."""
+    with connect(port) as client:
+        client.sendall(message)
+        client.shutdown(socket.SHUT_WR)
+        return receive_all(client)
+
+
+def wait_until_served(port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            if ask(port, b"hello") == b"HELLO":
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def metrics_port(server: Server) -> int:
+    log = server.wait_for_log("metrics are at TCP 127.0.0.1:")
+    return int(log.split("metrics are at TCP 127.0.0.1:")[1].split(":")[0])
+
+
+@pytest.mark.needs_program("haproxy")
+def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path) -> None:
+    """PROXY headers name the client; a service that drains gets no new connections."""
+    where = ("--port=0", "--interface=127.0.0.1", "--proxy-from=127.0.0.1")
+    options = ("uppercase-tcp", *where, "--metrics=0", "--log-peers")
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(Server(*options, addresses=1)) for _ in range(2))
+        port = free_port()
+        text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+        text = text.replace("bind :12000", f"bind 127.0.0.1:{port}").replace(" port 9100", "")
+        for name, server in (("one", one), ("two", two)):
+            line = f"server {name} 127.0.0.1:{server.port} port {metrics_port(server)}"
+            text = re.sub(rf"server {name} \S+", line, text)
+        (tmp_path / "haproxy.cfg").write_text(text)
+        checked = subprocess.run(["haproxy", "-c", "-f", DEPLOY / "haproxy" / "haproxy.cfg"])
+        assert checked.returncode == 0
+        stack.enter_context(running("haproxy", "-f", "haproxy.cfg", cwd=tmp_path))
+        wait_until_served(port)
+        wrong, count, over = [], 0, threading.Event()
+
+        def ask_on() -> None:
+            nonlocal count
+            while not over.is_set():
+                count += 1
+                try:
+                    reply = ask(port, b"hello")
+                except OSError as error:
+                    reply = repr(error).encode()
+                if reply != b"HELLO":
+                    wrong.append(reply)
+
+        asking = threading.Thread(target=ask_on)
+        asking.start()
+        time.sleep(1)
+        one.process.send_signal(signal.SIGTERM)
+        one.process.wait(30)
+        time.sleep(2)
+        over.set()
+        asking.join()
+        print(f"{count} requests, {len(wrong)} of them lost")
+        assert count > 100
+        assert wrong == []
+        # Named by the header, both connections of a client are the client's.
+        assert " connected" in one.log()
+        assert " connected" in two.log()
+
+
+@pytest.mark.needs_program("nginx")
+def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
+    tcp_options = ("uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--proxy-from=127.0.0.1")
+    udp_options = ("uppercase-udp", "--port=0", "--interface=127.0.0.1")
+    with ExitStack() as stack:
+        tcp = stack.enter_context(Server(*tcp_options, addresses=1))
+        udp = stack.enter_context(Server(*udp_options, addresses=1))
+        port, udp_port = free_port(), free_port(socket.SOCK_DGRAM)
+        text = (DEPLOY / "nginx" / "nginx.conf").read_text()
+        text = text.replace("listen 12000 backlog", f"listen 127.0.0.1:{port} backlog")
+        text = text.replace("listen 12000 udp", f"listen 127.0.0.1:{udp_port} udp")
+        for name, server in (("tcp", tcp), ("udp", udp)):
+            block = re.search(rf"upstream uppercase_{name} {{.*?}}", text, re.DOTALL)
+            assert block
+            here = re.sub(r"server \S+:12000", f"server 127.0.0.1:{server.port}", block[0])
+            text = text.replace(block[0], here)
+        path = tmp_path / "nginx.conf"
+        path.write_text(text)
+        globals_ = f"daemon off; pid {tmp_path}/pid; error_log stderr;"
+        nginx = ("nginx", "-p", tmp_path, "-c", path, "-g", globals_)
+        subprocess.run([*nginx, "-t"], check=True)
+        stack.enter_context(running(*nginx, cwd=tmp_path))
+        wait_until_served(port)
+        assert [ask(port, b"hello %d" % n) for n in range(40)] == [
+            b"HELLO %d" % n for n in range(40)
+        ]
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(30)
+            for n in range(40):
+                client.sendto(b"hello %d" % n, ("127.0.0.1", udp_port))
+                assert client.recv(100) == b"HELLO %d" % n

@@ -1,0 +1,108 @@
+"""Dashboard and alerts: each name in them is exposed, and Prometheus can read them."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import ROOT
+from uppercase.services._metrics import FAMILIES
+
+DEPLOY = ROOT / "deploy"
+SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+LABELS = {
+    f"uppercase_{family.name}{suffix}": {*family.labels, "instance", "job", "le"}
+    for family in FAMILIES
+    for suffix in SUFFIXES[family.kind]
+}
+
+
+def dashboard() -> list[str]:
+    """Return the expressions of the dashboard."""
+    board = json.loads((DEPLOY / "grafana" / "uppercase.json").read_text())
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+
+
+def alerts() -> str:
+    return (DEPLOY / "prometheus" / "alerts.yml").read_text()
+
+
+def test_every_name_and_label_is_exposed() -> None:
+    text = "\n".join([*dashboard(), alerts()])
+    used = re.findall(r"\b(uppercase_[a-z_]+)(?:\{([^}]*)\})?", text)
+    assert len(used) > 20
+    for name, selector in used:
+        assert name in LABELS
+        assert set(re.findall(r'(\w+)\s*=~?"', selector)) <= LABELS[name], (name, selector)
+    for expression in dashboard():
+        names = re.findall(r"\b(uppercase_[a-z_]+)", expression)
+        for group in re.findall(r"\bby \(([^)]*)\)", expression):
+            assert set(group.split(", ")) <= set.union(*(LABELS[name] for name in names))
+
+
+def test_the_dashboard_shows_every_family() -> None:
+    """But the one that belongs to a trial of `--rate`, and what a sum of others tells."""
+    shown = set(re.findall(r"\b(uppercase_[a-z_]+)", "\n".join(dashboard())))
+    hidden = [
+        each.name for each in FAMILIES if not any(f"uppercase_{each.name}" in s for s in shown)
+    ]
+    assert hidden == ["datagrams_would_drop"]
+
+
+@pytest.mark.needs_program("promtool")
+def test_prometheus_can_read_all_of_it(tmp_path: Path) -> None:
+    folder = DEPLOY / "prometheus"
+    subprocess.run(["promtool", "check", "config", folder / "prometheus.yml"], check=True)
+    expressions = [text.replace("$__rate_interval", "5m") for text in dashboard()]
+    rules = [{"record": f"panel:{n}", "expr": text} for n, text in enumerate(expressions)]
+    path = tmp_path / "dashboard.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    subprocess.run(["promtool", "check", "rules", path], check=True)
+
+
+@pytest.mark.needs_program("promtool")
+def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """One that pages, and one whose labels have to match for it to fire at all."""
+    refused = 'uppercase_connections_refused_total{instance="a",service="tcp",reason="%s"}'
+    labels = '{instance="a",service="tcp",transform="mine"}'
+    series = [
+        {"series": refused % "full", "values": "0+60x30"},
+        {"series": refused % "address-full", "values": "0+60x30"},
+        {"series": f"uppercase_transform_failures_total{labels}", "values": "0+5x30"},
+        {"series": f"uppercase_transform_seconds_count{labels}", "values": "0+100x30"},
+    ]
+    fired = {
+        "UppercaseTurnsClientsAway": [{"service": "tcp", "reason": "full", "severity": "page"}],
+        "UppercaseTransformFails": [{"service": "tcp", "transform": "mine", "severity": "ticket"}],
+        "UppercaseDropsDatagrams": [],
+    }
+    summaries = {
+        "UppercaseTurnsClientsAway": "tcp on a has no room for everybody (--max-connections)",
+        "UppercaseTransformFails": "mine fails on more than 1 % of the messages of tcp",
+    }
+    tests = [
+        {
+            "eval_time": "20m",
+            "alertname": name,
+            "exp_alerts": [
+                {
+                    "exp_labels": {**found, "instance": "a"},
+                    "exp_annotations": {"summary": summaries[name]},
+                }
+                for found in expected
+            ],
+        }
+        for name, expected in fired.items()
+    ]
+    content = {
+        "rule_files": [str(DEPLOY / "prometheus" / "alerts.yml")],
+        "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": tests}],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps(content))
+    done = subprocess.run(
+        ["promtool", "test", "rules", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
