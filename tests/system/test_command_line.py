@@ -162,3 +162,21 @@ def test_a_port_in_use_is_said_and_nothing_is_left_running(service: str, runner:
 def test_an_address_of_another_machine_is_said() -> None:
     said = refused("uppercase-tcp", "--port=0", "--interface=192.0.2.1")
     assert "cannot listen on TCP 192.0.2.1:0: this machine has no such address" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("missing/x.pid", "there is no folder"), ("folder", "it is a folder")]
+)
+def test_a_pid_file_that_cannot_be_written_is_one_sentence(
+    name: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    said = refused(f"--pidfile={tmp_path / name}", "uppercase-tcp", "--port=0")
+    assert f"cannot write the pid file {tmp_path / name} ({why}" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_receive_buffer_that_no_system_has_is_one_sentence() -> None:
+    said = refused("uppercase-udp", "--port=0", "--rcvbuf=3G")
+    assert "got '3G'; a receive buffer has at most 2147483647 bytes" in " ".join(said.split())
+    assert "Traceback" not in said

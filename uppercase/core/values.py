@@ -23,6 +23,7 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MAX_INT: Final = 2**31 - 1
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
 
@@ -217,6 +218,14 @@ def parse_size(text: str) -> int:
             "64k, 1M, 1G"
         )
     return int(match[1]) * _BYTES[match[2]]
+
+
+def parse_receive_buffer(text: str) -> int:
+    """Return bytes of a receive buffer, as many as the system can be asked for (a C `int`)."""
+    size = parse_size(text)
+    if size > _MAX_INT:
+        raise BadValue(f"got {text!r}; a receive buffer has at most {_MAX_INT} bytes, below 2G")
+    return size
 
 
 def parse_count(text: str) -> int:

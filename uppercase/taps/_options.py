@@ -35,7 +35,7 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECO
 from uppercase.registry import listing, lookup
 from uppercase.services.log_format import parse_log_format
 from uppercase.taps._logging import choose
-from uppercase.taps._process import accompany, plan_of, use_monotonic_time
+from uppercase.taps._process import accompany, check_pid_file, plan_of, use_monotonic_time
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -391,6 +391,7 @@ class ProcessOptions(TableOptions, ABC):
             self.service = self.make_service()
             if self.is_part:
                 return
+            check_pid_file(self.parent)
             plan = plan_of(
                 self["workers"],
                 self["watchdog"],

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
@@ -62,6 +62,34 @@ def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IS
         each.setServiceParent(together)
     whole: IService = together
     return whole
+
+
+def check_pid_file(runner: Mapping[str, Any] | None) -> None:
+    """Refuse a pid file that twistd could not write, which it would answer with a traceback.
+
+    Args:
+        runner: twistd's options; those of `twist` have no pid file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    name = runner.get("pidfile") if runner else None
+    if not runner or not name or runner.get("chroot"):
+        return
+    path = os.path.join(runner.get("rundir") or ".", name)
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        why = f"there is no folder {folder}"
+    elif os.path.isdir(path):
+        why = "it is a folder"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        why = "permission denied"
+    else:
+        return
+    raise UserError(
+        f"cannot write the pid file {path} ({why}); name another with --pidfile=FILE before "
+        "the service's name, or have none with --pidfile="
+    )
 
 
 def _check_for_workers(services: list[Any]) -> None:

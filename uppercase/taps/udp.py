@@ -2,7 +2,13 @@
 
 from twisted.application.service import IService
 
-from uppercase.core.values import parse_count, parse_factor, parse_rate, parse_size
+from uppercase.core.values import (
+    parse_count,
+    parse_factor,
+    parse_rate,
+    parse_receive_buffer,
+    parse_size,
+)
 from uppercase.errors import UserError
 from uppercase.lab import (
     UDP_OPTIONS,
@@ -86,7 +92,7 @@ class Options(ServiceOptions):
                 Option(
                     "--rcvbuf=SIZE",
                     "receive buffer to ask the system for; 0 leaves its default",
-                    parse=parse_size,
+                    parse=parse_receive_buffer,
                     default=_DEFAULTS.receive_buffer,
                     shown="4M",
                 ),

@@ -36,7 +36,6 @@ from twisted.internet.interfaces import (
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
 from uppercase.core.values import (
@@ -377,10 +376,9 @@ def _split_tls(description: str) -> tuple[str, dict[str, str]]:
 def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
     """Say what is wrong with an endpoint string."""
     if kind == "systemd" and isinstance(error, LookupError):
-        count = len(ListenFDs.fromEnvironment().inheritedDescriptors())
         return BadValue(
-            f"got {description!r}, but systemd has passed {count} sockets (LISTEN_FDS), this one "
-            "not among them; start the service through its .socket unit, and count index= from 0"
+            f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
+            "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
         )
     form = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
     return BadValue(
