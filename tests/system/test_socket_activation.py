@@ -1,7 +1,6 @@
 """systemd's socket activation: listening sockets that another process has opened."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
