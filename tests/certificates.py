@@ -30,11 +30,11 @@ class Certificate:
         return f"{prefix}:{port}:privateKey={self.key}:certKey={self.cert}:interface=127.0.0.1"
 
 
-def make_certificate(folder: Path, name: str = "localhost") -> Certificate:
-    """Make a key and a certificate that signs itself."""
+def make_certificate(folder: Path, name: str = "localhost", days_ago: int = 0) -> Certificate:
+    """Make a key and a certificate that signs itself, valid for three days around then."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
     alternatives: list[x509.GeneralName] = [
         x509.DNSName(name),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),

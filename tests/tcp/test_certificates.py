@@ -1,13 +1,17 @@
 """What users get wrong with keys and certificates: one sentence each, before anything listens."""
 
+import contextlib
 import sys
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 
 from tests.certificates import Certificate, make_certificate
 from uppercase.taps.tcp import Options
+from uppercase.tcp._certificates import server_context
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,50 @@ def test_without_pyopenssl_the_pip_command_is_named_and_plain_tcp_works(
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     assert "pip install 'twisted-uppercase[tls]'" in said(f"--listen={certificate.endpoint()}")
     Options().parseOptions(["--port=0"])
+
+
+@pytest.mark.parametrize(("days_ago", "told"), [(0, 0), (9, 1), (-9, 1)])
+def test_a_certificate_that_is_not_valid_now_is_told_of(
+    days_ago: int, told: int, tmp_path: Path
+) -> None:
+    made = make_certificate(tmp_path, days_ago=days_ago)
+    with capturedLogs() as events:
+        server_context(str(made.key), str(made.cert))
+    said = [formatEvent(event) for event in events]
+    assert len([line for line in said if "clients that verify it will refuse" in line]) == told
+
+
+@pytest.mark.parametrize(
+    ("suites", "agreed"),
+    [
+        ("ECDHE+AESGCM", True),
+        ("ECDHE+CHACHA20", True),
+        ("ECDHE-ECDSA-AES128-SHA", False),
+    ],
+)
+def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(
+    suites: str, agreed: bool, tmp_path: Path
+) -> None:
+    made = make_certificate(tmp_path)
+    server = SSL.Connection(server_context(str(made.key), str(made.cert)), None)
+    server.set_accept_state()
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(suites.encode())
+    client = SSL.Connection(context, None)
+    client.set_connect_state()
+
+    def shake() -> None:
+        for _ in range(5):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(1 << 16))
+
+    if agreed:
+        shake()
+        assert client.get_cipher_name() == server.get_cipher_name() is not None
+    else:
+        with pytest.raises(SSL.Error):
+            shake()

@@ -4,8 +4,10 @@ pyOpenSSL and cryptography are imported when a context is made: plain TCP does w
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
 from uppercase.errors import BadValue, install
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
     from OpenSSL.SSL import Context
 
 T = TypeVar("T")
+
+_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
+TLS 1.3 have both."""
+
+_SUITES_WITH_DH: Final = _SUITES + b":DHE+AESGCM:DHE+CHACHA20"
+
+_log: Final = Logger("uppercase")
 
 
 def server_context(
@@ -57,12 +67,22 @@ def server_context(
         _load(dh_parameters, "Diffie-Hellman parameters", bytes)
         parameters = DiffieHellmanParameters.fromFile(FilePath(dh_parameters))
     leaf, *others = chain
+    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    if not start <= datetime.now(UTC) <= end:
+        _log.warn(
+            "the certificate in {path!r} is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d} only: "
+            "clients that verify it will refuse; renew it, or set this machine's clock",
+            path=cert_key,
+            start=start,
+            end=end,
+        )
     try:
         # Twisted hands these on to pyOpenSSL, which has wanted cryptography's own since 24.3.
         options = CertificateOptions(
             privateKey=key, certificate=leaf, extraCertChain=others, dhParameters=parameters
         )
         context: Context = options.getContext()
+        context.set_cipher_list(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
     except (ValueError, TypeError, SSL.Error) as error:
         raise BadValue(
             f"OpenSSL refuses the key in {private_key!r} or the certificate in {cert_key!r} "
