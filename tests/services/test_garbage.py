@@ -4,11 +4,11 @@ What waits for it pins the heap between the buffers of the connections that foll
 grows by tens of megabytes (docs/topics/reliability.md has the figures).
 """
 
+import contextlib
 import gc
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def fails(data: bytes) -> bytes:
     raise ValueError(data)
 
 
-@contextmanager
+@contextlib.contextmanager
 def nothing_left() -> Iterator[None]:
     """Check that no object of ours is in a cycle that only the collector would find."""
     gc.collect()
@@ -57,13 +57,14 @@ def nothing_left() -> Iterator[None]:
 
 
 def converse(port: int, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        try:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            receive_all(client)
-        except OSError:
-            pass  # Reset, or refused and gone before the shutdown (ENOTCONN).
+    # Reset, also while it connects, or refused and gone before the shutdown (ENOTCONN).
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as client,
+    ):
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        receive_all(client)
 
 
 MINE = f"{__name__}:fails"
