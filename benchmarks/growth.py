@@ -1,5 +1,7 @@
-"""What grows with what: the cost of a request with idle connections and with its size, the memory of
-an idle connection, and the time until a server is ready.
+"""What grows with what, and what is there from the start.
+
+The cost of a request with idle connections and with its size, the memory of an idle connection, and
+the time until a server is ready.
 
     python -m benchmarks.growth [--rounds 3] [--seconds 0.5] [--most 10000] [--out DIRECTORY]
 
@@ -101,7 +103,7 @@ def grow_idle(found: Growth, load: str, rounds: int, seconds: float, most: int) 
     steps = [count for count in IDLE if count <= room]
     with both() as running, ExitStack() as stack:
         held: list[socket.socket] = []
-        stack.callback(lambda: [each.close() for each in held])
+        stack.callback(lambda: list(map(socket.socket.close, held)))
         ports = [port for _, port in running.values()]
         found.idle[0] = {}
         before = {}

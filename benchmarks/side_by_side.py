@@ -7,7 +7,8 @@ All servers of a work run at once, on the same core. Each round puts the work on
 after the other and in another order each round, so that noise hits all alike. Figures are medians
 over the rounds; a ratio is taken within a round, to the server in C (with TLS to plain Twisted),
 and shown with its smallest and largest. What is compared is the processor time of the server, of
-all its processes, by /proc: it tells what a request costs whatever the load can put on. Every byte of every reply is checked. Only loopback is used.
+all its processes, by /proc: it tells what a request costs whatever the load can put on. Every byte
+of every reply is checked. Only loopback is used.
 """
 
 import argparse
