@@ -5,7 +5,7 @@ the time until a server is ready.
 
     python -m benchmarks.growth [--rounds 3] [--seconds 0.5] [--most 10000] [--out DIRECTORY]
 
-Ours and plain Twisted, on which it stands, in turn; figures are medians over the rounds.
+Ours and plain Twisted, on which it stands; figures are medians over the rounds.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,41 +87,31 @@ def cost(load: str, process: int, port: int, size: int, seconds: float) -> float
     return found.cpu * 1e6 / max(found.requests, 1)
 
 
-def connect(ports: Sequence[int], count: int, held: list[socket.socket]) -> None:
-    """Open connections until so many are held to each port."""
-    while len(held) < count * len(ports):
-        number = len(held) // len(ports)
-        for port in ports:
-            # Each thousand come from an address of their own, so that ports do not run out.
-            where = (f"127.0.1.{1 + number // 1_000}", 0)
-            held.append(socket.create_connection(("127.0.0.1", port), 10, where))
+def connect(port: int, count: int, held: list[socket.socket]) -> None:
+    """Open connections until so many are held."""
+    while len(held) < count:
+        # Each thousand come from an address of their own, so that ports do not run out.
+        where = (f"127.0.1.{1 + len(held) // 1_000}", 0)
+        held.append(socket.create_connection(("127.0.0.1", port), 10, where))
     time.sleep(0.3)
 
 
 def grow_idle(found: Growth, load: str, rounds: int, seconds: float, most: int) -> None:
-    room = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE, 2 * most) // 2
-    steps = [count for count in IDLE if count <= room]
-    with both() as running, ExitStack() as stack:
-        held: list[socket.socket] = []
-        stack.callback(lambda: list(map(socket.socket.close, held)))
-        ports = [port for _, port in running.values()]
-        found.idle[0] = {}
-        before = {}
-        for count in steps:
-            connect(ports, count, held)
-            found.idle[count] = medians(
-                rounds,
-                {
-                    server: lambda process=process, port=port: cost(  # type: ignore[misc]
-                        load, process, port, 100, seconds
-                    )
-                    for server, (process, port) in running.items()
-                },
-            )
-            if count == 0:
-                before = {server: memory(process) for server, (process, _) in running.items()}
-        for server, (process, _) in running.items():
-            found.memory[server] = (memory(process) - before[server]) / max(steps[-1], 1)
+    """Ask beside idle connections; one server after the other, because descriptors are few."""
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
+    steps = [count for count in IDLE if count <= min(room, most)]
+    for server in SERVERS:
+        port, held = free_port(), list[socket.socket]()
+        with serving(command(server, port), port, "tcp") as process:
+            before = 0
+            for count in steps:
+                connect(port, count, held)
+                figures = [cost(load, process, port, 100, seconds) for _ in range(rounds)]
+                found.idle.setdefault(count, {})[server] = statistics.median(figures)
+                before = before or memory(process)
+            found.memory[server] = (memory(process) - before) / max(steps[-1], 1)
+        for sock in held:
+            sock.close()
 
 
 def grow_size(found: Growth, load: str, rounds: int, seconds: float) -> None:
