@@ -16,7 +16,7 @@ help:
 	@echo "make docs    the site, in docs/_build; warnings are errors"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
-	@echo "make bench   our services and their peers side by side, in some eight minutes; needs cc"
+	@echo "make bench   our services and their peers side by side, in some six minutes; needs cc"
 	@echo "             (QUICK=1: a look at it, in about a minute)"
 	@echo "make clean   remove what make has made"
 

@@ -37,6 +37,8 @@ from benchmarks.machine import (
 )
 from benchmarks.works import OURS, WORKS, Work, command, load_command
 
+MOST_DRAWN: Final = 50
+"""A longer bar (socat's) would leave no room to tell the others apart; the table has it."""
 NOTHING: Final = Load(*[0] * len(Load._fields))
 
 
@@ -181,7 +183,7 @@ def draw(summed: Sequence[tuple[Work, Sequence[Row]]], file: Path) -> None:
         figure = Figure(figsize=(8, 0.24 * sum(heights)), layout="constrained")
         plots = figure.subplots(len(summed), squeeze=False, height_ratios=heights)[:, 0]
         for plot, (work, figures) in zip(plots, summed, strict=True):
-            shown = [row for row in figures if row.ratio[0]][::-1]
+            shown = [row for row in figures if 0 < row.ratio[0] <= MOST_DRAWN][::-1]
             middle = [row.ratio[0] for row in shown]
             spread = [
                 [row.ratio[0] - row.ratio[1] for row in shown],
