@@ -16,7 +16,8 @@ help:
 	@echo "make docs    the site, in docs/_build; warnings are errors"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
-	@echo "make bench   our services and their peers side by side, in some five minutes; needs cc"
+	@echo "make bench   our services and their peers side by side, in some six minutes; needs cc"
+	@echo "             (QUICK=1: a look at it, in about a minute)"
 	@echo "make clean   remove what make has made"
 
 $(BIN)/python:
@@ -63,10 +64,13 @@ fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.framers -max_total_time=$(SECONDS)
 	$(BIN)/python -m tests.fuzz.proxy_header -max_total_time=$(SECONDS)
 
+bench: SIDE_BY_SIDE = $(if $(QUICK),--rounds=1 --seconds=0.3)
+bench: GROWTH = $(if $(QUICK),--rounds=1 --seconds=0.2 --most=1000)
 bench: $(READY)
 	$(PIP) --editable '.[peers]'
-	$(BIN)/python -m benchmarks.side_by_side --out=build/bench
-	$(BIN)/python -m benchmarks.micro --fast --quiet
+	$(BIN)/python -m benchmarks.side_by_side $(SIDE_BY_SIDE) --out=build/bench
+	$(BIN)/python -m benchmarks.growth $(GROWTH) --out=build/bench
+	$(if $(QUICK),,$(BIN)/python -m benchmarks.micro --fast --quiet)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,8 +4,10 @@ A server has one core and the load the others, so that neither takes time from t
 """
 
 import os
+import platform
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -13,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from tests import certificates
 
 ROOT: Final = Path(__file__).parents[1]
 START_TIME: Final = 20.0
@@ -46,6 +50,22 @@ def build(name: str, into: Path) -> str:
     made, source = into / name, Path(__file__).with_name(f"{name}.c")
     subprocess.run([compiler, "-O3", "-o", str(made), str(source)], check=True)
     return str(made)
+
+
+def make_certificate(into: Path) -> dict[str, str]:
+    """Make a key and a certificate; return where they are, by "key" and "cert"."""
+    made = certificates.make_certificate(into)
+    return {"key": str(made.key), "cert": str(made.cert)}
+
+
+def model() -> str:
+    """Say what is measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"{(models or [platform.machine()])[0]}, {os.cpu_count()} cores, Linux "
+        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}"
+    )
 
 
 def cores() -> tuple[set[int], set[int]]:
@@ -91,7 +111,7 @@ def serving(command: Sequence[str], port: int, kind: str) -> Iterator[int]:
                     output.seek(0)
                     lines = output.read().decode(errors="replace").split("\n")
                     raise Failed(f"{' '.join(command)}: {lines[-2:]}")
-                time.sleep(0.02)
+                time.sleep(0.005)
             yield started.pid
         finally:
             os.killpg(started.pid, 9)
@@ -104,10 +124,25 @@ def _answers(port: int, kind: str) -> bool:
         with socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as probe:
             probe.settimeout(1)
             probe.connect(("127.0.0.1", port))
+            if kind == "tls":
+                probe = unchecked().wrap_socket(probe)
             probe.send(b"x\n")
             return probe.recv(16) == b"X\n"
     except OSError:
         return False
+
+
+def unchecked() -> ssl.SSLContext:
+    """Return the context of a client that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def memory(process: int) -> int:
+    """Return the bytes of a process that are in memory (RSS)."""
+    pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def put_load(command: Sequence[str], server: int) -> Load:

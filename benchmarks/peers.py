@@ -1,18 +1,21 @@
 """The servers that people write first, each by what its own documentation shows.
 
     python -m benchmarks.peers PEER tcp|lines|udp PORT
+    python -m benchmarks.peers PEER tls PORT KEY CERTIFICATE
 
 Each upper-cases ASCII on 127.0.0.1 until it is killed. None has a limit, a guard or a counter.
 `lines` takes a line at a time, as `readline` and `LineReceiver` are for.
 """
 
 import asyncio
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 HOST: Final = "127.0.0.1"
+CERTIFICATE: Final = sys.argv[4:]
 LECTURE: Final = Path(__file__).parents[1] / "tests" / "system" / "lecture"
 
 
@@ -47,7 +50,11 @@ async def serve_loop(kind: str, port: int) -> None:
         await loop.create_future()
     elif kind == "lines":
         await (await asyncio.start_server(answer_lines, HOST, port)).serve_forever()
-    await (await loop.create_server(Stream, HOST, port)).serve_forever()
+    context = None
+    if kind == "tls":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATE[1], CERTIFICATE[0])
+    await (await loop.create_server(Stream, HOST, port, ssl=context)).serve_forever()
 
 
 def serve_asyncio(kind: str, port: int) -> None:
@@ -104,6 +111,13 @@ def serve_twisted(kind: str, port: int) -> None:
     factory = Factory.forProtocol(Lines if kind == "lines" else Plain)
     if kind == "udp":
         reactor.listenUDP(port, Packets(), interface=HOST)
+    elif kind == "tls":
+        from OpenSSL.SSL import TLS_METHOD
+        from twisted.internet.ssl import DefaultOpenSSLContextFactory
+
+        key, certificate = CERTIFICATE
+        context = DefaultOpenSSLContextFactory(key, certificate, sslmethod=TLS_METHOD)
+        reactor.listenSSL(port, factory, context, interface=HOST)
     else:
         reactor.listenTCP(port, factory, interface=HOST)
     reactor.run()
@@ -116,7 +130,7 @@ def serve_lecture(kind: str, port: int) -> None:
 
 
 def main() -> None:
-    peer, kind, port = sys.argv[1:]
+    peer, kind, port = sys.argv[1:4]
     serve = globals()[f"serve_{peer}"]
     serve(kind, int(port))
 

@@ -17,8 +17,8 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import Destination, SocketAddress, client_of
-from uppercase.core.loops import LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
+from uppercase.core.guards import Destination, Origin, SocketAddress, client_of
+from uppercase.core.loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
 from uppercase.core.steps import Answer, Delay, Wait
 from uppercase.core.values import Client
 from uppercase.errors import TransformError
@@ -329,6 +329,19 @@ def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     for number in range(2 * LOOP_TABLE):
         guard.arrived([Client("192.0.2.1", number)], 0.0)
     assert len(guard) == LOOP_TABLE
+
+
+def test_a_row_that_was_forgotten_is_begun_anew_and_ends_a_loop() -> None:
+    """A flood from forged addresses pushes out a client whose datagrams come in batches."""
+    guard, origin = LockStepGuard(), Origin.of(CLIENT, SERVER)
+    one = {origin: 1}
+    guard.suspects(one, 0.0)
+    guard.arrived([Client("192.0.2.1", number) for number in range(LOOP_TABLE)], 0.0)
+    for _ in range(LOCK_STEP - 1):
+        assert guard.suspects(one, 0.0) == []
+        guard.all_replied(one)
+    assert guard.suspects(one, 0.0) == [origin]
+    assert guard.is_loop(origin.client, 0.0)
 
 
 # The rate

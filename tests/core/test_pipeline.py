@@ -250,3 +250,57 @@ def test_a_fault_bears_the_name_that_users_wrote_not_that_of_the_code() -> None:
 
 async def _awaited(awaitable: Awaitable[bytes]) -> bytes:
     return await awaitable
+
+
+def _odd(message: bytes) -> object:
+    if message == b"raise":
+        raise ValueError(message)
+    return {b"none": None, b"long": bytes(50), b"longer": bytes(200)}.get(message, message)
+
+
+@pytest.mark.parametrize("chained", [1, 2])
+@pytest.mark.parametrize("last", [b"raise", b"none", b"long", b"longer", b"ordinary"])
+def test_a_run_of_messages_ends_with_what_one_alone_would_get(last: bytes, chained: int) -> None:
+    """Of one stage as of several: a reply far longer than its message ends it too."""
+    names = ("odd", "again")[:chained]
+    pipeline = make_pipeline([Stage(name, Message(_odd)) for name in names], 100)
+    replies: list[bytes] = []
+    found = pipeline.transform_run([b"one", b"two", last, b"four"], replies, 10)
+    alone: object
+    try:
+        alone = pipeline.transform(last)
+    except TransformError as error:
+        alone = error
+    ended = [b"one", b"two"]
+    if last == b"ordinary":
+        assert (found, replies) == (None, [*ended, last, b"four"])
+    else:
+        assert (type(found), str(found), replies) == (type(alone), str(alone), ended)
+
+
+def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
+    async def later(message: bytes) -> bytes:
+        return message.upper()
+
+    pipeline = make_pipeline([Stage("later", Message(later))])
+    replies: list[bytes] = []
+    found = pipeline.transform_run([b"one", b"two"], replies, 10)
+    assert isinstance(found, Awaitable)
+    assert (asyncio.run(_awaited(found)), replies) == (b"ONE", [])
+
+
+def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uppercase.core.pipeline.SLOW_CALL", 0.05)
+    told: list[str] = []
+
+    def nap(message: bytes) -> bytes:
+        time.sleep(len(message) / 10)
+        return message
+
+    pipeline = make_pipeline(
+        [Stage("nap", Message(nap))],
+        on_slow=lambda name, seconds: told.append(f"{name} {seconds:.1f}"),
+    )
+    replies: list[bytes] = []
+    assert pipeline.transform_run([b"", b"1", b""], replies, 0) is None
+    assert (told, replies) == (["nap 0.1"], [b"", b"1", b""])

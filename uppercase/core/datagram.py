@@ -11,6 +11,7 @@ either side of the server, so it is outermost; where there is none, nothing asks
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from functools import partial
 from operator import xor
 from typing import Final
 
@@ -25,6 +26,7 @@ from uppercase.core.guards import (
     client_of,
 )
 from uppercase.core.loops import LockStepGuard, LoopGuard
+from uppercase.core.pipeline import MessagePipeline, Result, run_each
 from uppercase.core.rates import RateLimit
 from uppercase.core.steps import (
     Answer,
@@ -86,6 +88,11 @@ class Responder:
         self.drops: Counter[DropReason] = Counter()
         self.would_drop: Counter[DropReason] = Counter()
         self._transform = transform
+        self._run = (
+            transform.transform_run
+            if isinstance(transform, MessagePipeline)
+            else partial(run_each, transform.transform)
+        )
         self._clock = clock
         self._observer = observer
         self._told_each = observer if tell_each else None
@@ -104,6 +111,10 @@ class Responder:
         Each part is to be carried out before the next is asked for. The outcome is that of
         `answer_in_turn`, in less time: what datagrams have in common is looked at once.
         """
+        # Invariant: what is answered here would pass every rule. Those about the origin and the
+        # guards are asked before, of all; a request up to `max_request` and a reply up to
+        # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
+        # others; and what is not answered at once goes the way of `answer_in_turn` from there on.
         if self._singly:
             for steps in self.answer_in_turn(list(map(Origin.datagram, origins, payloads))):
                 yield _NOTHING, steps
@@ -113,14 +124,14 @@ class Responder:
         digests = [origin.digest for origin in origins]
         odd = self._odd(payloads, digests, arrived)
         replies: list[bytes] = []
-        result: bytes | Awaitable[bytes] | TransformError | None = None
+        result: Result = None
         longest, limits = max(map(len, payloads), default=0), self.limits
         if (
             not odd
             and longest <= min(limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
             and self.outstanding < limits.max_outstanding
         ):
-            result = self._run(payloads, replies)
+            result = self._run(payloads, replies, REPLY_SLACK)
         done = len(replies)
         if done == len(payloads):
             self._release_all(replies, digests, arrived)
@@ -129,27 +140,12 @@ class Responder:
         ready = Replies(replies, origins[:done], payloads[:done])
         yield from self._exchange_rest(payloads[done:], origins[done:], odd, result, ready)
 
-    def _run(
-        self, payloads: Sequence[bytes], replies: list[bytes]
-    ) -> bytes | Awaitable[bytes] | TransformError | None:
-        """Transform until something is out of the ordinary, which is returned; add the replies."""
-        results = map(self._transform.transform, payloads)
-        try:
-            for data, result in zip(payloads, results, strict=True):
-                if not isinstance(result, bytes) or len(result) > len(data) + REPLY_SLACK:
-                    return result
-                replies.append(result)
-        except TransformError as error:
-            let_go(error)
-            return error
-        return None
-
     def _exchange_rest(
         self,
         payloads: Sequence[bytes],
         origins: Sequence[Origin],
         odd: Set[object],
-        result: bytes | Awaitable[bytes] | TransformError | None,
+        result: Result,
         ready: Replies,
     ) -> Iterator[tuple[Replies, list[Step]]]:
         """Go on one by one, behind what is ready; the first has that result if it is not None."""

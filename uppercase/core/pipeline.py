@@ -15,9 +15,12 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from uppercase.errors import OutputTooLong, TransformError, WrongResult
+from uppercase.errors import OutputTooLong, TransformError, WrongResult, let_go
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
+
+Result = bytes | Awaitable[bytes] | TransformError | None
+"""What a transform gave, its error too; None if it was not asked."""
 
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
@@ -159,6 +162,45 @@ class MessagePipeline:
             raise failure
         return message
 
+    def transform_run(self, messages: Sequence[bytes], replies: list[bytes], slack: int) -> Result:
+        """Transform messages until a reply is out of the ordinary.
+
+        Args:
+            messages: at most as many as may hold up everything else.
+            replies: where replies are added: bytes, there at once, and at most so much longer.
+            slack: that many bytes.
+
+        Returns:
+            What the message behind the last reply got instead; None if there is no such message.
+        """
+        if len(self._calls) > 1:
+            return run_each(self.transform, messages, replies, slack)
+        # `transform` for a chain of one: a clock reading each, and no call of ours in between.
+        guard, most = self._guard, self._guard.max_output
+        ((name, function),) = self._calls
+        result: object = None
+        started = perf_counter()
+        try:
+            for message, result in zip(messages, map(function, messages), strict=True):
+                ended = perf_counter()
+                if ended - started > SLOW_CALL:
+                    guard.slow(name, started)
+                started = ended
+                if not isinstance(result, bytes):
+                    break
+                if len(result) > len(message) + slack or len(result) > most:
+                    break
+                replies.append(result)
+            else:
+                return None
+            if not isinstance(result, bytes) and isawaitable(result):
+                return self._go_on(0, result)
+            return guard.checked(name, result)
+        except BaseException as error:
+            failure = guard.failed(name, error, started)
+        let_go(failure)
+        return failure
+
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
         """Await one stage's reply and put it through the stages behind it."""
         guard = self._guard
@@ -222,6 +264,24 @@ def make_pipeline(
     """Chain the stages; the result streams exactly if every stage does."""
     streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
     return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
+
+
+def run_each(
+    transform: Callable[[bytes], bytes | Awaitable[bytes]],
+    messages: Sequence[bytes],
+    replies: list[bytes],
+    slack: int,
+) -> Result:
+    """Do what `MessagePipeline.transform_run` does, with any transform that raises what it does."""
+    try:
+        for message, result in zip(messages, map(transform, messages), strict=True):
+            if not isinstance(result, bytes) or len(result) > len(message) + slack:
+                return result
+            replies.append(result)
+    except TransformError as error:
+        let_go(error)
+        return error
+    return None
 
 
 def _failure(name: str, error: BaseException) -> TransformError:
