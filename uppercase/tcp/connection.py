@@ -109,6 +109,7 @@ class TransformProtocol(Protocol):
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
         self._clock = factory.clock
+        self._seconds = factory.clock.seconds
         self._state = State.OPENING
 
     def _move(self, state: State) -> None:
@@ -172,8 +173,10 @@ class TransformProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
-        self._active_at = self._clock.seconds()
-        if self._state in OPEN_STATES:
+        now = self._active_at = self._seconds()
+        if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
+            self._exchange(data, now + _TURN)
+        elif self._state in OPEN_STATES:
             self._conversation.receive(data)
             self._pump()
             if self._state is State.DRAINING:
@@ -326,13 +329,30 @@ class TransformProtocol(Protocol):
         else:
             self._close(linger=False)
 
+    def _exchange(self, data: bytes, until: float) -> None:
+        """Answer a chunk at once: what `_pump` comes to where nothing is out of the ordinary."""
+        conversation, seconds = self._conversation, self._seconds
+        if output := conversation.exchange(data, until, seconds):
+            self._sent += len(output)
+            self._active_at = self._sent_at = seconds()
+            self._output.write(output)
+        if seconds() > until and conversation.outcome is None:
+            self._yield_turn()
+        elif self._paused or not conversation.wants_input or conversation.awaiting:
+            self._pump()
+
+    def _yield_turn(self) -> None:
+        """Let the others have their turn, and read no more before."""
+        self._read(False)
+        self._factory.turns.take_later(self)
+
     def _pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
         # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
         # may come, while it runs; the loop finds either.
         if self._pumping or self._state not in OPEN_STATES:
             return
-        conversation, seconds = self._conversation, self._clock.seconds
+        conversation, seconds = self._conversation, self._seconds
         until, over = seconds() + _TURN, False
         self._pumping = True
         while not (over or self._paused) and (output := conversation.replies(until, seconds)):
@@ -346,8 +366,7 @@ class TransformProtocol(Protocol):
         if conversation.outcome is not None:
             self._finish(conversation.outcome)
         elif over or seconds() > until:
-            self._read(False)
-            self._factory.turns.take_later(self)
+            self._yield_turn()
         else:
             wanted = conversation.wants_input and not self._paused
             if wanted is not self._reading:
