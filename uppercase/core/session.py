@@ -101,6 +101,12 @@ class Conversation(Protocol):
     def receive(self, data: bytes) -> None:
         """Take a chunk of input."""
 
+    def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
+        """Take a chunk and return the next bytes to send, as `receive` and `replies` do.
+
+        Only while `wants_input`: there is nothing to reply before it then, nor to decide.
+        """
+
     def end_of_input(self) -> None:
         """Take note that the peer sends no more. May be called twice."""
 
@@ -151,6 +157,15 @@ class StreamConversation:
     def receive(self, data: bytes) -> None:
         self._chunks.append(data)
         self.wants_input = False
+
+    def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
+        # Invariant: while input is wanted there are no chunks and no outcome, and none is left.
+        try:
+            return self._stream.feed(data)
+        except TransformError as error:
+            let_go(error)
+            self._end(Outcome.FAILED, error)
+        return b""
 
     def end_of_input(self) -> None:
         self._input = Input.ENDED
@@ -251,6 +266,10 @@ class MessageConversation:
     @property
     def awaiting(self) -> bool:
         return any(place.result is None for place in self._queue)
+
+    def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
+        self._chunks.append(data)
+        return self.replies(until, seconds)
 
     def receive(self, data: bytes) -> None:
         if self._phase is Phase.ANSWERING:

@@ -14,11 +14,13 @@ while neither side has anything to say, or nothing happens at all.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from twisted.internet.interfaces import (
+    IConsumer,
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IPushProducer,
     IReactorTime,
     ISSLTransport,
     ITransport,
@@ -38,6 +40,16 @@ _PEER_CHECK: Final = 1.0
 _IDLE_PRECISION: Final = 1 / 16
 """The share of the idle time-out by which a connection may be closed late: how often all of them
 are looked at, at the most."""
+
+
+class IStreamTransport(ITransport, IConsumer, IPushProducer):
+    """What every stream transport of Twisted's has; half-closes only those of some interfaces."""
+
+    def loseWriteConnection() -> None:
+        """End the output once all of it is sent."""
+
+    def abortConnection() -> None:
+        """Close at once; what is not sent is lost."""
 
 
 class IOrderlyTLSTransport(ISSLTransport):
@@ -69,8 +81,7 @@ class CloseLadder:
 
     def __init__(
         self,
-        # A stream transport and consumer; which of Twisted's interfaces for an end it has is asked.
-        transport: Any,
+        transport: IStreamTransport,
         clock: IReactorTime,
         limits: Limits,
         on_stall: Callable[[], None],

@@ -5,10 +5,10 @@ A connection reads only while the conversation wants input and the peer takes it
 peer that does not read costs one batch of output and no more.
 """
 
-from collections.abc import Hashable, Mapping
-from enum import Enum, auto
+from collections.abc import Hashable
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
 from uppercase.core.admission import client_key
@@ -34,12 +34,19 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.session import Conversation
-from uppercase.core.values import Client, unmapped
+from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
 from uppercase.limits import MIB
-from uppercase.tcp.closing import CloseLadder, IOrderlyTLSTransport, PeerWatch, SendWatch
+from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
+from uppercase.tcp.closing import (
+    CloseLadder,
+    IOrderlyTLSTransport,
+    IStreamTransport,
+    PeerWatch,
+    SendWatch,
+)
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
@@ -59,63 +66,6 @@ _DRAIN_QUIET: Final = 1.0
 more input may be under way, and closing a socket that has some resets the replies before it."""
 
 
-class State(Enum):
-    """What a connection is doing."""
-
-    OPENING = auto()
-    """It is being made."""
-    IDENTIFYING = auto()
-    """It counts, and waits for the PROXY header that tells whose it is."""
-    SERVING = auto()
-    """Input is answered."""
-    DRAINING = auto()
-    """The service stops: what had arrived by then is answered, and no more."""
-    CLOSING = auto()
-    """The close ladder is at work; input is thrown away."""
-    REFUSED = auto()
-    """It was not let in, and is aborted."""
-    CLOSED = auto()
-    """It is lost."""
-
-
-_NEXT: Final[Mapping[State, tuple[State, ...]]] = {
-    State.OPENING: (State.IDENTIFYING, State.SERVING, State.REFUSED),
-    State.IDENTIFYING: (
-        State.SERVING,
-        State.DRAINING,
-        State.REFUSED,
-        State.CLOSING,
-        State.CLOSED,
-    ),
-    State.SERVING: (State.DRAINING, State.CLOSING, State.CLOSED),
-    State.DRAINING: (State.CLOSING, State.CLOSED),
-    State.CLOSING: (State.CLOSED,),
-    State.REFUSED: (State.CLOSED,),
-    State.CLOSED: (),
-}
-
-# A tuple, because members of an Enum are hashed by Python code: this is asked for each chunk.
-_OPEN: Final = (State.SERVING, State.DRAINING, State.IDENTIFYING)
-
-
-class IUnidentified(Interface):
-    """A transport whose `getPeer` gives the client's address only after `identified` was called.
-
-    Its protocol gets no input before that; what may be called on it is `TransformProtocol`'s.
-    """
-
-
-def client_at(address: Any) -> Client | None:
-    """Return who is at one of Twisted's addresses; None for a peer of a UNIX socket."""
-    host: str | None = getattr(address, "host", None)
-    return None if host is None else Client(unmapped(host), address.port)
-
-
-def name_of(client: Client | None) -> str:
-    """Return what events call a peer; those of UNIX sockets have no address."""
-    return "unix" if client is None else str(client)
-
-
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class TransformProtocol(Protocol):
     """Serves one connection.
@@ -132,8 +82,7 @@ class TransformProtocol(Protocol):
         client: whom the connection counts for, as `uppercase.core.admission.client_key` gives it.
     """
 
-    # Whatever stream transport an endpoint gives; which of Twisted's interfaces it has is asked.
-    transport: Any
+    transport: IStreamTransport
     peer: Client | None = None
     client: Hashable = None
 
@@ -160,11 +109,12 @@ class TransformProtocol(Protocol):
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
         self._clock = factory.clock
+        self._seconds = factory.clock.seconds
         self._state = State.OPENING
 
     def _move(self, state: State) -> None:
         """Go on to another state."""
-        assert state in _NEXT[self._state], f"{self._state} -> {state}"
+        assert state in NEXT_STATES[self._state], f"{self._state} -> {state}"
         # Invariant: a connection that is let in is told of once, and before its end: when it is
         # known whose it is, or that this will never be known.
         undecided = self._state in (State.OPENING, State.IDENTIFYING)
@@ -177,7 +127,7 @@ class TransformProtocol(Protocol):
         factory, transport, clock = self._factory, self.transport, self._clock
         limits = factory.limits
         self._ladder = CloseLadder(transport, clock, limits, self._stalled)
-        self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._abort_stalled)
+        self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._stalled)
         self._peer_watch = PeerWatch(transport, clock, self._abort)
         self._active_at = self._sent_at = clock.seconds()
         self.peer = client_at(transport.getPeer())
@@ -191,13 +141,9 @@ class TransformProtocol(Protocol):
             transport.setTcpNoDelay(True)
         self._output = transport
         if factory.lab != NO_LAB:
+            unsent = partial(unacknowledged_output, transport)
             self._output = self._lab = LabOutlet(
-                transport,
-                clock,
-                factory.lab,
-                lambda: unacknowledged_output(transport),
-                self._lab_did,
-                self._lab_reset,
+                transport, clock, factory.lab, unsent, self._lab_did, self._lab_reset
             )
         self._output.registerProducer(self, True)
         # In this state an awaited reply that comes at once does not find the conversation missing.
@@ -227,8 +173,10 @@ class TransformProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
-        self._active_at = self._clock.seconds()
-        if self._state in _OPEN:
+        now = self._active_at = self._seconds()
+        if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
+            self._exchange(data, now + _TURN)
+        elif self._state in OPEN_STATES:
             self._conversation.receive(data)
             self._pump()
             if self._state is State.DRAINING:
@@ -244,7 +192,7 @@ class TransformProtocol(Protocol):
         Twisted may call this twice, when a late write fills the buffer again.
         """
         self._peer_ended = True
-        if self._state in _OPEN:
+        if self._state in OPEN_STATES:
             self._conversation.end_of_input()
             self._pump()
         else:
@@ -329,8 +277,7 @@ class TransformProtocol(Protocol):
     def _taken(self) -> int:
         """Return how many bytes were read from the system: below TLS they are others than above."""
         if IOrderlyTLSTransport.providedBy(self.transport):
-            taken: int = self.transport.wire_received
-            return taken
+            return cast(int, self.transport.wire_received)
         return self._received
 
     def abort(self) -> None:
@@ -340,7 +287,7 @@ class TransformProtocol(Protocol):
 
     def idle_since(self) -> float | None:
         """Return the time since which nothing was sent or taken; None while a reply is awaited."""
-        if self._state not in _OPEN or self._conversation.awaiting:
+        if self._state not in OPEN_STATES or self._conversation.awaiting:
             return None
         if self._lab is not None and not self._lab.empty:
             return None
@@ -382,13 +329,30 @@ class TransformProtocol(Protocol):
         else:
             self._close(linger=False)
 
+    def _exchange(self, data: bytes, until: float) -> None:
+        """Answer a chunk at once: what `_pump` comes to where nothing is out of the ordinary."""
+        conversation, seconds = self._conversation, self._seconds
+        if output := conversation.exchange(data, until, seconds):
+            self._sent += len(output)
+            self._active_at = self._sent_at = seconds()
+            self._output.write(output)
+        if seconds() > until and conversation.outcome is None:
+            self._yield_turn()
+        elif self._paused or not conversation.wants_input or conversation.awaiting:
+            self._pump()
+
+    def _yield_turn(self) -> None:
+        """Let the others have their turn, and read no more before."""
+        self._read(False)
+        self._factory.turns.take_later(self)
+
     def _pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
         # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
         # may come, while it runs; the loop finds either.
-        if self._pumping or self._state not in _OPEN:
+        if self._pumping or self._state not in OPEN_STATES:
             return
-        conversation, seconds = self._conversation, self._clock.seconds
+        conversation, seconds = self._conversation, self._seconds
         until, over = seconds() + _TURN, False
         self._pumping = True
         while not (over or self._paused) and (output := conversation.replies(until, seconds)):
@@ -402,8 +366,7 @@ class TransformProtocol(Protocol):
         if conversation.outcome is not None:
             self._finish(conversation.outcome)
         elif over or seconds() > until:
-            self._read(False)
-            self._factory.turns.take_later(self)
+            self._yield_turn()
         else:
             wanted = conversation.wants_input and not self._paused
             if wanted is not self._reading:
@@ -455,7 +418,7 @@ class TransformProtocol(Protocol):
         self._ladder.start(linger=linger)
 
     def _abort(self) -> None:
-        if self._state in _OPEN:
+        if self._state in OPEN_STATES:
             self._move(State.CLOSING)
         self._ladder.abort()
 
@@ -472,9 +435,7 @@ class TransformProtocol(Protocol):
         self._abort()
 
     def _stalled(self) -> None:
+        """End because the peer takes nothing; the ladder aborts by itself where it is at work."""
         seconds = self._factory.limits.send_timeout
         self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
-
-    def _abort_stalled(self) -> None:
-        self._stalled()
         self._abort()

@@ -19,8 +19,9 @@ from uppercase.core.events import (
 from uppercase.core.session import AwaitReply, Conversation
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
+from uppercase.tcp._states import client_at, name_of
 from uppercase.tcp.closing import IdleWatch
-from uppercase.tcp.connection import TransformProtocol, client_at, name_of
+from uppercase.tcp.connection import TransformProtocol
 
 _ROUND: Final = 0.005
 """Seconds of each turn of the reactor in which connections go on that have had a turn before."""

@@ -25,7 +25,7 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp.connection import IUnidentified, client_at
+from uppercase.tcp._states import IUnidentified, client_at
 from uppercase.tcp.factory import TransformFactory
 
 

@@ -6,7 +6,8 @@ from twisted.internet.interfaces import IAddress
 from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.events import Chunk, Direction, HalfClosed
-from uppercase.tcp.connection import TransformProtocol, name_of
+from uppercase.tcp._states import name_of
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
 
 
