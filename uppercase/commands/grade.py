@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, completer, option
 from uppercase.commands._options import Count
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
@@ -15,6 +15,12 @@ _EXAMPLES = """
     uppercase grade udp-client -- python3 UDPClient.py {host} {port}
     uppercase grade tcp-server --port 12000 -- python3 TCPServer.py
 """
+
+
+def _exercises() -> dict[str, str]:
+    from uppercase.classroom.grade import exercises
+
+    return {name: each.summary for name, each in exercises().items()}
 
 
 @click.command("grade", cls=Command, examples=_EXAMPLES)
@@ -36,8 +42,14 @@ _EXAMPLES = """
     section="Output",
     help="Write Gradescope's results.json too.",
 )
-@click.argument("exercise", required=False, metavar="EXERCISE")
-@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...")
+@click.argument(
+    "exercise",
+    required=False,
+    metavar="EXERCISE",
+    help="One of --list.",
+    shell_complete=completer(_exercises),
+)
+@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
 def grade(
     listed: bool,
     port: int,

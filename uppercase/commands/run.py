@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands._help_layout import Command, option
-from uppercase.commands._options import Count, Duration, lab_options
+from uppercase.commands._group import Command, option
+from uppercase.commands._options import Count, Duration, lab_options, transform_names
 from uppercase.commands.timeline import check_picture, save_timeline
 from uppercase.errors import UserError
-from uppercase.lab import TCP_OPTIONS, UDP_OPTIONS
+from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, UDP_OPTIONS, UDP_PRESETS
 
 _EXAMPLES = """
     uppercase run -- python3 TCPClient.py {host} {port}
@@ -25,8 +25,9 @@ _EXAMPLES = """
     "transforms",
     metavar="NAME",
     multiple=True,
+    values=transform_names,
     default=("uppercase",),
-    show_default="uppercase",
+    show_default=True,
     section="Service",
     help="What is served; repeat it for a chain.",
 )
@@ -38,8 +39,16 @@ _EXAMPLES = """
     section="Service",
     help="For programs whose port is fixed.",
 )
-@option("--seed", type=Count(), section="Lab", help="Decides which datagrams.  [default: random]")
-@option("--lab", metavar="PRESET", section="Lab", help="A preset, which the options change.")
+@option(
+    "--seed", type=Count(), section="Lab", show_default="random", help="Decides which datagrams."
+)
+@option(
+    "--lab",
+    metavar="PRESET",
+    values=lambda: {name: lab.summary for name, lab in {**TCP_PRESETS, **UDP_PRESETS}.items()},
+    section="Lab",
+    help="A preset, which the options change.",
+)
 @lab_options({**TCP_OPTIONS, **UDP_OPTIONS})
 @option(
     "--timeout",
@@ -64,7 +73,9 @@ _EXAMPLES = """
     section="Output",
     help="The record, as the services write it.",
 )
-@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND ARG...")
+@click.argument(
+    "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
+)
 def run(
     udp: bool,
     transforms: tuple[str, ...],

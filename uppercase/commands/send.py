@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._options import Count, Duration, Size, target_options
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.core.framing import make_framer

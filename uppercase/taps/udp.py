@@ -106,6 +106,7 @@ class Options(ServiceOptions):
                     f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
                     parse=str,
                     shown="none",
+                    values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
                 ),
                 # As they were typed: one parser makes the experiment here and in `uppercase fates`.
                 *(

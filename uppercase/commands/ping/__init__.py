@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._options import (
     Count,
     Duration,
