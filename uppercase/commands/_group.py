@@ -81,10 +81,12 @@ class Option(click.Option):
         self.section = section
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """Return click's remarks; it puts a default that is words into parentheses."""
+        """Return click's remarks without its signs: `(1s)`, `1<=x<=512`."""
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
+        if "range" in extra:
+            extra["range"] = extra["range"].replace("<=x<=", " to ")
         return extra
 
 

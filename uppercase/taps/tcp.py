@@ -175,8 +175,6 @@ class Options(ServiceOptions):
     def make_service(self) -> IService:
         """Make the TCP service."""
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
-        if self["lab"] is not None:
-            print(f"lab {self['lab']}")
         lab = {} if self["lab"] is None else dict(self["lab"].settings)
         framing = self["framing"] or lab.pop("framing", AUTO)
         values = {name: TCP_OPTIONS[name].parse(text) for name, text in lab.items()}
@@ -190,5 +188,6 @@ class Options(ServiceOptions):
                 limits=limits,
                 proxy_from=self["proxy-from"],
                 lab=outlet,
+                lab_notes=[] if self["lab"] is None else [f"lab {self['lab']}"],
             )
         )
