@@ -144,6 +144,8 @@ def bench(
             result.setting,
             monitor.rates,
             counts.latencies.distribution(),
+            result.losses,
+            result.percentiles,
         )
         save_plot(plot, drawing)
     if counts.errors:
