@@ -81,6 +81,8 @@ def test_fish_completes_and_explains() -> None:
         option, equals, _ = line.rpartition(" ")[2].rpartition("=")
         assert sorted(offered) == sorted(f"{option}{equals}{value}" for value in values)
         assert all(offered.values())
+        if "satellite" in offered:
+            assert offered["satellite"] == UDP_PRESETS["satellite"].summary
 
 
 @pytest.mark.needs_program("zsh")

@@ -188,7 +188,7 @@ def judgement_options(command: _Function) -> _Function:
         default=0,
         show_default=True,
         section="Judgement",
-        help="The part, 0 to 1, that may be lost or late without an exit status of 1.",
+        help="Which part, from 0 to 1, may be lost or late without an exit status of 1.",
     )
     expect = option(
         "--expect",
@@ -198,7 +198,7 @@ def judgement_options(command: _Function) -> _Function:
         default=("uppercase",),
         show_default=True,
         section="Judgement",
-        help="What a reply must be; repeat it for a chain.",
+        help="The transform that the server applies; repeat it for a chain.",
     )
     return expect(max_loss(command))
 
@@ -218,7 +218,7 @@ def timeout_option(section: str) -> Callable[[_Function], _Function]:
         type=Duration(positive=True),
         section=section,
         show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
-        help="A reply after this is late, none is a loss.",
+        help="How long a reply may take: after this it is late; where none comes, it is lost.",
     )
 
 

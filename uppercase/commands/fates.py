@@ -24,7 +24,7 @@ _EXAMPLES: Final = """
 
 
 @click.command("fates", cls=Command, examples=_EXAMPLES)
-@option("--seed", type=Count(), section="Lab", help="The server's --seed; needed.")
+@option("--seed", type=Count(), section="Lab", help="The server's --seed; required.")
 @option(
     "--lab",
     metavar="PRESET",
@@ -40,7 +40,7 @@ _EXAMPLES: Final = """
     default=_COUNT,
     show_default=True,
     section="Key",
-    help="Datagrams.",
+    help="How many datagrams.",
 )
 @option(
     "--client",

@@ -31,10 +31,16 @@ def _exercises() -> dict[str, str]:
     default=0,
     show_default="any free one",
     section="Exercise",
-    help="For programs whose port is fixed.",
+    help="The port, for programs that have a fixed one.",
 )
 @option("--timelines", is_flag=True, section="Output", help="Show each failed check's timeline.")
-@option("--json", "as_json", is_flag=True, section="Output", help="One JSON object.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    section="Output",
+    help="Print one JSON object instead of lines.",
+)
 @option(
     "--gradescope",
     type=click.Path(dir_okay=False, path_type=Path),

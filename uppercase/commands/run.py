@@ -29,7 +29,7 @@ _EXAMPLES = """
     default=("uppercase",),
     show_default=True,
     section="Service",
-    help="What is served; repeat it for a chain.",
+    help="The transform to serve; repeat it for a chain.",
 )
 @option(
     "--port",
@@ -37,10 +37,14 @@ _EXAMPLES = """
     default=0,
     show_default="any free one",
     section="Service",
-    help="For programs whose port is fixed.",
+    help="The service's port, for programs that have a fixed one.",
 )
 @option(
-    "--seed", type=Count(), section="Lab", show_default="random", help="Decides which datagrams."
+    "--seed",
+    type=Count(),
+    section="Lab",
+    show_default="random",
+    help="Decides what happens to which datagram.",
 )
 @option(
     "--lab",
@@ -56,7 +60,7 @@ _EXAMPLES = """
     default=300.0,
     show_default="5m",
     section="Program",
-    help="It is killed after this, with all it started.",
+    help="Kill the program, and all that it has started, after this.",
 )
 @option(
     "--timeline",
@@ -64,14 +68,14 @@ _EXAMPLES = """
     metavar="FILE",
     callback=check_picture,
     section="Output",
-    help="The picture, as .svg or .txt, too.",
+    help="Write the timeline to this file too, as .svg or .txt.",
 )
 @option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     section="Output",
-    help="The record, as the services write it.",
+    help="Write the record to this file, as the services do.",
 )
 @click.argument(
     "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."

@@ -53,7 +53,7 @@ def save_timeline(timeline: "Timeline", path: Path) -> None:
     metavar="FILE",
     callback=check_picture,
     section="Picture",
-    help="The picture, as .svg or .txt; without it, text to standard output.",
+    help="Write the timeline to this file, as .svg or .txt; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward."""

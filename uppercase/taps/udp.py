@@ -115,7 +115,7 @@ class Options(ServiceOptions):
                 ),
                 Option(
                     "--seed=N",
-                    "decides which datagrams; `uppercase fates` prints them",
+                    "decides what happens to which datagram; `uppercase fates` prints it",
                     parse=parse_count,
                     shown="random, logged",
                 ),

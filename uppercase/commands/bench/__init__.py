@@ -86,7 +86,7 @@ _EXAMPLES: Final = """
     default=_DURATION,
     show_default=f"{_DURATION:g}s",
     section="Load",
-    help="How long.",
+    help="How long to load the server.",
 )
 @timeout_option("Load")
 @judgement_options

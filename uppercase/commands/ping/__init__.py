@@ -82,7 +82,7 @@ _EXAMPLES: Final = """
 )
 @judgement_options
 @option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
-@option("-D", "timestamps", is_flag=True, section="Output", help="Each line with its time.")
+@option("-D", "timestamps", is_flag=True, section="Output", help="Begin each line with the time.")
 @option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
 @plot_option("Draw the round trips and losses.")
 def ping(
