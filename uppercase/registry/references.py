@@ -226,11 +226,12 @@ class Found:
     def describe(self) -> str:
         """Return it with its arguments and where it comes from, for people."""
         usage = "".join(f":{parameter.name}=..." for parameter in self.parameters)
+        source = "built in" if self.built_in else f"from {self.origin}"
         streams = "streams" if self.streaming else "needs whole messages"
         lines = [
             f"{self.name}{usage}",
             f"  {self.summary}",
-            f"  works on {self.kind.value}, {streams}; {self.provenance}",
+            f"  works on {self.kind.value}, {streams}; {source}",
         ]
         lines += [f"  {parameter.describe()}" for parameter in self.parameters]
         return "\n".join(lines)
