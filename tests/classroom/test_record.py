@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
-from uppercase.core.datagram import Answer, Delay, Responder
+from uppercase.core.datagram import Responder
 from uppercase.core.events import Chunk, Closed, Direction, Opened, Outcome, Received
 from uppercase.core.guards import Datagram, Destination
 from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.steps import Answer, Delay
 from uppercase.errors import UserError
 from uppercase.lab import UDP_PRESETS, Experiment, Lab, answer_key, make_experiment
 from uppercase.registry import listing

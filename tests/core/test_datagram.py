@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.udp.helpers import CLIENT, SERVER, Applied, Notebook, Time, datagram, replies
-from uppercase.core.datagram import Answer, Delay, Responder, Wait
+from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
     DropReason,
@@ -17,15 +17,9 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import (
-    LOOP_KEPT,
-    LOOP_TABLE,
-    Destination,
-    LockStepGuard,
-    LoopGuard,
-    SocketAddress,
-    client_of,
-)
+from uppercase.core.guards import Destination, SocketAddress, client_of
+from uppercase.core.loops import LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
+from uppercase.core.steps import Answer, Delay, Wait
 from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import Experiment, Impairments, Lab, make_experiment

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zope.interface import implementer
 
-from uppercase.core.datagram import Passage
 from uppercase.core.events import (
     Direction,
     Dropped,
@@ -24,6 +23,7 @@ from uppercase.core.events import (
     IObserver,
     LabAction,
 )
+from uppercase.core.steps import Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (

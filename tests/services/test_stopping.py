@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from tests.udp.helpers import ask, in_thread, packet
+from tests.udp.helpers import ask, columns, in_thread, packet
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
 from uppercase.services._base import TransformService
@@ -48,7 +48,7 @@ async def test_a_service_can_be_started_again(service: TransformService) -> None
 async def test_refused_replies_are_summed_up_by_their_errors() -> None:
     service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
     service.startService()
-    service.ports[0].protocol.receive_batch([packet(source=("255.255.255.255", 50_000))])
+    service.ports[0].protocol.receive_batch(*columns([packet(source=("255.255.255.255", 50_000))]))
     counted = {"received": 1, "answered": 0, "dropped send-error": 1, "send-error EACCES": 1}
     assert service.counts() == counted
     await service.stopService()

@@ -1,7 +1,7 @@
 """What the tests of datagrams share: transforms, an observer, clients and a served responder."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,10 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
-from uppercase.core.datagram import Answer, Responder, Step
+from uppercase.core.datagram import Responder
 from uppercase.core.events import Event, IObserver
-from uppercase.core.guards import Datagram, Destination, Origin, Packet, SocketAddress
+from uppercase.core.guards import Datagram, Destination, Origin, SocketAddress
+from uppercase.core.steps import Answer, Step
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
@@ -72,8 +73,13 @@ def datagram(
 
 def packet(
     data: bytes = b"hello", source: SocketAddress = CLIENT, destination: Destination = SERVER
-) -> Packet:
+) -> tuple[bytes, Origin]:
     return data, Origin.of(source, destination)
+
+
+def columns(batch: Sequence[tuple[bytes, Origin]]) -> tuple[list[bytes], list[Origin]]:
+    """Return packets as ports hand them over."""
+    return [data for data, _ in batch], [origin for _, origin in batch]
 
 
 def replies(steps: list[Step]) -> list[bytes]:
@@ -130,6 +136,7 @@ __all__ = [
     "Time",
     "ask",
     "client",
+    "columns",
     "datagram",
     "in_thread",
     "packet",

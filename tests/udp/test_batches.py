@@ -19,6 +19,7 @@ from tests.udp.helpers import (
     Notebook,
     Time,
     client,
+    columns,
     datagram,
     packet,
     replies,
@@ -109,7 +110,7 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
     refused = packet(b"no", ("255.255.255.255", 50_000), here)
     taken = packet(b"yes", ("127.0.0.1", 50_001), here)
     protocol: Any = port.protocol
-    protocol.receive_batch([taken, refused, taken])
+    protocol.receive_batch(*columns([taken, refused, taken]))
     assert responder.drops == {
         DropReason.TRUNCATED: 1,
         DropReason.NOT_UNICAST: 1,
@@ -156,9 +157,9 @@ def _odd(data: bytes) -> bytes:
 
 def _together(found: Responder, batch: Sequence[tuple[bytes, Origin]]) -> list[bytes]:
     given = []
-    for quick, steps in found.exchange(batch):
+    for quick, steps in found.exchange(*columns(batch)):
         found.exchanged(quick, ())
-        given += [reply for reply, _, _ in quick] + replies(steps)
+        given += [*quick.payloads, *replies(steps)]
         found.sent([step for step in steps if hasattr(step, "peer")], ())  # type: ignore[misc]
     return given
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Packet
+from uppercase.core.guards import Origin
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port
 from uppercase.udp.ports import BATCH, IBatchProtocol
@@ -56,8 +56,8 @@ class Batches(DatagramProtocol):
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def receive_batch(self, batch: Sequence[Packet]) -> None:
-        self.sizes.append(len(batch))
+    def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
+        self.sizes.append(len(payloads))
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])

@@ -20,13 +20,15 @@ from tests.udp.helpers import (
     Applied,
     ask,
     client,
+    columns,
     in_thread,
     packet,
     served,
 )
-from uppercase.core.datagram import Answer, Responder
+from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination
+from uppercase.core.steps import Answer
 from uppercase.limits import UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
@@ -213,7 +215,7 @@ async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody() -> Non
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))
         for batch in ([broadcast], [broadcast, packet(source=("127.0.0.1", 50_000))]):
-            port.protocol.receive_batch(batch)  # type: ignore[attr-defined]
+            port.protocol.receive_batch(*columns(batch))  # type: ignore[attr-defined]
         assert port.send_errors == {"EACCES": 2}
         assert responder.drops == {DropReason.SEND_ERROR: 2}
         assert responder.answered == 1

@@ -16,6 +16,7 @@ from tests.udp.helpers import (
     Notebook,
     ask,
     client,
+    columns,
     in_thread,
     packet,
     served,
@@ -204,7 +205,7 @@ async def test_a_closed_port_calls_off_late_replies() -> None:
     responder = Responder(Applied(never))
     with served(responder) as port:
         assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"x", SILENCE) is None
-        port.protocol.receive_batch([packet()])  # type: ignore[attr-defined]
+        port.protocol.receive_batch(*columns([packet()]))  # type: ignore[attr-defined]
         assert responder.outstanding == 2
     assert responder.drops == {DropReason.STOPPED: 2}
 
@@ -214,7 +215,7 @@ def test_what_is_told_of_each_datagram_is_in_the_order_of_their_arrival() -> Non
     notebook = Notebook()
     transform = Applied(lambda data: str(int(data) + 1).encode())
     protocol, wire = connected(Responder(transform, observer=notebook, tell_each=True), Clock())
-    protocol.receive_batch([packet(b"1"), packet(b"none"), packet(b"3")])
+    protocol.receive_batch(*columns([packet(b"1"), packet(b"none"), packet(b"3")]))
     told = [event for event in notebook.events if isinstance(event, Received | Replied | Dropped)]
     assert [type(event) for event in told] == [
         Received,

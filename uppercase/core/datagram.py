@@ -10,9 +10,9 @@ either side of the server, so it is outermost; where there is none, nothing asks
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence, Set
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from operator import xor
+from typing import Final
 
 from uppercase.core import events
 from uppercase.core.events import Direction, DropReason, IObserver
@@ -21,113 +21,28 @@ from uppercase.core.guards import (
     REPLY_SLACK,
     REQUEST_RULES,
     Datagram,
-    Destination,
-    LockStepGuard,
-    LoopGuard,
     Origin,
-    Packet,
-    SocketAddress,
     client_of,
 )
+from uppercase.core.loops import LockStepGuard, LoopGuard
 from uppercase.core.rates import RateLimit
+from uppercase.core.steps import (
+    Answer,
+    Delay,
+    LabStage,
+    Passage,
+    Replies,
+    Request,
+    Step,
+    Wait,
+    fates_of,
+)
 from uppercase.core.values import Client
 from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
 from uppercase.limits import IPV4_MAX_DATAGRAM, DatagramLimits
 
-
-class Passage(NamedTuple):
-    """One copy of a datagram that a lab passes on.
-
-    Attributes:
-        delay: seconds from now; 0 is at once.
-        data: its bytes.
-        number: the request's number among its client's, from 1.
-        copy: which copy it is, from 0.
-        copies: how many there are.
-        fates: what has happened to it so far, in the answer key's words; "" if nothing.
-    """
-
-    delay: float
-    data: bytes
-    number: int
-    copy: int
-    copies: int
-    fates: str = ""
-
-
-class LabStage(Protocol):
-    """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
-
-    def request(self, client: Client, data: bytes) -> list[Passage]:
-        """Take a datagram from a client; return what the service gets of it."""
-
-    def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
-        """Take the reply to a request that `request` gave; return what is sent of it."""
-
-
-class Answer(NamedTuple):
-    """A reply to send now.
-
-    Attributes:
-        data: its payload.
-        peer: where to, as the socket gave it.
-        source: the address that was asked, from which the reply must come.
-        request: what it answers, None for a datagram that answers none.
-        passage: what the lab made of it, None without a lab.
-    """
-
-    data: bytes
-    peer: SocketAddress
-    source: Destination
-    request: "Request | None" = None
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """A datagram on its way through the responder.
-
-    Attributes:
-        datagram: as the rules see it.
-        client: who sent it.
-        passage: what the lab made of it, None without a lab.
-    """
-
-    datagram: Datagram
-    client: Client
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wait:
-    """A reply that is not ready: wait for it, then call `Responder.settle`.
-
-    The shell owns it from here on and ends it exactly once, by `settle` or by `abandon`: until then
-    it counts as outstanding.
-    """
-
-    awaitable: Awaitable[bytes]
-    request: Request
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Delay:
-    """What the lab holds back: call `Responder.resume` when the passage's delay is over.
-
-    The shell owns it from here on and ends it exactly once, by `resume` or by `abandon`.
-    """
-
-    passage: Passage
-    direction: Direction
-    request: Request
-
-
-Step = Answer | Wait | Delay
-
-Reply = tuple[bytes, Origin, bytes]
-"""A reply to send now, where to, and what it answers: an `Answer` where nothing is out of the
-ordinary."""
+_NOTHING: Final = Replies((), (), ())
 
 
 class Responder:
@@ -181,73 +96,115 @@ class Responder:
         # Whether each datagram has to be looked at by itself.
         self._singly = lab is not None or self._told_each is not None or self._rate is not None
 
-    def exchange(self, batch: Sequence[Packet]) -> Iterator[tuple[list[Reply], list[Step]]]:
+    def exchange(
+        self, payloads: Sequence[bytes], origins: Sequence[Origin]
+    ) -> Iterator[tuple[Replies, list[Step]]]:
         """Take the datagrams of one wake-up; give replies to send and what is to be done after.
 
         Each part is to be carried out before the next is asked for. The outcome is that of
         `answer_in_turn`, in less time: what datagrams have in common is looked at once.
         """
         if self._singly:
-            for steps in self.answer_in_turn([origin.datagram(data) for data, origin in batch]):
-                yield [], steps
+            for steps in self.answer_in_turn(list(map(Origin.datagram, origins, payloads))):
+                yield _NOTHING, steps
             return
-        self.received += len(batch)
-        odd = self._odd(batch)
-        transform, limits = self._transform.transform, self.limits
-        replies: list[Reply] = []
-        for data, origin in batch:
-            # Nothing of it is kept if there is nothing out of the ordinary.
-            result: bytes | Awaitable[bytes] | TransformError | None = None
+        self.received += len(payloads)
+        arrived = _tally(origins)
+        digests = [origin.digest for origin in origins]
+        odd = self._odd(payloads, digests, arrived)
+        replies: list[bytes] = []
+        result: bytes | Awaitable[bytes] | TransformError | None = None
+        longest, limits = max(map(len, payloads), default=0), self.limits
+        if (
+            not odd
+            and longest <= min(limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
+            and self.outstanding < limits.max_outstanding
+        ):
+            result = self._run(payloads, replies)
+        done = len(replies)
+        if done == len(payloads):
+            self._release_all(replies, digests, arrived)
+            yield Replies(replies, origins, payloads), []
+            return
+        ready = Replies(replies, origins[:done], payloads[:done])
+        yield from self._exchange_rest(payloads[done:], origins[done:], odd, result, ready)
+
+    def _run(
+        self, payloads: Sequence[bytes], replies: list[bytes]
+    ) -> bytes | Awaitable[bytes] | TransformError | None:
+        """Transform until something is out of the ordinary, which is returned; add the replies."""
+        results = map(self._transform.transform, payloads)
+        try:
+            for data, result in zip(payloads, results, strict=True):
+                if not isinstance(result, bytes) or len(result) > len(data) + REPLY_SLACK:
+                    return result
+                replies.append(result)
+        except TransformError as error:
+            let_go(error)
+            return error
+        return None
+
+    def _exchange_rest(
+        self,
+        payloads: Sequence[bytes],
+        origins: Sequence[Origin],
+        odd: Set[object],
+        result: bytes | Awaitable[bytes] | TransformError | None,
+        ready: Replies,
+    ) -> Iterator[tuple[Replies, list[Step]]]:
+        """Go on one by one, behind what is ready; the first has that result if it is not None."""
+        limits = self.limits
+        replies, where, requests = list(ready.payloads), list(ready.origins), list(ready.requests)
+        for data, origin in zip(payloads, origins, strict=True):
             if (
-                len(data) <= limits.max_request
+                result is None
+                and len(data) <= limits.max_request
                 and self.outstanding < limits.max_outstanding
-                and not (odd and (origin in odd or origin.digest ^ hash(data) in odd))
+                and not (origin in odd or origin.digest ^ hash(data) in odd)
             ):
                 try:
-                    result = transform(data)
+                    result = self._transform.transform(data)
                 except TransformError as error:
                     let_go(error)
                     result = error
-                else:
-                    if (
-                        isinstance(result, bytes)
-                        and len(result) <= len(data) + REPLY_SLACK
-                        and len(result) <= IPV4_MAX_DATAGRAM
-                    ):
-                        replies.append((result, origin, data))
-                        continue
+            if (
+                isinstance(result, bytes)
+                and len(result) <= len(data) + REPLY_SLACK
+                and len(result) <= IPV4_MAX_DATAGRAM
+            ):
+                replies.append(result)
+                where.append(origin)
+                requests.append(data)
+                result = None
+                continue
             more: list[Step] = []
             request = Request(origin.datagram(data), origin.client)
             if result is None:
                 self._judge(request, more)
             else:
                 self._take(result, request, more)
+            result = None
             if more:
-                self._release_all(replies)
-                yield replies, more
-                replies = []
-        self._release_all(replies)
-        yield replies, []
+                yield self._released(replies, where, requests), more
+                replies, where, requests = [], [], []
+        yield self._released(replies, where, requests), []
 
-    def exchanged(
-        self, replies: Sequence[Reply], refused: Collection[tuple[Reply, OSError]]
-    ) -> None:
-        """Take note of replies of `exchange` that were sent, and which the system refused."""
-        self.answered += len(replies) - len(refused)
-        for (_, origin, data), error in refused:
+    def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
+        """Take note of replies of `exchange`, which were sent but for those at these positions."""
+        self.answered += len(replies.payloads) - len(refused)
+        for position, error in refused:
+            origin, data = replies.origins[position], replies.requests[position]
             request = Request(origin.datagram(data), origin.client)
             self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
 
-    def _odd(self, batch: Sequence[Packet]) -> Set[object]:
+    def _odd(
+        self, payloads: Sequence[bytes], digests: Sequence[int], arrived: Mapping[Origin, int]
+    ) -> Set[object]:
         """Take note of what has arrived; return which origins and loop keys the guards suspect."""
-        origins = _tally(batch)
-        odd: set[object] = {origin for origin in origins if self._refuses(origin)}
+        odd: set[object] = {origin for origin in arrived if self._refuses(origin)}
         if self._loops is not None and self._lock_steps is not None:
-            now, may_loop = self._clock(), self._lock_steps.may_loop
-            odd.update(
-                origin for origin, count in origins.items() if may_loop(origin.client, count, now)
-            )
-            odd |= self._loops.knows([origin.digest ^ hash(data) for data, origin in batch])
+            odd.update(self._lock_steps.suspects(arrived, self._clock()))
+            odd |= self._loops.knows(list(map(xor, digests, map(hash, payloads))))
         return odd
 
     def _refuses(self, origin: Origin) -> bool:
@@ -259,13 +216,20 @@ class Responder:
             )
         return origin.is_refused
 
-    def _release_all(self, replies: Sequence[Reply]) -> None:
+    def _released(
+        self, replies: list[bytes], origins: list[Origin], requests: list[bytes]
+    ) -> Replies:
+        """Let replies go, and know them again."""
+        self._release_all(replies, [origin.digest for origin in origins], _tally(origins))
+        return Replies(replies, origins, requests)
+
+    def _release_all(
+        self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
+    ) -> None:
         """Do what `_release` does."""
         if self._loops is not None and self._lock_steps is not None:
-            keys = [origin.digest ^ hash(reply) for reply, origin, _ in replies]
-            self._loops.remember_all(keys)
-            for origin, count in _tally(replies).items():
-                self._lock_steps.replied(origin.client, count)
+            self._loops.remember_all(list(map(xor, digests, map(hash, replies))))
+            self._lock_steps.all_replied(counts)
 
     def answer(self, datagram: Datagram) -> list[Step]:
         """Take one datagram; return what is to be done about it."""
@@ -342,7 +306,7 @@ class Responder:
                 request = answer.request
                 if request is not None and id(answer) not in unsent:
                     peer, data = str(request.client), request.datagram.data
-                    number, fates = _fates(answer.passage or request.passage)
+                    number, fates = fates_of(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
@@ -429,7 +393,7 @@ class Responder:
         self.drops[reason] += 1
         if self._observer is not None:
             peer, data = str(request.client), request.datagram.data
-            number, fates = _fates(request.passage)
+            number, fates = fates_of(request.passage)
             self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
 
     def _would_drop(self, client: Client, reason: DropReason) -> None:
@@ -438,15 +402,9 @@ class Responder:
             self._observer.notify(events.WouldDrop(str(client), reason))
 
 
-def _tally(batch: Sequence[Packet] | Sequence[Reply]) -> dict[Origin, int]:
-    """Return the origins among packets, or those that replies go to, and how often each is."""
+def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:
+    """Return the origins and how often each is among them."""
     found: dict[Origin, int] = {}
-    for packet in batch:
-        origin = packet[1]
+    for origin in origins:
         found[origin] = found.get(origin, 0) + 1
     return found
-
-
-def _fates(passage: Passage | None) -> tuple[int, str]:
-    """Return a passage's number and fates, as events tell them."""
-    return (0, "") if passage is None else (passage.number, passage.fates)

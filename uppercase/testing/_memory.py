@@ -25,7 +25,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.datagram import Answer, Reply, Responder
+from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Closed,
     DropReason,
@@ -38,6 +38,7 @@ from uppercase.core.events import (
 from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.guards import Destination, Origin
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
+from uppercase.core.steps import Answer, Replies
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
@@ -267,7 +268,7 @@ class UDPClient(_Client):
     def send(self, *messages: bytes) -> None:
         """Send datagrams, which reach the server together."""
         origin = Origin.of(_CLIENT, Destination(*_SERVER))
-        self._protocol.receive_batch([(message, origin) for message in messages])
+        self._protocol.receive_batch(messages, [origin] * len(messages))
 
     def receive(self) -> list[bytes]:
         """Return the replies that have come since the last call, in the order of their arrival."""
@@ -292,8 +293,8 @@ class _UDPTransport:
         self._replies += [answer.data for answer in answers]
         return ()
 
-    def send_replies(self, replies: Sequence[Reply]) -> Sequence[tuple[Reply, OSError]]:
-        self._replies += [reply for reply, _, _ in replies]
+    def send_replies(self, replies: Replies) -> Sequence[tuple[int, OSError]]:
+        self._replies += replies.payloads
         return ()
 
 

@@ -4,7 +4,7 @@
 40 µs, and for a dozen bytes the difference was lost in the call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
@@ -21,7 +21,6 @@ def make_table(replacements: Mapping[int, int]) -> bytes:
     return bytes(replacements.get(byte, byte) for byte in range(256))
 
 
-def translate(data: bytes, table: bytes) -> bytes:
-    """Return `data` with each byte replaced by the table's entry for it."""
-    translated: bytes = stringzilla.translate(data, table)
-    return translated
+translate: Final[Callable[[bytes, bytes], bytes]] = stringzilla.translate
+"""Return bytes with each replaced by the table's entry for it. No function of ours around it: that
+would be a third of what a short message costs."""

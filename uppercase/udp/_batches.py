@@ -13,14 +13,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import accumulate
 from mmap import mmap
 from typing import Any, Final
 
-from uppercase.core.datagram import Reply
-from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
+from uppercase.core.guards import Destination, Origin, SocketAddress
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
@@ -32,10 +32,9 @@ from uppercase.udp.sockets import (
 ORIGINS: Final = 4096
 """Origins that are remembered; then all are forgotten, and known again after one datagram each."""
 
-_NAME: Final = 32
-"""Bytes for a socket address: `sockaddr_in6` has 28."""
 _REPLY_CONTROL: Final = 40
-"""Bytes for the ancillary data of a reply: IPV6_PKTINFO has 40 with its header."""
+"""Bytes for the ancillary data of a reply: IPV6_PKTINFO has 40 with its header. Behind IP_PKTINFO,
+which has 32, no header of another fits, so the kernel looks for none."""
 
 # msghdr: name, its length, iovecs, their number, ancillary data, its length, flags
 # mmsghdr: that, and the length of the datagram
@@ -82,9 +81,10 @@ class _Messages:
 
     def __init__(self, count: int, size: int, control: int, name_length: int) -> None:
         self.count, self.size, self.control = count, size, control
+        self.name = -(-name_length // _WORD) * _WORD
         # The system gives pages of it when they are first written to.
         self.payloads = mmap(-1, count * size)
-        self.stride = _NAME + control
+        self.stride = self.name + control
         # A message's address and its ancillary data side by side: together they are its origin.
         self.records = mmap(-1, count * self.stride)
         self._blank = bytes(count * self.stride)
@@ -101,7 +101,7 @@ class _Messages:
                 name_length,
                 _address(vectors) + index * _IOVEC.size,
                 1,
-                record + _NAME if control else 0,
+                record + self.name if control else 0,
                 control,
                 0,
                 0,
@@ -116,11 +116,18 @@ class _Messages:
         parts = memoryview(vectors).cast(_SIZE)
         self.starts, self.sizes = parts[::2], parts[1::2]
         self.first = payloads
+        self._full = memoryview(_words([control] * count))
 
     def make_room(self, count: int) -> None:
         """Clear the ancillary data of the first messages, which the kernel fills in anew."""
         self.records[: count * self.stride] = self._blank[: count * self.stride]
-        self.control_lengths[:count] = _words([self.control] * count)
+        self.control_lengths[:count] = self._full[:count]
+
+
+@lru_cache(256)
+def _slots(length: int, size: int, count: int) -> struct.Struct:
+    """Return what takes the first bytes out of each of so many slots of a size."""
+    return struct.Struct(f"{length}s{size - length}x" * count)
 
 
 def _address(memory: mmap) -> int:
@@ -152,10 +159,10 @@ class Batches:
         self._incoming = _Messages(count, size, ANCILLARY_SPACE if tells else 0, name_length)
         control = _REPLY_CONTROL if tells else 0
         self._outgoing = _Messages(count, UDP_READ_SIZE, control, name_length)
-        self._origins: dict[bytes, Origin] = {}
+        self._origins = _Origins(self._decode)
         self._used = 0
 
-    def receive(self) -> list[Packet]:
+    def receive(self) -> tuple[Sequence[bytes], list[Origin]]:
         """Read what is there, up to the number, in the order of arrival.
 
         Raises:
@@ -168,33 +175,39 @@ class Batches:
         if got < 0:
             raise _error()
         self._used = got
-        payloads, size, records, stride = into.payloads, into.size, into.records, into.stride
-        data = [
-            payloads[start : start + length]
-            for start, length in zip(range(0, got * size, size), into.lengths[:got], strict=True)
-        ]
-        keys = [records[start : start + stride] for start in range(0, got * stride, stride)]
-        known = self._origins.get
-        origins = [known(key) or self._origin(key) for key in keys]
+        size, lengths = into.size, into.lengths[:got].tolist()
+        data: Sequence[bytes]
+        if lengths.count(lengths[0]) == got:
+            data = _slots(lengths[0], size, got).unpack_from(into.payloads)
+        else:
+            memory = into.payloads
+            data = [
+                memory[start : start + length]
+                for start, length in zip(range(0, got * size, size), lengths, strict=True)
+            ]
+        # Behind the longest ancillary data there is nothing to tell origins by.
+        used = into.name + (max(into.control_lengths[:got]) if self._tells else 0)
+        keys = _slots(used, into.stride, got).unpack_from(into.records)
+        origins = list(map(self._origins.__getitem__, keys))
         flags = into.flags[:got].tolist()
         if any(flags):
             for index, flag in enumerate(flags):
                 if flag & socket.MSG_TRUNC:
                     origins[index] = replace(origins[index], truncated=True, is_refused=None)
-        return list(zip(data, origins, strict=True))
+        return data, origins
 
-    def send(self, replies: Sequence[Reply]) -> list[tuple[Reply, OSError]]:
-        """Send up to the number of replies; return which of them the system refused, and why."""
-        out, count = self._outgoing, len(replies)
-        joined = b"".join([reply for reply, _, _ in replies])
-        lengths = [len(reply) for reply, _, _ in replies]
+    def send(
+        self, payloads: Sequence[bytes], origins: Sequence[Origin]
+    ) -> list[tuple[int, OSError]]:
+        """Send up to the number of replies; return which the system refused, and why."""
+        out, count = self._outgoing, len(payloads)
+        joined = b"".join(payloads)
+        lengths = list(map(len, payloads))
         out.payloads[: len(joined)] = joined
         out.sizes[:count] = _words(lengths)
         out.starts[:count] = _words(list(accumulate(lengths[:-1], initial=out.first)))
-        wires = [origin.wire or self._wire(origin) for _, origin, _ in replies]
-        out.records[: count * out.stride] = b"".join([record for record, _ in wires])
-        if self._tells:
-            out.control_lengths[:count] = _words([length for _, length in wires])
+        wires = [origin.wire or self._wire(origin) for origin in origins]
+        out.records[: count * out.stride] = b"".join(wires)
         refused = []
         done = 0
         while done < count:
@@ -202,31 +215,50 @@ class Batches:
             sent = _sendmmsg(self._sock.fileno(), where, count - done, socket.MSG_DONTWAIT)
             if sent < 0:
                 # The first of those that are left is what the system did not like.
-                refused.append((replies[done], _error()))
+                refused.append((done, _error()))
                 sent = 1
             done += sent
         return refused
 
-    def _origin(self, key: bytes) -> Origin:
-        """Return and remember the origin of a datagram from its address and ancillary data."""
+    def _decode(self, key: bytes) -> Origin:
+        """Return the origin of a datagram from its address and ancillary data."""
         destination = self._bound
         if self._tells:
-            destination = parse_destination(_controls(key), self._bound.port) or self._bound
-        if len(self._origins) >= ORIGINS:
-            self._origins.clear()
-        origin = self._origins[key] = Origin.of(_decode(key), destination)
-        return origin
+            ancillary = _controls(key, self._incoming.name)
+            destination = parse_destination(ancillary, self._bound.port) or self._bound
+        return Origin.of(_decode(key), destination)
 
-    def _wire(self, origin: Origin) -> Any:
-        """Return, and keep, the address and ancillary data of replies, and the latter's length."""
-        record, length = _encode(origin.source, self._sock.family).ljust(_NAME, b"\0"), 0
-        # A wildcard is no address to answer from: the system chooses one.
-        if self._tells and origin.destination is not self._bound:
-            ((level, kind, data),) = reply_ancillary(origin.destination)
-            length = _CMSGHDR.size + len(data)
-            record += _CMSGHDR.pack(length, level, kind) + data
-        origin.wire = record.ljust(self._outgoing.stride, b"\0"), length
-        return origin.wire
+    def _wire(self, origin: Origin) -> bytes:
+        """Return, and keep, the address and ancillary data of replies."""
+        out = self._outgoing
+        record = _encode(origin.source, self._sock.family).ljust(out.name, b"\0")
+        if self._tells:
+            destination = origin.destination
+            if destination is self._bound:
+                # From a wildcard of the client's family, the system chooses the address.
+                destination = Destination("0.0.0.0" if "." in origin.source[0] else "::", 0)
+            ((level, kind, data),) = reply_ancillary(destination)
+            record += _CMSGHDR.pack(_CMSGHDR.size + len(data), level, kind) + data
+        wire = origin.wire = record.ljust(out.stride, b"\0")
+        return wire
+
+
+class _Origins(dict[bytes, Origin]):
+    """Origins by the raw addresses of their datagrams, decoded once.
+
+    Args:
+        decode: makes the origin.
+    """
+
+    def __init__(self, decode: Callable[[bytes], Origin]) -> None:
+        super().__init__()
+        self._decode = decode
+
+    def __missing__(self, key: bytes) -> Origin:
+        if len(self) >= ORIGINS:
+            self.clear()
+        origin = self[key] = self._decode(key)
+        return origin
 
 
 def _error() -> OSError:
@@ -259,10 +291,9 @@ def _swapped(scope: int) -> int:
     return socket.htonl(scope)
 
 
-def _controls(record: bytes) -> Ancillary:
-    """Return the ancillary data behind an address; the memory behind its end is zero."""
+def _controls(record: bytes, start: int) -> Ancillary:
+    """Return the ancillary data from a start on; the memory behind its end is zero."""
     found: Ancillary = []
-    start = _NAME
     while start + _CMSGHDR.size <= len(record):
         length, level, kind = _CMSGHDR.unpack_from(record, start)
         if length < _CMSGHDR.size:

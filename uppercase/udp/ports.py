@@ -30,8 +30,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.datagram import Answer, Reply
-from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
+from uppercase.core.guards import Destination, Origin, SocketAddress
+from uppercase.core.steps import Answer, Replies
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (
@@ -67,15 +67,15 @@ class IBatchTransport(Interface):
     def send_batch(answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
         """Send each reply, at once or not at all; return those that the system refused, and why."""
 
-    def send_replies(replies: Sequence[Reply]) -> Sequence[tuple[Reply, OSError]]:
-        """Do the same for replies to a batch of this transport's."""
+    def send_replies(replies: Replies) -> Sequence[tuple[int, OSError]]:
+        """Do the same for replies to a batch of this transport's; return positions."""
 
 
 class IBatchProtocol(Interface):
     """A datagram protocol that is given all that one wake-up brought."""
 
-    def receive_batch(batch: Sequence[Packet]) -> None:
-        """Take datagrams in the order of their arrival."""
+    def receive_batch(payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
+        """Take datagrams in the order of their arrival, and where each came from."""
 
 
 @implementer(IListeningPort, IReadDescriptor, IBatchTransport)
@@ -217,22 +217,26 @@ class Port:
         What was read before an error is handed over all the same, and after `_rest`: a protocol
         that stops the port on this batch calls the rest off.
         """
-        batch: list[Packet] = []
+        payloads: Sequence[bytes] = ()
+        origins: list[Origin] = []
         try:
-            if self._batches is not None:
-                batch = self._batches.receive() if self._listening else []
-            else:
+            if self._batches is None:
+                payloads = found = []
                 for _ in range(self._batch_size if self._listening else 0):
-                    batch.append(self._receive())
+                    data, origin = self._receive()
+                    found.append(data)
+                    origins.append(origin)
+            elif self._listening:
+                payloads, origins = self._batches.receive()
             self._pause = RECEIVE_PAUSE
         except (BlockingIOError, InterruptedError, ConnectionError):
             # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
             self._pause = RECEIVE_PAUSE
         except OSError as error:
             self._rest(error)
-        if batch:
-            self._deliver(batch)
-        return len(batch)
+        if origins:
+            self._deliver(payloads, origins)
+        return len(origins)
 
     def write(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram, as `DatagramProtocol`s do; a refusal is counted, never raised."""
@@ -251,16 +255,17 @@ class Port:
         self._count(refused)
         return refused
 
-    def send_replies(self, replies: Sequence[Reply]) -> list[tuple[Reply, OSError]]:
-        """Do the same for replies to a batch of this port's."""
+    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
+        """Do the same for replies to a batch of this port's; return positions."""
         if self._batches is not None and self._listening:
-            refused = self._batches.send(replies)
+            refused = self._batches.send(replies.payloads, replies.origins)
         else:
             refused = [
-                (reply, error)
-                for reply in replies
-                if (error := self._send(reply[0], reply[1].source, reply[1].destination))
-                is not None
+                (position, error)
+                for position, (data, origin) in enumerate(
+                    zip(replies.payloads, replies.origins, strict=True)
+                )
+                if (error := self._send(data, origin.source, origin.destination)) is not None
             ]
         self._count(refused)
         return refused
@@ -287,23 +292,23 @@ class Port:
     # Invariant of both: the socket does not block, so the read after the last datagram raises
     # BlockingIOError, which ends the batch.
 
-    def _receive_message(self) -> Packet:
+    def _receive_message(self) -> tuple[bytes, Origin]:
         data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)
         destination = parse_destination(ancillary, self._bound.port) if self._parses else None
         truncated = bool(flags & _MSG_TRUNC)
         return data, self._origin_of(source, destination or self._bound, truncated)
 
-    def _receive_plain(self) -> Packet:
+    def _receive_plain(self) -> tuple[bytes, Origin]:
         data, source = self._socket.recvfrom(self._read_size)
         return data, self._origin_of(source, self._bound)
 
-    def _deliver(self, batch: list[Packet]) -> None:
+    def _deliver(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
         """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
         try:
             if self._batched is not None:
-                self._batched.receive_batch(batch)
+                self._batched.receive_batch(payloads, origins)
                 return
-            for data, origin in batch:
+            for data, origin in zip(payloads, origins, strict=True):
                 if not origin.truncated:
                     self.protocol.datagramReceived(data, origin.source[:2])
         except Exception:

@@ -6,7 +6,7 @@ It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twist
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
@@ -15,13 +15,12 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.datagram import Answer, Delay, Reply, Responder, Step, Wait
-from uppercase.core.guards import Destination, Origin, Packet, SocketAddress
+from uppercase.core.datagram import Responder
+from uppercase.core.guards import Destination, Origin, SocketAddress
+from uppercase.core.steps import Answer, Delay, Replies, Step, Wait
 from uppercase.errors import TransformError
 from uppercase.limits import UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport
-
-T = TypeVar("T")
 
 
 @implementer(IBatchProtocol)
@@ -39,7 +38,7 @@ class ResponderProtocol(DatagramProtocol):
         self.responder = responder
         self._clock = clock
         self._send: Callable[[Sequence[Answer]], Collection[tuple[Answer, OSError]]]
-        self._send_replies: Callable[[Sequence[Reply]], Collection[tuple[Reply, OSError]]]
+        self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]
         self._here = Destination("0.0.0.0", 0)
         # What is awaited or held back, and how to call it off. Invariant: each step that the
         # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
@@ -55,10 +54,8 @@ class ResponderProtocol(DatagramProtocol):
         # In no interface, but the only way to reach a port that somebody else has opened:
         # Twisted's own cuts silently at 8,192 bytes.
         transport.maxPacketSize = UDP_READ_SIZE
-        self._send = partial(_write_each, transport, lambda answer: (answer.data, answer.peer))
-        self._send_replies = partial(
-            _write_each, transport, lambda reply: (reply[0], reply[1].source)
-        )
+        self._send = partial(_write_answers, transport)
+        self._send_replies = partial(_write_replies, transport)
         host = transport.getHost()
         self._here = Destination(host.host.partition("%")[0], host.port)
 
@@ -72,14 +69,15 @@ class ResponderProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: SocketAddress) -> None:
         """Take a datagram from a transport of Twisted."""
-        self.receive_batch([(datagram, Origin.of(addr, self._here))])
+        self.receive_batch([datagram], [Origin.of(addr, self._here)])
 
-    def receive_batch(self, batch: Sequence[Packet]) -> None:
+    def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
         """Take the datagrams of one wake-up."""
-        for replies, steps in self.responder.exchange(batch):
-            if replies:
+        for replies, steps in self.responder.exchange(payloads, origins):
+            if replies.payloads:
                 self.responder.exchanged(replies, self._send_replies(replies))
-            self._carry_out(steps)
+            if steps:
+                self._carry_out(steps)
 
     def idle(self) -> Deferred[None]:
         """Return what fires when no reply is awaited or held back any more."""
@@ -125,21 +123,36 @@ class ResponderProtocol(DatagramProtocol):
             self._idle.pop().callback(None)
 
 
-def _write_each(
-    transport: IUDPTransport,
-    what: Callable[[T], tuple[bytes, SocketAddress]],
-    replies: Sequence[T],
-) -> list[tuple[T, OSError]]:
+def _write_answers(
+    transport: IUDPTransport, answers: Sequence[Answer]
+) -> list[tuple[Answer, OSError]]:
     """Send replies by a transport of Twisted; return those that the system refused, and why."""
-    refused = []
-    for reply in replies:
-        try:
-            transport.write(*what(reply))
-        except OSError as error:
-            refused.append((reply, error))
-        except MessageLengthError as error:
-            refused.append((reply, OSError(str(error))))
-    return refused
+    return [
+        (answer, error)
+        for answer in answers
+        if (error := _write(transport, answer.data, answer.peer)) is not None
+    ]
+
+
+def _write_replies(transport: IUDPTransport, replies: Replies) -> list[tuple[int, OSError]]:
+    """Do the same for replies in columns."""
+    return [
+        (position, error)
+        for position, (data, origin) in enumerate(
+            zip(replies.payloads, replies.origins, strict=True)
+        )
+        if (error := _write(transport, data, origin.source)) is not None
+    ]
+
+
+def _write(transport: IUDPTransport, data: bytes, peer: SocketAddress) -> OSError | None:
+    try:
+        transport.write(data, peer)
+    except OSError as error:
+        return error
+    except MessageLengthError as error:
+        return OSError(str(error))
+    return None
 
 
 def _nothing() -> None:
