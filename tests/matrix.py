@@ -57,7 +57,7 @@ def environment(python: str, twisted: str) -> Path:
 
 def answer(interpreter: Path, statement: str) -> str:
     """Return what a statement prints."""
-    command = [interpreter, "-c", statement]
+    command = [str(interpreter), "-c", statement]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -67,7 +67,7 @@ def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
     scope = ROOMS if start else ("--numprocesses", jobs, "--dist=worksteal")
     program = f"{start}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ("-q", "-p", "no:cacheprovider")
-    command = [interpreter, "-c", program, *options, *scope]
+    command = [str(interpreter), "-c", program, *options, *scope]
     done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
