@@ -51,7 +51,7 @@ def environment(python: str, twisted: str) -> Path:
     interpreter = folder / "bin" / "python"
     subprocess.run([*uv, "venv", "--clear", "--seed", "--python", python, folder], check=True)
     wanted = ["--editable", f"{ROOT}[tls,test]", *([f"twisted=={twisted}"] if twisted else [])]
-    subprocess.run([*uv, "pip", "install", "--python", interpreter, *wanted], check=True)
+    subprocess.run([*uv, "pip", "install", "--python", str(interpreter), *wanted], check=True)
     return interpreter
 
 

@@ -4,6 +4,7 @@ What a page has to say for that is in comments before its blocks, which readers 
 
     <!-- file: PATH -->    the Python block is that file; a copy of it is saved under its name
     <!-- save: NAME -->    the Python block is saved under that name
+    <!-- installs -->      was done before: what is followed has no network but its own
     <!-- server -->        the command goes on in the first terminal, after the one before was ended
     <!-- stop -->          that server is ended first
     <!-- typed: TEXT -->   is typed at the prompt of the command
@@ -109,7 +110,7 @@ class Reader:
         for block in blocks(page):
             if block.language == "python":
                 self._take(block)
-            else:
+            elif block.word != "installs":
                 commands += self._type(block)
         return commands
 

@@ -6,6 +6,7 @@ its own where the system lets us make one (a user's namespace).
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ PAGES = [
     Path("README.md"),
     *sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/tutorial/*.md")),
 ]
+EXTRA = re.compile(r"^\$ pip install 'twisted-uppercase\[(\w+)\]'$", re.MULTILINE)
 _NAMESPACE = (
     "unshare",
     "--map-root-user",
@@ -68,6 +70,9 @@ def main() -> None:
         folder.mkdir()
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         subprocess.run(["make", "-s", ".venv/serving"], cwd=clone, env=without_ours(), check=True)
+        for extra in sorted(set(EXTRA.findall("".join((ROOT / page).read_text() for page in PAGES)))):
+            pip = clone / ".venv" / "bin" / "pip"
+            subprocess.run([pip, "install", "-q", f"{clone}[{extra}]"], check=True)
         for page in PAGES:
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)
