@@ -1,4 +1,6 @@
-"""What can go wrong, as one tree::
+"""What can go wrong, as one tree.
+
+It is::
 
     UppercaseError
         UserError               a mistake on a command line or in a call; the text is for its author

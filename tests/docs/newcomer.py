@@ -70,7 +70,8 @@ def main() -> None:
         folder.mkdir()
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         subprocess.run(["make", "-s", ".venv/serving"], cwd=clone, env=without_ours(), check=True)
-        for extra in sorted(set(EXTRA.findall("".join((ROOT / page).read_text() for page in PAGES)))):
+        text = "".join((ROOT / page).read_text() for page in PAGES)
+        for extra in sorted(set(EXTRA.findall(text))):
             pip = clone / ".venv" / "bin" / "pip"
             subprocess.run([pip, "install", "-q", f"{clone}[{extra}]"], check=True)
         for page in PAGES:

@@ -1,6 +1,5 @@
 """How the services end, as `docs/reference/exit-statuses` says."""
 
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""Help pages as people read them: examples first, then the options in sections::
+"""Help pages as people read them: examples first, then the options in sections.
+
+For example::
 
     @click.command("ping", cls=Command, examples='''
       uppercase ping -c 10              ten requests to the server on this machine
