@@ -156,7 +156,7 @@ class UdpRequest:
 
     index: int
     data: bytes
-    _peer: Any
+    peer: Any
     _socket: socket.socket
     _later: list[tuple[float, int, bytes, Any]]
     _numbers: Iterator[int]
@@ -165,16 +165,16 @@ class UdpRequest:
         """Send a reply, the upper-cased request unless told otherwise, at once or later."""
         data = self.data.upper() if data is None else data
         if after:
-            entry = (time.monotonic() + after, next(self._numbers), data, self._peer)
+            entry = (time.monotonic() + after, next(self._numbers), data, self.peer)
             heapq.heappush(self._later, entry)
         else:
             with suppress(OSError):
-                self._socket.sendto(data, self._peer)
+                self._socket.sendto(data, self.peer)
 
     def forge(self, data: bytes) -> None:
         """Send a reply from another port."""
         with socket.socket(self._socket.family, socket.SOCK_DGRAM) as other:
-            other.sendto(data, self._peer)
+            other.sendto(data, self.peer)
 
 
 UdpBehaviour = Callable[[UdpRequest], None]

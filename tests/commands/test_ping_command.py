@@ -38,6 +38,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, command_line, environment, run, terminal
+from uppercase.commands.ping._report import coloured
 
 
 def ping(*arguments: str) -> Outcome:
@@ -429,3 +430,15 @@ def test_help_needs_neither_twisted_nor_the_drawing_libraries() -> None:
         [sys.executable, "-c", code], capture_output=True, env=environment(), check=True, timeout=30
     )
     assert outcome.stdout.splitlines()[-1] == b"[]"
+
+
+def test_on_a_terminal_each_tag_has_a_colour_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = ("LOST", "LATE", "DUP", "WRONG", "REORDERED")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    colours = {coloured(f"seq=1 {tag}").partition(" ")[2].partition(tag)[0] for tag in tags}
+    assert len(colours) == len(tags)
+    assert coloured("64 bytes: seq=1 time=1.0 ms") == "64 bytes: seq=1 time=1.0 ms"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("seq=1 DUP") == "seq=1 DUP"

@@ -121,6 +121,12 @@ def test_latencies_are_drawn_as_bars(samples: dict[float, int], tmp_path: Path) 
     assert sum(heights) == sum(samples.values())
 
 
+def test_a_plot_of_bench_says_what_was_lost_and_the_percentiles(tmp_path: Path) -> None:
+    shown = ("3 lost, 0 late", "p50/p99 = 1.000/2.000 ms")
+    drawing = bench_plot("bench", "", [(1.0, 100.0)], {0.001: 5}, *shown)
+    assert set(shown) <= set(texts(svg(drawing, tmp_path)))
+
+
 @pytest.mark.parametrize("command", ["ping", "bench"])
 @pytest.mark.parametrize("name", ["rtt.gif", "rtt", ".svg"])
 def test_another_ending_is_a_sentence(

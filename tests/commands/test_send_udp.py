@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.task import deferLater
 
 from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
@@ -363,3 +364,52 @@ def test_the_output_s_reader_may_go_away() -> None:
         _, stderr = process.communicate(b"hello\n", timeout=30)
         assert process.returncode == -signal.SIGPIPE
         assert stderr == b""
+
+
+def test_verbose_says_which_message_is_sent_again() -> None:
+    def first_lost(request: UdpRequest) -> None:
+        if request.index != 0:
+            request.reply()
+
+    with udp_server(first_lost) as server:
+        outcome = run(
+            "send", "-u", "-v", "-W", "200ms", "--window=1", server.address, data=b"a\nb\n"
+        )
+        quiet = run("send", "-u", "-W", "200ms", server.address, data=b"a\n")
+    assert (outcome.status, outcome.stdout) == (0, b"A\nB\n")
+    assert outcome.stderr == "uppercase: message 1: no reply, sent again (attempt 2 of 4)\n"
+    assert quiet.stderr == ""
+
+
+def test_one_socket_serves_a_whole_run() -> None:
+    peers = set()
+
+    def answer(request: UdpRequest) -> None:
+        peers.add(request.peer)
+        request.reply()
+
+    data = b"".join(b"line %d\n" % number for number in range(20))
+    with udp_server(answer) as server:
+        outcome = run("send", "-u", "--one-socket", server.address, data=data)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, data.upper(), "")
+    assert len(peers) == 1
+
+
+@in_reactor
+async def test_on_one_socket_what_came_in_between_is_no_reply_to_the_next() -> None:
+    with udp_server(duplicate(0)) as server:
+        target = Target("127.0.0.1", server.port, udp=True)
+        datagrams = Datagrams(reactor, target, reachable(target), 5.0, 0, one_socket=True)
+        assert await datagrams.ask(b"a") == b"A"
+        await deferLater(reactor, 0.3)
+        assert await datagrams.ask(b"b") == b"B"
+        datagrams.close()
+
+
+def test_one_socket_has_a_window_of_one_and_hears_a_refusal() -> None:
+    outcome = run("send", "-u", "--one-socket", "--window=2", f":{free_port()}", data=b"a\n")
+    assert (outcome.status, outcome.stderr.count("\n")) == (2, 1)
+    assert "got --one-socket and --window=2" in outcome.stderr
+    outcome = run("send", "-u", "--one-socket", f":{free_port()}", data=b"a\n")
+    assert outcome.status == 1
+    assert "nothing listens on UDP" in outcome.stderr

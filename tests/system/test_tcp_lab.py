@@ -12,7 +12,7 @@ TCP = ("uppercase-tcp", "--port=0")
 
 def test_one_recv_is_visibly_not_enough() -> None:
     with Server(*TCP, "--lab=byte-stream") as server, connect(server.port) as client:
-        assert "lab byte-stream: --slice=1" in server.log()
+        assert "#info] lab byte-stream: --slice=1" in server.wait_for_log("lab byte-stream")
         client.sendall(b"hello, world")
         assert len(first := client.recv(1024)) < 12
         assert first + receive_exactly(client, 12 - len(first)) == b"HELLO, WORLD"
@@ -43,6 +43,7 @@ def test_a_reset_comes_after_exactly_so_many_bytes() -> None:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         assert "reply reset after 1000 bytes" in server.wait_for_log("closed: lab-reset")
+        assert "closed: lab-reset, 5000 bytes in, 1000 bytes out" in server.log()
 
 
 def test_a_reset_waits_for_a_client_that_reads_slowly() -> None:

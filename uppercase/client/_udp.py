@@ -1,8 +1,8 @@
 """Messages over UDP under Twisted: each asked, asked again, answered or given up.
 
-Every message has a socket of its own, connected to the server from a port that no recent message
-had. So the kernel keeps out what others send, and a late duplicate of one reply finds its port
-closed instead of passing for the reply to another message.
+Every message has a socket of its own, unless one is wanted for all, connected to the server from a
+port that no recent message had. So the kernel keeps out what others send, and a late duplicate of
+one reply finds its port closed instead of passing for the reply to another message.
 
 Twisted's own UDP ports close without a word under epoll when a connected one is refused (its issues
 5377 and 6287), so the sockets are ours, and the reactor only tells when they have something.
@@ -12,6 +12,7 @@ import errno
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final
 
@@ -118,6 +119,7 @@ class Request:
         message: what to send.
         timeout: seconds to wait for the first reply; each repetition waits twice as long.
         retries: how often to ask again.
+        again: told before each repetition which attempt it will be, in words.
 
     Attributes:
         reply: the reply. Fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError`
@@ -132,7 +134,9 @@ class Request:
         message: bytes,
         timeout: float,
         retries: int,
+        again: Callable[[str], None] = lambda attempt: None,
     ) -> None:
+        self._again = again
         self.reply: Deferred[bytes] = Deferred(lambda _: self._close())
         self._clock = reactor
         self._target = target
@@ -169,6 +173,7 @@ class Request:
         if self.reply.called:
             return
         if self._attempt < self._attempts:
+            self._again(f"attempt {self._attempt + 1} of {self._attempts}")
             self._send()
             return
         attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
@@ -196,6 +201,7 @@ class Datagrams:
         addresses: its addresses, see `reachable`.
         timeout: seconds to wait for the reply to the first datagram of a message.
         retries: how often to ask again.
+        one_socket: whether all messages go out of one socket; for one message at a time.
     """
 
     def __init__(
@@ -205,7 +211,10 @@ class Datagrams:
         addresses: Sequence[Address],
         timeout: float,
         retries: int,
+        one_socket: bool = False,
     ) -> None:
+        self._one_socket = one_socket
+        self._shared: dict[Address, socket.socket] = {}
         self._reactor = reactor
         self._target = target
         self._addresses = deque(addresses)
@@ -215,8 +224,14 @@ class Datagrams:
         self._requests: set[Request] = set()
         self._recent_ports: OrderedDict[int, None] = OrderedDict()
 
-    async def ask(self, message: bytes) -> bytes:
+    async def ask(
+        self, message: bytes, again: Callable[[str], None] = lambda attempt: None
+    ) -> bytes:
         """Return the reply to a message.
+
+        Args:
+            message: what is sent.
+            again: told before each repetition which attempt it will be, in words.
 
         Raises:
             NoReply: every attempt went unanswered.
@@ -228,10 +243,11 @@ class Datagrams:
             request = Request(
                 self._reactor,
                 self._target,
-                self._open_socket(address),
+                self._share_socket(address) if self._one_socket else self._open_socket(address),
                 message,
                 self._timeout,
                 self._retries,
+                again,
             )
             self._requests.add(request)
             try:
@@ -249,6 +265,8 @@ class Datagrams:
         """Give up whatever is under way."""
         for request in list(self._requests):
             request.reply.cancel()
+        while self._shared:
+            self._shared.popitem()[1].close()
 
     def _refused(self, error: NetworkError) -> None:
         """Go on to the next address with all that is under way, or give all of it up."""
@@ -260,6 +278,17 @@ class Datagrams:
                 request.fail(error)
         if last:
             raise error
+
+    def _share_socket(self, address: Address) -> socket.socket:
+        """Return a duplicate of the one socket, for one request to close."""
+        if address not in self._shared:
+            self._shared[address] = connect_udp(self._target, address)
+        shared = self._shared[address]
+        # What comes late must not pass for the next reply; a refusal is heard again.
+        with suppress(OSError):
+            while True:
+                shared.recv(UDP_READ_SIZE)
+        return shared.dup()
 
     def _open_socket(self, address: Address) -> socket.socket:
         """Open a socket whose port no recent message had."""

@@ -30,6 +30,7 @@ class Messages:
         target: the server, for messages to people.
         max_message: bytes that one datagram carries.
         warn: told once, with a sentence, if a message is large enough to be cut into fragments.
+        tell: told, with a sentence, when a message is sent again.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class Messages:
         target: Target,
         max_message: int,
         warn: Callable[[str], None] | None,
+        tell: Callable[[str], None] = lambda sentence: None,
     ) -> None:
+        self._tell = tell
         self._datagrams = datagrams
         self._target = target
         self.max_message = max_message
@@ -53,6 +56,7 @@ class Messages:
             UserError: the message is too large.
         """
         self._asked += 1
+        number = self._asked
         if len(message) > self.max_message:
             raise UserError(
                 f"got a message of {len(message):,} bytes; a datagram to {self._target} carries "
@@ -65,7 +69,10 @@ class Messages:
             )
             self._warn = None
         try:
-            return await self._datagrams.ask(message)
+            return await self._datagrams.ask(
+                message,
+                lambda attempt: self._tell(f"message {number}: no reply, sent again ({attempt})"),
+            )
         except NoReply:
             return None
 

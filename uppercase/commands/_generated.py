@@ -1,18 +1,91 @@
-"""What is made from the commands: a manual page, and completion in a shell.
+"""What is made from options: manual pages in troff, and scripts that complete in a shell.
 
-`uppercase man` prints one page of all commands, in troff; `uppercase completion` a script.
+Both are there for the services, too.
 """
 
-from collections.abc import Iterator
-from inspect import cleandoc
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._help_layout import OTHER, Command, Records, SectionArgument, sections_of
-from uppercase.commands.cli import MEANINGS
+from uppercase.commands._group import OTHER, Command, sections_of
+from uppercase.commands.cli import MEANINGS, OK
+
+PAGES: Final = (
+    "uppercase",
+    "twistd-uppercase-tcp",
+    "twistd-uppercase-udp",
+    "twistd-uppercase",
+)
+"""The manual pages; what is behind `twistd-` is a service."""
+
+COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
+"""By this variable a script asks for what completes a command line of `twistd`."""
+
+
+class _Bash(BashComplete):
+    """To bash, `--framing=li` is three words, and so is `--pidfile= li`: the line itself tells."""
+
+    source_template = BashComplete.source_template.replace(
+        "${COMP_WORDS[*]}", "${COMP_LINE:0:COMP_POINT}"
+    )
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)[1:]
+        return (words, "") if line.endswith(" ") else (words[:-1], words[-1])
+
+
+class _Joined(ShellComplete):
+    """To other shells it is one, and so is what completes it."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        option, equals, _ = incomplete.partition("=")
+        found = super().get_completions(args, incomplete)
+        if equals and option.startswith("--"):
+            for item in found:
+                item.value = f"{option}={item.value}"
+        return found
+
+
+class _Zsh(_Joined, ZshComplete):
+    """Completion for zsh."""
+
+
+class _Fish(_Joined, FishComplete):
+    """Completion for fish."""
+
+    # A meaning may have commas.
+    source_template = FishComplete.source_template.replace("split", "split --max 1")
+
+
+for _shell in (_Bash, _Zsh, _Fish):
+    add_completion_class(_shell)
+
+
+def complete_twistd() -> None:
+    """Print what completes the command line of `twistd` that a shell asks about, and exit."""
+    from uppercase.commands._twistd import Twistd
+
+    # A service of somebody else that cannot be imported, for whatever reason, has no options.
+    with suppress(Exception):
+        Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
+    raise SystemExit(OK)
 
 
 @click.command(
@@ -20,100 +93,114 @@ from uppercase.commands.cli import MEANINGS
     cls=Command,
     examples="""
         eval "$(uppercase completion bash)"        in ~/.bashrc
-        eval "$(uppercase completion zsh)"         in ~/.zshrc
+        eval "$(uppercase completion zsh)"         in ~/.zshrc, after compinit
         uppercase completion fish | source         in ~/.config/fish/config.fish
     """,
 )
-@click.argument(
-    "shell",
-    type=click.Choice(["bash", "zsh", "fish"]),
-    cls=SectionArgument,
-    explanation="The shell to make it for.",
-)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), help="The shell.")
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options in a shell."""
+    """Print a script for a shell: it completes command lines of uppercase and twistd."""
     make = get_completion_class(shell)
     assert make is not None
+    command = context.find_root().command
     # The variable is where click, run by the script, looks for the words to complete.
-    click.echo(make(context.find_root().command, {}, "uppercase", "_UPPERCASE_COMPLETE").source())
+    click.echo(make(command, {}, "uppercase", "_UPPERCASE_COMPLETE").source())
+    script = make(command, {}, "twistd", COMPLETE_TWISTD).source()
+    # These scripts ask the program whose line it is, but it is we who answer for twistd.
+    click.echo(re.sub(r"(_complete |\(commandline -t\) )(\$1|twistd\b)", r"\1uppercase", script))
 
 
 @click.command(
     "man",
     cls=Command,
     examples="""
-        uppercase man | man -l -                          read it
-        uppercase man > ~/.local/share/man/man1/uppercase.1    keep it
+        uppercase man | man -l -                      read it
+        uppercase man twistd-uppercase-tcp | man -l -  that of a service
+        uppercase man > ~/.local/share/man/man1/uppercase.1
     """,
 )
+@click.argument(
+    "page",
+    type=click.Choice(PAGES),
+    default="uppercase",
+    metavar="[PAGE]",
+    help=f"uppercase, or of a service: {', '.join(PAGES[1:])}.",
+)
 @click.pass_context
-def man(context: click.Context) -> None:
-    """Print the manual page (troff)."""
+def man(context: click.Context, page: str) -> None:
+    """Print a manual page (troff): that of this command, or of a service."""
     root = context.find_root()
-    for line in _page(root):
+    if page != root.info_name:
+        from uppercase.commands._twistd import Twistd
+
+        program, _, name = page.partition("-")
+        twistd = click.Context(Twistd(), info_name=program)
+        assert isinstance(twistd.command, Twistd)
+        service = twistd.command.get_command(twistd, name)
+        assert service is not None
+        root = click.Context(service, info_name=name, parent=twistd)
+    for line in _page(page, root):
         click.echo(line)
 
 
-def _page(root: click.Context) -> Iterator[str]:
-    group = root.command
-    yield f'.TH UPPERCASE 1 "" "uppercase {__version__}" "User Commands"'
+def _page(name: str, context: click.Context) -> Iterator[str]:
+    command = context.command
+    assert isinstance(command, Command)
+    summary = command.get_short_help_str()
+    yield f'.TH {name.upper()} 1 "" "uppercase {__version__}" "User Commands"'
     yield ".SH NAME"
-    yield f"uppercase \\- {_escape((group.help or '').rstrip('.').lower())}"
+    yield f"{_escape(name)} \\- {_escape(summary[0].lower() + summary[1:].rstrip('.'))}"
     yield ".SH SYNOPSIS"
-    yield f".B {_escape('uppercase')}"
-    yield _escape(" ".join(group.collect_usage_pieces(root)))
+    yield f".B {_escape(context.command_path)}"
+    yield _escape(" ".join(command.collect_usage_pieces(context)))
     yield ".SH EXAMPLES"
-    yield from _unfilled(group)
-    yield ".SH COMMANDS"
-    assert isinstance(group, click.Group)
-    yield from _commands(group, root)
-    yield ".SH ENVIRONMENT"
-    yield from _list(ENVIRONMENT.items())
-    yield '.SH "EXIT STATUS"'
-    yield from _list((str(status), meaning) for status, meaning in MEANINGS.items())
+    yield from _examples(command)
+    if isinstance(command, click.Group):
+        yield ".SH COMMANDS"
+        yield from _commands(command, context)
+        yield ".SH ENVIRONMENT"
+        yield from _list(ENVIRONMENT.items())
+        yield '.SH "EXIT STATUS"'
+        yield from _list((str(status), meaning) for status, meaning in MEANINGS.items())
+    else:
+        yield ".SH OPTIONS"
+        yield from _options(command, context)
+    yield '.SH "SEE ALSO"'
+    yield _escape(", ".join(f"{other}(1)" for other in PAGES if other != name))
 
 
 def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
     """Return every command of a group, with the commands of a command that is a group after it."""
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
-        if command is None or command.hidden:
-            continue
+        assert isinstance(command, Command)
         context = click.Context(command, info_name=name, parent=parent)
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         yield f'.SS "{_escape(usage)}"'
-        for paragraph in cleandoc(command.help or "").split("\n\n"):
-            yield ".PP"
-            yield _escape(" ".join(paragraph.split()))
-        yield from _examples(command)
-        for section, records in sections_of(command, context).items():
-            if section != OTHER:
-                yield ".PP"
-                yield f".I {_escape(section)}"
-            yield from _list(records)
+        for paragraph in command.paragraphs():
+            yield from [".PP", _escape(paragraph)]
+        if command.examples:
+            yield from [".PP", "Examples:", ".PP", *_examples(command)]
+        yield from _options(command, context)
         if isinstance(command, click.Group):
             yield from _commands(command, context)
 
 
-def _examples(command: click.Command) -> Iterator[str]:
-    examples = list(_unfilled(command))
-    if examples:
-        yield from [".PP", "Examples:", ".PP", *examples]
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    for section, records in sections_of(command, context).items():
+        if section != OTHER:
+            yield from [".PP", f".I {_escape(section)}"]
+        yield from _list(records)
 
 
-def _unfilled(command: click.Command) -> Iterator[str]:
-    """Return the command's examples, if it has any, line by line."""
-    examples = getattr(command, "examples", "")
-    if examples:
-        yield from [".nf", *map(_escape, cleandoc(examples).splitlines()), ".fi"]
+def _examples(command: Command) -> Iterator[str]:
+    yield from [".nf", *map(_escape, command.example_lines()), ".fi"]
 
 
-def _list(records: Records) -> Iterator[str]:
-    for term, explanation in records:
-        yield ".TP"
-        yield f".B {_escape(term)}"
-        yield _escape(explanation)
+def _list(records: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for term, meaning in records:
+        yield from [".TP", f".B {_escape(term)}", _escape(meaning)]
 
 
 def _escape(text: str) -> str:

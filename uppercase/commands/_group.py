@@ -1,24 +1,33 @@
-"""The sub-commands: finds the one that is asked for, and makes its outcome an exit status.
+"""The sub-commands: their help, the one that is asked for, and its outcome as an exit status.
 
-A sub-command's function returns its exit status (None is 0) and raises `UserError` or
-`NetworkError` with one sentence. A sub-command's module is imported when the command is asked
+    @click.command("ping", cls=Command, examples='''
+        uppercase ping -c 10              ten requests to the server on this machine
+    ''')
+    @option("-c", "--count", type=Count(), section="Schedule", help="...")
+
+A help page has examples first, then the options in sections; a section is printed where its first
+option stands. A sub-command's function returns its exit status (None is 0) and raises `UserError`
+or `NetworkError` with one sentence. A sub-command's module is imported when the command is asked
 for; nothing here imports Twisted.
 """
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final
+from inspect import cleandoc
+from shutil import get_terminal_size
+from typing import Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from uppercase import __version__
-from uppercase.commands._help_layout import Group
 from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
-from uppercase.errors import NetworkError, UppercaseError
+from uppercase.errors import NetworkError, UppercaseError, suggest
 
 COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
@@ -35,6 +44,164 @@ COMMANDS: Final = {
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
 
 
+OTHER: Final = "Other"
+"""The section of what names none."""
+
+_COLUMNS: Final = 64
+"""Where the text of an option has less room than this for it and the option, it stands below."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+Values = Callable[[], Mapping[str, str]]
+"""Gives the values that a shell offers for an option, each with what it means."""
+
+
+def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
+    """Return what completes a value of an option, as click calls it."""
+    return lambda context, parameter, start: [
+        CompletionItem(value, help=text)
+        for value, text in values().items()
+        if value.startswith(start)
+    ]
+
+
+class Option(click.Option):
+    """An option that belongs to a section of the help.
+
+    Args:
+        values: what a shell offers for it.
+    """
+
+    def __init__(
+        self, *args: Any, section: str = OTHER, values: Values | None = None, **kwargs: Any
+    ) -> None:
+        if values is not None:
+            kwargs["shell_complete"] = completer(values)
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """Return click's remarks without its signs: `(1s)`, `1<=x<=512`."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        if "range" in extra:
+            extra["range"] = extra["range"].replace("<=x<=", " to ")
+        return extra
+
+
+def option(*declarations: str, **attributes: Any) -> Callable[[_Function], _Function]:
+    """Do what `click.option` does, for an `Option`."""
+    return click.option(*declarations, cls=Option, **attributes)
+
+
+class _Formatter(click.HelpFormatter):
+    """A page that is readable on a narrow terminal, too."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # click's has 50 columns at the least.
+        self.width = max(min(self.width, get_terminal_size().columns - 2), 20)
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write terms, and what they mean beside or below them."""
+        if self.width < _COLUMNS:
+            col_max, col_spacing = 2, 4
+        super().write_dl(rows, col_max, col_spacing)
+
+    def write_examples(self, lines: Sequence[str]) -> None:
+        """Write what can be typed as it is, and what it does beside or below it."""
+        with self.section("Examples"):
+            if max(map(len, lines)) <= self.width:
+                self.write("".join(f"{'':{self.current_indent}}{line}\n" for line in lines))
+            else:
+                rows = (re.split(r"(?<=\S) {2,}", line, maxsplit=1) for line in lines)
+                super().write_dl([(row[0], "".join(row[1:])) for row in rows], 2, 2)
+
+
+class Context(click.Context):
+    """Knows the layout of our help."""
+
+    formatter_class = _Formatter
+
+
+class Command(click.Command):
+    """A command whose help opens with examples.
+
+    Args:
+        examples: lines that can be typed, each with what it does behind two spaces or more.
+    """
+
+    context_class = Context
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def example_lines(self) -> list[str]:
+        """Return the lines of the examples."""
+        return cleandoc(self.examples).splitlines()
+
+    def paragraphs(self) -> list[str]:
+        """Return the help as it was written: the first is what a list of commands says."""
+        return [" ".join(each.split()) for each in cleandoc(self.help or "").split("\n\n")]
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the whole first paragraph, for the formatter to wrap."""
+        return self.paragraphs()[0]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summary, examples, usage, the rest of the text, and the options."""
+        summary, *rest = self.paragraphs()
+        formatter.write_text(summary)
+        if self.examples and isinstance(formatter, _Formatter):
+            formatter.write_examples(self.example_lines())
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        for paragraph in rest:
+            formatter.write_paragraph()
+            formatter.write_text(paragraph)
+        self.format_options(ctx, formatter)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a heading for each section; then, of a group, the commands."""
+        for section, records in sections_of(self, ctx).items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+
+
+class Group(Command, click.Group):
+    """Commands by name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for, or say what was probably meant."""
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
+        return super().resolve_command(ctx, args)
+
+
+def sections_of(
+    command: click.Command, context: click.Context
+) -> Mapping[str, list[tuple[str, str]]]:
+    """Return a command's parameters and what each does, by section; what has none comes last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            known = "Arguments" if isinstance(parameter, click.Argument) else OTHER
+            sections.setdefault(getattr(parameter, "section", known), []).append(record)
+    other = sections.pop(OTHER, [])
+    return {**sections, OTHER if sections else "Options": other} if other else sections
+
+
 _EXAMPLES: Final = """
     uppercase send                       talk to the server on this machine
     uppercase send < in.txt > out.txt    a file through TCP, byte for byte
@@ -43,7 +210,7 @@ _EXAMPLES: Final = """
 """
 
 
-class _Group(Group):
+class _Commands(Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,11 +236,11 @@ class _Group(Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help(ctx, formatter)
         with formatter.section("Exit status"):
-            formatter.write_dl([(str(status), meaning) for status, meaning in MEANINGS.items()])
+            formatter.write_dl((str(status), meaning) for status, meaning in MEANINGS.items())
 
 
 @click.group(
-    cls=_Group,
+    cls=_Commands,
     help="Talk to a server that answers each message, and measure it.",
     examples=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,6 +259,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    _answer_shell()
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
     if sys.stdout is None:
@@ -114,6 +282,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         place = f"use {error.filename}" if error.filename else "read or write a standard stream"
         return _complain(f"cannot {place}: {error.strerror or error}", USAGE)
     return status if isinstance(status, int) else OK
+
+
+def _answer_shell() -> None:
+    """Let a shell ask about a command line of `twistd`; click answers for our own."""
+    if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
+        # Imported for either: it has our words for each shell.
+        from uppercase.commands._generated import COMPLETE_TWISTD, complete_twistd
+
+        if COMPLETE_TWISTD in os.environ:
+            complete_twistd()
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.client.target import TLS, Target, parse_target
-from uppercase.commands._help_layout import SectionArgument, option
+from uppercase.commands._group import option
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError, install
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
@@ -106,7 +106,7 @@ class Size(_Quantity):
 class Count(_Quantity):
     """A whole number, 0 or more."""
 
-    name = "count"
+    name = "n"
     parse = staticmethod(parse_count)
 
 
@@ -122,10 +122,7 @@ _TARGET_PARAMETERS: Final = (
         "address",
         metavar="[HOST[:PORT]]",
         required=False,
-        cls=SectionArgument,
-        section="Server",
-        explanation=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, "
-        f"$UPPERCASE_PORT or {DEFAULT_PORT}.",
+        help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     option("-u", "--udp", is_flag=True, section="Server", help="UDP; without it, TCP."),
     option("--unix", metavar="PATH", section="Server", help="A Unix stream socket."),
@@ -188,21 +185,29 @@ def judgement_options(command: _Function) -> _Function:
     max_loss = option(
         "--max-loss",
         type=Probability(),
-        default=0.0,
-        show_default="0",
+        default=0,
+        show_default=True,
         section="Judgement",
-        help="The part, 0 to 1, that may be lost or late without an exit status of 1.",
+        help="Which part, from 0 to 1, may be lost or late without an exit status of 1.",
     )
     expect = option(
         "--expect",
         metavar="TRANSFORM",
         multiple=True,
+        values=transform_names,
         default=("uppercase",),
-        show_default="uppercase",
+        show_default=True,
         section="Judgement",
-        help="What a reply must be; repeat it for a chain.",
+        help="The transform that the server applies; repeat it for a chain.",
     )
     return expect(max_loss(command))
+
+
+def transform_names() -> Mapping[str, str]:
+    """Return the transforms that are installed; imported here, as only shells ask."""
+    from uppercase.registry import summaries
+
+    return summaries()
 
 
 def timeout_option(section: str) -> Callable[[_Function], _Function]:
@@ -212,8 +217,8 @@ def timeout_option(section: str) -> Callable[[_Function], _Function]:
         "--timeout",
         type=Duration(positive=True),
         section=section,
-        help=f"A reply after this is late, none is a loss.  [default: {UDP_TIMEOUT:g}s for UDP, "
-        f"else {REPLY_TIMEOUT:g}s]",
+        show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
+        help="How long a reply may take: after this it is late; where none comes, it is lost.",
     )
 
 

@@ -118,7 +118,7 @@ def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawi
         for kind, colour, shape in (
             (Kind.DUPLICATE, _BLUE, "D"),
             (Kind.LATE, _BROWN, "^"),
-            (Kind.WRONG, _VIOLET, "s"),
+            (Kind.WRONG, "black", "s"),
             (Kind.LOST, _RED, "x"),
         ):
             marks = [(number, 0.96) for number in sorted(numbers[kind])]
@@ -135,6 +135,8 @@ def bench_plot(
     description: str,
     rates: Sequence[tuple[float, float]],
     latencies: Mapping[float, int],
+    losses: str = "",
+    percentiles: str = "",
 ) -> Drawing:
     """Draw the throughput over time and a histogram of the latencies.
 
@@ -143,16 +145,20 @@ def bench_plot(
         description: the result in a line.
         rates: ends of intervals in seconds since the start, and messages a second in each.
         latencies: seconds, and how often each occurred.
+        losses: what went wrong, in a line.
+        percentiles: those of the latencies, in a line.
     """
     drawing, (axes, *below) = _panels(title, description, 1 + bool(latencies))
     with matplotlib.rc_context(_RC):
         _label(axes, "Throughput", "time in s", "messages/s")
+        axes.set_title(losses, loc="right", color=_DIM, fontsize=9)
         if rates:
             ends, heights = zip(*rates, strict=True)
             axes.stairs(heights, [0.0, *ends], color=_BLUE, linewidth=1.5, baseline=None)
             axes.set_ylim(0, max(heights) * 1.05 or 1.0)
         if below:
             _histogram(below[0], latencies, "latency in ms")
+            below[0].set_title(percentiles, loc="right", color=_DIM, fontsize=9)
     return drawing
 
 

@@ -310,7 +310,7 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
     taken = listing().transforms.get(name)
     if taken is not None:
         raise UserError(
-            f"there is a transform named {name!r} already, in {taken.origin}; choose another name"
+            f"there is a transform named {name!r} already ({taken.provenance}); choose another name"
         )
     values = _values(name, _ASYNC if is_async else _STREAM if stream else _PLAIN, stream=stream)
     root = Path(name)

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._options import Count, lab_options
 from uppercase.errors import UserError
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment, merge_settings
@@ -24,8 +24,14 @@ _EXAMPLES: Final = """
 
 
 @click.command("fates", cls=Command, examples=_EXAMPLES)
-@option("--seed", type=Count(), section="Lab", help="The server's --seed; needed.")
-@option("--lab", metavar="NAME", section="Lab", help=f"A preset: {', '.join(UDP_PRESETS)}.")
+@option("--seed", type=Count(), section="Lab", help="The server's --seed; required.")
+@option(
+    "--lab",
+    metavar="PRESET",
+    values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
+    section="Lab",
+    help=f"A preset: {', '.join(UDP_PRESETS)}.",
+)
 @lab_options(UDP_OPTIONS)
 @option(
     "-n",
@@ -34,7 +40,7 @@ _EXAMPLES: Final = """
     default=_COUNT,
     show_default=True,
     section="Key",
-    help="Datagrams.",
+    help="How many datagrams.",
 )
 @option(
     "--client",

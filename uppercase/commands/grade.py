@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, completer, option
 from uppercase.commands._options import Count
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
@@ -17,6 +17,12 @@ _EXAMPLES = """
 """
 
 
+def _exercises() -> dict[str, str]:
+    from uppercase.classroom.grade import exercises
+
+    return {name: each.summary for name, each in exercises().items()}
+
+
 @click.command("grade", cls=Command, examples=_EXAMPLES)
 @option("--list", "listed", is_flag=True, section="Exercise", help="List the exercises.")
 @option(
@@ -25,10 +31,16 @@ _EXAMPLES = """
     default=0,
     show_default="any free one",
     section="Exercise",
-    help="For programs whose port is fixed.",
+    help="The port, for programs that have a fixed one.",
 )
 @option("--timelines", is_flag=True, section="Output", help="Show each failed check's timeline.")
-@option("--json", "as_json", is_flag=True, section="Output", help="One JSON object.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    section="Output",
+    help="Print one JSON object instead of lines.",
+)
 @option(
     "--gradescope",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -36,8 +48,14 @@ _EXAMPLES = """
     section="Output",
     help="Write Gradescope's results.json too.",
 )
-@click.argument("exercise", required=False, metavar="EXERCISE")
-@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...")
+@click.argument(
+    "exercise",
+    required=False,
+    metavar="EXERCISE",
+    help="One of --list.",
+    shell_complete=completer(_exercises),
+)
+@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
 def grade(
     listed: bool,
     port: int,

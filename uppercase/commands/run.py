@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from uppercase.commands._help_layout import Command, option
-from uppercase.commands._options import Count, Duration, lab_options
+from uppercase.commands._group import Command, option
+from uppercase.commands._options import Count, Duration, lab_options, transform_names
 from uppercase.commands.timeline import check_picture, save_timeline
 from uppercase.errors import UserError
-from uppercase.lab import TCP_OPTIONS, UDP_OPTIONS
+from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, UDP_OPTIONS, UDP_PRESETS
 
 _EXAMPLES = """
     uppercase run -- python3 TCPClient.py {host} {port}
@@ -25,10 +25,11 @@ _EXAMPLES = """
     "transforms",
     metavar="NAME",
     multiple=True,
+    values=transform_names,
     default=("uppercase",),
-    show_default="uppercase",
+    show_default=True,
     section="Service",
-    help="What is served; repeat it for a chain.",
+    help="The transform to serve; repeat it for a chain.",
 )
 @option(
     "--port",
@@ -36,10 +37,22 @@ _EXAMPLES = """
     default=0,
     show_default="any free one",
     section="Service",
-    help="For programs whose port is fixed.",
+    help="The service's port, for programs that have a fixed one.",
 )
-@option("--seed", type=Count(), section="Lab", help="Decides which datagrams.  [default: random]")
-@option("--lab", metavar="PRESET", section="Lab", help="A preset, which the options change.")
+@option(
+    "--seed",
+    type=Count(),
+    section="Lab",
+    show_default="random",
+    help="Decides what happens to which datagram.",
+)
+@option(
+    "--lab",
+    metavar="PRESET",
+    values=lambda: {name: lab.summary for name, lab in {**TCP_PRESETS, **UDP_PRESETS}.items()},
+    section="Lab",
+    help="A preset, which the options change.",
+)
 @lab_options({**TCP_OPTIONS, **UDP_OPTIONS})
 @option(
     "--timeout",
@@ -47,7 +60,7 @@ _EXAMPLES = """
     default=300.0,
     show_default="5m",
     section="Program",
-    help="It is killed after this, with all it started.",
+    help="Kill the program, and all that it has started, after this.",
 )
 @option(
     "--timeline",
@@ -55,16 +68,18 @@ _EXAMPLES = """
     metavar="FILE",
     callback=check_picture,
     section="Output",
-    help="The picture, as .svg or .txt, too.",
+    help="Write the timeline to this file too, as .svg or .txt.",
 )
 @option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     section="Output",
-    help="The record, as the services write it.",
+    help="Write the record to this file, as the services do.",
 )
-@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND ARG...")
+@click.argument(
+    "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
+)
 def run(
     udp: bool,
     transforms: tuple[str, ...],

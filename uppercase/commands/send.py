@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._options import Count, Duration, Size, target_options
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.core.framing import make_framer
@@ -57,8 +57,9 @@ _CONNECT_NOTICE: Final = 0.1
     "--timeout",
     type=Duration(positive=True),
     section="Waiting",
-    help="Longest silence while a reply is owed (default: 10s). "
-    "UDP: wait before asking again, then twice as long each time (default: 1s).",
+    show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
+    help="Longest silence while a reply is owed. "
+    "UDP: the wait before a message is sent again, then twice as long each time.",
 )
 @option(
     "--allow-empty",
@@ -70,13 +71,16 @@ _CONNECT_NOTICE: Final = 0.1
     "--retries",
     type=Count(),
     section="UDP",
-    help=f"Ask again at most so many times (default: {UDP_RETRIES}).",
+    show_default=str(UDP_RETRIES),
+    help="How often a message is sent again at the most.",
 )
 @option(
     "--window",
     type=click.IntRange(1, UDP_MAX_WINDOW),
+    metavar="N",
+    show_default=str(UDP_WINDOW),
     section="UDP",
-    help=f"Requests under way at once (default: {UDP_WINDOW}).",
+    help="Requests under way at once.",
 )
 @option(
     "--chunk",
@@ -89,7 +93,8 @@ _CONNECT_NOTICE: Final = 0.1
     "--on-loss",
     type=click.Choice(_ON_LOSS),
     section="UDP",
-    help="A message without reply ends it (fail, the default), is left out (skip) "
+    show_default="fail",
+    help="A message without reply ends it (fail), is left out (skip) "
     "or is an empty line (empty). The exit status is 1 in each case.",
 )
 @option(
@@ -98,6 +103,13 @@ _CONNECT_NOTICE: Final = 0.1
     section="UDP",
     help="Do not warn of datagrams that may be cut into fragments.",
 )
+@option(
+    "--one-socket",
+    is_flag=True,
+    section="UDP",
+    help="Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
+)
+@option("-v", "--verbose", is_flag=True, section="UDP", help="Say when a message is sent again.")
 def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 
@@ -159,6 +171,8 @@ def _send_datagrams(
     chunk: int | None,
     on_loss: str | None,
     no_warn: bool,
+    one_socket: bool,
+    verbose: bool,
 ) -> int:
     from uppercase.client._udp import Datagrams
     from uppercase.client.connecting import reachable
@@ -170,11 +184,15 @@ def _send_datagrams(
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
     limit = IPV6_MAX_DATAGRAM if only_ipv6 else IPV4_MAX_DATAGRAM
     again = UDP_RETRIES if retries is None else retries
-    datagrams = Datagrams(reactor, target, addresses, timeout, again)
-    messages = Messages(datagrams, target, limit, None if no_warn else _say)
+    if one_socket and window not in (None, 1):
+        raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
+    datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
+    tell = _say if verbose else lambda sentence: None
+    messages = Messages(datagrams, target, limit, None if no_warn else _say, tell)
     if sys.stdin.isatty() and chunk is None:
         with running():
             answered = converse(lambda line: wait(lambda: messages.ask(line)), _say)
+            datagrams.close()
         return OK if answered else NETWORK
     if chunk is not None and chunk > limit:
         raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
@@ -182,15 +200,13 @@ def _send_datagrams(
         raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
     replies = _Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
+    places = 1 if one_socket else window or UDP_WINDOW
     source = Input(reactor, sys.stdin.fileno())
     try:
         with running():
-            wait(
-                lambda: filter_datagrams(
-                    messages, source, framer, window or UDP_WINDOW, replies.deliver
-                )
-            )
+            wait(lambda: filter_datagrams(messages, source, framer, places, replies.deliver))
     finally:
+        datagrams.close()
         if replies.lost:
             _say(replies.losses())
     return NETWORK if replies.lost else OK

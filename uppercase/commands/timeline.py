@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from uppercase.commands._help_layout import Command, SectionArgument, option
+from uppercase.commands._group import Command, option
 from uppercase.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,19 +43,17 @@ def save_timeline(timeline: "Timeline", path: Path) -> None:
 @click.argument(
     "record",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    cls=SectionArgument,
-    section="Record",
-    explanation="What a service's --record=FILE wrote.",
+    help="What a service's --record=FILE wrote.",
 )
-@option("--client", metavar="ADDRESS", default="", section="Record", help="Only this client.")
+@option("--client", metavar="ADDRESS", default="", section="Picture", help="Only this client.")
 @option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     callback=check_picture,
-    section="Output",
-    help="The picture, as .svg or .txt; without it, text to standard output.",
+    section="Picture",
+    help="Write the timeline to this file, as .svg or .txt; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward."""

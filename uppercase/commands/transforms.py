@@ -10,13 +10,15 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
+from shutil import get_terminal_size
 from typing import Any, Final
 
 import click
 
-from uppercase.commands._help_layout import Command, Group, SectionOption, option
-from uppercase.commands._options import Size
+from uppercase.commands._group import Command, Group, Option, completer, option
+from uppercase.commands._options import Size, transform_names
 from uppercase.commands.cli import OK
+from uppercase.core.framing import framing_summaries
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
@@ -38,12 +40,11 @@ class _Command(Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            SectionOption(
+            Option(
                 ["--debug"],
                 is_flag=True,
                 expose_value=False,
                 callback=_note_debug,
-                section="Other",
                 help="Show tracebacks.",
             )
         )
@@ -78,6 +79,13 @@ def transforms() -> None:
     """Hold the commands."""
 
 
+_NAMED = click.argument(
+    "name",
+    help="A transform, or module:function.",
+    shell_complete=completer(transform_names),
+)
+
+
 def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     return transforms.command(name, cls=_Command, examples=examples)
 
@@ -106,7 +114,7 @@ def list_(as_json: bool) -> int:
                     "streams": transform.streaming,
                     "arguments": [parameter.describe() for parameter in transform.parameters],
                     "summary": transform.summary,
-                    "from": transform.origin,
+                    "from": transform.provenance,
                 }
             )
         except UppercaseError as error:
@@ -127,7 +135,7 @@ _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
 
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
-    """Print columns: wrapped to the terminal's width, or aligned where there is none."""
+    """Print columns; on a terminal that has no room for them, a paragraph for each."""
     cells = [
         [
             row["name"],
@@ -139,17 +147,15 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
-        for line in cells:
-            table.add_row(*map(Text, line))
-        Console().print(table)
-        return
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > get_terminal_size().columns:
+        formatter = click.get_current_context().make_formatter()
+        formatter.write_dl(
+            (name, f"{summary} ({kind}, {streams}; arguments: {arguments}; {origin})")
+            for name, kind, streams, arguments, summary, origin in cells
+        )
+        click.echo(formatter.getvalue(), nl=False)
+        return
     for line in ([*_COLUMNS], *cells):
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
@@ -162,7 +168,7 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
     uppercase transforms show mymodule:shout
     """,
 )
-@click.argument("name")
+@_NAMED
 def show(name: str) -> int:
     """Show one transform: its arguments, what it works on, where it comes from."""
     from uppercase.registry import lookup
@@ -179,11 +185,19 @@ def show(name: str) -> int:
     uppercase transforms try mymodule:reverse --framing line < in.txt
     """,
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument(
+    "names",
+    nargs=-1,
+    required=True,
+    metavar="NAME...",
+    help="A chain of transforms.",
+    shell_complete=completer(transform_names),
+)
 @option(
     "-f",
     "--framing",
     metavar="NAME",
+    values=framing_summaries,
     help="What is one message: line, netstring, ...; or stream. "
     "Without it a chain that can stream does, any other gets the whole input as one message.",
 )
@@ -192,14 +206,16 @@ def show(name: str) -> int:
     type=Size(positive=True),
     default=MAX_LENGTH,
     metavar="SIZE",
-    help="Longest message of a framing (default: 64k).",
+    show_default="64k",
+    help="Longest message of a framing.",
 )
 @option(
     "--max-output",
     type=Size(positive=True),
     default=MAX_OUTPUT,
     metavar="SIZE",
-    help="Longest output for one message or chunk (default: 1M).",
+    show_default="1M",
+    help="Longest output for one message or chunk.",
 )
 @click.pass_context
 def try_(
@@ -233,7 +249,7 @@ def try_(
     uppercase transforms check base64-decode --example aGVsbG8=
     """,
 )
-@click.argument("name")
+@_NAMED
 @option(
     "-e",
     "--example",
@@ -282,10 +298,10 @@ def check(name: str, examples: Sequence[str]) -> int:
     """
     uppercase transforms new shout            a function of a message
     uppercase transforms new lookup --async   one that waits, such as for another server
-    uppercase transforms new dashes --stream a class that keeps something from chunk to chunk
+    uppercase transforms new dashes --stream  a class that keeps something from chunk to chunk
     """,
 )
-@click.argument("name")
+@click.argument("name", help="Of the transform, and of the folder.")
 @option("--async", "is_async", is_flag=True, help="An async function, which may await asyncio.")
 @option("--stream", is_flag=True, help="A class whose instances are streams.")
 def new(name: str, is_async: bool, stream: bool) -> int:

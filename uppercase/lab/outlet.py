@@ -62,6 +62,7 @@ class LabOutlet:
         self._transport_full = False
         self._held: deque[tuple[float, int, memoryview]] = deque()
         self._size = 0
+        self._cut_off = 0
         self._replies = 0
         self._until_reset = lab.reset_after
         self._call: IDelayedCall | None = None
@@ -108,6 +109,7 @@ class LabOutlet:
         lab = self._lab
         self._replies += 1
         if lab.reset_after:
+            self._cut_off += max(len(data) - self._until_reset, 0)
             data = data[: self._until_reset]
             self._until_reset -= len(data)
         if lab.delay:
@@ -128,6 +130,10 @@ class LabOutlet:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+    def withheld(self) -> int:
+        """Return how many bytes of replies never left."""
+        return self._size + self._cut_off
 
     def _is_full(self) -> bool:
         return not self._open or self._size >= OUTPUT_BATCH or self._is_over()

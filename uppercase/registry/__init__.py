@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from uppercase._facade import lazy
 
 if TYPE_CHECKING:
-    from uppercase.registry.catalogue import Listing, find, listing, lookup
+    from uppercase.registry.catalogue import Listing, find, listing, lookup, summaries
     from uppercase.registry.problems import Fault, Problem
     from uppercase.registry.references import Found
 
-__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup"]
+__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
 
 __getattr__ = lazy(__name__, __all__, [".catalogue"])

@@ -3,9 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
@@ -22,9 +22,6 @@ from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
 from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
 from uppercase.registry.references import Found
-
-_BUILT_INS: Final = "uppercase.transforms."
-"""Where the code of the built-in transforms is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,7 @@ def listing(*, thorough: bool = False) -> Listing:
     clashes: dict[str, str] = {}
     for name, claims in sorted(by_name.items()):
         distinct = _distinct(claims)
-        built_in = [claim for claim in distinct if claim.reference.startswith(_BUILT_INS)]
+        built_in = [claim for claim in distinct if claim.built_in]
         if built_in:
             # A name that everybody knows must not stop working because of what else is installed.
             transforms[name] = built_in[0]
@@ -227,6 +224,15 @@ def _target(found: Found) -> object:
         return found.target
     except PluginError:
         return found
+
+
+def summaries() -> dict[str, str]:
+    """Scan, and return what each transform that can be used does, by its name."""
+    found = {}
+    for name, transform in listing().transforms.items():
+        with suppress(PluginError):
+            found[name] = transform.summary
+    return found
 
 
 def lookup(name: str) -> Found:

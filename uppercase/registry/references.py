@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
@@ -111,6 +111,10 @@ def _file_of(module_name: str) -> str:
     return spec.origin if spec and spec.origin else module_name
 
 
+_BUILT_INS: Final = "uppercase.transforms."
+"""Where the code of the built-in transforms is."""
+
+
 class Found:
     """A transform that was found: its name, its origin, and a plugin or a reference to its code.
 
@@ -180,6 +184,16 @@ class Found:
             ) from error
 
     @property
+    def built_in(self) -> bool:
+        """Whether it is ours."""
+        return self.reference.startswith(_BUILT_INS)
+
+    @property
+    def provenance(self) -> str:
+        """Where it comes from, for those who did not write it."""
+        return "built in" if self.built_in else self.origin
+
+    @property
     def name(self) -> str:
         """What users type."""
         return self.plugin.name if self._name is None else self._name
@@ -212,11 +226,12 @@ class Found:
     def describe(self) -> str:
         """Return it with its arguments and where it comes from, for people."""
         usage = "".join(f":{parameter.name}=..." for parameter in self.parameters)
+        source = "built in" if self.built_in else f"from {self.origin}"
         streams = "streams" if self.streaming else "needs whole messages"
         lines = [
             f"{self.name}{usage}",
             f"  {self.summary}",
-            f"  works on {self.kind.value}, {streams}; from {self.origin}",
+            f"  works on {self.kind.value}, {streams}; {source}",
         ]
         lines += [f"  {parameter.describe()}" for parameter in self.parameters]
         return "\n".join(lines)

@@ -172,7 +172,7 @@ class TransformService(Service, ABC):
         self.reactor: Any = reactor
         self.settings = settings
         self.counters = Counters()
-        self.notes: list[str] = []
+        self.notes = [*settings.lab_notes]
         self.inherited: list[Inherited] | None = None
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)

@@ -32,6 +32,7 @@ class Settings:
         log_peers: a log line for each connection or datagram.
         inherits: another process opens the addresses; see `TransformService.inherited`.
         observers: told of each datagram and each chunk, beside the service's own.
+        lab_notes: lines for the log that say what the lab does.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -46,6 +47,7 @@ class Settings:
     log_peers: bool = False
     inherits: bool = False
     observers: Sequence[IObserver] = ()
+    lab_notes: Sequence[str] = ()
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.
@@ -93,9 +95,7 @@ class UDPSettings(Settings):
     Attributes:
         limits: the bounds of each datagram and of what is kept about clients.
         lab: what is done to datagrams on purpose, or None.
-        lab_notes: lines for the log that say what the lab does.
     """
 
     limits: DatagramLimits = field(default_factory=DatagramLimits)
     lab: Experiment | None = None
-    lab_notes: Sequence[str] = ()

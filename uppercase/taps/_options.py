@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
@@ -32,8 +32,8 @@ from uppercase.core.values import (
 )
 from uppercase.errors import PluginError, UserError, suggest
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECORD_LIMIT
-from uppercase.registry import listing, lookup
-from uppercase.services.log_format import parse_log_format
+from uppercase.registry import listing, lookup, summaries
+from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._logging import choose
 from uppercase.taps._process import accompany, check_pid_file, plan_of, use_monotonic_time
 
@@ -53,6 +53,7 @@ class Option:
             options class has an `opt_` method for, such as repeatable ones.
         default: its value if it is not given.
         shown: the default as the help shows it, where that is not the bare number.
+        values: gives what a shell offers for its value, each with what it means.
         exits: it only prints something; a file of settings cannot have it.
     """
 
@@ -61,6 +62,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     default: Any = None
     shown: str = ""
+    values: Callable[[], Mapping[str, str]] | None = None
     exits: bool = False
 
     @property
@@ -77,6 +79,11 @@ class Option:
     def takes_value(self) -> bool:
         """Whether a value follows it."""
         return "=" in self.spelling
+
+    def described(self) -> str:
+        """Return what it does, with its default."""
+        shown = self.shown if self.shown or self.default is None else f"{self.default:.15g}"
+        return f"{self.text} [default: {shown}]" if shown else self.text
 
     def coerce(self, text: str) -> Any:
         """Make the value; a mistake names the option."""
@@ -199,12 +206,10 @@ def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 def _help_lines(row: Option, width: int) -> Iterator[str]:
-    shown = row.shown if row.shown or row.default is None else f"{row.default:.15g}"
-    described = f"{row.text} [default: {shown}]" if shown else row.text
     first = f"  {row.spelling if row.short else f'    {row.spelling}'}"
     # In a narrow terminal a column of its own would leave none for the text.
     column = _COLUMN if width >= 2 * _COLUMN else 8
-    text = _wrapped(described, width, column)
+    text = _wrapped(row.described(), width, column)
     if len(first) < column:
         yield f"{first:<{column}}{text.pop(0).lstrip()}"
     else:
@@ -250,6 +255,7 @@ TRANSFORMING = Group(
             "transform, or module:function for a plain function; may be repeated: "
             "a chain, applied in the order given",
             shown="uppercase",
+            values=summaries,
         ),
         Option(
             "--max-output=SIZE",
@@ -260,7 +266,10 @@ TRANSFORMING = Group(
         ),
         Option("--help-transforms", "list the transforms that are installed, and exit", exits=True),
         Option(
-            "--help-transform=NAME", "show one transform and its arguments, and exit", exits=True
+            "--help-transform=NAME",
+            "show one transform and its arguments, and exit",
+            values=summaries,
+            exits=True,
         ),
     ),
 )
@@ -281,6 +290,7 @@ PROCESS = Group(
             "text, or json: an object a line, with a word for what happened and its facts",
             parse=parse_log_format,
             shown="text",
+            values=lambda: dict.fromkeys(FORMATS, ""),
         ),
         Option(
             "--metrics=DESCRIPTION",

@@ -6,7 +6,7 @@ from functools import partial
 
 from twisted.application.service import IService
 
-from uppercase.core.framing import AUTO, FRAMINGS
+from uppercase.core.framing import AUTO, framing_summaries
 from uppercase.core.values import (
     parse_duration,
     parse_limit,
@@ -33,8 +33,8 @@ from uppercase.taps._options import (
 __all__ = ["Options", "makeService"]
 
 _DEFAULTS = Limits()
-_FRAMING = "; ".join(f"{name}: {framing.summary}" for name, framing in FRAMINGS.items())
-_LABS = "; ".join(f"{name}: {lab.summary}" for name, lab in TCP_PRESETS.items())
+_FRAMINGS = framing_summaries()
+_LABS = {name: lab.summary for name, lab in TCP_PRESETS.items()}
 
 
 def _bound(
@@ -80,9 +80,10 @@ class Options(ServiceOptions):
             (
                 Option(
                     "-f, --framing=NAME",
-                    f"auto: stream if the whole chain can stream, else line; {_FRAMING}",
+                    "; ".join(map(": ".join, _FRAMINGS.items())),
                     parse=str,
                     shown=AUTO,
+                    values=lambda: _FRAMINGS,
                 ),
                 _bound(
                     "--max-length=SIZE",
@@ -156,8 +157,9 @@ class Options(ServiceOptions):
             (
                 Option(
                     "--lab=PRESET",
-                    f"options for an exercise; {_LABS}",
+                    f"options for an exercise; {'; '.join(map(': '.join, _LABS.items()))}",
                     parse=partial(find_preset, presets=TCP_PRESETS),
+                    values=lambda: _LABS,
                 ),
                 *(
                     Option(f"--{row.name}={row.metavar}", row.text, parse=row.parse)
@@ -173,8 +175,6 @@ class Options(ServiceOptions):
     def make_service(self) -> IService:
         """Make the TCP service."""
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
-        if self["lab"] is not None:
-            print(f"lab {self['lab']}")
         lab = {} if self["lab"] is None else dict(self["lab"].settings)
         framing = self["framing"] or lab.pop("framing", AUTO)
         values = {name: TCP_OPTIONS[name].parse(text) for name, text in lab.items()}
@@ -188,5 +188,6 @@ class Options(ServiceOptions):
                 limits=limits,
                 proxy_from=self["proxy-from"],
                 lab=outlet,
+                lab_notes=[] if self["lab"] is None else [f"lab {self['lab']}"],
             )
         )

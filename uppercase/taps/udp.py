@@ -106,6 +106,7 @@ class Options(ServiceOptions):
                     f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
                     parse=str,
                     shown="none",
+                    values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
                 ),
                 # As they were typed: one parser makes the experiment here and in `uppercase fates`.
                 *(
@@ -114,7 +115,7 @@ class Options(ServiceOptions):
                 ),
                 Option(
                     "--seed=N",
-                    "decides which datagrams; `uppercase fates` prints them",
+                    "decides what happens to which datagram; `uppercase fates` prints it",
                     parse=parse_count,
                     shown="random, logged",
                 ),

@@ -283,7 +283,8 @@ class TransformProtocol(Protocol):
         if isinstance(error, TransformError):
             self._factory.tell(TransformFailed(error.transform, error))
         detail = self._detail or ("" if error is None else str(error))
-        self._factory.tell(Closed(name_of(self.peer), outcome, detail, self._received, self._sent))
+        sent = self._sent - (0 if self._lab is None else self._lab.withheld())
+        self._factory.tell(Closed(name_of(self.peer), outcome, detail, self._received, sent))
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""

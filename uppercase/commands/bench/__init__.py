@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._latencies import Latencies
 from uppercase.commands._options import (
     Count,
@@ -86,7 +86,7 @@ _EXAMPLES: Final = """
     default=_DURATION,
     show_default=f"{_DURATION:g}s",
     section="Load",
-    help="How long.",
+    help="How long to load the server.",
 )
 @timeout_option("Load")
 @judgement_options
@@ -144,6 +144,8 @@ def bench(
             result.setting,
             monitor.rates,
             counts.latencies.distribution(),
+            result.losses,
+            result.percentiles,
         )
         save_plot(plot, drawing)
     if counts.errors:

@@ -99,6 +99,23 @@ class Result:
             "error": str(counts.errors[0]) if counts.errors else None,
         }
 
+    @property
+    def losses(self) -> str:
+        """What went wrong, in a line."""
+        counts = self.counts
+        awaited = f", {counts.pending} still awaited" if counts.pending else ""
+        return (
+            f"{counts.lost} lost, {counts.late} late, {counts.duplicates} duplicates, "
+            f"{counts.wrong} wrong{awaited}"
+        )
+
+    @property
+    def percentiles(self) -> str:
+        """The percentiles of the latencies, in a line; nothing without latencies."""
+        found = {k: v for k, v in (self.as_object()["latency_ms"] or {}).items() if k[0] == "p"}
+        names = "/".join(name.replace("_", ".") for name in found)
+        return f"{names} = {'/'.join(f'{each:.3f}' for each in found.values())} ms" if found else ""
+
     def as_text(self) -> str:
         """Return the lines of the summary."""
         counts = self.counts
@@ -107,9 +124,7 @@ class Result:
             f"--- {place(self.target)} bench statistics ---",
             f"{counts.transmitted} messages transmitted, {counts.received} received, "
             f"time {self.elapsed:.3f} s",
-            f"{counts.lost} lost, {counts.late} late, {counts.duplicates} duplicates, "
-            f"{counts.wrong} wrong"
-            + (f", {counts.pending} still awaited" if counts.pending else ""),
+            self.losses,
             f"throughput {self.rate:.0f} messages/s, {fields['sent_mb_per_s']:.3f} MB/s sent, "
             f"{fields['received_mb_per_s']:.3f} MB/s received",
         ]
@@ -120,10 +135,7 @@ class Result:
             since = "" if self.pace.rate is None else " from the planned time"
             numbers = "/".join(f"{latency[name]:.3f}" for name in ("min", "avg", "max"))
             lines.append(f"latency{since} min/avg/max = {numbers} ms")
-            percentiles = [name for name in latency if name.startswith("p")]
-            names = "/".join(name.replace("_", ".") for name in percentiles)
-            numbers = "/".join(f"{latency[name]:.3f}" for name in percentiles)
-            lines.append(f"latency{since} {names} = {numbers} ms")
+            lines.append(f"latency{since} {self.percentiles}")
         return "\n".join([*lines, *self._cautions()])
 
     def _cautions(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._help_layout import Command, option
+from uppercase.commands._group import Command, option
 from uppercase.commands._options import (
     Count,
     Duration,
@@ -82,7 +82,7 @@ _EXAMPLES: Final = """
 )
 @judgement_options
 @option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
-@option("-D", "timestamps", is_flag=True, section="Output", help="Each line with its time.")
+@option("-D", "timestamps", is_flag=True, section="Output", help="Begin each line with the time.")
 @option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
 @plot_option("Draw the round trips and losses.")
 def ping(

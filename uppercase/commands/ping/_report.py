@@ -5,12 +5,15 @@ objects are documented in docs/reference/ping-and-bench.md; `SCHEMA` counts thei
 """
 
 import json
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+import click
 
 from uppercase.client.target import Target
 from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
@@ -61,6 +64,15 @@ def difference(got: bytes, expected: bytes) -> str:
     )
 
 
+_COLOURS: Final = {
+    "LOST": "red",
+    "LATE": "yellow",
+    "DUP": "blue",
+    "WRONG": "bright_red",
+    "REORDERED": "magenta",
+}
+
+
 def milliseconds(seconds: float) -> float:
     """Return milliseconds, in whole microseconds."""
     return round(seconds * 1e3, 3)
@@ -78,6 +90,13 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
         return line + " REORDERED" if finding.reordered else line
     tags = {Kind.LATE: "LATE", Kind.DUPLICATE: "DUP", Kind.WRONG: "WRONG"}
     return f"{line} {tags[finding.kind]}"
+
+
+def coloured(line: str) -> str:
+    """Return a line with its tag in the tag's own colour, on a terminal that may have some."""
+    head, _, tag = line.rpartition(" ")
+    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
 
 
 def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]:
@@ -223,6 +242,7 @@ class Display:
             line = finding_text(finding, place(self.target), self.timeout)
             if self.timestamps:
                 line = f"[{time.time():.6f}] {line}"
+            line = coloured(line)
         print(line, flush=True)
 
     def show_interim(self) -> None:

@@ -15,7 +15,15 @@ from uppercase.core.framing._counted import Int16Framer, Int32Framer, NetstringF
 from uppercase.core.framing._line import LineFramer, SegmentFramer
 from uppercase.errors import UnknownName, UserError, suggest
 
-__all__ = ["AUTO", "FRAMINGS", "Framer", "Framing", "choose_framing", "make_framer"]
+__all__ = [
+    "AUTO",
+    "FRAMINGS",
+    "Framer",
+    "Framing",
+    "choose_framing",
+    "framing_summaries",
+    "make_framer",
+]
 
 AUTO: Final = "auto"
 """Stands for `stream` if the whole chain can stream, else for `line`."""
@@ -49,6 +57,12 @@ FRAMINGS: Final[Mapping[str, Framing]] = MappingProxyType(
     }
 )
 """Every framing by its name; `auto` is not one, see `choose_framing`."""
+
+
+def framing_summaries() -> Mapping[str, str]:
+    """Return all that a user can name, each with what it means."""
+    auto = {AUTO: "stream if the whole chain can stream, else line"}
+    return {**auto, **{name: framing.summary for name, framing in FRAMINGS.items()}}
 
 
 def choose_framing(name: str, streams: bool) -> str:
