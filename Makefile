@@ -7,13 +7,14 @@ SERVING := $(VENV)/serving
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help serve test check docs soak fuzz bench clean
+.PHONY: help serve test check docs newcomer matrix soak fuzz bench clean
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
 	@echo "make test    the tests, on all cores (JOBS=2: in so many processes)"
 	@echo "make check   ruff, mypy --strict and import-linter"
 	@echo "make docs    the site, in docs/_build; warnings are errors"
+	@echo "make newcomer  README and tutorial, typed in a fresh clone; make matrix  Pythons, Twisteds, reactors"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make bench   our services and their peers side by side, in some six minutes; needs cc"
@@ -54,6 +55,14 @@ check: $(READY)
 docs: $(READY)
 	$(PIP) --editable '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
+	$(BIN)/pydoctor
+
+newcomer: $(READY)
+	$(BIN)/python -m tests.docs.newcomer
+
+matrix: $(READY)
+	$(PIP) uv
+	$(BIN)/python -m tests.matrix --write docs/project/matrix.md
 
 soak: $(READY)
 	$(BIN)/python -m tests.system.soak

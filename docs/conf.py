@@ -37,6 +37,7 @@ myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"uppercase {release}"
 html_copy_source = False
+html_show_copyright = False
 # No font, script or picture comes from elsewhere, so the pages work without a network.
 html_theme_options = {"top_of_page_buttons": []}
 

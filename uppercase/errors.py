@@ -1,5 +1,7 @@
 """What can go wrong, as one tree.
 
+It is::
+
     UppercaseError
         UserError               a mistake on a command line or in a call; the text is for its author
             UnknownName         nothing is registered under this name

@@ -178,7 +178,7 @@ REPLY_TIMEOUT: Final = 10.0
 repeats what is lost, which takes seconds where loss is heavy."""
 
 UDP_TIMEOUT: Final = 1.0
-"""How long the first ask for a reply waits (RFC 6298 section 2.1: 1 second until an RTT is known);
+"""The first ask for a reply waits so long (RFC 6298, section 2.1, before an RTT is known);
 each repetition waits twice as long."""
 
 UDP_RETRIES: Final = 3

@@ -3,9 +3,14 @@
 What a page has to say for that is in comments before its blocks, which readers do not see:
 
     <!-- file: PATH -->    the Python block is that file; a copy of it is saved under its name
+    <!-- save: NAME -->    the Python block is saved under that name
+    <!-- installs -->      was done before: what is followed has no network but its own
     <!-- server -->        the command goes on in the first terminal, after the one before was ended
     <!-- stop -->          that server is ended first
     <!-- typed: TEXT -->   is typed at the prompt of the command
+    <!-- dialogue: TEXT -->  the same with a program that then waits for more: Ctrl-C ends it
+
+A `.` command (`. .venv/bin/activate`) counts for those that follow, as in a terminal.
 
 In what a page shows, `…` stands for anything within a line.
 """
@@ -69,14 +74,20 @@ class Reader:
 
     Args:
         folder: where they work; files stay from page to page.
+        programs: where the commands are; without it they are those of the running environment,
+            and serve on another port than a page says.
+        known: whether the shell finds them before a page activates an environment.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path | None = None, known: bool = True) -> None:
         self._folder = folder
         self._files: dict[Path, str] = {}
-        self._programs = folder / ".bin"
-        self._programs.mkdir()
-        self._save(self._programs / "uppercase", _COMMAND.format(python=sys.executable))
+        self._shims = programs is None
+        self._known = known
+        self._programs = programs or folder / ".bin"
+        if self._shims:
+            self._programs.mkdir()
+            self._save(self._programs / "uppercase", _COMMAND.format(python=sys.executable))
         self._server: pexpect.spawn[str] | None = None
 
     def follow(self, page: Path, port: int) -> int:
@@ -89,15 +100,17 @@ class Reader:
         """
         self.end()
         self._port = str(port)
-        shim = _SHIM.format(python=sys.executable, twistd=tool("twistd"), port=port)
-        self._save(self._programs / "twistd", shim)
+        self._activation = ""
+        if self._shims:
+            shim = _SHIM.format(python=sys.executable, twistd=tool("twistd"), port=port)
+            self._save(self._programs / "twistd", shim)
         for path, text in self._files.items():
             self._save(path, text.replace(PORT, self._port))
         commands = 0
         for block in blocks(page):
             if block.language == "python":
                 self._take(block)
-            else:
+            elif block.word != "installs":
                 commands += self._type(block)
         return commands
 
@@ -106,6 +119,8 @@ class Reader:
         path.chmod(0o755)
 
     def _take(self, block: Block) -> None:
+        if block.word == "save":
+            self._save(self._folder / block.value, block.text)
         if block.word != "file":
             return
         source = ROOT / block.value
@@ -115,7 +130,9 @@ class Reader:
         self._save(path, block.text.replace(PORT, self._port))
 
     def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
+        ours = str(Path(sys.executable).parent)
+        parts = [part for part in os.environ["PATH"].split(os.pathsep) if part != ours]
+        path = os.pathsep.join([str(self._programs)] * self._known + parts)
         return environment(PATH=path, UPPERCASE_PORT=self._port, TERM="dumb", COLUMNS="200")
 
     def _type(self, block: Block) -> int:
@@ -124,9 +141,12 @@ class Reader:
         steps = re.findall(r"^\$ (.*\n(?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
         for step in steps:
             command, _, shown = step.replace(PORT, self._port).partition("\n")
+            if command.startswith(". "):
+                self._activation = command.partition("#")[0].strip() + " && "
+                continue
             child = pexpect.spawn(
                 "bash",
-                ["-c", command],
+                ["-c", self._activation + command],
                 cwd=str(self._folder),
                 env=self._environment(),
                 encoding="utf-8",
@@ -137,6 +157,9 @@ class Reader:
                 self._server = child
                 for line in shown.splitlines():
                     child.expect(pattern(line))
+                continue
+            if block.word == "dialogue":
+                self._talk(child, block.value, shown)
                 continue
             if block.word == "typed":
                 child.expect_exact(shown.split(block.value)[0])
@@ -153,6 +176,14 @@ class Reader:
                 f"$ {command}\n{said}\ninstead of\n{shown}"
             )
         return len(steps)
+
+    def _talk(self, child: "pexpect.spawn[str]", typed: str, shown: str) -> None:
+        child.sendline(typed)
+        for line in shown.splitlines():
+            child.expect(pattern(line))
+        child.sendintr()
+        child.expect(pexpect.EOF)
+        child.close()
 
     def end(self) -> None:
         """End what runs in the first terminal."""

@@ -1,5 +1,7 @@
 """A decorated function or class is a plugin.
 
+For example::
+
     @transform(summary="Shift letters by a fixed distance")
     def caesar(text: str, *, shift: int = 13) -> str: ...
 

@@ -239,7 +239,7 @@ class Port:
         return len(origins)
 
     def write(self, data: bytes, address: SocketAddress) -> None:
-        """Send one datagram, as `DatagramProtocol`s do; a refusal is counted, never raised."""
+        """Send one datagram, as a `DatagramProtocol` does; a refusal is counted, never raised."""
         self.send_batch([Answer(data, address, self._bound)])
 
     def send_batch(self, answers: Sequence[Answer]) -> list[tuple[Answer, OSError]]:

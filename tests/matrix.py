@@ -1,0 +1,136 @@
+"""Runs the tests on the Pythons, Twisteds and reactors that are supported: `make matrix`.
+
+uv fetches the Pythons and makes an environment for each. Prints a table; `--write FILE` puts it
+into a page. A Python that cannot be fetched is a row, too, and the exit status is 1.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+OLDEST = "24.7.0"
+"""Of Twisted; `install_requires` says so as well."""
+
+ROOMS = ("tests/core", "tests/tcp", "tests/udp", "tests/client", "tests/services")
+"""What runs in the process of the tests, and so on the reactor that this has."""
+
+_REACTORS = {
+    "poll": "from twisted.internet.pollreactor import install; install()",
+    "select": "from twisted.internet.selectreactor import install; install()",
+    "asyncio": "from twisted.internet.asyncioreactor import install; install()",
+    "asyncio on uvloop": "import uvloop; from twisted.internet.asyncioreactor import install; "
+    "install(uvloop.new_event_loop())",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A combination, and what became of it."""
+
+    python: str
+    twisted: str
+    reactor: str
+    tests: str
+    result: str
+
+
+def environment(python: str, twisted: str) -> Path:
+    """Return the interpreter of an environment with our package and what its tests need.
+
+    Raises:
+        CalledProcessError: this Python or this Twisted cannot be had.
+    """
+    folder = ROOT / "build" / "matrix" / f"{python}-{twisted or 'newest'}"
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    interpreter = folder / "bin" / "python"
+    subprocess.run([*uv, "venv", "--clear", "--seed", "--python", python, folder], check=True)
+    wanted = ["--editable", f"{ROOT}[tls,test]", *([f"twisted=={twisted}"] if twisted else [])]
+    subprocess.run([*uv, "pip", "install", "--python", str(interpreter), *wanted], check=True)
+    return interpreter
+
+
+def answer(interpreter: Path, statement: str) -> str:
+    """Return what a statement prints."""
+    command = [str(interpreter), "-c", statement]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
+    """Run all tests on Twisted's own choice of reactor, or those of the rooms on another."""
+    start = _REACTORS.get(reactor, "")
+    scope = ROOMS if start else ("--numprocesses", jobs, "--dist=worksteal")
+    program = f"{start}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ("-q", "-p", "no:cacheprovider")
+    command = [str(interpreter), "-c", program, *options, *scope]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    (interpreter.parent / f"{reactor}.log").write_text(done.stdout)
+    summary = re.findall(r"(\d+) (passed|failed|skipped|errors?)", done.stdout[-300:])
+    said = ", ".join(f"{count} {word}" for count, word in summary) or f"status {done.returncode}"
+    return Row(
+        answer(interpreter, "import platform; print(platform.python_version())"),
+        answer(interpreter, "import twisted; print(twisted.__version__)"),
+        reactor,
+        "rooms" if start else "all",
+        said,
+    )
+
+
+def rows(jobs: str) -> list[Row]:
+    """Return a row for each combination, printed as it is known."""
+    done: list[Row] = []
+
+    def add(row: Row) -> None:
+        done.append(row)
+        print(*(getattr(row, name) for name in Row.__slots__), sep=" | ", flush=True)
+
+    combinations = [(python, "") for python in PYTHONS] + [(PYTHONS[0], OLDEST)]
+    for python, twisted in combinations:
+        try:
+            interpreter = environment(python, twisted)
+        except subprocess.CalledProcessError:
+            add(Row(python, twisted or "newest", "epoll", "all", "not run: cannot be fetched"))
+            continue
+        add(tested(interpreter, "epoll", jobs))
+        if python == PYTHONS[0]:
+            for reactor in _REACTORS:
+                add(tested(interpreter, reactor, jobs))
+    return done
+
+
+def page(table: list[Row]) -> str:
+    """Return the page that shows a table."""
+    lines = [
+        "# What was run",
+        "",
+        f"`make matrix` made this table on {date.today()}. *all* are all tests, *rooms* those that",
+        f"run on the reactor of their own process: {', '.join(f'`{room}`' for room in ROOMS)}.",
+        "",
+        "| Python | Twisted | reactor | tests | result |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {r.python} | {r.twisted} | {r.reactor} | {r.tests} | {r.result} |" for r in table),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the matrix."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", metavar="FILE", type=Path, help="the page to write")
+    parser.add_argument("--jobs", default="auto", help="in how many processes tests run")
+    arguments = parser.parse_args()
+    table = rows(arguments.jobs)
+    if arguments.write:
+        arguments.write.write_text(page(table))
+    sys.exit(not all(re.fullmatch(r"\d+ passed(, \d+ skipped)?", row.result) for row in table))
+
+
+if __name__ == "__main__":
+    main()
