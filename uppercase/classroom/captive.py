@@ -58,6 +58,10 @@ _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.02
 
 
+class Overtime(UserError):
+    """A program was killed because its time was over."""
+
+
 def fill_in(command: Sequence[str], host: str, port: int) -> list[str]:
     """Return a command with `{host}` and `{port}` replaced."""
     return [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
@@ -80,7 +84,8 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     it reads the keyboard, and Ctrl-C is for it.
 
     Raises:
-        UserError: it cannot be started, or took more than `seconds`.
+        UserError: it cannot be started.
+        Overtime: it took more than `seconds`.
     """
     mark = uuid4().hex
     try:
@@ -93,7 +98,7 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
         with _foreground(process.pid):
             status = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise UserError(
+        raise Overtime(
             f"the program was killed after {seconds:g} s (--timeout); it did not end"
         ) from None
     finally:

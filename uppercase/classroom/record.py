@@ -164,8 +164,12 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     return rows[0], rows[1:], problem
 
 
+_MOST: Final = 1e11
+"""Of any number in a record: what is above it is no time and no size, and would break a picture."""
+
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "time": (int, float),
+    "wall": (int, float),
     "event": str,
     "peer": str,
     "direction": str,
@@ -185,5 +189,8 @@ def _is_row(row: Any, *, first: bool) -> bool:
         return False
     needed = {"record"} if first else {"time", "event"}
     return needed <= row.keys() and all(
-        isinstance(row[name], kind) for name, kind in _TYPES.items() if name in row
+        isinstance(row[name], kind)
+        and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
+        for name, kind in _TYPES.items()
+        if name in row
     )
