@@ -18,8 +18,13 @@ _WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf"
 _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
 
+_SEED: Final = 578
+"""One with which every check meets, both ways, what it is about, within a few datagrams: bits are
+flipped in words, and others so that what comes is no text."""
+
+
 class _StopAndWait:
-    seed: int = 1
+    seed: int = _SEED
     seconds: float = 60.0
 
     def run(self, trial: Trial, **options: str) -> Run:
@@ -56,6 +61,7 @@ class _StopAndWait:
     def economy(self, trial: Trial) -> None:
         """With the lab's round trips of up to 300 ms; half as many again as lines are the slack."""
         run = self.run(trial, **_ALL)
+        _delivers(run)
         sent = _sent(run)
         key = list(answer_key(make_experiment(_ALL, seed=self.seed), sent))
         needed = len(_WORDS) + sum(not _unharmed(row) for row in key)
