@@ -11,12 +11,31 @@ from typing import Any
 import pytest
 
 from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
+from uppercase.classroom.record import VERSION
 from uppercase.core.datagram import Responder
-from uppercase.core.events import Chunk, Closed, Direction, Opened, Outcome, Received
+from uppercase.core.events import (
+    Chunk,
+    Closed,
+    Direction,
+    Dropped,
+    DropReason,
+    Event,
+    HalfClosed,
+    Impaired,
+    Incomplete,
+    LabAction,
+    Opened,
+    Outcome,
+    Received,
+    RefusalReason,
+    Refused,
+    SlowCall,
+    TransformFailed,
+)
 from uppercase.core.guards import Datagram, Destination
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.core.steps import Answer, Delay
-from uppercase.errors import UserError
+from uppercase.errors import TransformError, UserError
 from uppercase.lab import UDP_PRESETS, Experiment, Lab, make_experiment
 from uppercase.registry import listing
 
@@ -64,6 +83,43 @@ def test_what_clients_send_is_no_markup() -> None:
     )
     assert "<b>" not in draw_svg(timeline)
     assert "&lt;b&gt;&amp;1" in draw_svg(timeline)
+
+
+def test_every_event_has_the_keys_that_its_schema_says() -> None:
+    """And the page is of the version that is written."""
+    page = PAGE.read_text()
+    assert f"the version of the format: {VERSION}" in page
+    table = re.findall(r"^\| `([a-z-]+)` \| ((?:`[a-z]+`,? ?)+)\|", page, re.M)
+    schema = {event: set(re.findall(r"`([a-z]+)`", keys)) for event, keys in table}
+    options = {"loss": "both:0.2", "duplicate": "0.3", "corrupt": "0.2", "delay": "both:10ms"}
+    lines = recorded(make_experiment(options, seed=7), 40).getvalue().splitlines()
+    file = io.BytesIO()
+    recorder = Recorder(file, {"protocol": "TCP"})
+    peer = "127.0.0.1:1"
+    tcp: list[Event] = [
+        Opened(peer),
+        Chunk(peer, Direction.REQUEST, b"hi"),
+        HalfClosed(peer),
+        Incomplete(peer, 2),
+        Impaired(peer, Direction.REPLY, 1, (LabAction.SLICED,), "reply sliced"),
+        Closed(peer, Outcome.FAILED, "why", 2, 2),
+        Refused(peer, RefusalReason.FULL, "1000"),
+        Dropped(peer, DropReason.OVER_RATE, "10/s", b"x", 3, "request delivered"),
+        SlowCall("x", 2.0),
+        TransformFailed("x", TransformError("y")),
+    ]
+    for event in tcp:
+        recorder.notify(event)
+    lines += file.getvalue().splitlines()
+    seen = set()
+    for line in lines:
+        row = json.loads(line)
+        if "record" not in row:
+            word = row["event"]
+            seen.add(word)
+            assert set(row) - {"event", "time", "wall"} <= schema[word], word
+            assert {"event", "time", "wall"} <= set(row)
+    assert seen == set(schema)
 
 
 def test_every_key_is_documented() -> None:

@@ -26,6 +26,8 @@ VERSION: Final = 1
 FLUSH: Final = 1.0
 """Seconds between flushes, so that a timeline of a running service lags by no more."""
 
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 Row = Mapping[str, Any]
 """One line of a record."""
 
@@ -91,7 +93,7 @@ class Recorder:
         self.ended = self.ended or "it is closed"
 
     def _write(self, row: Row) -> None:
-        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = _to_json(row).encode() + b"\n"
         self._room -= len(line)
         if self._room < 0:
             self._end("it is as large as it may be (--record-limit)")
