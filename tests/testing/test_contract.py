@@ -231,6 +231,44 @@ async def test_calls_that_overlap_must_not_meet() -> None:
     )
 
 
+class Counting:
+    """It knows how many of its calls were under way at once."""
+
+    most = 0
+    now = 0
+
+    async def __call__(self, text: str) -> str:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        cls = type(self)
+        cls.now += 1
+        cls.most = max(cls.most, cls.now)
+        await deferLater(reactor, 0)
+        cls.now -= 1
+        return text
+
+
+@in_reactor
+async def test_replies_of_many_messages_are_awaited_at_once() -> None:
+    """So a transform that waits 0.1 s for each is checked within a minute."""
+    report = await deferToThread(check, Counting, count=QUICK)
+    assert report.broken == ()
+    assert Counting.most >= 10
+
+
+@pytest.mark.parametrize("limit", [0.0, 10.0])
+def test_what_would_take_too_long_is_left_out_and_said(
+    limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uppercase.testing._examination.KIT_SEARCH_TIME", limit)
+    said = check("rot13", count=1).left_out
+    if limit:
+        assert said == ""
+    else:
+        assert re.fullmatch(r"\d+ cases were left out, because .* ends after 0 s", said)
+
+
 @transform
 async def unless_a(text: str) -> str:
     if text == "a":
@@ -243,7 +281,7 @@ async def test_a_reply_that_never_comes_ends_the_check_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And what was not tried is not called kept."""
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     report = await deferToThread(check, unless_a, count=QUICK)
     assert [(found.law, found.example) for found in report.broken] == [
         (
@@ -262,7 +300,7 @@ async def test_a_reply_that_never_comes_fails_each_test_at_once(
     class Unless(TransformContract):
         transform = unless_a
 
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     for name in ("test_bytes_come_out_for_bytes", "test_a_call_is_quick"):
         with pytest.raises(pytest.fail.Exception, match=r"transform\(b'a'\) has no reply after 0"):
             await getattr(Unless(), name)()

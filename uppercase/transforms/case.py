@@ -15,17 +15,6 @@ from typing import Final
 
 from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
 
-__all__ = [
-    "MAX_LOOKAHEAD",
-    "Lowercase",
-    "Swapcase",
-    "Titlecase",
-    "ascii_lowercase",
-    "ascii_uppercase",
-    "casefold",
-    "uppercase",
-]
-
 MAX_LOOKAHEAD: Final = 256
 """How many characters after a sigma may decide it; a sigma still open then counts as final, so that
 no input is held back without bound. Real words need a few: text in the Stream-Safe Format (UAX #15
@@ -144,7 +133,7 @@ class Lowercase(_SigmaStream):
 
 
 class Titlecase(_SigmaStream):
-    """Return each word one capital, its first letter: hello world becomes Hello World."""
+    """Begin each word, and only that, with a capital: hello world becomes Hello World."""
 
     def __init__(self) -> None:
         super().__init__(str.title)

@@ -7,8 +7,6 @@ from functools import cache
 
 from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
 
-__all__ = ["caesar", "rot13"]
-
 
 @cache
 def _rotation(places: int) -> bytes:

@@ -10,8 +10,6 @@ from typing import Final
 
 import stringzilla
 
-__all__ = ["LOWER", "UPPER", "make_table", "translate"]
-
 LOWER: Final = ascii_lowercase.encode("ascii")
 UPPER: Final = ascii_uppercase.encode("ascii")
 
