@@ -350,23 +350,8 @@ class TestPlain(TransformContract):
     assert "uppercase/testing" not in said
 
 
-def test_a_blocking_transform_is_called_in_threads(tmp_path: Path) -> None:
-    """Without a reactor that runs already; and the threads let the tests end."""
-    test = """
-from uppercase import transform
-from uppercase.testing import check
-
-@transform(blocking=True)
-def blocking(text: str) -> str:
-    return text.upper()
-
-def test_it() -> None:
-    assert check(blocking, count=3).broken == ()
-"""
-    assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
-
-
-def test_the_threads_of_the_reactor_are_as_before_after_a_check(tmp_path: Path) -> None:
+def test_a_blocking_transform_is_called_in_the_threads_of_the_reactor(tmp_path: Path) -> None:
+    """Without a reactor that runs already; they are as before, and let the tests end."""
     test = """
 from uppercase import transform
 from uppercase.testing import check

@@ -58,7 +58,7 @@ def reverse(text: str) -> str:
 
 
 def _reverse_clusters(text: str) -> str:
-    if "\ud800" <= text[0] <= "\udfff":
+    if len(text) == 1 or "\ud800" <= text[0] <= "\udfff":
         return text[::-1]
     return _join_backwards(stringzilla.utf8_graphemes(text), lambda batch: b"".join(batch).decode())
 
