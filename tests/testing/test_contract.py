@@ -208,6 +208,23 @@ class Overlapping:
         return self.text
 
 
+class Single:
+    """It takes one call at a time."""
+
+    busy = False
+
+    async def __call__(self, text: str) -> str:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        if self.busy:
+            raise RuntimeError("busy")
+        self.busy = True
+        await deferLater(reactor, 0)
+        self.busy = False
+        return text
+
+
 @pytest.mark.parametrize("target", [later, deferred])
 @in_reactor
 async def test_awaited_replies_are_waited_for(target: object) -> None:
@@ -229,6 +246,17 @@ async def test_calls_that_overlap_must_not_meet() -> None:
     assert found.example == (
         "awaited while transform(b'a') is called, transform(b'') gave b'a'; alone it gave b''"
     )
+
+
+@in_reactor
+async def test_what_fails_beside_others_only_breaks_the_law_of_calls_only() -> None:
+    report = await deferToThread(check, Single, count=QUICK)
+    assert [(found.law, found.example) for found in report.broken] == [
+        (
+            "calls",
+            "after transform(b''), transform(b'') raised RuntimeError: busy; alone it gave b''",
+        )
+    ]
 
 
 class Counting:

@@ -265,8 +265,8 @@ class Examination:
                 search()
             raise min(seen, key=lambda each: len(each.example)) from None
 
-    def _try(self, test: Test, cases: Iterable[Case]) -> None:
-        """Put a test to cases, several at once where it waits for replies.
+    def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
+        """Put a test to cases, several at once where it waits for replies, but at most so many.
 
         Raises:
             Broken: for the first case, of those under way, that breaks the law by itself.
@@ -274,7 +274,8 @@ class Examination:
         """
         left = enumerate(cases)
         until = monotonic() + KIT_SEARCH_TIME
-        while failed := self._waiter.wait_for(self._try_together(test, left, until)):
+        most = most or self._window
+        while failed := self._waiter.wait_for(self._try_together(test, left, until, most)):
             for _, case, error in sorted(failed, key=lambda each: each[0]):
                 if error is not None:
                     raise error
@@ -282,7 +283,7 @@ class Examination:
                 self._waiter.wait_for(test(*case))
 
     async def _try_together(
-        self, test: Test, left: Iterator[tuple[int, Case]], until: float
+        self, test: Test, left: Iterator[tuple[int, Case]], until: float, most: int
     ) -> list[tuple[int, Case, Exception | None]]:
         """Take cases until one fails.
 
@@ -301,7 +302,7 @@ class Examination:
                 try:
                     await test(*case)
                 except (Broken, Unanswered) as error:
-                    failed.append((position, case, None if len(workers) > 1 else error))
+                    failed.append((position, case, None if workers else error))
 
         def stop(_: object) -> None:
             nonlocal over
@@ -310,7 +311,7 @@ class Examination:
                 worker.cancel()
 
         workers: list[Deferred[None]] = []
-        while len(workers) < self._window and not (workers and workers[0].called):
+        while len(workers) < most and not (workers and workers[0].called):
             workers.append(start(work()))
         ended: Deferred[object] = Deferred(stop)
         gatherResults(workers, consumeErrors=True).addCallbacks(
@@ -376,8 +377,9 @@ class Examination:
                     break
             tried.append((message, outcome, seconds))
 
-        self._try(measure, ((message,) for message in large_messages()))
-        return sorted(tried, key=lambda each: len(each[0]))
+        # One by one: an outcome beside others would be no law's but that of calls.
+        self._try(measure, ((message,) for message in large_messages()), most=1)
+        return tried
 
 
 def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
