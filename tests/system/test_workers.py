@@ -1,6 +1,7 @@
 """Several processes behind the same sockets: their deaths, their replacement, their end."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -94,7 +95,10 @@ class Load:
             try:
                 reply = ask(self._port)
             except OSError as error:
-                self.failures[type(error).__name__] += 1
+                # A connection that was reset says so differently at each call: ENOTCONN at the
+                # half-close, EPIPE at a write.
+                reset = error.errno in (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
+                self.failures["reset" if reset else type(error).__name__] += 1
                 continue
             if reply in self._expected:
                 self.answered[reply] += 1
@@ -147,7 +151,7 @@ def test_workers_may_be_killed_again_and_again_under_load() -> None:
         time.sleep(1.5)
         server.wait_for_log("a new one is started", times=kills)
         assert load.answered.total() > 100
-        assert set(load.failures) <= {"ConnectionResetError", "got b''"}, load.failures
+        assert set(load.failures) <= {"reset", "got b''"}, load.failures
         assert load.failures.total() <= 4 * kills, load.failures
 
 
