@@ -21,7 +21,7 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
-# The tests start hundreds of programs; without written bytecode each would compile the package anew.
+# The tests start hundreds of programs, which without bytecode would compile the package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
