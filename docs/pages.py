@@ -1,9 +1,12 @@
-"""The pages that the code writes: what each command says under `--help`.
+"""What the code writes into the pages: what each command says under `--help`, and a picture.
 
-It must not need Sphinx: the tests compare the pages with the same commands.
+`python -m docs.pages` draws the picture anew. It must not need Sphinx: the tests compare the pages
+with the same code.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +16,12 @@ import click
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 from uppercase.commands._group import group
+from uppercase.commands.cli import main
 
 DOCS: Final = Path(__file__).parent
+PROGRAM: Final = DOCS.parent / "examples" / "tutorial" / "stop_and_wait.py"
+RECORD: Final = DOCS / "tutorial" / "lossy-run.jsonl"
+PICTURE: Final = RECORD.with_suffix(".svg")
 _COLUMNS: Final = "88"
 """What a page of the site has room for."""
 
@@ -52,3 +59,24 @@ def options_page() -> str:
         said |= {each.command_path: each.command.get_help(each) for each in commands(group)}
     page += [f"## `{name}`\n\n```text\n{text.strip()}\n```" for name, text in said.items()]
     return "\n\n".join(page) + "\n"
+
+
+def record_run() -> None:
+    """Write down what the tutorial's program meets on the tutorial's network."""
+    network = ("-u", "--port=12000", "--loss=0.5", "--seed=4", f"--record={RECORD}")
+    subprocess.run(
+        [sys.executable, "-m", "uppercase", "run", *network, "--", "python3", PROGRAM],
+        input=b"one\ntwo\nthree\n",
+        check=True,
+    )
+
+
+def draw_run(picture: Path) -> None:
+    """Draw what was written down."""
+    if main(["timeline", str(RECORD), "-o", str(picture)]):
+        raise SystemExit(f"{RECORD} cannot be drawn")
+
+
+if __name__ == "__main__":
+    record_run()
+    draw_run(PICTURE)

@@ -26,7 +26,7 @@ def test_the_guides_show_the_files_as_they_are() -> None:
         found
         for page in HOWTO.glob("*.md")
         for found in re.findall(
-            r"<!-- (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.S
+            r"<!-- file: (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.S
         )
     ]
     for path, text in shown:

@@ -1,5 +1,6 @@
 """What the pages say is what the code has: options, paths, rooms, tests."""
 
+import json
 import re
 import tomllib
 from collections import defaultdict
@@ -10,8 +11,9 @@ import pytest
 from twisted.application.twist._options import TwistOptions
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
-from docs.pages import commands, options_page, services
+from docs.pages import PICTURE, RECORD, commands, draw_run, options_page, services
 from uppercase.commands._group import group
+from uppercase.lab import answer_key, make_experiment
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -102,6 +104,18 @@ def test_every_path_on_a_page_leads_somewhere() -> None:
         and not any((root / path).exists() for root in (*roots, (ROOT / page).parent))
     }
     assert missing == set()
+
+
+def test_the_picture_of_a_lossy_run_is_what_the_command_draws(tmp_path: Path) -> None:
+    """Of a run with the fates of its seed."""
+    draw_run(tmp_path / "run.svg")
+    assert PICTURE.read_text() == (tmp_path / "run.svg").read_text(), "run: python -m docs.pages"
+    fates = {
+        row["number"]: row["event"] == "impaired"
+        for row in map(json.loads, RECORD.read_text().splitlines()[1:])
+    }
+    key = answer_key(make_experiment({"loss": "0.5"}, seed=4), len(fates))
+    assert [fates[number] for number in sorted(fates)] == ["lost" in str(row) for row in key]
 
 
 def test_the_drawing_of_the_rooms_is_what_import_linter_holds() -> None:
