@@ -215,5 +215,5 @@ def restore_sigpipe() -> None:
 
 
 def pattern(shown: str) -> str:
-    """Return a pattern for what a page shows."""
-    return re.escape(shown).replace("…", ".*")
+    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns."""
+    return re.sub(r"…(?:\\ )*", ".*", re.escape(shown))
