@@ -75,7 +75,7 @@ def main() -> None:
         text = "".join((ROOT / page).read_text() for page in PAGES)
         for extra in sorted(set(EXTRA.findall(text))):
             pip = clone / ".venv" / "bin" / "pip"
-            subprocess.run([pip, "install", "-q", f"{clone}[{extra}]"], check=True)
+            subprocess.run([pip, "install", "-q", "--no-compile", f"{clone}[{extra}]"], check=True)
         for page in PAGES:
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)
