@@ -415,6 +415,36 @@ def test_datagrams_wait_for_the_next_worker() -> None:
             assert client.recv(100) == b"AGAIN"
 
 
+def kernel_drops_of(port: int) -> int:
+    """Return what the system says of all sockets of a port."""
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return sum(int(row[-1]) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def test_what_the_system_drops_counts_once_whatever_workers_come_and_go() -> None:
+    with served(*UDP, "--rcvbuf=4k", "--metrics=0") as server, contextlib.ExitStack() as stack:
+        log = server.wait_for_log("metrics are at TCP 127.0.0.1:")
+        page = int(log.split("metrics are at TCP 127.0.0.1:")[1].split(":")[0])
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        # Fresh ones read what is there, while the old ones do not yet know of their end.
+        server.process.send_signal(signal.SIGHUP)
+        for client in [stack.enter_context(asking(server.port)) for _ in range(20)]:
+            for _ in range(50):
+                client.send(b"x" * 1000)
+        dropped = kernel_drops_of(server.port)
+        assert dropped > 0
+        server.wait_for_log("reloaded")
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGCONT)
+        # Those sent since the count, to fresh workers that were not ready.
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        shown = f'uppercase_kernel_drops_total{{service="udp"}} {kernel_drops_of(server.port)}.0'
+        wait_until(lambda: shown in get(page, "/metrics").splitlines())
+        time.sleep(2.5)
+        assert shown in get(page, "/metrics").splitlines(), get(page, "/metrics")
+
+
 def test_what_workers_cannot_do_is_one_sentence() -> None:
     said = refused(*UDP, "--loss=0.5")
     assert "got --workers with a lab for datagrams" in said
