@@ -90,7 +90,8 @@ def make_stand_in(folder: Path, runtime: str) -> None:
         shutil.copy(ROOT / name, source)
     needed = [f"{source}[tls,metrics]", "setuptools>=64", "wheel"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels, *needed], check=True
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels, *needed],
+        check=True,
     )
     archive = folder / "root.tar"
     subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
@@ -121,7 +122,9 @@ def check(runtime: str) -> None:
         started = time.monotonic()
         run("stop", "--time=20", name)
         print(f"it ends {time.monotonic() - started:.1f} s after SIGTERM")
-        logged = subprocess.run(["podman", "logs", name], capture_output=True, text=True, check=True)
+        logged = subprocess.run(
+            ["podman", "logs", name], capture_output=True, text=True, check=True
+        )
         print(logged.stdout + logged.stderr)
         assert run("inspect", "--format={{.State.ExitCode}}", name) == "0"
         assert "Traceback" not in logged.stdout + logged.stderr

@@ -58,7 +58,9 @@ def test_ports_labels_and_pages_are_those_of_the_container(manifests: dict[str, 
     services = (DEPLOY / "container" / "services.toml").read_text()
     assert f'metrics = "tcp:{ports["metrics"]["containerPort"]}:' in services
     named = manifests["Service"]["spec"]["ports"]
-    named += [each for rule in manifests["NetworkPolicy"]["spec"]["ingress"] for each in rule["ports"]]
+    named += [
+        each for rule in manifests["NetworkPolicy"]["spec"]["ingress"] for each in rule["ports"]
+    ]
     for each in named:
         assert each["protocol"] == ports[each.get("targetPort", each["port"])]["protocol"]
     labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]

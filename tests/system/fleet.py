@@ -172,9 +172,7 @@ class Fleet:
         server.wait_for_log("reloaded:", times=before + 1)
 
 
-def exercise(
-    folder: Path, *, rounds: int, clients: int, pause_ms: int
-) -> dict[str, Counter[str]]:
+def exercise(folder: Path, *, rounds: int, clients: int, pause_ms: int) -> dict[str, Counter[str]]:
     """Return what became of the requests while each thing was done to the fleet."""
     program = compile_load(folder)
     figures: dict[str, Counter[str]] = {}

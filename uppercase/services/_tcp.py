@@ -45,7 +45,6 @@ from uppercase.tcp.listening import (
 )
 from uppercase.tcp.watched import WatchedFactory
 
-
 _HANDSHAKE: Final = 0.2
 """Seconds for handshakes under way when a stop begins: a long round trip."""
 
