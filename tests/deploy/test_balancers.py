@@ -1,5 +1,6 @@
 """HAProxy and nginx as their examples say, in front of real services on other ports."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.fleet import balancer_config, exercise, free_port, lost, running
-from tests.system.processes import ROOT, START_TIMEOUT, Server, connect, receive_all
+from tests.system.processes import PATIENCE, ROOT, Server, connect, receive_all, wait_until
 
 DEPLOY = ROOT / "deploy"
 
@@ -26,15 +27,12 @@ def ask(port: int, message: bytes) -> bytes:
 
 
 def wait_until_served(port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            if ask(port, b"hello") == b"HELLO":
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    def served() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(port, b"hello") == b"HELLO"
+        return False
+
+    wait_until(served)
 
 
 def metrics_port(server: Server) -> int:
@@ -74,7 +72,7 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
         asking.start()
         time.sleep(1)
         one.process.send_signal(signal.SIGTERM)
-        one.process.wait(30)
+        one.process.wait(PATIENCE)
         time.sleep(2)
         over.set()
         asking.join()
@@ -125,7 +123,7 @@ def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
             b"HELLO %d" % n for n in range(40)
         ]
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             for n in range(40):
                 client.sendto(b"hello %d" % n, ("127.0.0.1", udp_port))
                 assert client.recv(100) == b"HELLO %d" % n

@@ -26,7 +26,7 @@ static int port, pause_ms;
 static int ask(unsigned long long number) {
     char request[64], expected[64], got[64];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct timeval patience = {.tv_sec = 30};
+    struct timeval patience = {.tv_sec = 90};
     size_t size = sprintf(request, "hello %llu\n", number), have = 0;
     sprintf(expected, "HELLO %llu\n", number);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -20,11 +20,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.processes import ROOT, Server
+from tests.system.processes import PATIENCE, ROOT, Server, wait_until
 
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 NAMES = ("one", "two", "three")
-UP_TIMEOUT = 60.0
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -43,15 +42,7 @@ def running(*command: str | Path, cwd: Path) -> Iterator[subprocess.Popen[bytes]
             yield process
         finally:
             process.terminate()
-            process.wait(30)
-
-
-def wait_until(holds: Callable[[], object], what: str) -> None:
-    """Wait for something, for a bounded time."""
-    deadline = time.monotonic() + UP_TIMEOUT
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+            process.wait(PATIENCE)
 
 
 def balancer_config(port: int, services: Sequence[tuple[str, int, int]]) -> str:
@@ -127,7 +118,7 @@ class Fleet:
             (self.folder / "haproxy.cfg").write_text(text)
             haproxy = running("haproxy", "-f", "haproxy.cfg", cwd=self.folder)
             self.balancer = self._stack.enter_context(haproxy).pid
-            wait_until((self.folder / "stats").exists, "HAProxy does not start")
+            wait_until((self.folder / "stats").exists)
             for name in NAMES:
                 self.wait_until_up(name)
             self._stack = self._stack.pop_all()
@@ -146,7 +137,7 @@ class Fleet:
     def status(self, name: str) -> str:
         """Return HAProxy's word for a service, such as UP."""
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.settimeout(30)
+            asked.settimeout(PATIENCE)
             asked.connect(os.path.relpath(self.folder / "stats"))
             asked.sendall(b"show stat\n")
             said = b"".join(iter(lambda: asked.recv(1 << 16), b""))
@@ -156,13 +147,19 @@ class Fleet:
 
     def wait_until_up(self, name: str) -> None:
         """Wait until HAProxy sends clients to a service, and no check is about to fail."""
-        wait_until(lambda: self.status(name) == "UP", f"{name} is not up")
+        wait_until(lambda: self.status(name) == "UP")
 
     def restart(self, name: str, by: int = signal.SIGTERM) -> None:
         """End a service, and start it again."""
         self._servers[name].stop(by)
         self._start(name)
         self.wait_until_up(name)
+
+    def restart_all(self, rounds: int) -> None:
+        """Restart one after the other, so many times."""
+        for _ in range(rounds):
+            for name in NAMES:
+                self.restart(name)
 
     def reload(self, name: str) -> None:
         """Have a service replace its workers."""
@@ -177,18 +174,13 @@ def exercise(folder: Path, *, rounds: int, clients: int, pause_ms: int) -> dict[
     program = compile_load(folder)
     figures: dict[str, Counter[str]] = {}
     with Fleet(folder) as fleet:
-
-        def restart_all() -> None:
-            for _ in range(rounds):
-                for name in NAMES:
-                    fleet.restart(name)
-
-        for what, do in (
-            ("one is stopped by SIGTERM and started again", lambda: fleet.restart("one")),
-            ("another is killed", lambda: fleet.restart("two", signal.SIGKILL)),
-            ("the third reloads", lambda: fleet.reload("three")),
-            (f"all are restarted in turn, {rounds} times", restart_all),
-        ):
+        deeds: dict[str, Callable[[], None]] = {
+            "one is stopped by SIGTERM and started again": lambda: fleet.restart("one"),
+            "another is killed": lambda: fleet.restart("two", signal.SIGKILL),
+            "the third reloads": lambda: fleet.reload("three"),
+            f"all are restarted in turn, {rounds} times": lambda: fleet.restart_all(rounds),
+        }
+        for what, do in deeds.items():
             started, cpu = time.monotonic(), processor_seconds(fleet.balancer)
             with load(program, fleet.port, clients, pause_ms) as counts:
                 time.sleep(0.5)
