@@ -6,7 +6,6 @@ server's side of it: a datagram leaves and arrives when the server, or the lab i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
@@ -29,7 +28,6 @@ class Arrow:
     """One copy of a datagram, or a chunk; without a direction, a note across both lines.
 
     Attributes:
-        client: whose it is.
         begin: when it left, in seconds.
         end: when it arrived, or would have.
         direction: `request`, `reply` or "".
@@ -38,10 +36,9 @@ class Arrow:
         size: its bytes.
         actions: what the lab did to it, as `LabAction` words, and `dropped` for a real drop.
         words: the same for people, as the answer key says it.
-        serial: by which it is known among all that one `ArrowMaker` made.
+        serial: by which a page knows it again; 0 elsewhere.
     """
 
-    client: str
     begin: float
     end: float
     direction: str
@@ -73,121 +70,114 @@ class Timeline:
     @classmethod
     def of(cls, about: Row, rows: Iterable[Row], client: str = "") -> "Timeline":
         """Make the timeline of a record, or of one client in it: ADDRESS or ADDRESS:PORT."""
-        maker = ArrowMaker()
-        found: dict[int, Arrow] = {}
+        timeline = cls(about)
+        builder: dict[str, ClientArrows] = {}
         for row in rows:
             peer = row.get("peer", "")
             if peer and (not client or peer == client or peer.rpartition(":")[0] == client):
-                found.update({arrow.serial: arrow for arrow in maker.take(row)})
-        timeline = cls(about)
-        for arrow in sorted(found.values(), key=lambda arrow: arrow.serial):
-            timeline.clients.setdefault(arrow.client, []).append(arrow)
-        for arrows in timeline.clients.values():
-            arrows.sort(key=lambda arrow: arrow.begin)
+                builder.setdefault(peer, ClientArrows()).take(row)
+        for peer, each in builder.items():
+            timeline.clients[peer] = sorted(each.arrows, key=lambda arrow: arrow.begin)
         return timeline
 
 
-class ArrowMaker:
-    """Makes arrows of rows, as the rows come.
+class ClientArrows:
+    """Makes arrows of one client's rows, as the rows come.
 
-    Args:
-        follow: how many requests, and delayed replies, are remembered for what comes of them later;
-            None for all. Of one that was forgotten, a late reply has no slant.
+    Attributes:
+        arrows: all so far, in the order of their making; who has taken them may clear it.
     """
 
-    def __init__(self, follow: int | None = None) -> None:
-        self._follow = follow
-        self._serials = count()
-        self._requests: dict[tuple[str, int], list[Arrow]] = {}
-        self._left: dict[tuple[str, int, str], tuple[float, tuple[str, ...], str]] = {}
+    def __init__(self) -> None:
+        self.arrows: list[Arrow] = []
+        self._requests: dict[int, list[Arrow]] = {}
+        self._left: dict[tuple[int, str], tuple[float, tuple[str, ...], str]] = {}
 
     def take(self, row: Row) -> list[Arrow]:
-        """Take the next row; return the arrows that are new or have changed."""
+        """Take the next row; return the arrows that are new, and those that may have changed."""
+        before = len(self.arrows)
         take = getattr(self, f"_{row['event'].replace('-', '_')}", None)
-        arrows: list[Arrow] = [] if take is None else take(row)
-        return arrows
+        if take is not None:
+            take(row)
+        return [*self._requests.get(row.get("number", 0), ()), *self.arrows[before:]]
 
-    def _remember(self, table: dict[Any, Any], key: tuple[Any, ...], value: object) -> None:
-        """Put something into a table, in place of the oldest where there is enough."""
-        table[key] = value
-        if self._follow is not None and len(table) > self._follow:
-            del table[next(iter(table))]
+    def forget(self, number: int) -> None:
+        """Keep nothing of an exchange but its arrows: no more is to come of it."""
+        self._requests.pop(number, None)
+        for key in [key for key in self._left if key[0] == number]:
+            del self._left[key]
 
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
-        return Arrow(
-            row.get("peer", ""),
+        arrow = Arrow(
             row["time"],
             row["time"],
             direction,
             row.get("number", 0),
             _readable(row.get("data", ""), row.get("size", 0)),
             row.get("size", 0),
-            serial=next(self._serials),
             **more,
         )
+        self.arrows.append(arrow)
+        return arrow
 
-    def _note(self, row: Row, text: str) -> list[Arrow]:
-        client, time = row.get("peer", ""), row["time"]
-        return [Arrow(client, time, time, "", words=text, serial=next(self._serials))]
+    def _note(self, row: Row, text: str) -> None:
+        self.arrows.append(Arrow(row["time"], row["time"], "", words=text))
 
-    def _received(self, row: Row) -> list[Arrow]:
-        arrows = [self._arrow(row, REQUEST)]
-        self._remember(self._requests, (row.get("peer", ""), row.get("number", 0)), arrows)
-        return arrows
+    def _received(self, row: Row) -> None:
+        self._requests[row.get("number", 0)] = [self._arrow(row, REQUEST)]
 
-    def _impaired(self, row: Row) -> list[Arrow]:
+    def _impaired(self, row: Row) -> None:
         actions, words = tuple(map(str, row.get("actions", ()))), row.get("fate", "")
-        client, number, direction = row.get("peer", ""), row.get("number", 0), row.get("direction")
+        number, direction = row.get("number", 0), row.get("direction")
         if not row.get("fates"):
             return self._note(row, words)
         if direction == REPLY:
             if "lost" in actions:
-                return [self._arrow(row, REPLY, actions=actions, words=words)]
-            left = row["time"], actions, words
-            self._remember(self._left, (client, number, row["fates"]), left)
-            return []
-        arrows = self._requests.get((client, number), [])
+                self._arrow(row, REPLY, actions=actions, words=words)
+            else:
+                self._left[number, row["fates"]] = row["time"], actions, words
+            return None
+        arrows = self._requests.get(number, [])
         for arrow in arrows:
             arrow.actions, arrow.words = actions, words
             arrow.end = arrow.begin + row.get("delay", 0)
         if "duplicated" in actions and len(arrows) == 1:
-            first, serial = arrows[0], next(self._serials)
-            arrows.append(replace(first, words=f"{words} (copy)", serial=serial))
-        return arrows
+            arrows.append(replace(arrows[0], words=f"{words} (copy)", serial=0))
+            self.arrows.append(arrows[1])
+        return None
 
-    def _replied(self, row: Row) -> list[Arrow]:
+    def _replied(self, row: Row) -> None:
         arrow = self._arrow(row, REPLY)
-        begin = self._left.get((arrow.client, arrow.number, row.get("fates", "")))
+        begin = self._left.get((arrow.number, row.get("fates", "")))
         if begin is not None:
             arrow.begin, arrow.actions, arrow.words = begin
-        return [arrow]
 
-    def _dropped(self, row: Row) -> list[Arrow]:
+    def _dropped(self, row: Row) -> None:
         text = f"dropped: {row.get('reason', '')}"
-        for arrow in self._requests.get((row.get("peer", ""), row.get("number", 0)), []):
+        for arrow in self._requests.get(row.get("number", 0), []):
             arrow.words = f"{arrow.words}; {text}" if arrow.words else text
             arrow.actions = (*arrow.actions, "dropped")
-            return [arrow]
-        return self._note(row, text)
+            return
+        self._note(row, text)
 
-    def _opened(self, row: Row) -> list[Arrow]:
-        return self._note(row, "connected")
+    def _opened(self, row: Row) -> None:
+        self._note(row, "connected")
 
-    def _chunk(self, row: Row) -> list[Arrow]:
-        return [self._arrow(row, str(row.get("direction")))]
+    def _chunk(self, row: Row) -> None:
+        self._arrow(row, str(row.get("direction")))
 
-    def _half_closed(self, row: Row) -> list[Arrow]:
-        return self._note(row, "the client has ended its side")
+    def _half_closed(self, row: Row) -> None:
+        self._note(row, "the client has ended its side")
 
-    def _closed(self, row: Row) -> list[Arrow]:
+    def _closed(self, row: Row) -> None:
         detail = f" ({row['detail']})" if row.get("detail") else ""
-        return self._note(row, f"closed: {row.get('outcome', '')}{detail}")
+        self._note(row, f"closed: {row.get('outcome', '')}{detail}")
 
-    def _refused(self, row: Row) -> list[Arrow]:
-        return self._note(row, f"refused: {row.get('reason', '')}")
+    def _refused(self, row: Row) -> None:
+        self._note(row, f"refused: {row.get('reason', '')}")
 
-    def _incomplete(self, row: Row) -> list[Arrow]:
-        return self._note(row, "the client waits, and has sent no line's end")
+    def _incomplete(self, row: Row) -> None:
+        self._note(row, "the client waits, and has sent no line's end")
 
 
 def _readable(data: str, size: int) -> str:

@@ -153,6 +153,10 @@ class WebService(Service):
         site: what is served.
         reactor: Twisted's.
 
+    Attributes:
+        site: what is served.
+        port: what listens, while it does.
+
     Raises:
         UserError: the description cannot be used.
     """
@@ -166,13 +170,13 @@ class WebService(Service):
                 f"got {description!r}, but {what} served without TLS; use a loopback or UNIX "
                 "endpoint, and a proxy before it"
             )
-        self._site = site
+        self.site = site
         self.port: IListeningPort | None = None
 
     def listen(self) -> None:
         """Listen, or end the program."""
         failures: list[Failure] = []
-        listening = self._listener.endpoint.listen(self._site)
+        listening = self._listener.endpoint.listen(self.site)
         listening.addCallbacks(self._opened, failures.append)
         if failures:
             raise CannotStart(str(listen_error(self._listener.description, failures[0])))
@@ -190,4 +194,4 @@ class WebService(Service):
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)
-        self._site.abort_all()
+        self.site.abort_all()
