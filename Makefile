@@ -39,10 +39,8 @@ $(READY): setup.cfg pyproject.toml | $(BIN)/python
 serve: $(SERVING)
 	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
-# In several processes, since the tests mostly wait for the programs that they start. These are
-# hundreds, and without written bytecode each would compile the package again.
+# In several processes, since the tests mostly wait for the programs that they start.
 JOBS ?= auto
-test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal
 
