@@ -404,8 +404,11 @@ function setSize(size) {
   if (service()) later();
 }
 
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
 function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
+  page.theme = theme;
+  document.documentElement.dataset.theme = theme || (darkness.matches ? "dark" : "light");
   say("theme", `Theme: ${theme || "auto"}`);
   remember("theme", theme);
 }
@@ -416,7 +419,7 @@ at("everyone").addEventListener("click", () => choose(""));
 at("size").addEventListener("click", () => setSize(document.documentElement.dataset.size === "large" ? "" : "large"));
 at("theme").addEventListener("click", () => {
   const themes = ["", "light", "dark"];
-  setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % themes.length]);
+  setTheme(themes[(themes.indexOf(page.theme) + 1) % themes.length]);
 });
 at("follow").addEventListener("click", () => {
   page.follows = !page.follows;
@@ -433,6 +436,7 @@ function stopWhereScrolled() {
 }
 new ResizeObserver(() => service() && page.follows && later()).observe(at("timeline"));
 
+darkness.addEventListener("change", () => setTheme(page.theme));
 setSize(recall("size"));
 setTheme(recall("theme"));
 listen();
