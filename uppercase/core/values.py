@@ -122,7 +122,7 @@ class DeclaredPeers:
     unix: bool = False
 
     def include(self, host: str | None) -> bool:
-        """Whether a peer is one of them.
+        """Return whether a peer is one of them.
 
         Args:
             host: its IP address, or None for a peer of a UNIX socket.
@@ -185,12 +185,12 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 
 def in_use(error: CannotListen) -> bool:
-    """Whether an address could not be had because somebody else has it."""
+    """Return whether an address could not be had because somebody else has it."""
     return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
-    """Whether an address could not be had because this machine has none of the kind."""
+    """Return whether an address could not be had because this machine has none of the kind."""
     return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
