@@ -53,7 +53,8 @@ check: $(READY)
 docs: $(READY)
 	$(PIP) --editable '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
-	$(BIN)/pydoctor
+	$(BIN)/python docs/api.py
+	$(BIN)/python -m tests.docs.site docs/_build
 
 newcomer: $(READY)
 	$(BIN)/python -m tests.docs.newcomer
