@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, command_line, environment, run, terminal
+from uppercase.commands import _reactor
 from uppercase.commands.ping._report import coloured
 
 
@@ -442,3 +444,39 @@ def test_on_a_terminal_each_tag_has_a_colour_of_its_own(monkeypatch: pytest.Monk
     assert coloured("64 bytes: seq=1 time=1.0 ms") == "64 bytes: seq=1 time=1.0 ms"
     monkeypatch.setenv("NO_COLOR", "1")
     assert coloured("seq=1 DUP") == "seq=1 DUP"
+
+
+def test_a_full_queue_of_this_host_is_waited_for_and_holds_nothing_else_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pair of sockets whose other end does not read stands for a network card that is busy."""
+    full, had_its_turn = threading.Event(), threading.Event()
+
+    class Ours(socket.socket):
+        def send(self, *arguments: Any) -> int:
+            try:
+                return super().send(*arguments)
+            except BlockingIOError:
+                full.set()
+                raise
+
+    plain, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours = Ours(fileno=plain.detach())
+    ours.setblocking(False)
+    theirs.settimeout(20)
+
+    def answer() -> None:
+        full.wait(20)
+        _reactor.reactor.callFromThread(had_its_turn.set)
+        if had_its_turn.wait(20):
+            for _ in range(1000):
+                theirs.send(theirs.recv(100).upper())
+
+    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
+    other_end = threading.Thread(target=answer)
+    other_end.start()
+    with udp_server() as server, theirs:
+        outcome = ping("-u", "-c", "1000", "-i", "1ms", "-W", "20s", "-q", server.address)
+        other_end.join()
+    assert outcome.status == 0
+    assert b"1000 packets transmitted, 1000 received" in outcome.stdout

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -47,7 +47,7 @@ def backoff(timeout: float, attempt: int) -> float:
     return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), _MAX_TIMEOUT))
 
 
-@implementer(IReadDescriptor)
+@implementer(IReadWriteDescriptor)
 class DatagramSocket:
     """A connected datagram socket in the reactor.
 
@@ -70,7 +70,13 @@ class DatagramSocket:
         self._received = received
         self._failed = failed
         self._open = True
+        self._go_on: Callable[[], None] | None = None
         reactor.addReader(self)
+
+    def when_writable(self, go_on: Callable[[], None]) -> None:
+        """Call this once, when this host's own queue, which is full, has room again."""
+        self._go_on = go_on
+        self._reactor.addWriter(self)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -94,11 +100,20 @@ class DatagramSocket:
                 return
             self._received(datagram)
 
+    def doWrite(self) -> None:
+        """Know that the queue has room."""
+        self._reactor.removeWriter(self)
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on()
+
     def connectionLost(self, reason: Failure) -> None:
         """Hear of an error under epoll: it drops the descriptor, and the socket says what it is."""
         self.doRead()
         if self._open:
             self._reactor.addReader(self)
+            if self._go_on is not None:
+                self._reactor.addWriter(self)
 
     def close(self) -> None:
         """Close the socket; nothing is called any more."""
@@ -106,6 +121,7 @@ class DatagramSocket:
             self._open = False
             # Invariant: the reactor lets go first, since a closed socket has no descriptor to name.
             self._reactor.removeReader(self)
+            self._reactor.removeWriter(self)
             self.socket.close()
 
 

@@ -10,7 +10,7 @@ from all others.
 """
 
 import errno
-import select
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -26,13 +26,13 @@ from uppercase.client._udp import DatagramSocket
 from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
 from uppercase.client.target import Target
 from uppercase.commands.ping._run import Run
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
 _LONGEST_LINE: Final = MIB
 
 BACKLOG: Final = 16 * MIB
-"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+"""Bytes that wait because nobody takes them, server or network, before ping says so and ends."""
 
 CONNECTIONS: Final = 256
 """Connections of one probe each that ping keeps open at once, for replies that are still to come;
@@ -90,6 +90,7 @@ class DatagramCarrier:
         self._reactor = reactor
         self._target = target
         self._address = address
+        self._waiting: deque[bytes] = deque()
 
     def start(self, run: Run) -> None:
         """Open the socket."""
@@ -99,15 +100,36 @@ class DatagramCarrier:
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for, it is no loss."""
-        datagrams = self._port.socket
+        if not self._waiting and self._sent(probe):
+            return
+        self._waiting.append(probe)
+        if len(self._waiting) * len(probe) > BACKLOG:
+            raise NetworkError(
+                f"{self._target} cannot be sent {len(self._waiting)} probes that wait; "
+                "the network takes fewer: try a longer -i"
+            )
+        self._port.when_writable(self._go_on)
+
+    def _sent(self, probe: bytes) -> bool:
+        """Return whether a datagram found room in this host's queue."""
         try:
-            try:
-                datagrams.send(probe)
-            except BlockingIOError:
-                select.select([], [datagrams], [])
-                datagrams.send(probe)
+            self._port.socket.send(probe)
+        except BlockingIOError:
+            return False
         except OSError as error:
             raise explain_send(error, self._target, len(probe)) from error
+        return True
+
+    def _go_on(self) -> None:
+        """Send what waits, as far as there is room."""
+        try:
+            while self._waiting and self._sent(self._waiting[0]):
+                self._run.begun(self._waiting.popleft())
+        except UppercaseError as error:
+            self._run.end(error)
+            return
+        if self._waiting:
+            self._port.when_writable(self._go_on)
 
     def incomplete(self) -> bytes:
         """Return nothing: a datagram comes whole or not at all."""
