@@ -14,13 +14,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.client._endpoints import IReactor
 from uppercase.client.connecting import Address, connect_udp, explain
 from uppercase.client.target import Target
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
@@ -52,7 +53,7 @@ class DatagramSocket:
     """A connected datagram socket in the reactor.
 
     Args:
-        reactor: an `IReactorFDSet`.
+        reactor: the reactor.
         datagrams: a non-blocking socket, see `connect_udp`; it is closed by `close`.
         received: called with each datagram.
         failed: called with what the socket raises; it stays open.
@@ -60,7 +61,7 @@ class DatagramSocket:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         datagrams: socket.socket,
         received: Callable[[bytes], None],
         failed: Callable[[OSError], None],
@@ -129,7 +130,7 @@ class Request:
     """One message on its way: sent at once, and again, until there is a reply or no more patience.
 
     Args:
-        reactor: an `IReactorFDSet` and `IReactorTime`.
+        reactor: the reactor.
         target: the server, for messages.
         datagrams: a socket that is connected to it, for this request alone.
         message: what to send.
@@ -144,7 +145,7 @@ class Request:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         target: Target,
         datagrams: socket.socket,
         message: bytes,
@@ -160,7 +161,7 @@ class Request:
         self._timeout = timeout
         self._attempts = retries + 1
         self._attempt = 0
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._port = DatagramSocket(reactor, datagrams, self._finish, self.fail)
         self._send()
 
@@ -212,7 +213,7 @@ class Datagrams:
     If its first address refuses before there was any reply, the next one is asked.
 
     Args:
-        reactor: an `IReactorFDSet` and `IReactorTime`.
+        reactor: the reactor.
         target: the server.
         addresses: its addresses, see `reachable`.
         timeout: seconds to wait for the reply to the first datagram of a message.
@@ -222,7 +223,7 @@ class Datagrams:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         target: Target,
         addresses: Sequence[Address],
         timeout: float,

@@ -21,7 +21,13 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import Conversation, at_peer, explain_loss, open_connection
+from uppercase.client._endpoints import (
+    Conversation,
+    IReactor,
+    at_peer,
+    explain_loss,
+    open_connection,
+)
 from uppercase.client._udp import DatagramSocket
 from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
 from uppercase.client.target import Target
@@ -59,7 +65,9 @@ class Carrier(Protocol):
         """End it."""
 
 
-async def open_carriers(reactor: Any, target: Target, tell: Callable[[str], None]) -> list[Carrier]:
+async def open_carriers(
+    reactor: IReactor, target: Target, tell: Callable[[str], None]
+) -> list[Carrier]:
     """Connect to a target.
 
     Args:
@@ -86,7 +94,7 @@ class DatagramCarrier:
 
     connections = None
 
-    def __init__(self, reactor: Any, target: Target, address: Address) -> None:
+    def __init__(self, reactor: IReactor, target: Target, address: Address) -> None:
         self._reactor = reactor
         self._target = target
         self._address = address
@@ -150,7 +158,7 @@ class StreamCarrier:
         connections: how many there have been.
     """
 
-    def __init__(self, reactor: Any, target: Target, tell: Callable[[str], None]) -> None:
+    def __init__(self, reactor: IReactor, target: Target, tell: Callable[[str], None]) -> None:
         self.connections = 1
         self._reactor = reactor
         self._target = target
@@ -336,9 +344,6 @@ class Lines(Conversation):
         self._blocked = False
         self._waiting = 0
 
-    def stopProducing(self) -> None:
-        """Know that the connection has ended; `lost` says more."""
-
     def dataReceived(self, data: bytes) -> None:
         """Tell of the lines; a rest counts as one where it is too long."""
         self._incoming += data
@@ -348,9 +353,6 @@ class Lines(Conversation):
             self._tell(line + b"\n")
         if len(rest) > _LONGEST_LINE:
             self._tell(self.incomplete())
-
-    def writeConnectionLost(self) -> None:
-        """Never happens: this side is not ended alone."""
 
     def readConnectionLost(self) -> None:
         """Know that the server has closed."""

@@ -7,12 +7,16 @@ it is printed the report's.
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from uppercase.commands.ping._report import Display
 from uppercase.commands.ping._tracker import Tracker
+
+if TYPE_CHECKING:
+    from uppercase.commands.ping._carriers import Carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,16 @@ class Run:
     """
 
     def __init__(
-        self, reactor: Any, tracker: Tracker, schedule: Schedule, display: Display
+        self, reactor: IReactorTime, tracker: Tracker, schedule: Schedule, display: Display
     ) -> None:
         self.finished: Deferred[None] = Deferred()
         self._reactor = reactor
         self._tracker = tracker
         self._schedule = schedule
         self._display = display
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
 
-    async def measure(self, carrier: Any) -> None:
+    async def measure(self, carrier: "Carrier") -> None:
         """Do it, with a carrier that has been opened; it is closed at the end."""
         self._carrier = carrier
         carrier.start(self)
