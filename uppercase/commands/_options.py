@@ -55,7 +55,6 @@ def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) 
 
 
 if TYPE_CHECKING:
-    from uppercase.commands._plots import Drawing
     from uppercase.lab import LabOption
 
 _PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
@@ -256,23 +255,12 @@ def _check_plot(
         try:
             path.open("ab").close()
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
     return path
 
 
-def save_plot(path: Path, drawing: "Drawing") -> None:
-    """Write a drawing.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        drawing.save(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error for a plot that cannot be written."""
     return UserError(
         f"cannot write --plot={path}: {error.strerror}; name a file in a folder of yours"
     )

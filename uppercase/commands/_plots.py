@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
 from uppercase.commands._latencies import bins
+from uppercase.commands._options import cannot_write
 from uppercase.commands.ping._report import AMISS
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
@@ -74,7 +75,7 @@ class Drawing:
         """Write an SVG, PNG or PDF, by the ending of the name.
 
         Raises:
-            OSError: the file cannot be written.
+            UserError: the file cannot be written.
         """
         kind = path.suffix[1:].lower()
         # The time of writing would make equal drawings differ.
@@ -85,7 +86,10 @@ class Drawing:
         }
         with matplotlib.rc_context(_RC), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about letters of a name that no font has
-            self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+            try:
+                self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
 
 def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawing:

@@ -17,7 +17,6 @@ from uppercase.commands._options import (
     judgement_options,
     plot_option,
     reply_timeout,
-    save_plot,
     target_options,
     timeout_option,
 )
@@ -134,15 +133,14 @@ def bench(
     if plot is not None:
         from uppercase.commands._plots import bench_plot
 
-        drawing = bench_plot(
+        bench_plot(
             f"bench {target}: {result.rate:.0f} messages/s",
             result.setting,
             monitor.rates,
             counts.latencies.distribution(),
             result.losses,
             result.percentiles,
-        )
-        save_plot(plot, drawing)
+        ).save(plot)
     if counts.errors:
         raise counts.errors[0]
     return OK if counts.acceptable(max_loss) else NETWORK

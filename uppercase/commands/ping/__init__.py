@@ -24,7 +24,6 @@ from uppercase.commands._options import (
     judgement_options,
     plot_option,
     reply_timeout,
-    save_plot,
     target_options,
     timeout_option,
 )
@@ -124,7 +123,7 @@ def ping(
             tracker = Tracker(probes, timeout)
             schedule = Schedule(time.monotonic(), interval, count, deadline)
             display = Display(
-                target, carrier, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+                target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
             )
             run = Run(reactor, tracker, schedule, display)
             failure = None
@@ -138,11 +137,11 @@ def ping(
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(time.monotonic() - schedule.start, failure)
+    display.show_summary(time.monotonic() - schedule.start, carrier.connections, failure)
     if plot is not None:
         from uppercase.commands._plots import ping_plot
 
-        save_plot(plot, ping_plot(target, display.found, tracker.totals))
+        ping_plot(target, display.found, tracker.totals).save(plot)
     if failure is not None:
         raise failure
     asked_for = count if deadline is not None else None

@@ -12,7 +12,7 @@ from all others.
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
@@ -31,7 +31,7 @@ from uppercase.client._endpoints import (
 from uppercase.client._udp import DatagramSocket
 from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
 from uppercase.client.target import Target
-from uppercase.commands.ping._run import Run
+from uppercase.commands.ping._run import Carrier, Run
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
@@ -43,26 +43,6 @@ BACKLOG: Final = 16 * MIB
 CONNECTIONS: Final = 256
 """Connections of one probe each that ping keeps open at once, for replies that are still to come;
 beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
-
-
-class Carrier(Protocol):
-    """What a run needs of a connection."""
-
-    @property
-    def connections(self) -> int | None:
-        """How many connections there have been; None where there is no such thing."""
-
-    def start(self, run: Run) -> None:
-        """Tell a run of what comes from now on."""
-
-    def send(self, probe: bytes) -> None:
-        """Send a probe, or what can be sent of it now; the rest follows."""
-
-    def incomplete(self) -> bytes:
-        """Take out what has come of a reply whose end has not."""
-
-    async def close(self) -> None:
-        """End it."""
 
 
 async def open_carriers(

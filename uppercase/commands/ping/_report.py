@@ -11,16 +11,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from uppercase.client.target import Target
 from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
-
-if TYPE_CHECKING:
-    from uppercase.commands.ping._carriers import Carrier
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or goes away."""
@@ -198,7 +195,6 @@ class Display:
 
     Attributes:
         target: the server.
-        carrier: how the probes travel to it.
         timeout: seconds after which a probe is lost.
         quiet: whether only the summary is printed.
         as_json: whether objects are printed instead of lines.
@@ -210,7 +206,6 @@ class Display:
     """
 
     target: Target
-    carrier: "Carrier"
     timeout: float
     quiet: bool
     as_json: bool
@@ -236,18 +231,21 @@ class Display:
             line = coloured(line)
         print(line, flush=True)
 
-    def show_interim(self) -> None:
+    def show_interim(self, connections: int | None) -> None:
         """Print how it stands: among the objects, or beside the lines."""
         if self.as_json:
-            fields = self._fields(time.monotonic() - self.started)
+            elapsed = time.monotonic() - self.started
+            fields = summary_object(self.totals, self.target, elapsed, connections)
             print(to_json({"type": "interim", **fields}), flush=True)
         else:
             print(interim_text(self.totals), file=sys.stderr, flush=True)
 
-    def show_summary(self, elapsed: float, failure: NetworkError | None) -> None:
+    def show_summary(
+        self, elapsed: float, connections: int | None, failure: NetworkError | None
+    ) -> None:
         """Print the end of it."""
         if self.as_json:
-            fields = self._fields(elapsed)
+            fields = summary_object(self.totals, self.target, elapsed, connections)
             error = None if failure is None else str(failure)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
@@ -261,6 +259,3 @@ class Display:
             from uppercase.commands._latencies import histogram_table
 
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
-
-    def _fields(self, elapsed: float) -> dict[str, Any]:
-        return summary_object(self.totals, self.target, elapsed, self.carrier.connections)
