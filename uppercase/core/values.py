@@ -113,7 +113,7 @@ class DeclaredPeers:
     unix: bool = False
 
     def include(self, host: str | None) -> bool:
-        """Whether a peer is one of them.
+        """Return whether a peer is one of them.
 
         Args:
             host: its IP address, or None for a peer of a UNIX socket.
@@ -176,12 +176,12 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 
 def in_use(error: CannotListen) -> bool:
-    """Whether an address could not be had because somebody else has it."""
+    """Return whether an address could not be had because somebody else has it."""
     return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
-    """Whether an address could not be had because this machine has none of the kind."""
+    """Return whether an address could not be had because this machine has none of the kind."""
     return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -230,26 +230,25 @@ def parse_receive_buffer(text: str) -> int:
 
 def parse_count(text: str) -> int:
     """Return a whole number, 0 or more."""
-    if not re.fullmatch(r"[0-9]{1,18}", text.strip(), re.ASCII):
-        raise BadValue(f"got {text!r}; a whole number, 0 or more, is accepted")
-    return int(text)
+    return _whole(text, "a whole number, 0 or more, is accepted")
 
 
 def parse_limit(text: str) -> int:
     """Return a whole number, 1 or more."""
-    number = parse_count(text)
-    if number < 1:
-        raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
-    return number
+    return _whole(text, "a whole number, 1 or more, is accepted", least=1)
 
 
 def parse_port(text: str) -> int:
     """Return a port number; 0 stands for any free port."""
-    if not re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII) or int(text) > MAX_PORT:
-        raise BadValue(
-            f"got {text!r}; a port is a whole number from 0 (any free port) to {MAX_PORT}"
-        )
-    return int(text)
+    accepted = f"a port is a whole number from 0 (any free port) to {MAX_PORT}"
+    return _whole(text, accepted, most=MAX_PORT)
+
+
+def _whole(text: str, accepted: str, *, least: int = 0, most: int = 10**18 - 1) -> int:
+    digits = text.strip()
+    if re.fullmatch("[0-9]{1,18}", digits, re.ASCII) and least <= int(digits) <= most:
+        return int(digits)
+    raise BadValue(f"got {text!r}; {accepted}")
 
 
 def parse_probability(text: str) -> float:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
@@ -65,13 +66,15 @@ def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IS
 
 
 def check_pid_file(runner: Mapping[str, Any] | None) -> None:
-    """Refuse a pid file that twistd could not write, which it would answer with a traceback.
+    """Refuse a pid file that twistd could not write, or that another server has.
+
+    It would answer the one with a traceback, and the other without the way out.
 
     Args:
         runner: twistd's options; those of `twist` have no pid file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be had.
     """
     name = runner.get("pidfile") if runner else None
     if not runner or not name or runner.get("chroot"):
@@ -84,12 +87,29 @@ def check_pid_file(runner: Mapping[str, Any] | None) -> None:
         why = "it is a folder"
     elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
         why = "permission denied"
+    elif owner := _running(path):
+        why = f"the server with the process number {owner} has it"
     else:
         return
     raise UserError(
         f"cannot write the pid file {path} ({why}); name another with --pidfile=FILE before "
         "the service's name, or have none with --pidfile="
     )
+
+
+def _running(path: str) -> int | None:
+    """Return whose number a pid file has, if that process runs; twistd replaces what is stale."""
+    try:
+        number = int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass  # it is another user's
+    return number
 
 
 def _check_for_workers(services: list[Any]) -> None:

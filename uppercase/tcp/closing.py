@@ -27,8 +27,12 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Attribute
 
-from uppercase.limits import Limits
+from uppercase.limits import MIB, Limits
 from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output
+
+LINGER: Final = 4 * MIB
+"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
+that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _PROGRESS_CHECKS: Final = 4
 """Looks per time-out at whether a peer takes what it is owed: one that stalls is found at most a

@@ -38,9 +38,9 @@ from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
-from uppercase.limits import MIB
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
 from uppercase.tcp.closing import (
+    LINGER,
     CloseLadder,
     IOrderlyTLSTransport,
     IStreamTransport,
@@ -56,10 +56,6 @@ _TURN: Final = 0.001
 """How long one connection may keep the reactor before the others have their turn, unless one
 message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
 of 1 ms a minute."""
-
-_LINGER: Final = 4 * MIB
-"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
-that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
@@ -169,6 +165,13 @@ class TransformProtocol(Protocol):
     def fail(self, outcome: Outcome, error: Exception) -> None:
         """Take note of why a stage before the framing, such as TLS, is closing the connection."""
         self._end_with(outcome, str(error))
+
+    def break_off(self, outcome: Outcome, error: Exception) -> None:
+        """Close because such a stage cannot go on; its last words still reach the peer."""
+        self.fail(outcome, error)
+        if self._state in OPEN_STATES:
+            self._conversation.cancel()
+            self._close(linger=True)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
@@ -413,7 +416,7 @@ class TransformProtocol(Protocol):
         self._move(State.CLOSING)
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
         if self._conversation.outcome is not Outcome.STOPPED:
-            self._linger_until = self._received + _LINGER
+            self._linger_until = self._received + LINGER
         self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.start(linger=linger)
