@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 from unittest import mock
 
 import pexpect
@@ -29,7 +29,16 @@ import uppercase
 from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
-__all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
+__all__ = [
+    "Outcome",
+    "Piped",
+    "Terminal",
+    "command_line",
+    "environment",
+    "run",
+    "run_process",
+    "terminal",
+]
 
 _TIMEOUT = 30.0
 """Seconds; a bound for a busy machine, not an expectation."""
@@ -60,6 +69,24 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPPERCASE_")}
     package = Path(uppercase.__file__).parents[1]
     return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
+
+
+class Piped(subprocess.Popen[bytes]):
+    """The command as a process, with its standard streams in pipes."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def __init__(self, *arguments: str) -> None:
+        pipe = subprocess.PIPE
+        command = command_line(*arguments)
+        super().__init__(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+
+    def say(self, data: bytes) -> None:
+        """Give it input, at once."""
+        self.stdin.write(data)
+        self.stdin.flush()
 
 
 def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:

@@ -563,7 +563,7 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
         "async def never(text: str) -> str:\n"
         "    return await Deferred()\n"
     )
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     checked = await deferToThread(within, "check", "silent:never")
     assert checked.status == 1
     *laws, case, last = checked.stdout.decode().splitlines()

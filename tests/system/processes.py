@@ -1,5 +1,6 @@
 """Real programs for system tests: started on free ports, ended by their id, logs looked at."""
 
+import errno
 import os
 import re
 import signal
@@ -171,6 +172,20 @@ def memory(pid: int) -> int:
     """Return the resident bytes of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def half_close(client: socket.socket) -> None:
+    """Close the sending side.
+
+    Raises:
+        ConnectionError: it was reset, which the system tells at this call as ENOTCONN.
+    """
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise ConnectionResetError(*error.args) from error
 
 
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:

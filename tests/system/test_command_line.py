@@ -1,5 +1,6 @@
 """The servers' command lines: help, versions, and one sentence for each mistake."""
 
+import os
 import re
 import socket
 import subprocess
@@ -198,6 +199,15 @@ def test_a_pid_file_that_cannot_be_written_is_one_sentence(
     said = refused(f"--pidfile={tmp_path / name}", "uppercase-tcp", "--port=0")
     assert f"cannot write the pid file {tmp_path / name} ({why}" in " ".join(said.split())
     assert "Traceback" not in said
+
+
+def test_a_pid_file_that_another_server_has_is_one_sentence(tmp_path: Path) -> None:
+    """As with two of README's commands in one directory; what a killed server left is replaced."""
+    file = tmp_path / "twistd.pid"
+    file.write_text(str(os.getpid()))
+    said = refused(f"--pidfile={file}", "uppercase-tcp", "--port=0")
+    assert f"the server with the process number {os.getpid()} has it" in " ".join(said.split())
+    assert "name another with --pidfile=FILE" in " ".join(said.split())
 
 
 def test_a_receive_buffer_that_no_system_has_is_one_sentence() -> None:

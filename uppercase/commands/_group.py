@@ -1,5 +1,7 @@
 """The sub-commands: their help, the one that is asked for, and its outcome as an exit status.
 
+A command is declared so::
+
     @click.command("ping", cls=Command, examples='''
         uppercase ping -c 10              ten requests to the server on this machine
     ''')

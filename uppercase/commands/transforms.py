@@ -285,6 +285,8 @@ def check(name: str, examples: Sequence[str]) -> int:
         click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
         if law.name in broken:
             _say(f"{'':8}{broken[law.name]}")
+    if report.left_out:
+        _say(report.left_out)
     if report.untried:
         click.echo(
             f"{len(report.untried)} of {len(LAWS)} laws could not be tried, because a reply did "

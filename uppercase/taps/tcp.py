@@ -23,7 +23,7 @@ from uppercase.taps._options import (
     CLASSROOM,
     ENDING,
     INFORMATION,
-    PROCESS,
+    PROCESS_GROUPS,
     TRANSFORMING,
     Group,
     Option,
@@ -176,7 +176,7 @@ class Options(ServiceOptions):
             ),
         ),
         CLASSROOM,
-        PROCESS,
+        *PROCESS_GROUPS,
         INFORMATION,
     )
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from zope.interface import implementer
@@ -33,6 +34,9 @@ class InheritedUNIXPort:
     Twisted's own port sets the mode and the backlog anew, and unlinks the name when it stops. This
     one has what an `Acceptor` needs to accept in its place.
     """
+
+    transport = Server
+    sessionno = 0
 
     def __init__(self, skt: socket.socket, factory: IProtocolFactory) -> None:
         self._socket = skt
@@ -52,13 +56,6 @@ class InheritedUNIXPort:
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._socket.fileno()
-
-    def serve(self, skt: socket.socket, reactor: Any) -> None:
-        """Connect an accepted socket to a protocol."""
-        with skt:
-            # Invariant of what is called: it does not block, and is duplicated there.
-            skt.setblocking(False)
-            reactor.adoptStreamConnection(skt.fileno(), socket.AF_UNIX, self.factory)
 
     def logPrefix(self) -> str:
         """Return what Twisted's log calls it."""

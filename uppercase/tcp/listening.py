@@ -49,6 +49,7 @@ from uppercase.core.values import (
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
+from uppercase.tcp._hub import hub_of
 from uppercase.tcp._opening import locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
@@ -138,7 +139,7 @@ class Acceptor:
 
     Args:
         port: is listening; its `stopListening` is called after `stop`.
-        reactor: whose port it is.
+        reactor: watches the acceptor and the transports that it makes.
         on_scarce: told the system's error each time that accepting has to rest.
         waits: told that somebody is there, says whether other processes should accept first; they
             have a moment for that. One is accepted at a time then, so that others have theirs.
@@ -164,7 +165,7 @@ class Acceptor:
         self._socket = socket.socket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         if isinstance(port, Port):
-            reactor.removeReader(port)
+            port.stopReading()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -228,9 +229,6 @@ class Acceptor:
     def _serve(self, skt: socket.socket, address: Any) -> None:
         """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
         port = self._port
-        if isinstance(port, InheritedUNIXPort):
-            port.serve(skt, self._reactor)
-            return
         if skt.family == socket.AF_INET6:
             # With the scope of a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -241,7 +239,8 @@ class Acceptor:
         assert protocol is not None
         number = port.sessionno
         port.sessionno = number + 1
-        transport = prompt(port.transport)(skt, protocol, address, port, number, self._reactor)
+        server = port if isinstance(port, Port) else None
+        transport = prompt(port.transport)(skt, protocol, address, server, number, self._reactor)
         protocol.makeConnection(transport)
 
     def _rest(self, error: OSError) -> None:
@@ -270,7 +269,7 @@ def acceptor_of(
 ) -> Acceptor | None:
     """Return who accepts for a port; None for a port of another kind, which goes on itself."""
     if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
-        return Acceptor(port, reactor, on_scarce, waits)
+        return Acceptor(port, hub_of(reactor), on_scarce, waits)
     return None
 
 

@@ -13,18 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
-
-__all__ = [
-    "MAX_LOOKAHEAD",
-    "Lowercase",
-    "Swapcase",
-    "Titlecase",
-    "ascii_lowercase",
-    "ascii_uppercase",
-    "casefold",
-    "uppercase",
-]
+from uppercase.transforms.tables import LOWER, UPPER, translate
 
 MAX_LOOKAHEAD: Final = 256
 """How many characters after a sigma may decide it; a sigma still open then counts as final, so that
@@ -34,8 +23,8 @@ section 13) has no more than 30 marks in a row, and rows of dots end lines."""
 _SIGMA: Final = "Σ"
 _WINDOW: Final = re.compile(f"{_SIGMA}[^{_SIGMA}]{{{MAX_LOOKAHEAD}}}")
 
-_TO_UPPER: Final = make_table(dict(zip(LOWER, UPPER, strict=True)))
-_TO_LOWER: Final = make_table(dict(zip(UPPER, LOWER, strict=True)))
+_TO_UPPER: Final = bytes.maketrans(LOWER, UPPER)
+_TO_LOWER: Final = bytes.maketrans(UPPER, LOWER)
 
 
 def uppercase(text: str) -> str:
@@ -144,7 +133,7 @@ class Lowercase(_SigmaStream):
 
 
 class Titlecase(_SigmaStream):
-    """Return each word one capital, its first letter: hello world becomes Hello World."""
+    """Begin each word, and only that, with a capital: hello world becomes Hello World."""
 
     def __init__(self) -> None:
         super().__init__(str.title)

@@ -16,8 +16,6 @@ from typing import Final
 
 from uppercase.errors import Rejected
 
-__all__ = ["Base64Decode", "Base64Encode", "HexDecode", "hex_encode"]
-
 _WHITE_SPACE: Final = b" \t\n\r\v\f"
 
 # A quantum with padding must leave its unused bits zero: the last letter is one of these.
