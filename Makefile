@@ -39,10 +39,8 @@ $(READY): setup.cfg pyproject.toml | $(BIN)/python
 serve: $(SERVING)
 	$(BIN)/twistd --nodaemon --pidfile= uppercase
 
-# In several processes, since the tests mostly wait for the programs that they start. These are
-# hundreds, and without written bytecode each would compile the package again.
+# In several processes, since the tests mostly wait for the programs that they start.
 JOBS ?= auto
-test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal
 
@@ -55,7 +53,8 @@ check: $(READY)
 docs: $(READY)
 	$(PIP) --editable '.[docs]'
 	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
-	$(BIN)/pydoctor
+	$(BIN)/python docs/api.py
+	$(BIN)/python -m tests.docs.site docs/_build
 
 newcomer: $(READY)
 	$(BIN)/python -m tests.docs.newcomer

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -114,7 +114,8 @@ def serving(command: Sequence[str], port: int, kind: str) -> Iterator[int]:
                 time.sleep(0.005)
             yield started.pid
         finally:
-            os.killpg(started.pid, 9)
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, 9)
             started.wait()
 
 

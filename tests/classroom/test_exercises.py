@@ -131,7 +131,7 @@ MISTAKES = [
     Mistake("stop-and-wait", "TIMEOUT = 1.0", "TIMEOUT = 0.04", {ECONOMY}),
     # What came is read as text before the checksum is looked at.
     Mistake("stop-and-wait", "crc32(body)", "crc32(body.decode().encode())",
-            {CORRUPTION, ALL, ECONOMY}),
+            {ALL, ECONOMY}),
     # To be safe.
     Mistake("stop-and-wait", "client.send(pack(number, line.strip().encode()))",
             "[client.send(pack(number, line.strip().encode())) for _ in range(3)]", {ECONOMY}),

@@ -1,18 +1,15 @@
 """Records: what is written, what is read of a damaged one, and that neither stops anybody."""
 
-import heapq
 import io
-import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.classroom.helpers import exchange
 from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
 from uppercase.classroom.record import VERSION
-from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Chunk,
     Closed,
@@ -32,48 +29,23 @@ from uppercase.core.events import (
     SlowCall,
     TransformFailed,
 )
-from uppercase.core.guards import Datagram, Destination
-from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.core.steps import Answer, Delay
 from uppercase.errors import TransformError, UserError
-from uppercase.lab import UDP_PRESETS, Experiment, Lab, make_experiment
-from uppercase.registry import listing
+from uppercase.lab import UDP_PRESETS, Experiment, make_experiment
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "record.md"
-PEER = ("127.0.0.1", 50000)
 
 
 def recorded(experiment: Experiment, count: int, pause: float = 1.0) -> io.BytesIO:
     """Return the record of a client that sends so many datagrams, each when all is over."""
     now = [0.0]
     file = io.BytesIO()
-    recorder = Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0])
-    found = listing()
-    chain = make_pipeline([Stage("uppercase", found.find("uppercase"))], 1 << 20)
-    responder = Responder(
-        chain,
-        clock=lambda: now[0],
-        observer=recorder,
-        tell_each=True,
-        lab=Lab(experiment, lambda: now[0], recorder),
+    exchange(
+        experiment,
+        count,
+        now,
+        Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0]),
+        pause=pause,
     )
-    order = itertools.count()
-    for number in range(1, count + 1):
-        datagram = Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
-        steps: list[Any] = responder.answer(datagram)
-        held: list[tuple[float, int, Delay]] = []
-        while steps or held:
-            if not steps:
-                now[0], _, delayed = heapq.heappop(held)
-                steps = list(responder.resume(delayed))
-                continue
-            step = steps.pop(0)
-            if isinstance(step, Delay):
-                heapq.heappush(held, (now[0] + step.passage.delay, next(order), step))
-            else:
-                assert isinstance(step, Answer)
-                responder.sent([step], [])
-        now[0] += pause
     return file
 
 
@@ -106,7 +78,7 @@ def test_every_event_has_the_keys_that_its_schema_says() -> None:
         Refused(peer, RefusalReason.FULL, "1000"),
         Dropped(peer, DropReason.OVER_RATE, "10/s", b"x", 3, "request delivered"),
         SlowCall("x", 2.0),
-        TransformFailed("x", TransformError("y")),
+        TransformFailed("x", TransformError("x", "y")),
     ]
     for event in tcp:
         recorder.notify(event)

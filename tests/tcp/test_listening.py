@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
@@ -152,6 +152,8 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
             peers.append((self.transport, self.transport.getPeer()))
             self.transport.write(b"hello")
             self.transport.loseConnection()
+
+        def connectionLost(self, reason: object = None) -> None:
             ended.callback(None)
 
     ended: Deferred[None] = Deferred()
@@ -169,7 +171,6 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
     ) as client:
         client.connect(host.name if kind == "unix" else (host.host, host.port))
         await ended
-        await deferLater(installed, 0.01)
         client.settimeout(10)
         assert client.recv(100) == b"hello"
         ((transport, peer),) = peers

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from uppercase.classroom.record import Row
+from uppercase.core.values import printable
 from uppercase.errors import UserError
 
 REQUEST, REPLY = "request", "reply"
@@ -47,6 +48,7 @@ class Arrow:
         words: the same for people, as the answer key says it.
         data: the first bytes themselves.
         event: what a note is about, in the record's word.
+        serial: by which a page knows it again; 0 elsewhere.
     """
 
     begin: float
@@ -59,6 +61,7 @@ class Arrow:
     words: str = ""
     data: bytes = b""
     event: str = ""
+    serial: int = 0
 
     @property
     def lost(self) -> bool:
@@ -88,7 +91,7 @@ class Timeline:
             UserError: the record has no such client.
         """
         timeline = cls(about)
-        builder: dict[str, _Client] = {}
+        builder: dict[str, ClientArrows] = {}
         others: dict[str, None] = {}
         for row in rows:
             timeline.epoch = timeline.epoch or row.get("wall", 0) - row["time"]
@@ -97,7 +100,7 @@ class Timeline:
             if client not in ("", peer, host, host.strip("[]")):
                 others[peer] = None
             elif peer:
-                builder.setdefault(peer, _Client()).take(row)
+                builder.setdefault(peer, ClientArrows()).take(row)
         if client and not builder:
             known = ", ".join(list(filter(None, others))[:5]) or "none"
             raise UserError(f"the record has no client {client!r}; the first that it has: {known}")
@@ -107,16 +110,25 @@ class Timeline:
         return timeline
 
 
-class _Client:
-    """Makes arrows of one client's rows."""
+class ClientArrows:
+    """Makes arrows of one client's rows, as the rows come.
+
+    Attributes:
+        arrows: all so far, in the order of their making; who has taken them may clear it.
+    """
 
     def __init__(self) -> None:
         self.arrows: list[Arrow] = []
         self._requests: dict[int, list[Arrow]] = {}
         self._left: dict[tuple[int, str], tuple[float, tuple[str, ...], str]] = {}
 
-    def take(self, row: Row) -> None:
-        """Take the next row."""
+    def take(self, row: Row) -> list[Arrow]:
+        """Take the next row; return the arrows that are new, and those that may have changed."""
+        before = len(self.arrows)
+        self._take(row)
+        return [*self._requests.get(row.get("number", 0), ()), *self.arrows[before:]]
+
+    def _take(self, row: Row) -> None:
         match row["event"]:
             case "received":
                 self._requests[row.get("number", 0)] = [self._arrow(row, REQUEST)]
@@ -136,6 +148,12 @@ class _Client:
                 detail = f" ({row['detail']})" if row.get("detail") else ""
                 outcome = str(row.get("outcome", ""))
                 self._note(row, f"closed: {outcome}{detail}", outcome)
+
+    def forget(self, number: int) -> None:
+        """Keep nothing of an exchange but its arrows: no more is to come of it."""
+        self._requests.pop(number, None)
+        for key in [key for key in self._left if key[0] == number]:
+            del self._left[key]
 
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
         data = row.get("data", "").encode("latin-1", "replace")
@@ -173,7 +191,7 @@ class _Client:
             arrow.actions, arrow.words = actions, words
             arrow.end = round(arrow.begin + row.get("delay", 0), 6)
         if "duplicated" in actions and len(arrows) == 1:
-            arrows.append(replace(arrows[0], words=words + _COPY, text=""))
+            arrows.append(replace(arrows[0], words=words + _COPY, text="", serial=0))
             self.arrows.append(arrows[1])
         return None
 
@@ -201,10 +219,7 @@ class _Client:
 
 def _readable(data: bytes, size: int) -> str:
     """Return a payload's start as one reads it: UTF-8 where it is, escaped where it is not."""
-    text = data.decode("utf-8", "replace")
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: _TEXT + 1]
-    )
+    text = printable(data.decode("utf-8", "replace")[: _TEXT + 1])
     return f'"{text}"' if len(text) <= _TEXT and size <= len(data) else f'"{text[:_TEXT]}…'
 
 

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import cast
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
+
+from uppercase.portable import PORTABLE
 
 
 class PromptConnection(Connection):
@@ -19,6 +23,21 @@ class PromptConnection(Connection):
     # everything goes through that, in order.
     _queueing = False
     _aborted = False
+
+    def doRead(  # type: ignore[override] # one of two bases says that it gives nothing
+        self,
+    ) -> ConnectionDone | ConnectionLost | None:
+        """Hand on what has come; return why there will be no more, if so."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait until the socket is writable."""
@@ -56,5 +75,7 @@ class PromptConnection(Connection):
 @cache
 def prompt(transport: type[Connection]) -> Callable[..., Connection]:
     """Return the class of transports that are like those of `transport`, and write at once."""
+    if PORTABLE:
+        return cast(Callable[..., Connection], transport)
     name = f"Prompt{transport.__name__}"
     return cast(Callable[..., Connection], type(name, (PromptConnection, transport), {}))

@@ -16,12 +16,15 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.unix import Server
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from zope.interface import implementer
 
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
+from uppercase.tcp._opening import locked, remove_leftover
+from uppercase.tcp.kernel import refuse_group
 
 
 @implementer(IListeningPort)
@@ -31,6 +34,9 @@ class InheritedUNIXPort:
     Twisted's own port sets the mode and the backlog anew, and unlinks the name when it stops. This
     one has what an `Acceptor` needs to accept in its place.
     """
+
+    transport = Server
+    sessionno = 0
 
     def __init__(self, skt: socket.socket, factory: IProtocolFactory) -> None:
         self._socket = skt
@@ -50,13 +56,6 @@ class InheritedUNIXPort:
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._socket.fileno()
-
-    def serve(self, skt: socket.socket, reactor: Any) -> None:
-        """Connect an accepted socket to a protocol."""
-        with skt:
-            # Invariant of what is called: it does not block, and is duplicated there.
-            skt.setblocking(False)
-            reactor.adoptStreamConnection(skt.fileno(), socket.AF_UNIX, self.factory)
 
     def logPrefix(self) -> str:
         """Return what Twisted's log calls it."""
@@ -107,6 +106,7 @@ class _Opener:
         try:
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             skt.bind((interface, port))
+            refuse_group(interface or "0.0.0.0")
             skt.listen(backlog)
         except OSError as error:
             skt.close()
@@ -127,10 +127,10 @@ class _Opener:
         skt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if lock is not None and not lock.lock():
-                raise CannotListen(f"cannot listen on UNIX {path}: another program does already")
+                raise locked(path)
             if lock is not None and not lock.clean and _is_socket(path):
                 os.remove(path)  # Left by a program that was killed.
-            skt.bind(path)
+            _bind(skt, path)
             os.chmod(path, mode)
             skt.listen(backlog)
         except OSError as error:
@@ -152,6 +152,15 @@ class _Opener:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
         return Opened(skt, skt.close)
+
+
+def _bind(skt: socket.socket, path: str) -> None:
+    try:
+        skt.bind(path)
+    except OSError:
+        if not remove_leftover(path):
+            raise
+        skt.bind(path)
 
 
 def _is_socket(path: str) -> bool:

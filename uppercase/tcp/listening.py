@@ -49,9 +49,12 @@ from uppercase.core.values import (
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
+from uppercase.tcp._hub import hub_of
+from uppercase.tcp._opening import locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.inherited import InheritedUNIXPort
+from uppercase.tcp.kernel import admit_nobody, refuse_group
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -114,8 +117,7 @@ class Listener:
             factory = TLSFactory(self.context, served)
         if self.proxies is not None:
             factory = ProxyHeaderFactory(self.proxies, factory, served)
-        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
-        return listening
+        return open_port(self.endpoint, factory)
 
     def name(self, port: IListeningPort) -> str:
         """Return what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
@@ -137,7 +139,7 @@ class Acceptor:
 
     Args:
         port: is listening; its `stopListening` is called after `stop`.
-        reactor: whose port it is.
+        reactor: watches the acceptor and the transports that it makes.
         on_scarce: told the system's error each time that accepting has to rest.
         waits: told that somebody is there, says whether other processes should accept first; they
             have a moment for that. One is accepted at a time then, so that others have theirs.
@@ -163,7 +165,7 @@ class Acceptor:
         self._socket = socket.socket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         if isinstance(port, Port):
-            reactor.removeReader(port)
+            port.stopReading()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -192,6 +194,10 @@ class Acceptor:
             self._call = self._reactor.callLater(_TURN_OF_OTHERS, self._go_on)
         else:
             self._accept(1)
+
+    def admit_nobody(self) -> None:
+        """Begin no handshake any more, for any process, so that closing the socket loses nobody."""
+        admit_nobody(self._socket)
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
@@ -227,9 +233,6 @@ class Acceptor:
     def _serve(self, skt: socket.socket, address: Any) -> None:
         """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
         port = self._port
-        if isinstance(port, InheritedUNIXPort):
-            port.serve(skt, self._reactor)
-            return
         if skt.family == socket.AF_INET6:
             # With the scope of a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -240,7 +243,8 @@ class Acceptor:
         assert protocol is not None
         number = port.sessionno
         port.sessionno = number + 1
-        transport = prompt(port.transport)(skt, protocol, address, port, number, self._reactor)
+        server = port if isinstance(port, Port) else None
+        transport = prompt(port.transport)(skt, protocol, address, server, number, self._reactor)
         protocol.makeConnection(transport)
 
     def _rest(self, error: OSError) -> None:
@@ -269,7 +273,7 @@ def acceptor_of(
 ) -> Acceptor | None:
     """Return who accepts for a port; None for a port of another kind, which goes on itself."""
     if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
-        return Acceptor(port, reactor, on_scarce, waits)
+        return Acceptor(port, hub_of(reactor), on_scarce, waits)
     return None
 
 
@@ -287,6 +291,7 @@ def bind(host: str, port: int) -> socket.socket:
         if skt.family == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         skt.bind((host, port))
+        refuse_group(host)
         skt.listen(BACKLOG)
         skt.setblocking(False)
     except OSError as error:
@@ -396,8 +401,10 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         address = printable_address(error.interface or "0.0.0.0", error.port)
         if isinstance(error.socketError, OSError):
             if not isinstance(error.port, int):
-                return cannot_listen("UNIX", str(error.port), error.socketError)
+                return cannot_listen("UNIX", os.fsdecode(error.port), error.socketError)
             return cannot_listen("TCP", address, error.socketError)
+        if not isinstance(error.port, int):
+            return locked(os.fsdecode(error.port))
     if isinstance(error, OverflowError):
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from uppercase.core.guards import Destination, Origin, SocketAddress
 from uppercase.limits import UDP_READ_SIZE
+from uppercase.portable import PORTABLE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
     Ancillary,
@@ -53,7 +54,7 @@ _SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview 
 
 def _function(name: str) -> Any:
     """Return a function of the C library that gives -1 and sets errno; None without one."""
-    if sys.platform != "linux" or os.environ.get("UPPERCASE_PORTABLE"):
+    if sys.platform != "linux" or PORTABLE:
         return None
     return getattr(ctypes.CDLL(None, use_errno=True), name, None)
 

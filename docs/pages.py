@@ -1,0 +1,82 @@
+"""What the code writes into the pages: what each command says under `--help`, and a picture.
+
+`python -m docs.pages` draws the picture anew. It must not need Sphinx: the tests compare the pages
+with the same code.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import click
+from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
+
+from uppercase.commands._group import group
+from uppercase.commands.cli import main
+
+DOCS: Final = Path(__file__).parent
+PROGRAM: Final = DOCS.parent / "examples" / "tutorial" / "stop_and_wait.py"
+RECORD: Final = DOCS / "tutorial" / "lossy-run.jsonl"
+PICTURE: Final = RECORD.with_suffix(".svg")
+_COLUMNS: Final = "88"
+"""What a page of the site has room for."""
+
+
+def commands(
+    command: click.Command, parent: click.Context | None = None
+) -> Iterator[click.Context]:
+    """Return each command that `uppercase` has, itself and groups first."""
+    name = command.name if parent else "uppercase"
+    context = command.context_class(command, info_name=name, parent=parent)
+    yield context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands(found, context)
+
+
+def services() -> Iterator[Any]:
+    """Return the options of our services, each as `twistd` has them."""
+    twistd: Any = ServerOptions()
+    for name, _, make, _ in twistd.subCommands:
+        if name.startswith("uppercase"):
+            options = make()
+            options.parent = twistd
+            twistd.subCommand = name
+            yield options
+
+
+def options_page() -> str:
+    """Return the page of all options."""
+    page = ["# Options", "What each command says under `--help`."]
+    with patch.dict(os.environ, COLUMNS=_COLUMNS, NO_COLOR="1"):
+        said = {f"twistd {each.parent.subCommand}": str(each) for each in services()}
+        said |= {each.command_path: each.command.get_help(each) for each in commands(group)}
+    page += [f"## `{name}`\n\n```text\n{text.strip()}\n```" for name, text in said.items()]
+    return "\n\n".join(page) + "\n"
+
+
+def record_run() -> None:
+    """Write down what the tutorial's program meets on the tutorial's network."""
+    network = ("-u", "--port=12000", "--loss=0.5", "--seed=4", f"--record={RECORD}")
+    subprocess.run(
+        [sys.executable, "-m", "uppercase", "run", *network, "--", "python3", PROGRAM],
+        input=b"one\ntwo\nthree\n",
+        check=True,
+    )
+
+
+def draw_run(picture: Path) -> None:
+    """Draw what was written down."""
+    if main(["timeline", str(RECORD), "-o", str(picture)]):
+        raise SystemExit(f"{RECORD} cannot be drawn")
+
+
+if __name__ == "__main__":
+    record_run()
+    draw_run(PICTURE)

@@ -1,0 +1,294 @@
+"""The hub calls whoever is ready, by the rules of Twisted's reactors, and lets those go on."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from tests.conftest import LoggedErrors
+from uppercase.tcp import _hub
+from uppercase.tcp._hub import Hub, hub_of
+
+
+class Descriptor:
+    """A connected socket that does what a test says when it is called, and writes that down.
+
+    Args:
+        does: called with "read" or "write"; what it returns is the result.
+        number: that of the descriptor, which was free last.
+    """
+
+    def __init__(
+        self, does: Callable[[str], object] = lambda kind: None, number: int | None = None
+    ) -> None:
+        self.socket, self.peer = socket.socketpair()
+        if self.peer.fileno() == number:
+            self.socket, self.peer = self.peer, self.socket
+        assert number in (None, self.socket.fileno())
+        self.does = does
+        self.calls: list[str] = []
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "test"
+
+    def doRead(self) -> object:
+        self.calls.append("read")
+        return self.does("read")
+
+    def doWrite(self) -> object:
+        self.calls.append("write")
+        return self.does("write")
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self.calls.append(f"input ended: {type(reason.value).__name__}")
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.calls.append(f"lost: {type(reason.value).__name__}")
+
+    def close(self) -> None:
+        self.socket.close()
+        self.peer.close()
+
+
+class Watched:
+    """A hub, its reactor, and the descriptors of a test."""
+
+    def __init__(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.hub = Hub(self.reactor)
+        self.made: list[Descriptor] = []
+
+    def reader(self, does: Callable[[str], object] = lambda kind: None) -> Descriptor:
+        """Make a descriptor that is read, with something to read."""
+        descriptor = Descriptor(does)
+        descriptor.peer.send(b"x")
+        self.made.append(descriptor)
+        self.hub.addReader(descriptor)
+        return descriptor
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    made = Watched()
+    yield made
+    made.hub.removeAll()
+    for descriptor in made.made:
+        descriptor.close()
+
+
+def test_the_reactor_has_one_reader_as_long_as_anybody_is_watched(watched: Watched) -> None:
+    assert watched.reactor.getReaders() == []
+    one, two = watched.reader(), watched.reader()
+    watched.hub.addWriter(two)
+    assert watched.reactor.getReaders() == [watched.hub]
+    assert watched.hub.getReaders() == [one, two]
+    assert watched.hub.getWriters() == [two]
+    watched.hub.removeReader(one)
+    watched.hub.removeReader(two)
+    assert watched.reactor.getReaders() == [watched.hub]
+    watched.hub.removeWriter(two)
+    assert watched.reactor.getReaders() == []
+    assert watched.hub.seconds() == watched.reactor.seconds()
+
+
+def test_there_is_one_hub_for_a_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But none, and so the reactor itself, on the portable way."""
+    reactor, other = MemoryReactorClock(), MemoryReactorClock()
+    hub = hub_of(reactor)
+    assert hub_of(reactor) is hub
+    assert hub_of(other) is not hub
+    monkeypatch.setattr(_hub, "PORTABLE", True)
+    assert hub_of(reactor) is reactor
+
+
+_RESULTS = {
+    "read done": CONNECTION_DONE,
+    "read lost": CONNECTION_LOST,
+    "read other": OSError("other"),
+    "write done": CONNECTION_DONE,
+    "write lost": CONNECTION_LOST,
+    "write other": OSError("other"),
+}
+
+
+def _run(reactor: Any, turn: Callable[[], None], drawn: Any) -> list[str]:
+    """Let things happen to a descriptor; return what it was called for."""
+    reads, writes, half_closes, result, deeds = drawn
+
+    def does(kind: str) -> object:
+        if kind == "read":
+            descriptor.socket.recv(3)
+        if result == f"{kind} raises":
+            raise ValueError("on purpose")
+        return _RESULTS.get(result) if result.startswith(kind) else None
+
+    descriptor = Descriptor(does)
+    descriptor.socket.setblocking(False)
+    if half_closes:
+        alsoProvides(descriptor, IHalfCloseableDescriptor)
+    if reads:
+        reactor.addReader(descriptor)
+    if writes:
+        reactor.addWriter(descriptor)
+    for deed in deeds:
+        with suppress(OSError):
+            deed(descriptor.peer)
+        turn()
+        turn()
+    left = descriptor in reactor.getReaders(), descriptor in reactor.getWriters()
+    reactor.removeReader(descriptor)
+    reactor.removeWriter(descriptor)
+    descriptor.close()
+    return [*descriptor.calls, str(left)]
+
+
+def _data(peer: socket.socket) -> None:
+    peer.send(b"abcd")
+
+
+def _end(peer: socket.socket) -> None:
+    peer.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="module")
+def epoll_reactor() -> Iterator[Any]:
+    """A second reactor of Twisted's, which tests turn by hand."""
+    made = EPollReactor()
+    yield made
+    for reader in made.getReaders():
+        reader.connectionLost(Failure(CONNECTION_DONE))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["none", "read raises", "write raises", *_RESULTS]),
+        st.lists(st.sampled_from([_data, _end, socket.socket.close]), max_size=4, unique=True),
+    )
+)
+def test_results_errors_and_ends_have_the_consequences_that_they_have_in_twisteds_reactors(
+    epoll_reactor: Any, logged_errors: LoggedErrors, drawn: Any
+) -> None:
+    expected = _run(epoll_reactor, lambda: epoll_reactor.doIteration(0), drawn)
+    logged = logged_errors.flush()
+    hub = Hub(MemoryReactorClock())
+    assert _run(hub, hub.doRead, drawn) == expected
+    assert len(logged_errors.flush()) == len(logged)
+
+
+def test_one_that_raises_costs_no_neighbour_its_turn(
+    watched: Watched, logged_errors: LoggedErrors
+) -> None:
+    """Its connection is lost, and the log has its traceback, under its name."""
+    systems = []
+
+    def fail(kind: str) -> None:
+        raise ValueError("on purpose")
+
+    @implementer(ILogObserver)
+    def note(event: LogEvent) -> None:
+        systems.append(event.get("log_system"))
+
+    bad, good = watched.reader(fail), watched.reader()
+    globalLogPublisher.addObserver(note)
+    watched.hub.doRead()
+    globalLogPublisher.removeObserver(note)
+    assert bad.calls == ["read", "lost: ValueError"]
+    assert good.calls == ["read"]
+    assert watched.hub.getReaders() == [good]
+    (logged,) = logged_errors.flush()
+    assert "ValueError: on purpose" in logged
+    assert systems == ["test"]
+
+
+def test_one_that_raises_at_its_end_costs_nobody_else_anything(
+    watched: Watched, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = watched.reader(lambda kind: CONNECTION_LOST), watched.reader()
+    monkeypatch.setattr(bad, "connectionLost", lambda reason: 1 / 0)
+    watched.hub.doRead()
+    assert good.calls == ["read"]
+    assert "ZeroDivisionError" in logged_errors.flush()[0]
+
+
+def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
+    """Nor is a new one that has its number by then, for what was found of the old one."""
+    new: list[Descriptor] = []
+
+    def replace(kind: str) -> None:
+        if new:
+            return
+        old = second if first.calls else first
+        number = old.fileno()
+        watched.hub.removeReader(old)
+        old.close()
+        new.append(Descriptor(number=number))
+        watched.hub.addReader(new[0])
+
+    first, second = watched.reader(replace), watched.reader(replace)
+    watched.made.pop()
+    watched.hub.doRead()
+    assert first.calls + second.calls == ["read"]
+    assert new[0].calls == []
+    new[0].peer.send(b"x")
+    watched.hub.doRead()
+    assert new[0].calls == ["read"]
+    new[0].close()
+
+
+def test_what_writes_no_more_after_a_read_is_not_called_to_write(watched: Watched) -> None:
+    both = watched.reader(lambda kind: watched.hub.removeWriter(both))
+    watched.hub.addWriter(both)
+    watched.hub.doRead()
+    assert both.calls == ["read"]
+
+
+def test_the_reactor_has_its_turn_while_many_are_busy(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were left have theirs first then, so that nobody waits for another's second."""
+    monkeypatch.setattr(_hub, "_TURN", 0.02)
+    slow = [watched.reader(lambda kind: time.sleep(0.01)) for _ in range(6)]
+    rounds = 0
+    while any(not each.calls for each in slow):
+        watched.hub.doRead()
+        rounds += 1
+        assert max(len(each.calls) for each in slow) == 1
+    assert rounds > 1
+
+
+def test_no_more_than_a_batch_is_served_between_turns_of_the_reactor(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hub, "_BATCH", 4)
+    all_of_them = [watched.reader() for _ in range(8)]
+    watched.hub.doRead()
+    assert sum(len(each.calls) for each in all_of_them) == 4
+    watched.hub.doRead()
+    assert all(each.calls == ["read"] for each in all_of_them)
+
+
+def test_the_end_of_the_reactor_is_the_end_of_all(watched: Watched) -> None:
+    one, two = watched.reader(), watched.reader()
+    watched.hub.connectionLost(Failure(ConnectionLost()))
+    assert one.calls == two.calls == ["lost: ConnectionLost"]
+    assert watched.reactor.getReaders() == []

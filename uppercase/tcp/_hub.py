@@ -1,0 +1,225 @@
+"""One descriptor of the reactor that stands for all connections of a process.
+
+A reactor wraps each event in a context for its log and asks its own tables about it: for a small
+message that is half of all that is done. A hub is an epoll set, which can be polled itself. The
+reactor, of whatever kind, is told of one descriptor that can be read; the hub asks the set whose
+turn it is, and calls them by the rules that Twisted's reactors have for results, errors and ends.
+
+Transports and acceptors get a hub for their reactor: they ask theirs for nothing but readers,
+writers, and the time.
+"""
+
+import select
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python import log
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uppercase.portable import PORTABLE
+
+_BATCH: Final = 256
+"""Events between two turns of the reactor, at the most."""
+
+_TURN: Final = 0.005
+"""Seconds between two turns of the reactor, unless one event takes longer: timers and other
+descriptors, such as UDP ports, wait for no more than that."""
+
+# As in <sys/epoll.h>; the module `select` has them only where it has epoll.
+_IN: Final = 0x001
+_OUT: Final = 0x004
+_GONE: Final = 0x008 | 0x010
+"""EPOLLERR or EPOLLHUP."""
+
+_ENDS: Final[dict[type, Failure]] = {
+    ConnectionDone: Failure(ConnectionDone()),
+    ConnectionLost: Failure(ConnectionLost()),
+}
+"""The ends of nearly all connections: made once, because a Failure is dear."""
+
+
+@implementer(IReactorFDSet, IReadDescriptor)
+class Hub:
+    """Watches descriptors for a reactor, whose reader it is as long as it has any.
+
+    What else is asked of it is the reactor's.
+
+    Args:
+        reactor: any that watches descriptors.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._set = select.epoll()
+        self._descriptors: dict[int, Any] = {}
+        self._events: dict[int, int] = {}
+        # What was found to be ready and has not had its turn.
+        self._ready: Iterator[tuple[int, int]] | None = None
+        # Invariant: an event is for whoever had its number when it was found. Numbers are used
+        # again at once, so those that are watched in another way since are left to the next look,
+        # which finds them ready again if they are.
+        self._changed: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the set."""
+        return self._set.fileno()
+
+    def logPrefix(self) -> str:
+        """Return what Twisted's log calls it."""
+        return "uppercase"
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Call `doRead` of a descriptor when it can be read."""
+        self._watch(reader, _IN)
+
+    def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Call `doWrite` of a descriptor when it can be written."""
+        self._watch(writer, _OUT)
+
+    def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Call `doRead` no more."""
+        self._ignore(reader, _IN)
+
+    def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Call `doWrite` no more."""
+        self._ignore(writer, _OUT)
+
+    def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        """Watch nobody; return who was watched."""
+        found = list(self._descriptors.values())
+        for descriptor in found:
+            self._ignore(descriptor, _IN | _OUT)
+        return found
+
+    def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        """Return whose `doRead` is called."""
+        return self._watched(_IN)
+
+    def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+        """Return whose `doWrite` is called."""
+        return self._watched(_OUT)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended: so have all."""
+        for descriptor in self.removeAll():
+            log.callWithLogger(descriptor, descriptor.connectionLost, reason)
+
+    def doRead(self) -> None:
+        """Serve the descriptors that are ready, until it is the reactor's turn."""
+        until, changed, descriptors = monotonic() + _TURN, self._changed, self._descriptors
+        if self._ready is None:
+            changed.clear()
+            self._ready = iter(self._set.poll(0, _BATCH))
+        for number, event in self._ready:
+            if number not in changed:
+                if event == _IN:
+                    # What nearly all are; `_serve` comes to the same.
+                    descriptor = descriptors[number]
+                    try:
+                        why = descriptor.doRead()
+                    except BaseException as error:
+                        why = self._failed(descriptor, error)
+                    if why:
+                        self._end(descriptor, why, reading=True)
+                else:
+                    self._serve(number, event)
+            if monotonic() > until:
+                return
+        self._ready = None
+
+    def _serve(self, number: int, event: int) -> None:
+        """Serve one descriptor, by the rules of Twisted's reactors."""
+        descriptor, reading = self._descriptors[number], False
+        why: BaseException | None = None
+        if event & _GONE and not event & _IN:
+            # All input was read before. While somebody reads, it is an orderly end.
+            reading = bool(self._events[number] & _IN)
+            why = CONNECTION_DONE if reading else CONNECTION_LOST
+        else:
+            try:
+                if event & _IN:
+                    why, reading = descriptor.doRead(), True
+                if event & _OUT and not why and number not in self._changed:
+                    why, reading = descriptor.doWrite(), False
+            except BaseException as error:
+                why = self._failed(descriptor, error)
+        if why:
+            self._end(descriptor, why, reading)
+
+    def _failed(self, descriptor: Any, error: BaseException) -> BaseException:
+        """Log what a descriptor has raised: a fault, which costs this one its connection."""
+        log.callWithLogger(descriptor, log.err, Failure(error))
+        return error
+
+    def _end(self, descriptor: Any, why: BaseException, reading: bool) -> None:
+        """Tell a descriptor that it has come to its end, or its input has."""
+        self.removeReader(descriptor)
+        input_only = reading and type(why) is ConnectionDone
+        if input_only and IHalfCloseableDescriptor.providedBy(descriptor):
+            tell = descriptor.readConnectionLost
+        else:
+            self.removeWriter(descriptor)
+            tell = descriptor.connectionLost
+        try:
+            tell(_ENDS.get(type(why)) or Failure(why))
+        except BaseException as error:
+            self._failed(descriptor, error)
+
+    def _watch(self, descriptor: Any, event: int) -> None:
+        number = descriptor.fileno()
+        events = self._events.get(number, 0)
+        if events & event:
+            return
+        if events:
+            self._set.modify(number, events | event)
+        else:
+            self._set.register(number, event)
+            self._descriptors[number] = descriptor
+            if len(self._descriptors) == 1:
+                self._reactor.addReader(self)
+        self._events[number] = events | event
+        self._changed.add(number)
+
+    def _ignore(self, descriptor: Any, event: int) -> None:
+        # -1, which is never watched, if it has been closed.
+        number = descriptor.fileno()
+        events = self._events.get(number, 0)
+        if not events & event:
+            return
+        if left := events & ~event:
+            self._set.modify(number, left)
+            self._events[number] = left
+        else:
+            self._set.unregister(number)
+            del self._events[number], self._descriptors[number]
+            if not self._descriptors:
+                self._reactor.removeReader(self)
+        self._changed.add(number)
+
+    def _watched(self, event: int) -> list[Any]:
+        return [
+            self._descriptors[number] for number, events in self._events.items() if events & event
+        ]
+
+
+_HUBS: Final[WeakValueDictionary[Any, Hub]] = WeakValueDictionary()
+"""Those in use, by their reactor."""
+
+
+def hub_of(reactor: Any) -> Any:
+    """Return what watches a reactor's connections: its hub; itself where there can be none."""
+    if PORTABLE or not hasattr(select, "epoll"):
+        return reactor
+    hub = _HUBS.get(reactor)
+    if hub is None:
+        hub = _HUBS[reactor] = Hub(reactor)
+    return hub
