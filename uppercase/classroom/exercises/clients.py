@@ -46,7 +46,7 @@ class _Client:
     """What both clients have to do."""
 
     udp = False
-    seconds: float = 30.0
+    seconds: float = 15.0
 
     def run(self, trial: Trial, **lab: Any) -> Run:
         return trial.client(self.udp, f"{_SENTENCE}\n", seconds=self.seconds, **lab)
