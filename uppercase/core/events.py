@@ -226,8 +226,8 @@ class Dropped:
         reason: which rule dropped it.
         detail: what the reason alone does not say, else "".
         request: the payload that is not answered.
-        number: as a `Reply` has it.
-        fates: as a `Reply` has it, so far.
+        number: as a `Replied` has it.
+        fates: as a `Replied` has it, so far.
     """
 
     peer: str

@@ -11,7 +11,14 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen
@@ -26,6 +33,8 @@ _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 36
 _MAX_INT: Final = 2**31 - 1
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 # One character, or a backslash and the one behind it. A backslash at the very end stands alone.
 _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
@@ -113,7 +122,7 @@ class DeclaredPeers:
     unix: bool = False
 
     def include(self, host: str | None) -> bool:
-        """Whether a peer is one of them.
+        """Return whether a peer is one of them.
 
         Args:
             host: its IP address, or None for a peer of a UNIX socket.
@@ -176,17 +185,41 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 
 def in_use(error: CannotListen) -> bool:
-    """Whether an address could not be had because somebody else has it."""
+    """Return whether an address could not be had because somebody else has it."""
     return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
-    """Whether an address could not be had because this machine has none of the kind."""
+    """Return whether an address could not be had because this machine has none of the kind."""
     return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def _errno_of(error: CannotListen) -> int | None:
     return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def parse_host_names(text: str) -> tuple[str, ...]:
+    """Return the hosts, names or addresses, that a comma-separated list names, in small letters.
+
+    Raises:
+        BadValue: an entry is neither.
+    """
+    hosts = [entry.strip().lower().strip("[]") for entry in text.split(",")]
+    for host in hosts:
+        if not (_NAME.fullmatch(host) or host_address(host)):
+            raise BadValue(
+                f"got {host!r}; accepted are host names and IP addresses without a port, such as "
+                "class.example.edu, with a comma between two"
+            )
+    return tuple(hosts)
+
+
+def host_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, without its scope and never v4-mapped; None for a name."""
+    try:
+        return ip_address(unmapped(host.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def parse_duration(text: str) -> float:

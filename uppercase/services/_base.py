@@ -114,7 +114,7 @@ def open_on_one_port(
     raise AssertionError("the last try returns or raises")
 
 
-def _addresses_for_others() -> list[str]:
+def addresses_for_others() -> list[str]:
     """Return the addresses by which this machine goes out: those that others can type."""
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
@@ -248,7 +248,7 @@ class TransformService(Service, ABC):
         ):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         elif any(ip_address(host).is_unspecified for host in hosts):
-            for address in _addresses_for_others():
+            for address in addresses_for_others():
                 self.log.info("others reach this machine at {address}", address=address)
         for note in self.notes:
             self.log.info("{note}", note=note)

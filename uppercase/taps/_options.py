@@ -26,6 +26,7 @@ from uppercase.core.events import IObserver
 from uppercase.core.values import (
     parse_count,
     parse_duration,
+    parse_host_names,
     parse_port,
     parse_size,
     parse_timeout,
@@ -35,7 +36,13 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECO
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._logging import choose
-from uppercase.taps._process import accompany, check_pid_file, plan_of, use_monotonic_time
+from uppercase.taps._process import (
+    accompany,
+    check_pid_file,
+    page_of,
+    plan_of,
+    use_monotonic_time,
+)
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -340,6 +347,28 @@ CLASSROOM = Group(
     ),
 )
 
+PAGE = Group(
+    "The live page",
+    (
+        Option(
+            "--page=DESCRIPTION",
+            "serve a page that shows what happens to each datagram or chunk, such as at tcp:8080; "
+            "on loopback unless :interface= says otherwise",
+            parse=str,
+            shown="off",
+        ),
+        Option("--page-key", "show the lab's seed and the answer key on it"),
+        Option(
+            "--page-host=NAME,...",
+            "names by which browsers reach it; this machine's addresses and localhost need none",
+            parse=parse_host_names,
+        ),
+    ),
+)
+
+PROCESS_GROUPS = (PAGE, PROCESS)
+"""What the options of one process are about, whatever it serves."""
+
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
     Option("--help", "show this help, and exit", exits=True),
@@ -363,12 +392,14 @@ class ProcessOptions(TableOptions, ABC):
         service: what the options describe.
         is_part: what the process has beside the service is somebody else's matter.
         inherits: a supervisor has opened the sockets.
+        has_page: a page shows what is served.
     """
 
     service: IService
     synopsis = "[options]"
     is_part = False
     inherits = False
+    has_page = False
     _words: Sequence[str] = ()
 
     def parseOptions(self, options: list[str] | None = None) -> None:
@@ -398,6 +429,8 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
+            page = page_of(self["page"], bool(self["page-key"]), self["page-host"])
+            self.has_page = self.has_page or page is not None
             self.service = self.make_service()
             if self.is_part:
                 return
@@ -409,7 +442,7 @@ class ProcessOptions(TableOptions, ABC):
                 type(self).__module__,
                 self._words,
             )
-            self.service = accompany(self.service, self["metrics"], plan)
+            self.service = accompany(self.service, self["metrics"], plan, page)
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -495,16 +528,24 @@ class ServiceOptions(ProcessOptions):
 
     def _observers(self, lab: str) -> tuple[IObserver, ...]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        if self["record"] is None:
-            return ()
-        from twisted.internet import reactor
-
-        from uppercase.classroom.record import open_record
-
         chain = "|".join(self["transform"]) or "uppercase"
         about = {"protocol": self.protocol, "transform": chain, "lab": lab}
-        head, limit = self["record-bytes"], self["record-limit"]
-        return (open_record(self["record"], about, reactor, head=head, limit=limit),)
+        observers: list[IObserver] = []
+        if self["record"] is not None:
+            from twisted.internet import reactor
+
+            from uppercase.classroom.record import open_record
+
+            head, limit = self["record-bytes"], self["record-limit"]
+            observers.append(open_record(self["record"], about, reactor, head=head, limit=limit))
+        if self.has_page:
+            from twisted.internet import reactor
+
+            from uppercase.classroom.page import Audience
+
+            known: Any = reactor
+            observers.append(Audience(about, known.seconds))
+        return tuple(observers)
 
 
 def makeService(options: ProcessOptions) -> IService:

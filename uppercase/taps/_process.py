@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
@@ -17,13 +17,44 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
 
 
-def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IService:
+class Page(NamedTuple):
+    """What the command line says of the live page.
+
+    Attributes:
+        description: where it is.
+        shows_key: whether the answer key is on it.
+        hosts: names by which browsers reach it.
+    """
+
+    description: str
+    shows_key: bool
+    hosts: tuple[str, ...]
+
+
+def page_of(description: str | None, shows_key: bool, hosts: tuple[str, ...] | None) -> Page | None:
+    """Return what the options say of the page; None if there is none.
+
+    Raises:
+        UserError: they say something of a page that there is not.
+    """
+    if description is not None:
+        return Page(description, shows_key, hosts or ())
+    if shows_key or hosts:
+        option = "--page-key" if shows_key else "--page-host"
+        raise UserError(f"got {option} without a page; add one, such as --page=tcp:8080")
+    return None
+
+
+def accompany(
+    service: IService, metrics: str | None, plan: "Plan | None", page: Page | None = None
+) -> IService:
     """Return the service together with what it needs beside it; itself, if that is nothing.
 
     Args:
         service: a service, or a `MultiService` of several.
         metrics: where metrics are served, if anywhere.
         plan: by which workers it is served, if not by this process.
+        page: the live page, if there is one; the services were made for it.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
@@ -54,6 +85,14 @@ def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IS
 
             source = Tally(supervisor)
         company.append(MetricsService(metrics, source, reactor))
+    if page is not None:
+        from uppercase.classroom.page import PageService
+
+        company.append(
+            PageService(
+                page.description, services, reactor, shows_key=page.shows_key, hosts=page.hosts
+            )
+        )
     if "NOTIFY_SOCKET" in os.environ:
         company.append(Notifier(reactor, call_when_ready))
     if not company:
@@ -122,8 +161,8 @@ def _check_for_workers(services: list[Any]) -> None:
             )
         if service.settings.observers:
             raise UserError(
-                "got --workers with --record, which writes what one process sees; leave out one of "
-                "them"
+                "got --workers with --record or --page, which tell of what one process sees; leave "
+                "out one of them"
             )
 
 

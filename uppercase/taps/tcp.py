@@ -21,7 +21,7 @@ from uppercase.taps._options import (
     CLASSROOM,
     ENDING,
     INFORMATION,
-    PROCESS,
+    PROCESS_GROUPS,
     TRANSFORMING,
     Group,
     Option,
@@ -168,7 +168,7 @@ class Options(ServiceOptions):
             ),
         ),
         CLASSROOM,
-        PROCESS,
+        *PROCESS_GROUPS,
         INFORMATION,
     )
 

@@ -25,7 +25,7 @@ from uppercase.taps._options import (
     CLASSROOM,
     ENDING,
     INFORMATION,
-    PROCESS,
+    PROCESS_GROUPS,
     TRANSFORMING,
     Group,
     Option,
@@ -124,7 +124,7 @@ class Options(ServiceOptions):
         ),
         Group("Time", (ENDING,)),
         CLASSROOM,
-        PROCESS,
+        *PROCESS_GROUPS,
         INFORMATION,
     )
 

@@ -94,7 +94,7 @@ class TransformContract:
         examination = _examination(contract)
         left_out = examination.left_out
         try:
-            examination.verify(law)
+            examination.verify(name, law.verify)
         except Broken as broken:
             case = broken.example
         except Unanswered as error:

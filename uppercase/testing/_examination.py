@@ -80,21 +80,6 @@ class Unanswered(Exception):
     """A reply was awaited in vain; nothing more can be found out about the transform."""
 
 
-@dataclass(frozen=True)
-class Law:
-    """One law.
-
-    Attributes:
-        name: a few words, joined by hyphens.
-        promise: what it says.
-        verify: raises `Broken` where a transform does not keep it.
-    """
-
-    name: str
-    promise: str
-    verify: Callable[["Examination"], None]
-
-
 @dataclass(frozen=True, slots=True)
 class CallResult:
     """What came of one message or stream.
@@ -120,7 +105,7 @@ class CallResult:
         )
 
     def same(self, other: "CallResult") -> bool:
-        """Whether a client could tell no difference but in the wording of an error."""
+        """Return whether a client could tell no difference but in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
 
     @property
@@ -202,8 +187,8 @@ class Examination:
             f"{KIT_SEARCH_TIME:g} s"
         )
 
-    def verify(self, law: Law) -> None:
-        """Verify one law.
+    def verify(self, law: str, keeps: Callable[["Examination"], None]) -> None:
+        """Verify the law of this name by a function that raises `Broken` if it is not kept.
 
         Raises:
             Broken: it is not kept.
@@ -213,9 +198,9 @@ class Examination:
             raise self._unanswered
         try:
             with self._waiter:
-                law.verify(self)
+                keeps(self)
         except Broken as broken:
-            raise Broken(broken.example, law.name) from None
+            raise Broken(broken.example, law) from None
         except Unanswered as error:
             self._unanswered = error
             raise

@@ -4,7 +4,7 @@ A transform may refuse a message by raising `ValueError` or `TransformError`. To
 outcome like any other: the laws ask that it be the same each time. Any other exception is a fault.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -19,7 +19,6 @@ from uppercase.testing._examination import (
     Broken,
     CallResult,
     Examination,
-    Law,
     Unanswered,
     show,
 )
@@ -27,6 +26,21 @@ from uppercase.testing._messages import CUTS, INVALID
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law.
+
+    Attributes:
+        name: a few words, joined by hyphens.
+        promise: what it says.
+        verify: raises `Broken` where a transform does not keep it.
+    """
+
+    name: str
+    promise: str
+    verify: Callable[[Examination], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def check(
     broken = []
     for position, law in enumerate(LAWS):
         try:
-            examined.verify(law)
+            examined.verify(law.name, law.verify)
         except Broken as found:
             broken.append(found)
         except Unanswered as error:
