@@ -32,7 +32,9 @@ def commands(
 ) -> Iterator[click.Context]:
     """Return each command that `uppercase` has, itself and groups first."""
     name = command.name if parent else "uppercase"
-    context = command.context_class(command, info_name=name, parent=parent)
+    context = command.context_class(
+        command, info_name=name, parent=parent, **command.context_settings
+    )
     yield context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

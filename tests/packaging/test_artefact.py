@@ -22,7 +22,7 @@ def pip(folder: Path, *arguments: str | Path) -> None:
 def install(folder: Path, *what: str | Path) -> None:
     """Make a virtual environment with this in it."""
     venv.create(folder)
-    pip(folder, "install", "-q", *what)
+    pip(folder, "install", "-q", "--no-compile", *what)
 
 
 def checkout(folder: Path) -> Path:
