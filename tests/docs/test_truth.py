@@ -23,12 +23,18 @@ PAGES = {
     if path.name != "CHANGES.md"
 }
 OTHER_PROGRAMS = {
+    "--cap-drop": "podman",
     "--editable": "pip",
     "--now": "systemctl",
     "--only": "benchmarks",
+    "--publish": "podman",
+    "--read-only": "podman",
     "--rounds": "benchmarks",
     "--sign": "git",
+    "--signal": "podman",
     "--strict": "twine",
+    "--tag": "podman",
+    "--time": "podman",
     "--yes": "towncrier",
 }
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
