@@ -38,9 +38,11 @@ from uppercase.core.events import (
     Received,
     Replied,
 )
+from uppercase.core.guards import Destination, Origin
 from uppercase.core.values import parse_host_names
 from uppercase.errors import BadValue
 from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
+from uppercase.limits import DatagramLimits
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.taps import together, udp
 
@@ -249,6 +251,31 @@ def test_of_a_flood_a_sample_is_drawn_of_whole_exchanges_and_all_is_counted() ->
     }
     ((_, _, _, received, answered, *_),) = audience.snapshot()["clients"]
     assert (received, answered) == (20_000, 20_000)
+
+
+def test_what_is_not_drawn_goes_by_together_and_is_counted_and_numbered_all_the_same() -> None:
+    """So that a flood costs a fraction of what telling of each datagram does."""
+    clock = Clock()
+    audience = Audience(ABOUT, clock.seconds)
+    settings = UDPSettings(observers=(audience,), limits=DatagramLimits(loop_guard=0))
+    service: Any = udp_service(settings, clock)
+    origins = [
+        Origin.of(("192.0.2.7", 50_000 + number % 2), Destination("192.0.2.1", 12_000))
+        for number in range(50)
+    ]
+    for _ in range(100):
+        for replies, steps in service.responder.exchange([b"x"] * 50, origins):
+            service.responder.sent(steps, [])
+            service.responder.exchanged(replies, [])
+        clock.advance(0.01)
+    snapshot = audience.snapshot()
+    assert (snapshot["seen"], snapshot["met"]) == (5_000, 2)
+    assert snapshot["shown"] == SHOWN_BURST + 50
+    assert [client[3:5] for client in snapshot["clients"]] == [[2_500, 2_500]] * 2
+    drawn = {(arrow[1], arrow[5]) for arrow in snapshot["arrows"] if arrow[4] == 1}
+    assert drawn == {(arrow[1], arrow[5]) for arrow in snapshot["arrows"] if arrow[4] == 2}
+    # The last that was drawn came after those that were not.
+    assert max(number for _, number in drawn) > len(drawn) // 2 + 25
 
 
 def test_invented_addresses_fill_nothing() -> None:
