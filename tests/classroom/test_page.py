@@ -225,6 +225,16 @@ def test_where_nothing_happens_little_is_written(stage: Stage) -> None:
     assert watcher.value() == b": still here\n\n"
 
 
+def test_where_many_watch_each_has_fewer_frames(stage: Stage) -> None:
+    watchers = [stage.watch() for _ in range(200)]
+    for each in watchers:
+        each.clear()
+    for _ in range(12):
+        stage.happen(Received("192.0.2.7:5", b"hi"))
+        stage.pass_time()
+    assert {len(each.events()) for each in watchers} == {4}
+
+
 def test_without_a_watcher_nothing_runs(stage: Stage) -> None:
     stage.watch().leave()
     assert stage.clock.getDelayedCalls() == []
