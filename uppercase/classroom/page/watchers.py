@@ -20,7 +20,7 @@ FRAME: Final = 0.25
 """Seconds between frames: four a second look like a stream."""
 
 FULL_PACE: Final = 100
-"""Watchers who have all of them: of twice as many each has one in three, so that a class of 200 costs
+"""Watchers who have all of them: of twice as many each has one in three, so a class of 200 costs
 less than 300 writes a second, and not 800."""
 
 STALLED: Final = 15.0
