@@ -19,7 +19,14 @@ from twisted.python.failure import Failure
 from tests.classroom.helpers import PEER, exchange
 from uppercase.classroom import Recorder, Timeline, read_record
 from uppercase.classroom.page import Audience, PageService
-from uppercase.classroom.page.audience import CLIENTS, COUNTS, HISTORY, SHOWN_BURST, SHOWN_RATE
+from uppercase.classroom.page.audience import (
+    CLIENTS,
+    CLIENTS_TOLD,
+    COUNTS,
+    HISTORY,
+    SHOWN_BURST,
+    SHOWN_RATE,
+)
 from uppercase.classroom.page.visitors import why_foreign
 from uppercase.classroom.page.watchers import (
     FRAME,
@@ -301,6 +308,7 @@ def test_invented_addresses_fill_nothing() -> None:
     frames = [audience.changes() for _ in range(20)]
     assert max(len(json.dumps(each)) for each in frames) < 100_000
     assert sum(len(each["clients"]) for each in frames) == CLIENTS
+    assert max(len(each["clients"]) for each in frames) == CLIENTS_TOLD
 
 
 def test_a_long_connection_fills_nothing() -> None:
