@@ -10,6 +10,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from uppercase.classroom.record import Row
+from uppercase.core.values import printable
 
 REQUEST, REPLY = "request", "reply"
 
@@ -183,9 +184,7 @@ class ClientArrows:
 def _readable(data: str, size: int) -> str:
     """Return a payload's start as one reads it: UTF-8 where it is, escaped where it is not."""
     text = data.encode("latin-1", "replace").decode("utf-8", "replace")
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: _TEXT + 1]
-    )
+    text = printable(text[: _TEXT + 1])
     return f'"{text}"' if len(text) <= _TEXT and size <= len(data) else f'"{text[:_TEXT]}…'
 
 

@@ -30,6 +30,7 @@ from click.shell_completion import CompletionItem
 
 from uppercase import __version__
 from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
+from uppercase.core.values import printable
 from uppercase.errors import NetworkError, UppercaseError, suggest
 
 COMMANDS: Final = {
@@ -305,5 +306,5 @@ def _answer_shell() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    click.echo(f"uppercase: {sentence}", err=True)
+    click.echo("uppercase: " + printable(sentence, keep="\n"), err=True)
     return status

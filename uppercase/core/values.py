@@ -9,7 +9,7 @@ import errno
 import math
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -30,7 +30,9 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_MAX_INT: Final = 2**31 - 1
+_LONGEST: Final = 365 * 24 * 3600.0
+"""Seconds of the longest duration: timers of the system take no number, and a year is for ever."""
+
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
 
@@ -64,18 +66,41 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
 def _checked(interface: str) -> str:
     host = interface.removeprefix("[").removesuffix("]")
     try:
-        ip_address(host)
+        address = ip_address(host)
     except ValueError:
         raise BadValue(
             f"got {interface!r}; an interface is an IP address of this machine such as 127.0.0.1 "
             "or ::1, or * for every address"
         ) from None
+    if address.is_multicast or host == "255.255.255.255":
+        raise BadValue(
+            f"got {interface!r}, which stands for many machines; an interface is an address of "
+            "this machine alone, or * for every one of them"
+        )
     return host
 
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
+    r"""Return text from elsewhere as a terminal or a log may have it, with `\x1b` for an escape.
+
+    Escape sequences would be obeyed, and line ends would forge lines.
+
+    Args:
+        text: from a peer, a plugin, a file's name, or whoever else.
+        limit: how many characters of it, if not all.
+        keep: characters that are left alone, such as the line ends of a text of several lines.
+    """
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in cut
+    )
 
 
 def printable_address(host: str, port: int) -> str:
@@ -174,9 +199,14 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             # Connections that a TCP server closed keep its port for a minute, from us too if it
             # did not set SO_REUSEADDR, as the lecture's does not.
             or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
-            why = f"another program does already; stop it{or_wait} or choose another --port"
+            other = "name" if protocol == "UNIX" else "--port"
+            why = f"another program does already; stop it{or_wait} or choose another {other}"
+        case errno.EACCES | errno.EPERM if protocol == "UNIX":
+            why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
             why = "permission denied; ports below 1024 need privileges, choose another --port"
+        case errno.ENOENT:
+            why = "there is no such folder"
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             why = "this machine has no such address; choose another --interface"
         case _:
@@ -231,6 +261,8 @@ def parse_duration(text: str) -> float:
             f"got {text!r}; a duration is a number of seconds, 0 or more, or has a unit: "
             "500ms, 2s, 5m, 1h"
         )
+    if seconds > _LONGEST:
+        raise BadValue(f"got {text!r}; a duration is a year (8760h) at the most")
     return seconds
 
 
@@ -253,12 +285,22 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
-def parse_receive_buffer(text: str) -> int:
-    """Return bytes of a receive buffer, as many as the system can be asked for (a C `int`)."""
-    size = parse_size(text)
-    if size > _MAX_INT:
-        raise BadValue(f"got {text!r}; a receive buffer has at most {_MAX_INT} bytes, below 2G")
-    return size
+def up_to(parse: Callable[[str], int], most: int, why: str) -> Callable[[str], int]:
+    """Return a parser that refuses what is over a bound.
+
+    Args:
+        parse: makes the number.
+        most: the largest that passes.
+        why: the end of the sentence that refuses: who could not do with more.
+    """
+
+    def parse_bounded(text: str) -> int:
+        number = parse(text)
+        if number > most:
+            raise BadValue(f"got {text!r}; at most {most} is accepted: {why}")
+        return number
+
+    return parse_bounded
 
 
 def parse_count(text: str) -> int:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import address_is_missing, family_of, in_use
+from uppercase.core.values import address_is_missing, family_of, in_use, printable
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
 from uppercase.services._counters import Counters
@@ -68,6 +68,9 @@ class CannotStart(SystemExit, Exception):
     A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
     `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 def open_on_one_port(

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import twisted
 from twisted.application.service import IService
@@ -18,9 +18,11 @@ from uppercase.core.values import (
     parse_port,
     parse_size,
     parse_timeout,
+    printable,
+    up_to,
 )
 from uppercase.errors import PluginError, UserError
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECORD_LIMIT
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._logging import choose
@@ -32,6 +34,12 @@ from uppercase.taps._process import (
     use_monotonic_time,
 )
 from uppercase.taps._table import Group, Option, TableOptions
+
+_LARGEST_OUTPUT: Final = 64 * MIB
+"""Four times the longest message that can be allowed."""
+
+_MOST_WORKERS: Final = 256
+"""A typing error must not fill the machine's memory."""
 
 
 def listening(endpoint: str, example: str) -> Group:
@@ -77,7 +85,7 @@ TRANSFORMING = Group(
         Option(
             "--max-output=SIZE",
             "what each transform of the chain may give for one message or chunk",
-            parse=parse_size,
+            parse=up_to(parse_size, _LARGEST_OUTPUT, "each client may have as much made"),
             default=MAX_OUTPUT,
             shown="1M",
         ),
@@ -120,7 +128,7 @@ PROCESS = Group(
             "--workers=N",
             "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
             "Each has its share of --max-connections and --max-per-address, and its own --rate",
-            parse=parse_count,
+            parse=up_to(parse_count, _MOST_WORKERS, "0 is one for each processor"),
             shown="1",
         ),
         Option(
@@ -299,13 +307,13 @@ class ServiceOptions(ProcessOptions):
 
     def opt_help_transforms(self) -> None:
         """List the transforms."""
-        print(listing().describe())
+        print(printable(listing().describe(), keep="\n"))
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
         """Show one transform."""
         try:
-            print(lookup(name).describe())
+            print(printable(lookup(name).describe(), keep="\n"))
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 from twisted.application import app
 from twisted.python import usage
 
+from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError, suggest
 
 _COLUMN: Final = 30
@@ -128,7 +129,7 @@ class TableOptions(usage.Options):
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
             print(
-                f"{command}: {error}\ntry '{command} --help'",
+                f"{command}: {printable(str(error))}\ntry '{command} --help'",
                 # Where the program itself writes its usage errors.
                 file=sys.stdout if twistd else sys.stderr,
             )

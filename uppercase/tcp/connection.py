@@ -45,7 +45,6 @@ from uppercase.tcp.closing import (
     IOrderlyTLSTransport,
     IStreamTransport,
     PeerWatch,
-    SendWatch,
 )
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
@@ -84,7 +83,6 @@ class TransformProtocol(Protocol):
 
     _conversation: Conversation
     _ladder: CloseLadder
-    _send_watch: SendWatch
     _peer_watch: PeerWatch
     _output: IConsumer
 
@@ -123,9 +121,8 @@ class TransformProtocol(Protocol):
         factory, transport, clock = self._factory, self.transport, self._clock
         limits = factory.limits
         self._ladder = CloseLadder(transport, clock, limits, self._stalled)
-        self._send_watch = SendWatch(transport, clock, limits.send_timeout, self._stalled)
         self._peer_watch = PeerWatch(transport, clock, self._abort)
-        self._active_at = self._sent_at = clock.seconds()
+        self._active_at = self._sent_at = self._taken_at = clock.seconds()
         self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
         if not unidentified:
@@ -209,7 +206,6 @@ class TransformProtocol(Protocol):
         """Forget everything about this connection."""
         refused = self._state is State.REFUSED
         self._move(State.CLOSED)
-        self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.gone()
         self._factory.turns.forget(self)
@@ -222,7 +218,7 @@ class TransformProtocol(Protocol):
         # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
         # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
         # of heap each between the buffers of the connections that follow.
-        for name in ("_ladder", "_send_watch", "_peer_watch", "_conversation", "_lab", "_output"):
+        for name in ("_ladder", "_peer_watch", "_conversation", "_lab", "_output"):
             vars(self).pop(name, None)
 
     def _report_end(self, reason: Failure) -> None:
@@ -241,13 +237,11 @@ class TransformProtocol(Protocol):
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
         self._paused = True
         self._read(False)
-        self._send_watch.start()
 
     def resumeProducing(self) -> None:
         """There is room again, or nothing is left of what was written."""
         self._paused = False
         self._active_at = self._clock.seconds()
-        self._send_watch.stop()
         self._pump()
 
     def stopProducing(self) -> None:
@@ -295,11 +289,31 @@ class TransformProtocol(Protocol):
             return None
         if self._lab is not None and not self._lab.empty:
             return None
-        if unacknowledged_output(self.transport):
-            mark = progress_mark(self.transport)
-            if mark != self._mark:
-                self._mark, self._active_at = mark, self._clock.seconds()
+        self._look_at_progress()
         return self._active_at
+
+    def stalled_since(self) -> float | None:
+        """Return a time since which the peer has taken nothing; None if it is owed nothing."""
+        if self._state in OPEN_STATES and self._look_at_progress():
+            return self._taken_at
+        return None
+
+    def close_stalled(self) -> None:
+        """Abort because the peer takes nothing of what it is owed."""
+        self._stalled()
+        self._abort()
+
+    def _look_at_progress(self) -> bool:
+        """Take note of what the peer has taken; tell whether it is owed something."""
+        owed = unacknowledged_output(self.transport)
+        # Where the system cannot tell, what counts is whether Twisted's buffer is empty again.
+        is_owed = self._paused if owed is None else owed > 0
+        if not is_owed:
+            self._taken_at = self._clock.seconds()
+        elif (mark := progress_mark(self.transport)) != self._mark:
+            self._mark, self._active_at = mark, self._clock.seconds()
+            self._taken_at = self._active_at
+        return is_owed
 
     def unproductive_since(self) -> float | None:
         """Return the time since which it was sent nothing; None while it is owed something."""
@@ -417,7 +431,6 @@ class TransformProtocol(Protocol):
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
         if self._conversation.outcome is not Outcome.STOPPED:
             self._linger_until = self._received + LINGER
-        self._send_watch.stop()
         self._peer_watch.stop()
         self._ladder.start(linger=linger)
 
@@ -439,7 +452,6 @@ class TransformProtocol(Protocol):
         self._abort()
 
     def _stalled(self) -> None:
-        """End because the peer takes nothing; the ladder aborts by itself where it is at work."""
+        """Settle that it ends because the peer takes nothing."""
         seconds = self._factory.limits.send_timeout
         self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
-        self._abort()

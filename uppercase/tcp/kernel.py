@@ -6,15 +6,19 @@ and whether it is gone. Where the system cannot tell, each function says what it
 """
 
 import ctypes
+import errno
 import fcntl
 import socket
 import struct
 import sys
 import termios
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.interfaces import ITransport
+
+from uppercase.core.values import family_of
 
 if sys.platform != "win32":
     import resource
@@ -96,6 +100,24 @@ def peer_is_gone(transport: ITransport) -> bool:
     except OSError:
         return False
     return bool(_STATE.unpack(info)[0] == _TCP_CLOSE)
+
+
+def refuse_group(host: str) -> None:
+    """Refuse a broadcast or multicast address: one can listen there, and nobody can connect.
+
+    Raises:
+        OSError: it is one.
+    """
+    shared = ip_address(host).is_multicast
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
+        try:
+            # It sends nothing, and only a broadcast address needs a permission for it.
+            probe.connect((host, 1))
+        except OSError as error:
+            shared = shared or error.errno == errno.EACCES
+    if shared:
+        why = "it stands for many machines; choose an address of this one as --interface"
+        raise OSError(errno.EINVAL, why)
 
 
 def _ask_kernel(transport: ITransport, request: int) -> int | None:
