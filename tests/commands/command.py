@@ -22,8 +22,9 @@ from unittest import mock
 
 import pexpect
 from pexpect import fdpexpect
+from pytest_twisted import blockon  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.task import deferLater
 
 import uppercase
 from uppercase.commands import _reactor
@@ -133,13 +134,14 @@ def _input_pipe(data: bytes) -> Iterator[TextIO]:
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    """Break off what takes too long."""
+    """Break off a command that blocks this thread."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"the command took more than {_TIMEOUT:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT)
+    # What waits for the reactor has a bound of its own, and ends first.
+    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT + 5)
     try:
         yield
     finally:
@@ -149,19 +151,15 @@ def _deadline() -> Iterator[None]:
 
 @contextmanager
 def _in_the_tests_reactor() -> Iterator[None]:
-    """Have the command use the tests' reactor, in this thread.
+    """Have the command use the reactor that pytest-twisted runs, which is there already.
 
-    pytest-twisted calls the tests from its reactor, which therefore has to be turned by hand.
+    It runs in a greenlet of this thread, so a command that waits for it gives it the turn.
     """
 
     def wait(conversation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        results: list[Any] = []
-        Deferred.fromCoroutine(conversation()).addBoth(results.append)
-        while not results:
-            _reactor.reactor.iterate(0.01)
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
+        done = Deferred.fromCoroutine(conversation()).addTimeout(_TIMEOUT, _reactor.reactor)
+        # What the reactor is in the middle of when it is done is not left undone.
+        return blockon(done.addBoth(lambda result: deferLater(_reactor.reactor, 0, lambda: result)))
 
     with mock.patch.multiple(_reactor, running=nullcontext, wait=wait):
         yield

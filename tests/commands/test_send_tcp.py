@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.client.in_reactor import in_reactor
@@ -38,6 +37,7 @@ from tests.commands.command import Piped, command_line, environment, run
 from uppercase.client.target import Target
 from uppercase.commands._dialogue import LINE_QUIET_TIME, LineConversation
 from uppercase.commands._filter import TLS_QUIET_TIME
+from uppercase.commands._reactor import reactor
 from uppercase.commands.cli import write_all
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB

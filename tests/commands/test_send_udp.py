@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import deferLater
 
@@ -35,6 +34,7 @@ from uppercase.client._udp import PORT_MEMORY, Datagrams
 from uppercase.client.connecting import Address, reachable
 from uppercase.client.target import Target
 from uppercase.commands._datagrams import Chunks, filter_datagrams
+from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError

@@ -75,6 +75,8 @@ def test_the_wheel_holds_the_package_and_the_drop_ins_and_nothing_else(wheel: Pa
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if name.startswith("twisted/")} == DROPINS
     assert "uppercase/py.typed" in names
+    templates = (ROOT / "uppercase/commands/scaffold").iterdir()
+    assert names >= {f"uppercase/commands/scaffold/{template.name}" for template in templates}
     others = {name.split("/")[0] for name in names} - {"twisted", "uppercase"}
     assert [name for name in others if not name.endswith(".dist-info")] == []
 

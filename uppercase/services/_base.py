@@ -52,12 +52,10 @@ class Inherited(NamedTuple):
     Attributes:
         place: as `OpenPlace` has it.
         socket: this process's own descriptor of it.
-        alone: no other process reads from it, or this is the one that looks after it for all.
     """
 
     place: str
     socket: socket.socket
-    alone: bool
 
 
 def share(whole: int, workers: int) -> int:
@@ -271,7 +269,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        """Open every address of the settings for other processes to serve.
+        """Open every address of the settings for other processes to serve; `close` before release.
 
         Raises:
             CannotListen: one of them could not be had; nothing is left open.
@@ -293,7 +291,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close what `listen` has opened before it failed."""
+        """Close what `listen` has opened, and look after nothing that others serve."""
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.

@@ -54,7 +54,7 @@ from uppercase.tcp._opening import locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.inherited import InheritedUNIXPort
-from uppercase.tcp.kernel import refuse_group
+from uppercase.tcp.kernel import admit_nobody, refuse_group
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -194,6 +194,10 @@ class Acceptor:
             self._call = self._reactor.callLater(_TURN_OF_OTHERS, self._go_on)
         else:
             self._accept(1)
+
+    def admit_nobody(self) -> None:
+        """Begin no handshake any more, for any process, so that closing the socket loses nobody."""
+        admit_nobody(self._socket)
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
