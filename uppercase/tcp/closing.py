@@ -42,8 +42,8 @@ _STALL_CHECKS: Final = 8
 quarter of the time-out late. A look costs some microseconds a connection."""
 
 _READING_TIME: Final = 0.5
-"""Seconds in which what waits unread at the end of a stage's time is read, with whatever else waits;
-who drips bytes has no more than this."""
+"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
+more than this."""
 
 _PEER_CHECK: Final = 1.0
 """Seconds between looks at a peer from which nothing is read and to which nothing is written."""
