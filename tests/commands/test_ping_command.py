@@ -484,6 +484,20 @@ def test_a_full_queue_of_this_host_is_waited_for_and_holds_nothing_else_up(
     assert b"1000 packets transmitted, 1000 received" in outcome.stdout
 
 
+def test_probes_that_find_no_room_for_too_long_end_it_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
+    monkeypatch.setattr("uppercase.commands.ping._carriers.BACKLOG", 10 * 64)
+    with udp_server() as server, theirs:
+        outcome = ping("-u", "-i", "1ms", "-W", "20s", "-q", server.address)
+    assert outcome.status == 1
+    where = f"UDP {server.address}"
+    assert f"11 probes to {where} wait for room in this host's queue" in outcome.stderr
+
+
 def test_a_server_that_stops_reading_is_told_when_16_mib_wait() -> None:
     with tcp_server(never_read) as server:
         outcome = ping("-s", "1M", "-i", "1ms", "-W", "60s", "-q", server.address)

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from uppercase.core.events import Event, Impaired, IObserver, Received
+from uppercase.core.events import Event, Impaired, IObserver, Received, Several
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
@@ -52,6 +52,9 @@ class RowMaker:
         match event:
             case Received(peer=peer):
                 return self._numbers.next(peer)
+            case Several(direction="request", counts=counts):
+                for peer, count in counts.items():
+                    self._numbers.skip(peer, count)
             case Impaired(direction="request", fates=str(fates)) if fates:
                 self._numbers.last(event.peer, event.number)
         number: int = getattr(event, "number", 0)

@@ -77,8 +77,9 @@ class _SigmaStream:
     in characters from the sigma, so it falls on the same place at every cut.
     """
 
-    def __init__(self, convert: Callable[[str], str]) -> None:
-        self._convert = convert
+    _convert: Callable[[str], str]
+
+    def __init__(self) -> None:
         self._context = ""
         self._held = ""
 
@@ -128,19 +129,16 @@ class _SigmaStream:
 class Lowercase(_SigmaStream):
     """Turn capitals into small letters, by Unicode: ΟΔΟΣ becomes οδος."""
 
-    def __init__(self) -> None:
-        super().__init__(str.lower)
+    _convert = staticmethod(str.lower)
 
 
 class Titlecase(_SigmaStream):
     """Begin each word, and only that, with a capital: hello world becomes Hello World."""
 
-    def __init__(self) -> None:
-        super().__init__(str.title)
+    _convert = staticmethod(str.title)
 
 
 class Swapcase(_SigmaStream):
     """Turn capitals into small letters and small letters into capitals."""
 
-    def __init__(self) -> None:
-        super().__init__(str.swapcase)
+    _convert = staticmethod(str.swapcase)

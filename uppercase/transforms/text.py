@@ -16,7 +16,8 @@ import stringzilla
 _DECODED_OR_NOT: Final = re.compile("[^\ud800-\udfff]+|[\ud800-\udfff]+")
 _LINE_BREAKS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # str.splitlines's
 _LINE_BREAK: Final = re.compile(f"\r\n|[{_LINE_BREAKS}]")
-_UNSQUEEZED: Final = re.compile(rf"\s{{2,}}|[^\S {_LINE_BREAKS}]")
+# Not a space or a line break alone. It begins with one character, which `re` looks for fast.
+_UNSQUEEZED: Final = re.compile(rf"\s(?:\s+|(?<=[^ {_LINE_BREAKS}]))")
 
 # All combining marks, and more: those that Unicode counts as letters are named, and bytes that are
 # not UTF-8 are none. More than 30 in a row do not occur in text (UAX #15 section 13, Stream-Safe

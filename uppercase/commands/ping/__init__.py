@@ -31,9 +31,7 @@ from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Tracker
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
-from uppercase.limits import (
-    PROBE_SIZE,
-)
+from uppercase.limits import PROBE_SIZE
 
 PING_MIN_INTERVAL: Final = 0.001
 """A process's timers are good for about a millisecond; more load than this is bench's affair."""

@@ -93,8 +93,8 @@ class DatagramCarrier:
         self._waiting.append(probe)
         if len(self._waiting) * len(probe) > BACKLOG:
             raise NetworkError(
-                f"{self._target} cannot be sent {len(self._waiting)} probes that wait; "
-                "the network takes fewer: try a longer -i"
+                f"{len(self._waiting)} probes to {self._target} wait for room in this host's "
+                "queue; the network takes fewer, so try a longer -i"
             )
         self._port.when_writable(self._go_on)
 
