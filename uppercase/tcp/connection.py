@@ -220,7 +220,8 @@ class TransformProtocol(WaitingProtocol):
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation
         delivered = self._ladder is not None and self._ladder.delivered
-        nothing_owed = reason.check(ConnectionDone) or delivered or not self._sent
+        orderly = isinstance(reason.value, ConnectionDone)
+        nothing_owed = orderly or delivered or not self._sent
         outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
         conversation.cancel()
         error = conversation.error
