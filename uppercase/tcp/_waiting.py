@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 
+from uppercase.core.conversation import Conversation
 from uppercase.core.events import Incomplete, Outcome
-from uppercase.core.session import Conversation
 from uppercase.core.values import Client
 from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._states import OPEN_STATES, State, name_of
