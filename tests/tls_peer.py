@@ -25,16 +25,19 @@ class TLSPeer:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
         self.agreed = False
+        self.distrusts = False
         self.closed = False
 
     def flight(self) -> bytes:
         """Return what is to go on the wire now."""
-        if not self.agreed:
+        if not self.agreed and not self.distrusts:
             try:
                 self._tls.do_handshake()
                 self.agreed = True
             except ssl.SSLWantReadError:
                 pass
+            except ssl.SSLCertVerificationError:
+                self.distrusts = True
         return self._outgoing.read()
 
     def arrived(self, data: bytes) -> None:

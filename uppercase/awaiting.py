@@ -240,16 +240,29 @@ class Waiter:
         Raises:
             RuntimeError: this is the thread of a running reactor, which must not wait.
         """
-        self._start_reactor()
-        if isInIOThread():
-            start(awaitable).addErrback(lambda _: None).cancel()
+        if _is_running() and not isInIOThread():
+            return self._wait_in_reactor(partial(start, awaitable))
+        begun = start(awaitable)
+        if begun.called:
+            came: list[Any] = []
+            begun.addBoth(came.append)
+            if isinstance(came[0], Failure):
+                came[0].raiseException()
+            result: T = came[0]
+            return result
+        if is_in_reactor():
+            begun.addErrback(lambda _: None).cancel()
             raise RuntimeError(
                 "cannot wait in the thread of the running reactor; call this in another one: "
                 "await deferToThread(check, ...)"
             )
-        begin: Callable[[], Any] = partial(start, awaitable)
-        reply: T = blockingCallFromThread(_reactor(), begin)
-        return reply
+        self._start_reactor()
+        return self._wait_in_reactor(lambda: begun)
+
+    def _wait_in_reactor(self, begin: Callable[[], Deferred[T]]) -> T:
+        call: Callable[[], Any] = begin
+        result: T = blockingCallFromThread(_reactor(), call)
+        return result
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.

@@ -16,12 +16,11 @@ It is::
         FramingError            the peer's bytes do not follow the framing
             MessageTooLong      a message is over the limit
             MalformedFrame      a header or terminator is wrong
-        StageError              a connection did not get as far as the framing
-            HandshakeFailed     TLS could not be agreed on, or was broken later
-            ProxyHeaderError    the PROXY header is malformed, missing or late
+        HandshakeFailed         TLS could not be agreed on, or was broken later
+        ProxyHeaderError        the PROXY header is malformed, missing or late
         CannotListen            an address could not be had
-        NetworkError          a server could not be reached, or did not do what was asked of it
-            ConnectionRefused             nothing listens there
+        NetworkError            a server could not be reached, or did not do what was asked of it
+            ConnectionRefused   nothing listens there
             NoReply             no reply came in time
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
@@ -32,32 +31,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from traceback import TracebackException
 from typing import Final, Self
-
-__all__ = [
-    "BadArgument",
-    "BadValue",
-    "CannotListen",
-    "ConnectionRefused",
-    "FramingError",
-    "HandshakeFailed",
-    "MalformedFrame",
-    "MessageTooLong",
-    "NameClash",
-    "NetworkError",
-    "NoReply",
-    "OutputTooLong",
-    "PluginError",
-    "ProxyHeaderError",
-    "Rejected",
-    "StageError",
-    "TransformError",
-    "UnknownName",
-    "UppercaseError",
-    "UserError",
-    "WrongResult",
-    "let_go",
-    "suggest",
-]
 
 
 class UppercaseError(Exception):
@@ -169,15 +142,11 @@ class MalformedFrame(FramingError):
     """A header or terminator is not what the framing asks for."""
 
 
-class StageError(UppercaseError):
-    """A connection did not get as far as the framing."""
-
-
-class HandshakeFailed(StageError):
+class HandshakeFailed(UppercaseError):
     """TLS could not be agreed on with a peer, or what it sent later is not TLS."""
 
 
-class ProxyHeaderError(StageError):
+class ProxyHeaderError(UppercaseError):
     """A PROXY header is malformed, missing or late."""
 
 

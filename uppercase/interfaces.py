@@ -8,14 +8,6 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-__all__ = [
-    "IFramer",
-    "IStreamTransform",
-    "ITransform",
-    "ITransformPlugin",
-    "ITransformStream",
-]
-
 
 class ITransform(Interface):
     """One message in, its reply out."""

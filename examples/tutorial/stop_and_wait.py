@@ -4,7 +4,7 @@ from socket import AF_INET, SOCK_DGRAM, socket
 SERVER = ("127.0.0.1", 12000)
 
 with socket(AF_INET, SOCK_DGRAM) as client:
-    client.settimeout(0.2)
+    client.settimeout(0.5)
     for number, line in enumerate(sys.stdin):
         message = f"{number} {line.strip()}".encode()
         sent = 0

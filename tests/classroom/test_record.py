@@ -2,54 +2,29 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
+from tests.classroom.helpers import exchange
 from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
-from uppercase.core.datagram import Responder
-from uppercase.core.events import Chunk, Closed, Direction, Opened, Outcome, Received
-from uppercase.core.guards import Datagram, Destination
-from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.core.steps import Answer, Delay
+from uppercase.classroom.record import open_record
+from uppercase.core.events import Chunk, Closed, Direction, HalfClosed, Opened, Outcome, Received
 from uppercase.errors import UserError
-from uppercase.lab import UDP_PRESETS, Experiment, Lab, answer_key, make_experiment
-from uppercase.registry import listing
+from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "record.md"
-PEER = ("127.0.0.1", 50000)
 
 
 def recorded(experiment: Experiment, count: int) -> io.BytesIO:
     """Return the record of a client that sends so many datagrams, each when all is over."""
     now = [0.0]
     file = io.BytesIO()
-    recorder = Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0])
-    found = listing()
-    chain = make_pipeline([Stage("uppercase", found.find("uppercase"))], 1 << 20)
-    responder = Responder(
-        chain,
-        clock=lambda: now[0],
-        observer=recorder,
-        tell_each=True,
-        lab=Lab(experiment, lambda: now[0], recorder),
-    )
-    for number in range(1, count + 1):
-        steps: list[Any] = responder.answer(
-            Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
-        )
-        begin = now[0]
-        while steps:
-            step = steps.pop(0)
-            if isinstance(step, Delay):
-                now[0] = begin + step.passage.delay
-                steps += responder.resume(step)
-            else:
-                assert isinstance(step, Answer)
-                responder.sent([step], [])
-        now[0] = begin + 1
+    exchange(experiment, count, now, Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0]))
     return file
 
 
@@ -128,6 +103,23 @@ def test_a_full_disk_stops_nobody() -> None:
         recorder.notify(Received("127.0.0.1:1", b"x"))
         recorder.close()
     assert recorder.ended == "No space left on device"
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:
+    """Without a reader it is refused; full, it ends the record, and the service goes on."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="No such device"):
+        open_record(str(pipe), {}, Clock(), head=64, limit=1 << 20)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        recorder = open_record(str(pipe), {}, MemoryReactorClock(), head=64, limit=1 << 30)
+        for _ in range(2000):
+            recorder.notify(HalfClosed("192.0.2.1:50000"))
+        recorder.close()
+        assert recorder.ended
+    finally:
+        os.close(reader)
 
 
 def test_a_record_keeps_so_many_bytes() -> None:

@@ -274,12 +274,15 @@ class FakeReactor(Clock):
     def removeReader(self, reader: Any) -> None:  # noqa: N802
         self.reader = None
 
+    def removeWriter(self, writer: Any) -> None:  # noqa: N802
+        """Nothing waited to be written."""
+
 
 TARGET = Target("192.0.2.1", 7, udp=True)
 
 
 def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, FakeSocket]:
-    clock = FakeReactor()
+    clock: Any = FakeReactor()
     datagrams: Any = FakeSocket()
     return Request(clock, TARGET, datagrams, b"hello", 1.0, retries).reply, clock, datagrams
 

@@ -17,19 +17,29 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 from unittest import mock
 
 import pexpect
 from pexpect import fdpexpect
+from pytest_twisted import blockon  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.task import deferLater
 
 import uppercase
 from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
-__all__ = ["Outcome", "Terminal", "command_line", "environment", "run", "run_process", "terminal"]
+__all__ = [
+    "Outcome",
+    "Piped",
+    "Terminal",
+    "command_line",
+    "environment",
+    "run",
+    "run_process",
+    "terminal",
+]
 
 _TIMEOUT = 30.0
 """Seconds; a bound for a busy machine, not an expectation."""
@@ -60,6 +70,24 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPPERCASE_")}
     package = Path(uppercase.__file__).parents[1]
     return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
+
+
+class Piped(subprocess.Popen[bytes]):
+    """The command as a process, with its standard streams in pipes."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def __init__(self, *arguments: str) -> None:
+        pipe = subprocess.PIPE
+        command = command_line(*arguments)
+        super().__init__(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+
+    def say(self, data: bytes) -> None:
+        """Give it input, at once."""
+        self.stdin.write(data)
+        self.stdin.flush()
 
 
 def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
@@ -106,13 +134,14 @@ def _input_pipe(data: bytes) -> Iterator[TextIO]:
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    """Break off what takes too long."""
+    """Break off a command that blocks this thread."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"the command took more than {_TIMEOUT:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT)
+    # What waits for the reactor has a bound of its own, and ends first.
+    signal.setitimer(signal.ITIMER_REAL, _TIMEOUT + 5)
     try:
         yield
     finally:
@@ -122,19 +151,15 @@ def _deadline() -> Iterator[None]:
 
 @contextmanager
 def _in_the_tests_reactor() -> Iterator[None]:
-    """Have the command use the tests' reactor, in this thread.
+    """Have the command use the reactor that pytest-twisted runs, which is there already.
 
-    pytest-twisted calls the tests from its reactor, which therefore has to be turned by hand.
+    It runs in a greenlet of this thread, so a command that waits for it gives it the turn.
     """
 
     def wait(conversation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        results: list[Any] = []
-        Deferred.fromCoroutine(conversation()).addBoth(results.append)
-        while not results:
-            _reactor.reactor.iterate(0.01)
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
+        done = Deferred.fromCoroutine(conversation()).addTimeout(_TIMEOUT, _reactor.reactor)
+        # What the reactor is in the middle of when it is done is not left undone.
+        return blockon(done.addBoth(lambda result: deferLater(_reactor.reactor, 0, lambda: result)))
 
     with mock.patch.multiple(_reactor, running=nullcontext, wait=wait):
         yield

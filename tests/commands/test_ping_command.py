@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.client.servers import (
+    Server,
     TcpBehaviour,
     UdpBehaviour,
     UdpRequest,
@@ -25,6 +27,7 @@ from tests.client.servers import (
     free_port,
     honest,
     late,
+    never_read,
     one_slow_reply,
     only_forged,
     reset,
@@ -38,6 +41,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, command_line, environment, run, terminal
+from uppercase.commands import _reactor
 from uppercase.commands.ping._report import coloured
 
 
@@ -442,3 +446,103 @@ def test_on_a_terminal_each_tag_has_a_colour_of_its_own(monkeypatch: pytest.Monk
     assert coloured("64 bytes: seq=1 time=1.0 ms") == "64 bytes: seq=1 time=1.0 ms"
     monkeypatch.setenv("NO_COLOR", "1")
     assert coloured("seq=1 DUP") == "seq=1 DUP"
+
+
+def test_a_full_queue_of_this_host_is_waited_for_and_holds_nothing_else_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pair of sockets whose other end does not read stands for a network card that is busy."""
+    full, had_its_turn = threading.Event(), threading.Event()
+
+    class Ours(socket.socket):
+        def send(self, *arguments: Any) -> int:
+            try:
+                return super().send(*arguments)
+            except BlockingIOError:
+                full.set()
+                raise
+
+    plain, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours = Ours(fileno=plain.detach())
+    ours.setblocking(False)
+    theirs.settimeout(20)
+
+    def answer() -> None:
+        full.wait(20)
+        _reactor.reactor.callFromThread(had_its_turn.set)
+        if had_its_turn.wait(20):
+            for _ in range(1000):
+                theirs.send(theirs.recv(100).upper())
+
+    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
+    other_end = threading.Thread(target=answer)
+    other_end.start()
+    with udp_server() as server, theirs:
+        outcome = ping("-u", "-c", "1000", "-i", "1ms", "-W", "20s", "-q", server.address)
+        other_end.join()
+    assert outcome.status == 0
+    assert b"1000 packets transmitted, 1000 received" in outcome.stdout
+
+
+def test_probes_that_find_no_room_for_too_long_end_it_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
+    monkeypatch.setattr("uppercase.commands.ping._carriers.BACKLOG", 10 * 64)
+    with udp_server() as server, theirs:
+        outcome = ping("-u", "-i", "1ms", "-W", "20s", "-q", server.address)
+    assert outcome.status == 1
+    where = f"UDP {server.address}"
+    assert f"11 probes to {where} wait for room in this host's queue" in outcome.stderr
+
+
+def test_a_server_that_stops_reading_is_told_when_16_mib_wait() -> None:
+    with tcp_server(never_read) as server:
+        outcome = ping("-s", "1M", "-i", "1ms", "-W", "60s", "-q", server.address)
+    assert outcome.status == 1
+    assert f"TCP {server.address} has stopped reading: " in outcome.stderr
+
+
+def test_replies_are_whole_whatever_the_pieces_they_come_in() -> None:
+    def in_pieces(connection: socket.socket, server: Server) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := connection.recv(50):
+            connection.sendall(data[:7].upper())
+            time.sleep(0.02)
+            connection.sendall(data[7:].upper())
+
+    with tcp_server(in_pieces) as server:
+        outcome = ping("-c", "5", "-i", "10ms", "--json", server.address)
+    assert outcome.status == 0
+    assert [(each["type"], each["bytes"]) for each in objects(outcome)[:-1]] == [("reply", 64)] * 5
+
+
+def test_a_reply_without_an_end_is_wrong_and_does_not_fill_the_memory() -> None:
+    def endless(connection: socket.socket, server: Server) -> None:
+        while True:
+            connection.sendall(b"x" * 65_536)
+
+    with tcp_server(endless) as server:
+        outcome = ping("-c", "1", "-w", "1s", "--json", server.address)
+    assert outcome.status == 1
+    *found, summary = objects(outcome)
+    assert {each["type"] for each in found} == {"wrong"}
+    assert max(each["bytes"] for each in found) < 4 << 20
+    assert summary["wrong"] == len(found)
+
+
+@pytest.mark.parametrize("ending", [b"", b"ABC"])
+def test_what_comes_before_a_reset_is_a_reply_before_the_end_is_told(ending: bytes) -> None:
+    def reply_and_reset(connection: socket.socket, server: Server) -> None:
+        connection.sendall(connection.recv(100).upper() + ending)
+        reset(connection, server)
+
+    with tcp_server(reply_and_reset) as server:
+        outcome = ping("-i", "500ms", server.address)
+    assert outcome.status == 1
+    assert b" seq=1 time=" in outcome.stdout
+    assert (b" WRONG" in outcome.stdout) == bool(ending)
+    replies = "2 replies" if ending else "1 reply"
+    assert f"TCP {server.address} reset the connection after {replies}" in outcome.stderr

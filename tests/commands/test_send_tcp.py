@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.client.in_reactor import in_reactor
@@ -34,10 +33,11 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import Certificate, make_certificate
-from tests.commands.command import command_line, environment, run
+from tests.commands.command import Piped, command_line, environment, run
 from uppercase.client.target import Target
 from uppercase.commands._dialogue import LINE_QUIET_TIME, LineConversation
 from uppercase.commands._filter import TLS_QUIET_TIME
+from uppercase.commands._reactor import reactor
 from uppercase.commands.cli import write_all
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB
@@ -81,20 +81,9 @@ def test_the_end_of_input_is_a_half_close() -> None:
 
 
 def test_replies_come_out_while_the_input_goes_on() -> None:
-    with (
-        tcp_server() as server,
-        subprocess.Popen(
-            command_line("send", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-        ) as process,
-    ):
-        assert process.stdin
-        assert process.stdout
+    with tcp_server() as server, Piped("send", server.address) as process:
         for word in b"one", b"two":
-            process.stdin.write(word)
-            process.stdin.flush()
+            process.say(word)
             assert process.stdout.read(3) == word.upper()
         process.stdin.close()
         assert process.wait(30) == 0
@@ -191,20 +180,8 @@ def test_no_reply_at_all_may_be_declared_an_answer() -> None:
 
 
 def test_a_server_that_closes_while_input_may_still_come_is_said_at_once() -> None:
-    with (
-        tcp_server(one_reply) as server,
-        subprocess.Popen(
-            command_line("send", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        ) as process,
-    ):
-        assert process.stdin
-        assert process.stderr
-        process.stdin.write(b"hello")
-        process.stdin.flush()
+    with tcp_server(one_reply) as server, Piped("send", server.address) as process:
+        process.say(b"hello")
         assert process.wait(30) == 1
         assert b"ended the conversation after 5 bytes" in process.stderr.read()
 
@@ -305,22 +282,11 @@ def test_a_ca_file_that_is_none_is_a_mistake(tmp_path: Path) -> None:
 def test_the_output_s_reader_may_go_away() -> None:
     """As in `| head -c 1`: it ends of SIGPIPE as every filter does, and says nothing."""
     with tcp_server() as server:
-        process = subprocess.Popen(
-            command_line("send", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        process.stdin.write(b"hello")
-        process.stdin.flush()
+        process = Piped("send", server.address)
+        process.say(b"hello")
         assert process.stdout.read(1) == b"H"
         process.stdout.close()
-        process.stdin.write(b"again")
-        process.stdin.flush()
+        process.say(b"again")
         assert process.wait(30) == -signal.SIGPIPE
         assert process.stderr.read() == b""
         process.stdin.close()
@@ -328,19 +294,8 @@ def test_the_output_s_reader_may_go_away() -> None:
 
 
 def test_an_interrupt_ends_it_quietly() -> None:
-    with (
-        tcp_server(silent_stream) as server,
-        subprocess.Popen(
-            command_line("send", server.address),
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        ) as process,
-    ):
-        assert process.stdin
-        assert process.stderr
-        process.stdin.write(b"hello")
-        process.stdin.flush()
+    with tcp_server(silent_stream) as server, Piped("send", server.address) as process:
+        process.say(b"hello")
         server.wait_for(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == -signal.SIGINT

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
 from contextlib import ExitStack
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import deferLater
 
@@ -31,11 +29,12 @@ from tests.client.servers import (
     udp_server,
     wrong,
 )
-from tests.commands.command import command_line, environment, run
+from tests.commands.command import Piped, run
 from uppercase.client._udp import PORT_MEMORY, Datagrams
 from uppercase.client.connecting import Address, reachable
 from uppercase.client.target import Target
 from uppercase.commands._datagrams import Chunks, filter_datagrams
+from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError
@@ -240,15 +239,8 @@ def test_a_slow_reader_of_the_output_makes_no_reply_late() -> None:
 
     with (
         udp_server(unhurried) as server,
-        subprocess.Popen(
-            command_line("send", "-u", "-W1s", "--retries=0", "--no-warn", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-        ) as process,
+        Piped("send", "-u", "-W1s", "--retries=0", "--no-warn", server.address) as process,
     ):
-        assert process.stdin
-        assert process.stdout
         writer = threading.Thread(target=process.stdin.write, args=[data])
         writer.start()
         time.sleep(2)
@@ -303,20 +295,9 @@ async def test_a_refusal_by_every_address_is_said(both_families: str) -> None:
 
 
 def test_replies_come_out_while_the_input_goes_on() -> None:
-    with (
-        udp_server() as server,
-        subprocess.Popen(
-            command_line("send", "-u", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-        ) as process,
-    ):
-        assert process.stdin
-        assert process.stdout
+    with udp_server() as server, Piped("send", "-u", server.address) as process:
         for line in b"one\n", b"two\n":
-            process.stdin.write(line)
-            process.stdin.flush()
+            process.say(line)
             assert process.stdout.readline() == line.upper()
         process.stdin.close()
         assert process.wait(30) == 0
@@ -351,16 +332,9 @@ def test_the_largest_datagram_passes_and_a_larger_one_is_one_sentence(host: str,
 
 def test_the_output_s_reader_may_go_away() -> None:
     with udp_server() as server:
-        process = subprocess.Popen(
-            command_line("send", "-u", server.address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
-        assert process.stdout
+        process = Piped("send", "-u", server.address)
         process.stdout.close()
-        process.stdout = None
+        process.stdout = None  # type: ignore[assignment]
         _, stderr = process.communicate(b"hello\n", timeout=30)
         assert process.returncode == -signal.SIGPIPE
         assert stderr == b""

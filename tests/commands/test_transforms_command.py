@@ -303,6 +303,25 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert said.endswith("Nothing is wrong.\n")
 
 
+HOSTILE = "\\x1b[2Jgone\\x07\\r\\x9b31m\\u202e"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("doctor",), ("doctor", "--debug"), ("list",), ("show", "evil:shout")]
+)
+def test_nothing_of_a_plugin_reaches_the_terminal_as_a_command(
+    here: Path, arguments: tuple[str, ...]
+) -> None:
+    """Neither what its import raises, nor its summary, nor the name of its file."""
+    (here / "evil.py").write_text(f'raise ImportError("{HOSTILE}")')
+    drop_in(here, "acme\x1b[31m.py", f'raise ValueError("{HOSTILE}")')
+    drop_in(here, "good.py", PLUGIN.format(name="again").replace("Say", HOSTILE))
+    done = run(*arguments, cwd=here)
+    said = done.stdout.decode() + done.stderr
+    assert "\\x1b" in said
+    assert all(line.isprintable() for line in said.split("\n")), said
+
+
 def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
     asked = run("doctor", cwd=here, PYTHONSAFEPATH="1")
     assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
@@ -544,7 +563,7 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
         "async def never(text: str) -> str:\n"
         "    return await Deferred()\n"
     )
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     checked = await deferToThread(within, "check", "silent:never")
     assert checked.status == 1
     *laws, case, last = checked.stdout.decode().splitlines()

@@ -1,39 +1,21 @@
 """HAProxy and nginx as their examples say, in front of real services on other ports."""
 
+import contextlib
 import re
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.system.processes import ROOT, START_TIMEOUT, Server, connect, receive_all
+from tests.system.fleet import balancer_config, exercise, free_port, lost, running
+from tests.system.processes import PATIENCE, ROOT, Server, connect, receive_all, wait_until
 
 DEPLOY = ROOT / "deploy"
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(type=kind) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def running(*command: str | Path, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a balancer, and end it by its id."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def ask(port: int, message: bytes) -> bytes:
@@ -45,15 +27,12 @@ def ask(port: int, message: bytes) -> bytes:
 
 
 def wait_until_served(port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            if ask(port, b"hello") == b"HELLO":
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    def served() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(port, b"hello") == b"HELLO"
+        return False
+
+    wait_until(served)
 
 
 def metrics_port(server: Server) -> int:
@@ -69,12 +48,9 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
     with ExitStack() as stack:
         one, two = (stack.enter_context(Server(*options, addresses=1)) for _ in range(2))
         port = free_port()
-        text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
-        text = text.replace("bind :12000", f"bind 127.0.0.1:{port}").replace(" port 9100", "")
-        for name, server in (("one", one), ("two", two)):
-            line = f"server {name} 127.0.0.1:{server.port} port {metrics_port(server)}"
-            text = re.sub(rf"server {name} \S+", line, text)
-        (tmp_path / "haproxy.cfg").write_text(text)
+        named = (("one", one), ("two", two))
+        services = [(name, server.port, metrics_port(server)) for name, server in named]
+        (tmp_path / "haproxy.cfg").write_text(balancer_config(port, services))
         checked = subprocess.run(["haproxy", "-c", "-f", DEPLOY / "haproxy" / "haproxy.cfg"])
         assert checked.returncode == 0
         stack.enter_context(running("haproxy", "-f", "haproxy.cfg", cwd=tmp_path))
@@ -96,7 +72,7 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
         asking.start()
         time.sleep(1)
         one.process.send_signal(signal.SIGTERM)
-        one.process.wait(30)
+        one.process.wait(PATIENCE)
         time.sleep(2)
         over.set()
         asking.join()
@@ -106,6 +82,18 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
         # Named by the header, both connections of a client are the client's.
         assert " connected" in one.log()
         assert " connected" in two.log()
+
+
+@pytest.mark.needs_program("haproxy")
+@pytest.mark.needs_program("cc")
+def test_a_fleet_loses_no_request_but_those_of_a_service_that_is_killed(tmp_path: Path) -> None:
+    """`python -m tests.system.fleet` does it for longer, and prints the same figures."""
+    clients = 4
+    figures = exercise(tmp_path, rounds=1, clients=clients, pause_ms=5)
+    for what, counts in figures.items():
+        assert counts["answered"] > 50, (what, counts)
+        # Those that the service had, and one more for each client while the next check is to come.
+        assert lost(counts) <= (2 * clients if "killed" in what else 0), (what, counts)
 
 
 @pytest.mark.needs_program("nginx")
@@ -135,7 +123,7 @@ def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
             b"HELLO %d" % n for n in range(40)
         ]
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             for n in range(40):
                 client.sendto(b"hello %d" % n, ("127.0.0.1", udp_port))
                 assert client.recv(100) == b"HELLO %d" % n

@@ -5,7 +5,8 @@ What a page has to say for that is in comments before its blocks, which readers 
     <!-- file: PATH -->    the Python block is that file; a copy of it is saved under its name
     <!-- save: NAME -->    the Python block is saved under that name
     <!-- installs -->      was done before: what is followed has no network but its own
-    <!-- server -->        the command goes on in the first terminal, after the one before was ended
+    <!-- server -->        the command goes on in the first terminal, after what went on there was
+                           ended; each line of a block for `sh` has a terminal of its own
     <!-- stop -->          that server is ended first
     <!-- typed: TEXT -->   is typed at the prompt of the command
     <!-- dialogue: TEXT -->  the same with a program that then waits for more: Ctrl-C ends it
@@ -29,7 +30,8 @@ from tests.system.processes import ROOT, START_TIMEOUT, environment, tool
 
 PORT = "12000"
 _BLOCK = re.compile(
-    r"(?:^<!-- (\w+)(?:: (.*?))? -->\n)?^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- (\w+)(?:: (.*?))? -->\n)?^```(python|console|sh)\n(.*?)^```",
+    re.MULTILINE | re.DOTALL,
 )
 _SHIM = """\
 #!{python}
@@ -64,7 +66,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Return the blocks of a page that are for Python or for a terminal."""
+    """Return the blocks of a page that are for Python, for a terminal or for a shell."""
     for word, value, language, text in _BLOCK.findall(page.read_text()):
         yield Block(word, value, language, text)
 
@@ -88,7 +90,7 @@ class Reader:
         if self._shims:
             self._programs.mkdir()
             self._save(self._programs / "uppercase", _COMMAND.format(python=sys.executable))
-        self._server: pexpect.spawn[str] | None = None
+        self._servers: list[pexpect.spawn[str]] = []
 
     def follow(self, page: Path, port: int) -> int:
         """Do all that a page says; return how many commands it had.
@@ -110,6 +112,9 @@ class Reader:
         for block in blocks(page):
             if block.language == "python":
                 self._take(block)
+            elif block.language == "sh":
+                if block.word == "server":
+                    commands += self._serve(block)
             elif block.word != "installs":
                 commands += self._type(block)
         return commands
@@ -135,6 +140,24 @@ class Reader:
         path = os.pathsep.join([str(self._programs)] * self._known + parts)
         return environment(PATH=path, UPPERCASE_PORT=self._port, TERM="dumb", COLUMNS="200")
 
+    def _start(self, command: str) -> "pexpect.spawn[str]":
+        return pexpect.spawn(
+            "bash",
+            ["-c", self._activation + command],
+            cwd=str(self._folder),
+            env=self._environment(),
+            encoding="utf-8",
+            timeout=START_TIMEOUT,
+            preexec_fn=restore_sigpipe,
+        )
+
+    def _serve(self, block: Block) -> int:
+        self.end()
+        for command in block.text.replace(PORT, self._port).splitlines():
+            self._servers.append(self._start(command))
+            self._servers[-1].expect("ready")
+        return len(self._servers)
+
     def _type(self, block: Block) -> int:
         if block.word in ("server", "stop"):
             self.end()
@@ -144,17 +167,9 @@ class Reader:
             if command.startswith(". "):
                 self._activation = command.partition("#")[0].strip() + " && "
                 continue
-            child = pexpect.spawn(
-                "bash",
-                ["-c", self._activation + command],
-                cwd=str(self._folder),
-                env=self._environment(),
-                encoding="utf-8",
-                timeout=START_TIMEOUT,
-                preexec_fn=restore_sigpipe,
-            )
+            child = self._start(command)
             if block.word == "server":
-                self._server = child
+                self._servers.append(child)
                 for line in shown.splitlines():
                     child.expect(pattern(line))
                 continue
@@ -186,12 +201,12 @@ class Reader:
         child.close()
 
     def end(self) -> None:
-        """End what runs in the first terminal."""
-        if self._server is not None:
-            self._server.sendintr()
-            self._server.expect(pexpect.EOF)
-            self._server.close()
-            self._server = None
+        """End the servers."""
+        while self._servers:
+            server = self._servers.pop()
+            server.sendintr()
+            server.expect(pexpect.EOF)
+            server.close()
 
 
 def restore_sigpipe() -> None:
@@ -200,5 +215,5 @@ def restore_sigpipe() -> None:
 
 
 def pattern(shown: str) -> str:
-    """Return a pattern for what a page shows."""
-    return re.escape(shown).replace("…", ".*")
+    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns."""
+    return re.sub(r"…(?:\\ )*", ".*", re.escape(shown))

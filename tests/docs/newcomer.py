@@ -1,8 +1,8 @@
-"""Types what README and tutorial print, as who has just cloned the repository: `make newcomer`.
+"""Types what README, tutorial and guides print, as who has just cloned the repository.
 
-The clone has an environment of its own, made by `make serve`'s own rule. The pages use port 12000
-and leave it for a minute in a state in which it cannot be had again, so each page has a network of
-its own where the system lets us make one (a user's namespace).
+`make newcomer` runs it. The clone has an environment of its own, made by `make serve`'s own rule.
+The pages use port 12000 and leave it for a minute in a state in which it cannot be had again, so
+each page has a network of its own where the system lets us make one (a user's namespace).
 """
 
 import os
@@ -19,6 +19,8 @@ from tests.system.processes import ROOT
 PAGES = [
     Path("README.md"),
     *sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/tutorial/*.md")),
+    Path("docs/howto/write-a-transform.md"),
+    Path("docs/howto/embed-a-server.md"),
 ]
 EXTRA = re.compile(r"^\$ pip install 'twisted-uppercase\[(\w+)\]'$", re.MULTILINE)
 _NAMESPACE = (
@@ -73,7 +75,7 @@ def main() -> None:
         text = "".join((ROOT / page).read_text() for page in PAGES)
         for extra in sorted(set(EXTRA.findall(text))):
             pip = clone / ".venv" / "bin" / "pip"
-            subprocess.run([pip, "install", "-q", f"{clone}[{extra}]"], check=True)
+            subprocess.run([pip, "install", "-q", "--no-compile", f"{clone}[{extra}]"], check=True)
         for page in PAGES:
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)

@@ -9,7 +9,7 @@ from uppercase.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 UNITS = {"": 1, "KiB": 1024, "s": 1, "min": 60}
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "docs" / "README.md", *ROOT.glob("docs/*/*.md")])
 
 
 def links(page: Path) -> set[Path]:

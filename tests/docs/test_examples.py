@@ -13,7 +13,9 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
+from tests.docs.follow import Reader
 from tests.system.processes import ROOT, Server, connect, environment
+from tests.system.test_lecture import free_port
 from uppercase.testing import LAWS, check
 
 HOWTO = ROOT / "docs" / "howto"
@@ -26,7 +28,7 @@ def test_the_guides_show_the_files_as_they_are() -> None:
         found
         for page in HOWTO.glob("*.md")
         for found in re.findall(
-            r"<!-- (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.S
+            r"<!-- file: (examples/\S+) -->\n```python\n(.*?)```", page.read_text(), re.S
         )
     ]
     for path, text in shown:
@@ -70,8 +72,12 @@ def check_commands(text: str, cwd: Path, shell: dict[str, str]) -> int:
     return commands
 
 
-def test_the_guides_commands_say_what_it_shows(shell: dict[str, str]) -> None:
-    assert check_commands(GUIDE, EXAMPLES, shell) >= 6
+def test_the_guide_can_be_followed(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    try:
+        assert reader.follow(HOWTO / "write-a-transform.md", free_port(socket.SOCK_STREAM)) >= 6
+    finally:
+        reader.end()
 
 
 def with_free_ports(text: str, known: dict[str, str]) -> str:

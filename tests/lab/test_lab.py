@@ -12,15 +12,13 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zope.interface import implementer
 
+from tests.observing import Notebook, Time
 from uppercase.core.events import (
     Direction,
     Dropped,
     DropReason,
-    Event,
     Impaired,
-    IObserver,
     LabAction,
 )
 from uppercase.core.steps import Passage
@@ -64,25 +62,8 @@ EXPERIMENTS = [
 ]
 
 
-class Clock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@implementer(IObserver)
-class Notebook:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def notify(self, event: Event) -> None:
-        self.events.append(event)
+class Fates(Notebook):
+    """Knows what happened to whom."""
 
     def fates(self, peer: str) -> list[tuple[int, str]]:
         """Return the number and fate of all that happened to a client."""
@@ -177,8 +158,8 @@ def test_a_fate_can_be_computed_by_hand_from_the_documented_layout() -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_server_follows_the_key_datagram_by_datagram(experiment: Experiment) -> None:
     """What is reported, passed on, and when, is what the key says."""
-    notebook = Notebook()
-    lab = Lab(experiment, Clock(), notebook)
+    notebook = Fates()
+    lab = Lab(experiment, Time(), notebook)
     for row in answer_key(experiment, 300):
         notebook.events.clear()
         passed = converse(lab, STUDENT, b"abcdefgh")
@@ -327,7 +308,7 @@ def test_what_others_send_and_when_changes_no_fate(
     turns: list[tuple[int, float]], experiment: Experiment
 ) -> None:
     """However students' datagrams interleave, each meets the fates of the key from 1 on."""
-    clock, notebook = Clock(), Notebook()
+    clock, notebook = Time(), Fates()
     lab = Lab(experiment, clock, notebook)
     sent: Counter[int] = Counter()
     for student, pause in turns:
@@ -345,7 +326,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
     """Lost requests, failed transforms and replies that overtake others shift no reply's fate."""
     does = Impairments(loss=0.3)
     experiment = Experiment(seed=4, request=does, reply=does)
-    lab = Lab(experiment, Clock())
+    lab = Lab(experiment, Time())
     arrived = [lab.request(STUDENT, b"ping") for _ in range(20)]
     for index in order:
         for request in arrived[index] if index not in unanswered else []:
@@ -354,7 +335,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 
 def test_every_student_meets_the_same_fates() -> None:
-    lab = Lab(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Clock())
+    lab = Lab(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Time())
     clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
@@ -362,7 +343,7 @@ def test_every_student_meets_the_same_fates() -> None:
 def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
     """The host counts and the port does not: that is another one in every run."""
     experiment = make_experiment({"loss": "0.5"}, seed=7, per_client=True)
-    lab = Lab(experiment, Clock())
+    lab = Lab(experiment, Time())
     first, again, other = (
         lost_numbers(lab, client, 64)
         for client in starmap(
@@ -377,7 +358,7 @@ def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
 
 
 def test_a_client_silent_for_the_forget_time_starts_again_at_1() -> None:
-    clock = Clock()
+    clock = Time()
     lab = Lab(Experiment(seed=1), clock)
     numbers = []
     for pause in (0.0, FORGET_AFTER - 1, FORGET_AFTER - 1, FORGET_AFTER, 1.0):
@@ -388,7 +369,7 @@ def test_a_client_silent_for_the_forget_time_starts_again_at_1() -> None:
 
 def test_a_flood_of_addresses_costs_bounded_memory() -> None:
     """The client silent longest is forgotten first; one that goes on is not."""
-    lab = Lab(Experiment(seed=1), Clock())
+    lab = Lab(Experiment(seed=1), Time())
 
     def send(port: int) -> int:
         return lab.request(Client("192.0.2.7", port), b"ping")[0].number
@@ -402,8 +383,8 @@ def test_a_flood_of_addresses_costs_bounded_memory() -> None:
 
 
 def test_without_impairments_everything_passes_at_once_and_nothing_is_reported() -> None:
-    notebook = Notebook()
-    lab = Lab(Experiment(seed=1), Clock(), notebook)
+    notebook = Fates()
+    lab = Lab(Experiment(seed=1), Time(), notebook)
     ((request, replies),) = converse(lab, STUDENT, b"ping")
     assert (request.delay, request.data) == (0, b"ping")
     assert [(reply.delay, reply.data) for reply in replies] == [(0, b"PING")]
@@ -411,9 +392,9 @@ def test_without_impairments_everything_passes_at_once_and_nothing_is_reported()
 
 
 def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
-    notebook = Notebook()
+    notebook = Fates()
     settings = {"loss": "reply:1", "duplicate": "1", "delay": "50ms"}
-    lab = Lab(make_experiment(settings, seed=1), Clock(), notebook)
+    lab = Lab(make_experiment(settings, seed=1), Time(), notebook)
     converse(lab, Client("2001:db8::7", 50_000), b"ping")
     peer, lost = "[2001:db8::7]:50000", (LabAction.LOST,)
     way = "request duplicated, delayed 50 ms"
@@ -450,14 +431,14 @@ def test_corruption_reaches_every_bit() -> None:
 
 
 def test_an_empty_datagram_cannot_be_corrupted_and_is_not_reported_as_such() -> None:
-    notebook = Notebook()
-    lab = Lab(Experiment(seed=6, request=Impairments(corrupt=1.0)), Clock(), notebook)
+    notebook = Fates()
+    lab = Lab(Experiment(seed=6, request=Impairments(corrupt=1.0)), Time(), notebook)
     assert [passage.data for passage in lab.request(STUDENT, b"")] == [b""]
     assert notebook.events == []
 
 
 def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
-    clock = Clock()
+    clock = Time()
     experiment = Experiment(seed=2, request=Impairments(reorder=0.3, delay=0.05))
     lab = Lab(experiment, clock)
     arrivals = []
@@ -473,7 +454,7 @@ def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
 
 
 def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() -> None:
-    clock, notebook = Clock(), Notebook()
+    clock, notebook = Time(), Fates()
     lab = Lab(Experiment(seed=1, request=Impairments(delay=1.0)), clock, notebook)
     data = bytes(64 * 1024 - HELD_COST)
     room = HELD_BYTES // (64 * 1024)
@@ -620,6 +601,7 @@ def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     text = GUIDE.read_text("utf-8")
     assert set(re.findall(r"--lab[= ]([a-z-]+)", text)) == set(UDP_PRESETS)
     ours = {"lab", "seed", "per-client", "client", "log-peers", "interface", "record", "port"}
+    ours |= {"page", "page-key"}
     assert set(re.findall(r"--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
     assert f"{CLIENTS:,} clients" in text
     assert f"held for {REORDER_HOLD * 1000:.0f} ms more" in text

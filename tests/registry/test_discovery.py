@@ -100,13 +100,16 @@ def test_a_broken_drop_in_prints_no_traceback(installed: Path, here: Path) -> No
         """
         from uppercase import registry
         for thorough in (False, True):
-            print([p.fault.value for p in registry.listing(thorough=thorough).problems
+            print([p.message for p in registry.listing(thorough=thorough).problems
                    if "acme_bad" in p.file])
         """,
         installed,
         here,
     )
-    assert ran.stdout == "['import error']\n" * 2
+    assert (
+        ran.stdout
+        == "[\"No module named 'no_such_module_xyz'; install it or correct the import\"]\n" * 2
+    )
     assert ran.stderr == ""
 
 

@@ -129,7 +129,7 @@ def test_the_page_has_every_word_and_its_keys() -> None:
             f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
         ]
         assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
-    of_services = ["log", "metrics", "more", "ready", "summary"]
+    of_services = ["log", "metrics", "more", "page", "ready", "summary"]
     of_workers = ["gave-up", "not-reloaded", "output", "reloaded", "worker-ended", "worker-hangs"]
     assert sorted(rows) == sorted(of_services + of_workers)
 

@@ -25,9 +25,10 @@ from uppercase.core.events import (
     SlowCall,
     TransformFailed,
 )
+from uppercase.core.values import printable
 from uppercase.errors import OutputTooLong, TransformError
 from uppercase.services._counters import Counters
-from uppercase.services.logs import LogObserver, printable
+from uppercase.services.logs import LogObserver
 
 HOSTILE = "\x1b[2J\r\n\a2026-01-01 [uppercase] forged\u202e\x9b \u2028" + "x" * 10_000
 
@@ -75,7 +76,7 @@ def test_what_a_peer_sends_is_escaped_and_cut(written: Written, log_peers: bool)
 def test_text_is_kept_as_it_is_unless_it_could_do_harm() -> None:
     assert printable("Straße, 東京, 😀") == "Straße, 東京, 😀"
     assert printable("a\nb\x00\u202e\ud800") == "a\\nb\\x00\\u202e\\ud800"
-    assert printable("x" * 300) == "x" * 200 + "…"
+    assert printable("x" * 300, 200) == "x" * 200 + "…"
 
 
 def test_each_reason_has_one_line_a_second_and_then_the_number_left_out(written: Written) -> None:

@@ -21,7 +21,8 @@ from uppercase.registry import find
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services._measuring import Histogram, Measured
 from uppercase.services._metrics import FAMILIES, LAG_LOOK, Measurements, add_up, exposition
-from uppercase.services._metrics_page import MetricsService, on_loopback
+from uppercase.services._metrics_page import MetricsService
+from uppercase.services.web import on_loopback
 from uppercase.taps import udp
 
 ROOT = Path(__file__).parents[2]

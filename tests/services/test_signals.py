@@ -1,5 +1,6 @@
 """Whose signals they are: the reactor's are taken, a program's own are left alone."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -98,6 +99,27 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
     second.stop()
+    for call in reactor.after_shutdown:
+        call()
+
+
+@pytest.mark.usefixtures("before")
+def test_a_second_signal_ends_the_first_process_of_a_container_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system keeps from it whatever it does not handle itself."""
+    exited: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    monkeypatch.setattr(os, "_exit", exited.append)
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signals = StopSignals(reactor, 10)
+    signals.start()
+    signal.raise_signal(signal.SIGTERM)
+    assert exited == []
+    signals._handle(signal.SIGTERM, None)
+    assert exited == [128 + signal.SIGTERM]
+    signals.stop()
     for call in reactor.after_shutdown:
         call()
 

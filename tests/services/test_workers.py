@@ -2,11 +2,15 @@
 
 import os
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
+from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
 from uppercase.services._board import Board
+from uppercase.services._supervisor import Plan, Supervisor
 from uppercase.services._worker import Assignment
 from uppercase.services._worker_process import State, Worker
 
@@ -49,6 +53,80 @@ class Recorder:
 
     def ended(self, worker: Worker, how: str) -> None:
         self.end.callback(how)
+
+
+class Hung(Worker):
+    """A worker that serves, and gives no sign of life."""
+
+    def __init__(self, superior: Supervisor) -> None:
+        super().__init__(0, superior)
+        self.state = State.SERVING
+        self.kills = 0
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def test_a_watchdog_counts_the_times_that_it_has_looked() -> None:
+    """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
+    clock = Clock()
+    plan = Plan(workers=1, command=["python"], directory="/", watchdog=4.0)
+    service = udp_service(UDPSettings(port=0))
+    supervisor = Supervisor([service], plan, clock)
+    supervisor._current[0] = worker = Hung(supervisor)
+    supervisor._watch.start(1.0, now=False)
+    clock.advance(60)
+    assert worker.kills == 0
+    for _ in range(3):
+        clock.advance(1)
+        assert worker.kills == 0
+    clock.advance(1)
+    assert worker.kills == 1
+    supervisor._watch.stop()
+
+
+class Stoppable(Clock):
+    """A reactor that counts how often it was stopped."""
+
+    stops = 0
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that has served for a while begins the count anew."""
+    clock, exits = Stoppable(), list[int]()
+    monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
+    plan = Plan(workers=1, command=["python"], directory="/")
+    supervisor = Supervisor([udp_service(UDPSettings(port=0))], plan, clock)
+    monkeypatch.setattr(supervisor, "_spawn", lambda number, board: Worker(number, supervisor))
+    supervisor._board = Board.make(1)
+    supervisor._current[0] = Worker(0, supervisor)
+
+    def end(*, proven: bool = False) -> float:
+        """End the worker; return after how long there is another."""
+        worker, before = supervisor._current[0], clock.seconds()
+        if proven:
+            worker.proven = True
+            supervisor._proven()
+        supervisor.ended(worker, "out of luck")
+        clock.advance(0)
+        while not supervisor._current and clock.stops == 0:
+            clock.advance(0.25)
+        return clock.seconds() - before
+
+    assert [end() for _ in range(4)] == [0, 1, 2, 4]
+    assert end(proven=True) == 0
+    assert [end() for _ in range(4)] == [0, 1, 2, 4]
+    assert clock.stops == 0
+    end()
+    assert clock.stops == 1
+    assert exits == [3]
+    assert supervisor.restarts == 9
+    supervisor._board.close()
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:

@@ -1,5 +1,6 @@
 """Real programs for system tests: started on free ports, ended by their id, logs looked at."""
 
+import errno
 import os
 import re
 import signal
@@ -15,8 +16,11 @@ from types import TracebackType
 ROOT = Path(__file__).parents[2]
 """Where the drop-ins are, for `twistd` to find."""
 
-START_TIMEOUT = 60.0
-"""Seconds; like all bounds here for a machine that is busy with other things, too."""
+START_TIMEOUT = 120.0
+"""Seconds; like all bounds here for a machine on which twenty other programs want to run."""
+
+PATIENCE = 90.0
+"""Seconds for everything else."""
 
 READY = re.compile(r"The server is ready to receive: (\w+) (\S+) \((.*)\)")
 
@@ -120,7 +124,7 @@ class Server:
         """Return what the process has written so far."""
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
-    def wait_for_log(self, text: str, seconds: float = 30.0, times: int = 1) -> str:
+    def wait_for_log(self, text: str, seconds: float = PATIENCE, times: int = 1) -> str:
         """Wait until the log has a text, so many times; return the log."""
         deadline = time.monotonic() + seconds
         while (log := self.log()).count(text) < times:
@@ -128,7 +132,7 @@ class Server:
             time.sleep(0.02)
         return log
 
-    def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 40.0) -> int:
+    def stop(self, with_signal: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """End the process; return its status."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
@@ -141,7 +145,7 @@ class Server:
 
 
 def run(
-    command: Sequence[str], stdin: bytes = b"", seconds: float = 40.0
+    command: Sequence[str], stdin: bytes = b"", seconds: float = PATIENCE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a client to its end."""
     return subprocess.run(
@@ -173,18 +177,40 @@ def memory(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def half_close(client: socket.socket) -> None:
+    """Close the sending side.
+
+    Raises:
+        ConnectionError: it was reset, which the system tells at this call as ENOTCONN.
+    """
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise ConnectionResetError(*error.args) from error
+
+
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     """Connect with a time-out, so that no test waits for ever."""
-    return socket.create_connection((host, port), timeout=30)
+    return socket.create_connection((host, port), timeout=PATIENCE)
 
 
 def connect_narrow(port: int) -> socket.socket:
     """Connect with a small window, so that most of what is owed stays with the server."""
     client = socket.socket()
-    client.settimeout(30)
+    client.settimeout(PATIENCE)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
     client.connect(("127.0.0.1", port))
     return client
+
+
+def wait_until(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait for something, for a bounded time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def receive_all(skt: socket.socket) -> bytes:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.certificates import make_certificate
-from tests.system.processes import Server, connect, receive_exactly
+from tests.system.processes import Server, connect, half_close, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
 from tests.system.wall import Wall
 
@@ -180,7 +180,7 @@ def fail_together(port: int, data: bytes) -> None:
 
 def exhaust(client: socket.socket) -> None:
     """Half-close, and read up to the end."""
-    client.shutdown(socket.SHUT_WR)
+    half_close(client)
     while client.recv(1 << 16):
         pass
 
@@ -344,7 +344,7 @@ def attack(port: int, data: bytes, dice: random.Random, secure: Secure | None) -
             for part in (data[:cut], data[cut:]):
                 client.sendall(part)
             if secure is None:
-                client.shutdown(socket.SHUT_WR)
+                half_close(client)
                 while client.recv(1 << 16):
                     pass
         except ConnectionError:

@@ -1,5 +1,6 @@
 """The servers' command lines: help, versions, and one sentence for each mistake."""
 
+import os
 import re
 import socket
 import subprocess
@@ -86,6 +87,12 @@ def said_once(said: str) -> str:
         (["--port=70000"], "--port: got '70000'; a port is a whole number from 0"),
         (["--port=http"], "--port: got 'http'; a port is a whole number from 0"),
         (["--interface=eth0"], "got 'eth0'; an interface is an IP address"),
+        (["--interface=224.0.0.1"], "got '224.0.0.1', which stands for many machines"),
+        (["--interface=ff02::1"], "got 'ff02::1', which stands for many machines"),
+        (["--interface=255.255.255.255"], "which stands for many machines"),
+        (["--drain=8761h"], "--drain: got '8761h'; a duration is a year (8760h) at the most"),
+        (["--max-output=65M"], "--max-output: got '65M'; at most 67108864 is accepted"),
+        (["--workers=257"], "--workers: got '257'; at most 256 is accepted"),
         (["--drain=-1"], "--drain: got '-1'; a duration is"),
         (["--max-output=lots"], "--max-output: got 'lots'; a size is"),
         (["--listen=nope:1"], "'nope:1'"),
@@ -102,6 +109,8 @@ def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentenc
         (["--framing=lines"], "no framing named 'lines'; did you mean 'line'?"),
         (["-t", "reverse", "--framing=stream"], "--framing=line"),
         (["--max-length=x"], "--max-length: got 'x'; a size is"),
+        (["--max-length=17M"], "--max-length: got '17M'; at most 16777216 is accepted"),
+        (["--async-window=65537"], "--async-window: got '65537'; at most 65536 is accepted"),
     ],
 )
 def test_a_mistake_about_framing_gets_one_sentence(arguments: list[str], sentence: str) -> None:
@@ -165,6 +174,22 @@ def test_an_address_of_another_machine_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    "where",
+    [
+        ("--port=0", "--interface=127.255.255.255"),
+        ("--port=0", "--interface=127.255.255.255", "--workers=2"),
+        ("--listen=tcp:0:interface=224.0.0.1",),
+        ("--listen=tcp:0:interface=224.0.0.1", "--workers=2"),
+    ],
+    ids=" ".join,
+)
+def test_an_address_that_nobody_could_connect_to_is_said(where: tuple[str, ...]) -> None:
+    said = refused("uppercase-tcp", *where)
+    assert ": it stands for many machines; choose an address of this one as --interface" in said
+    assert "ready" not in said
+
+
+@pytest.mark.parametrize(
     ("name", "why"), [("missing/x.pid", "there is no folder"), ("folder", "it is a folder")]
 )
 def test_a_pid_file_that_cannot_be_written_is_one_sentence(
@@ -176,7 +201,16 @@ def test_a_pid_file_that_cannot_be_written_is_one_sentence(
     assert "Traceback" not in said
 
 
+def test_a_pid_file_that_another_server_has_is_one_sentence(tmp_path: Path) -> None:
+    """As with two of README's commands in one directory; what a killed server left is replaced."""
+    file = tmp_path / "twistd.pid"
+    file.write_text(str(os.getpid()))
+    said = refused(f"--pidfile={file}", "uppercase-tcp", "--port=0")
+    assert f"the server with the process number {os.getpid()} has it" in " ".join(said.split())
+    assert "name another with --pidfile=FILE" in " ".join(said.split())
+
+
 def test_a_receive_buffer_that_no_system_has_is_one_sentence() -> None:
     said = refused("uppercase-udp", "--port=0", "--rcvbuf=3G")
-    assert "got '3G'; a receive buffer has at most 2147483647 bytes" in " ".join(said.split())
+    assert "got '3G'; at most 2147483647 is accepted" in " ".join(said.split())
     assert "Traceback" not in said

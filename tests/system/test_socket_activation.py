@@ -27,13 +27,13 @@ ACTIVATE = """
 import os, sys
 descriptor, *command = sys.argv[1:]
 os.dup2(int(descriptor), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web")
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(command[0], command)
 """
 
 
 @contextmanager
-def activated(opened: socket.socket, *arguments: str) -> Iterator[str]:
+def activated(opened: socket.socket, *arguments: str, name: str | None = "web") -> Iterator[str]:
     """Run twistd with one socket that is open already; return the address of its ready line."""
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
@@ -45,7 +45,7 @@ def activated(opened: socket.socket, *arguments: str) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=environment(**({} if name is None else {"LISTEN_FDNAMES": name})),
         )
         try:
             deadline = time.monotonic() + START_TIMEOUT
@@ -87,6 +87,22 @@ def test_a_datagram_socket_that_systemd_opened_is_served(which: str) -> None:
         with activated(bound, "uppercase-udp", listen) as address:
             assert address == f"127.0.0.1:{bound.getsockname()[1]}"
             assert client.recv(100) == b"EARLY", "what came before the server is answered too"
+
+
+@pytest.mark.parametrize("service", ["uppercase-tcp", "uppercase-udp"])
+def test_a_socket_without_a_name_is_served(service: str) -> None:
+    """As systemd-socket-activate passes it."""
+    kind = socket.SOCK_STREAM if service == "uppercase-tcp" else socket.SOCK_DGRAM
+    with socket.socket(type=kind) as opened, socket.socket(type=kind) as client:
+        opened.bind(("127.0.0.1", 0))
+        if kind is socket.SOCK_STREAM:
+            opened.listen()
+        client.settimeout(10)
+        client.connect(opened.getsockname())
+        client.send(b"early")
+        with activated(opened, service, "--listen=systemd:domain=INET:index=0", name=None):
+            assert client.recv(100) == b"EARLY"
+            client.close()
 
 
 @pytest.mark.parametrize("which", ["index=0", "name=web"])

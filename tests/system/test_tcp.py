@@ -6,10 +6,11 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, connect, receive_all, receive_exactly, run
+from tests.system.processes import Server, connect, receive_all, receive_exactly, refused, run
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,46 @@ def test_a_unix_socket_serves_like_any_other(tmp_path: object) -> None:
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
             assert receive_all(client) == b"HELLO"
+
+
+@pytest.mark.parametrize("more", [(), ("--workers=2",)])
+@pytest.mark.parametrize("lock", ["0", "1"])
+def test_a_unix_socket_that_nobody_serves_is_removed(
+    tmp_path: object, lock: str, more: tuple[str, ...]
+) -> None:
+    path = f"{tmp_path}/socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+        left.listen()
+    with Server(
+        "uppercase-tcp", f"--listen=unix:{path}:lockfile={lock}", *more, addresses=1
+    ) as started:
+        assert f"removed the socket {path}, which a program" in started.log()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(path)
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            assert receive_all(client) == b"HELLO"
+
+
+@pytest.mark.parametrize("more", [(), ("--workers=2",)])
+@pytest.mark.parametrize("kind", ["served", "locked", "a file"])
+def test_a_name_that_somebody_has_is_said(tmp_path: Path, kind: str, more: tuple[str, ...]) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as serving:
+        if kind == "a file":
+            path.write_text("precious")
+        else:
+            serving.bind(str(path))
+            serving.listen()
+        if kind == "locked":
+            os.symlink(str(os.getpid()), f"{path}.lock")
+        said = refused("uppercase-tcp", f"--listen=unix:{path}", *more)
+    assert f"cannot listen on UNIX {path}: another program does already" in said
+    assert "choose another name" in said
+    assert "b'" not in said
+    assert path.exists()
 
 
 def test_twist_serves_as_well_as_twistd() -> None:

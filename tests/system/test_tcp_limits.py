@@ -1,5 +1,6 @@
 """The TCP service under crowds and hostile clients: the real twistd, real sockets."""
 
+import contextlib
 import resource
 import select
 import signal
@@ -125,6 +126,18 @@ def test_who_takes_nothing_is_cut_off_and_who_takes_little_is_not() -> None:
         slow.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join(5)
+
+
+def test_who_takes_nothing_is_cut_off_although_the_kernel_has_room_for_its_replies() -> None:
+    """Its own buffer is full, ours has all the rest, and it goes on asking."""
+    with Server(*TCP, "--send-timeout=2s") as server, connect_narrow(server.port) as stuck:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 30:
+                stuck.sendall(b"x" * 1000)
+                time.sleep(0.05)
+        assert 1.9 < time.monotonic() - began < 20
+        assert "took nothing for 2 s (--send-timeout)" in server.wait_for_log("closed: stalled")
 
 
 def in_background(work: Callable[..., None], *arguments: object) -> threading.Thread:

@@ -11,20 +11,23 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import make_certificate
 from tests.system.processes import (
+    PATIENCE,
     Server,
     connect,
     environment,
+    half_close,
     receive_all,
     receive_exactly,
     refused,
     tool,
+    wait_until,
 )
 
 TCP = ("uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--workers=2")
@@ -48,18 +51,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def ask(port: int, request: bytes = b"hello\n") -> bytes:
     """Connect, ask, half-close and read to the end, as `nc -N` does."""
     with connect(port) as client:
         client.sendall(request)
-        client.shutdown(socket.SHUT_WR)
+        half_close(client)
         return receive_all(client)
 
 
@@ -87,12 +83,15 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE)
 
     def _run(self) -> None:
         while not self._over.is_set():
             try:
                 reply = ask(self._port)
+            except (ConnectionResetError, BrokenPipeError):
+                self.failures["reset"] += 1
+                continue
             except OSError as error:
                 self.failures[type(error).__name__] += 1
                 continue
@@ -141,13 +140,14 @@ def test_workers_may_be_killed_again_and_again_under_load() -> None:
     with served(*TCP) as server, Load(server.port, {b"HELLO\n"}) as load:
         kills = 6
         for number in range(kills):
-            time.sleep(1.5)
+            # Longer than a worker has to serve to count as one that works.
+            time.sleep(1.2)
             victims = children(server.process.pid)
             os.kill(victims[number % len(victims)], signal.SIGKILL)
-        time.sleep(1.5)
-        server.wait_for_log("a new one is started", times=kills)
+            server.wait_for_log("TransformFactory starting on", times=2 + number + 1)
+        assert server.log().count("a new one is started") == kills
         assert load.answered.total() > 100
-        assert set(load.failures) <= {"ConnectionResetError", "got b''"}, load.failures
+        assert set(load.failures) <= {"reset", "got b''"}, load.failures
         assert load.failures.total() <= 4 * kills, load.failures
 
 
@@ -207,7 +207,7 @@ def test_an_interrupt_from_the_terminal_drains_too() -> None:
         client.sendall(b"again\n")
         assert receive_exactly(client, 6) == b"AGAIN\n"
         client.close()
-        server.process.wait(30)
+        server.process.wait(PATIENCE)
 
 
 VERSION = "def say(message: bytes) -> bytes:\n    return b'{}'\n"
@@ -270,7 +270,7 @@ def test_what_cannot_start_ends_with_its_last_word(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])},
         check=False,
     )
@@ -285,32 +285,24 @@ def test_a_worker_that_hangs_says_where_and_is_replaced(tmp_path: Path) -> None:
         "import time\ndef hang(message: bytes) -> bytes:\n    while message == b'hang':\n"
         "        time.sleep(1)\n    return message\n"
     )
-    arguments = (*TCP, "-t", "hanging:hang", "--framing=line", "--watchdog=2s")
+    arguments = (*TCP, "-t", "hanging:hang", "--framing=line", "--watchdog=5s")
     with served(*arguments, cwd=tmp_path) as server, connect(server.port) as client:
         server.tracebacks = True
         client.sendall(b"hang\n")
         log = server.wait_for_log("killed by SIG")
-        assert "hangs: no sign of life for 2 s (--watchdog)" in log
+        assert "hangs: no sign of life for 5 s (--watchdog)" in log
         assert re.search(r'worker [12]:   File ".*hanging.py", line 4 in hang', log), log
         wait_until(lambda: len(children(server.process.pid)) == 2)
         for _ in range(10):
             assert ask(server.port) == b"hello\n"
 
 
-def test_a_watchdog_leaves_a_supervisor_alone_that_was_stopped() -> None:
-    with served(*TCP, "--watchdog=1s") as server:
-        before = children(server.process.pid)
-        server.process.send_signal(signal.SIGSTOP)
-        time.sleep(3)
-        server.process.send_signal(signal.SIGCONT)
-        time.sleep(1.5)
-        assert children(server.process.pid) == before
-
-
 def get(port: int, path: str) -> str:
-    with connect(port) as client:
+    """Return a page; nothing if it took longer than whoever asks has there."""
+    with contextlib.suppress(ConnectionError), connect(port) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return receive_all(client).decode()
+    return ""
 
 
 def test_metrics_are_the_sum_of_all_workers_there_have_ever_been() -> None:
@@ -345,22 +337,28 @@ def test_metrics_are_the_sum_of_all_workers_there_have_ever_been() -> None:
         for _ in range(5):
             ask(server.port)
         wait_until(lambda: shows('uppercase_connections_total{service="tcp"} 46.0'))
-        assert "200 OK" in get(port, "/readyz")
+        wait_until(lambda: "200 OK" in get(port, "/readyz"))
         with connect(server.port) as client:
             client.sendall(b"hello\n")
             receive_exactly(client, 6)
             server.process.send_signal(signal.SIGTERM)
             server.wait_for_log("Received SIGTERM")
-            assert get(port, "/readyz").endswith("draining\n")
+            # A stop waits as long for this connection.
+            while not (page := get(port, "/readyz")):
+                pass
+            assert page.endswith("draining\n")
 
 
 def test_the_workers_have_about_as_many_connections_each() -> None:
     with served(*TCP, "--log-peers", "--max-connections=4000") as server:
-        clients = [connect(server.port) for _ in range(1000)]
-        log = server.wait_for_log("connected", times=len(clients))
+        clients: list[socket.socket] = []
+        while len(clients) < 1000:
+            clients += [connect(server.port) for _ in range(50)]
+            log = server.wait_for_log("connected", times=len(clients))
         shares = Counter(re.findall(r"worker (\d): TCP: \S+ connected", log))
         for client in clients:
             client.close()
+        print(f"of {len(clients)} connections: {dict(shares)}")
         # Halves where each has a processor of its own; here other tests may keep one from it.
         assert min(shares["1"], shares["2"]) > 50, shares
 
@@ -368,7 +366,7 @@ def test_the_workers_have_about_as_many_connections_each() -> None:
 @contextlib.contextmanager
 def asking(port: int) -> Iterator[socket.socket]:
     with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(("127.0.0.1", port))
         yield client
 
@@ -415,6 +413,36 @@ def test_datagrams_wait_for_the_next_worker() -> None:
             assert client.recv(100) == b"AGAIN"
 
 
+def kernel_drops_of(port: int) -> int:
+    """Return what the system says of all sockets of a port."""
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return sum(int(row[-1]) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def test_what_the_system_drops_counts_once_whatever_workers_come_and_go() -> None:
+    with served(*UDP, "--rcvbuf=4k", "--metrics=0") as server, contextlib.ExitStack() as stack:
+        log = server.wait_for_log("metrics are at TCP 127.0.0.1:")
+        page = int(log.split("metrics are at TCP 127.0.0.1:")[1].split(":")[0])
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        # Fresh ones read what is there, while the old ones do not yet know of their end.
+        server.process.send_signal(signal.SIGHUP)
+        for client in [stack.enter_context(asking(server.port)) for _ in range(20)]:
+            for _ in range(50):
+                client.send(b"x" * 1000)
+        dropped = kernel_drops_of(server.port)
+        assert dropped > 0
+        server.wait_for_log("reloaded")
+        for pid in children(server.process.pid):
+            os.kill(pid, signal.SIGCONT)
+        # Those sent since the count, to fresh workers that were not ready.
+        wait_until(lambda: len(children(server.process.pid)) == 2)
+        shown = f'uppercase_kernel_drops_total{{service="udp"}} {kernel_drops_of(server.port)}.0'
+        wait_until(lambda: shown in get(page, "/metrics").splitlines())
+        time.sleep(2.5)
+        assert shown in get(page, "/metrics").splitlines(), get(page, "/metrics")
+
+
 def test_what_workers_cannot_do_is_one_sentence() -> None:
     said = refused(*UDP, "--loss=0.5")
     assert "got --workers with a lab for datagrams" in said
@@ -435,7 +463,7 @@ def test_a_unix_socket_keeps_its_name_and_mode_until_the_end(tmp_path: Path) -> 
 
     def ask_there() -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             client.connect(str(path))
             client.sendall(b"hello\n")
             client.shutdown(socket.SHUT_WR)
@@ -524,7 +552,7 @@ def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
     ):
         datagram.bind(("127.0.0.1", 0))
         notified.bind(str(tmp_path / "notify"))
-        notified.settimeout(60)
+        notified.settimeout(PATIENCE)
         service = subprocess.Popen(
             [
                 *(sys.executable, "-c", ACTIVATE, str(stream.fileno()), str(datagram.fileno())),
@@ -551,7 +579,7 @@ def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
                     assert client.recv(100) == b"HELLO"
         finally:
             service.send_signal(signal.SIGTERM)
-            assert service.wait(60) == -signal.SIGTERM
+            assert service.wait(PATIENCE) == -signal.SIGTERM
         assert notified.recv(100) == b"STOPPING=1"
         assert not pid_file.exists()
         # It is systemd's, and is not shut down.

@@ -51,7 +51,7 @@ class Descriptor:
         self.calls.append("read")
         return self.does("read")
 
-    def doWrite(self) -> object:  # noqa: N802 (Twisted's name)
+    def doWrite(self) -> object:
         self.calls.append("write")
         return self.does("write")
 

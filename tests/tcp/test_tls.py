@@ -95,7 +95,7 @@ def test_a_close_notify_ends_the_input_and_a_held_back_end_is_answered(
 def test_nothing_is_read_or_kept_after_a_close_notify(
     world: World, certificate: Certificate
 ) -> None:
-    """While a slow client takes its replies it can go on sending, to no effect."""
+    """While a slow client takes its replies it can go on sending 4 MiB, to no effect."""
     wire = connect(world, certificate)
     peer = agree(wire, certificate.cert)
     wire.protocol.wrappedProtocol.pauseProducing()
@@ -103,9 +103,9 @@ def test_nothing_is_read_or_kept_after_a_close_notify(
     peer.close()
     assert wire.send(peer.flight()) == b""
     before = memory(os.getpid())
-    for _ in range(32):
+    for _ in range(4):
         wire.send(bytes(1 << 20))
-    assert memory(os.getpid()) - before < 8 << 20
+    assert memory(os.getpid()) - before < 2 << 20
     wire.protocol.wrappedProtocol.resumeProducing()
     assert finish(wire, peer, wire.settle()) == b"HELLO"
     assert world.notes.outcome is Outcome.FINISHED
@@ -230,6 +230,9 @@ def test_a_version_before_1_2_is_refused(world: World, certificate: Certificate)
     answer = wire.send(b"\x16\x03\x01" + len(hello).to_bytes(2, "big") + hello)
     assert answer[0] == 21, "a TLS alert"
     assert answer[-1] == 70, "protocol_version"
+    assert wire.output_ended
+    assert not wire.was_aborted(), "a reset could destroy the alert"
+    wire.end()
     assert world.notes.outcome is Outcome.HANDSHAKE
     assert "unsupported protocol" in world.notes.closed.detail
 
@@ -249,13 +252,63 @@ def test_an_end_within_the_handshake_is_one(world: World, certificate: Certifica
     assert "broken off" in world.notes.closed.detail
 
 
-def test_garbage_after_the_handshake_is_malformed(world: World, certificate: Certificate) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_breaks_tls_after_the_handshake_gets_an_alert_before_the_end(
+    world: World, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
     wire = connect(world, certificate)
-    agree(wire, certificate.cert)
-    wire.send(b"this is not a TLS record")
-    assert wire.was_aborted()
+    peer = agree(wire, certificate.cert, version)
+    # A record of application data that nobody has encrypted, and more that is never looked at.
+    peer.arrived(wire.send(b"\x17\x03\x03\x00\x20" + bytes(32)) + wire.send(b"more"))
+    with pytest.raises(ssl.SSLError, match="alert bad record mac"):
+        peer.read()
+    assert wire.output_ended
+    assert not wire.was_aborted(), "a reset could destroy the alert"
+    wire.end()
+    assert wire.gone
     assert world.notes.outcome is Outcome.MALFORMED
     assert world.notes.closed.detail.startswith("broken TLS: ")
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_who_floods_after_breaking_tls_is_cut_off(
+    world: World, certificate: Certificate, agreed: bool
+) -> None:
+    wire = connect(world, certificate)
+    if agreed:
+        agree(wire, certificate.cert)
+    for _ in range(4):
+        wire.send(b"x" * (1 << 20))
+    assert not wire.gone
+    wire.send(b"x" * (2 << 20))
+    assert wire.was_aborted()
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_who_breaks_tls_and_stays_is_cut_off(
+    world: World, certificate: Certificate, agreed: bool
+) -> None:
+    wire = connect(world, certificate)
+    if agreed:
+        agree(wire, certificate.cert)
+    wire.send(b"this is not TLS")
+    world.wait(2 * CLOSE_TIMEOUT)
+    assert wire.was_aborted()
+    wire.settle()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_client_that_does_not_trust_our_certificate_is_told_of_as_such(
+    world: World, certificate: Certificate, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    wire = connect(world, certificate)
+    peer = TLSPeer(make_certificate(tmp_path).cert, version)
+    while not peer.distrusts:
+        peer.arrived(wire.send(peer.flight()))
+    wire.end()
+    assert world.notes.outcome is Outcome.HANDSHAKE
+    assert "it does not accept our certificate" in world.notes.closed.detail
+    assert world.notes.closed.detail.endswith("(tlsv1 alert unknown ca)")
 
 
 def test_a_connection_in_its_handshake_does_not_hold_up_a_stop(

@@ -9,9 +9,10 @@ from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor, ITCP
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import alsoProvides
 
-from uppercase.core.events import Closed, Event, IObserver, Outcome
+from tests.observing import Notebook
+from uppercase.core.events import Closed, Outcome
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.limits import Limits
 from uppercase.registry import find
@@ -21,15 +22,8 @@ from uppercase.tcp.factory import TransformFactory
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
 
-@implementer(IObserver)
-class Notes:
+class Notes(Notebook):
     """Writes all events down."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def notify(self, event: Event) -> None:
-        self.events.append(event)
 
     @property
     def closed(self) -> Closed:

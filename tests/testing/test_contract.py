@@ -208,6 +208,23 @@ class Overlapping:
         return self.text
 
 
+class Single:
+    """It takes one call at a time."""
+
+    busy = False
+
+    async def __call__(self, text: str) -> str:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        if self.busy:
+            raise RuntimeError("busy")
+        self.busy = True
+        await deferLater(reactor, 0)
+        self.busy = False
+        return text
+
+
 @pytest.mark.parametrize("target", [later, deferred])
 @in_reactor
 async def test_awaited_replies_are_waited_for(target: object) -> None:
@@ -231,6 +248,55 @@ async def test_calls_that_overlap_must_not_meet() -> None:
     )
 
 
+@in_reactor
+async def test_what_fails_beside_others_only_breaks_the_law_of_calls_only() -> None:
+    report = await deferToThread(check, Single, count=QUICK)
+    assert [(found.law, found.example) for found in report.broken] == [
+        (
+            "calls",
+            "after transform(b''), transform(b'') raised RuntimeError: busy; alone it gave b''",
+        )
+    ]
+
+
+class Counting:
+    """It knows how many of its calls were under way at once."""
+
+    most = 0
+    now = 0
+
+    async def __call__(self, text: str) -> str:
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        cls = type(self)
+        cls.now += 1
+        cls.most = max(cls.most, cls.now)
+        await deferLater(reactor, 0)
+        cls.now -= 1
+        return text
+
+
+@in_reactor
+async def test_replies_of_many_messages_are_awaited_at_once() -> None:
+    """So a transform that waits 0.1 s for each is checked within a minute."""
+    report = await deferToThread(check, Counting, count=QUICK)
+    assert report.broken == ()
+    assert Counting.most >= 10
+
+
+@pytest.mark.parametrize("limit", [0.0, 10.0])
+def test_what_would_take_too_long_is_left_out_and_said(
+    limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uppercase.testing._examination.KIT_SEARCH_TIME", limit)
+    said = check("rot13", count=1).left_out
+    if limit:
+        assert said == ""
+    else:
+        assert re.fullmatch(r"\d+ cases were left out, because .* ends after 0 s", said)
+
+
 @transform
 async def unless_a(text: str) -> str:
     if text == "a":
@@ -243,7 +309,7 @@ async def test_a_reply_that_never_comes_ends_the_check_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And what was not tried is not called kept."""
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     report = await deferToThread(check, unless_a, count=QUICK)
     assert [(found.law, found.example) for found in report.broken] == [
         (
@@ -262,7 +328,7 @@ async def test_a_reply_that_never_comes_fails_each_test_at_once(
     class Unless(TransformContract):
         transform = unless_a
 
-    monkeypatch.setattr("uppercase.testing._subject.KIT_WAIT", 0.1)
+    monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
     for name in ("test_bytes_come_out_for_bytes", "test_a_call_is_quick"):
         with pytest.raises(pytest.fail.Exception, match=r"transform\(b'a'\) has no reply after 0"):
             await getattr(Unless(), name)()
@@ -312,23 +378,8 @@ class TestPlain(TransformContract):
     assert "uppercase/testing" not in said
 
 
-def test_a_blocking_transform_is_called_in_threads(tmp_path: Path) -> None:
-    """Without a reactor that runs already; and the threads let the tests end."""
-    test = """
-from uppercase import transform
-from uppercase.testing import check
-
-@transform(blocking=True)
-def blocking(text: str) -> str:
-    return text.upper()
-
-def test_it() -> None:
-    assert check(blocking, count=3).broken == ()
-"""
-    assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
-
-
-def test_the_threads_of_the_reactor_are_as_before_after_a_check(tmp_path: Path) -> None:
+def test_a_blocking_transform_is_called_in_the_threads_of_the_reactor(tmp_path: Path) -> None:
+    """Without a reactor that runs already; they are as before, and let the tests end."""
     test = """
 from uppercase import transform
 from uppercase.testing import check

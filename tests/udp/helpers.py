@@ -9,8 +9,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
+from tests.observing import Notebook, Time
 from uppercase.core.datagram import Responder
-from uppercase.core.events import Event, IObserver
 from uppercase.core.guards import Datagram, Destination, Origin, SocketAddress
 from uppercase.core.steps import Answer, Step
 from uppercase.errors import TransformError
@@ -39,27 +39,6 @@ class Applied:
         except ValueError as error:
             raise TransformError("applied", str(error)) from error
         return reply
-
-
-@implementer(IObserver)
-class Notebook:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def notify(self, event: Event) -> None:
-        self.events.append(event)
-
-
-class Time:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def datagram(

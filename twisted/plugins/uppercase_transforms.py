@@ -5,6 +5,8 @@ plugins. This one must not import anything of `uppercase`, not even an interface
 name is imported when the name is used. `uppercase.registry` knows these objects by their interface.
 """
 
+from dataclasses import dataclass, field
+
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, implementer
 
@@ -20,17 +22,15 @@ class ITransformByName(IPlugin):
 
 
 @implementer(ITransformByName)
+@dataclass(frozen=True)
 class TransformByName:
     """A transform whose code is named by a string."""
 
-    def __init__(
-        self, name: str, reference: str, summary: str, *, streaming: bool = False, ascii: str = ""
-    ) -> None:
-        self.name = name
-        self.reference = reference
-        self.summary = summary
-        self.streaming = streaming
-        self.ascii = ascii
+    name: str
+    reference: str
+    summary: str
+    streaming: bool = field(default=False, kw_only=True)
+    ascii: str = field(default="", kw_only=True)
 
 
 uppercase = TransformByName(

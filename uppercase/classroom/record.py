@@ -6,6 +6,7 @@ the schema. A record must cost nothing when it is off, and never stop the servic
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
@@ -14,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from uppercase.core.events import Event, Impaired, IObserver, Received
+from uppercase.core.events import Event, Impaired, IObserver, Received, Several
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
@@ -28,6 +29,48 @@ FLUSH: Final = 1.0
 
 Row = Mapping[str, Any]
 """One line of a record."""
+
+
+class RowMaker:
+    """Makes rows of events, with each datagram's number among its client's, from 1.
+
+    An arrival is told before the lab has counted it, so it is counted here as the lab does. Whoever
+    leaves out rows asks for the number of each event all the same.
+
+    Args:
+        clock: gives the seconds by which the lab counts a client's silence.
+        head: bytes of each payload that are kept.
+    """
+
+    def __init__(self, clock: Callable[[], float], head: int) -> None:
+        self._clock = clock
+        self._head = head
+        self._numbers = Numbering(clock)
+
+    def number(self, event: Event) -> int:
+        """Return the number of the datagram that the next event is about; 0 over TCP."""
+        match event:
+            case Received(peer=peer):
+                return self._numbers.next(peer)
+            case Several(direction="request", counts=counts):
+                for peer, count in counts.items():
+                    self._numbers.skip(peer, count)
+            case Impaired(direction="request", fates=str(fates)) if fates:
+                self._numbers.last(event.peer, event.number)
+        number: int = getattr(event, "number", 0)
+        return number
+
+    def row(self, event: Event, number: int) -> dict[str, Any]:
+        """Return an event as a row, given its number."""
+        facts = facts_of(event)
+        data = getattr(event, "data", getattr(event, "request", None))
+        if data is not None:
+            facts["data"] = data[: self._head].decode("latin-1")
+            facts["size"] = len(data)
+        facts = {name: facts[name] for name in facts if not name.endswith("_bytes")}
+        if isinstance(event, Received):
+            facts["number"] = number
+        return {"time": round(self._clock(), 6), "wall": round(time.time(), 6), **facts}
 
 
 @implementer(IObserver)
@@ -55,10 +98,8 @@ class Recorder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
-        self._head = head
         self._room = limit
-        self._clock = clock
-        self._numbers = Numbering(clock)
+        self._rows = RowMaker(clock, head)
         self._log = Logger("uppercase")
         self.ended = ""
         self._write({"record": VERSION, "wall": time.time(), **about})
@@ -67,18 +108,7 @@ class Recorder:
         """Write an event."""
         if self.ended:
             return
-        facts = facts_of(event)
-        data = getattr(event, "data", getattr(event, "request", None))
-        if data is not None:
-            facts["data"] = data[: self._head].decode("latin-1")
-            facts["size"] = len(data)
-        facts = {name: facts[name] for name in facts if not name.endswith("_bytes")}
-        match event:
-            case Received():
-                facts["number"] = self._numbers.next(event.peer)
-            case Impaired(direction="request", fates=str(fates)) if fates:
-                self._numbers.last(event.peer, event.number)
-        self._write({"time": round(self._clock(), 6), "wall": round(time.time(), 6), **facts})
+        self._write(self._rows.row(event, self._rows.number(event)))
 
     def flush(self) -> None:
         """Hand everything to the system."""
@@ -111,6 +141,15 @@ class Recorder:
             self._log.warn("the record ends here: {why}; the service goes on", why=why)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file for writing; a pipe is neither waited for when it is opened nor when it is full.
+
+    A write that had to wait would hold up the service; like every one that fails, it ends the
+    record.
+    """
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
@@ -120,10 +159,12 @@ def open_record(
         UserError: the file cannot be written.
     """
     try:
-        file = open(path, "wb")  # noqa: SIM115  (the recorder closes it)
-    except OSError as error:
+        file = open(path, "wb", opener=_open_at_once)  # noqa: SIM115  (the recorder closes it)
+    # A ValueError says that the name has a null byte.
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"got --record={path}: {error.strerror}; a file that can be written is accepted"
+            f"got --record={path}: {why}; a file that can be written is accepted"
         ) from error
     recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
     flushing = LoopingCall(recorder.flush)

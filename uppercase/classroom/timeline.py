@@ -10,6 +10,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from uppercase.classroom.record import Row
+from uppercase.core.values import printable
 
 REQUEST, REPLY = "request", "reply"
 
@@ -36,6 +37,7 @@ class Arrow:
         size: its bytes.
         actions: what the lab did to it, as `LabAction` words, and `dropped` for a real drop.
         words: the same for people, as the answer key says it.
+        serial: by which a page knows it again; 0 elsewhere.
     """
 
     begin: float
@@ -46,6 +48,7 @@ class Arrow:
     size: int = 0
     actions: tuple[str, ...] = ()
     words: str = ""
+    serial: int = 0
 
     @property
     def lost(self) -> bool:
@@ -69,29 +72,41 @@ class Timeline:
     def of(cls, about: Row, rows: Iterable[Row], client: str = "") -> "Timeline":
         """Make the timeline of a record, or of one client in it: ADDRESS or ADDRESS:PORT."""
         timeline = cls(about)
-        builder: dict[str, _Client] = {}
+        builder: dict[str, ClientArrows] = {}
         for row in rows:
             peer = row.get("peer", "")
             if peer and (not client or peer == client or peer.rpartition(":")[0] == client):
-                builder.setdefault(peer, _Client()).take(row)
+                builder.setdefault(peer, ClientArrows()).take(row)
         for peer, each in builder.items():
             timeline.clients[peer] = sorted(each.arrows, key=lambda arrow: arrow.begin)
         return timeline
 
 
-class _Client:
-    """Makes arrows of one client's rows."""
+class ClientArrows:
+    """Makes arrows of one client's rows, as the rows come.
+
+    Attributes:
+        arrows: all so far, in the order of their making; who has taken them may clear it.
+    """
 
     def __init__(self) -> None:
         self.arrows: list[Arrow] = []
         self._requests: dict[int, list[Arrow]] = {}
         self._left: dict[tuple[int, str], tuple[float, tuple[str, ...], str]] = {}
 
-    def take(self, row: Row) -> None:
-        """Take the next row."""
+    def take(self, row: Row) -> list[Arrow]:
+        """Take the next row; return the arrows that are new, and those that may have changed."""
+        before = len(self.arrows)
         take = getattr(self, f"_{row['event'].replace('-', '_')}", None)
         if take is not None:
             take(row)
+        return [*self._requests.get(row.get("number", 0), ()), *self.arrows[before:]]
+
+    def forget(self, number: int) -> None:
+        """Keep nothing of an exchange but its arrows: no more is to come of it."""
+        self._requests.pop(number, None)
+        for key in [key for key in self._left if key[0] == number]:
+            del self._left[key]
 
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
         arrow = Arrow(
@@ -128,7 +143,7 @@ class _Client:
             arrow.actions, arrow.words = actions, words
             arrow.end = arrow.begin + row.get("delay", 0)
         if "duplicated" in actions and len(arrows) == 1:
-            arrows.append(replace(arrows[0], begin=arrows[0].begin, words=f"{words} (copy)"))
+            arrows.append(replace(arrows[0], words=f"{words} (copy)", serial=0))
             self.arrows.append(arrows[1])
         return None
 
@@ -169,9 +184,7 @@ class _Client:
 def _readable(data: str, size: int) -> str:
     """Return a payload's start as one reads it: UTF-8 where it is, escaped where it is not."""
     text = data.encode("latin-1", "replace").decode("utf-8", "replace")
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: _TEXT + 1]
-    )
+    text = printable(text[: _TEXT + 1])
     return f'"{text}"' if len(text) <= _TEXT and size <= len(data) else f'"{text[:_TEXT]}…'
 
 

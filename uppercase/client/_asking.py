@@ -5,11 +5,11 @@ server is a `Target`, or for TCP any of Twisted's client endpoints. Failures are
 `uppercase.errors`: `NetworkError` with a sentence, `UserError` for a mistake in the call.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 
-from uppercase.client._endpoints import Server, addresses_of, name_of, open_connection
+from uppercase.client._endpoints import IReactor, Server, addresses_of, name_of, open_connection
 from uppercase.client._session import Exchange, Session
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
@@ -138,16 +138,17 @@ async def _ask_once(
 
 
 async def _ask_datagram(
-    reactor: Any, target: Target, message: bytes, timeout: float, retries: int
+    reactor: IReactor, target: Target, message: bytes, timeout: float, retries: int
 ) -> bytes:
     addresses = await addresses_of(target, reactor)
     return await Datagrams(reactor, target, addresses, timeout, retries).ask(message)
 
 
-def _reactor(reactor: Any) -> Any:
+def _reactor(reactor: Any) -> IReactor:
+    # Invariant: the public functions take `Any`, since Twisted's own `reactor` has a lesser type.
     if reactor is not None:
-        return reactor
+        return cast(IReactor, reactor)
     # Importing it installs it, which is for the program to do, at the time that it chooses.
     from twisted.internet import reactor as installed
 
-    return installed
+    return cast(IReactor, installed)

@@ -14,7 +14,16 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IReactorFDSet,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUNIX,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -35,6 +44,11 @@ from uppercase.limits import CONNECT_TIMEOUT
 if TYPE_CHECKING:
     from uppercase.client._tls_trust import Trust
 
+
+class IReactor(IReactorFDSet, IReactorTCP, IReactorThreads, IReactorTime, IReactorUNIX):
+    """What the client needs of a reactor."""
+
+
 Server = Target | IStreamClientEndpoint
 """Whom to ask."""
 
@@ -45,7 +59,10 @@ _FAMILIES: Final[dict[int, Any]] = {
 
 
 class Conversation(Protocol):
-    """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`."""
+    """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`.
+
+    What only some of them need to hear of their transport they may leave out.
+    """
 
     transport: Any
     shaking_hands: "Deferred[None] | None" = None
@@ -68,6 +85,12 @@ class Conversation(Protocol):
     def lost(self, reason: Failure) -> None:
         """Hear that an open conversation has ended."""
 
+    def writeConnectionLost(self) -> None:
+        """Hear, if it is an `IHalfCloseableProtocol`, that our side has been ended."""
+
+    def stopProducing(self) -> None:
+        """Hear, if it is the transport's producer, that no more is taken; `lost` says why."""
+
 
 def name_of(server: Server) -> str:
     """Return what messages call the server."""
@@ -75,14 +98,14 @@ def name_of(server: Server) -> str:
 
 
 async def open_connection(
-    server: Server, protocol: Conversation, reactor: Any, peer: Target | None = None
+    server: Server, protocol: Conversation, reactor: IReactor, peer: Target | None = None
 ) -> None:
     """Connect a protocol, and with TLS make sure of the server.
 
     Args:
         server: whom to connect to.
         protocol: what the connection is for.
-        reactor: an `IReactorTCP`, `IReactorUNIX` and `IReactorTime`.
+        reactor: the reactor.
         peer: the same server by the address that it had the last time; saves the look-up.
 
     Raises:
@@ -121,7 +144,7 @@ async def open_connection(
 
 
 async def _shake_hands(
-    server: Target, protocol: Conversation, trust: "Trust", reactor: Any
+    server: Target, protocol: Conversation, trust: "Trust", reactor: IReactor
 ) -> None:
     shaken = protocol.shaking_hands
     assert shaken is not None
@@ -144,7 +167,7 @@ async def _shake_hands(
             too_long.cancel()
 
 
-def endpoint_for(target: Target, reactor: Any) -> IStreamClientEndpoint:
+def endpoint_for(target: Target, reactor: IReactor) -> IStreamClientEndpoint:
     """Return the endpoint that a stream target means, without its TLS."""
     if target.unix is not None:
         return UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
@@ -153,7 +176,7 @@ def endpoint_for(target: Target, reactor: Any) -> IStreamClientEndpoint:
     return endpoint
 
 
-def addresses_of(target: Target, reactor: Any) -> Deferred[list[Address]]:
+def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     """Look the addresses of a target up: in a thread, since that may take its time.
 
     Returns:

@@ -5,11 +5,10 @@ and replies come in the order of the requests.
 """
 
 from collections import deque
-from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -33,7 +32,7 @@ class Session(Conversation):
     """
 
     def __init__(
-        self, name: str, framing: str, max_length: int, timeout: float, clock: Any
+        self, name: str, framing: str, max_length: int, timeout: float, clock: IReactorTime
     ) -> None:
         self._name = name
         self._framing = framing
@@ -43,7 +42,7 @@ class Session(Conversation):
         self._framer = make_framer(framing, max_length=max_length)
         self._owed: deque[Deferred[bytes]] = deque()
         self._reason: Exception | None = None
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._closing: list[Deferred[None]] = []
         self._closed = False
 
@@ -155,7 +154,9 @@ class Exchange(Conversation):
         clock: an `IReactorTime`.
     """
 
-    def __init__(self, name: str, data: bytes, max_reply: int, timeout: float, clock: Any) -> None:
+    def __init__(
+        self, name: str, data: bytes, max_reply: int, timeout: float, clock: IReactorTime
+    ) -> None:
         self.reply: Deferred[bytes] = Deferred(lambda _: self._abandon())
         self._name = name
         self._data = data
@@ -165,7 +166,7 @@ class Exchange(Conversation):
         self._clock = clock
         self._received: list[bytes] = []
         self._error: Exception | None = None
-        self._timer: Any = None
+        self._timer: IDelayedCall
 
     def connectionMade(self) -> None:
         """Send everything and the end of it."""
@@ -182,9 +183,6 @@ class Exchange(Conversation):
             self._break_off(
                 NetworkError(f"{self._name} sent more than {self._max_reply} bytes (max_reply)")
             )
-
-    def writeConnectionLost(self) -> None:
-        """Know that the end of the input is on its way; nothing to do."""
 
     def readConnectionLost(self) -> None:
         """Close our side too: all that will come has come."""

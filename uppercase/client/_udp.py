@@ -14,13 +14,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.client._endpoints import IReactor
 from uppercase.client.connecting import Address, connect_udp, explain
 from uppercase.client.target import Target
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
@@ -47,12 +48,12 @@ def backoff(timeout: float, attempt: int) -> float:
     return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), _MAX_TIMEOUT))
 
 
-@implementer(IReadDescriptor)
+@implementer(IReadWriteDescriptor)
 class DatagramSocket:
     """A connected datagram socket in the reactor.
 
     Args:
-        reactor: an `IReactorFDSet`.
+        reactor: the reactor.
         datagrams: a non-blocking socket, see `connect_udp`; it is closed by `close`.
         received: called with each datagram.
         failed: called with what the socket raises; it stays open.
@@ -60,7 +61,7 @@ class DatagramSocket:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         datagrams: socket.socket,
         received: Callable[[bytes], None],
         failed: Callable[[OSError], None],
@@ -70,7 +71,13 @@ class DatagramSocket:
         self._received = received
         self._failed = failed
         self._open = True
+        self._go_on: Callable[[], None] | None = None
         reactor.addReader(self)
+
+    def when_writable(self, go_on: Callable[[], None]) -> None:
+        """Call this once, when this host's own queue, which is full, has room again."""
+        self._go_on = go_on
+        self._reactor.addWriter(self)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -94,11 +101,20 @@ class DatagramSocket:
                 return
             self._received(datagram)
 
+    def doWrite(self) -> None:
+        """Know that the queue has room."""
+        self._reactor.removeWriter(self)
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on()
+
     def connectionLost(self, reason: Failure) -> None:
         """Hear of an error under epoll: it drops the descriptor, and the socket says what it is."""
         self.doRead()
         if self._open:
             self._reactor.addReader(self)
+            if self._go_on is not None:
+                self._reactor.addWriter(self)
 
     def close(self) -> None:
         """Close the socket; nothing is called any more."""
@@ -106,6 +122,7 @@ class DatagramSocket:
             self._open = False
             # Invariant: the reactor lets go first, since a closed socket has no descriptor to name.
             self._reactor.removeReader(self)
+            self._reactor.removeWriter(self)
             self.socket.close()
 
 
@@ -113,7 +130,7 @@ class Request:
     """One message on its way: sent at once, and again, until there is a reply or no more patience.
 
     Args:
-        reactor: an `IReactorFDSet` and `IReactorTime`.
+        reactor: the reactor.
         target: the server, for messages.
         datagrams: a socket that is connected to it, for this request alone.
         message: what to send.
@@ -128,7 +145,7 @@ class Request:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         target: Target,
         datagrams: socket.socket,
         message: bytes,
@@ -144,7 +161,7 @@ class Request:
         self._timeout = timeout
         self._attempts = retries + 1
         self._attempt = 0
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._port = DatagramSocket(reactor, datagrams, self._finish, self.fail)
         self._send()
 
@@ -196,7 +213,7 @@ class Datagrams:
     If its first address refuses before there was any reply, the next one is asked.
 
     Args:
-        reactor: an `IReactorFDSet` and `IReactorTime`.
+        reactor: the reactor.
         target: the server.
         addresses: its addresses, see `reachable`.
         timeout: seconds to wait for the reply to the first datagram of a message.
@@ -206,7 +223,7 @@ class Datagrams:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         target: Target,
         addresses: Sequence[Address],
         timeout: float,

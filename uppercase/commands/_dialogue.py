@@ -19,7 +19,7 @@ from twisted.internet.defer import DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.python.failure import Failure
 
-from uppercase.client._endpoints import Conversation, open_connection
+from uppercase.client._endpoints import Conversation, IReactor, open_connection
 from uppercase.client.connecting import explain
 from uppercase.client.target import Target
 from uppercase.commands._reactor import CHUNK
@@ -42,7 +42,7 @@ class LineConversation:
         timeout: seconds to wait for a reply to begin.
     """
 
-    def __init__(self, reactor: Any, target: Target, timeout: float) -> None:
+    def __init__(self, reactor: IReactor, target: Target, timeout: float) -> None:
         self._reactor = reactor
         self._target = target
         self._timeout = timeout

@@ -7,15 +7,15 @@ and where the reader of the output is slow, the connection is not read meanwhile
 import socket
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import Conversation, explain_loss, open_connection
+from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
 from uppercase.client.target import Target
 from uppercase.commands._reactor import CHUNK, Input, write
 from uppercase.errors import NetworkError
@@ -59,7 +59,7 @@ class Filter(Conversation):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         target: Target,
         *,
         source: int,
@@ -78,7 +78,7 @@ class Filter(Conversation):
         self._replies: list[bytes] = []
         self._held = 0
         self._writing: Deferred[None] | None = None
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
         self._lost: Deferred[None] = Deferred()
@@ -136,9 +136,6 @@ class Filter(Conversation):
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
-
-    def stopProducing(self) -> None:
-        """Know that the connection has ended; `lost` says more."""
 
     def writeConnectionLost(self) -> None:
         """Know that the server has been sent everything, and told of the end."""

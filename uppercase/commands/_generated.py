@@ -5,9 +5,10 @@ Both are there for the services, too.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 import click
 from click.shell_completion import (
@@ -23,7 +24,7 @@ from click.shell_completion import (
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._group import OTHER, Command, sections_of
+from uppercase.commands._group import OTHER, Command, Group, Option, sections_of
 from uppercase.commands.cli import MEANINGS, OK
 
 PAGES: Final = (
@@ -36,6 +37,86 @@ PAGES: Final = (
 
 COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
 """By this variable a script asks for what completes a command line of `twistd`."""
+
+
+_FILES: Final = {"config", "file", "logfile", "pidfile", "python", "record", "source"}
+"""Options whose value is a file."""
+
+
+class _Twistd(Group):
+    """`twistd` as a group of commands, one for each service that a plugin offers.
+
+    Its options and theirs are taken from the tables that `twistd` itself parses by.
+    """
+
+    def __init__(self) -> None:
+        # Twisted is imported when twistd is asked about: a list of commands must not pay for it.
+        from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
+
+        options: Any = ServerOptions()
+        self._services = {
+            name: _Service(name, text, make) for name, _, make, text in options.subCommands
+        }
+        super().__init__("twistd", params=[*_parameters(options)], add_help_option=False)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._services)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._services.get(cmd_name)
+
+
+class _Service(Command):
+    """A service, whose code is imported when its options are asked for.
+
+    Args:
+        name: what is typed.
+        text: one sentence about it.
+        make: makes its options.
+    """
+
+    def __init__(self, name: str, text: str, make: Callable[[], Any]) -> None:
+        super().__init__(name, help=text, add_help_option=False)
+        self._make = make
+
+    @cached_property
+    def _options(self) -> Any:
+        return self._make()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*_parameters(self._options)]
+
+    def example_lines(self) -> list[str]:
+        return [
+            line for typed, meaning in self._options.examples for line in (typed, f"    {meaning}")
+        ]
+
+
+def _parameters(options: Any) -> Iterator[click.Parameter]:
+    """Return the options of ours by their groups, those of others as `usage` knows them."""
+    for group in getattr(options, "groups", ()):
+        for row in group.options:
+            metavar = row.spelling.partition("=")[2]
+            attributes = {"section": group.title, "help": row.described(), "values": row.values}
+            yield _parameter(row.name, row.short, metavar, **attributes)
+    if not hasattr(options, "groups"):
+        letters = {name: letter for letter, name in options.synonyms.items() if len(letter) == 1}
+        for spelling in options.longOpt:
+            name = spelling.removesuffix("=")
+            metavar = name.upper() if name != spelling else ""
+            text = " ".join((options.docs.get(name) or "").split())
+            yield _parameter(name, letters.get(name), metavar, help=text)
+
+
+def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -> Option:
+    return Option(
+        [f"--{name}", f"option_{name.replace('-', '_')}", *([f"-{letter}"] if letter else [])],
+        metavar=metavar or None,
+        is_flag=not metavar,
+        multiple=bool(metavar),
+        type=click.Path() if name in _FILES else None,
+        **attributes,
+    )
 
 
 class _Bash(BashComplete):
@@ -80,11 +161,9 @@ for _shell in (_Bash, _Zsh, _Fish):
 
 def complete_twistd() -> None:
     """Print what completes the command line of `twistd` that a shell asks about, and exit."""
-    from uppercase.commands._twistd import Twistd
-
     # A service of somebody else that cannot be imported, for whatever reason, has no options.
     with suppress(Exception):
-        Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
+        _Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
     raise SystemExit(OK)
 
 
@@ -132,11 +211,9 @@ def man(context: click.Context, page: str) -> None:
     """Print a manual page (troff): that of this command, or of a service."""
     root = context.find_root()
     if page != root.info_name:
-        from uppercase.commands._twistd import Twistd
-
         program, _, name = page.partition("-")
-        twistd = click.Context(Twistd(), info_name=program)
-        assert isinstance(twistd.command, Twistd)
+        twistd = click.Context(_Twistd(), info_name=program)
+        assert isinstance(twistd.command, _Twistd)
         service = twistd.command.get_command(twistd, name)
         assert service is not None
         root = click.Context(service, info_name=name, parent=twistd)

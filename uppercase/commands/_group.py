@@ -1,9 +1,11 @@
 """The sub-commands: their help, the one that is asked for, and its outcome as an exit status.
 
+A command is declared so::
+
     @click.command("ping", cls=Command, examples='''
         uppercase ping -c 10              ten requests to the server on this machine
     ''')
-    @option("-c", "--count", type=Count(), section="Schedule", help="...")
+    @section("Schedule")("-c", "--count", type=Count(), help="...")
 
 A help page has examples first, then the options in sections; a section is printed where its first
 option stands. A sub-command's function returns its exit status (None is 0) and raises `UserError`
@@ -16,6 +18,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import cleandoc
@@ -27,6 +30,7 @@ from click.shell_completion import CompletionItem
 
 from uppercase import __version__
 from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
+from uppercase.core.values import printable
 from uppercase.errors import NetworkError, UppercaseError, suggest
 
 COMMANDS: Final = {
@@ -85,6 +89,8 @@ class Option(click.Option):
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
+        elif self.default == "":
+            del extra["default"]
         if "range" in extra:
             extra["range"] = extra["range"].replace("<=x<=", " to ")
         return extra
@@ -93,6 +99,11 @@ class Option(click.Option):
 def option(*declarations: str, **attributes: Any) -> Callable[[_Function], _Function]:
     """Do what `click.option` does, for an `Option`."""
     return click.option(*declarations, cls=Option, **attributes)
+
+
+def section(title: str) -> Callable[..., Callable[[_Function], _Function]]:
+    """Return `option` for the options of one section."""
+    return partial(option, section=title)
 
 
 class _Formatter(click.HelpFormatter):
@@ -243,7 +254,7 @@ class _Commands(Group):
     cls=_Commands,
     help="Talk to a server that answers each message, and measure it.",
     examples=_EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:
@@ -295,5 +306,5 @@ def _answer_shell() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    click.echo(f"uppercase: {sentence}", err=True)
+    click.echo("uppercase: " + printable(sentence, keep="\n"), err=True)
     return status

@@ -7,7 +7,7 @@ those of `uppercase.core.values`; this module only tells click about them.
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.client.target import TLS, Target, parse_target
-from uppercase.commands._group import option
+from uppercase.commands._group import option, section
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError, install
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
@@ -55,7 +55,6 @@ def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) 
 
 
 if TYPE_CHECKING:
-    from uppercase.commands._plots import Drawing
     from uppercase.lab import LabOption
 
 _PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
@@ -68,54 +67,40 @@ class _Quantity(click.ParamType[float]):
     """A number that one of our parsers reads.
 
     Args:
+        name: what stands for it in the help.
+        parse: the parser.
         positive: whether 0 is refused too.
     """
 
-    parse: Callable[[str], float]
-
-    def __init__(self, *, positive: bool = False) -> None:
-        self.positive = positive
+    def __init__(self, name: str, parse: Callable[[str], float], *, positive: bool = False) -> None:
+        self.name = name
+        self._parse = parse
+        self._positive = positive
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number; a default that is one already passes."""
         if not isinstance(value, str):
             return value
         try:
-            number = type(self).parse(value)
+            number = self._parse(value)
         except BadValue as error:
             self.fail(str(error), param, ctx)
-        if self.positive and not number:
+        if self._positive and not number:
             self.fail(f"got {value!r}; it must be more than 0", param, ctx)
         return number
 
 
-class Duration(_Quantity):
-    """Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
+Duration = partial(_Quantity, "duration", parse_duration)
+"""Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
 
-    name = "duration"
-    parse = staticmethod(parse_duration)
+Size = partial(_Quantity, "size", parse_size)
+"""Bytes as an int: `64k`, `1M`; a bare number is bytes."""
 
+Count = partial(_Quantity, "n", parse_count)
+"""A whole number, 0 or more."""
 
-class Size(_Quantity):
-    """Bytes as an int: `64k`, `1M`; a bare number is bytes."""
-
-    name = "size"
-    parse = staticmethod(parse_size)
-
-
-class Count(_Quantity):
-    """A whole number, 0 or more."""
-
-    name = "n"
-    parse = staticmethod(parse_count)
-
-
-class Probability(_Quantity):
-    """A number from 0 to 1."""
-
-    name = "probability"
-    parse = staticmethod(parse_probability)
-
+_server = section("Server")
+_judgement = section("Judgement")
 
 _TARGET_PARAMETERS: Final = (
     click.argument(
@@ -124,13 +109,13 @@ _TARGET_PARAMETERS: Final = (
         required=False,
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
-    option("-u", "--udp", is_flag=True, section="Server", help="UDP; without it, TCP."),
-    option("--unix", metavar="PATH", section="Server", help="A Unix stream socket."),
-    option("-4", "ipv4", is_flag=True, section="Server", help="IPv4 only."),
-    option("-6", "ipv6", is_flag=True, section="Server", help="IPv6 only."),
-    option("--tls", is_flag=True, section="Server", help="TLS; the certificate is verified."),
-    option("--ca", metavar="FILE", section="Server", help="Authorities to trust, in PEM."),
-    option("--insecure", is_flag=True, section="Server", help="Trust any certificate."),
+    _server("-u", "--udp", is_flag=True, help="UDP; without it, TCP."),
+    _server("--unix", metavar="PATH", help="A Unix stream socket."),
+    _server("-4", "ipv4", is_flag=True, help="IPv4 only."),
+    _server("-6", "ipv6", is_flag=True, help="IPv6 only."),
+    _server("--tls", is_flag=True, help="TLS; the certificate is verified."),
+    _server("--ca", metavar="FILE", help="Authorities to trust, in PEM."),
+    _server("--insecure", is_flag=True, help="Trust any certificate."),
 )
 
 
@@ -182,22 +167,18 @@ def _refuse_contradictions(*pairs: tuple[str, object, str, object]) -> None:
 
 def judgement_options(command: _Function) -> _Function:
     """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
-    max_loss = option(
+    max_loss = _judgement(
         "--max-loss",
-        type=Probability(),
+        type=_Quantity("probability", parse_probability),
         default=0,
-        show_default=True,
-        section="Judgement",
         help="Which part, from 0 to 1, may be lost or late without an exit status of 1.",
     )
-    expect = option(
+    expect = _judgement(
         "--expect",
         metavar="TRANSFORM",
         multiple=True,
         values=transform_names,
         default=("uppercase",),
-        show_default=True,
-        section="Judgement",
         help="The transform that the server applies; repeat it for a chain.",
     )
     return expect(max_loss(command))
@@ -210,13 +191,16 @@ def transform_names() -> Mapping[str, str]:
     return summaries()
 
 
-def timeout_option(section: str) -> Callable[[_Function], _Function]:
-    """Return the decorator that passes `timeout`, seconds or None; see `reply_timeout`."""
-    return option(
+def timeout_option(title: str) -> Callable[[_Function], _Function]:
+    """Return the decorator that passes `timeout`, seconds or None; see `reply_timeout`.
+
+    Args:
+        title: its section of the help.
+    """
+    return section(title)(
         "-W",
         "--timeout",
         type=Duration(positive=True),
-        section=section,
         show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
         help="How long a reply may take: after this it is late; where none comes, it is lost.",
     )
@@ -271,23 +255,12 @@ def _check_plot(
         try:
             path.open("ab").close()
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
     return path
 
 
-def save_plot(path: Path, drawing: "Drawing") -> None:
-    """Write a drawing.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        drawing.save(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the error for a plot that cannot be written."""
     return UserError(
         f"cannot write --plot={path}: {error.strerror}; name a file in a folder of yours"
     )

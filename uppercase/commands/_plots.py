@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
 from uppercase.commands._latencies import bins
+from uppercase.commands._options import cannot_write
+from uppercase.commands.ping._report import AMISS
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 _INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"
@@ -73,7 +75,7 @@ class Drawing:
         """Write an SVG, PNG or PDF, by the ending of the name.
 
         Raises:
-            OSError: the file cannot be written.
+            UserError: the file cannot be written.
         """
         kind = path.suffix[1:].lower()
         # The time of writing would make equal drawings differ.
@@ -84,7 +86,10 @@ class Drawing:
         }
         with matplotlib.rc_context(_RC), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about letters of a name that no font has
-            self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+            try:
+                self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
 
 def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawing:
@@ -101,11 +106,8 @@ def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawi
                 reordered.append(on_time[-1])
     # A probe that was answered after all is not lost, though it was reported as such in its time.
     numbers[Kind.LOST] -= numbers[Kind.LATE] | numbers[Kind.WRONG]
-    description = (
-        f"{totals.transmitted} transmitted, {totals.received} received, {totals.lost} lost, "
-        f"{totals.late} late, {totals.duplicates} duplicates, {totals.reordered} reordered, "
-        f"{totals.wrong} wrong"
-    )
+    counted = ("transmitted", "received", *AMISS)
+    description = ", ".join(f"{getattr(totals, name)} {name}" for name in counted)
     drawing, (axes, *below) = _panels(f"ping {target}", description, 1 + bool(totals.rtt.count))
     with matplotlib.rc_context(_RC):
         _label(axes, "Round trips", "probe (seq)", "RTT in ms")

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -70,11 +70,11 @@ class Input:
     """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
 
     Args:
-        reactor: an `IReactorFDSet`; Twisted's epoll reactor takes regular files, too.
+        reactor: Twisted's epoll reactor takes regular files, too.
         source: the descriptor.
     """
 
-    def __init__(self, reactor: Any, source: int) -> None:
+    def __init__(self, reactor: IReactorFDSet, source: int) -> None:
         self._reactor = reactor
         self._source = source
         self._wanted: Deferred[bytes] | None = None

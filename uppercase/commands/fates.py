@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from uppercase.commands._group import Command, option
+from uppercase.commands._group import Command, section
 from uppercase.commands._options import Count, lab_options
 from uppercase.errors import UserError
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment, merge_settings
@@ -22,30 +22,23 @@ _EXAMPLES: Final = """
     uppercase fates --seed 7 --loss request:0.1,reply:0.2
 """
 
+_lab = section("Lab")
+_key = section("Key")
+
 
 @click.command("fates", cls=Command, examples=_EXAMPLES)
-@option("--seed", type=Count(), section="Lab", help="The server's --seed; required.")
-@option(
+@_lab("--seed", type=Count(), help="The server's --seed; required.")
+@_lab(
     "--lab",
     metavar="PRESET",
     values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
-    section="Lab",
     help=f"A preset: {', '.join(UDP_PRESETS)}.",
 )
 @lab_options(UDP_OPTIONS)
-@option(
-    "-n",
-    "number",
-    type=Count(positive=True),
-    default=_COUNT,
-    show_default=True,
-    section="Key",
-    help="How many datagrams.",
-)
-@option(
+@_key("-n", "number", type=Count(positive=True), default=_COUNT, help="How many datagrams.")
+@_key(
     "--client",
     metavar="ADDRESS",
-    section="Key",
     help="The client's address, for a server that was started with --per-client.",
 )
 def fates(

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._group import Command, option
+from uppercase.commands._group import Command, section
 from uppercase.commands._options import Count, Duration, Size, target_options
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.core.framing import make_framer
@@ -40,6 +40,10 @@ _LOSSES_NAMED: Final = 10
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
 
+_waiting = section("Waiting")
+_tcp = section("TCP")
+_udp = section("UDP")
+
 
 @click.command(
     "send",
@@ -52,64 +56,52 @@ _CONNECT_NOTICE: Final = 0.1
     """,
 )
 @target_options
-@option(
+@_waiting(
     "-W",
     "--timeout",
     type=Duration(positive=True),
-    section="Waiting",
     show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
     help="Longest silence while a reply is owed. "
     "UDP: the wait before a message is sent again, then twice as long each time.",
 )
-@option(
+@_tcp(
     "--allow-empty",
     is_flag=True,
-    section="TCP",
     help="In a pipe, a server that ends without any reply has answered.",
 )
-@option(
+@_udp(
     "--retries",
     type=Count(),
-    section="UDP",
     show_default=str(UDP_RETRIES),
     help="How often a message is sent again at the most.",
 )
-@option(
+@_udp(
     "--window",
     type=click.IntRange(1, UDP_MAX_WINDOW),
     metavar="N",
     show_default=str(UDP_WINDOW),
-    section="UDP",
     help="Requests under way at once.",
 )
-@option(
+@_udp(
     "--chunk",
     type=Size(positive=True),
     metavar="SIZE",
-    section="UDP",
     help="Send SIZE bytes of input in each datagram; without it, a line.",
 )
-@option(
+@_udp(
     "--on-loss",
     type=click.Choice(_ON_LOSS),
-    section="UDP",
     show_default="fail",
     help="A message without reply ends it (fail), is left out (skip) "
     "or is an empty line (empty). The exit status is 1 in each case.",
 )
-@option(
-    "--no-warn",
-    is_flag=True,
-    section="UDP",
-    help="Do not warn of datagrams that may be cut into fragments.",
-)
-@option(
+@_udp("--no-warn", is_flag=True, help="Do not warn of datagrams that may be cut into fragments.")
+@_udp(
     "--one-socket",
     is_flag=True,
-    section="UDP",
     help="Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
 )
-@option("-v", "--verbose", is_flag=True, section="UDP", help="Say when a message is sent again.")
+@_udp("-v", "--verbose", is_flag=True, help="Say when a message is sent again.")
 def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 

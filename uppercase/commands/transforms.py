@@ -19,6 +19,7 @@ from uppercase.commands._group import Command, Group, Option, completer, option
 from uppercase.commands._options import Size, transform_names
 from uppercase.commands.cli import OK
 from uppercase.core.framing import framing_summaries
+from uppercase.core.values import printable
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
@@ -54,7 +55,7 @@ class _Command(Command):
             return super().invoke(ctx)
         except UppercaseError:
             if _debugging(ctx):
-                traceback.print_exc()
+                _say(traceback.format_exc().rstrip(), err=True)
             raise
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("twisted."):
@@ -125,10 +126,15 @@ def list_(as_json: bool) -> int:
     else:
         _print_table(rows)
     for problem in broken:
-        click.echo(f"uppercase: cannot be used: {problem}", err=True)
+        _say(f"uppercase: cannot be used: {problem}", err=True)
     if broken:
         click.echo("uppercase: uppercase transforms doctor tells more", err=True)
     return OK
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print what may have come from a plugin."""
+    click.echo(printable(text, keep="\n"), err=err)
 
 
 _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
@@ -154,11 +160,11 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
             (name, f"{summary} ({kind}, {streams}; arguments: {arguments}; {origin})")
             for name, kind, streams, arguments, summary, origin in cells
         )
-        click.echo(formatter.getvalue(), nl=False)
+        _say(formatter.getvalue().rstrip("\n"))
         return
     for line in ([*_COLUMNS], *cells):
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        _say("  ".join(padded).rstrip())
 
 
 @_command(
@@ -173,7 +179,7 @@ def show(name: str) -> int:
     """Show one transform: its arguments, what it works on, where it comes from."""
     from uppercase.registry import lookup
 
-    click.echo(lookup(name).describe())
+    _say(lookup(name).describe())
     return OK
 
 
@@ -235,8 +241,8 @@ def try_(
         run(names, framing, max_length=max_length, max_output=max_output)
     except (TransformError, FramingError) as error:
         if _debugging(ctx):
-            traceback.print_exc()
-        click.echo(f"uppercase: {error}", err=True)
+            _say(traceback.format_exc().rstrip(), err=True)
+        _say(f"uppercase: {error}", err=True)
         return _WRONG
     return OK
 
@@ -278,7 +284,9 @@ def check(name: str, examples: Sequence[str]) -> int:
         verdict = "BROKEN" if law.name in broken else "?" if law.name in report.untried else "kept"
         click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
         if law.name in broken:
-            click.echo(f"{'':8}{broken[law.name]}")
+            _say(f"{'':8}{broken[law.name]}")
+    if report.left_out:
+        _say(report.left_out)
     if report.untried:
         click.echo(
             f"{len(report.untried)} of {len(LAWS)} laws could not be tried, because a reply did "
@@ -321,27 +329,27 @@ def doctor(ctx: click.Context) -> int:
     from uppercase.registry.doctor import diagnose
 
     diagnosis = diagnose()
-    click.echo("Searched for drop-ins:")
+    _say("Searched for drop-ins:")
     for folder, files in diagnosis.folders.items():
-        click.echo(f"  {folder}: {', '.join(files) or 'none'}")
+        _say(f"  {folder}: {', '.join(files) or 'none'}")
     if diagnosis.beside is None:
-        click.echo("  not the current directory: PYTHONSAFEPATH or python -P excludes it")
+        _say("  not the current directory: PYTHONSAFEPATH or python -P excludes it")
     elif not os.path.isdir(diagnosis.beside):
-        click.echo(f"  {diagnosis.beside}: no such folder")
-    click.echo("Searched for entry points (uppercase.transforms):")
+        _say(f"  {diagnosis.beside}: no such folder")
+    _say("Searched for entry points (uppercase.transforms):")
     for distribution, names in diagnosis.entry_points.items():
-        click.echo(f"  {distribution}: {', '.join(names)}")
+        _say(f"  {distribution}: {', '.join(names)}")
     if not diagnosis.entry_points:
-        click.echo("  none in any distribution that is installed")
-    click.echo("Found:")
+        _say("  none in any distribution that is installed")
+    _say("Found:")
     origins: dict[str, list[str]] = {}
     for found in diagnosis.found.transforms.values():
         origins.setdefault(found.origin, []).append(found.name)
     for origin, names in origins.items():
-        click.echo(f"  {origin}: {', '.join(names)}")
-    click.echo("Wrong:" if diagnosis.problems else "Nothing is wrong.")
+        _say(f"  {origin}: {', '.join(names)}")
+    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
     for problem in diagnosis.problems:
-        click.echo(f"  {problem}")
+        _say(f"  {problem}")
         if problem.traceback and _debugging(ctx):
-            click.echo(problem.traceback.rstrip())
+            _say(problem.traceback.rstrip())
     return _WRONG if diagnosis.problems else OK

@@ -9,9 +9,16 @@ import errno
 import math
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen
@@ -23,9 +30,13 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_MAX_INT: Final = 2**31 - 1
+_LONGEST: Final = 365 * 24 * 3600.0
+"""Seconds of the longest duration: timers of the system take no number, and a year is for ever."""
+
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 # One character, or a backslash and the one behind it. A backslash at the very end stands alone.
 _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
@@ -55,18 +66,41 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
 def _checked(interface: str) -> str:
     host = interface.removeprefix("[").removesuffix("]")
     try:
-        ip_address(host)
+        address = ip_address(host)
     except ValueError:
         raise BadValue(
             f"got {interface!r}; an interface is an IP address of this machine such as 127.0.0.1 "
             "or ::1, or * for every address"
         ) from None
+    if address.is_multicast or host == "255.255.255.255":
+        raise BadValue(
+            f"got {interface!r}, which stands for many machines; an interface is an address of "
+            "this machine alone, or * for every one of them"
+        )
     return host
 
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
+    r"""Return text from elsewhere as a terminal or a log may have it, with `\x1b` for an escape.
+
+    Escape sequences would be obeyed, and line ends would forge lines.
+
+    Args:
+        text: from a peer, a plugin, a file's name, or whoever else.
+        limit: how many characters of it, if not all.
+        keep: characters that are left alone, such as the line ends of a text of several lines.
+    """
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in cut
+    )
 
 
 def printable_address(host: str, port: int) -> str:
@@ -113,7 +147,7 @@ class DeclaredPeers:
     unix: bool = False
 
     def include(self, host: str | None) -> bool:
-        """Whether a peer is one of them.
+        """Return whether a peer is one of them.
 
         Args:
             host: its IP address, or None for a peer of a UNIX socket.
@@ -165,9 +199,14 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             # Connections that a TCP server closed keep its port for a minute, from us too if it
             # did not set SO_REUSEADDR, as the lecture's does not.
             or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
-            why = f"another program does already; stop it{or_wait} or choose another --port"
+            other = "name" if protocol == "UNIX" else "--port"
+            why = f"another program does already; stop it{or_wait} or choose another {other}"
+        case errno.EACCES | errno.EPERM if protocol == "UNIX":
+            why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
             why = "permission denied; ports below 1024 need privileges, choose another --port"
+        case errno.ENOENT:
+            why = "there is no such folder"
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             why = "this machine has no such address; choose another --interface"
         case _:
@@ -176,17 +215,41 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 
 def in_use(error: CannotListen) -> bool:
-    """Whether an address could not be had because somebody else has it."""
+    """Return whether an address could not be had because somebody else has it."""
     return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
-    """Whether an address could not be had because this machine has none of the kind."""
+    """Return whether an address could not be had because this machine has none of the kind."""
     return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def _errno_of(error: CannotListen) -> int | None:
     return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def parse_host_names(text: str) -> tuple[str, ...]:
+    """Return the hosts, names or addresses, that a comma-separated list names, in small letters.
+
+    Raises:
+        BadValue: an entry is neither.
+    """
+    hosts = [entry.strip().lower().strip("[]") for entry in text.split(",")]
+    for host in hosts:
+        if not (_NAME.fullmatch(host) or host_address(host)):
+            raise BadValue(
+                f"got {host!r}; accepted are host names and IP addresses without a port, such as "
+                "class.example.edu, with a comma between two"
+            )
+    return tuple(hosts)
+
+
+def host_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, without its scope and never v4-mapped; None for a name."""
+    try:
+        return ip_address(unmapped(host.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def parse_duration(text: str) -> float:
@@ -198,6 +261,8 @@ def parse_duration(text: str) -> float:
             f"got {text!r}; a duration is a number of seconds, 0 or more, or has a unit: "
             "500ms, 2s, 5m, 1h"
         )
+    if seconds > _LONGEST:
+        raise BadValue(f"got {text!r}; a duration is a year (8760h) at the most")
     return seconds
 
 
@@ -220,36 +285,45 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
-def parse_receive_buffer(text: str) -> int:
-    """Return bytes of a receive buffer, as many as the system can be asked for (a C `int`)."""
-    size = parse_size(text)
-    if size > _MAX_INT:
-        raise BadValue(f"got {text!r}; a receive buffer has at most {_MAX_INT} bytes, below 2G")
-    return size
+def up_to(parse: Callable[[str], int], most: int, why: str) -> Callable[[str], int]:
+    """Return a parser that refuses what is over a bound.
+
+    Args:
+        parse: makes the number.
+        most: the largest that passes.
+        why: the end of the sentence that refuses: who could not do with more.
+    """
+
+    def parse_bounded(text: str) -> int:
+        number = parse(text)
+        if number > most:
+            raise BadValue(f"got {text!r}; at most {most} is accepted: {why}")
+        return number
+
+    return parse_bounded
 
 
 def parse_count(text: str) -> int:
     """Return a whole number, 0 or more."""
-    if not re.fullmatch(r"[0-9]{1,18}", text.strip(), re.ASCII):
-        raise BadValue(f"got {text!r}; a whole number, 0 or more, is accepted")
-    return int(text)
+    return _whole(text, "a whole number, 0 or more, is accepted")
 
 
 def parse_limit(text: str) -> int:
     """Return a whole number, 1 or more."""
-    number = parse_count(text)
-    if number < 1:
-        raise BadValue(f"got {text!r}; a whole number, 1 or more, is accepted")
-    return number
+    return _whole(text, "a whole number, 1 or more, is accepted", least=1)
 
 
 def parse_port(text: str) -> int:
     """Return a port number; 0 stands for any free port."""
-    if not re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII) or int(text) > MAX_PORT:
-        raise BadValue(
-            f"got {text!r}; a port is a whole number from 0 (any free port) to {MAX_PORT}"
-        )
-    return int(text)
+    accepted = f"a port is a whole number from 0 (any free port) to {MAX_PORT}"
+    return _whole(text, accepted, most=MAX_PORT)
+
+
+def _whole(text: str, accepted: str, *, least: int = 0, most: int = 10**18 - 1) -> int:
+    digits = text.strip()
+    if re.fullmatch("[0-9]{1,18}", digits, re.ASCII) and least <= int(digits) <= most:
+        return int(digits)
+    raise BadValue(f"got {text!r}; {accepted}")
 
 
 def parse_probability(text: str) -> float:

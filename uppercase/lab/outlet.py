@@ -139,7 +139,7 @@ class LabOutlet:
         return not self._open or self._size >= OUTPUT_BATCH or self._is_over()
 
     def _is_over(self) -> bool:
-        """Whether all was sent that the peer is to get before the reset."""
+        """Return whether all was sent that the peer is to get before the reset."""
         return bool(self._lab.reset_after) and not self._until_reset
 
     def _tell_room(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import cached_property, update_wrapper
 from inspect import isawaitable
+from types import SimpleNamespace
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.plugin import IPlugin
@@ -216,10 +217,9 @@ class StreamableTransform(MessageTransform):
 
     def open_stream(self) -> ITransformStream:
         """Start one stream."""
-        source = _Function(self._function, self._kind.from_bytes(b""))
-        if self._kind is Kind.BYTES:
-            return _ByteStream(self.name, source)
-        return _TextStream(self.name, source, self._ascii)
+        nothing = self._kind.from_bytes(b"")
+        source: Any = SimpleNamespace(feed=self._function, finish=lambda: nothing)
+        return _open_stream(self.name, self._kind, source, self._ascii)
 
 
 @implementer(IStreamTransform)
@@ -244,47 +244,33 @@ class StreamTransform:
 
     def open_stream(self) -> ITransformStream:
         """Start one stream."""
-        if self._kind is Kind.BYTES:
-            return _ByteStream(self.name, self._open())
-        return _TextStream(self.name, self._open())
-
-
-class _Function:
-    """A streaming function as a stream that holds nothing back."""
-
-    def __init__(self, function: Callable[[Any], Any], nothing: Any) -> None:
-        self.feed = function
-        self._nothing = nothing
-
-    def finish(self) -> Any:
-        return self._nothing
+        return _open_stream(self.name, self._kind, self._open())
 
 
 @implementer(ITransformStream)
 class _ByteStream:
+    kind = Kind.BYTES
+
     def __init__(self, name: str, source: Stream[Any]) -> None:
         self._name = name
         self._source = source
 
     def feed(self, data: bytes) -> bytes:
-        return Kind.BYTES.to_bytes(self._name, self._source.feed(data))
+        return self.kind.to_bytes(self._name, self._source.feed(data))
 
     def finish(self) -> bytes:
-        return Kind.BYTES.to_bytes(self._name, self._source.finish())
+        return self.kind.to_bytes(self._name, self._source.finish())
 
 
-@implementer(ITransformStream)
-class _TextStream:
+class _TextStream(_ByteStream):
     """Cuts text between characters: up to 3 bytes of an incomplete one wait for the rest."""
 
+    kind = Kind.TEXT
+
     def __init__(
-        self,
-        name: str,
-        source: Stream[Any],
-        ascii: Callable[[bytes], bytes] | None = None,
+        self, name: str, source: Stream[Any], ascii: Callable[[bytes], bytes] | None
     ) -> None:
-        self._name = name
-        self._source = source
+        super().__init__(name, source)
         self._ascii = ascii
         self._decoder = _Decoder(_ESCAPE)
         self._waiting = False
@@ -297,8 +283,16 @@ class _TextStream:
         return self._feed(text)
 
     def finish(self) -> bytes:
-        rest = self._feed(self._decoder.decode(b"", final=True))
-        return rest + Kind.TEXT.to_bytes(self._name, self._source.finish())
+        return self._feed(self._decoder.decode(b"", final=True)) + super().finish()
 
     def _feed(self, text: str) -> bytes:
-        return Kind.TEXT.to_bytes(self._name, self._source.feed(text)) if text else b""
+        return self.kind.to_bytes(self._name, self._source.feed(text)) if text else b""
+
+
+def _open_stream(
+    name: str,
+    kind: Kind,
+    source: Stream[Any],
+    ascii: Callable[[bytes], bytes] | None = None,
+) -> ITransformStream:
+    return _TextStream(name, source, ascii) if kind is Kind.TEXT else _ByteStream(name, source)

@@ -120,7 +120,18 @@ def transform(
         )
     owner = _owner(target)
     function, kind, parameters = _read(target, owner)
-    _check_flags(owner, function, kind, streaming=streaming, blocking=blocking, ascii=ascii)
+    is_async = inspect.iscoroutinefunction(function)
+    for flag, given in (("streaming", streaming), ("blocking", blocking)):
+        if is_async and given:
+            raise PluginError(
+                f"{owner} is async and cannot be {flag} as well; take out {flag}=True"
+            )
+    if streaming and blocking:
+        raise PluginError(
+            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
+        )
+    if ascii is not None and (kind is Kind.BYTES or blocking):
+        raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")
     chosen = _name(target, name)
 
     def make(arguments: dict[str, Any]) -> ITransform:
@@ -128,9 +139,10 @@ def transform(
         if blocking:
             return ThreadedTransform(chosen, kind, call)
         fast = None if ascii is None else _bound(ascii, arguments)
-        if inspect.iscoroutinefunction(function):
-            return AsyncTransform(chosen, kind, call, fast)
-        return (StreamableTransform if streaming else MessageTransform)(chosen, kind, call, fast)
+        made = (
+            AsyncTransform if is_async else StreamableTransform if streaming else MessageTransform
+        )
+        return made(chosen, kind, call, fast)
 
     return DeclaredTransform(
         target,
@@ -140,7 +152,7 @@ def transform(
         kind=kind,
         parameters=parameters,
         streaming=streaming,
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_async,
     )
 
 
@@ -222,41 +234,33 @@ def adopt(
     Raises:
         PluginError: it is none of these, or its declaration breaks a rule.
     """
-    is_class = inspect.isclass(target)
-    if not is_class and ITransformPlugin.providedBy(target):
+    is_class, owner = inspect.isclass(target), _owner(target)
+    kept = [
+        each
+        for each in (ITransformPlugin, ITransform, IStreamTransform)
+        if (each.implementedBy if is_class else each.providedBy)(target)
+    ]
+    if ITransformPlugin in kept:
+        if is_class:
+            raise PluginError(f"{owner} is a class, and an instance is the plugin; use {owner}()")
         plugin: ITransformPlugin = target
         return plugin
-    if is_class and ITransformPlugin.implementedBy(target):
-        owner = _owner(target)
-        raise PluginError(f"{owner} is a class, and an instance is the plugin; use {owner}()")
-    if is_class and ITransform.implementedBy(target):
-        owner = _owner(target)
+    if ITransform in kept:
+        signature = signature_of(target, owner) if is_class else inspect.Signature()
         return DeclaredTransform(
-            target,
-            lambda arguments: target(**arguments),
-            name=_name(target, name),
+            target if is_class else type(target),
+            (lambda arguments: target(**arguments)) if is_class else (lambda _: target),
+            name=_name(target if is_class else type(target), name),
             summary=_summary(target, summary),
             kind=Kind.BYTES,
-            parameters=parameters_of(signature_of(target, owner), owner, positional=0),
-            streaming=IStreamTransform.implementedBy(target),
-            is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
-        )
-    if not is_class and ITransform.providedBy(target):
-        return DeclaredTransform(
-            type(target),
-            lambda arguments: target,
-            name=_name(type(target), name),
-            summary=_summary(target, summary),
-            kind=Kind.BYTES,
-            parameters=(),
-            streaming=IStreamTransform.providedBy(target),
+            parameters=parameters_of(signature, owner, positional=0),
+            streaming=IStreamTransform in kept,
             is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
         )
     if is_class and hasattr(target, "feed"):
         if streaming or ascii is not None:
             raise PluginError(
-                f"{_owner(target)} is a stream class, which needs neither streaming nor ascii; "
-                "take them out"
+                f"{owner} is a stream class, which needs neither streaming nor ascii; take them out"
             )
         return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
     if not callable(target):
@@ -333,24 +337,3 @@ def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
     raise PluginError(
         f"the message of {owner} {got}; annotate it `str` for text or `bytes` for bytes"
     )
-
-
-def _check_flags(
-    owner: str,
-    function: Callable[..., Any],
-    kind: Kind,
-    *,
-    streaming: bool,
-    blocking: bool,
-    ascii: Callable[..., bytes] | None,
-) -> None:
-    """Refuse what cannot be had together."""
-    if inspect.iscoroutinefunction(function) and (streaming or blocking):
-        flag = "streaming" if streaming else "blocking"
-        raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
-    if streaming and blocking:
-        raise PluginError(
-            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
-        )
-    if ascii is not None and (kind is Kind.BYTES or blocking):
-        raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")

@@ -17,9 +17,9 @@ from uppercase._facade import lazy
 
 if TYPE_CHECKING:
     from uppercase.registry.catalogue import Listing, find, listing, lookup, summaries
-    from uppercase.registry.problems import Fault, Problem
+    from uppercase.registry.problems import Problem
     from uppercase.registry.references import Found
 
-__all__ = ["Fault", "Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
+__all__ = ["Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
 
 __getattr__ = lazy(__name__, __all__, [".catalogue"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
@@ -20,7 +21,7 @@ from uppercase.errors import (
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
-from uppercase.registry.problems import Fault, NoSuchModule, Problem, from_exception
+from uppercase.registry.problems import NoSuchModule, Problem, from_exception
 from uppercase.registry.references import Found
 
 
@@ -30,15 +31,20 @@ class Listing:
 
     Attributes:
         transforms: by name, in order of names.
-        problems: what is wrong, clashes included.
-        clashes: for each name that is refused, the sentence that says why.
+        clashes: what is wrong with each name that several plugins have.
+        broken: what is wrong besides.
         folders: the `twisted/plugins` folders that were searched, in order.
     """
 
     transforms: dict[str, Found]
-    problems: list[Problem]
-    clashes: dict[str, str]
+    clashes: dict[str, list[Problem]]
+    broken: list[Problem]
     folders: list[str]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All that is wrong."""
+        return [*self.broken, *chain.from_iterable(self.clashes.values())]
 
     def lookup(self, name: str) -> Found:
         """Find a transform by its name or by reference, `module:function`.
@@ -116,7 +122,7 @@ class Listing:
         if name in self.transforms:
             return self.transforms[name], rest
         if name in self.clashes:
-            raise NameClash(self.clashes[name])
+            raise NameClash(self.clashes[name][0].message)
         if not rest or "=" in rest[0]:
             raise UnknownName(self._unknown(name))
         reference = f"{name}:{rest[0]}"
@@ -134,7 +140,7 @@ class Listing:
         else:
             hint = suggest(name, self.transforms)
         text = f"{missing} named {name!r}{hint}"
-        broken = [str(problem) for problem in self.problems if problem.fault is not Fault.CLASH]
+        broken = [str(problem) for problem in self.broken]
         if len(broken) > 1:
             likely = next((sentence for sentence in broken if name in sentence), broken[0])
             broken = [likely, f"{len(broken) - 1} more: uppercase transforms doctor"]
@@ -159,41 +165,35 @@ def listing(*, thorough: bool = False) -> Listing:
             wrong with them is among the problems.
     """
     scanned = sources.scan(thorough=thorough)
-    announced, problems = sources.scan_entry_points()
-    problems = [*scanned.problems, *problems]
     by_name: dict[str, list[Found]] = {}
-    for found in [*scanned.transforms, *announced]:
+    for found in scanned.transforms:
         try:
             if thorough:
                 _ = found.plugin
         except PluginError as error:
-            problems.append(from_exception(error, found.origin))
+            scanned.note(from_exception(error, found.origin))
         else:
             by_name.setdefault(found.name, []).append(found)
     transforms: dict[str, Found] = {}
-    clashes: dict[str, str] = {}
+    clashes: dict[str, list[Problem]] = {}
     for name, claims in sorted(by_name.items()):
         distinct = _distinct(claims)
         built_in = [claim for claim in distinct if claim.built_in]
         if built_in:
             # A name that everybody knows must not stop working because of what else is installed.
-            transforms[name] = built_in[0]
-            problems += [
-                Problem(
-                    Fault.CLASH,
-                    other.origin,
-                    f"the name {name!r} is that of a built-in transform, which keeps it; rename "
-                    "this one, or serve it as module:function",
-                )
-                for other in distinct
-                if other not in built_in
+            message = (
+                f"the name {name!r} is that of a built-in transform, which keeps it; rename this "
+                "one, or serve it as module:function"
+            )
+            clashes[name] = [
+                Problem(other.origin, message) for other in distinct if other not in built_in
             ]
+            transforms[name] = built_in[0]
         elif len(distinct) > 1:
-            clashes[name] = _clash(name, distinct)
-            problems.append(Problem(Fault.CLASH, distinct[0].origin, clashes[name]))
-        elif distinct:
+            clashes[name] = [Problem(distinct[0].origin, _clash(name, distinct))]
+        else:
             transforms[name] = distinct[0]
-    return Listing(transforms, problems, clashes, scanned.folders)
+    return Listing(transforms, clashes, scanned.problems, scanned.folders)
 
 
 def _name(wanted: object) -> str:

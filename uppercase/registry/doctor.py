@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import twisted
 
 from uppercase.registry.catalogue import Listing, listing
-from uppercase.registry.problems import Fault, Problem
+from uppercase.registry.problems import Problem
 from uppercase.registry.references import Found
 from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 
@@ -106,7 +106,6 @@ def _package_files() -> Iterator[Problem]:
             file = os.path.join(folder, "__init__.py")
             if os.path.exists(file):
                 yield Problem(
-                    Fault.PACKAGE,
                     file,
                     f"it makes {folder} a package, so that Twisted looks for no drop-ins in it; "
                     "delete this file",
@@ -122,7 +121,6 @@ def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
         if newest is None or (os.path.isfile(cache) and os.path.getmtime(cache) >= newest):
             continue
         yield Problem(
-            Fault.CACHE,
             cache,
             "it is not up to date and cannot be written, so that each start imports every drop-in "
             "and logs this; run twistd --help once as the owner of the folder",
@@ -140,7 +138,6 @@ def _hidden_by_editables(
             folder = os.path.join(source, _DROP_INS)
             if _drop_ins(folder) and os.path.realpath(folder) not in searched:
                 yield Problem(
-                    Fault.EDITABLE,
                     folder,
                     f"the editable install of {distribution.name} does not show Twisted this "
                     "folder; announce the transform as an entry point, or tell setuptools "
@@ -164,7 +161,6 @@ def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
         for group in dict.fromkeys(point.group for point in distribution.entry_points):
             if group != GROUP and get_close_matches(group, [GROUP], cutoff=0.85):
                 yield Problem(
-                    Fault.GROUP,
                     f"entry points of {distribution.name} {distribution.version}",
                     f"nobody reads the group {group!r}; the group is {GROUP!r}: correct it, and "
                     "install it again",
@@ -192,7 +188,6 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
         missing = [each for each, value in wanted.items() if have.get(each) != value]
         if missing:
             yield Problem(
-                Fault.REINSTALL,
                 file,
                 f"{', '.join(missing)}: not as here in what is installed of {name}, which is read "
                 f"instead; install it again: pip install -e {root}",
@@ -215,7 +210,6 @@ def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
         line = _line_of_reactor_import(tree)
         if file and line is not None:
             yield Problem(
-                Fault.REACTOR,
                 file,
                 "importing it chooses the reactor, which is for whoever runs the server to choose; "
                 "import the reactor within the functions that use it",

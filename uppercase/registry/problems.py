@@ -8,7 +8,6 @@ import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from inspect import isclass
 from types import ModuleType
 from typing import Any, Final
@@ -27,41 +26,17 @@ _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
 """A frame of ours says what was checked, not where the fault is."""
 
 
-class Fault(StrEnum):
-    """The kinds of faults that plugins have."""
-
-    SYNTAX = "syntax error"
-    IMPORT = "import error"
-    RAISED = "exception at import"
-    DECLARATION = "wrong declaration"
-    INTERFACE = "wrong interface"
-    NOT_INSTANTIATED = "class instead of an instance"
-    NOT_PLUGIN = "not marked as a plugin"
-    NAME = "unusable name"
-    CLASH = "name clash"
-    HIDDEN = "hidden file"
-    STALE = "stale cache"
-    PACKAGE = "package where a folder is expected"
-    CACHE = "cache that cannot be written"
-    EDITABLE = "editable install that hides drop-ins"
-    GROUP = "mistyped group of entry points"
-    REINSTALL = "entry point that is not installed"
-    REACTOR = "reactor that is chosen by an import"
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of one plugin.
 
     Attributes:
-        fault: its kind.
         file: the file to look at, or the entry point's description.
         message: one sentence with the likely fix.
         line: the line there, or None where there is none to name.
         traceback: the traceback's text, or "".
     """
 
-    fault: Fault
     file: str
     message: str
     line: int | None = None
@@ -72,19 +47,7 @@ class Problem:
         return f"{place}: {self.message}"
 
 
-class CannotLoad(PluginError):
-    """What a reference points at cannot be had.
-
-    Attributes:
-        fault: the kind of what is wrong.
-    """
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-class NoSuchModule(CannotLoad):
+class NoSuchModule(PluginError):
     """The module of a reference does not exist."""
 
 
@@ -97,39 +60,30 @@ def from_exception(error: BaseException, file: str) -> Problem:
     """
     text = "".join(traceback.format_exception(error))
     if isinstance(error, SyntaxError):
-        return Problem(
-            Fault.SYNTAX,
-            error.filename or file,
-            f"syntax error: {error.msg}; it is not loaded",
-            error.lineno,
-            text,
-        )
+        message = f"syntax error: {error.msg}; it is not loaded"
+        return Problem(error.filename or file, message, error.lineno, text)
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(("<frozen", _OURS))
     ]
     line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
-    fault, message = _explain(error)
+    message = _explain(error)
     if line is not None and frames[-1].filename != file:
         message += f" (raised in {frames[-1].filename}, line {frames[-1].lineno})"
-    return Problem(fault, file, message, line, text)
+    return Problem(file, message, line, text)
 
 
-def _explain(error: BaseException) -> tuple[Fault, str]:
+def _explain(error: BaseException) -> str:
     said = " ".join(str(error).split())
-    if isinstance(error, ModuleNotFoundError):
-        return Fault.IMPORT, f"{said}; install it or correct the import"
-    if isinstance(error, ImportError):
-        return Fault.IMPORT, f"{said}; correct the import"
-    if isinstance(error, CannotLoad):
-        return error.fault, said
     if isinstance(error, UppercaseError):
-        return Fault.DECLARATION, said
+        return said
+    if isinstance(error, ImportError):
+        install = "install it or " if isinstance(error, ModuleNotFoundError) else ""
+        return f"{said}; {install}correct the import"
     if isinstance(error, SystemExit):
-        return Fault.RAISED, "it ends the program when it is imported (SystemExit); take that out"
-    kind = type(error).__name__
-    return Fault.RAISED, f"importing it raised {kind}{': ' if said else ''}{said}"
+        return "it ends the program when it is imported (SystemExit); take that out"
+    return f"importing it raised {type(error).__name__}{': ' if said else ''}{said}"
 
 
 def line_of(thing: object, file: str) -> int | None:
@@ -196,7 +150,7 @@ def fault_of_plugin(plugin: Any, label: str, place: str) -> Problem | None:
             f"{label} has {foreign[0]!r} among its parameters; "
             "uppercase.plugins.Parameter is accepted"
         )
-    return Problem(Fault.INTERFACE, place, message, line_of(plugin, place))
+    return Problem(place, message, line_of(plugin, place))
 
 
 def fault_of_name(name: object, label: str, place: str, plugin: object = None) -> Problem | None:
@@ -204,7 +158,6 @@ def fault_of_name(name: object, label: str, place: str, plugin: object = None) -
     if is_name(name):
         return None
     return Problem(
-        Fault.NAME,
         place,
         f"{label} has the name {name!r}; lower-case letters, digits and single hyphens "
         "are accepted",
@@ -216,7 +169,7 @@ def fault_of_name(name: object, label: str, place: str, plugin: object = None) -
 def stale(label: str, file: str) -> Problem:
     """Describe an object of a drop-in that Twisted's cache does not know as it is."""
     cache = os.path.join(os.path.dirname(file), "dropin.cache")
-    return Problem(Fault.STALE, file, f"{label} is not what {cache} says; delete that file")
+    return Problem(file, f"{label} is not what {cache} says; delete that file")
 
 
 def near_misses(
@@ -237,7 +190,6 @@ def near_misses(
             made = any(isinstance(other, value) for other in values.values())
             if is_ours and value.__module__ == module.__name__ and not made:
                 yield Problem(
-                    Fault.NOT_INSTANTIATED,
                     file,
                     f"{label} is a class and no instance of it is here; add one, such as "
                     f"{label.lower()} = {label}()",
@@ -249,7 +201,6 @@ def near_misses(
         elif ITransformPlugin(value, None) is not None:
             if not IPlugin.providedBy(value):
                 yield Problem(
-                    Fault.NOT_PLUGIN,
                     file,
                     f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
                     "its class with @implementer(ITransformPlugin, IPlugin)",
@@ -259,7 +210,6 @@ def near_misses(
                 yield stale(label, file)
         elif ITransform.providedBy(value):
             yield Problem(
-                Fault.NOT_PLUGIN,
                 file,
                 f"{label} provides ITransform but not ITransformPlugin, which has the name; "
                 "declare it with @transform or implement both ITransformPlugin and IPlugin",

@@ -16,14 +16,7 @@ from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins.adapters import Kind
 from uppercase.plugins.declare import adopt
 from uppercase.plugins.parameters import Parameter, convert_arguments
-from uppercase.registry.problems import (
-    CannotLoad,
-    Fault,
-    NoSuchModule,
-    from_exception,
-    place_of,
-    violations,
-)
+from uppercase.registry.problems import NoSuchModule, from_exception, place_of, violations
 
 
 @contextmanager
@@ -71,19 +64,17 @@ def load(reference: str) -> Any:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing is not None and f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
-                    Fault.IMPORT,
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
                     "directory that holds it",
                 ) from error
             problem = from_exception(error, _file_of(module_name))
-            raise CannotLoad(problem.fault, f"{reference!r} cannot be loaded: {problem}") from error
+            raise PluginError(f"{reference!r} cannot be loaded: {problem}") from error
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except Exception as error:
             where = getattr(found, "__file__", None) or repr(found)
-            raise CannotLoad(
-                Fault.IMPORT,
+            raise PluginError(
                 f"{reference!r} cannot be loaded: {where} has no {name!r}"
                 f"{suggest(name, _offered(found))}",
             ) from error
@@ -129,10 +120,8 @@ class Found:
         origin: as the attribute.
         plugin: the plugin, or None where there is a reference.
         reference: as the attribute.
-        name: what users type; without it, what the code declares.
-        summary: one line; without it, what the code declares.
-        streaming: as for `uppercase.transform`, of a reference.
-        ascii: a reference to a function, as for `uppercase.transform`.
+        **declared: what is known of a reference without loading it, as for
+            `uppercase.transform`: name, summary, streaming; and ascii, which is a reference, too.
     """
 
     def __init__(
@@ -141,18 +130,12 @@ class Found:
         plugin: ITransformPlugin | None = None,
         *,
         reference: str = "",
-        name: str | None = None,
-        summary: str | None = None,
-        streaming: bool = False,
-        ascii: str = "",
+        **declared: Any,
     ) -> None:
         self.origin = origin
         self.reference = reference
         self._plugin = plugin
-        self._name = name
-        self._summary = summary
-        self._streaming = streaming
-        self._ascii = ascii
+        self._declared = declared
 
     @cached_property
     def target(self) -> Any:
@@ -168,16 +151,9 @@ class Found:
         """
         if self._plugin is not None:
             return self._plugin
-        target = self.target
-        ascii = load(self._ascii) if self._ascii else None
+        target, ascii = self.target, self._declared.get("ascii")
         try:
-            return adopt(
-                target,
-                name=self._name,
-                summary=self._summary,
-                streaming=self._streaming,
-                ascii=ascii,
-            )
+            return adopt(target, **{**self._declared, "ascii": load(ascii) if ascii else None})
         except PluginError as error:
             raise PluginError(
                 f"{self.reference!r} cannot be used: {place_of(target)}{error}"
@@ -196,12 +172,12 @@ class Found:
     @property
     def name(self) -> str:
         """What users type."""
-        return self.plugin.name if self._name is None else self._name
+        return str(self._declared.get("name") or self.plugin.name)
 
     @property
     def summary(self) -> str:
         """One line for a listing."""
-        return self.plugin.summary if self._summary is None else self._summary
+        return str(self._declared.get("summary") or self.plugin.summary)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -226,7 +202,7 @@ class Found:
     def describe(self) -> str:
         """Return it with its arguments and where it comes from, for people."""
         usage = "".join(f":{parameter.name}=..." for parameter in self.parameters)
-        source = "built in" if self.built_in else f"from {self.origin}"
+        source = self.provenance if self.built_in else f"from {self.origin}"
         streams = "streams" if self.streaming else "needs whole messages"
         lines = [
             f"{self.name}{usage}",

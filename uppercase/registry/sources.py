@@ -25,7 +25,6 @@ from zope.interface import implementer
 
 from uppercase.interfaces import ITransformPlugin
 from uppercase.registry.problems import (
-    Fault,
     Problem,
     fault_of_name,
     fault_of_plugin,
@@ -40,7 +39,6 @@ GROUP: Final = "uppercase.transforms"
 
 _PACKAGE: Final = twisted.plugins.__name__
 _BUILT_INS_MISSING: Final = Problem(
-    Fault.HIDDEN,
     "uppercase_transforms.py",
     "the drop-in of the built-in transforms is in no twisted/plugins folder on sys.path; install "
     "uppercase again",
@@ -48,8 +46,8 @@ _BUILT_INS_MISSING: Final = Problem(
 
 
 @dataclass
-class DropIns:
-    """What a scan found.
+class Scan:
+    """What the doors showed.
 
     Attributes:
         folders: the `twisted/plugins` folders that were searched, in order.
@@ -66,15 +64,28 @@ class DropIns:
         if str(problem) not in map(str, self.problems):
             self.problems.append(problem)
 
+    def take(self, transform: Found, problem: Problem | None) -> None:
+        """Add a transform, or what is wrong with it."""
+        if problem is None:
+            self.transforms.append(transform)
+        else:
+            self.note(problem)
 
-def scan(*, thorough: bool = False) -> DropIns:
-    """Look for plugins in all drop-ins.
+
+def scan(*, thorough: bool = False) -> Scan:
+    """Look through both doors.
 
     Args:
         thorough: import every drop-in, but Twisted's own, and look for what Twisted passes over in
             silence.
     """
-    found = DropIns()
+    found = Scan()
+    _scan_drop_ins(found, thorough=thorough)
+    _scan_entry_points(found)
+    return found
+
+
+def _scan_drop_ins(found: Scan, *, thorough: bool) -> None:
     with current_directory() as here, _beside(here):
         files = {
             module.name: str(module.filePath.path) for module in getModule(_PACKAGE).iterModules()
@@ -107,7 +118,6 @@ def scan(*, thorough: bool = False) -> DropIns:
             for module_name, file in files.items():
                 if os.path.realpath(file) not in theirs:
                     _find_near_misses(module_name, file, by_name, known, found)
-    return found
 
 
 @cache
@@ -193,7 +203,7 @@ def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
     ]
 
 
-def _take(label: str, candidate: Any, by_name: Any, file: str, found: DropIns) -> None:
+def _take(label: str, candidate: Any, by_name: Any, file: str, found: Scan) -> None:
     """Load one plugin if it is one of ours, and check it."""
     try:
         names = None if by_name is None else by_name(candidate, None)
@@ -204,27 +214,13 @@ def _take(label: str, candidate: Any, by_name: Any, file: str, found: DropIns) -
         found.note(from_exception(error, file))
     else:
         if names is not None:
-            taken = Found(
-                file,
-                reference=names.reference,
-                name=names.name,
-                summary=names.summary,
-                streaming=names.streaming,
-                ascii=names.ascii,
-            )
-            problem = fault_of_name(names.name, label, file)
+            said = {attribute: getattr(names, attribute) for attribute in by_name}
+            found.take(Found(file, **said), fault_of_name(names.name, label, file))
         elif plugin is not None:
-            problem = fault_of_plugin(plugin, label, file)
-            taken = Found(file, plugin)
-        else:
-            return
-        if problem is None:
-            found.transforms.append(taken)
-        else:
-            found.note(problem)
+            found.take(Found(file, plugin), fault_of_plugin(plugin, label, file))
 
 
-def _find_hidden_files(found: DropIns) -> None:
+def _find_hidden_files(found: Scan) -> None:
     """Note drop-ins that Twisted never sees: one of the same file name comes before."""
     first: dict[str, str] = {}
     for folder in found.folders:
@@ -234,7 +230,6 @@ def _find_hidden_files(found: DropIns) -> None:
             if name != "__init__.py" and not os.path.samefile(shown, file):
                 found.note(
                     Problem(
-                        Fault.HIDDEN,
                         file,
                         f"{shown} has the same file name and hides it; rename one of them",
                     )
@@ -242,7 +237,7 @@ def _find_hidden_files(found: DropIns) -> None:
 
 
 def _find_near_misses(
-    module_name: str, file: str, by_name: Any, known: set[tuple[str, str]], found: DropIns
+    module_name: str, file: str, by_name: Any, known: set[tuple[str, str]], found: Scan
 ) -> None:
     """Import a drop-in and note what was probably meant to be a plugin."""
     try:
@@ -253,18 +248,11 @@ def _find_near_misses(
         found.note(from_exception(error, file))
 
 
-def scan_entry_points() -> tuple[list[Found], list[Problem]]:
-    """Return what each entry point announces, and what is wrong with the others."""
+def _scan_entry_points(found: Scan) -> None:
     # Imported here: Twisted does not import it, and it costs milliseconds.
     from importlib.metadata import entry_points
 
-    transforms, problems = [], []
     for point in entry_points(group=GROUP):
         origin = f"entry point of {point.dist.name} {point.dist.version}" if point.dist else GROUP
-        problem = fault_of_name(point.name, f"{point.name} = {point.value}", origin)
-        if problem is None:
-            reference = f"{point.module}:{point.attr}"
-            transforms.append(Found(origin, reference=reference, name=point.name))
-        else:
-            problems.append(problem)
-    return transforms, problems
+        transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
+        found.take(transform, fault_of_name(point.name, f"{point.name} = {point.value}", origin))

@@ -14,9 +14,10 @@ from zope.interface import implementer
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import address_is_missing, family_of, in_use
+from uppercase.core.values import address_is_missing, family_of, in_use, printable
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
+from uppercase.services._clock import clock_of
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
@@ -51,12 +52,10 @@ class Inherited(NamedTuple):
     Attributes:
         place: as `OpenPlace` has it.
         socket: this process's own descriptor of it.
-        alone: no other process reads from it, or this is the one that looks after it for all.
     """
 
     place: str
     socket: socket.socket
-    alone: bool
 
 
 def share(whole: int, workers: int) -> int:
@@ -70,6 +69,9 @@ class CannotStart(SystemExit, Exception):
     A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
     `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 def open_on_one_port(
@@ -114,7 +116,7 @@ def open_on_one_port(
     raise AssertionError("the last try returns or raises")
 
 
-def _addresses_for_others() -> list[str]:
+def addresses_for_others() -> list[str]:
     """Return the addresses by which this machine goes out: those that others can type."""
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
@@ -145,6 +147,7 @@ class TransformService(Service, ABC):
     Attributes:
         protocol: `TCP` or `UDP`.
         reactor: Twisted's.
+        clock: by what it decides.
         settings: what the service was told.
         chain: what is served.
         label: what the ready line calls that.
@@ -170,6 +173,7 @@ class TransformService(Service, ABC):
             from twisted.internet import reactor
         self.log = Logger("uppercase")
         self.reactor: Any = reactor
+        self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
         self.notes = [*settings.lab_notes]
@@ -248,7 +252,7 @@ class TransformService(Service, ABC):
         ):
             self.log.info("only this machine can reach it; --interface='*' opens it to others")
         elif any(ip_address(host).is_unspecified for host in hosts):
-            for address in _addresses_for_others():
+            for address in addresses_for_others():
                 self.log.info("others reach this machine at {address}", address=address)
         for note in self.notes:
             self.log.info("{note}", note=note)
@@ -265,7 +269,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        """Open every address of the settings for other processes to serve.
+        """Open every address of the settings for other processes to serve; `close` before release.
 
         Raises:
             CannotListen: one of them could not be had; nothing is left open.
@@ -287,7 +291,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close what `listen` has opened before it failed."""
+        """Close what `listen` has opened, and look after nothing that others serve."""
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.

@@ -158,6 +158,22 @@ class Source(Protocol):
         """Return what fires when everything that is measured has been stopped."""
 
 
+def _name(service: TransformService) -> str:
+    return service.name or service.protocol.lower()
+
+
+def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Return the numbers of what a service has counted by itself."""
+    name = _name(service)
+    for (kind, what), count in service.counters.counts.items():
+        if (kind, what) == ("dropped", "by-the-kernel"):
+            yield ("kernel_drops", name), count
+        elif kind in _BY_KIND:
+            yield tuple(filter(None, (_BY_KIND[kind], name, what))), count
+        else:
+            yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
+
+
 class _ServiceMeter:
     """Measures one service."""
 
@@ -175,17 +191,11 @@ class _ServiceMeter:
     def numbers(self) -> Iterator[tuple[tuple[str, ...], float]]:
         """Return the numbers of the service."""
         service = self.service
-        name = service.name or service.protocol.lower()
+        name = _name(service)
         yield from self._zeros(name)
         for level, number in service.levels().items():
             yield (level, name), number
-        for (kind, what), count in service.counters.counts.items():
-            if (kind, what) == ("dropped", "by-the-kernel"):
-                yield ("kernel_drops", name), count
-            elif kind in _BY_KIND:
-                yield tuple(filter(None, (_BY_KIND[kind], name, what))), count
-            else:
-                yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
+        yield from counted(service)
         yield ("messages", name), self._stages[0].messages
         yield ("message_bytes", name, "in"), self._stages[0].received
         yield ("message_bytes", name, "out"), self._stages[-1].sent

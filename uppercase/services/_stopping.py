@@ -24,7 +24,7 @@ from twisted.logger import Logger
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
 
-_STOP_GRACE: Final = 4.0
+STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
 
 _LAST_RESORT: Final = 1.0
@@ -183,7 +183,7 @@ class StopSignals:
 
     def __init__(self, reactor: Any, seconds: float) -> None:
         self._reactor = reactor
-        self._seconds = seconds + _STOP_GRACE
+        self._seconds = seconds + STOP_GRACE
         self._signalled = False
         self._before: dict[int, Any] = {}
 
@@ -230,7 +230,9 @@ class StopSignals:
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            return
+            # The first process of a container is not ended by it: such a one gets no signal that
+            # it does not handle.
+            os._exit(128 + number)
         self._signalled = True
         now = time.monotonic()
         StopSignals._deadline = max(StopSignals._deadline, now + self._seconds)

@@ -133,7 +133,8 @@ class Supervisor(Service):
             raise CannotStart(str(error)) from error
 
     def _release(self) -> None:
-        for places in self._opened:
+        for service, places in zip(self.services, self._opened, strict=False):
+            service.close()
             for place in places:
                 place.release()
         self._opened.clear()
@@ -158,7 +159,7 @@ class Supervisor(Service):
         """Start a worker, with a socket of each place."""
         sockets, descriptors = [], []
         for places in self._opened:
-            sockets.append([(each.place, len(each.sockets) > 1 or number == 0) for each in places])
+            sockets.append([each.place for each in places])
             descriptors += [each.sockets[number % len(each.sockets)].fileno() for each in places]
         assignment = Assignment(
             supervisor=os.getpid(),

@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from uppercase.services._metrics import FAMILIES, Snapshot, add_up
+from uppercase.services._metrics import FAMILIES, Snapshot, add_up, counted
 from uppercase.services._supervisor import Supervisor
 from uppercase.services._worker_process import Worker
 
@@ -45,7 +45,9 @@ class Tally:
             ("workers",): len(self._last),
             ("worker_restarts",): self._supervisor.restarts,
         }
-        return add_up([self._past, *self._last.values(), ours])
+        # What the supervisor counts itself, as it has the sockets.
+        looked_at = (dict(counted(each)) for each in self._supervisor.services)
+        return add_up([self._past, *self._last.values(), *looked_at, ours])
 
     def not_ready(self) -> str:
         return self._supervisor.not_ready()

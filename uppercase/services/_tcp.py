@@ -5,10 +5,12 @@ import socket
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from ipaddress import ip_address
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
@@ -31,7 +33,7 @@ from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
 from uppercase.tcp.inherited import OPENER, inherited_endpoint, open_endpoint
-from uppercase.tcp.kernel import connections_possible
+from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
     Listener,
@@ -43,6 +45,17 @@ from uppercase.tcp.listening import (
     listener_of_string,
 )
 from uppercase.tcp.watched import WatchedFactory
+
+_HANDSHAKE: Final = 0.2
+"""Seconds for handshakes under way when a stop begins: a long round trip."""
+
+_LOCAL_HANDSHAKE: Final = 0.01
+"""The same within this machine: what a process waits for its turn."""
+
+
+def _ends_with_us(place: str) -> bool:
+    """Whether a TCP socket is closed for good when we stop; systemd's is not."""
+    return place.partition(":")[0] in ("", SHORTHAND, "tcp", "tcp6")
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -86,7 +99,7 @@ class TCPService(TransformService):
         self.factory = make_factory(
             conversation_opener(framing, self.chain, settings.limits),
             settings.limits,
-            self.reactor,
+            self.clock,
             self,
             settings.lab,
         )
@@ -95,6 +108,7 @@ class TCPService(TransformService):
         self.ports: list[IListeningPort] = []
         self.waits: Callable[[], bool] | None = None
         self._acceptors: list[Acceptor] = []
+        self._closing: list[Acceptor] = []
         self._names: list[str] = []
         self._listeners = [
             (inherited_listener if settings.inherits else listener_of_string)(
@@ -150,12 +164,16 @@ class TCPService(TransformService):
         return [listener.place for listener in self._listeners]
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        opened = [OpenPlace(SHORTHAND, [skt], skt.close) for skt in self._bind_shorthands()]
+        opened = [
+            OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
+            for skt in self._bind_shorthands()
+        ]
         try:
             for listener in self._listeners:
                 endpoint = listener_of_string(OPENER, listener.place).endpoint
                 made = open_endpoint(listener.description, endpoint)
-                opened.append(OpenPlace(listener.place, [made.socket], made.release))
+                let_go = partial(_let_go, listener.place, made.socket, made.release)
+                opened.append(OpenPlace(listener.place, [made.socket], let_go))
         except CannotListen:
             for each in opened:
                 each.release()
@@ -188,14 +206,15 @@ class TCPService(TransformService):
         """Stop listening, answer what was asked, and end within the drain time."""
         ports, self.ports = self.ports, []
         self._names.clear()
-        for acceptor in self._acceptors:
-            # Other workers accept them where only this one ends.
-            if not self.hands_over:
+        # Other workers accept who waits where only this one ends.
+        if not self.hands_over:
+            yield self._end_handshakes(ports)
+            for acceptor in self._acceptors:
                 acceptor.accept_waiting()
         self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(
-            self.reactor,
+            self.clock,
             self.settings.drain,
             self.settings.drain_quiet,
             self.factory.connections,
@@ -203,6 +222,14 @@ class TCPService(TransformService):
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
+
+    def _end_handshakes(self, ports: list[IListeningPort]) -> Deferred[None]:
+        """Begin no handshake any more; fire when those under way have had their time."""
+        for acceptor in self._closing:
+            acceptor.admit_nobody()
+        hosts = [getattr(port.getHost(), "host", "127.0.0.1") for port in ports]
+        local = all(ip_address(host).is_loopback for host in hosts)
+        return deferLater(self.reactor, _LOCAL_HANDSHAKE if local else _HANDSHAKE)
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.admission.max_connections
@@ -218,6 +245,7 @@ class TCPService(TransformService):
             )
 
     def _stop_accepting(self) -> None:
+        self._closing.clear()
         while self._acceptors:
             self._acceptors.pop().stop()
 
@@ -231,6 +259,8 @@ class TCPService(TransformService):
         acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         if acceptor is not None:
             self._acceptors.append(acceptor)
+            if _ends_with_us(listener.place):
+                self._closing.append(acceptor)
 
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
@@ -239,6 +269,13 @@ class TCPService(TransformService):
             self.reactor.stop()
         else:
             self.say_ready(self._names[-1])
+
+
+def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None:
+    """Close a socket that other processes serve to its end."""
+    if _ends_with_us(place):
+        admit_nobody(skt)
+    release()
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:

@@ -2,8 +2,9 @@
 
 import socket
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import (
@@ -17,13 +18,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
 from uppercase.core.datagram import Responder
-from uppercase.core.events import KernelDropped
+from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.errors import CannotListen
 from uppercase.lab import Experiment, Lab
 from uppercase.services._base import (
     SHORTHAND,
-    Inherited,
     OpenPlace,
     TransformService,
     open_on_one_port,
@@ -40,6 +40,7 @@ from uppercase.udp import (
     drain,
     listen,
 )
+from uppercase.udp.sockets import kernel_drops
 
 KERNEL_LOOK: Final = 2.0
 """Seconds between looks at how many datagrams the system had no room for: a line while the class
@@ -47,6 +48,26 @@ still wonders, for one system call."""
 
 _KERNEL_COUNTS: Final = 1 << 32
 """The kernel's counter of drops starts again at 0 here."""
+
+
+class _Watched:
+    """A socket whose dropped datagrams are looked at.
+
+    Args:
+        name: of its address.
+        count: asks the kernel; None if it does not tell, as of a socket that is closed.
+    """
+
+    def __init__(self, name: str, count: Callable[[], int | None]) -> None:
+        self.name = name
+        self._count = count
+        # A socket from systemd may have dropped some before, which are not this program's.
+        self._told = count() or 0
+
+    def new(self) -> int:
+        """Return how many were dropped since it was last asked."""
+        before, self._told = self._told, self._count() or 0
+        return (self._told - before) % _KERNEL_COUNTS
 
 
 class UDPService(TransformService):
@@ -61,7 +82,7 @@ class UDPService(TransformService):
 
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
-        clock = self.reactor.seconds
+        clock = self.clock.seconds
         # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
         experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
         self.responder = Responder(
@@ -69,7 +90,7 @@ class UDPService(TransformService):
             settings.limits,
             clock=clock,
             observer=self,
-            tell_each=settings.log_peers or bool(settings.observers),
+            tell_each=_tell_each(settings),
             lab=None if experiment is None else Lab(experiment, clock, self),
         )
         self.ports: list[Any] = []
@@ -77,36 +98,30 @@ class UDPService(TransformService):
             datagram_endpoint_from_string(self.reactor, text)
             for text in (() if settings.inherits else settings.listen)
         ]
-        self._kernel_drops: dict[Any, int] = {}
-        self._unwatched: set[Any] = set()
         self._errors: Counter[str] = Counter()
-        self._kernel_watch = LoopingCall(self._look_at_kernel)
-        self._kernel_watch.clock = self.reactor
+        self._watched: list[_Watched] = []
+        self._watch = LoopingCall(self._look_at_kernel)
+        self._watch.clock = self.reactor
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         if self.inherited is not None:
             for each in self.inherited:
-                self._adopt(each)
-        else:
-            self.ports += open_on_one_port(
-                self.settings,
-                lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
-                lambda port: int(port.getHost().port),
-                lambda port: port.stopListening(),
-                self.log,
-            )
-            for endpoint in self._endpoints:
-                self.ports.append(self._open(endpoint))
-        self._kernel_watch.start(KERNEL_LOOK, now=False)
-
-    def _adopt(self, inherited: Inherited) -> None:
-        port = self._open(AdoptedUDPEndpoint(self.reactor, inherited.socket.detach()))
-        self.ports.append(port)
-        # What was dropped before has been told of, by another process.
-        self._kernel_drops[port] = port.kernel_drops() or 0
-        if not inherited.alone:
-            self._unwatched.add(port)
+                descriptor = each.socket.detach()
+                self.ports.append(self._open(AdoptedUDPEndpoint(self.reactor, descriptor)))
+            return
+        self.ports += open_on_one_port(
+            self.settings,
+            lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
+            lambda port: int(port.getHost().port),
+            lambda port: port.stopListening(),
+            self.log,
+        )
+        for endpoint in self._endpoints:
+            self.ports.append(self._open(endpoint))
+        # A reactor without file descriptors has ports of its own, which do not tell.
+        telling = [port for port in self.ports if isinstance(port, Port)]
+        self._watch_kernel([_Watched(_name(port), port.kernel_drops) for port in telling])
 
     def listen_places(self) -> list[str]:
         return list(self.settings.listen)
@@ -129,6 +144,14 @@ class UDPService(TransformService):
             for each in opened:
                 each.release()
             raise
+        # Here, as a socket's count is one for all processes that serve it, and outlives them.
+        self._watch_kernel(
+            [
+                _Watched(printable_address(*skt.getsockname()[:2]), partial(kernel_drops, skt))
+                for place in opened
+                for skt in place.sockets
+            ]
+        )
         return opened
 
     def share_limits(self, workers: int) -> None:
@@ -151,6 +174,7 @@ class UDPService(TransformService):
 
     def close(self) -> None:
         """Stop listening."""
+        self._stop_watching()
         while self.ports:
             self.ports.pop().stopListening()
 
@@ -159,11 +183,8 @@ class UDPService(TransformService):
         """Answer what has arrived and what is awaited, within the drain time, and stop."""
         ports, self.ports = self.ports, []
         yield gatherResults([self._drain(port) for port in ports])
-        self._look_at_kernel(ports)
-        self._kernel_watch.stop()
+        self._stop_watching()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        self._kernel_drops.clear()
-        self._unwatched.clear()
         for port in ports:
             self._errors += _errors_of(port)
 
@@ -182,19 +203,31 @@ class UDPService(TransformService):
             **{name: errors[name] for name in sorted(errors)},
         }
 
-    def _look_at_kernel(self, ports: Sequence[Any] | None = None) -> None:
-        """Report what the kernel had no room for, lest the lab or the transform be blamed."""
-        for port in self.ports if ports is None else ports:
-            # A reactor without file descriptors has ports of its own, which do not tell.
-            tells = isinstance(port, Port) and port not in self._unwatched
-            dropped = (port.kernel_drops() if tells else None) or 0
-            new = (dropped - self._kernel_drops.get(port, 0)) % _KERNEL_COUNTS
-            if new:
-                self.notify(KernelDropped(_name(port), new))
-                self._kernel_drops[port] = dropped
+    def _watch_kernel(self, watched: list["_Watched"]) -> None:
+        """Report what the kernel has no room for, lest the lab or the transform be blamed."""
+        self._watched = watched
+        self._watch.start(KERNEL_LOOK, now=False)
+
+    def _look_at_kernel(self) -> None:
+        for each in self._watched:
+            if new := each.new():
+                self.notify(KernelDropped(each.name, new))
+
+    def _stop_watching(self) -> None:
+        if self._watch.running:
+            self._look_at_kernel()
+            self._watch.stop()
 
     def _open(self, endpoint: IDatagramEndpoint) -> Any:
         return listen(self.reactor, endpoint, self.responder)
+
+
+def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
+    """Return whether somebody watches each datagram; a function where samples will do."""
+    samplers: list[Any] = [each for each in settings.observers if ISampler.providedBy(each)]
+    if settings.log_peers or settings.lab is not None or len(samplers) < len(settings.observers):
+        return settings.log_peers or bool(settings.observers)
+    return (lambda count: any(each.wants(count) for each in samplers)) if samplers else False
 
 
 def _errors_of(port: Any) -> Counter[str]:

@@ -63,8 +63,7 @@ class Assignment:
         reactor: the module of the reactor.
         directory: where to run; options are read where the supervisor read its own.
         places: what each service of the supervisor binds.
-        sockets: of each service, place and whether this worker looks after it, in the order of the
-            descriptors.
+        sockets: the place of each, by service, in the order of the descriptors.
     """
 
     supervisor: int
@@ -75,7 +74,7 @@ class Assignment:
     reactor: str
     directory: str
     places: list[list[str]]
-    sockets: list[list[tuple[str, bool]]]
+    sockets: list[list[str]]
 
     def to_line(self) -> bytes:
         """Return it as a line for `COMMANDS`."""
@@ -205,8 +204,8 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     number = SOCKETS
     for service, sockets in zip(services, assignment.sockets, strict=True):
         service.inherited = []
-        for place, alone in sockets:
-            service.inherited.append(Inherited(place, socket.socket(fileno=number), alone))
+        for place in sockets:
+            service.inherited.append(Inherited(place, socket.socket(fileno=number)))
             number += 1
         service.share_limits(assignment.workers)
     board = Board(BOARD, assignment.workers)

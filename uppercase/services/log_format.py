@@ -6,6 +6,7 @@ facts (`facts=` in the call of the logger): text shows its sentence, JSON its fa
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any, Final
@@ -21,6 +22,7 @@ from twisted.logger import (
 )
 from twisted.python.logfile import LogFile
 
+from uppercase.core.values import printable
 from uppercase.errors import UnknownName, suggest
 
 _PRIORITIES: Final = {
@@ -32,12 +34,17 @@ _PRIORITIES: Final = {
 }
 """What syslog(3) and the journal call the levels of Twisted."""
 
+_UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
+surrogates, which no file could take."""
+
 Format = Callable[[LogEvent], str | None]
 
 
 def as_text(event: LogEvent) -> str | None:
     """Return Twisted's classic line, with milliseconds."""
-    return formatEventAsClassicLogText(event, formatTime=_local_time)
+    text = formatEventAsClassicLogText(event, formatTime=_local_time)
+    return text and printable(text, keep="\n\t")
 
 
 def _local_time(when: float | None) -> str:
@@ -74,7 +81,12 @@ def as_json(event: LogEvent) -> str | None:
         line["from"] = event["log_namespace"]
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return _UNSEEN.sub(_escape, json.dumps(line, ensure_ascii=False)) + "\n"
+
+
+def _escape(found: re.Match[str]) -> str:
+    """Return a character as JSON has it in ASCII; there are two for one above U+FFFF."""
+    return json.dumps(found[0])[1:-1]
 
 
 def for_journal(format_: Format) -> Format:

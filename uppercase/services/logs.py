@@ -33,6 +33,7 @@ from uppercase.core.events import (
     WouldDrop,
     word_of,
 )
+from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
 
 _LOG_PAYLOAD: Final = 24
@@ -52,12 +53,6 @@ _TRACEBACK_LINES: Final = 60
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
-
-
-def printable(text: str, limit: int = _LOG_TEXT) -> str:
-    """Make text from outside fit for one line of a log: escaped and cut."""
-    cut = text[:limit] + ("…" if len(text) > limit else "")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def facts_of(event: Event) -> dict[str, Any]:
@@ -80,7 +75,7 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, Enum):
         return value.value
-    return value if isinstance(value, int | float) else printable(str(value))
+    return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
 @dataclass(slots=True)
@@ -222,7 +217,7 @@ class LogObserver:
             case WouldDrop() | KernelDropped():
                 self._counted_only(event)
             case _ if self._log_peers and (text := _peer_line(event)):
-                self.line(LogLevel.info, printable(text), **facts_of(event))
+                self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _counted_only(self, event: WouldDrop | KernelDropped) -> None:
         """Tell of what a datagram has no other event for."""
@@ -254,14 +249,14 @@ class LogObserver:
 
     def _warn(self, event: Event, key: str, text: str) -> None:
         if self._throttle.allows(key):
-            self.line(LogLevel.warn, printable(text), **facts_of(event))
+            self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _more(self, key: str, count: int) -> None:
         self.log.warn(
             "{key}: {count} more since the last line",
-            key=printable(key),
+            key=printable(key, _LOG_TEXT),
             count=count,
-            facts={"event": "more", "like": printable(key), "count": count},
+            facts={"event": "more", "like": printable(key, _LOG_TEXT), "count": count},
         )
 
 
@@ -271,7 +266,7 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
     for part in trace.format():
         whole = part.strip("\n")
         frame = whole.startswith("  File ")
-        lines += [printable(line) for line in (whole.split("\n") if frame else [whole])]
+        lines += [printable(line, _LOG_TEXT) for line in (whole.split("\n") if frame else [whole])]
     return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
 

@@ -26,16 +26,31 @@ from uppercase.core.events import IObserver
 from uppercase.core.values import (
     parse_count,
     parse_duration,
+    parse_host_names,
     parse_port,
     parse_size,
     parse_timeout,
+    printable,
+    up_to,
 )
 from uppercase.errors import PluginError, UserError, suggest
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, RECORD_BYTES, RECORD_LIMIT
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._logging import choose
-from uppercase.taps._process import accompany, check_pid_file, plan_of, use_monotonic_time
+from uppercase.taps._process import (
+    accompany,
+    check_pid_file,
+    page_of,
+    plan_of,
+    use_monotonic_time,
+)
+
+_LARGEST_OUTPUT: Final = 64 * MIB
+"""Four times the longest message that can be allowed."""
+
+_MOST_WORKERS: Final = 256
+"""A typing error must not fill the machine's memory."""
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -146,7 +161,7 @@ class TableOptions(usage.Options):
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
             print(
-                f"{command}: {error}\ntry '{command} --help'",
+                f"{command}: {printable(str(error))}\ntry '{command} --help'",
                 # Where the program itself writes its usage errors.
                 file=sys.stdout if twistd else sys.stderr,
             )
@@ -260,7 +275,7 @@ TRANSFORMING = Group(
         Option(
             "--max-output=SIZE",
             "what each transform of the chain may give for one message or chunk",
-            parse=parse_size,
+            parse=up_to(parse_size, _LARGEST_OUTPUT, "each client may have as much made"),
             default=MAX_OUTPUT,
             shown="1M",
         ),
@@ -303,7 +318,7 @@ PROCESS = Group(
             "--workers=N",
             "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
             "Each has its share of --max-connections and --max-per-address, and its own --rate",
-            parse=parse_count,
+            parse=up_to(parse_count, _MOST_WORKERS, "0 is one for each processor"),
             shown="1",
         ),
         Option(
@@ -340,6 +355,28 @@ CLASSROOM = Group(
     ),
 )
 
+PAGE = Group(
+    "The live page",
+    (
+        Option(
+            "--page=DESCRIPTION",
+            "serve a page that shows what happens to each datagram or chunk, such as at tcp:8080; "
+            "on loopback unless :interface= says otherwise",
+            parse=str,
+            shown="off",
+        ),
+        Option("--page-key", "show the lab's seed and the answer key on it"),
+        Option(
+            "--page-host=NAME,...",
+            "names by which browsers reach it; this machine's addresses and localhost need none",
+            parse=parse_host_names,
+        ),
+    ),
+)
+
+PROCESS_GROUPS = (PAGE, PROCESS)
+"""What the options of one process are about, whatever it serves."""
+
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
     Option("--help", "show this help, and exit", exits=True),
@@ -363,12 +400,14 @@ class ProcessOptions(TableOptions, ABC):
         service: what the options describe.
         is_part: what the process has beside the service is somebody else's matter.
         inherits: a supervisor has opened the sockets.
+        has_page: a page shows what is served.
     """
 
     service: IService
     synopsis = "[options]"
     is_part = False
     inherits = False
+    has_page = False
     _words: Sequence[str] = ()
 
     def parseOptions(self, options: list[str] | None = None) -> None:
@@ -398,6 +437,8 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
+            page = page_of(self["page"], bool(self["page-key"]), self["page-host"])
+            self.has_page = self.has_page or page is not None
             self.service = self.make_service()
             if self.is_part:
                 return
@@ -409,7 +450,7 @@ class ProcessOptions(TableOptions, ABC):
                 type(self).__module__,
                 self._words,
             )
-            self.service = accompany(self.service, self["metrics"], plan)
+            self.service = accompany(self.service, self["metrics"], plan, page)
             choose(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -456,13 +497,13 @@ class ServiceOptions(ProcessOptions):
 
     def opt_help_transforms(self) -> None:
         """List the transforms."""
-        print(listing().describe())
+        print(printable(listing().describe(), keep="\n"))
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
         """Show one transform."""
         try:
-            print(lookup(name).describe())
+            print(printable(lookup(name).describe(), keep="\n"))
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)
@@ -495,16 +536,24 @@ class ServiceOptions(ProcessOptions):
 
     def _observers(self, lab: str) -> tuple[IObserver, ...]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        if self["record"] is None:
-            return ()
-        from twisted.internet import reactor
-
-        from uppercase.classroom.record import open_record
-
         chain = "|".join(self["transform"]) or "uppercase"
         about = {"protocol": self.protocol, "transform": chain, "lab": lab}
-        head, limit = self["record-bytes"], self["record-limit"]
-        return (open_record(self["record"], about, reactor, head=head, limit=limit),)
+        observers: list[IObserver] = []
+        if self["record"] is not None:
+            from twisted.internet import reactor
+
+            from uppercase.classroom.record import open_record
+
+            head, limit = self["record-bytes"], self["record-limit"]
+            observers.append(open_record(self["record"], about, reactor, head=head, limit=limit))
+        if self.has_page:
+            from twisted.internet import reactor
+
+            from uppercase.classroom.page import Audience
+
+            known: Any = reactor
+            observers.append(Audience(about, known.seconds))
+        return tuple(observers)
 
 
 def makeService(options: ProcessOptions) -> IService:

@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
@@ -16,13 +17,44 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
 
 
-def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IService:
+class Page(NamedTuple):
+    """What the command line says of the live page.
+
+    Attributes:
+        description: where it is.
+        shows_key: whether the answer key is on it.
+        hosts: names by which browsers reach it.
+    """
+
+    description: str
+    shows_key: bool
+    hosts: tuple[str, ...]
+
+
+def page_of(description: str | None, shows_key: bool, hosts: tuple[str, ...] | None) -> Page | None:
+    """Return what the options say of the page; None if there is none.
+
+    Raises:
+        UserError: they say something of a page that there is not.
+    """
+    if description is not None:
+        return Page(description, shows_key, hosts or ())
+    if shows_key or hosts:
+        option = "--page-key" if shows_key else "--page-host"
+        raise UserError(f"got {option} without a page; add one, such as --page=tcp:8080")
+    return None
+
+
+def accompany(
+    service: IService, metrics: str | None, plan: "Plan | None", page: Page | None = None
+) -> IService:
     """Return the service together with what it needs beside it; itself, if that is nothing.
 
     Args:
         service: a service, or a `MultiService` of several.
         metrics: where metrics are served, if anywhere.
         plan: by which workers it is served, if not by this process.
+        page: the live page, if there is one; the services were made for it.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
@@ -53,6 +85,14 @@ def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IS
 
             source = Tally(supervisor)
         company.append(MetricsService(metrics, source, reactor))
+    if page is not None:
+        from uppercase.classroom.page import PageService
+
+        company.append(
+            PageService(
+                page.description, services, reactor, shows_key=page.shows_key, hosts=page.hosts
+            )
+        )
     if "NOTIFY_SOCKET" in os.environ:
         company.append(Notifier(reactor, call_when_ready))
     if not company:
@@ -65,13 +105,15 @@ def accompany(service: IService, metrics: str | None, plan: "Plan | None") -> IS
 
 
 def check_pid_file(runner: Mapping[str, Any] | None) -> None:
-    """Refuse a pid file that twistd could not write, which it would answer with a traceback.
+    """Refuse a pid file that twistd could not write, or that another server has.
+
+    It would answer the one with a traceback, and the other without the way out.
 
     Args:
         runner: twistd's options; those of `twist` have no pid file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be had.
     """
     name = runner.get("pidfile") if runner else None
     if not runner or not name or runner.get("chroot"):
@@ -84,12 +126,29 @@ def check_pid_file(runner: Mapping[str, Any] | None) -> None:
         why = "it is a folder"
     elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
         why = "permission denied"
+    elif owner := _running(path):
+        why = f"the server with the process number {owner} has it"
     else:
         return
     raise UserError(
         f"cannot write the pid file {path} ({why}); name another with --pidfile=FILE before "
         "the service's name, or have none with --pidfile="
     )
+
+
+def _running(path: str) -> int | None:
+    """Return whose number a pid file has, if that process runs; twistd replaces what is stale."""
+    try:
+        number = int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass  # it is another user's
+    return number
 
 
 def _check_for_workers(services: list[Any]) -> None:
@@ -102,8 +161,8 @@ def _check_for_workers(services: list[Any]) -> None:
             )
         if service.settings.observers:
             raise UserError(
-                "got --workers with --record, which writes what one process sees; leave out one of "
-                "them"
+                "got --workers with --record or --page, which tell of what one process sees; leave "
+                "out one of them"
             )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
+from typing import Final
 
 from twisted.application.service import IService
 
@@ -13,15 +14,16 @@ from uppercase.core.values import (
     parse_peers,
     parse_size,
     parse_timeout,
+    up_to,
 )
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
-from uppercase.limits import DRAIN_QUIET, Limits
+from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps._options import (
     CLASSROOM,
     ENDING,
     INFORMATION,
-    PROCESS,
+    PROCESS_GROUPS,
     TRANSFORMING,
     Group,
     Option,
@@ -31,6 +33,12 @@ from uppercase.taps._options import (
 )
 
 __all__ = ["Options", "makeService"]
+
+_LONGEST_MESSAGE: Final = 16 * MIB
+"""Each of a thousand clients may have us hold so much, and while a message is transformed, all
+others wait."""
+
+_MOST_AWAITED: Final = 64 * KIB
 
 _DEFAULTS = Limits()
 _FRAMINGS = framing_summaries()
@@ -89,7 +97,7 @@ class Options(ServiceOptions):
                     "--max-length=SIZE",
                     "longest message of a framing; a longer one closes the connection",
                     "64k",
-                    parse=parse_size,
+                    parse=up_to(parse_size, _LONGEST_MESSAGE, "each client may have one held"),
                 ),
             ),
         ),
@@ -113,7 +121,7 @@ class Options(ServiceOptions):
                     "--async-window=N",
                     "how many replies of one connection may be awaited at once, where the "
                     "transform is asynchronous; at this number it is not read from",
-                    parse=parse_limit,
+                    parse=up_to(parse_limit, _MOST_AWAITED, "each client may have them awaited"),
                 ),
             ),
         ),
@@ -168,7 +176,7 @@ class Options(ServiceOptions):
             ),
         ),
         CLASSROOM,
-        PROCESS,
+        *PROCESS_GROUPS,
         INFORMATION,
     )
 

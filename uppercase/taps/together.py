@@ -17,7 +17,7 @@ from uppercase.registry import listing
 from uppercase.services import Settings
 from uppercase.taps import tcp, udp
 from uppercase.taps._options import (
-    PROCESS,
+    PROCESS_GROUPS,
     VERSION_AND_HELP,
     Group,
     Option,
@@ -29,6 +29,9 @@ from uppercase.taps._options import (
 __all__ = ["Options", "makeService"]
 
 _PROTOCOLS: Final[Mapping[str, type[ServiceOptions]]] = {"tcp": tcp.Options, "udp": udp.Options}
+
+_LARGEST_FILE: Final = 1 << 20
+"""Bytes; thousands of services fit. It keeps `/dev/zero` and the like from filling the memory."""
 
 _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 """What is served where no file says otherwise."""
@@ -62,7 +65,7 @@ class Options(ProcessOptions):
                 Option("--check", "say whether the file is right, and exit", exits=True),
             ),
         ),
-        PROCESS,
+        *PROCESS_GROUPS,
         Group("Information", VERSION_AND_HELP),
     )
 
@@ -88,7 +91,9 @@ class Options(ProcessOptions):
         """Make the services of the file."""
         path = self["config"]
         services = MultiService()
-        for service in make_services(self._tables, path or "", inherits=self.inherits):
+        for service in make_services(
+            self._tables, path or "", inherits=self.inherits, has_page=self.has_page
+        ):
             service.setServiceParent(services)
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
@@ -100,17 +105,22 @@ class Options(ProcessOptions):
         """Take the options of the process from a file; return its tables of services."""
         content = _load(path)
         services = content.pop("services", None)
-        rows = {row.name: row for row in PROCESS.options}
+        rows = {row.name: row for group in PROCESS_GROUPS for row in group.options}
         for key, value in content.items():
             if key not in rows:
                 known = suggest(key, ["services", *rows])
                 raise UserError(f"{path}: no table or key named {key!r}{known}")
             # The command line decides where both say something.
-            if self[key] is None:
-                try:
+            if self[key]:
+                continue
+            try:
+                if rows[key].takes_value:
                     self[key] = rows[key].coerce(str(value))
-                except usage.UsageError as error:
-                    raise UserError(f"{path}, {str(error).removeprefix('--')}") from error
+                else:
+                    self[key] = len(list(_words(rows[key], value)))
+            except (BadArgument, usage.UsageError) as error:
+                named = str(error) if isinstance(error, usage.UsageError) else f"{key}: {error}"
+                raise UserError(f"{path}, {named.removeprefix('--')}") from error
         if not (isinstance(services, dict) and services):
             raise UserError(
                 f'{path}: it has no service; add a table [services.lecture] with protocol = "tcp"'
@@ -122,23 +132,34 @@ def _load(path: str) -> dict[str, Any]:
     """Return what a file holds."""
     try:
         with open(path, "rb") as file:
-            content = tomllib.load(file)
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise UserError(f"{path} has more than {_LARGEST_FILE} bytes; is it the right file?")
+        content = tomllib.loads(data.decode())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: its values are nested too deeply") from error
+    # Of a number with thousands of digits.
+    except ValueError as error:
+        raise UserError(f"{path}: it has a value that cannot be used ({error})") from error
     return content
 
 
-def make_services(tables: Mapping[str, Any], path: str, *, inherits: bool = False) -> list[Any]:
+def make_services(
+    tables: Mapping[str, Any], path: str, *, inherits: bool = False, has_page: bool = False
+) -> list[Any]:
     """Make the services of the tables of a file, each named after its table.
 
     Args:
         tables: by name.
         path: of the file.
         inherits: a supervisor has opened the sockets.
+        has_page: a page shows what they serve.
 
     Raises:
         UserError: one sentence that names file, table and key.
@@ -148,7 +169,7 @@ def make_services(tables: Mapping[str, Any], path: str, *, inherits: bool = Fals
         where = f"{path}, [services.{name}]"
         if not isinstance(table, dict):
             raise UserError(f"{path}: got {table!r} for services.{name}, which is to be a table")
-        service = services[name] = _make_service(dict(table), where, inherits)
+        service = services[name] = _make_service(dict(table), where, inherits, has_page)
         service.setName(name)
         for other in services.values():
             if other is not service and _same_place(service, other):
@@ -159,7 +180,7 @@ def make_services(tables: Mapping[str, Any], path: str, *, inherits: bool = Fals
     return list(services.values())
 
 
-def _make_service(table: dict[str, Any], where: str, inherits: bool) -> Any:
+def _make_service(table: dict[str, Any], where: str, inherits: bool, has_page: bool) -> Any:
     protocol = table.pop("protocol", None)
     if protocol is None:
         raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
@@ -168,7 +189,7 @@ def _make_service(table: dict[str, Any], where: str, inherits: bool) -> Any:
             f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
         )
     options = _PROTOCOLS[protocol]()
-    options.is_part, options.inherits = True, inherits
+    options.is_part, options.inherits, options.has_page = True, inherits, has_page
     rows = _rows(protocol)
     words: list[str] = []
     for key, value in table.items():
@@ -191,13 +212,13 @@ def _make_service(table: dict[str, Any], where: str, inherits: bool) -> Any:
 
 def _rows(protocol: str) -> dict[str, Option]:
     """Return the options that the table of a service may have."""
-    groups = [group for group in _PROTOCOLS[protocol].groups if group is not PROCESS]
+    groups = [group for group in _PROTOCOLS[protocol].groups if group not in PROCESS_GROUPS]
     return {row.name: row for group in groups for row in group.options if not row.exits}
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
     """Return the end of a sentence about a key that a service does not have."""
-    if key in {row.name for row in PROCESS.options}:
+    if key in {row.name for group in PROCESS_GROUPS for row in group.options}:
         return "; it is the whole process's: put it above every table"
     for other in _PROTOCOLS:
         if key in _rows(other):

@@ -6,8 +6,8 @@ from uppercase.core.values import (
     parse_count,
     parse_factor,
     parse_rate,
-    parse_receive_buffer,
     parse_size,
+    up_to,
 )
 from uppercase.errors import UserError
 from uppercase.lab import (
@@ -19,13 +19,13 @@ from uppercase.lab import (
     merge_settings,
     new_seed,
 )
-from uppercase.limits import DatagramLimits
+from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
 from uppercase.services import UDPSettings, udp_service
 from uppercase.taps._options import (
     CLASSROOM,
     ENDING,
     INFORMATION,
-    PROCESS,
+    PROCESS_GROUPS,
     TRANSFORMING,
     Group,
     Option,
@@ -59,7 +59,7 @@ class Options(ServiceOptions):
                 Option(
                     "--max-request=SIZE",
                     "longest request; a longer one is dropped and counted, never cut",
-                    parse=parse_size,
+                    parse=up_to(parse_size, UDP_MAX_REQUEST, "no datagram is longer"),
                     default=_DEFAULTS.max_request,
                 ),
                 Option(
@@ -92,7 +92,7 @@ class Options(ServiceOptions):
                 Option(
                     "--rcvbuf=SIZE",
                     "receive buffer to ask the system for; 0 leaves its default",
-                    parse=parse_receive_buffer,
+                    parse=up_to(parse_size, 2**31 - 1, "the system counts in 31 bits"),
                     default=_DEFAULTS.receive_buffer,
                     shown="4M",
                 ),
@@ -124,7 +124,7 @@ class Options(ServiceOptions):
         ),
         Group("Time", (ENDING,)),
         CLASSROOM,
-        PROCESS,
+        *PROCESS_GROUPS,
         INFORMATION,
     )
 

@@ -12,7 +12,7 @@ from uppercase.core.values import Client
 from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._states import OPEN_STATES, State, name_of
 from uppercase.tcp.closing import IStreamTransport
-from uppercase.tcp.kernel import progress_mark, unacknowledged_output
+from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
@@ -35,9 +35,11 @@ class WaitingProtocol(Protocol):
     _conversation: Conversation
     _active_at: float
     _sent_at: float
+    _taken_at: float
 
     _state = State.OPENING
     _paused = False
+    _reading = True
     _peer_ended = False
     _lab: LabOutlet | None = None
     _mark: object = None
@@ -49,11 +51,34 @@ class WaitingProtocol(Protocol):
             return None
         if self._lab is not None and not self._lab.empty:
             return None
-        if unacknowledged_output(self.transport):
-            mark = progress_mark(self.transport)
-            if mark != self._mark:
-                self._mark, self._active_at = mark, self._clock.seconds()
+        # The process may have been busy, or stopped, while it came: it is read before this is said.
+        if self._reading and unread_input(self.transport):
+            return None
+        self._look_at_progress()
         return self._active_at
+
+    def stalled_since(self) -> float | None:
+        """Return a time since which the peer has taken nothing; None if it is owed nothing."""
+        if self._state in OPEN_STATES and self._look_at_progress():
+            return self._taken_at
+        return None
+
+    def close_stalled(self) -> None:
+        """Abort because the peer takes nothing of what it is owed."""
+        self._stalled()
+        self._abort()
+
+    def _look_at_progress(self) -> bool:
+        """Take note of what the peer has taken; tell whether it is owed something."""
+        owed = unacknowledged_output(self.transport)
+        # Where the system cannot tell, what counts is whether Twisted's buffer is empty again.
+        is_owed = self._paused if owed is None else owed > 0
+        if not is_owed:
+            self._taken_at = self._clock.seconds()
+        elif (mark := progress_mark(self.transport)) != self._mark:
+            self._mark, self._active_at = mark, self._clock.seconds()
+            self._taken_at = self._active_at
+        return is_owed
 
     def unproductive_since(self) -> float | None:
         """Return the time since which it was sent nothing; None while it is owed something."""
@@ -98,3 +123,7 @@ class WaitingProtocol(Protocol):
     @abstractmethod
     def _abort(self) -> None:
         """Close at once."""
+
+    @abstractmethod
+    def _stalled(self) -> None:
+        """Settle that it ends because the peer takes nothing."""

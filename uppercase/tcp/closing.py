@@ -12,7 +12,6 @@ The watches tell when there is reason to end: a peer takes nothing of what it is
 while neither side has anything to say, or nothing happens at all.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Final, Generic, TypeVar
 
@@ -27,12 +26,24 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Attribute
 
-from uppercase.limits import Limits
-from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output
+from uppercase.limits import MIB, Limits
+from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
+
+LINGER: Final = 4 * MIB
+"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
+that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _PROGRESS_CHECKS: Final = 4
-"""Looks per time-out at whether a peer takes what it is owed: one that stalls is found at most a
-quarter of the time-out late."""
+"""Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
+found at most a quarter of the time-out late."""
+
+_STALL_CHECKS: Final = 8
+"""Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
+quarter of the time-out late. A look costs some microseconds a connection."""
+
+_READING_TIME: Final = 0.5
+"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
+more than this."""
 
 _PEER_CHECK: Final = 1.0
 """Seconds between looks at a peer from which nothing is read and to which nothing is written."""
@@ -153,63 +164,16 @@ class CloseLadder:
         self._transport.abortConnection()
 
 
-class _Watch(ABC):
-    """Looks at a transport every so often, between `start` and `stop`.
+class Deadline:
+    """Ends a stage that takes too long, such as a handshake.
+
+    The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
+    the time that is read first.
 
     Args:
-        transport: what is watched.
+        transport: the stage's.
         clock: the reactor.
-        pause: seconds between two looks.
-        on_end: called once when there is reason to end; the watch has stopped then.
-    """
-
-    def __init__(
-        self,
-        transport: ITransport,
-        clock: IReactorTime,
-        pause: float,
-        on_end: Callable[[], None],
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._pause = pause
-        self._on_end = on_end
-        self._call: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Begin to watch; a watch that runs goes on."""
-        if self._call is None:
-            self._begin()
-            self._call = self._clock.callLater(self._pause, self._look)
-
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _begin(self) -> None:  # noqa: B027 (only one of the two has anything to note)
-        """Take note of how things are."""
-
-    @abstractmethod
-    def _is_over(self) -> bool:
-        """Whether there is reason to end."""
-
-    def _look(self) -> None:
-        self._call = None
-        if self._is_over():
-            self._on_end()
-        else:
-            self._call = self._clock.callLater(self._pause, self._look)
-
-
-class SendWatch(_Watch):
-    """Tells when a peer has taken nothing of what it is owed for a while.
-
-    Args:
-        transport: what is watched.
-        clock: the reactor.
-        timeout: seconds without progress.
+        seconds: how long the stage may take.
         on_end: called when they are over.
     """
 
@@ -217,43 +181,76 @@ class SendWatch(_Watch):
         self,
         transport: ITransport,
         clock: IReactorTime,
-        timeout: float,
+        seconds: float,
         on_end: Callable[[], None],
     ) -> None:
-        super().__init__(transport, clock, timeout / _PROGRESS_CHECKS, on_end)
-        self._timeout = timeout
-        self._mark: object = None
-        self._since = 0.0
+        # Invariant: nothing of it is held once it is over: that would be a cycle.
+        self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)
+        self._clock = clock
+        self._due = clock.seconds() + seconds
+        self._looked_at: float | None = None
+        self._call: IDelayedCall | None = clock.callLater(seconds, self._look)
 
-    def _begin(self) -> None:
-        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+    def stop(self) -> None:
+        """Take note that the stage is over."""
+        self._stage = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
-    def _is_over(self) -> bool:
-        mark, now = progress_mark(self._transport), self._clock.seconds()
-        # Nothing is owed while the lab holds a reply back: then it is not the peer who is slow.
-        if mark != self._mark or unacknowledged_output(self._transport) == 0:
-            self._mark, self._since = mark, now
-        return now - self._since >= self._timeout
+    def _look(self) -> None:
+        assert self._stage is not None
+        transport, on_end = self._stage
+        now = self._clock.seconds()
+        if now < self._due:
+            # The timer goes by a clock that was set forward.
+            self._call = self._clock.callLater(self._due - now, self._look)
+            return
+        if self._looked_at is None:
+            self._looked_at = now
+        if unread_input(transport) and now < self._looked_at + _READING_TIME:
+            self._call = self._clock.callLater(0, self._look)
+        else:
+            self._call = self._stage = None
+            on_end()
 
 
-class PeerWatch(_Watch):
+class PeerWatch:
     """Tells when a peer is gone from which nothing is read and to which nothing is written.
 
     The reactor would not notice, and a reply that is awaited for it would not be cancelled.
 
     Args:
-        transport: what is watched.
+        transport: what is watched, between `start` and `stop`.
         clock: the reactor.
-        on_end: called when the peer is gone.
+        on_end: called once when the peer is gone; the watch has stopped then.
     """
 
     def __init__(
         self, transport: ITransport, clock: IReactorTime, on_end: Callable[[], None]
     ) -> None:
-        super().__init__(transport, clock, _PEER_CHECK, on_end)
+        self._transport = transport
+        self._clock = clock
+        self._on_end = on_end
+        self._call: IDelayedCall | None = None
 
-    def _is_over(self) -> bool:
-        return peer_is_gone(self._transport)
+    def start(self) -> None:
+        """Begin to watch; a watch that runs goes on."""
+        if self._call is None:
+            self._call = self._clock.callLater(_PEER_CHECK, self._look)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        if peer_is_gone(self._transport):
+            self._on_end()
+        else:
+            self.start()
 
 
 C = TypeVar("C")
@@ -292,7 +289,7 @@ class IdleWatch(Generic[C]):
     def opened(self) -> None:
         """Take note of a connection."""
         if self._call is None:
-            self._call = self._clock.callLater(self._timeout, self._look)
+            self._call = self._clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
         """Take note that one is gone; after the last there is no timer."""
@@ -312,5 +309,39 @@ class IdleWatch(Generic[C]):
             else:
                 first = min(first, since)
         if self._connections:
-            pause = max(first + self._timeout - now, self._timeout * _IDLE_PRECISION)
-            self._call = self._clock.callLater(pause, self._look)
+            self._call = self._clock.callLater(self._pause(first - now), self._look)
+
+    def _pause(self, first: float) -> float:
+        """Return when to look again, given when the first began to wait, from now."""
+        return max(first + self._timeout, self._timeout * _IDLE_PRECISION)
+
+
+class StallWatch(IdleWatch[C]):
+    """Does something about the connections whose peers take nothing of what they are owed.
+
+    What a peer has taken is only known by looking, so all are looked at every so often.
+
+    Args:
+        clock: the reactor.
+        timeout: seconds.
+        connections: as for `IdleWatch`.
+        since: tells the last look at which one of them had taken something, or was owed nothing;
+            None if it is owed nothing now.
+        act: called with one that has taken nothing for `timeout`.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float,
+        connections: Collection[C],
+        since: Callable[[C], float | None],
+        act: Callable[[C], object],
+    ) -> None:
+        self._every = timeout / _STALL_CHECKS
+        # A reply may have been written any time after that look.
+        super().__init__(clock, timeout + self._every, connections, since, act)
+
+    def _pause(self, first: float) -> float:
+        """Return when to look again."""
+        return self._every

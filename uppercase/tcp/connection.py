@@ -35,14 +35,13 @@ from uppercase.core.events import (
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
-from uppercase.limits import MIB
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
 from uppercase.tcp._waiting import WaitingProtocol
 from uppercase.tcp.closing import (
+    LINGER,
     CloseLadder,
     IOrderlyTLSTransport,
     PeerWatch,
-    SendWatch,
 )
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
@@ -53,10 +52,6 @@ _TURN: Final = 0.001
 """How long one connection may keep the reactor before the others have their turn, unless one
 message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
 of 1 ms a minute."""
-
-_LINGER: Final = 4 * MIB
-"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
-that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
 _DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
@@ -82,13 +77,11 @@ class TransformProtocol(WaitingProtocol):
 
     _output: IConsumer
 
-    # Made when they are needed: most connections do not live to pause, or to await.
+    # Made when they are needed: most connections never await.
     _ladder: CloseLadder | None = None
-    _send_watch: SendWatch | None = None
     _peer_watch: PeerWatch | None = None
     _outcome: Outcome | None = None
     _detail = ""
-    _reading = True
     _pumping = False
     _drain_at: int | None = None
     _received = 0
@@ -113,7 +106,7 @@ class TransformProtocol(WaitingProtocol):
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
         factory, transport, clock = self._factory, self.transport, self._clock
-        self._active_at = self._sent_at = clock.seconds()
+        self._active_at = self._sent_at = self._taken_at = clock.seconds()
         self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
         if not unidentified:
@@ -153,6 +146,13 @@ class TransformProtocol(WaitingProtocol):
     def fail(self, outcome: Outcome, error: Exception) -> None:
         """Take note of why a stage before the framing, such as TLS, is closing the connection."""
         self._end_with(outcome, str(error))
+
+    def break_off(self, outcome: Outcome, error: Exception) -> None:
+        """Close because such a stage cannot go on; its last words still reach the peer."""
+        self.fail(outcome, error)
+        if self._state in OPEN_STATES:
+            self._conversation.cancel()
+            self._close(linger=True)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
@@ -201,7 +201,8 @@ class TransformProtocol(WaitingProtocol):
         """Forget everything about this connection."""
         refused = self._state is State.REFUSED
         self._move(State.CLOSED)
-        self._stop_watching()
+        if self._peer_watch is not None:
+            self._peer_watch.stop()
         if self._ladder is not None:
             self._ladder.gone()
         self._factory.turns.forget(self)
@@ -214,7 +215,7 @@ class TransformProtocol(WaitingProtocol):
         # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
         # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
         # of heap each between the buffers of the connections that follow.
-        for name in ("_ladder", "_send_watch", "_peer_watch", "_conversation", "_lab", "_output"):
+        for name in ("_ladder", "_peer_watch", "_conversation", "_lab", "_output"):
             vars(self).pop(name, None)
 
     def _report_end(self, reason: Failure) -> None:
@@ -235,17 +236,11 @@ class TransformProtocol(WaitingProtocol):
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
         self._paused = True
         self._read(False)
-        if self._send_watch is None:
-            timeout = self._factory.limits.send_timeout
-            self._send_watch = SendWatch(self.transport, self._clock, timeout, self._stalled)
-        self._send_watch.start()
 
     def resumeProducing(self) -> None:
         """There is room again, or nothing is left of what was written."""
         self._paused = False
         self._active_at = self._clock.seconds()
-        if self._send_watch is not None:
-            self._send_watch.stop()
         self._pump()
 
     def stopProducing(self) -> None:
@@ -356,18 +351,14 @@ class TransformProtocol(WaitingProtocol):
         elif self._peer_watch is not None:
             self._peer_watch.stop()
 
-    def _stop_watching(self) -> None:
-        for watch in (self._send_watch, self._peer_watch):
-            if watch is not None:
-                watch.stop()
-
     def _close(self, *, linger: bool) -> None:
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(State.CLOSING)
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
         if self._conversation.outcome is not Outcome.STOPPED:
-            self._linger_until = self._received + _LINGER
-        self._stop_watching()
+            self._linger_until = self._received + LINGER
+        if self._peer_watch is not None:
+            self._peer_watch.stop()
         limits = self._factory.limits
         self._ladder = CloseLadder(self.transport, self._clock, limits, self._stalled)
         self._ladder.start(linger=linger)
@@ -390,7 +381,6 @@ class TransformProtocol(WaitingProtocol):
         self._abort()
 
     def _stalled(self) -> None:
-        """End because the peer takes nothing; the ladder aborts by itself where it is at work."""
+        """Settle that it ends because the peer takes nothing."""
         seconds = self._factory.limits.send_timeout
         self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
-        self._abort()

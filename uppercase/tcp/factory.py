@@ -20,7 +20,7 @@ from uppercase.core.events import (
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp._states import client_at, name_of
-from uppercase.tcp.closing import IdleWatch
+from uppercase.tcp.closing import IdleWatch, StallWatch
 from uppercase.tcp.connection import TransformProtocol
 
 _ROUND: Final = 0.005
@@ -115,7 +115,11 @@ class TransformFactory(ServerFactory):
         self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
         idle = TransformProtocol.idle_since, TransformProtocol.close_idle
-        self._watches = [IdleWatch(clock, limits.idle_timeout, self.connections, *idle)]
+        stalled = TransformProtocol.stalled_since, TransformProtocol.close_stalled
+        self._watches = [
+            IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
+            StallWatch(clock, limits.send_timeout, self.connections, *stalled),
+        ]
         self._observer = observer
 
     def watch_incomplete(self) -> None:

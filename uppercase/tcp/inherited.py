@@ -23,6 +23,8 @@ from zope.interface import implementer
 
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
+from uppercase.tcp._opening import locked, remove_leftover
+from uppercase.tcp.kernel import refuse_group
 
 
 @implementer(IListeningPort)
@@ -104,6 +106,7 @@ class _Opener:
         try:
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             skt.bind((interface, port))
+            refuse_group(interface or "0.0.0.0")
             skt.listen(backlog)
         except OSError as error:
             skt.close()
@@ -124,10 +127,10 @@ class _Opener:
         skt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if lock is not None and not lock.lock():
-                raise CannotListen(f"cannot listen on UNIX {path}: another program does already")
+                raise locked(path)
             if lock is not None and not lock.clean and _is_socket(path):
                 os.remove(path)  # Left by a program that was killed.
-            skt.bind(path)
+            _bind(skt, path)
             os.chmod(path, mode)
             skt.listen(backlog)
         except OSError as error:
@@ -149,6 +152,15 @@ class _Opener:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
         return Opened(skt, skt.close)
+
+
+def _bind(skt: socket.socket, path: str) -> None:
+    try:
+        skt.bind(path)
+    except OSError:
+        if not remove_leftover(path):
+            raise
+        skt.bind(path)
 
 
 def _is_socket(path: str) -> bool:

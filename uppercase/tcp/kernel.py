@@ -1,18 +1,24 @@
-"""What only the kernel knows of a connection, and how many connections it lets the process have.
+"""What only the kernel knows of a connection, and which connections it lets the process have.
 
 Twisted tells when its write buffer is empty, which a slow but living peer may never reach. The
 kernel knows better: how many bytes the peer has acknowledged, how many of its own wait to be read,
 and whether it is gone. Where the system cannot tell, each function says what it returns.
 """
 
+import ctypes
+import errno
 import fcntl
 import socket
 import struct
 import sys
 import termios
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.interfaces import ITransport
+
+from uppercase.core.values import family_of
 
 if sys.platform != "win32":
     import resource
@@ -32,6 +38,20 @@ _TCP_CLOSE: Final = 7
 # ioctl SIOCOUTQ (linux/sockios.h): bytes that wait in the send queue; works on UNIX sockets too.
 _SIOCOUTQ: Final = 0x5411
 _INT: Final = struct.Struct("=i")
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+# Of linux/filter.h, on the header of a segment: load byte 13, its flags; keep SYN and ACK; of one
+# with SYN alone nothing is kept, of another all.
+_NO_NEWCOMER: Final = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),
+        (0x54, 0, 0, 0x12),
+        (0x15, 0, 1, 0x02),
+        (6, 0, 0, 0),
+        (6, 0, 0, 0xFFFFFFFF),
+    )
+)
 
 
 def progress_mark(transport: ITransport) -> object:
@@ -82,6 +102,24 @@ def peer_is_gone(transport: ITransport) -> bool:
     return bool(_STATE.unpack(info)[0] == _TCP_CLOSE)
 
 
+def refuse_group(host: str) -> None:
+    """Refuse a broadcast or multicast address: one can listen there, and nobody can connect.
+
+    Raises:
+        OSError: it is one.
+    """
+    shared = ip_address(host).is_multicast
+    with socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
+        try:
+            # It sends nothing, and only a broadcast address needs a permission for it.
+            probe.connect((host, 1))
+        except OSError as error:
+            shared = shared or error.errno == errno.EACCES
+    if shared:
+        why = "it stands for many machines; choose an address of this one as --interface"
+        raise OSError(errno.EINVAL, why)
+
+
 def _ask_kernel(transport: ITransport, request: int) -> int | None:
     """Return the whole number that an ioctl of the socket answers."""
     skt = _socket_under(transport)
@@ -104,6 +142,21 @@ def _socket_under(transport: Any) -> socket.socket | None:
             return handle
         transport = getattr(transport, "transport", None)
     return None
+
+
+def admit_nobody(skt: socket.socket) -> None:
+    """Have a listening TCP socket, of all processes that share it, begin no handshake any more.
+
+    Who is between the last `accept` and the end of the socket would be reset. Now who comes is not
+    answered, tries again after a second, and finds nobody listening, or somebody else. Handshakes
+    under way go on. Where the system cannot do it, nothing happens.
+    """
+    if sys.platform != "linux" or skt.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    code = ctypes.create_string_buffer(_NO_NEWCOMER)
+    program = struct.pack("@HP", len(_NO_NEWCOMER) // 8, ctypes.addressof(code))
+    with suppress(OSError):
+        skt.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def connections_possible(wanted: int) -> int:

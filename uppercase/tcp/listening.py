@@ -50,9 +50,11 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
+from uppercase.tcp._opening import locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.inherited import InheritedUNIXPort
+from uppercase.tcp.kernel import admit_nobody, refuse_group
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -115,8 +117,7 @@ class Listener:
             factory = TLSFactory(self.context, served)
         if self.proxies is not None:
             factory = ProxyHeaderFactory(self.proxies, factory, served)
-        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
-        return listening
+        return open_port(self.endpoint, factory)
 
     def name(self, port: IListeningPort) -> str:
         """Return what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
@@ -194,6 +195,10 @@ class Acceptor:
             self._call = self._reactor.callLater(_TURN_OF_OTHERS, self._go_on)
         else:
             self._accept(1)
+
+    def admit_nobody(self) -> None:
+        """Begin no handshake any more, for any process, so that closing the socket loses nobody."""
+        admit_nobody(self._socket)
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
@@ -287,6 +292,7 @@ def bind(host: str, port: int) -> socket.socket:
         if skt.family == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         skt.bind((host, port))
+        refuse_group(host)
         skt.listen(BACKLOG)
         skt.setblocking(False)
     except OSError as error:
@@ -396,8 +402,10 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         address = printable_address(error.interface or "0.0.0.0", error.port)
         if isinstance(error.socketError, OSError):
             if not isinstance(error.port, int):
-                return cannot_listen("UNIX", str(error.port), error.socketError)
+                return cannot_listen("UNIX", os.fsdecode(error.port), error.socketError)
             return cannot_listen("TCP", address, error.socketError)
+        if not isinstance(error.port, int):
+            return locked(os.fsdecode(error.port))
     if isinstance(error, OverflowError):
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"

@@ -8,11 +8,11 @@ more, as in plain TCP, and each wait has a deadline.
 Imports pyOpenSSL: only who was asked for TLS may import this module.
 """
 
+import re
 from typing import Any, Final
 
 from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
     ITCPTransport,
@@ -26,12 +26,24 @@ from zope.interface import implementer
 from uppercase.core.events import Outcome
 from uppercase.errors import HandshakeFailed
 from uppercase.limits import KIB
-from uppercase.tcp.closing import IOrderlyTLSTransport
+from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
 """How much is given to OpenSSL at once: its buffer for input grows to the largest piece and never
 shrinks. The most that one TLS record carries (RFC 8446 section 5.1)."""
+
+
+_OUR_CERTIFICATE: Final = re.compile(
+    "alert (unknown ca|(bad|unsupported) certificate|certificate (unknown|expired|revoked))$"
+)
+"""OpenSSL's words for the alerts of a peer that has looked at our certificate (RFC 8446 section
+6.2): no others are about it, as we ask peers for none."""
+
+_DISTRUST: Final = (
+    "it does not accept our certificate; have it trust who signed that, "
+    "and look at its dates and names"
+)
 
 
 class _WatchedConnection(Connection):
@@ -46,7 +58,7 @@ class _WatchedConnection(Connection):
 
     Attributes:
         ended: a close_notify has come.
-        broken: why what came after the handshake is not TLS, if so.
+        broken: why TLS cannot go on, within the handshake or after it, if so.
     """
 
     ended = False
@@ -63,8 +75,9 @@ class _WatchedConnection(Connection):
         except WantReadError:
             raise
         except Error as error:
-            self._listener.handshake_failed(f"what it sent is not TLS as we do it ({_why(error)})")
-            raise
+            # Twisted would close at once; the alert is still to go out, and to be read.
+            self.broken = _why(error)
+            raise WantReadError from None
         self._listener.handshake_done()
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
@@ -105,15 +118,15 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     input_ended = False
     wire_received = 0
+    _thrown_away = 0
     _agreed = False
-    _failed = False
-    _deadline: IDelayedCall | None = None
+    _deadline: Deadline
 
     def makeConnection(self, transport: ITransport) -> None:
         """Wait for a handshake; what is above is connected at once and waits for input."""
         served = self.factory.served
         timeout = served.limits.handshake_timeout
-        self._deadline = served.clock.callLater(timeout, self._too_late)
+        self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         super().makeConnection(transport)
@@ -123,6 +136,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         connection = self.getHandle()
         for start in range(0, len(data), _TLS_PIECE):
             if self.input_ended:
+                self._throw_away(len(data) - start)
                 return
             super().dataReceived(data[start : start + _TLS_PIECE])
             if connection.broken:
@@ -135,7 +149,9 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     def readConnectionLost(self) -> None:
         """TCP's end of input: with or without a close_notify before it, the peer is done."""
-        if self._agreed:
+        if self.getHandle().broken:
+            self.wrappedProtocol.readConnectionLost()
+        elif self._agreed:
             self._end_input()
         else:
             self._ended_early()
@@ -147,7 +163,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection below is gone."""
-        self._stop_waiting()
+        self._deadline.stop()
         self._ended_early()
         # OpenSSL has delivered all it had; asking again would turn every end into an error.
         self.input_ended = True
@@ -168,12 +184,12 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
         Within a handshake nothing is owed: the connection is aborted.
         """
-        super().loseConnection()
+        self._say_goodbye()
         self.transport.loseConnection()
 
     def loseWriteConnection(self) -> None:
         """Send what is owed, a close_notify and TCP's end of output; input goes on."""
-        super().loseConnection()
+        self._say_goodbye()
         self.transport.loseWriteConnection()
 
     def abortConnection(self) -> None:
@@ -186,13 +202,17 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     def handshake_done(self) -> None:
         """Take note that TLS was agreed on."""
         self._agreed = True
-        self._stop_waiting()
+        self._deadline.stop()
 
-    def handshake_failed(self, why: str) -> None:
-        """Take note that TLS was not agreed on; the first reason counts."""
-        if not self._failed:
-            self._failed = True
-            self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
+    def _handshake_failed(self, why: str) -> None:
+        """Take note that TLS was not agreed on."""
+        self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
+
+    def _say_goodbye(self) -> None:
+        """Write a close_notify, unless an alert was the last word."""
+        # Within a handshake Twisted aborts instead, and the alert of a failed one would be lost.
+        if not self.getHandle().broken:
+            super().loseConnection()
 
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more."""
@@ -201,10 +221,22 @@ class TLSProtocol(TLSMemoryBIOProtocol):
             self.wrappedProtocol.readConnectionLost()
 
     def _break_off(self, why: str) -> None:
-        """Abort: what came after the handshake is not TLS."""
+        """Close, because TLS cannot go on; the alert that says so has been written."""
         self.input_ended = True
-        self.fail(Outcome.MALFORMED, HandshakeFailed(f"broken TLS: {why}"))
-        self.abortConnection()
+        self._deadline.stop()
+        outcome, words = Outcome.MALFORMED, f"broken TLS: {why}"
+        if _OUR_CERTIFICATE.search(why):
+            outcome, words = Outcome.HANDSHAKE, f"no TLS: {_DISTRUST} ({why})"
+        elif not self._agreed:
+            did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
+            outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
+        self.wrappedProtocol.break_off(outcome, HandshakeFailed(words))
+
+    def _throw_away(self, size: int) -> None:
+        """Take note of bytes that came behind the end of TLS; a flood of them is cut off."""
+        self._thrown_away += size
+        if self._thrown_away > LINGER:
+            self.abortConnection()
 
     def _ended_early(self) -> None:
         """Take note of an end within the handshake that we did not bring about.
@@ -212,16 +244,12 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         Without a byte it is what a check for an open port looks like: no failure.
         """
         if not self._agreed and not self.disconnecting and self.wire_received:
-            self.handshake_failed("the handshake was broken off")
+            self._handshake_failed("the handshake was broken off")
 
     def _too_late(self) -> None:
         seconds = self.factory.served.limits.handshake_timeout
-        self.handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
+        self._handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
         self.abortConnection()
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
 
 
 @implementer(IOpenSSLServerConnectionCreator)

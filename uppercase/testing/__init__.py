@@ -26,8 +26,8 @@ from uppercase.errors import install
 
 if TYPE_CHECKING:
     from uppercase.testing._contract import TransformContract
-    from uppercase.testing._examination import Broken, Law
-    from uppercase.testing._laws import LAWS, Report, check
+    from uppercase.testing._examination import Broken
+    from uppercase.testing._laws import LAWS, Law, Report, check
     from uppercase.testing._memory import Connection, UDPClient, connect, connect_udp
 
 __all__ = [

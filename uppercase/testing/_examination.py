@@ -1,17 +1,65 @@
-"""What the laws of the contract kit share: a law, a case that breaks it, the search for one."""
+"""How the contract kit examines a transform: the calls, what comes of them, the search for a case.
 
-from collections.abc import Callable, Iterable, Sequence
+A call has an outcome, whatever happens: outcomes are compared and shown here, and judged by the
+laws. Where replies are awaited, cases overlap as the messages of a server's clients do.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from time import monotonic, perf_counter
+from traceback import extract_tb
+from typing import Any, Final, cast
 
+import twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
+from twisted.internet.defer import Deferred, gatherResults
 
-from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES
+import uppercase
+from uppercase import registry
+from uppercase.awaiting import Waiter, is_async, start
+from uppercase.errors import TransformError, WrongResult
+from uppercase.interfaces import IStreamTransform, ITransform
+from uppercase.limits import ASYNC_WINDOW, SLOW_CALL
 from uppercase.testing._messages import ANY, CORPUS, FEW, TEXT, large_messages
-from uppercase.testing._subject import CallResult, Subject
+
+KIT_EXAMPLES: Final = 60
+"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
+
+KIT_CALL_TIME: Final = 10 * SLOW_CALL
+"""What one call may take in the contract kit: ten times what a server reports as slow, so that a
+busy machine breaks no law. A function that is quadratic in its message takes longer."""
+
+KIT_WAIT: Final = 5 * KIT_CALL_TIME
+"""How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
+so it may be longer than a call; whoever tests does not wait longer than that for one message."""
+
+KIT_SEARCH_TIME: Final = 10.0
+"""How long one search for a case goes on; there are two for a law. With a reply of 0.1 s none takes
+half as long, and with one of seconds a check still ends while somebody waits for it."""
+
+_THREADS: Final = 10
+"""Cases that overlap, but for coroutines: as many as the reactor's pool has threads. With more, a
+call that blocks would wait for others, and seem to have no reply."""
+
+_SHOWN: Final = 48
+"""Bytes of a message that a counter-example shows."""
+
+_LONGEST_UNIT: Final = 8
+
+_NOT_THE_AUTHORS: Final = tuple(
+    os.path.join(os.path.dirname(str(package.__file__)), "") for package in (uppercase, twisted)
+)
+
+Case = tuple[Any, ...]
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+"""Raises `Broken` where a case, its arguments, breaks a law."""
 
 
 class Broken(AssertionError):
@@ -28,29 +76,77 @@ class Broken(AssertionError):
         self.law = law
 
 
-@dataclass(frozen=True)
-class Law:
-    """One law.
+class Unanswered(Exception):
+    """A reply was awaited in vain; nothing more can be found out about the transform."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What came of one message or stream.
 
     Attributes:
-        name: a few words, joined by hyphens.
-        promise: what it says.
-        verify: raises `Broken` where a transform does not keep it.
+        output: the reply, or what a stream had given before it failed.
+        error: what was raised.
+        tail: how much of the output `finish` gave.
     """
 
-    name: str
-    promise: str
-    verify: Callable[["Examination"], None]
+    output: bytes
+    error: BaseException | None = None
+    tail: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the message was refused as not acceptable, which is no fault.
+
+        A `UnicodeError` is a `ValueError` as well, but an accident and not a refusal.
+        """
+        return isinstance(self.error, ValueError | TransformError) and not isinstance(
+            self.error, UnicodeError | WrongResult
+        )
+
+    def same(self, other: "CallResult") -> bool:
+        """Return whether a client could tell no difference but in the wording of an error."""
+        return self.output == other.output and type(self.error) is type(other.error)
+
+    @property
+    def place(self) -> str:
+        """Where the error was raised, the innermost place in the author's code, or ""."""
+        if self.error is None:
+            return ""
+        for frame in reversed(extract_tb(self.error.__traceback__)):
+            if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
+                return f"{frame.filename}, line {frame.lineno}"
+        return ""
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return f"gave {show(self.output)}"
+        said = " ".join(str(self.error).split())
+        raised = f"raised {type(self.error).__name__}{': ' if said else ''}{said}"
+        return f"gave {show(self.output)} and {raised}" if self.output else raised
 
 
 class Examination:
     """One transform and what is tried on it.
 
     Args:
-        target: see `Subject`.
+        target: a specification as on a command line, a decorated function or class, a plain one, a
+            plugin, or an `ITransform`.
         examples: messages that are always tried, besides those of the kit.
         messages: a hypothesis strategy for messages, besides that of the kit.
         count: how many messages are drawn for each search.
+
+    Attributes:
+        make: gives a transform, a new one at each call if the target can be made anew.
+        streams: whether it works on an endless stream.
+        any: draws messages of any bytes, the author's among them.
+        text: draws messages that are UTF-8, and the author's.
+        corpus: messages that are always tried, the author's examples after those of the kit.
+        pairs: pairs of messages that are always tried.
+
+    Raises:
+        uppercase.errors.UserError: the specification is wrong.
+        uppercase.errors.PluginError: the transform cannot be loaded.
     """
 
     def __init__(
@@ -61,84 +157,259 @@ class Examination:
         messages: st.SearchStrategy[bytes] | None = None,
         count: int = KIT_EXAMPLES,
     ) -> None:
-        self.subject = Subject(target)
-        self._count = count
+        self.make = registry.listing().maker(target)
+        self._transform = self.make()
+        self.streams: bool = IStreamTransform.providedBy(self._transform)
         given_examples = sorted(examples, key=lambda message: (len(message), message))
-        self._own = [st.sampled_from(given_examples)] if given_examples else []
-        self._examples: Sequence[bytes] = given_examples
-        if messages is not None:
-            self._own.append(messages)
+        own = [] if messages is None else [messages]
+        if given_examples:
+            own.insert(0, st.sampled_from(given_examples))
+        self.any = st.one_of(ANY, *own)
+        self.text = st.one_of(TEXT, *own)
+        self.corpus = (*CORPUS, *given_examples)
+        few = (*FEW, *given_examples)
+        pairs = [(one, other) for one in few for other in few]
+        self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+        self._left_out = 0
+        self._count = count
+        self._waiter = Waiter([self._transform])
+        self._window = ASYNC_WINDOW if is_async(self._transform) else _THREADS
+        self._unanswered: Unanswered | None = None
 
     @property
-    def any(self) -> st.SearchStrategy[bytes]:
-        """Messages of any bytes, the author's among them."""
-        return st.one_of(ANY, *self._own)
+    def left_out(self) -> str:
+        """A sentence on what has not been tried, because it took too long; "" if nothing."""
+        if not self._left_out:
+            return ""
+        cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
+        return (
+            f"{cases} left out, because a search for what breaks a law ends after "
+            f"{KIT_SEARCH_TIME:g} s"
+        )
 
-    @property
-    def text(self) -> st.SearchStrategy[bytes]:
-        """Messages that are UTF-8, and the author's."""
-        return st.one_of(TEXT, *self._own)
-
-    @cached_property
-    def corpus(self) -> tuple[bytes, ...]:
-        """Messages that are always tried, the author's examples after those of the kit."""
-        return (*CORPUS, *self._examples)
-
-    @cached_property
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """Pairs of messages that are always tried."""
-        messages = (*FEW, *self._examples)
-        pairs = [(one, other) for one in messages for other in messages]
-        return sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
-
-    def search(self, test: Callable[..., None], *drawn: st.SearchStrategy[Any]) -> None:
-        """Run a test on what is drawn; raise `Broken` for the smallest case that breaks it."""
-        seen: list[Broken] = []
-
-        def run(values: tuple[Any, ...]) -> None:
-            try:
-                test(*values)
-            except Broken as broken:
-                seen.append(broken)
-                raise
-
-        try:
-            settings(
-                max_examples=self._count,
-                derandomize=True,
-                database=None,
-                deadline=None,
-                report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
-            )(given(st.tuples(*drawn))(run))()
-        except Flaky:
-            # The case did not break the law again: what was seen is all there is.
-            if not seen:
-                raise
-            raise min(seen, key=lambda broken: len(broken.example)) from None
-
-    @cached_property
-    def large(self) -> list[tuple[bytes, CallResult, float]]:
-        """Large messages with what came of each and how long it took, up to one that is slow."""
-        tried = []
-        for message in large_messages():
-            outcome, seconds = self.subject.timed(message)
-            if seconds > KIT_CALL_TIME:
-                seconds = min(seconds, self.subject.timed(message)[1])
-            tried.append((message, outcome, seconds))
-            if seconds > KIT_CALL_TIME:
-                break
-        return tried
-
-    def verify(self, law: Law) -> None:
-        """Verify one law.
+    def verify(self, law: str, keeps: Callable[["Examination"], None]) -> None:
+        """Verify the law of this name by a function that raises `Broken` if it is not kept.
 
         Raises:
             Broken: it is not kept.
-            Unanswered: it cannot be verified.
+            Unanswered: a reply was awaited in vain, now or before.
         """
+        if self._unanswered is not None:
+            raise self._unanswered
         try:
-            with self.subject.waiter:
-                law.verify(self)
+            with self._waiter:
+                keeps(self)
         except Broken as broken:
-            raise Broken(broken.example, law.name) from None
+            raise Broken(broken.example, law) from None
+        except Unanswered as error:
+            self._unanswered = error
+            raise
+
+    def hold(self, test: Test, cases: Iterable[Case], *drawn: st.SearchStrategy[Any]) -> None:
+        """Put a test to cases, then to drawn ones; raise `Broken` for the smallest that breaks it.
+
+        Args:
+            test: called with each case's parts.
+            cases: those that are always tried, small ones first.
+            *drawn: draw the parts of more of them.
+        """
+        self._try(test, cases)
+        if not drawn:
+            return
+        draws: list[Case] = []
+        seen: list[Broken] = []
+        until = 0.0
+
+        def run(values: Case) -> None:
+            if not until:
+                draws.append(values)
+            elif monotonic() < until:
+                try:
+                    self._waiter.wait_for(test(*values))
+                except Broken as broken:
+                    seen.append(broken)
+                    raise
+
+        search = settings(
+            max_examples=self._count,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )(given(st.tuples(*drawn))(run))
+        # Drawn first and tried together, as it is rare that one breaks the law. If one does, the
+        # same are drawn again, for hypothesis to find the smallest.
+        search()
+        try:
+            self._try(test, draws)
+        except Broken as broken:
+            seen.append(broken)
+            until = monotonic() + KIT_SEARCH_TIME
+            with suppress(Flaky):  # It did not break the law again, or the time was over.
+                search()
+            raise min(seen, key=lambda each: len(each.example)) from None
+
+    def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
+        """Put a test to cases, several at once where it waits for replies, but at most so many.
+
+        Raises:
+            Broken: for the first case, of those under way, that breaks the law by itself.
+            Unanswered: for one that has no reply by itself.
+        """
+        left = enumerate(cases)
+        until = monotonic() + KIT_SEARCH_TIME
+        most = most or self._window
+        while failed := self._waiter.wait_for(self._try_together(test, left, until, most)):
+            for _, case, error in sorted(failed, key=lambda each: each[0]):
+                if error is not None:
+                    raise error
+                # What breaks only beside others is for the law of calls that overlap.
+                self._waiter.wait_for(test(*case))
+
+    async def _try_together(
+        self, test: Test, left: Iterator[tuple[int, Case]], until: float, most: int
+    ) -> list[tuple[int, Case, Exception | None]]:
+        """Take cases until one fails.
+
+        Returns:
+            Those that failed with their positions, and with the error where none was beside it.
+        """
+        failed: list[tuple[int, Case, Exception | None]] = []
+        over = False
+
+        async def work() -> None:
+            while not (failed or over) and (following := next(left, None)):
+                position, case = following
+                if monotonic() > until:
+                    self._left_out += 1
+                    continue
+                try:
+                    await test(*case)
+                except (Broken, Unanswered) as error:
+                    failed.append((position, case, None if workers else error))
+
+        def stop(_: object) -> None:
+            nonlocal over
+            over = True
+            for worker in workers:
+                worker.cancel()
+
+        workers: list[Deferred[None]] = []
+        while len(workers) < most and not (workers and workers[0].called):
+            workers.append(start(work()))
+        ended: Deferred[object] = Deferred(stop)
+        gatherResults(workers, consumeErrors=True).addCallbacks(
+            ended.callback, lambda failure: ended.errback(failure.value.subFailure)
+        )
+        await ended
+        return failed
+
+    async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
+        """Return what comes of one message.
+
+        Raises:
+            Unanswered: the reply was awaited in vain.
+        """
+        (result,) = await self.replies([message], transform)
+        return result
+
+    async def replies(
+        self, messages: Sequence[bytes], transform: ITransform | None = None
+    ) -> list[CallResult]:
+        """Return what comes of messages; all are given before the first reply is awaited.
+
+        Raises:
+            Unanswered: a reply was awaited in vain.
+        """
+        begun = [self._call(transform or self._transform, message) for message in messages]
+        return [await came if isinstance(came, Deferred) else came for came in begun]
+
+    def _call(self, transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
+        try:
+            result: Any = transform.transform(message)
+        except (Exception, SystemExit) as error:
+            return CallResult(b"", error)
+        return _start(message, result) if isinstance(result, Awaitable) else _checked(result)
+
+    def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
+        """Return what comes of one stream, fed with these chunks and then finished."""
+        output = b""
+        try:
+            stream = cast(IStreamTransform, transform or self._transform).open_stream()
+            for chunk in chunks:
+                output += _bytes(stream.feed(chunk))
+            tail = _bytes(stream.finish())
+        except (Exception, SystemExit) as error:
+            return CallResult(output, error)
+        return CallResult(output + tail, tail=len(tail))
+
+    @cached_property
+    def large(self) -> list[tuple[bytes, CallResult, float]]:
+        """Large messages, what came of each, and how long the call blocked; up to a slow one."""
+        tried: list[tuple[bytes, CallResult, float]] = []
+
+        async def measure(message: bytes) -> None:
+            if tried and tried[-1][2] > KIT_CALL_TIME:
+                return
+            seconds = float("inf")
+            for _ in range(3):  # Again if it was slow: something else may have run beside it.
+                started = perf_counter()
+                begun = self._call(self._transform, message)
+                seconds = min(seconds, perf_counter() - started)
+                outcome = await begun if isinstance(begun, Deferred) else begun
+                if seconds <= KIT_CALL_TIME:
+                    break
+            tried.append((message, outcome, seconds))
+
+        # One by one: an outcome beside others would be no law's but that of calls.
+        self._try(measure, ((message,) for message in large_messages()), most=1)
+        return tried
+
+
+def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
+    """Start to await a reply, for so long."""
+
+    async def wait() -> CallResult:
+        try:
+            return _checked(await reply)
+        except (Exception, SystemExit) as error:
+            return CallResult(b"", error)
+
+    def give_up(_: object, seconds: float) -> None:
+        raise Unanswered(
+            f"transform({show(message)}) has no reply after {seconds:g} s; see to it that what "
+            "it awaits comes to an end"
+        )
+
+    started = start(wait())
+    if not started.called:
+        from twisted.internet import reactor
+
+        known: Any = reactor
+        started.addTimeout(KIT_WAIT, known, give_up)
+    return started
+
+
+def _checked(result: object) -> CallResult:
+    try:
+        return CallResult(_bytes(result))
+    except WrongResult as error:
+        return CallResult(b"", error)
+
+
+def _bytes(result: object) -> bytes:
+    if not isinstance(result, bytes):
+        raise WrongResult("?", f"it returned {type(result).__name__}, not bytes")
+    return result
+
+
+def show(message: bytes) -> str:
+    """Return a message as Python would write it, a long one in short."""
+    if len(message) <= _SHOWN:
+        return repr(message)
+    for length in range(1, _LONGEST_UNIT + 1):
+        unit, count = message[:length], len(message) // length
+        if unit * count == message:
+            return f"{unit!r} * {count}"
+    return f"{message[:_SHOWN]!r}... ({len(message)} bytes)"

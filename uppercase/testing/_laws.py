@@ -4,7 +4,7 @@ A transform may refuse a message by raising `ValueError` or `TransformError`. To
 outcome like any other: the laws ask that it be the same each time. Any other exception is a fault.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -12,13 +12,35 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from uppercase.errors import WrongResult
-from uppercase.limits import KIT_CALL_TIME, KIT_EXAMPLES, MAX_OUTPUT
-from uppercase.testing._examination import Broken, Examination, Law
+from uppercase.limits import MAX_OUTPUT
+from uppercase.testing._examination import (
+    KIT_CALL_TIME,
+    KIT_EXAMPLES,
+    Broken,
+    CallResult,
+    Examination,
+    Unanswered,
+    show,
+)
 from uppercase.testing._messages import CUTS, INVALID
-from uppercase.testing._subject import CallResult, Subject, Unanswered, show
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law.
+
+    Attributes:
+        name: a few words, joined by hyphens.
+        promise: what it says.
+        verify: raises `Broken` where a transform does not keep it.
+    """
+
+    name: str
+    promise: str
+    verify: Callable[[Examination], None]
 
 
 @dataclass(frozen=True)
@@ -30,12 +52,14 @@ class Report:
         growth: the longest output for a large message, as a multiple of its length.
         seconds: the longest that a call blocked, for a large message.
         untried: names of laws that could not be tried, because a reply was awaited in vain.
+        left_out: a sentence on what was not tried, because it took too long; "" if nothing.
     """
 
     broken: tuple[Broken, ...]
-    growth: float
-    seconds: float
+    growth: float = 0.0
+    seconds: float = 0.0
     untried: tuple[str, ...] = ()
+    left_out: str = ""
 
 
 def check(
@@ -62,34 +86,36 @@ def check(
     broken = []
     for position, law in enumerate(LAWS):
         try:
-            examined.verify(law)
+            examined.verify(law.name, law.verify)
         except Broken as found:
             broken.append(found)
         except Unanswered as error:
             broken.append(Broken(str(error), _TIME.name))
             untried = tuple(left.name for left in LAWS[position:] if left is not _TIME)
-            return Report(tuple(broken), 0.0, 0.0, untried)
+            return Report(tuple(broken), untried=untried)
     return Report(
         tuple(broken),
-        max(len(outcome.output) / len(message) for message, outcome, _ in examined.large),
-        max(seconds for _, _, seconds in examined.large),
+        max((len(came.output) / len(message) for message, came, _ in examined.large), default=0),
+        max((seconds for _, _, seconds in examined.large), default=0),
+        left_out=examined.left_out,
     )
 
 
-def _bytes(examined: Examination) -> None:
-    subject = examined.subject
+def _singly(messages: Iterable[bytes]) -> Iterator[tuple[bytes]]:
+    """Return messages as cases of one."""
+    return ((message,) for message in messages)
 
-    def is_bytes(message: bytes) -> None:
-        ways = {f"transform({show(message)})": subject.reply(message)}
-        if subject.streams:
-            ways[f"feed({show(message)}) + finish()"] = subject.stream([message])
+
+def _bytes(examined: Examination) -> None:
+    async def is_bytes(message: bytes) -> None:
+        ways = {f"transform({show(message)})": await examined.reply(message)}
+        if examined.streams:
+            ways[f"feed({show(message)}) + finish()"] = examined.stream([message])
         for call, outcome in ways.items():
             if isinstance(outcome.error, WrongResult):
                 raise Broken(f"{call}: {outcome.error.reason}")
 
-    for message in examined.corpus:
-        is_bytes(message)
-    examined.search(is_bytes, examined.any)
+    examined.hold(is_bytes, _singly(examined.corpus), examined.any)
 
 
 def _judge(call: str, outcome: CallResult) -> None:
@@ -111,17 +137,15 @@ def _are_answered(
     examined: Examination, usual: list[bytes], drawn: st.SearchStrategy[bytes], *, utf_8: bool
 ) -> None:
     """Search, among the messages that are UTF-8 or those that are not, for one that fails."""
-    subject = examined.subject
 
-    def is_answered(message: bytes) -> None:
-        _judge(f"transform({show(message)})", subject.reply(message))
-        if subject.streams:
-            _judge(f"feed({show(message)}) + finish()", subject.stream([message]))
+    async def is_answered(message: bytes) -> None:
+        _judge(f"transform({show(message)})", await examined.reply(message))
+        if examined.streams:
+            _judge(f"feed({show(message)}) + finish()", examined.stream([message]))
 
-    for message in (*usual, *examined.corpus):
-        if _is_utf_8(message) is utf_8:
-            is_answered(message)
-    examined.search(is_answered, drawn)
+    messages = (*usual, *examined.corpus)
+    suitable = (message for message in messages if _is_utf_8(message) is utf_8)
+    examined.hold(is_answered, _singly(suitable), drawn)
     for message, outcome, _ in examined.large:
         if _is_utf_8(message) is utf_8:
             _judge(f"transform({show(message)})", outcome)
@@ -140,113 +164,101 @@ def _is_utf_8(message: bytes) -> bool:
 
 
 def _determinism(examined: Examination) -> None:
-    subject = examined.subject
-
-    def is_the_same(message: bytes) -> None:
-        first = subject.reply(message, subject.make())
-        second = subject.reply(message, subject.make())
+    async def is_the_same(message: bytes) -> None:
+        first = await examined.reply(message, examined.make())
+        second = await examined.reply(message, examined.make())
         if not first.same(second):
             raise Broken(f"transform({show(message)}) {first}; the next time it {second}")
 
-    for message in examined.corpus:
-        is_the_same(message)
-    examined.search(is_the_same, examined.any)
+    examined.hold(is_the_same, _singly(examined.corpus), examined.any)
 
 
 def _calls(examined: Examination) -> None:
-    subject = examined.subject
-
-    def are_untouched(one: bytes, other: bytes) -> None:
-        alone = [subject.reply(message, subject.make()) for message in (one, other)]
+    async def are_untouched(one: bytes, other: bytes) -> None:
+        alone = [await examined.reply(message, examined.make()) for message in (one, other)]
         # Replies that are awaited overlap.
-        first, second = subject.replies([one, other], subject.make())
-        compare(other, second, alone[1], f"after transform({show(one)})")
-        compare(one, first, alone[0], f"awaited while transform({show(other)}) is called")
+        first, second = await examined.replies([one, other], examined.make())
+        await compare(other, second, alone[1], f"after transform({show(one)})")
+        await compare(one, first, alone[0], f"awaited while transform({show(other)}) is called")
 
-    def compare(message: bytes, outcome: CallResult, alone: CallResult, when: str) -> None:
-        if not outcome.same(alone) and _is_stable(subject, message, alone):
+    async def compare(message: bytes, outcome: CallResult, alone: CallResult, when: str) -> None:
+        if not outcome.same(alone) and await _is_stable(examined, message, alone):
             raise Broken(f"{when}, transform({show(message)}) {outcome}; alone it {alone}")
 
-    for pair in examined.pairs:
-        are_untouched(*pair)
-    examined.search(are_untouched, examined.any, examined.any)
+    examined.hold(are_untouched, examined.pairs, examined.any, examined.any)
 
 
-def _is_stable(subject: Subject, message: bytes, before: CallResult) -> bool:
+async def _is_stable(examined: Examination, message: bytes, before: CallResult) -> bool:
     """Return whether a reply is still what it was; if not, that is determinism's matter."""
-    return subject.reply(message, subject.make()).same(before)
+    return (await examined.reply(message, examined.make())).same(before)
 
 
 def _connections(examined: Examination) -> None:
-    subject = examined.subject
-    if not subject.streams:
+    if not examined.streams:
         return
 
-    def are_apart(other: bytes, message: bytes, cut: int) -> None:
+    async def are_apart(other: bytes, message: bytes, cut: int) -> None:
         chunks = message[:cut], message[cut:]
-        alone = subject.stream(chunks, subject.make())
-        other_alone = subject.stream([other], subject.make())
-        transform: Any = subject.make()
+        alone = examined.stream(chunks, examined.make())
+        other_alone = examined.stream([other], examined.make())
+        transform: Any = examined.make()
         second = other_alone
 
         def meanwhile() -> Iterator[bytes]:
             nonlocal second
             yield chunks[0]
-            second = subject.stream([other], transform)
+            second = examined.stream([other], transform)
             yield chunks[1]
 
-        compare(chunks, subject.stream(meanwhile(), transform), alone, other)
+        compare(chunks, examined.stream(meanwhile(), transform), alone, other)
         compare((other,), second, other_alone, message[:cut])
 
     def compare(
         chunks: Sequence[bytes], outcome: CallResult, alone: CallResult, neighbour: bytes
     ) -> None:
-        if not outcome.same(alone) and subject.stream(chunks, subject.make()).same(alone):
+        if not outcome.same(alone) and examined.stream(chunks, examined.make()).same(alone):
             raise Broken(
                 f"{_feeds(chunks)} + finish() {outcome} while another stream is open that was fed "
                 f"{show(neighbour)}; alone it {alone}"
             )
 
-    for other, message in examined.pairs:
-        are_apart(other, message, len(message) // 2)
-    examined.search(are_apart, examined.any, examined.any, CUTS)
+    cases = ((other, message, len(message) // 2) for other, message in examined.pairs)
+    examined.hold(are_apart, cases, examined.any, examined.any, CUTS)
 
 
 def _cuts(examined: Examination) -> None:
-    subject = examined.subject
-    if not subject.streams:
+    if not examined.streams:
         return
 
-    def at_every_cut(message: bytes) -> None:
-        whole = subject.stream([message])
-        reply = subject.reply(message)
+    async def at_every_cut(message: bytes) -> None:
+        whole = examined.stream([message])
+        reply = await examined.reply(message)
         if not _is_one_outcome(reply, whole):
-            if _is_stable(subject, message, reply):
+            if await _is_stable(examined, message, reply):
                 raise Broken(
                     f"transform({show(message)}) != feed({show(message)}) + finish(): the first "
                     f"{reply}, the second {whole}"
                 )
             return
         for cut in range(1, len(message), 1 + len(message) // _CUTS):
-            _compare_cuts(subject, whole, (message[:cut], message[cut:]))
-        _compare_cuts(subject, whole, [b"", *_pieces(message, range(len(message))), b""])
+            _compare_cuts(examined, whole, (message[:cut], message[cut:]))
+        _compare_cuts(examined, whole, [b"", *_pieces(message, range(len(message))), b""])
 
-    def at_some_cuts(message: bytes, cuts: list[int]) -> None:
-        _compare_cuts(subject, subject.stream([message]), _pieces(message, cuts) or [message])
+    async def at_some_cuts(message: bytes, cuts: list[int]) -> None:
+        chunks = _pieces(message, cuts) or [message]
+        _compare_cuts(examined, examined.stream([message]), chunks)
 
-    for message in examined.corpus:
-        at_every_cut(message)
-    examined.search(at_every_cut, examined.any)
-    examined.search(at_some_cuts, examined.any, st.lists(CUTS, max_size=8))
+    examined.hold(at_every_cut, _singly(examined.corpus), examined.any)
+    examined.hold(at_some_cuts, (), examined.any, st.lists(CUTS, max_size=8))
 
 
-def _compare_cuts(subject: Subject, whole: CallResult, chunks: Sequence[bytes]) -> None:
+def _compare_cuts(examined: Examination, whole: CallResult, chunks: Sequence[bytes]) -> None:
     """Raise `Broken` where a stream that is cut comes to something else than the whole."""
-    outcome = subject.stream(chunks)
+    outcome = examined.stream(chunks)
     if _is_one_outcome(whole, outcome):
         return
     message = b"".join(chunks)
-    if subject.stream([message]).same(whole):
+    if examined.stream([message]).same(whole):
         end = " + finish()" if whole.tail or outcome.tail else ""
         raise Broken(
             f"{_feeds(chunks)}{end} != feed({show(message)}){end}: the first {outcome}, the "
@@ -275,33 +287,33 @@ def _feeds(chunks: Sequence[bytes]) -> str:
 
 
 def _reuse(examined: Examination) -> None:
-    subject = examined.subject
-    if not subject.streams:
+    if not examined.streams:
         return
-    empty, reply = subject.stream([]), subject.reply(b"")
-    if not empty.same(reply):
-        raise Broken(f"finish() with nothing fed {empty}; transform(b'') {reply}")
 
-    def goes_on(left: bytes, message: bytes) -> None:
-        alone = subject.stream([message], subject.make())
-        transform: Any = subject.make()
+    async def ends_at_once() -> None:
+        empty, reply = examined.stream([]), await examined.reply(b"")
+        if not empty.same(reply):
+            raise Broken(f"finish() with nothing fed {empty}; transform(b'') {reply}")
+
+    async def goes_on(left: bytes, message: bytes) -> None:
+        alone = examined.stream([message], examined.make())
+        transform: Any = examined.make()
 
         def leave() -> Iterator[bytes]:
             yield left
             raise ConnectionError("the client is gone")
 
-        gone = subject.stream(leave(), transform)
-        after = subject.stream([message], transform)
-        if not after.same(alone) and subject.stream([message], subject.make()).same(alone):
+        gone = examined.stream(leave(), transform)
+        after = examined.stream([message], transform)
+        if not after.same(alone) and examined.stream([message], examined.make()).same(alone):
             ended = "never finished" if isinstance(gone.error, ConnectionError) else "failed"
             raise Broken(
                 f"after a stream that was fed {show(left)} and {ended}, feed({show(message)}) + "
                 f"finish() {after}; alone it {alone}"
             )
 
-    for pair in examined.pairs:
-        goes_on(*pair)
-    examined.search(goes_on, examined.any, examined.any)
+    examined.hold(ends_at_once, [()])
+    examined.hold(goes_on, examined.pairs, examined.any, examined.any)
 
 
 def _growth(examined: Examination) -> None:
@@ -314,12 +326,12 @@ def _growth(examined: Examination) -> None:
 
 
 def _time(examined: Examination) -> None:
-    message, _, seconds = max(examined.large, key=lambda tried: tried[2])
-    if seconds > KIT_CALL_TIME:
-        raise Broken(
-            f"transform({show(message)}) took {seconds:.1f} s, in which a server serves nobody "
-            f"else; {KIT_CALL_TIME:g} s is the most, blocking=True runs it in a thread"
-        )
+    for message, _, seconds in examined.large:
+        if seconds > KIT_CALL_TIME:
+            raise Broken(
+                f"transform({show(message)}) took {seconds:.1f} s, in which a server serves nobody "
+                f"else; {KIT_CALL_TIME:g} s is the most, blocking=True runs it in a thread"
+            )
 
 
 _TIME: Final = Law("time", "a call keeps nobody else waiting, and its reply comes", _time)

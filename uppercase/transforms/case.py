@@ -13,18 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
-
-__all__ = [
-    "MAX_LOOKAHEAD",
-    "Lowercase",
-    "Swapcase",
-    "Titlecase",
-    "ascii_lowercase",
-    "ascii_uppercase",
-    "casefold",
-    "uppercase",
-]
+from uppercase.transforms.tables import LOWER, UPPER, translate
 
 MAX_LOOKAHEAD: Final = 256
 """How many characters after a sigma may decide it; a sigma still open then counts as final, so that
@@ -34,8 +23,8 @@ section 13) has no more than 30 marks in a row, and rows of dots end lines."""
 _SIGMA: Final = "Σ"
 _WINDOW: Final = re.compile(f"{_SIGMA}[^{_SIGMA}]{{{MAX_LOOKAHEAD}}}")
 
-_TO_UPPER: Final = make_table(dict(zip(LOWER, UPPER, strict=True)))
-_TO_LOWER: Final = make_table(dict(zip(UPPER, LOWER, strict=True)))
+_TO_UPPER: Final = bytes.maketrans(LOWER, UPPER)
+_TO_LOWER: Final = bytes.maketrans(UPPER, LOWER)
 
 
 def uppercase(text: str) -> str:
@@ -88,8 +77,9 @@ class _SigmaStream:
     in characters from the sigma, so it falls on the same place at every cut.
     """
 
-    def __init__(self, convert: Callable[[str], str]) -> None:
-        self._convert = convert
+    _convert: Callable[[str], str]
+
+    def __init__(self) -> None:
         self._context = ""
         self._held = ""
 
@@ -139,19 +129,16 @@ class _SigmaStream:
 class Lowercase(_SigmaStream):
     """Turn capitals into small letters, by Unicode: ΟΔΟΣ becomes οδος."""
 
-    def __init__(self) -> None:
-        super().__init__(str.lower)
+    _convert = staticmethod(str.lower)
 
 
 class Titlecase(_SigmaStream):
-    """Return each word one capital, its first letter: hello world becomes Hello World."""
+    """Begin each word, and only that, with a capital: hello world becomes Hello World."""
 
-    def __init__(self) -> None:
-        super().__init__(str.title)
+    _convert = staticmethod(str.title)
 
 
 class Swapcase(_SigmaStream):
     """Turn capitals into small letters and small letters into capitals."""
 
-    def __init__(self) -> None:
-        super().__init__(str.swapcase)
+    _convert = staticmethod(str.swapcase)

@@ -5,21 +5,14 @@ They are exercises, not protection.
 
 from functools import cache
 
-from uppercase.transforms.tables import LOWER, UPPER, make_table, translate
-
-__all__ = ["caesar", "rot13"]
+from uppercase.transforms.tables import LOWER, UPPER, translate
 
 
 @cache
 def _rotation(places: int) -> bytes:
     """Return the table that moves letters by 0 to 25 places: 26 tables at the most."""
-    return make_table(
-        {
-            letter: alphabet[(index + places) % 26]
-            for alphabet in (LOWER, UPPER)
-            for index, letter in enumerate(alphabet)
-        }
-    )
+    rotated = (letters[places:] + letters[:places] for letters in (LOWER, UPPER))
+    return bytes.maketrans(LOWER + UPPER, b"".join(rotated))
 
 
 def caesar(data: bytes, *, shift: int = 13) -> bytes:

@@ -10,25 +10,14 @@ call. Offsets count all bytes of the input, from 0.
 import re
 from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
-from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from typing import ClassVar, Final
 
 from uppercase.errors import Rejected
 
-__all__ = ["Base64Decode", "Base64Encode", "HexDecode", "hex_encode"]
-
 _WHITE_SPACE: Final = b" \t\n\r\v\f"
 
-# A quantum with padding must leave its unused bits zero: the last letter is one of these.
-_QUANTA: Final = re.compile(
-    rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)*+"
-)
-_QUANTUM_START: Final = re.compile(rb"[A-Za-z0-9+/][AQgw]=|[A-Za-z0-9+/]{0,3}+")
 _PADDED_TEXT: Final = re.compile(rb"[^=]+=*")
-
-_HEX_PAIRS: Final = re.compile(rb"(?:[0-9A-Fa-f]{2})*+")
-_HEX_PAIR_START: Final = re.compile(rb"[0-9A-Fa-f]?")
 
 
 class Base64Encode:
@@ -53,21 +42,15 @@ class Base64Encode:
 class _Decoder(ABC):
     """What decoders share: quanta over chunks, white space, and faults in their place.
 
-    Args:
-        quanta: matches all of the whole quanta that a text starts with.
-        start: matches the longest part of a text that more input could complete to a quantum.
-        decode: gives the bytes of whole quanta.
+    A subclass says what a quantum is.
     """
 
-    def __init__(
-        self,
-        quanta: re.Pattern[bytes],
-        start: re.Pattern[bytes],
-        decode: Callable[[bytes], bytes],
-    ) -> None:
-        self._quanta = quanta
-        self._start = start
-        self._decode = decode
+    _quanta: ClassVar[re.Pattern[bytes]]
+    """Matches all of the whole quanta that a text starts with."""
+    _start: ClassVar[re.Pattern[bytes]]
+    """Matches the longest part of a text that more input could complete to a quantum."""
+
+    def __init__(self) -> None:
         self._rest = b""  # of a quantum, without white space
         self._offset = 0
         self._fault: Rejected | None = None
@@ -103,6 +86,11 @@ class _Decoder(ABC):
             )
         return b""
 
+    @staticmethod
+    @abstractmethod
+    def _decode(quanta: bytes) -> bytes:
+        """Return the bytes of whole quanta."""
+
     @abstractmethod
     def _explain(self, before: bytes, byte: bytes) -> str:
         """Say why `byte` cannot follow `before`, the start of a quantum."""
@@ -124,8 +112,18 @@ class Base64Decode(_Decoder):
             an end within a quantum; the text names the byte and its offset.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_QUANTA, _QUANTUM_START, _decode_base64)
+    # A quantum with padding must leave its unused bits zero: the last letter is one of these.
+    _quanta = re.compile(
+        rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)*+"
+    )
+    _start = re.compile(rb"[A-Za-z0-9+/][AQgw]=|[A-Za-z0-9+/]{0,3}+")
+
+    @staticmethod
+    def _decode(quanta: bytes) -> bytes:
+        """Return the bytes of whole quanta; `a2b_base64` stops after the first padding."""
+        if b"=" not in quanta:
+            return a2b_base64(quanta)
+        return b"".join(map(a2b_base64, _PADDED_TEXT.findall(quanta)))
 
     def _explain(self, before: bytes, byte: bytes) -> str:
         if before.endswith(b"="):
@@ -148,8 +146,12 @@ class HexDecode(_Decoder):
             and its offset.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_HEX_PAIRS, _HEX_PAIR_START, unhexlify)
+    _quanta = re.compile(rb"(?:[0-9A-Fa-f]{2})*+")
+    _start = re.compile(rb"[0-9A-Fa-f]?")
+
+    @staticmethod
+    def _decode(quanta: bytes) -> bytes:
+        return unhexlify(quanta)
 
     def _explain(self, before: bytes, byte: bytes) -> str:
         return "hexadecimal is made of 0-9, a-f and A-F"
@@ -161,13 +163,6 @@ class HexDecode(_Decoder):
 def hex_encode(data: bytes) -> bytes:
     """Write each byte as two hexadecimal digits, in lower case: hi becomes 6869."""
     return hexlify(data)
-
-
-def _decode_base64(quanta: bytes) -> bytes:
-    if b"=" not in quanta:
-        return a2b_base64(quanta)
-    # a2b_base64 stops after the first padding.
-    return b"".join(map(a2b_base64, _PADDED_TEXT.findall(quanta)))
 
 
 def _length(pattern: re.Pattern[bytes], text: bytes) -> int:

@@ -4,23 +4,15 @@
 40 µs, and for a dozen bytes the difference was lost in the call.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
 import stringzilla
 
-__all__ = ["LOWER", "UPPER", "make_table", "translate"]
-
 LOWER: Final = ascii_lowercase.encode("ascii")
 UPPER: Final = ascii_uppercase.encode("ascii")
 
-
-def make_table(replacements: Mapping[int, int]) -> bytes:
-    """Return the table that replaces these bytes and keeps all others."""
-    return bytes(replacements.get(byte, byte) for byte in range(256))
-
-
 translate: Final[Callable[[bytes, bytes], bytes]] = stringzilla.translate
-"""Return bytes with each replaced by the table's entry for it. No function of ours around it: that
-would be a third of what a short message costs."""
+"""Return bytes with each replaced by its entry in a table of `bytes.maketrans`. No function of ours
+around it: that would be a third of what a short message costs."""

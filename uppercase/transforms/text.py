@@ -13,15 +13,16 @@ from unicodedata import normalize as to_form
 
 import stringzilla
 
-__all__ = ["digest", "identity", "normalize", "reverse", "squeeze", "strip"]
+_DECODED_OR_NOT: Final = re.compile("[^\ud800-\udfff]+|[\ud800-\udfff]+")
+_LINE_BREAKS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # str.splitlines's
+_LINE_BREAK: Final = re.compile(f"\r\n|[{_LINE_BREAKS}]")
+# Not a space or a line break alone. It begins with one character, which `re` looks for fast.
+_UNSQUEEZED: Final = re.compile(rf"\s(?:\s+|(?<=[^ {_LINE_BREAKS}]))")
 
-_DECODED_OR_NOT: Final = re.compile("[^\ud800-\udfff]+|[\ud800-\udfff]")
-_WHITE_SPACE: Final = re.compile(r"\s+")
-_LINE_BREAK: Final = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")  # str.splitlines's
-
-# All combining marks, and more: those that Unicode counts as letters are named. More than 30 in a
-# row do not occur in text (UAX #15 section 13, Stream-Safe Text Format).
-_LONG_RUN_OF_MARKS: Final = re.compile(r"(?:[^\w\s\x00-\x7f]|[\uff9e\uff9f]){31,}+")
+# All combining marks, and more: those that Unicode counts as letters are named, and bytes that are
+# not UTF-8 are none. More than 30 in a row do not occur in text (UAX #15 section 13, Stream-Safe
+# Text Format).
+_LONG_RUN_OF_MARKS: Final = re.compile(r"(?:[^\w\s\x00-\x7f\ud800-\udfff]|[\uff9e\uff9f]){31,}+")
 
 _BATCH: Final = 4096
 
@@ -58,8 +59,8 @@ def reverse(text: str) -> str:
 
 
 def _reverse_clusters(text: str) -> str:
-    if len(text) == 1:
-        return text
+    if len(text) == 1 or "\ud800" <= text[0] <= "\udfff":
+        return text[::-1]
     return _join_backwards(stringzilla.utf8_graphemes(text), lambda batch: b"".join(batch).decode())
 
 
@@ -83,7 +84,7 @@ def squeeze(text: str) -> str:
 
     Line breaks come out as sent, CR LF whole. A run at an end is squeezed too, not removed.
     """
-    return _WHITE_SPACE.sub(_squeeze_run, text)
+    return _UNSQUEEZED.sub(_squeeze_run, text)
 
 
 def _squeeze_run(run: re.Match[str]) -> str:
@@ -99,6 +100,8 @@ def normalize(text: str, *, form: Form = "NFC") -> str:
         form: NFC composes, NFD decomposes; NFKC and NFKD also replace compatibility characters, ﬁ
             by fi (UAX #15).
     """
+    if text.isascii():
+        return text
     decomposition: Form = "NFKD" if "K" in form else "NFD"
 
     def put_in_order(run: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._group import Command, option
+from uppercase.commands._group import Command, section
 from uppercase.commands._latencies import Latencies
 from uppercase.commands._options import (
     Count,
@@ -17,7 +17,6 @@ from uppercase.commands._options import (
     judgement_options,
     plot_option,
     reply_timeout,
-    save_plot,
     target_options,
     timeout_option,
 )
@@ -47,50 +46,45 @@ _EXAMPLES: Final = """
     uppercase bench -u --json | tail -1 | jq .latency_ms
 """
 
+_load = section("Load")
+_output = section("Output")
+
 
 @click.command("bench", cls=Command, examples=_EXAMPLES)
 @target_options
-@option(
+@_load(
     "--connections",
     type=Count(positive=True),
     default=_CONNECTIONS,
-    show_default=True,
-    section="Load",
     help="Connections; with -u, sockets.",
 )
-@option(
+@_load(
     "--size",
     type=Size(),
     default=PROBE_SIZE,
-    show_default=True,
-    section="Load",
     help="Bytes of a message; on a stream its newline is one of them.",
 )
-@option(
+@_load(
     "--pipeline",
     type=Count(positive=True),
     default=_PIPELINE,
-    show_default=True,
-    section="Load",
     help="Messages that each connection awaits at once.",
 )
-@option(
+@_load(
     "--rate",
     type=Count(positive=True),
-    section="Load",
     help="Messages a second over all connections, whatever comes back.",
 )
-@option(
+@_load(
     "--duration",
     type=Duration(positive=True),
     default=_DURATION,
     show_default=f"{_DURATION:g}s",
-    section="Load",
     help="How long to load the server.",
 )
 @timeout_option("Load")
 @judgement_options
-@option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
+@_output("--json", "as_json", is_flag=True, help="NDJSON: an object a line.")
 @plot_option("Draw the throughput and the latencies.")
 def bench(
     target: Target,
@@ -139,15 +133,14 @@ def bench(
     if plot is not None:
         from uppercase.commands._plots import bench_plot
 
-        drawing = bench_plot(
+        bench_plot(
             f"bench {target}: {result.rate:.0f} messages/s",
             result.setting,
             monitor.rates,
             counts.latencies.distribution(),
             result.losses,
             result.percentiles,
-        )
-        save_plot(plot, drawing)
+        ).save(plot)
     if counts.errors:
         raise counts.errors[0]
     return OK if counts.acceptable(max_loss) else NETWORK

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 from uppercase.client.target import Target
 from uppercase.commands.bench._loop import Pace
 from uppercase.commands.bench._workload import Counts
-from uppercase.commands.ping._report import difference, excerpt, place, to_json
+from uppercase.commands.ping._report import (
+    difference,
+    excerpt,
+    in_a_row,
+    in_words,
+    place,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_AMISS: Final = ("lost", "late", "duplicates", "wrong")
 _PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 _MB: Final = 1e6
 _BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
@@ -82,13 +90,10 @@ class Result:
             "pipeline": pace.pipeline if pace.rate is None else None,
             "rate": pace.rate,
             "elapsed_s": round(self.elapsed, 6),
-            "transmitted": counts.transmitted,
-            "received": counts.received,
-            "lost": counts.lost,
-            "late": counts.late,
-            "duplicates": counts.duplicates,
-            "wrong": counts.wrong,
-            "pending": counts.pending,
+            **{
+                name: getattr(counts, name)
+                for name in ("transmitted", "received", *_AMISS, "pending")
+            },
             "messages_per_s": round(self.rate, 1),
             "sent_mb_per_s": round(counts.sent_bytes / elapsed / _MB, 3),
             "received_mb_per_s": round(counts.received_bytes / elapsed / _MB, 3),
@@ -102,19 +107,14 @@ class Result:
     @property
     def losses(self) -> str:
         """What went wrong, in a line."""
-        counts = self.counts
-        awaited = f", {counts.pending} still awaited" if counts.pending else ""
-        return (
-            f"{counts.lost} lost, {counts.late} late, {counts.duplicates} duplicates, "
-            f"{counts.wrong} wrong{awaited}"
-        )
+        return in_words(self.counts, _AMISS)
 
     @property
     def percentiles(self) -> str:
         """The percentiles of the latencies, in a line; nothing without latencies."""
-        found = {k: v for k, v in (self.as_object()["latency_ms"] or {}).items() if k[0] == "p"}
-        names = "/".join(name.replace("_", ".") for name in found)
-        return f"{names} = {'/'.join(f'{each:.3f}' for each in found.values())} ms" if found else ""
+        latency = self.as_object()["latency_ms"] or {}
+        names = [name for name in latency if name[0] == "p"]
+        return in_a_row(latency, names) if names else ""
 
     def as_text(self) -> str:
         """Return the lines of the summary."""
@@ -133,8 +133,7 @@ class Result:
         latency = fields["latency_ms"]
         if latency is not None:
             since = "" if self.pace.rate is None else " from the planned time"
-            numbers = "/".join(f"{latency[name]:.3f}" for name in ("min", "avg", "max"))
-            lines.append(f"latency{since} min/avg/max = {numbers} ms")
+            lines.append(f"latency{since} {in_a_row(latency, ('min', 'avg', 'max'))}")
             lines.append(f"latency{since} {self.percentiles}")
         return "\n".join([*lines, *self._cautions()])
 

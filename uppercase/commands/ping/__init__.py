@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._group import Command, option
+from uppercase.commands._group import Command, section
 from uppercase.commands._options import (
     Count,
     Duration,
@@ -24,7 +24,6 @@ from uppercase.commands._options import (
     judgement_options,
     plot_option,
     reply_timeout,
-    save_plot,
     target_options,
     timeout_option,
 )
@@ -32,9 +31,7 @@ from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import Display, start_text
 from uppercase.commands.ping._tracker import Probes, Tracker
 from uppercase.errors import ConnectionRefused, NetworkError, UserError
-from uppercase.limits import (
-    PROBE_SIZE,
-)
+from uppercase.limits import PROBE_SIZE
 
 PING_MIN_INTERVAL: Final = 0.001
 """A process's timers are good for about a millisecond; more load than this is bench's affair."""
@@ -50,40 +47,39 @@ _EXAMPLES: Final = """
     uppercase ping --expect=rot13            a server with another transform
 """
 
+_probes = section("Probes")
+_output = section("Output")
+
 
 @click.command("ping", cls=Command, examples=_EXAMPLES)
 @target_options
-@option("-c", "--count", type=Count(positive=True), section="Probes", help="Stop after N probes.")
-@option(
+@_probes("-c", "--count", type=Count(positive=True), help="Stop after N probes.")
+@_probes(
     "-i",
     "--interval",
     type=Duration(),
     default=PING_INTERVAL,
     show_default=f"{PING_INTERVAL:g}s",
-    section="Probes",
     help="Time from each probe to the next, whatever comes back.",
 )
-@option(
+@_probes(
     "-s",
     "--size",
     type=Size(),
     default=PROBE_SIZE,
-    show_default=True,
-    section="Probes",
     help="Bytes of a probe; on a stream its newline is one of them.",
 )
 @timeout_option("Probes")
-@option(
+@_probes(
     "-w",
     "--deadline",
     type=Duration(positive=True),
-    section="Probes",
     help="Stop after this time, whatever is still awaited.",
 )
 @judgement_options
-@option("-q", "--quiet", is_flag=True, section="Output", help="Only the summary.")
-@option("-D", "timestamps", is_flag=True, section="Output", help="Begin each line with the time.")
-@option("--json", "as_json", is_flag=True, section="Output", help="NDJSON: an object a line.")
+@_output("-q", "--quiet", is_flag=True, help="Only the summary.")
+@_output("-D", "timestamps", is_flag=True, help="Begin each line with the time.")
+@_output("--json", "as_json", is_flag=True, help="NDJSON: an object a line.")
 @plot_option("Draw the round trips and losses.")
 def ping(
     target: Target,
@@ -125,7 +121,7 @@ def ping(
             tracker = Tracker(probes, timeout)
             schedule = Schedule(time.monotonic(), interval, count, deadline)
             display = Display(
-                target, carrier, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
+                target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
             )
             run = Run(reactor, tracker, schedule, display)
             failure = None
@@ -139,11 +135,11 @@ def ping(
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(time.monotonic() - schedule.start, failure)
+    display.show_summary(time.monotonic() - schedule.start, carrier.connections, failure)
     if plot is not None:
         from uppercase.commands._plots import ping_plot
 
-        save_plot(plot, ping_plot(target, display.found, tracker.totals))
+        ping_plot(target, display.found, tracker.totals).save(plot)
     if failure is not None:
         raise failure
     asked_for = count if deadline is not None else None

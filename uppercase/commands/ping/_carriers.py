@@ -10,9 +10,9 @@ from all others.
 """
 
 import errno
-import select
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
@@ -21,45 +21,33 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import Conversation, at_peer, explain_loss, open_connection
+from uppercase.client._endpoints import (
+    Conversation,
+    IReactor,
+    at_peer,
+    explain_loss,
+    open_connection,
+)
 from uppercase.client._udp import DatagramSocket
 from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
 from uppercase.client.target import Target
-from uppercase.commands.ping._run import Run
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.commands.ping._run import Carrier, Run
+from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
 _LONGEST_LINE: Final = MIB
 
 BACKLOG: Final = 16 * MIB
-"""Bytes that wait because a server has stopped reading, before ping says so and ends."""
+"""Bytes that wait because nobody takes them, server or network, before ping says so and ends."""
 
 CONNECTIONS: Final = 256
 """Connections of one probe each that ping keeps open at once, for replies that are still to come;
 beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
 
 
-class Carrier(Protocol):
-    """What a run needs of a connection."""
-
-    @property
-    def connections(self) -> int | None:
-        """How many connections there have been; None where there is no such thing."""
-
-    def start(self, run: Run) -> None:
-        """Tell a run of what comes from now on."""
-
-    def send(self, probe: bytes) -> None:
-        """Send a probe, or what can be sent of it now; the rest follows."""
-
-    def incomplete(self) -> bytes:
-        """Take out what has come of a reply whose end has not."""
-
-    async def close(self) -> None:
-        """End it."""
-
-
-async def open_carriers(reactor: Any, target: Target, tell: Callable[[str], None]) -> list[Carrier]:
+async def open_carriers(
+    reactor: IReactor, target: Target, tell: Callable[[str], None]
+) -> list[Carrier]:
     """Connect to a target.
 
     Args:
@@ -86,10 +74,11 @@ class DatagramCarrier:
 
     connections = None
 
-    def __init__(self, reactor: Any, target: Target, address: Address) -> None:
+    def __init__(self, reactor: IReactor, target: Target, address: Address) -> None:
         self._reactor = reactor
         self._target = target
         self._address = address
+        self._waiting: deque[bytes] = deque()
 
     def start(self, run: Run) -> None:
         """Open the socket."""
@@ -99,15 +88,36 @@ class DatagramCarrier:
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for, it is no loss."""
-        datagrams = self._port.socket
+        if not self._waiting and self._sent(probe):
+            return
+        self._waiting.append(probe)
+        if len(self._waiting) * len(probe) > BACKLOG:
+            raise NetworkError(
+                f"{len(self._waiting)} probes to {self._target} wait for room in this host's "
+                "queue; the network takes fewer, so try a longer -i"
+            )
+        self._port.when_writable(self._go_on)
+
+    def _sent(self, probe: bytes) -> bool:
+        """Return whether a datagram found room in this host's queue."""
         try:
-            try:
-                datagrams.send(probe)
-            except BlockingIOError:
-                select.select([], [datagrams], [])
-                datagrams.send(probe)
+            self._port.socket.send(probe)
+        except BlockingIOError:
+            return False
         except OSError as error:
             raise explain_send(error, self._target, len(probe)) from error
+        return True
+
+    def _go_on(self) -> None:
+        """Send what waits, as far as there is room."""
+        try:
+            while self._waiting and self._sent(self._waiting[0]):
+                self._run.begun(self._waiting.popleft())
+        except UppercaseError as error:
+            self._run.end(error)
+            return
+        if self._waiting:
+            self._port.when_writable(self._go_on)
 
     def incomplete(self) -> bytes:
         """Return nothing: a datagram comes whole or not at all."""
@@ -128,7 +138,7 @@ class StreamCarrier:
         connections: how many there have been.
     """
 
-    def __init__(self, reactor: Any, target: Target, tell: Callable[[str], None]) -> None:
+    def __init__(self, reactor: IReactor, target: Target, tell: Callable[[str], None]) -> None:
         self.connections = 1
         self._reactor = reactor
         self._target = target
@@ -314,9 +324,6 @@ class Lines(Conversation):
         self._blocked = False
         self._waiting = 0
 
-    def stopProducing(self) -> None:
-        """Know that the connection has ended; `lost` says more."""
-
     def dataReceived(self, data: bytes) -> None:
         """Tell of the lines; a rest counts as one where it is too long."""
         self._incoming += data
@@ -326,9 +333,6 @@ class Lines(Conversation):
             self._tell(line + b"\n")
         if len(rest) > _LONGEST_LINE:
             self._tell(self.incomplete())
-
-    def writeConnectionLost(self) -> None:
-        """Never happens: this side is not ended alone."""
 
     def readConnectionLost(self) -> None:
         """Know that the server has closed."""

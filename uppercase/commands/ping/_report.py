@@ -9,9 +9,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -19,13 +19,14 @@ from uppercase.client.target import Target
 from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
 
-if TYPE_CHECKING:
-    from uppercase.commands.ping._carriers import Carrier
-
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or goes away."""
 
-PERCENTILES: Final = (50, 95, 99)
+AMISS: Final = ("lost", "late", "duplicates", "reordered", "wrong")
+"""What may become of a probe besides a good reply, as `Totals` and the objects call it."""
+
+_EXTENT: Final = ("min", "avg", "max", "mdev")
+_PERCENTILES: Final = ("p50", "p95", "p99")
 
 _EXCERPT: Final = 60
 _BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
@@ -71,6 +72,18 @@ _COLOURS: Final = {
     "WRONG": "bright_red",
     "REORDERED": "magenta",
 }
+
+
+def in_words(counts: Any, names: Iterable[str]) -> str:
+    """Return `3 lost, 1 late` of counts that have these names, and what is still awaited."""
+    words = [f"{getattr(counts, name)} {name}" for name in names]
+    return ", ".join([*words, f"{counts.pending} still awaited"] if counts.pending else words)
+
+
+def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
+    """Return `min/avg/max = 0.1/0.2/0.3 ms` of those of the values that have these names."""
+    numbers = "/".join(f"{values[name]:.3f}" for name in names)
+    return f"{'/'.join(names).replace('_', '.')} = {numbers} ms"
 
 
 def milliseconds(seconds: float) -> float:
@@ -136,48 +149,30 @@ def summary_text(
         f"--- {where} ping statistics ---",
         f"{totals.transmitted} packets transmitted, {totals.received} received, "
         f"{totals.loss * 100:.4g}% packet loss, time {elapsed * 1e3:.0f} ms",
-        f"{totals.lost} lost, {totals.late} late, {totals.duplicates} duplicates, "
-        f"{totals.reordered} reordered, {totals.wrong} wrong"
-        + (f", {totals.pending} still awaited" if totals.pending else ""),
+        in_words(totals, AMISS),
     ]
     if first_wrong is not None:
         lines.append("the first wrong reply" + difference(first_wrong.got, first_wrong.expected))
-    rtt = totals.rtt
-    if rtt.count:
-        numbers = "/".join(
-            f"{value * 1e3:.3f}" for value in (rtt.minimum, rtt.mean, rtt.maximum, rtt.mdev)
-        )
-        lines.append(f"rtt min/avg/max/mdev = {numbers} ms")
-        names = "/".join(f"p{percent}" for percent in PERCENTILES)
-        numbers = "/".join(f"{value * 1e3:.3f}" for value in rtt.percentiles(*PERCENTILES))
-        lines.append(f"rtt {names} = {numbers} ms")
+    values = round_trips(totals.rtt)
+    if values is not None:
+        lines += [f"rtt {in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
     return "\n".join(lines)
 
 
 def interim_text(totals: Totals) -> str:
     r"""Return the one line that Ctrl-\ asks for."""
     line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
-    if totals.rtt.count:
-        numbers = (totals.rtt.minimum, totals.rtt.mean, totals.rtt.maximum)
-        line += ", min/avg/max = " + "/".join(f"{value * 1e3:.3f}" for value in numbers) + " ms"
-    return line
+    values = round_trips(totals.rtt)
+    return line if values is None else f"{line}, {in_a_row(values, _EXTENT[:3])}"
 
 
-def round_trips_object(rtt: RoundTrips) -> dict[str, float] | None:
+def round_trips(rtt: RoundTrips) -> dict[str, float] | None:
     """Return what `rtt_ms` holds; None if there was no round trip."""
     if not rtt.count:
         return None
-    values = {
-        "min": rtt.minimum,
-        "avg": rtt.mean,
-        "max": rtt.maximum,
-        "mdev": rtt.mdev,
-        **{
-            f"p{percent}": value
-            for percent, value in zip(PERCENTILES, rtt.percentiles(*PERCENTILES), strict=True)
-        },
-    }
-    return {name: milliseconds(value) for name, value in values.items()}
+    percentiles = rtt.percentiles(*(float(name[1:]) for name in _PERCENTILES))
+    values = (rtt.minimum, rtt.mean, rtt.maximum, rtt.mdev, *percentiles)
+    return dict(zip(_EXTENT + _PERCENTILES, map(milliseconds, values), strict=True))
 
 
 def summary_object(
@@ -187,17 +182,10 @@ def summary_object(
     return {
         "target": str(target),
         "connections": connections,
-        "transmitted": totals.transmitted,
-        "received": totals.received,
-        "lost": totals.lost,
-        "late": totals.late,
-        "duplicates": totals.duplicates,
-        "reordered": totals.reordered,
-        "wrong": totals.wrong,
-        "pending": totals.pending,
+        **{name: getattr(totals, name) for name in ("transmitted", "received", *AMISS, "pending")},
         "loss": round(totals.loss, 6),
         "elapsed_ms": milliseconds(elapsed),
-        "rtt_ms": round_trips_object(totals.rtt),
+        "rtt_ms": round_trips(totals.rtt),
     }
 
 
@@ -207,7 +195,6 @@ class Display:
 
     Attributes:
         target: the server.
-        carrier: how the probes travel to it.
         timeout: seconds after which a probe is lost.
         quiet: whether only the summary is printed.
         as_json: whether objects are printed instead of lines.
@@ -219,7 +206,6 @@ class Display:
     """
 
     target: Target
-    carrier: "Carrier"
     timeout: float
     quiet: bool
     as_json: bool
@@ -245,18 +231,21 @@ class Display:
             line = coloured(line)
         print(line, flush=True)
 
-    def show_interim(self) -> None:
+    def show_interim(self, connections: int | None) -> None:
         """Print how it stands: among the objects, or beside the lines."""
         if self.as_json:
-            fields = self._fields(time.monotonic() - self.started)
+            elapsed = time.monotonic() - self.started
+            fields = summary_object(self.totals, self.target, elapsed, connections)
             print(to_json({"type": "interim", **fields}), flush=True)
         else:
             print(interim_text(self.totals), file=sys.stderr, flush=True)
 
-    def show_summary(self, elapsed: float, failure: NetworkError | None) -> None:
+    def show_summary(
+        self, elapsed: float, connections: int | None, failure: NetworkError | None
+    ) -> None:
         """Print the end of it."""
         if self.as_json:
-            fields = self._fields(elapsed)
+            fields = summary_object(self.totals, self.target, elapsed, connections)
             error = None if failure is None else str(failure)
             print(to_json({"type": "summary", **fields, "error": error}), flush=True)
             return
@@ -270,6 +259,3 @@ class Display:
             from uppercase.commands._latencies import histogram_table
 
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
-
-    def _fields(self, elapsed: float) -> dict[str, Any]:
-        return summary_object(self.totals, self.target, elapsed, self.carrier.connections)

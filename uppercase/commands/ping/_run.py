@@ -7,9 +7,10 @@ it is printed the report's.
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from uppercase.commands.ping._report import Display
 from uppercase.commands.ping._tracker import Tracker
@@ -44,6 +45,26 @@ class Schedule:
         return None if self.duration is None else self.start + self.duration
 
 
+class Carrier(Protocol):
+    """What a run needs of a connection."""
+
+    @property
+    def connections(self) -> int | None:
+        """How many connections there have been; None where there is no such thing."""
+
+    def start(self, run: "Run") -> None:
+        """Tell a run of what comes from now on."""
+
+    def send(self, probe: bytes) -> None:
+        """Send a probe, or what can be sent of it now; the rest follows."""
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a reply whose end has not."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
 class Run:
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
@@ -59,16 +80,16 @@ class Run:
     """
 
     def __init__(
-        self, reactor: Any, tracker: Tracker, schedule: Schedule, display: Display
+        self, reactor: IReactorTime, tracker: Tracker, schedule: Schedule, display: Display
     ) -> None:
         self.finished: Deferred[None] = Deferred()
         self._reactor = reactor
         self._tracker = tracker
         self._schedule = schedule
         self._display = display
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
 
-    async def measure(self, carrier: Any) -> None:
+    async def measure(self, carrier: Carrier) -> None:
         """Do it, with a carrier that has been opened; it is closed at the end."""
         self._carrier = carrier
         carrier.start(self)
@@ -91,7 +112,7 @@ class Run:
 
     def look(self) -> None:
         """Show how it stands."""
-        self._guard(self._display.show_interim)
+        self._guard(lambda: self._display.show_interim(self._carrier.connections))
 
     def begun(self, probe: bytes) -> None:
         """Know that a probe had to wait for a connection, and is sent now."""

@@ -1,0 +1,62 @@
+"""What the tests of records and of the page share: a service's events, without a service."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from zope.interface import implementer
+
+from uppercase.core.datagram import Responder
+from uppercase.core.events import Event, IObserver
+from uppercase.core.guards import Datagram, Destination
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.steps import Answer, Delay
+from uppercase.lab import Experiment, Lab
+from uppercase.registry import listing
+
+PEER = ("127.0.0.1", 50000)
+
+
+@implementer(IObserver)
+class Everybody:
+    """Tells several observers."""
+
+    def __init__(self, observers: Sequence[IObserver]) -> None:
+        self._observers = observers
+
+    def notify(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.notify(event)
+
+
+def exchange(experiment: Experiment, count: int, now: list[float], *observers: IObserver) -> None:
+    """Have a client send so many datagrams, each when all is over of the one before.
+
+    Args:
+        experiment: what happens to them.
+        count: how many.
+        now: the time, which goes on.
+        observers: are told.
+    """
+    everybody = Everybody(observers)
+    chain = make_pipeline([Stage("uppercase", listing().find("uppercase"))], 1 << 20)
+    responder = Responder(
+        chain,
+        clock=lambda: now[0],
+        observer=everybody,
+        tell_each=True,
+        lab=Lab(experiment, lambda: now[0], everybody),
+    )
+    for number in range(1, count + 1):
+        steps: list[Any] = responder.answer(
+            Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
+        )
+        begin = now[0]
+        while steps:
+            step = steps.pop(0)
+            if isinstance(step, Delay):
+                now[0] = begin + step.passage.delay
+                steps += responder.resume(step)
+            else:
+                assert isinstance(step, Answer)
+                responder.sent([step], [])
+        now[0] = begin + 1

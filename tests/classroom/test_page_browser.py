@@ -1,0 +1,90 @@
+"""The live page in a real browser: one start of it, and all that only a browser can say."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.classroom.browser import PROGRAM, Browser
+from tests.system.processes import Server, connect, receive_all
+from uppercase.lab import UDP_PRESETS, answer_key, make_experiment
+
+MARKUP = b"<img src=x onerror=alert(1)><b>bold</b>"
+OPTIONS = ["--port=0", "--interface=127.0.0.1", "--page=0", "--page-key"]
+LAB = ["--lab=stop-and-wait", "--seed=7"]
+
+LIVE = "document.getElementById('state')?.dataset.state === 'live'"
+ROWS = "[...document.querySelectorAll('#rows li')].map((row) => row.textContent)"
+WIDE = "document.documentElement.scrollWidth > innerWidth"
+
+
+@pytest.mark.needs_program(PROGRAM)
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    """It renders, is live, keeps to its policy, shows markup as text, and fits a phone."""
+    with Server("uppercase-udp", *OPTIONS, *LAB, addresses=1) as server:
+        log = server.wait_for_log("the page is at http://")
+        url = log.split("the page is at ")[1].split()[0]
+        browser = Browser(tmp_path / "profile")
+        try:
+            browser.size(1280, 800)
+            browser.open(url)
+            browser.wait_for(LIVE)
+            assert "Nothing has come yet" in browser.eval("document.body.innerText")
+
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.connect(("127.0.0.1", server.port))
+                for number in range(1, 13):
+                    client.send(b"%d %s" % (number, MARKUP))
+            browser.wait_for(f"{ROWS}.some((row) => row.includes('request lost'))")
+            assert browser.eval(f"{ROWS}.some((row) => row.includes('<img src=x onerr'))")
+            assert browser.eval("document.querySelectorAll('main img, main b b').length") == 0
+            assert browser.eval("document.querySelectorAll('#arrows g.lost .cross').length") >= 1
+            browser.wait_for("document.querySelector('#clients td')?.textContent === '12'")
+
+            browser.eval("document.getElementById('line').focus()")
+            browser.command("Input.insertText", text="hello")
+            browser.press_return()
+            browser.wait_for(
+                "/datagram 1 of B: /.test(document.getElementById('sent').textContent)"
+            )
+            browser.wait_for("document.querySelectorAll('.tag.mine').length > 0")
+
+            browser.eval("document.getElementById('key').open = true")
+            lines = browser.eval(
+                "[...document.querySelectorAll('#key-lines li')].map((line) => line.textContent)"
+            )
+            experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
+            assert lines == [str(row) for row in answer_key(experiment, len(lines))]
+            assert browser.eval("document.querySelectorAll('#clients button').length") == 2
+            browser.eval("document.querySelector('#clients button').click()")
+            browser.wait_for("document.getElementById('whose').textContent.startsWith('client A')")
+
+            for width, height in ((360, 740), (1920, 1080)):
+                browser.size(width, height)
+                assert not browser.eval(WIDE), width
+            browser.eval("document.getElementById('join').click()")
+            assert "--page=tcp:" in browser.eval("document.getElementById('joining').innerText")
+            # What its policy forbids, a browser would have said here.
+            assert browser.console == []
+            # What is injected all the same does not run.
+            injected = "document.head.append(Object.assign(document.createElement('style'), {}))"
+            browser.eval(f"{injected}; document.querySelector('head style').textContent = '*{{}}'")
+            browser.wait_for("document.readyState === 'complete'")
+            assert any("Content Security Policy" in each for each in browser.console)
+            with pytest.raises(AssertionError, match="TrustedHTML"):
+                browser.eval("document.body.innerHTML = '<p>x</p>'")
+        finally:
+            browser.close()
+
+
+def test_a_process_serves_its_page_and_ends(tmp_path: Path) -> None:
+    """Here, and not in memory: real sockets, a real stop with somebody watching."""
+    with Server("uppercase-udp", *OPTIONS, addresses=1, cwd=tmp_path) as server:
+        log = server.wait_for_log("the page is at http://127.0.0.1:")
+        port = int(log.split("the page is at http://127.0.0.1:")[1].split("/")[0])
+        with connect(port) as visitor, connect(port) as foreign:
+            visitor.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert visitor.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            foreign.sendall(b"GET /events HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+            assert receive_all(foreign).startswith(b"HTTP/1.1 403 ")
+            server.stop()

@@ -1,0 +1,185 @@
+"""What the pages say is what the code has: options, paths, rooms, tests."""
+
+import json
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from twisted.application.twist._options import TwistOptions
+from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
+
+from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
+from uppercase.commands._group import group
+from uppercase.lab import answer_key, make_experiment
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    path.relative_to(ROOT): path.read_text()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*/*.md"))
+    # What has changed is about names that are no more.
+    if path.name != "CHANGES.md"
+}
+OTHER_PROGRAMS = {
+    "--cap-drop": "podman",
+    "--editable": "pip",
+    "--now": "systemctl",
+    "--only": "benchmarks",
+    "--publish": "podman",
+    "--read-only": "podman",
+    "--rounds": "benchmarks",
+    "--sign": "git",
+    "--signal": "podman",
+    "--strict": "twine",
+    "--tag": "podman",
+    "--time": "podman",
+    "--yes": "towncrier",
+}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
+
+
+def ours() -> Iterator[tuple[str, ...]]:
+    """Return the spellings of each option of our programs."""
+    for service in services():
+        for spelling in service.longOpt:
+            yield (f"--{spelling.rstrip('=')}",)
+    for context in commands(group):
+        for parameter in context.command.get_params(context):
+            if parameter.param_type_name == "option":
+                yield (*parameter.opts, *parameter.secondary_opts)
+
+
+def mentioned() -> Mapping[str, set[Path]]:
+    """Return the pages on which each long option is."""
+    found: defaultdict[str, set[Path]] = defaultdict(set)
+    for path, text in PAGES.items():
+        for option in OPTION.findall(text):
+            found[option].add(path)
+    return found
+
+
+def test_every_option_on_a_page_is_one_of_the_program() -> None:
+    known = {spelling for option in ours() for spelling in option}
+    known |= {
+        f"--{spelling.rstrip('=')}"
+        for options in (ServerOptions(), TwistOptions())
+        for spelling in options.longOpt
+    }
+    stale = {
+        option: pages
+        for option, pages in mentioned().items()
+        if option not in known and option not in OTHER_PROGRAMS
+    }
+    assert stale == {}
+    assert not set(OTHER_PROGRAMS) - set(mentioned())
+
+
+def test_every_option_is_on_a_page_that_says_more_than_the_help() -> None:
+    """By its long name or its letter."""
+    text = "\n".join(PAGES.values())
+    missing = {
+        option
+        for option in ours()
+        if not any(re.search(rf"(?<![\w-]){spelling}(?![\w-])", text) for spelling in option)
+    }
+    assert missing == set()
+
+
+def test_the_page_of_options_has_every_command_and_fits_the_site(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    page = options_page()
+    for command in ("twistd uppercase", "twistd uppercase-udp", "uppercase transforms check"):
+        assert f"## `{command}`\n" in page
+    assert "  uppercase ping -u -c 10" in page
+    for spellings in ours():
+        assert spellings[0] in page
+    assert max(map(len, page.splitlines())) <= 88
+
+
+def test_every_path_on_a_page_leads_somewhere() -> None:
+    """From the root of the repository or of the package."""
+    roots = (ROOT, ROOT / "uppercase")
+    first = {path.name for root in roots for path in root.iterdir() if path.name != "build"}
+    missing = {
+        (page, path)
+        for page, text in PAGES.items()
+        for path in re.findall(r"`(\w[\w.-]*/[\w./-]*)`", text)
+        if path.split("/")[0] in first
+        and not any((root / path).exists() for root in (*roots, (ROOT / page).parent))
+    }
+    assert missing == set()
+
+
+def test_the_picture_of_a_lossy_run_is_what_the_command_draws(tmp_path: Path) -> None:
+    """Of a run with the fates of its seed."""
+    draw_run(tmp_path / "run.svg")
+    assert PICTURE.read_text() == (tmp_path / "run.svg").read_text(), "run: python -m docs.pages"
+    fates = {
+        row["number"]: row["event"] == "impaired"
+        for row in map(json.loads, RECORD.read_text().splitlines()[1:])
+    }
+    key = answer_key(make_experiment({"loss": "0.5"}, seed=4), len(fates))
+    assert [fates[number] for number in sorted(fates)] == ["lost" in str(row) for row in key]
+
+
+def test_the_drawing_of_the_rooms_is_what_import_linter_holds() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    layers = [set(layer.split(" | ")) for layer in contracts[0]["layers"]]
+    drawing = re.search(r"```text\n(.*?)```", PAGES[Path("docs/topics/architecture.md")], re.S)
+    assert drawing
+    lines = [line.partition("  ")[2].split() for line in drawing[1].splitlines()]
+    assert [set(rooms) for rooms in lines if rooms] == layers
+
+
+def test_every_room_is_in_the_table_of_rooms() -> None:
+    table = PAGES[Path("docs/topics/architecture.md")]
+    rows = "".join(re.findall(r"^\| (`.*?) \|", table, re.M))
+    rooms = {path.stem for path in (ROOT / "uppercase").iterdir() if path.name[0] not in "_."} - {
+        "py"
+    }
+    assert {name.rstrip("/") for name in re.findall(r"`(\w+/?)`", rows)} == rooms
+
+
+def test_each_threat_names_tests_that_there_are() -> None:
+    page = PAGES[Path("SECURITY.md")]
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+    threats = re.findall(r"^(?:- |### ).*\n(?:(?!- |#).*\n)*", page, re.M)
+    assert len(threats) > 20
+    for threat in threats:
+        assert "`tests/" in threat or "It cannot\n\n" in threat, threat
+
+
+def test_each_change_is_a_sentence_of_a_kind_that_is_known() -> None:
+    """A file of another name would be left out of the changes without a word."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        towncrier = tomllib.load(file)["tool"]["towncrier"]
+    kinds = "|".join(kind["directory"] for kind in towncrier["type"])
+    for path in (ROOT / towncrier["directory"]).glob("[!.]*"):
+        assert re.fullmatch(rf"\+[a-z0-9-]+\.({kinds})\.md", path.name), path.name
+        assert re.fullmatch(r"\S.*[.)]\s*", path.read_text(), re.DOTALL), path.name
+
+
+def test_the_table_of_contents_is_the_index() -> None:
+    parts = contents()["parts"]
+    assert [part["caption"] for part in parts] == [
+        "Tutorial",
+        "How to",
+        "Topics",
+        "Reference",
+        "Project",
+    ]
+    listed = [chapter["file"] for part in parts for chapter in part["chapters"]]
+    pages = {
+        path.relative_to("docs").with_suffix("").as_posix()
+        for path in PAGES
+        if path.parts[0] == "docs"
+    }
+    assert set(listed) == pages | {"options"}
+    assert len(listed) == len(set(listed))

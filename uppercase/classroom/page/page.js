@@ -1,0 +1,447 @@
+// The page: what the server tells, put into text. Nothing that came from the network becomes
+// markup: all of it is set as textContent, and the page's policy forbids the other way.
+
+import { Ladder, element, mark } from "./ladder.js";
+
+const KEPT = 2000; // arrows in memory, of all clients, so that one client's can be picked out
+const ROWS = 300; // clients in the table: more are counted in the totals only
+const PATIENCE = 5000; // milliseconds until a line that was sent counts as unanswered
+const RETRY = 4000; // milliseconds until a refused stream is tried again
+const COLUMNS = ["lost", "duplicated", "corrupted", "delayed", "reordered", "dropped"];
+const WELL = ["closed finished", "closed answered"];
+
+const at = (id) => document.getElementById(id);
+const ladder = new Ladder(at("rows"), at("arrows"));
+const page = { you: "", services: [], counts: [], open: 0, only: "", follows: true, fresh: 0, mine: new Map(), sent: null };
+let wanted = false;
+
+const service = () => page.services[page.open];
+
+/** A, B, ... Z, AA, AB: what a client is called across the hall. */
+function tag(serial) {
+  let letters = "";
+  for (let rest = serial; rest > 0; rest = Math.floor((rest - 1) / 26)) {
+    letters = String.fromCharCode(65 + ((rest - 1) % 26)) + letters;
+  }
+  return letters;
+}
+
+const number = new Intl.NumberFormat("en");
+
+function listen() {
+  const events = new EventSource("/events");
+  events.addEventListener("hello", (event) => greet(JSON.parse(event.data)));
+  events.addEventListener("frame", (event) => take(JSON.parse(event.data)));
+  events.addEventListener("error", () => {
+    say("state", "connection lost, trying again");
+    at("state").dataset.state = "lost";
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY);
+  });
+}
+
+function greet(told) {
+  Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
+  page.mine.clear();
+  page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
+  page.open = Math.min(page.open, page.services.length - 1);
+  told.services.forEach((each, index) => merge(page.services[index], each));
+  at("state").dataset.state = "live";
+  show();
+  announce(told.watchers);
+}
+
+function take(told) {
+  told.services.forEach((each, index) => merge(page.services[index], each));
+  page.fresh += told.services[page.open].arrows.length;
+  announce(told.watchers);
+  later();
+}
+
+function announce(watchers) {
+  const draining = service().phase === "draining" ? ", the service is stopping" : "";
+  // A status is read out, so it changes only where it matters.
+  say("state", `live${draining}`);
+  at("state").title = `${watchers} watching`;
+}
+
+function merge(known, told) {
+  Object.assign(known, { totals: told.totals, addresses: told.addresses, phase: told.phase, met: told.met });
+  known.pace.push([told.seen, told.shown]);
+  known.pace = known.pace.slice(-20);
+  for (const serial of told.gone) known.clientsBy.delete(serial);
+  for (const [serial, peer, state, ...counts] of told.clients) {
+    known.clientsBy.set(serial, { serial, peer, state, counts });
+  }
+  known.byPeer = new Map([...known.clientsBy.values()].map((client) => [client.peer, client]));
+  for (const [serial, client, begin, end, way, nth, text, size, actions, words] of told.arrows) {
+    known.arrowsBy.set(serial, { serial, client, begin, end, way, number: nth, text, size, actions, words });
+  }
+  for (const serial of known.arrowsBy.keys()) {
+    if (known.arrowsBy.size <= KEPT) break;
+    known.arrowsBy.delete(serial);
+  }
+  if (page.sent) tellFate();
+}
+
+/** Draw once for all that came since the last picture. */
+function later() {
+  if (wanted) return;
+  wanted = true;
+  requestAnimationFrame(() => {
+    wanted = false;
+    showTotals();
+    showClients();
+    showSample();
+    showKeyPlace();
+    if (page.follows) showTimeline();
+    else say("follow", `Follow (${page.fresh} new)`);
+  });
+}
+
+function show() {
+  showServices();
+  showFacts();
+  showColumns();
+  at("send").hidden = !service().sends;
+  at("key").hidden = !service().has_key;
+  if (service().has_key) fetchKey();
+  later();
+}
+
+function say(id, text) {
+  const place = at(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function showServices() {
+  at("services").hidden = page.services.length < 2;
+  at("services").replaceChildren(
+    ...page.services.map((each, index) => {
+      const button = element("button", "", each.name);
+      button.type = "button";
+      button.setAttribute("aria-pressed", index === page.open);
+      button.addEventListener("click", () => {
+        Object.assign(page, { open: index, only: "", fresh: 0 });
+        show();
+      });
+      return button;
+    }),
+  );
+}
+
+function showFacts() {
+  const facts = [
+    [service().protocol, [service().addresses.map((each) => each.replace(/^\S+ /, "")).join(", ")]],
+    ["transform", [service().transform]],
+  ];
+  if (service().lab.length) {
+    facts.push(["lab", service().lab.map(([name, value]) => `${name} ${value.replaceAll("both:", "both ways ")}`)]);
+  } else {
+    facts.push(["lab", ["off"]]);
+  }
+  at("facts").replaceChildren(
+    ...facts.map(([name, values]) => {
+      const group = element("div");
+      const value = element("dd");
+      value.append(...values.map((text) => element("span", name === "lab" ? "chip" : "", `${text} `)));
+      group.append(element("dt", "", name), value);
+      return group;
+    }),
+  );
+  document.title = `${service().name}: live`;
+}
+
+function showTotals() {
+  const totals = service().totals;
+  const sum = (begins) =>
+    Object.entries(totals).reduce((all, [name, count]) => all + (begins(name) ? count : 0), 0);
+  let tiles;
+  if (service().protocol === "UDP") {
+    const lost = (totals["lab-request lost"] ?? 0) + (totals["lab-reply lost"] ?? 0);
+    tiles = [
+      ["received", totals.received],
+      ["answered", totals.answered, share(totals.answered, totals.received)],
+      ["lost by the lab", lost, share(lost, totals.received), "lost"],
+      ["dropped for real", sum((name) => name.startsWith("dropped "))],
+    ];
+  } else {
+    const ended = sum((name) => name.startsWith("closed "));
+    const well = WELL.reduce((all, name) => all + (totals[name] ?? 0), 0);
+    tiles = [
+      ["connections", totals.opened ?? 0],
+      ["open now", totals.connections_open],
+      ["ended well", well],
+      ["ended otherwise", ended - well + sum((name) => name.startsWith("refused "))],
+    ];
+  }
+  const shown = JSON.stringify(tiles);
+  if (at("totals").shown === shown) return;
+  at("totals").shown = shown;
+  at("totals").replaceChildren(
+    ...tiles.map(([name, count, part, className]) => {
+      const tile = element("div", count ? className ?? "" : "");
+      tile.append(element("dt", "", name), element("dd", "", number.format(count)));
+      if (part) tile.append(element("span", "share", part));
+      return tile;
+    }),
+  );
+}
+
+function share(part, whole) {
+  return whole ? `${((100 * part) / whole).toFixed(1)} %` : "";
+}
+
+function showSample() {
+  const pace = service().pace;
+  const [seen, shown] = [0, 1].map((each) => pace.at(-1)[each] - pace[0][each]);
+  const what = service().protocol === "UDP" ? "datagrams" : "events";
+  const sampled = seen > shown;
+  at("sample").toggleAttribute("data-sampled", sampled);
+  say("sample", sampled ? `1 of ${Math.round(seen / Math.max(shown, 1)) || 1} ${what} drawn, all counted` : `all ${what} drawn`);
+}
+
+function showTimeline() {
+  const all = [...service().arrowsBy.values()].filter((arrow) => !page.only || arrow.client === page.only);
+  all.sort((a, b) => a.begin - b.begin || a.serial - b.serial);
+  ladder.draw(all, service().began, (peer) => {
+    const client = service().byPeer.get(peer);
+    return { tag: client ? tag(client.serial) : "?", mine: page.mine.get(page.open) === peer };
+  });
+  at("nothing").hidden = all.length > 0;
+  if (!all.length) showNothing();
+  const only = service().byPeer.get(page.only);
+  say("whose", only ? `client ${tag(only.serial)} (${page.only})` : "all clients");
+  say("left-end", only ? `Client ${tag(only.serial)}` : "Clients");
+  page.fresh = 0;
+  say("follow", "Follow");
+  at("timeline").scrollTop = at("timeline").scrollHeight;
+}
+
+function showNothing() {
+  const [protocol, place] = (service().addresses[0] ?? "").split(" ");
+  const code = element("code", "", `uppercase send ${protocol === "UDP" ? "-u " : ""}${place ?? ""}`);
+  at("nothing").replaceChildren("Nothing has come yet. To send something:", code);
+}
+
+function showColumns() {
+  const heads = [["client", element("span", "", "client")], ["in", element("span", "", "in")], ["out", element("span", "", "out")]];
+  for (const name of COLUMNS) {
+    const head = element("span");
+    head.append(mark(name), element("span", "quiet", name));
+    heads.push([name, head]);
+  }
+  at("columns").replaceChildren(
+    ...heads.map(([name, head]) => {
+      const cell = element("th");
+      cell.scope = "col";
+      cell.title = { in: "received from the client", out: "sent to the client" }[name] ?? name;
+      cell.append(head);
+      return cell;
+    }),
+  );
+  at("clients").replaceChildren();
+}
+
+function showClients() {
+  const clients = [...service().clientsBy.values()].sort((a, b) => a.serial - b.serial).slice(-ROWS);
+  const places = ["received", "answered", ...COLUMNS].map((name) => page.counts.indexOf(name));
+  // A column in which nobody has anything would take the room of the others.
+  const always = service().protocol === "UDP" ? 3 : 2;
+  const used = places.map((place, index) => index < always || clients.some((each) => each.counts[place]));
+  const body = at("clients");
+  const known = new Map([...body.children].map((row) => [row.serial, row]));
+  const rows = clients.map((client) => {
+    const row = known.get(client.serial) ?? makeRow(client);
+    fillRow(row, client, places, used);
+    return row;
+  });
+  if (rows.length !== body.children.length || rows.some((row, index) => body.children[index] !== row)) {
+    body.replaceChildren(...rows);
+  }
+  [...at("columns").children].slice(1).forEach((cell, index) => (cell.hidden = !used[index]));
+  say("met", `${number.format(service().met)} so far`);
+  at("everyone").setAttribute("aria-pressed", !page.only);
+}
+
+function makeRow(client) {
+  const row = element("tr");
+  row.serial = client.serial;
+  const head = element("th");
+  head.scope = "row";
+  const button = element("button");
+  button.type = "button";
+  button.title = "show this client alone";
+  // Where there is little room it is broken before the port.
+  const [, host, port] = client.peer.match(/^(.*?)(:[^:]*)?$/);
+  const peer = element("span", "peer", host);
+  peer.append(element("wbr"), port ?? "");
+  button.append(element("span", "tag", tag(client.serial)), peer, element("span", "ended"));
+  button.addEventListener("click", () => choose(page.only === client.peer ? "" : client.peer));
+  head.append(button);
+  row.append(head, ...["in", "out", ...COLUMNS].map(() => element("td")));
+  return row;
+}
+
+function fillRow(row, client, places, used) {
+  const [head, ...cells] = row.children;
+  const button = head.firstChild;
+  button.setAttribute("aria-pressed", page.only === client.peer);
+  button.firstChild.className = page.mine.get(page.open) === client.peer ? "tag mine" : "tag";
+  const ended = client.state === "open" ? "" : client.state;
+  if (button.lastChild.textContent !== ended) button.lastChild.textContent = ended;
+  cells.forEach((cell, index) => {
+    const count = client.counts[places[index]];
+    cell.hidden = !used[index];
+    cell.className = count ? COLUMNS[index - 2] ?? "" : "zero";
+    const text = count ? number.format(count) : "·";
+    if (cell.textContent !== text) cell.textContent = text;
+  });
+}
+
+function choose(peer) {
+  page.only = peer;
+  page.follows = true;
+  at("follow").setAttribute("aria-pressed", true);
+  if (service().has_key && service().per_client) fetchKey();
+  later();
+}
+
+async function fetchKey() {
+  const client = service().byPeer.get(page.only)?.serial ?? 0;
+  const answer = await fetch(`/key?service=${page.open}&client=${client}`);
+  const lines = answer.ok ? await answer.json() : [];
+  say("key-note", lines.length ? "" : "Each client has its own: choose one.");
+  at("key-lines").replaceChildren(...lines.map((line) => element("li", "", line)));
+  showKeyPlace();
+}
+
+/** Mark how far the chosen client has come. */
+function showKeyPlace() {
+  const client = service().byPeer.get(page.only || page.mine.get(page.open));
+  const come = client ? client.counts[page.counts.indexOf("received")] : -1;
+  const lines = at("key-lines");
+  [...lines.children].forEach((line, index) => {
+    line.className = come < 0 ? "" : index < come ? "past" : index === come ? "next" : "";
+  });
+  const next = lines.querySelector(".next");
+  if (next && next !== page.next) lines.scrollTop = next.offsetTop - lines.clientHeight / 2;
+  page.next = next;
+}
+
+async function send(event) {
+  event.preventDefault();
+  const line = at("line").value;
+  say("sent", "sending");
+  try {
+    const answer = await fetch(`/send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
+    if (!answer.ok) return say("sent", (await answer.text()).trim());
+    const told = await answer.json();
+    if (told.client) {
+      page.mine.set(page.open, told.client);
+      page.sent = { ...told, service: page.open, until: performance.now() + PATIENCE };
+      setTimeout(() => page.sent && tellFate(), PATIENCE + 100);
+      say("sent", `sent as datagram ${told.number}`);
+      tellFate();
+    } else {
+      say("sent", told.error || `answered: ${told.reply}`);
+    }
+  } catch {
+    say("sent", "it could not be sent; is the service still there?");
+  }
+  at("line").select();
+}
+
+/** Say what became of the datagram that was sent last. */
+function tellFate() {
+  const { client, number: nth, service: index, until } = page.sent;
+  const mine = [...page.services[index].arrowsBy.values()].filter((arrow) => arrow.client === client && arrow.number === nth);
+  const reply = mine.find((arrow) => arrow.way === 2 && !arrow.actions.includes("lost"));
+  const lost = mine.find((arrow) => arrow.actions.includes("lost") || arrow.actions.includes("dropped"));
+  const over = performance.now() > until;
+  if (!reply && !lost && !over) return;
+  const result = reply ? `answered: ${reply.text}` : lost ? lost.words : "no reply so far";
+  say("sent", `datagram ${nth} of ${nameOf(client)}: ${result}`);
+  if (reply || over) page.sent = null;
+}
+
+function nameOf(peer) {
+  const client = service().byPeer?.get(peer);
+  return client ? tag(client.serial) : peer;
+}
+
+function join() {
+  const code = at("code");
+  code.hidden = !page.code;
+  if (page.code) {
+    code.src = "/qr.svg";
+    code.alt = `QR code of ${page.address}`;
+  }
+  say("address", page.address);
+  say(
+    "joining-note",
+    page.address
+      ? page.code ? "" : "For a code to photograph: pip install 'twisted-uppercase[page]'"
+      : "Only this machine can open it. Start the service with --page=tcp:8080:interface=0.0.0.0 to open it to others.",
+  );
+  at("joining").showModal();
+}
+
+function remember(name, value) {
+  try {
+    localStorage.setItem(`uppercase ${name}`, value);
+  } catch {
+    // A browser that keeps nothing asks again next time.
+  }
+}
+
+function recall(name) {
+  try {
+    return localStorage.getItem(`uppercase ${name}`) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function setSize(size) {
+  document.documentElement.dataset.size = size;
+  at("size").setAttribute("aria-pressed", size === "large");
+  remember("size", size);
+  if (service()) later();
+}
+
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
+function setTheme(theme) {
+  page.theme = theme;
+  document.documentElement.dataset.theme = theme || (darkness.matches ? "dark" : "light");
+  say("theme", `Theme: ${theme || "auto"}`);
+  remember("theme", theme);
+}
+
+at("send").addEventListener("submit", send);
+at("join").addEventListener("click", join);
+at("everyone").addEventListener("click", () => choose(""));
+at("size").addEventListener("click", () => setSize(document.documentElement.dataset.size === "large" ? "" : "large"));
+at("theme").addEventListener("click", () => {
+  const themes = ["", "light", "dark"];
+  setTheme(themes[(themes.indexOf(page.theme) + 1) % themes.length]);
+});
+at("follow").addEventListener("click", () => {
+  page.follows = !page.follows;
+  at("follow").setAttribute("aria-pressed", page.follows);
+  later();
+});
+for (const gesture of ["wheel", "touchmove", "keydown"]) {
+  // Who scrolls back wants to read: nothing moves until asked to follow again.
+  at("timeline").addEventListener(gesture, () => requestAnimationFrame(stopWhereScrolled), { passive: true });
+}
+function stopWhereScrolled() {
+  const view = at("timeline");
+  if (page.follows && view.scrollTop + view.clientHeight < view.scrollHeight - 8) at("follow").click();
+}
+new ResizeObserver(() => service() && page.follows && later()).observe(at("timeline"));
+
+darkness.addEventListener("change", () => setTheme(page.theme));
+setSize(recall("size"));
+setTheme(recall("theme"));
+listen();

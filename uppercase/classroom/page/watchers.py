@@ -1,0 +1,196 @@
+"""Who watches the page: server-sent events, one frame for all, and nothing kept for who stalls.
+
+A frame is made once, whoever watches. A watcher whose connection is full gets none until it is
+empty again, and then all that is kept, at once; so the connection's own buffer is the only queue,
+and a frame above its high-water mark the most that a watcher holds. One that takes nothing for
+`STALLED` seconds is let go; its browser comes back by itself.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from secrets import token_urlsafe
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.task import LoopingCall
+from twisted.web.server import Request
+from zope.interface import implementer
+
+FRAME: Final = 0.25
+"""Seconds between frames: four a second look like a stream."""
+
+FULL_PACE: Final = 100
+"""Watchers who have all of them: of twice as many each has one in three, so a class of 200 costs
+less than 300 writes a second, and not 800."""
+
+STALLED: Final = 15.0
+"""Seconds that a watcher may take nothing: a phone that is carried through the hall comes back."""
+
+HEARTBEAT: Final = 10.0
+"""Seconds after which something is written even where nothing happens, so that both sides notice
+when the other is gone; proxies give up after 30 or more."""
+
+WATCHERS: Final = 256
+"""Who may watch at one time: a class of 200 with a few second screens."""
+
+KEPT_FOR_THIS_MACHINE: Final = 8
+"""Places beyond that for who watches on the machine itself: nobody can take the projector's."""
+
+_TURN: Final = 25
+"""Watchers that are written to before others have their turn, so that a frame for 200 delays no
+datagram by more than some 2 ms."""
+
+
+@implementer(IPushProducer)
+class Watcher:
+    """One browser that watches.
+
+    Args:
+        request: what it asked.
+        watchers: whom it belongs to.
+
+    Attributes:
+        token: by which its other requests are known.
+        stalled_since: since when its connection is full; None while it is not.
+    """
+
+    def __init__(self, request: Request, watchers: "Watchers") -> None:
+        self.token = token_urlsafe(12)
+        self.stalled_since: float | None = None
+        self._request: Any = request
+        self._watchers = watchers
+        self._missed = False
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.notifyFinish().addErrback(lambda _: watchers.forget(self))
+        self._request.registerProducer(self, True)
+
+    def push(self, frame: bytes) -> None:
+        """Write a frame, or take note that it was missed."""
+        if self.stalled_since is None:
+            self._request.write(frame)
+        else:
+            self._missed = True
+
+    def pauseProducing(self) -> None:
+        """The connection is full."""
+        self.stalled_since = self._watchers.seconds()
+
+    def resumeProducing(self) -> None:
+        """It is empty again: catch up."""
+        self.stalled_since = None
+        if self._missed:
+            self._missed = False
+            self.push(self._watchers.greeting(self))
+
+    def stopProducing(self) -> None:
+        """It is lost, which the request tells too."""
+
+    def end(self) -> None:
+        """Cut the connection."""
+        self._request.channel.transport.abortConnection()
+
+
+class Watchers:
+    """All who watch.
+
+    Args:
+        snapshot: gives all that is kept, for one who comes.
+        changes: gives what has changed since the last frame; an empty one says nothing.
+        left: told who is gone.
+        clock: the reactor.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], dict[str, Any]],
+        changes: Callable[[], dict[str, Any]],
+        left: Callable[[Watcher], None],
+        clock: Any,
+    ) -> None:
+        self._snapshot = snapshot
+        self._changes = changes
+        self._left = left
+        self._clock = clock
+        self._watchers: dict[str, Watcher] = {}
+        self._last_write = 0.0
+        self._ticks = 0
+        self._turn: IDelayedCall | None = None
+        self._frames = LoopingCall(self._frame)
+        self._frames.clock = clock
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    def find(self, token: str) -> Watcher | None:
+        """Return the watcher of a token."""
+        return self._watchers.get(token)
+
+    def seconds(self) -> float:
+        """Return the time."""
+        return float(self._clock.seconds())
+
+    def have_room(self, *, local: bool) -> bool:
+        """Whether one more may watch; there is more room for who is on this machine."""
+        return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
+
+    def admit(self, request: Request) -> None:
+        """Let a browser watch, from now on."""
+        # Invariant: what has changed before the first one came is in its snapshot.
+        if not self._frames.running:
+            self._changes()
+            self._frames.start(FRAME, now=False)
+        watcher = Watcher(request, self)
+        self._watchers[watcher.token] = watcher
+        channel: Any = request.channel
+        channel.leave_bounds()
+        watcher.push(self.greeting(watcher))
+
+    def greeting(self, watcher: Watcher) -> bytes:
+        """Return the frame for one who comes, or comes back."""
+        return frame("hello", {"you": watcher.token, **self._snapshot()})
+
+    def forget(self, watcher: Watcher) -> None:
+        """Take note that one is gone."""
+        self._watchers.pop(watcher.token, None)
+        self._left(watcher)
+        if not self._watchers and self._frames.running:
+            self._frames.stop()
+
+    def stop(self) -> None:
+        """Let everybody go."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        for watcher in list(self._watchers.values()):
+            watcher.end()
+
+    def _frame(self) -> None:
+        now = self.seconds()
+        for watcher in list(self._watchers.values()):
+            if watcher.stalled_since is not None and now - watcher.stalled_since > STALLED:
+                watcher.end()
+        self._ticks = (self._ticks + 1) % (1 + len(self._watchers) // FULL_PACE)
+        if self._ticks or self._turn is not None:
+            return  # the next frame tells of all since the last, which may be on its way still
+        changes = self._changes()
+        if changes:
+            self._last_write = now
+            self._deliver(frame("frame", changes), list(self._watchers.values()))
+        elif now - self._last_write >= HEARTBEAT:
+            self._last_write = now
+            self._deliver(b": still here\n\n", list(self._watchers.values()))
+
+    def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
+        """Write to some, and to the others in the next turns of the reactor."""
+        for watcher in watchers[:_TURN]:
+            if watcher.token in self._watchers:
+                watcher.push(data)
+        if len(watchers) > _TURN:
+            self._turn = self._clock.callLater(0, self._deliver, data, watchers[_TURN:])
+        else:
+            self._turn = None
+
+
+def frame(event: str, content: dict[str, Any]) -> bytes:
+    """Return a server-sent event; JSON without a line's end needs no further care."""
+    return f"event: {event}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n".encode()

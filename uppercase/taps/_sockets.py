@@ -1,0 +1,21 @@
+"""Sockets that systemd has opened: names for those that have none.
+
+Twisted wants a name for each; systemd-socket-activate and others need not give any.
+"""
+
+import os
+from collections.abc import MutableMapping
+
+_UNNAMED = "unknown"
+"""What sd_listen_fds_with_names(3) calls a socket without a name."""
+
+
+def name_sockets(environ: MutableMapping[str, str]) -> None:
+    """Give names to the sockets that were passed to this process without."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return
+    names = [name for name in environ.get("LISTEN_FDNAMES", "").split(":") if name]
+    # More than a process can have open is a mistake, which Twisted finds.
+    missing = min(int(count), os.sysconf("SC_OPEN_MAX")) - len(names)
+    environ["LISTEN_FDNAMES"] = ":".join([*names, *[_UNNAMED] * missing])
