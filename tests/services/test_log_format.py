@@ -22,6 +22,7 @@ from uppercase.core.events import (
     HalfClosed,
     Outcome,
     Received,
+    Several,
     word_of,
 )
 from uppercase.services import TCPSettings, tcp_service
@@ -123,7 +124,7 @@ def test_what_others_log_is_told_from_where_and_with_its_traceback() -> None:
 def test_the_page_has_every_word_and_its_keys() -> None:
     page = (ROOT / "docs" / "reference" / "log.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`[^|]+`) \| ", page, re.M))
-    for kind in set(get_args(Event)) - {Received, Chunk, HalfClosed}:
+    for kind in set(get_args(Event)) - {Received, Several, Chunk, HalfClosed}:
         made = object.__new__(kind)
         keys = [
             f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
