@@ -26,7 +26,7 @@ def test_failing_messages_leave_nothing_behind() -> None:
         "output too long",
         "raises over TLS",
         "cancelled",
-        "raises later over UDP",
+        "raises over UDP",
     ]
     soak_failing(connections=300, kinds=kinds)
 

@@ -19,12 +19,11 @@ from uppercase.taps import tcp, udp
 from uppercase.taps._options import (
     PROCESS_GROUPS,
     VERSION_AND_HELP,
-    Group,
-    Option,
     ProcessOptions,
     ServiceOptions,
     makeService,
 )
+from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
 
