@@ -61,10 +61,11 @@ def answer(interpreter: Path, statement: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
-    """Run all tests on Twisted's own choice of reactor, or those of the rooms on another."""
+def tested(interpreter: Path, reactor: str, everything: bool) -> Row:
+    """Run all tests, or those of the rooms; on another reactor than Twisted's choice only these."""
     start = _REACTORS.get(reactor, "")
-    scope = ROOMS if start else ("--numprocesses", jobs, "--dist=worksteal")
+    everything = everything and not start
+    scope = ("--numprocesses=auto", "--dist=worksteal") if everything else ROOMS
     program = f"{start}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ("-q", "-p", "no:cacheprovider")
     command = [str(interpreter), "-c", program, *options, *scope]
@@ -78,12 +79,12 @@ def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
         answer(interpreter, "import platform; print(platform.python_version())"),
         answer(interpreter, "import twisted; print(twisted.__version__)"),
         reactor,
-        "rooms" if start else "all",
+        "all" if everything else "rooms",
         said,
     )
 
 
-def rows(jobs: str) -> list[Row]:
+def rows(everything: bool) -> list[Row]:
     """Return a row for each combination, printed as it is known."""
     done: list[Row] = []
 
@@ -96,12 +97,12 @@ def rows(jobs: str) -> list[Row]:
         try:
             interpreter = environment(python, twisted)
         except subprocess.CalledProcessError:
-            add(Row(python, twisted or "newest", "epoll", "all", "not run: cannot be fetched"))
+            add(Row(python, twisted or "newest", "epoll", "none", "not run: it could not be had"))
             continue
-        add(tested(interpreter, "epoll", jobs))
+        add(tested(interpreter, "epoll", everything))
         if python == PYTHONS[0]:
             for reactor in _REACTORS:
-                add(tested(interpreter, reactor, jobs))
+                add(tested(interpreter, reactor, everything))
     return done
 
 
@@ -124,9 +125,9 @@ def main() -> None:
     """Run the matrix."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", metavar="FILE", type=Path, help="the page to write")
-    parser.add_argument("--jobs", default="auto", help="in how many processes tests run")
+    parser.add_argument("--rooms", action="store_true", help="no tests but those of the rooms")
     arguments = parser.parse_args()
-    table = rows(arguments.jobs)
+    table = rows(not arguments.rooms)
     if arguments.write:
         arguments.write.write_text(page(table))
     sys.exit(not all(re.fullmatch(r"\d+ passed(, \d+ skipped)?", row.result) for row in table))

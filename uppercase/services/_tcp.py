@@ -95,7 +95,7 @@ class TCPService(TransformService):
         self.factory = make_factory(
             conversation_opener(framing, self.chain, settings.limits),
             settings.limits,
-            self.reactor,
+            self.clock,
             self,
             settings.lab,
         )
@@ -210,7 +210,7 @@ class TCPService(TransformService):
         self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(
-            self.reactor,
+            self.clock,
             self.settings.drain,
             self.settings.drain_quiet,
             self.factory.connections,

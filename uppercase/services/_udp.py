@@ -82,7 +82,7 @@ class UDPService(TransformService):
 
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
-        clock = self.reactor.seconds
+        clock = self.clock.seconds
         # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
         experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
         self.responder = Responder(

@@ -289,6 +289,9 @@ class TransformProtocol(Protocol):
             return None
         if self._lab is not None and not self._lab.empty:
             return None
+        # The process may have been busy, or stopped, while it came: it is read before this is said.
+        if self._reading and unread_input(self.transport):
+            return None
         self._look_at_progress()
         return self._active_at
 
