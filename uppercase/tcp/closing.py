@@ -132,14 +132,6 @@ class CloseLadder:
             self._flushed = True
             self._since = self._clock.seconds()
 
-    def peer_ended(self) -> None:
-        """Take note that the peer has closed its side too."""
-        self._transport.loseConnection()
-
-    def abort(self) -> None:
-        """Close at once; what is owed is lost."""
-        self._transport.abortConnection()
-
     def gone(self) -> None:
         """Take note that the connection is lost: nothing is left to do."""
         if self._call is not None:
