@@ -7,14 +7,16 @@ SERVING := $(VENV)/serving
 READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help serve test check docs newcomer matrix soak fuzz bench clean
+.PHONY: help serve test check docs newcomer matrix release soak fuzz bench clean
 
 help:
 	@echo "make serve   upper-case on TCP and UDP port 12000 (Ctrl-C ends it)"
 	@echo "make test    the tests, on all cores (JOBS=2: in so many processes)"
 	@echo "make check   ruff, mypy --strict and import-linter"
 	@echo "make docs    the site, in docs/_build; warnings are errors"
-	@echo "make newcomer  README and tutorial, typed in a fresh clone; make matrix  Pythons, Twisteds, reactors"
+	@echo "make newcomer  README, tutorial and guides, typed in a fresh clone"
+	@echo "make matrix  the tests on all supported Pythons, Twisteds and reactors"
+	@echo "make release  both files in dist/, tried on all supported Pythons; uploads nothing"
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make bench   our services and their peers side by side, in some six minutes; needs cc"
@@ -52,6 +54,7 @@ check: $(READY)
 
 docs: $(READY)
 	$(PIP) --editable '.[docs]'
+	rm -rf docs/_build
 	$(BIN)/sphinx-build -q -W --keep-going -b dirhtml docs docs/_build
 	$(BIN)/python docs/api.py
 	$(BIN)/python -m tests.docs.site docs/_build
@@ -59,9 +62,15 @@ docs: $(READY)
 newcomer: $(READY)
 	$(BIN)/python -m tests.docs.newcomer
 
+# With ROOMS=1 only the tests of what runs in their own process, which takes a tenth of the time.
 matrix: $(READY)
-	$(PIP) uv
-	$(BIN)/python -m tests.matrix --write docs/project/matrix.md
+	$(PIP) --editable '.[release]'
+	$(BIN)/python -m tests.matrix $(if $(ROOMS),--rooms) --write docs/project/matrix.md
+
+release: $(READY)
+	$(PIP) --editable '.[release]'
+	rm -rf dist
+	$(BIN)/python -m tests.packaging.release dist
 
 soak: $(READY)
 	$(BIN)/python -m tests.system.soak

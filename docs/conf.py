@@ -1,9 +1,10 @@
 """How Sphinx makes a site of these pages: `make docs`.
 
 The pages are plain Markdown that reads well without Sphinx; which of them belongs where is in
-`_toc.yml`. What the code says of itself is made here, by `pages`.
+`README.md`. What code can say is made here, by `pages`.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -35,8 +36,10 @@ html_theme_options = {"top_of_page_buttons": []}
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write the page of options, and the index under the name that is the site's first page."""
+    """Write what is made of other things; the index has the name that a site's first page has."""
     (DOCS / "options.md").write_text(pages.options_page())
+    # YAML, too.
+    (DOCS / "_toc.yml").write_text(json.dumps(pages.contents()))
     (DOCS / "index.md").write_text((DOCS / "README.md").read_text())
 
 

@@ -1,10 +1,11 @@
-"""What the code writes into the pages: what each command says under `--help`, and a picture.
+"""What is written by code: the page of options, the table of contents, and a picture.
 
 `python -m docs.pages` draws the picture anew. It must not need Sphinx: the tests compare the pages
 with the same code.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ def commands(
 ) -> Iterator[click.Context]:
     """Return each command that `uppercase` has, itself and groups first."""
     name = command.name if parent else "uppercase"
-    context = command.context_class(command, info_name=name, parent=parent)
+    context = command.context_class(
+        command, info_name=name, parent=parent, **command.context_settings
+    )
     yield context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
@@ -49,6 +52,28 @@ def services() -> Iterator[Any]:
             options.parent = twistd
             twistd.subCommand = name
             yield options
+
+
+def contents() -> dict[str, Any]:
+    """Return the table of contents, which is the index: its parts in its order, by its names."""
+    parts = re.findall(
+        r"^\*\*([\w ]+)\*\*.*\n\n((?:.+\n)+)", (DOCS / "README.md").read_text(), re.MULTILINE
+    )
+    return {
+        "format": "jb-book",
+        "root": "index",
+        "parts": [
+            {
+                "caption": caption,
+                "chapters": [
+                    {"file": file, "title": title.replace("`", "")}
+                    for title, file in re.findall(r"\[(.+?)\]\((\S+)\.md\)", entries)
+                ]
+                + [{"file": "options", "title": "Options"}] * (caption == "Reference"),
+            }
+            for caption, entries in parts
+        ],
+    }
 
 
 def options_page() -> str:

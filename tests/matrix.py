@@ -17,16 +17,21 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = "24.7.0"
 """Of Twisted; `install_requires` says so as well."""
 
-ROOMS = ("tests/core", "tests/tcp", "tests/udp", "tests/client", "tests/services")
+ROOMS = ("tests/tcp", "tests/udp", "tests/client", "tests/services")
 """What runs in the process of the tests, and so on the reactor that this has."""
 
+_OURS = "import twisted.internet.default as it, twisted.internet.{0} as of; it.install = of.install"
 _REACTORS = {
-    "poll": "from twisted.internet.pollreactor import install; install()",
-    "select": "from twisted.internet.selectreactor import install; install()",
-    "asyncio": "from twisted.internet.asyncioreactor import install; install()",
-    "asyncio on uvloop": "import uvloop; from twisted.internet.asyncioreactor import install; "
-    "install(uvloop.new_event_loop())",
+    "poll": (_OURS.format("pollreactor"), "default"),
+    "select": (_OURS.format("selectreactor"), "default"),
+    "asyncio": ("", "asyncio"),
+    "asyncio on uvloop": (
+        "import uvloop; from twisted.internet.asyncioreactor import install; "
+        "install(uvloop.new_event_loop())",
+        "asyncio",
+    ),
 }
+"""What is executed first, and the `--reactor` of pytest-twisted, which knows no other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,13 @@ def answer(interpreter: Path, statement: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
-    """Run all tests on Twisted's own choice of reactor, or those of the rooms on another."""
-    start = _REACTORS.get(reactor, "")
-    scope = ROOMS if start else ("--numprocesses", jobs, "--dist=worksteal")
+def tested(interpreter: Path, reactor: str, everything: bool) -> Row:
+    """Run all tests, or those of the rooms; on another reactor than Twisted's choice only these."""
+    start, known = _REACTORS.get(reactor, ("", "default"))
+    everything = everything and reactor not in _REACTORS
+    scope = ("--numprocesses=auto", "--dist=worksteal") if everything else ROOMS
     program = f"{start}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ("-q", "-p", "no:cacheprovider")
+    options = ("-q", "-p", "no:cacheprovider", f"--reactor={known}")
     command = [str(interpreter), "-c", program, *options, *scope]
     done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -78,12 +84,12 @@ def tested(interpreter: Path, reactor: str, jobs: str) -> Row:
         answer(interpreter, "import platform; print(platform.python_version())"),
         answer(interpreter, "import twisted; print(twisted.__version__)"),
         reactor,
-        "rooms" if start else "all",
+        "all" if everything else "rooms",
         said,
     )
 
 
-def rows(jobs: str) -> list[Row]:
+def rows(everything: bool) -> list[Row]:
     """Return a row for each combination, printed as it is known."""
     done: list[Row] = []
 
@@ -96,12 +102,12 @@ def rows(jobs: str) -> list[Row]:
         try:
             interpreter = environment(python, twisted)
         except subprocess.CalledProcessError:
-            add(Row(python, twisted or "newest", "epoll", "all", "not run: cannot be fetched"))
+            add(Row(python, twisted or "newest", "epoll", "none", "not run: it could not be had"))
             continue
-        add(tested(interpreter, "epoll", jobs))
+        add(tested(interpreter, "epoll", everything))
         if python == PYTHONS[0]:
             for reactor in _REACTORS:
-                add(tested(interpreter, reactor, jobs))
+                add(tested(interpreter, reactor, everything))
     return done
 
 
@@ -124,9 +130,9 @@ def main() -> None:
     """Run the matrix."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", metavar="FILE", type=Path, help="the page to write")
-    parser.add_argument("--jobs", default="auto", help="in how many processes tests run")
+    parser.add_argument("--rooms", action="store_true", help="no tests but those of the rooms")
     arguments = parser.parse_args()
-    table = rows(arguments.jobs)
+    table = rows(not arguments.rooms)
     if arguments.write:
         arguments.write.write_text(page(table))
     sys.exit(not all(re.fullmatch(r"\d+ passed(, \d+ skipped)?", row.result) for row in table))

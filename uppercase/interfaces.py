@@ -48,6 +48,13 @@ class IStreamTransform(ITransform):
         """Start one stream; streams share no state."""
 
 
+class IPiecewiseTransform(IStreamTransform):
+    """A transform without state: its replies to the pieces of a message, joined, are that to it.
+
+    This holds wherever the message is cut between two characters.
+    """
+
+
 class ITransformPlugin(Interface):
     """What discovery finds: a transform's name and how to build it.
 

@@ -19,7 +19,14 @@ from twisted.python.failure import Failure
 from tests.classroom.helpers import PEER, exchange
 from uppercase.classroom import Recorder, Timeline, read_record
 from uppercase.classroom.page import Audience, PageService
-from uppercase.classroom.page.audience import CLIENTS, COUNTS, HISTORY, SHOWN_BURST, SHOWN_RATE
+from uppercase.classroom.page.audience import (
+    CLIENTS,
+    CLIENTS_TOLD,
+    COUNTS,
+    HISTORY,
+    SHOWN_BURST,
+    SHOWN_RATE,
+)
 from uppercase.classroom.page.visitors import why_foreign
 from uppercase.classroom.page.watchers import (
     FRAME,
@@ -38,9 +45,11 @@ from uppercase.core.events import (
     Received,
     Replied,
 )
+from uppercase.core.guards import Destination, Origin
 from uppercase.core.values import parse_host_names
 from uppercase.errors import BadValue
 from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
+from uppercase.limits import DatagramLimits
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.taps import together, udp
 
@@ -223,6 +232,16 @@ def test_where_nothing_happens_little_is_written(stage: Stage) -> None:
     assert watcher.value() == b": still here\n\n"
 
 
+def test_where_many_watch_each_has_fewer_frames(stage: Stage) -> None:
+    watchers = [stage.watch() for _ in range(200)]
+    for each in watchers:
+        each.clear()
+    for _ in range(12):
+        stage.happen(Received("192.0.2.7:5", b"hi"))
+        stage.pass_time()
+    assert {len(each.events()) for each in watchers} == {4}
+
+
 def test_without_a_watcher_nothing_runs(stage: Stage) -> None:
     stage.watch().leave()
     assert stage.clock.getDelayedCalls() == []
@@ -251,6 +270,31 @@ def test_of_a_flood_a_sample_is_drawn_of_whole_exchanges_and_all_is_counted() ->
     assert (received, answered) == (20_000, 20_000)
 
 
+def test_what_is_not_drawn_goes_by_together_and_is_counted_and_numbered_all_the_same() -> None:
+    """So that a flood costs a fraction of what telling of each datagram does."""
+    clock = Clock()
+    audience = Audience(ABOUT, clock.seconds)
+    settings = UDPSettings(observers=(audience,), limits=DatagramLimits(loop_guard=0))
+    service: Any = udp_service(settings, clock)
+    origins = [
+        Origin.of(("192.0.2.7", 50_000 + number % 2), Destination("192.0.2.1", 12_000))
+        for number in range(50)
+    ]
+    for _ in range(100):
+        for replies, steps in service.responder.exchange([b"x"] * 50, origins):
+            service.responder.sent(steps, [])
+            service.responder.exchanged(replies, [])
+        clock.advance(0.01)
+    snapshot = audience.snapshot()
+    assert (snapshot["seen"], snapshot["met"]) == (5_000, 2)
+    assert snapshot["shown"] == SHOWN_BURST + 50
+    assert [client[3:5] for client in snapshot["clients"]] == [[2_500, 2_500]] * 2
+    drawn = {(arrow[1], arrow[5]) for arrow in snapshot["arrows"] if arrow[4] == 1}
+    assert drawn == {(arrow[1], arrow[5]) for arrow in snapshot["arrows"] if arrow[4] == 2}
+    # The last that was drawn came after those that were not.
+    assert max(number for _, number in drawn) > len(drawn) // 2 + 25
+
+
 def test_invented_addresses_fill_nothing() -> None:
     clock = Clock()
     audience = Audience(ABOUT, clock.seconds)
@@ -264,6 +308,7 @@ def test_invented_addresses_fill_nothing() -> None:
     frames = [audience.changes() for _ in range(20)]
     assert max(len(json.dumps(each)) for each in frames) < 100_000
     assert sum(len(each["clients"]) for each in frames) == CLIENTS
+    assert max(len(each["clients"]) for each in frames) == CLIENTS_TOLD
 
 
 def test_a_long_connection_fills_nothing() -> None:
@@ -465,10 +510,25 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
 
 
 class _Port:
-    """What listens on loopback."""
+    """What listens somewhere, on loopback mostly."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
 
     def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 8080)
+        return IPv4Address("TCP", self._host, 8080)
+
+
+def test_others_are_told_a_number_that_they_can_open() -> None:
+    made = Stage()
+    for host, address in (("192.0.2.1", "http://192.0.2.1:8080/"), ("127.0.0.1", "")):
+        made.page.port = _Port(host)  # type: ignore[assignment]
+        (_, hello), *_ = made.watch().events()
+        assert hello["address"] == address
+    made.page.port = _Port("0.0.0.0")  # type: ignore[assignment]
+    (_, hello), *_ = made.watch().events()
+    assert "0.0.0.0" not in hello["address"]
+    made.page.watchers.stop()
 
 
 ORIGIN = "http://192.0.2.1:8080"

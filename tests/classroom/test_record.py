@@ -2,14 +2,17 @@
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
 from tests.classroom.helpers import exchange
 from uppercase.classroom import Recorder, Timeline, draw_svg, draw_text, read_record
-from uppercase.classroom.record import VERSION
+from uppercase.classroom.record import VERSION, open_record
 from uppercase.core.events import (
     Chunk,
     Closed,
@@ -139,6 +142,23 @@ def test_a_full_disk_stops_nobody() -> None:
         recorder.notify(Received("127.0.0.1:1", b"x"))
         recorder.close()
     assert recorder.ended == "No space left on device"
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:
+    """Without a reader it is refused; full, it ends the record, and the service goes on."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="No such device"):
+        open_record(str(pipe), {}, Clock(), head=64, limit=1 << 20)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        recorder = open_record(str(pipe), {}, MemoryReactorClock(), head=64, limit=1 << 30)
+        for _ in range(2000):
+            recorder.notify(HalfClosed("192.0.2.1:50000"))
+        recorder.close()
+        assert recorder.ended
+    finally:
+        os.close(reader)
 
 
 def test_a_record_keeps_so_many_bytes() -> None:

@@ -13,7 +13,7 @@ from tests.commands.command import environment, run_process
 from uppercase.commands._generated import PAGES
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp
-from uppercase.taps._options import TableOptions
+from uppercase.taps._table import TableOptions
 
 LINES = [
     ("twistd -n uppercase-tcp -t ca", ["caesar", "casefold"]),

@@ -96,34 +96,67 @@ def test_a_fleet_loses_no_request_but_those_of_a_service_that_is_killed(tmp_path
         assert lost(counts) <= (2 * clients if "killed" in what else 0), (what, counts)
 
 
+def nginx_config(text: str, ports: dict[str, int], services: dict[str, list[int]]) -> str:
+    """Return the example for nginx with places of this machine, by protocol."""
+    text = text.replace("listen 12000 backlog", f"listen 127.0.0.1:{ports['tcp']} backlog")
+    text = text.replace("listen 12000 udp", f"listen 127.0.0.1:{ports['udp']} udp")
+    for name, found in services.items():
+        block = re.search(rf"upstream uppercase_{name} {{.*?}}", text, re.DOTALL)
+        assert block
+        here = block[0]
+        for number, port in enumerate(found, 11):
+            here = here.replace(f"10.0.0.{number}:12000", f"127.0.0.1:{port}")
+        text = text.replace(block[0], here)
+    return text
+
+
+def ask_datagrams(client: socket.socket, port: int, count: int) -> int:
+    """Ask so often; return how many had to be asked again."""
+    repeated = 0
+    for number in range(count):
+        reply = b""
+        while reply != b"HELLO %d" % number:
+            client.sendto(b"hello %d" % number, ("127.0.0.1", port))
+            try:
+                reply = client.recv(100)
+            except TimeoutError:
+                repeated += 1
+                assert repeated < 20
+    return repeated
+
+
 @pytest.mark.needs_program("nginx")
 def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
-    tcp_options = ("uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--proxy-from=127.0.0.1")
-    udp_options = ("uppercase-udp", "--port=0", "--interface=127.0.0.1")
+    """A service that reloads loses no datagram; of one that stops, clients ask again and go on."""
+    where = ("--port=0", "--interface=127.0.0.1")
+    udp_options = ("uppercase-udp", *where, "--workers=2", "--log-peers")
     with ExitStack() as stack:
+        tcp_options = ("uppercase-tcp", *where, "--proxy-from=127.0.0.1")
         tcp = stack.enter_context(Server(*tcp_options, addresses=1))
-        udp = stack.enter_context(Server(*udp_options, addresses=1))
-        port, udp_port = free_port(), free_port(socket.SOCK_DGRAM)
-        text = (DEPLOY / "nginx" / "nginx.conf").read_text()
-        text = text.replace("listen 12000 backlog", f"listen 127.0.0.1:{port} backlog")
-        text = text.replace("listen 12000 udp", f"listen 127.0.0.1:{udp_port} udp")
-        for name, server in (("tcp", tcp), ("udp", udp)):
-            block = re.search(rf"upstream uppercase_{name} {{.*?}}", text, re.DOTALL)
-            assert block
-            here = re.sub(r"server \S+:12000", f"server 127.0.0.1:{server.port}", block[0])
-            text = text.replace(block[0], here)
+        udp = [stack.enter_context(Server(*udp_options, addresses=1)) for _ in range(2)]
+        ports = {"tcp": free_port(), "udp": free_port(socket.SOCK_DGRAM)}
+        services = {"tcp": [tcp.port, tcp.port], "udp": [each.port for each in udp]}
         path = tmp_path / "nginx.conf"
-        path.write_text(text)
+        path.write_text(nginx_config((DEPLOY / "nginx/nginx.conf").read_text(), ports, services))
         globals_ = f"daemon off; pid {tmp_path}/pid; error_log stderr;"
         nginx = ("nginx", "-p", tmp_path, "-c", path, "-g", globals_)
         subprocess.run([*nginx, "-t"], check=True)
         stack.enter_context(running(*nginx, cwd=tmp_path))
-        wait_until_served(port)
-        assert [ask(port, b"hello %d" % n) for n in range(40)] == [
+        wait_until_served(ports["tcp"])
+        assert [ask(ports["tcp"], b"hello %d" % n) for n in range(40)] == [
             b"HELLO %d" % n for n in range(40)
         ]
         with socket.socket(type=socket.SOCK_DGRAM) as client:
+            # None is asked again.
             client.settimeout(PATIENCE)
-            for n in range(40):
-                client.sendto(b"hello %d" % n, ("127.0.0.1", udp_port))
-                assert client.recv(100) == b"HELLO %d" % n
+            ask_datagrams(client, ports["udp"], 40)
+            for server in udp:
+                server.process.send_signal(signal.SIGHUP)
+            while not all("reloaded:" in server.log() for server in udp):
+                ask_datagrams(client, ports["udp"], 5)
+            ask_datagrams(client, ports["udp"], 40)
+            (serving,) = (server for server in udp if "-> " in server.log())
+            serving.stop()
+            client.settimeout(2)
+            repeated = ask_datagrams(client, ports["udp"], 40)
+            print(f"{repeated} datagrams were asked again after a stop")

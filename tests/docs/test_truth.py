@@ -11,7 +11,7 @@ import pytest
 from twisted.application.twist._options import TwistOptions
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
-from docs.pages import PICTURE, RECORD, commands, draw_run, options_page, services
+from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
 from uppercase.commands._group import group
 from uppercase.lab import answer_key, make_experiment
 
@@ -23,11 +23,19 @@ PAGES = {
     if path.name != "CHANGES.md"
 }
 OTHER_PROGRAMS = {
+    "--cap-drop": "podman",
+    "--editable": "pip",
     "--now": "systemctl",
     "--only": "benchmarks",
+    "--publish": "podman",
+    "--read-only": "podman",
     "--rounds": "benchmarks",
     "--sign": "git",
+    "--signal": "podman",
     "--strict": "twine",
+    "--tag": "podman",
+    "--time": "podman",
+    "--yes": "towncrier",
 }
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
@@ -146,3 +154,32 @@ def test_each_threat_names_tests_that_there_are() -> None:
     assert len(threats) > 20
     for threat in threats:
         assert "`tests/" in threat or "It cannot\n\n" in threat, threat
+
+
+def test_each_change_is_a_sentence_of_a_kind_that_is_known() -> None:
+    """A file of another name would be left out of the changes without a word."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        towncrier = tomllib.load(file)["tool"]["towncrier"]
+    kinds = "|".join(kind["directory"] for kind in towncrier["type"])
+    for path in (ROOT / towncrier["directory"]).glob("[!.]*"):
+        assert re.fullmatch(rf"\+[a-z0-9-]+\.({kinds})\.md", path.name), path.name
+        assert re.fullmatch(r"\S.*[.)]\s*", path.read_text(), re.DOTALL), path.name
+
+
+def test_the_table_of_contents_is_the_index() -> None:
+    parts = contents()["parts"]
+    assert [part["caption"] for part in parts] == [
+        "Tutorial",
+        "How to",
+        "Topics",
+        "Reference",
+        "Project",
+    ]
+    listed = [chapter["file"] for part in parts for chapter in part["chapters"]]
+    pages = {
+        path.relative_to("docs").with_suffix("").as_posix()
+        for path in PAGES
+        if path.parts[0] == "docs"
+    }
+    assert set(listed) == pages | {"options"}
+    assert len(listed) == len(set(listed))

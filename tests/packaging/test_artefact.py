@@ -1,10 +1,5 @@
 """What people install: the wheel, an editable checkout, and what an uninstallation leaves."""
 
-import base64
-import csv
-import hashlib
-import os
-import subprocess
 import sys
 import venv
 import zipfile
@@ -12,23 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.installed import DROPINS, check_nothing_is_left, check_services, python, run
+
 ROOT = Path(__file__).parents[2]
-DROPINS = {"twisted/plugins/uppercase_services.py", "twisted/plugins/uppercase_transforms.py"}
-
-
-def python(folder: Path) -> Path:
-    """Return the interpreter of a virtual environment."""
-    return folder / "bin" / "python"
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command outside the checkout and without its paths."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def pip(folder: Path, *arguments: str | Path) -> None:
@@ -41,7 +22,7 @@ def pip(folder: Path, *arguments: str | Path) -> None:
 def install(folder: Path, *what: str | Path) -> None:
     """Make a virtual environment with this in it."""
     venv.create(folder)
-    pip(folder, "install", "-q", *what)
+    pip(folder, "install", "-q", "--no-compile", *what)
 
 
 def checkout(folder: Path) -> Path:
@@ -82,29 +63,7 @@ def test_the_wheel_holds_the_package_and_the_drop_ins_and_nothing_else(wheel: Pa
 
 
 def test_both_services_run_from_the_wheel_in_any_directory(installed: Path, tmp_path: Path) -> None:
-    script = tmp_path / "probe.py"
-    script.write_text(
-        "import re, socket, subprocess, sys, time\n"
-        "kind, family = sys.argv[1], socket.SOCK_STREAM\n"
-        "log = open(kind + '.log', 'w+')\n"
-        "server = subprocess.Popen([sys.argv[2], '-n', '--pidfile=', kind, '--port=0'],\n"
-        "                          stdout=log, stderr=log)\n"
-        "for _ in range(500):\n"
-        "    log.seek(0)\n"
-        "    found = re.search(r'ready to receive: \\w+ 127.0.0.1:(\\d+)', log.read())\n"
-        "    if found: break\n"
-        "    time.sleep(0.02)\n"
-        "udp = kind.endswith('udp')\n"
-        "client = socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)\n"
-        "client.settimeout(10)\n"
-        "client.connect(('127.0.0.1', int(found[1])))\n"
-        "client.send(b'hello')\n"
-        "print(client.recv(1024).decode())\n"
-        "client.close(); server.terminate(); server.wait()\n"
-    )
-    for kind in ("uppercase-tcp", "uppercase-udp"):
-        twistd = installed / "bin" / "twistd"
-        assert run(python(installed), script, kind, twistd, cwd=tmp_path) == "HELLO\n"
+    check_services(installed, tmp_path)
 
 
 def test_uninstalling_leaves_twisted_intact(
@@ -115,15 +74,7 @@ def test_uninstalling_leaves_twisted_intact(
     install(folder, wheel)
     run(folder / "bin" / "twistd", "--help", cwd=folder)
     pip(folder, "uninstall", "-qy", "twisted-uppercase")
-    site = next(folder.glob("lib/python*/site-packages"))
-    record = next(site.glob("[Tt]wisted-*.dist-info")) / "RECORD"
-    for name, digest, _ in csv.reader(record.read_text().splitlines()):
-        if digest:
-            algorithm, _, expected = digest.partition("=")
-            found = hashlib.new(algorithm, (site / name).read_bytes()).digest()
-            assert base64.urlsafe_b64encode(found).rstrip(b"=").decode() == expected, name
-    assert not [name for name in DROPINS if (site / name).exists()]
-    assert "uppercase" not in run(folder / "bin" / "twistd", "--help", cwd=folder)
+    check_nothing_is_left(folder)
 
 
 def test_an_editable_install_is_found_from_any_directory(

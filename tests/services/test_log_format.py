@@ -22,6 +22,7 @@ from uppercase.core.events import (
     HalfClosed,
     Outcome,
     Received,
+    Several,
     word_of,
 )
 from uppercase.services import TCPSettings, tcp_service
@@ -123,14 +124,22 @@ def test_what_others_log_is_told_from_where_and_with_its_traceback() -> None:
 def test_the_page_has_every_word_and_its_keys() -> None:
     page = (ROOT / "docs" / "reference" / "log.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`[^|]+`) \| ", page, re.M))
-    for kind in set(get_args(Event)) - {Received, Chunk, HalfClosed}:
+    for kind in set(get_args(Event)) - {Received, Several, Chunk, HalfClosed}:
         made = object.__new__(kind)
         keys = [
             f"{field.name}_bytes" if field.type is bytes else field.name for field in fields(kind)
         ]
         assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
-    of_services = ["log", "metrics", "more", "ready", "summary"]
-    of_workers = ["gave-up", "not-reloaded", "output", "reloaded", "worker-ended", "worker-hangs"]
+    of_services = ["log", "metrics", "more", "page", "ready", "summary"]
+    of_workers = [
+        "garbled-report",
+        "gave-up",
+        "not-reloaded",
+        "output",
+        "reloaded",
+        "worker-ended",
+        "worker-hangs",
+    ]
     assert sorted(rows) == sorted(of_services + of_workers)
 
 

@@ -2,16 +2,22 @@
 
 import json
 import re
+import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from tests.udp.helpers import datagram
 from uppercase.core.events import AcceptFailed, Dropped, DropReason, RefusalReason, Refused
@@ -102,6 +108,70 @@ def test_nothing_is_measured_where_there_are_no_metrics() -> None:
     """The chain has the very transforms; a library that metrics need is not loaded."""
     service: Any = udp_service(UDPSettings())
     assert type(service.chain._stages[0].transform) is type(find("uppercase"))
+
+
+def calls_of(run: Callable[[], object]) -> Counter[str]:
+    """Return how many Python functions of each module a call runs."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            calls[frame.f_globals["__name__"]] += 1
+
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_a_request_runs_no_line_of_what_was_not_asked_for() -> None:
+    """Metrics, workers, records and the log stand beside the way of a byte, not in it."""
+    from tests.tcp.memory import Wire
+
+    responder = udp_service(UDPSettings()).responder
+    factory: Any = tcp_service(TCPSettings()).factory
+    connection, wire = factory.buildProtocol(None), Wire()
+    wire.protocol = connection
+    connection.makeConnection(wire)
+    connection.dataReceived(b"hello")
+
+    def ask() -> None:
+        for _ in range(10):
+            connection.dataReceived(b"hello")
+            responder.answer_batch([datagram(b"hello")])
+
+    calls = calls_of(ask)
+    assert wire.take() == b"HELLO" * 11
+    assert calls["uppercase.tcp.connection"] >= 10, calls
+    assert calls["uppercase.core.datagram"] >= 10, calls
+    assert not [name for name in calls if name.startswith(("uppercase.services", "prometheus"))]
+    connection.connectionLost(Failure(ConnectionDone()))
+
+
+def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
+    program = (
+        "import sys; from uppercase.taps.together import Options; "
+        "Options().parseOptions([]); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = set(done.stdout.split())
+    room = "uppercase.services._"
+    assert f"{room}tcp" in loaded
+    for part in (
+        "supervisor",
+        "worker",
+        "worker_process",
+        "board",
+        "tally",
+        "metrics",
+        "measuring",
+    ):
+        assert f"{room}{part}" not in loaded
+    assert not {"prometheus_client", "twisted.web"} & loaded
 
 
 def test_numbers_of_processes_add_up_after_a_way_through_json() -> None:

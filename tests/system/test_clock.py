@@ -55,15 +55,40 @@ def test_a_clock_that_is_set_back_holds_up_no_rate_and_no_time_out(wall: Wall) -
             assert idle.recv(10) == b""
 
 
+def test_who_ended_a_stage_while_the_process_was_stopped_is_not_late() -> None:
+    """Fifty PROXY headers wait unread when their time is over."""
+    options = ("--port=0", "--proxy-from=127.0.0.1", "--proxy-timeout=2s")
+    with Server("uppercase-tcp", *options) as server, ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            for _ in range(50)
+        ]
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGSTOP)
+        for client in clients:
+            client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello")
+        time.sleep(3)
+        server.process.send_signal(signal.SIGCONT)
+        for client in clients:
+            assert client.recv(10) == b"HELLO"
+
+
 def test_who_wrote_while_the_process_was_stopped_is_not_idle() -> None:
     with (
         Server("uppercase-tcp", "--port=0", "--idle-timeout=2s") as server,
-        socket.create_connection(("127.0.0.1", server.port), 20) as client,
+        ExitStack() as stack,
     ):
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            for _ in range(50)
+        ]
+        for client in clients:
+            client.sendall(b"a")
+            assert client.recv(10) == b"A"
         server.process.send_signal(signal.SIGSTOP)
-        client.sendall(b"a")
+        for client in clients:
+            client.sendall(b"b")
         time.sleep(3)
         server.process.send_signal(signal.SIGCONT)
-        assert client.recv(10) == b"A"
-        client.sendall(b"b")
-        assert client.recv(10) == b"B"
+        for client in clients:
+            assert client.recv(10) == b"B"

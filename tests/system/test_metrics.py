@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.system.processes import Server, connect, receive_all, receive_exactly, refused
+from tests.system.processes import (
+    PATIENCE,
+    Server,
+    connect,
+    receive_all,
+    receive_exactly,
+    refused,
+    wait_until,
+)
 
 FILE = """
 metrics = "0"
@@ -96,9 +104,8 @@ def test_other_paths_and_methods_are_refused_by_their_status(server: Server) -> 
         assert receive_all(client).startswith((b"HTTP/1.1 405", b"HTTP/1.1 501"))
 
 
-def closed(client: socket.socket, seconds: float = 15) -> bool:
+def closed(client: socket.socket) -> bool:
     """Whether the other side ends a connection, however."""
-    client.settimeout(seconds)
     try:
         while client.recv(1 << 16):
             pass
@@ -107,27 +114,42 @@ def closed(client: socket.socket, seconds: float = 15) -> bool:
     return True
 
 
+def test_a_body_is_refused_before_it_comes(server: Server) -> None:
+    """At once, while a connection that is older still has its time."""
+    port = port_of(server)
+    with connect(port) as older, connect(port) as body:
+        body.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx")
+        assert closed(body)
+        older.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            older.recv(1)
+
+
 def test_a_slow_and_an_endless_scraper_are_cut_off(server: Server) -> None:
     port = port_of(server)
-    with connect(port) as slow, connect(port) as header, connect(port) as body:
+    with connect(port) as slow, connect(port) as header:
         slow.sendall(b"GET /metrics HT")
         header.sendall(b"GET /metrics HTTP/1.1\r\n")
         with pytest.raises(ConnectionError):
             send_for_ever(header, b"X: " + b"x" * 1000 + b"\r\n")
-        body.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx")
-        assert closed(body, 3)
-        started = time.monotonic()
         with pytest.raises(ConnectionError):
             send_for_ever(slow, b"T", 0.2)
-        assert time.monotonic() - started < 15
 
 
 def send_for_ever(client: socket.socket, data: bytes, pause: float = 0.001) -> None:
-    """Send until the other side has enough, for 20 s at the most."""
-    deadline = time.monotonic() + 20
+    """Send until the other side has enough, for a bounded time."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         client.sendall(data)
         time.sleep(pause)
+
+
+def healthy(port: int) -> bool:
+    """Whether the page answers; it resets who comes faster than it answers."""
+    try:
+        return get(port, "/healthz") == (200, "ok\n")
+    except (ConnectionError, IndexError):
+        return False
 
 
 def test_a_thousand_scrapers_hurt_nobody(server: Server) -> None:
@@ -146,10 +168,8 @@ def test_a_thousand_scrapers_hurt_nobody(server: Server) -> None:
                 client.sendall(b"hello\n")
                 assert receive_exactly(client, 6) == b"olleh\n"
                 slowest = max(slowest, time.monotonic() - started)
-        assert slowest < 2
-        # Enough for the rate at which connections are answered.
-        time.sleep(1)
-        assert get(port, "/healthz") == (200, "ok\n")
+        assert slowest < 10
+        wait_until(lambda: healthy(port))
         assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < 60
     for scraper in idle:
         scraper.close()

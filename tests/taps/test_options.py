@@ -10,7 +10,7 @@ from twisted.python import usage
 from uppercase.limits import Limits
 from uppercase.services import TCPService
 from uppercase.taps import tcp, together, udp
-from uppercase.taps._options import TableOptions
+from uppercase.taps._table import TableOptions
 
 
 @pytest.mark.parametrize("options", [tcp.Options, udp.Options, together.Options])

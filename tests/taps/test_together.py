@@ -131,3 +131,18 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
         parsed("--check")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a = " + "9" * 5000, "a value that cannot be used"),
+        ("#" * (1 << 20) + "\n", "has more than 1048576 bytes"),
+        ('[services.x]\nprotocol = "tcp"\nrecord = "a\\u0000b"', "embedded null byte"),
+    ],
+    ids=["deep", "number", "size", "null"],
+)
+def test_a_hostile_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(usage.UsageError, match=sentence):
+        made(text, tmp_path)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.tcp._prompt import prompt
@@ -122,3 +124,51 @@ def test_a_peer_that_is_gone_is_found_by_the_next_try(pair: Pair) -> None:
     assert pair.transport.connected
     assert pair.waits()
     assert isinstance(pair.transport.doWrite(), Exception)
+
+
+@implementer(IHalfCloseableProtocol)
+class _Closer(Protocol):
+    """Says something and closes when its input ends."""
+
+    transport: Any
+
+    def __init__(self, last: bytes = b"bye") -> None:
+        self.last = last
+        self.told: list[str] = []
+
+    def readConnectionLost(self) -> None:
+        self.transport.write(self.last)
+        self.transport.loseConnection()
+        self.told.append("input ended")
+
+    def writeConnectionLost(self) -> None:
+        self.told.append("output ended")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.told.append(type(reason.value).__name__)
+
+
+def test_a_connection_that_ends_with_its_input_waits_for_no_turn(pair: Pair) -> None:
+    """It is lost once the protocol has done its part, and has what was written last."""
+    pair.transport.protocol = closer = _Closer()
+    closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
+    pair.transport.readConnectionLost(Failure(ConnectionDone()))
+    assert closer.told == ["input ended", "ConnectionDone"]
+    assert pair.peer.recv(100) == b"bye"
+    assert pair.peer.recv(100) == b""
+    assert not pair.waits()
+
+
+def test_a_connection_that_ends_with_its_input_sends_first_what_is_queued(pair: Pair) -> None:
+    block = bytes(8 << 20)
+    pair.transport.protocol = closer = _Closer(block)
+    closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
+    pair.transport.readConnectionLost(Failure(ConnectionDone()))
+    assert closer.told == ["input ended"]
+    got, result = b"", None
+    while result is None:
+        got += pair.received()
+        result = pair.transport.doWrite()
+    pair.transport.connectionLost(Failure(result))
+    assert got + pair.received() == block
+    assert closer.told == ["input ended", "ConnectionDone"]

@@ -6,6 +6,7 @@ the schema. A record must cost nothing when it is off, and never stop the servic
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
@@ -14,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from uppercase.core.events import Event, Impaired, IObserver, Received
+from uppercase.core.events import Event, Impaired, IObserver, Received, Several
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
@@ -53,6 +54,9 @@ class RowMaker:
         match event:
             case Received(peer=peer):
                 return self._numbers.next(peer)
+            case Several(direction="request", counts=counts):
+                for peer, count in counts.items():
+                    self._numbers.skip(peer, count)
             case Impaired(direction="request", fates=str(fates)) if fates:
                 self._numbers.last(event.peer, event.number)
         number: int = getattr(event, "number", 0)
@@ -139,6 +143,15 @@ class Recorder:
             self._log.warn("the record ends here: {why}; the service goes on", why=why)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file for writing; a pipe is neither waited for when it is opened nor when it is full.
+
+    A write that had to wait would hold up the service; like every one that fails, it ends the
+    record.
+    """
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
@@ -148,10 +161,12 @@ def open_record(
         UserError: the file cannot be written.
     """
     try:
-        file = open(path, "wb")  # noqa: SIM115  (the recorder closes it)
-    except OSError as error:
+        file = open(path, "wb", opener=_open_at_once)  # noqa: SIM115  (the recorder closes it)
+    # A ValueError says that the name has a null byte.
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"got --record={path}: {error.strerror}; a file that can be written is accepted"
+            f"got --record={path}: {why}; a file that can be written is accepted"
         ) from error
     recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
     flushing = LoopingCall(recorder.flush)

@@ -7,6 +7,7 @@ no I/O and never imports Twisted.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable
+from functools import lru_cache
 from heapq import nsmallest
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
@@ -53,7 +54,8 @@ class Evictable(Protocol):
         """Close it to make room."""
 
 
-def client_key(host: str | None) -> Hashable:
+@lru_cache(maxsize=4096)
+def client_key(host: str | None) -> str | None:
     """Return whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
 
     Args:
@@ -66,8 +68,8 @@ def client_key(host: str | None) -> Hashable:
     except ValueError:
         return host
     if isinstance(address, IPv6Address):
-        return IPv6Network((int(address), _IPV6_CLIENT_PREFIX), strict=False)
-    return address
+        return str(IPv6Network((int(address), _IPV6_CLIENT_PREFIX), strict=False))
+    return str(address)
 
 
 class Admission:

@@ -60,7 +60,8 @@ class Responder:
         clock: gives seconds that never run backwards.
         observer: is told what happens; None costs nothing.
         tell_each: tell the observer of each request and each reply too, not only of what is out
-            of the ordinary; three times the cost of a datagram.
+            of the ordinary, which costs many times what a datagram does. A function says so of as
+            many as came together, which may only be where a lab, if any, does nothing but number.
         lab: decides what arrives; None costs nothing.
 
     Attributes:
@@ -78,7 +79,7 @@ class Responder:
         *,
         clock: Callable[[], float] = time.monotonic,
         observer: IObserver | None = None,
-        tell_each: bool = False,
+        tell_each: bool | Callable[[int], bool] = False,
         lab: LabStage | None = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
@@ -96,6 +97,7 @@ class Responder:
         self._clock = clock
         self._observer = observer
         self._told_each = observer if tell_each else None
+        self._wants = tell_each if callable(tell_each) and not limits.rate else None
         self._lab = lab
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
         self._lock_steps = LockStepGuard() if limits.loop_guard else None
@@ -115,12 +117,14 @@ class Responder:
         # guards are asked before, of all; a request up to `max_request` and a reply up to
         # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
         # others; and what is not answered at once goes the way of `answer_in_turn` from there on.
-        if self._singly:
+        if self._singly and (self._wants is None or self._wants(len(payloads))):
             for steps in self.answer_in_turn(list(map(Origin.datagram, origins, payloads))):
                 yield _NOTHING, steps
             return
         self.received += len(payloads)
         arrived = _tally(origins)
+        if self._told_each is not None:
+            self._tell_several(Direction.REQUEST, arrived)
         digests = [origin.digest for origin in origins]
         odd = self._odd(payloads, digests, arrived)
         replies: list[bytes] = []
@@ -188,10 +192,25 @@ class Responder:
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
         """Take note of replies of `exchange`, which were sent but for those at these positions."""
         self.answered += len(replies.payloads) - len(refused)
+        if self._told_each is not None and replies.payloads:
+            gone = {position for position, _ in refused}
+            sent = [each for place, each in enumerate(replies.origins) if place not in gone]
+            self._tell_several(Direction.REPLY, _tally(sent))
         for position, error in refused:
             origin, data = replies.origins[position], replies.requests[position]
             request = Request(origin.datagram(data), origin.client)
             self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
+
+    def _tell_several(self, direction: Direction, counts: Mapping[Origin, int]) -> None:
+        """Tell of datagrams that nobody wants to be told of one by one, and have them numbered."""
+        by_client: dict[str, int] = {}
+        for origin, count in counts.items():
+            name = str(origin.client)
+            by_client[name] = by_client.get(name, 0) + count
+            if self._lab is not None and direction is Direction.REQUEST:
+                self._lab.pass_by(origin.client, count)
+        if self._told_each is not None:
+            self._told_each.notify(events.Several(direction, by_client))
 
     def _odd(
         self, payloads: Sequence[bytes], digests: Sequence[int], arrived: Mapping[Origin, int]

@@ -4,6 +4,7 @@ The shells (TCP, UDP) report events to an observer; counters, logs and metrics a
 event carries facts and no prose. Where there is no observer, an event is not even made.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -218,6 +219,19 @@ class Replied:
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """Datagrams came, or were answered, that nobody wanted to be told of one by one.
+
+    Attributes:
+        direction: which way they went.
+        counts: how many, by the client's address.
+    """
+
+    direction: Direction
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """A datagram got no reply.
 
@@ -341,6 +355,7 @@ Event = (
     | Closed
     | Received
     | Replied
+    | Several
     | Dropped
     | WouldDrop
     | KernelDropped
@@ -367,3 +382,10 @@ class IObserver(Interface):
 
     def notify(event: Event) -> None:
         """Take note of one event; must be quick and must not raise."""
+
+
+class ISampler(IObserver):
+    """Somebody who wants to know of a part of the datagrams only, where there are many."""
+
+    def wants(count: int) -> bool:
+        """Whether to be told of each of so many that came together; else a `Several` tells all."""

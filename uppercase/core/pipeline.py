@@ -16,7 +16,7 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from uppercase.errors import OutputTooLong, TransformError, WrongResult, let_go
-from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
+from uppercase.interfaces import IPiecewiseTransform, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
 Result = bytes | Awaitable[bytes] | TransformError | None
@@ -124,6 +124,7 @@ class MessagePipeline:
     def _take(self, stages: Iterable[Stage]) -> None:
         self._stages = tuple(stages)
         self._calls = [(stage.name, stage.transform.transform) for stage in self._stages]
+        self._joins_lines: bool | None = None
 
     @property
     def name(self) -> str:
@@ -133,6 +134,21 @@ class MessagePipeline:
     def wrap_stages(self, wrap: Callable[[Stage], Stage]) -> None:
         """Replace each stage by what is made of it, such as one that measures; before any use."""
         self._take(map(wrap, self._stages))
+
+    @property
+    def joins_lines(self) -> bool:
+        """Whether the reply to several lines is their replies, with the lines' ends in between."""
+        if self._joins_lines is None:
+            self._joins_lines = all(
+                IPiecewiseTransform.providedBy(stage.transform) for stage in self._stages
+            ) and all(self._keeps(end) for end in (b"\r", b"\n"))
+        return self._joins_lines
+
+    def _keeps(self, message: bytes) -> bool:
+        try:
+            return self.transform(message) == message
+        except TransformError:
+            return False
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
         """Return the reply, or an awaitable of it if any stage gives one.

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
 from math import inf
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
+from uppercase.core.conversation import AwaitReply, Cancel, Clock
 from uppercase.core.events import Outcome
 from uppercase.errors import (
     FramingError,
@@ -30,6 +31,11 @@ from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 _MESSAGE_COST: Final = 256
 """What a message counts in a batch besides its reply's bytes, so that a batch has 256 at the most:
 a chunk of 64 KiB may hold 65,536 empty ones."""
+
+
+JOINED_LINES: Final = 4096
+"""Bytes of whole lines that one call of a transform may answer: many short lines, and so few bytes
+that a transform which is slow with them holds up nobody for long."""
 
 
 class Input(Enum):
@@ -65,67 +71,6 @@ class Phase(Enum):
     """How it ends is settled: no message is taken, and the replies that are owed are sent."""
     ENDED = auto()
     """Every reply was taken: there is an outcome."""
-
-
-Clock = Callable[[], float]
-
-Done = Callable[["bytes | TransformError"], None]
-Cancel = Callable[[], None]
-AwaitReply = Callable[[Awaitable[bytes], Done], Cancel]
-"""How a shell awaits: starts the awaitable, calls back once with its result, gives a cancel."""
-
-
-class Conversation(Protocol):
-    """What a shell sees.
-
-    Attributes:
-        outcome: how the conversation ended, once it is decided and every reply has been taken.
-        error: what ended it, where something went wrong.
-        wants_input: more input could be used now, and there is nothing else to do: `replies` has
-            nothing until input comes or a reply that is awaited. A shell stops reading while it
-            is false.
-        incomplete: bytes of a message whose end has not come.
-    """
-
-    outcome: Outcome | None
-    error: Exception | None
-    wants_input: bool
-
-    @property
-    def incomplete(self) -> int: ...
-
-    @property
-    def awaiting(self) -> bool:
-        """Whether a reply is still awaited: the peer has every reason to be silent."""
-
-    def receive(self, data: bytes) -> None:
-        """Take a chunk of input."""
-
-    def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        """Take a chunk and return the next bytes to send, as `receive` and `replies` do.
-
-        Only while `wants_input`: there is nothing to reply before it then, nor to decide.
-        """
-
-    def end_of_input(self) -> None:
-        """Take note that the peer sends no more. May be called twice."""
-
-    def stop(self) -> None:
-        """Take note that the service ends: what was received is answered, and no more."""
-
-    def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        """Return the next bytes to send, about a batch at the most.
-
-        Args:
-            until: when the shell wants to do something else; what comes is then less.
-            seconds: by which clock.
-
-        Returns:
-            The bytes; b"" if there are none now, or none yet.
-        """
-
-    def cancel(self) -> None:
-        """Give up: the peer is gone."""
 
 
 class StreamConversation:
@@ -228,6 +173,8 @@ class MessageConversation:
         await_reply: how the shell awaits.
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
+        joined: bytes of whole lines, in a framing of lines, to which one reply may be made: that to
+            them all is the same as theirs. 0 if it is not, or if they are no lines.
     """
 
     def __init__(
@@ -238,6 +185,7 @@ class MessageConversation:
         await_reply: AwaitReply,
         on_ready: Callable[[], None],
         window: int = ASYNC_WINDOW,
+        joined: int = 0,
     ) -> None:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
@@ -246,6 +194,7 @@ class MessageConversation:
         self._await_reply = await_reply
         self._on_ready = on_ready
         self._window = window
+        self._joined = joined
         self._chunks: deque[bytes] = deque()
         self._messages: Iterator[tuple[bytes, bytes]] | None = None
         # The replies from the first awaited one on. Invariant: as long as it is not empty, every
@@ -268,6 +217,15 @@ class MessageConversation:
         return any(place.result is None for place in self._queue)
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
+        whole = len(data) <= self._joined and data.endswith(b"\n")
+        if whole and not (self._framer.held or self._queue):
+            try:
+                output = self._transform(data)
+                if isinstance(output, bytes):
+                    return output
+            except TransformError as error:
+                # The replies before the line that has failed are owed: once more, one by one.
+                let_go(error)
         self._chunks.append(data)
         return self.replies(until, seconds)
 

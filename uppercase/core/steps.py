@@ -38,6 +38,9 @@ class LabStage(Protocol):
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request that `request` gave; return what is sent of it."""
 
+    def pass_by(self, client: Client, count: int) -> None:
+        """Number so many datagrams from a client that do not go through it."""
+
 
 class Answer(NamedTuple):
     """A reply to send now.

@@ -126,9 +126,13 @@ class Numbering:
 
     def next(self, client: Hashable) -> int:
         """Return the number of the datagram that just arrived."""
+        return self.skip(client, 1)
+
+    def skip(self, client: Hashable, count: int) -> int:
+        """Number so many datagrams that just arrived; return the last one's."""
         now = self._clock()
         seen, number = self._clients.get(client, (now, 0))
-        number = number + 1 if now - seen < FORGET_AFTER else 1
+        number = number + count if now - seen < FORGET_AFTER else count
         self.last(client, number)
         return number
 
@@ -181,6 +185,10 @@ class Lab:
             answered: the request as `request` gave it.
         """
         return self._pass_on(Direction.REPLY, client, data, answered.number, answered)
+
+    def pass_by(self, client: Client, count: int) -> None:
+        """Number so many datagrams from a client that do not go through the lab."""
+        self._numbers.skip(client, count)
 
     def _pass_on(
         self,

@@ -18,6 +18,7 @@ from zope.interface import alsoProvides, implementer
 
 from uppercase.errors import BadArgument, WrongResult
 from uppercase.interfaces import (
+    IPiecewiseTransform,
     IStreamTransform,
     ITransform,
     ITransformPlugin,
@@ -210,7 +211,7 @@ class ThreadedTransform(MessageTransform):
         return self._kind.to_bytes(self.name, self._function(self._kind.from_bytes(message)))
 
 
-@implementer(IStreamTransform)
+@implementer(IPiecewiseTransform)
 class StreamableTransform(MessageTransform):
     """A function f with f(a + b) == f(a) + f(b), on text cut between characters only."""
 

@@ -17,6 +17,7 @@ from uppercase.core.pipeline import make_pipeline
 from uppercase.core.values import address_is_missing, family_of, in_use, printable
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
+from uppercase.services._clock import clock_of
 from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
@@ -146,6 +147,7 @@ class TransformService(Service, ABC):
     Attributes:
         protocol: `TCP` or `UDP`.
         reactor: Twisted's.
+        clock: by what it decides.
         settings: what the service was told.
         chain: what is served.
         label: what the ready line calls that.
@@ -171,6 +173,7 @@ class TransformService(Service, ABC):
             from twisted.internet import reactor
         self.log = Logger("uppercase")
         self.reactor: Any = reactor
+        self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
         self.notes = [*settings.lab_notes]

@@ -39,80 +39,71 @@ class Family:
     name: str
     kind: str
     help: str
-    labels: tuple[str, ...] = ("service",)
+    labels: tuple[str, ...] = ()
+
+
+def _of_service(name: str, kind: str, text: str, *labels: str) -> Family:
+    return Family(name, kind, text, ("service", *labels))
 
 
 FAMILIES: Final = (
-    Family("connections", "counter", "TCP connections that were let in."),
-    Family("connections_open", "gauge", "TCP connections that are open."),
-    Family(
-        "connections_closed",
-        "counter",
-        "TCP connections that ended, by how.",
-        ("service", "outcome"),
-    ),
-    Family(
+    _of_service("connections", "counter", "TCP connections that were let in."),
+    _of_service("connections_open", "gauge", "TCP connections that are open."),
+    _of_service("connections_closed", "counter", "TCP connections that ended, by how.", "outcome"),
+    _of_service(
         "connections_refused",
         "counter",
         "TCP connections that were not served, by reason.",
-        ("service", "reason"),
+        "reason",
     ),
-    Family(
+    _of_service(
         "accept_failures",
         "counter",
         "Times that the system had no descriptor or memory for a connection, by its error.",
-        ("service", "error"),
+        "error",
     ),
-    Family("datagrams_received", "counter", "Datagrams that came in."),
-    Family("datagrams_answered", "counter", "Replies that the system took."),
-    Family("datagrams_awaited", "gauge", "Datagrams whose replies are awaited."),
-    Family(
+    _of_service("datagrams_received", "counter", "Datagrams that came in."),
+    _of_service("datagrams_answered", "counter", "Replies that the system took."),
+    _of_service("datagrams_awaited", "gauge", "Datagrams whose replies are awaited."),
+    _of_service(
         "datagrams_dropped",
         "counter",
         "Datagrams without a reply, by reason; without the lab's.",
-        ("service", "reason"),
+        "reason",
     ),
-    Family(
+    _of_service(
         "datagrams_would_drop",
         "counter",
         "Datagrams answered that a dry run would have dropped, by reason.",
-        ("service", "reason"),
+        "reason",
     ),
-    Family("kernel_drops", "counter", "Datagrams that the system had no room for."),
-    Family("messages", "counter", "Messages, chunks of a stream, and datagrams to transform."),
-    Family(
+    _of_service("kernel_drops", "counter", "Datagrams that the system had no room for."),
+    _of_service("messages", "counter", "Messages, chunks of a stream, and datagrams to transform."),
+    _of_service(
         "message_bytes",
         "counter",
         "Bytes given to the chain of transforms (in) and given by it (out).",
-        ("service", "direction"),
+        "direction",
     ),
-    Family(
+    _of_service(
         "transform_seconds",
         "histogram",
         "Seconds that one call of a transform took, waiting for its result included.",
-        ("service", "transform"),
+        "transform",
     ),
-    Family(
-        "transform_failures",
-        "counter",
-        "Messages that a transform failed on.",
-        ("service", "transform"),
+    _of_service(
+        "transform_failures", "counter", "Messages that a transform failed on.", "transform"
     ),
-    Family(
+    _of_service(
         "slow_calls",
         "counter",
         "Calls of a transform that blocked everybody else for more than 100 ms.",
-        ("service", "transform"),
+        "transform",
     ),
-    Family(
-        "lab_actions",
-        "counter",
-        "What the lab did on purpose.",
-        ("service", "direction", "action"),
-    ),
-    Family("workers", "gauge", "Worker processes that serve, with --workers.", ()),
-    Family("worker_restarts", "counter", "Workers that ended by themselves and were replaced.", ()),
-    Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were.", ()),
+    _of_service("lab_actions", "counter", "What the lab did on purpose.", "direction", "action"),
+    Family("workers", "gauge", "Worker processes that serve, with --workers."),
+    Family("worker_restarts", "counter", "Workers that ended by themselves and were replaced."),
+    Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were."),
 )
 """All that is exposed; the reference page, the dashboard and the alerts are held to it."""
 

@@ -8,7 +8,6 @@ knows neither of a loop of crashes nor of a new generation.
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -364,12 +363,3 @@ class Supervisor(Service):
             return "draining"
         words = [each.not_ready for each in self._current.values() if each.state is State.SERVING]
         return min(words) if words else "not started"
-
-    def wait_for_end(self) -> Deferred[None]:
-        """Return what fires when all workers have ended."""
-        return self.stopService()
-
-
-def python_command(module: str, words: Sequence[str]) -> list[str]:
-    """Return the command that runs a module as a program."""
-    return [sys.executable, "-m", module, *words]

@@ -53,4 +53,4 @@ class Tally:
         return self._supervisor.not_ready()
 
     def ended(self) -> Deferred[Any]:
-        return self._supervisor.wait_for_end()
+        return self._supervisor.stopService()

@@ -13,10 +13,11 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
-from uppercase.core.session import AwaitReply, Conversation, MessageConversation, StreamConversation
+from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
@@ -62,6 +63,8 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
     if framing == "stream":
         return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
 
+    most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
+
     def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
         return MessageConversation(
             make_framer(framing, max_length=limits.max_length),
@@ -69,6 +72,7 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
             await_reply=await_reply,
             on_ready=on_ready,
             window=limits.async_window,
+            joined=most if chain.joins_lines else 0,
         )
 
     return open_conversation
@@ -95,7 +99,7 @@ class TCPService(TransformService):
         self.factory = make_factory(
             conversation_opener(framing, self.chain, settings.limits),
             settings.limits,
-            self.reactor,
+            self.clock,
             self,
             settings.lab,
         )
@@ -210,7 +214,7 @@ class TCPService(TransformService):
         self._stop_accepting()
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
         drain = Drain(
-            self.reactor,
+            self.clock,
             self.settings.drain,
             self.settings.drain_quiet,
             self.factory.connections,

@@ -18,7 +18,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
 from uppercase.core.datagram import Responder
-from uppercase.core.events import KernelDropped
+from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.errors import CannotListen
 from uppercase.lab import Experiment, Lab
@@ -82,7 +82,7 @@ class UDPService(TransformService):
 
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
-        clock = self.reactor.seconds
+        clock = self.clock.seconds
         # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
         experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
         self.responder = Responder(
@@ -90,7 +90,7 @@ class UDPService(TransformService):
             settings.limits,
             clock=clock,
             observer=self,
-            tell_each=settings.log_peers or bool(settings.observers),
+            tell_each=_tell_each(settings),
             lab=None if experiment is None else Lab(experiment, clock, self),
         )
         self.ports: list[Any] = []
@@ -220,6 +220,14 @@ class UDPService(TransformService):
 
     def _open(self, endpoint: IDatagramEndpoint) -> Any:
         return listen(self.reactor, endpoint, self.responder)
+
+
+def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
+    """Return whether somebody watches each datagram; a function where samples will do."""
+    samplers: list[Any] = [each for each in settings.observers if ISampler.providedBy(each)]
+    if settings.log_peers or settings.lab is not None or len(samplers) < len(settings.observers):
+        return settings.log_peers or bool(settings.observers)
+    return (lambda count: any(each.wants(count) for each in samplers)) if samplers else False
 
 
 def _errors_of(port: Any) -> Counter[str]:

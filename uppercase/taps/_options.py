@@ -1,22 +1,10 @@
-"""The options of both services, as tables: parsed by Twisted's `usage`, shown in groups.
+"""The options that services share, and what one process makes of them."""
 
-`usage` lists options in one alphabetical column, names no option when a value is bad and knows no
-near misses. Here a table row is the one place that says an option's name, default and meaning.
-"""
-
-import os
-import re
-import shutil
-import sys
-import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import twisted
-from twisted.application import app
 from twisted.application.service import IService
 from twisted.python import usage
 
@@ -33,7 +21,7 @@ from uppercase.core.values import (
     printable,
     up_to,
 )
-from uppercase.errors import PluginError, UserError, suggest
+from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
@@ -45,191 +33,13 @@ from uppercase.taps._process import (
     plan_of,
     use_monotonic_time,
 )
+from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB
 """Four times the longest message that can be allowed."""
 
 _MOST_WORKERS: Final = 256
 """A typing error must not fill the machine's memory."""
-
-_COLUMN: Final = 30
-_WIDTH: Final = 100
-_UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option.
-
-    Attributes:
-        spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
-        text: what it does, for the help.
-        parse: makes the value of the text, raising `UserError`; None for options that the
-            options class has an `opt_` method for, such as repeatable ones.
-        default: its value if it is not given.
-        shown: the default as the help shows it, where that is not the bare number.
-        values: gives what a shell offers for its value, each with what it means.
-        exits: it only prints something; a file of settings cannot have it.
-    """
-
-    spelling: str
-    text: str
-    parse: Callable[[str], Any] | None = None
-    default: Any = None
-    shown: str = ""
-    values: Callable[[], Mapping[str, str]] | None = None
-    exits: bool = False
-
-    @property
-    def name(self) -> str:
-        """Its long name, without the dashes."""
-        return self.spelling.partition("--")[2].partition("=")[0]
-
-    @property
-    def short(self) -> str | None:
-        """Its letter, if it has one."""
-        return None if self.spelling.startswith("--") else self.spelling[1]
-
-    @property
-    def takes_value(self) -> bool:
-        """Whether a value follows it."""
-        return "=" in self.spelling
-
-    def described(self) -> str:
-        """Return what it does, with its default."""
-        shown = self.shown if self.shown or self.default is None else f"{self.default:.15g}"
-        return f"{self.text} [default: {shown}]" if shown else self.text
-
-    def coerce(self, text: str) -> Any:
-        """Make the value; a mistake names the option."""
-        assert self.parse is not None
-        try:
-            return self.parse(text)
-        except (UserError, PluginError) as error:
-            raise usage.UsageError(f"--{self.name}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Options that belong together."""
-
-    title: str
-    options: tuple[Option, ...]
-
-
-class TableOptions(usage.Options):
-    """Options that are declared by groups of rows.
-
-    Attributes:
-        groups: the table.
-        purpose: one sentence for the top of the help.
-        examples: pairs of a command and what it does, shown first.
-    """
-
-    groups: ClassVar[tuple[Group, ...]] = ()
-    purpose: ClassVar[str] = ""
-    examples: ClassVar[tuple[tuple[str, str], ...]] = ()
-    optParameters: ClassVar[list[list[Any]]] = []
-    optFlags: ClassVar[list[list[Any]]] = []
-
-    def __init_subclass__(cls) -> None:
-        """Hand the rows to `usage` in its own form."""
-        rows = [row for group in cls.__dict__.get("groups", ()) for row in group.options]
-        cls.optParameters = [
-            [row.name, row.short, row.default, row.text, row.coerce] for row in rows if row.parse
-        ]
-        cls.optFlags = [
-            [row.name, row.short, row.text]
-            for row in rows
-            if not row.takes_value and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
-        ]
-
-    def parseOptions(self, options: list[str] | None = None) -> None:
-        """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
-
-        Theirs is the whole help, with the sentence before or behind it.
-
-        Raises:
-            usage.UsageError: something is wrong, and no program has us parse.
-        """
-        try:
-            self._parse(options)
-        except usage.UsageError as error:
-            parent = getattr(self, "parent", None)
-            if parent is None:
-                raise
-            twistd = isinstance(parent, app.ServerOptions)
-            command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
-            print(
-                f"{command}: {printable(str(error))}\ntry '{command} --help'",
-                # Where the program itself writes its usage errors.
-                file=sys.stdout if twistd else sys.stderr,
-            )
-            raise SystemExit(1 if twistd else os.EX_USAGE) from error
-
-    def _parse(self, options: list[str] | None) -> None:
-        try:
-            usage.Options.parseOptions(self, options)
-        except usage.UsageError as error:
-            match = _UNKNOWN.fullmatch(str(error))
-            if match is None:
-                raise
-            raise usage.UsageError(self._explain_unknown(match[1] + match[2])) from error
-
-    def _explain_unknown(self, option: str) -> str:
-        """Return the sentence for an option that this service does not have."""
-        parent = getattr(self, "parent", None)
-        if parent is not None:
-            name = option.lstrip("-")
-            if name in parent.synonyms:
-                program = "twistd" if isinstance(parent, app.ServerOptions) else "twist"
-                return (
-                    f"{option} is an option of {program} itself; give it before the service, as in "
-                    f"{program} {option} ... {parent.subCommand}"
-                )
-            for service, _, make, _ in parent.subCommands:
-                if service.startswith("uppercase") and option in make()._spellings():
-                    return f"{option} belongs to {service}, not to {parent.subCommand}"
-        known = self._spellings()
-        close = get_close_matches(option, known, n=1)
-        # All that is known would be thirty names.
-        return f"no option named {option}" + (suggest(option, close) if close else "")
-
-    def _spellings(self) -> list[str]:
-        rows = [row for group in self.groups for row in group.options]
-        return [f"--{row.name}" for row in rows] + [f"-{row.short}" for row in rows if row.short]
-
-    def getUsage(self, width: int | None = None) -> str:
-        """Return the help: purpose, examples, then the groups."""
-        width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
-        # The synopsis is printed before this, by whoever asks for the help.
-        lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
-        for command, meaning in self.examples:
-            lines += [f"  {command}", *_wrapped(meaning, width, 6)]
-        for group in self.groups:
-            lines += ["", *_wrapped(f"{group.title}:", width)]
-            for row in group.options:
-                lines += _help_lines(row, width)
-        return "\n".join(lines) + "\n"
-
-
-def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
-    margin = " " * indent
-    return textwrap.wrap(
-        text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
-    )
-
-
-def _help_lines(row: Option, width: int) -> Iterator[str]:
-    first = f"  {row.spelling if row.short else f'    {row.spelling}'}"
-    # In a narrow terminal a column of its own would leave none for the text.
-    column = _COLUMN if width >= 2 * _COLUMN else 8
-    text = _wrapped(row.described(), width, column)
-    if len(first) < column:
-        yield f"{first:<{column}}{text.pop(0).lstrip()}"
-    else:
-        yield first
-    yield from text
 
 
 def listening(endpoint: str, example: str) -> Group:

@@ -1,6 +1,7 @@
 """What a process of `twistd` or `twist` needs beside the services that it serves."""
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -190,11 +191,11 @@ def plan_of(
         return None
     if os.name != "posix":
         raise UserError("got --workers, which only POSIX systems have; leave it out")
-    from uppercase.services._supervisor import Plan, python_command
+    from uppercase.services._supervisor import Plan
 
     return Plan(
         workers=workers,
-        command=python_command("uppercase.taps._worker", [tap, *words]),
+        command=[sys.executable, "-m", "uppercase.taps._worker", tap, *words],
         directory=os.getcwd(),
         watchdog=watchdog,
         measure=metrics is not None,

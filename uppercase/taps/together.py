@@ -19,16 +19,18 @@ from uppercase.taps import tcp, udp
 from uppercase.taps._options import (
     PROCESS_GROUPS,
     VERSION_AND_HELP,
-    Group,
-    Option,
     ProcessOptions,
     ServiceOptions,
     makeService,
 )
+from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
 
 _PROTOCOLS: Final[Mapping[str, type[ServiceOptions]]] = {"tcp": tcp.Options, "udp": udp.Options}
+
+_LARGEST_FILE: Final = 1 << 20
+"""Bytes; thousands of services fit. It keeps `/dev/zero` and the like from filling the memory."""
 
 _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 """What is served where no file says otherwise."""
@@ -129,13 +131,21 @@ def _load(path: str) -> dict[str, Any]:
     """Return what a file holds."""
     try:
         with open(path, "rb") as file:
-            content = tomllib.load(file)
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise UserError(f"{path} has more than {_LARGEST_FILE} bytes; is it the right file?")
+        content = tomllib.loads(data.decode())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: its values are nested too deeply") from error
+    # Of a number with thousands of digits.
+    except ValueError as error:
+        raise UserError(f"{path}: it has a value that cannot be used ({error})") from error
     return content
 
 

@@ -27,12 +27,11 @@ from uppercase.taps._options import (
     INFORMATION,
     PROCESS_GROUPS,
     TRANSFORMING,
-    Group,
-    Option,
     ServiceOptions,
     listening,
     makeService,
 )
+from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
 

@@ -7,13 +7,16 @@ goes Twisted's way, with its back-pressure and its errors.
 
 from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import Final, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
 
 from uppercase.portable import PORTABLE
+
+_DONE: Final = Failure(CONNECTION_DONE)
 
 
 class PromptConnection(Connection):
@@ -23,6 +26,7 @@ class PromptConnection(Connection):
     # everything goes through that, in order.
     _queueing = False
     _aborted = False
+    _input_ends = False
 
     def doRead(  # type: ignore[override] # one of two bases says that it gives nothing
         self,
@@ -38,6 +42,23 @@ class PromptConnection(Connection):
             return CONNECTION_DONE
         self.protocol.dataReceived(data)
         return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Hand on that the peer sends no more, and end at once if that ends the connection."""
+        self._input_ends = True
+        super().readConnectionLost(reason)
+        self._input_ends = False
+        if self.disconnecting and self.connected and not self._queueing:
+            self.connectionLost(_DONE)
+
+    def loseConnection(self) -> None:
+        """Close when all is sent."""
+        if self._input_ends and self.connected and not (self._queueing or self.disconnecting):
+            # Nothing is queued, and `readConnectionLost` goes on when this protocol is done: no
+            # need to wait for a socket that can be written.
+            self.disconnecting = True
+        else:
+            super().loseConnection()  # type: ignore[no-untyped-call]
 
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait until the socket is writable."""

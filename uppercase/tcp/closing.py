@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute
 
 from uppercase.limits import MIB, Limits
-from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output
+from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
 
 LINGER: Final = 4 * MIB
 """Bytes that a peer may still send after its conversation has ended, and that are thrown away so
@@ -40,6 +40,10 @@ found at most a quarter of the time-out late."""
 _STALL_CHECKS: Final = 8
 """Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
 quarter of the time-out late. A look costs some microseconds a connection."""
+
+_READING_TIME: Final = 0.5
+"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
+more than this."""
 
 _PEER_CHECK: Final = 1.0
 """Seconds between looks at a peer from which nothing is read and to which nothing is written."""
@@ -128,14 +132,6 @@ class CloseLadder:
             self._flushed = True
             self._since = self._clock.seconds()
 
-    def peer_ended(self) -> None:
-        """Take note that the peer has closed its side too."""
-        self._transport.loseConnection()
-
-    def abort(self) -> None:
-        """Close at once; what is owed is lost."""
-        self._transport.abortConnection()
-
     def gone(self) -> None:
         """Take note that the connection is lost: nothing is left to do."""
         if self._call is not None:
@@ -166,6 +162,57 @@ class CloseLadder:
         if not has_all:
             self._on_stall()
         self._transport.abortConnection()
+
+
+class Deadline:
+    """Ends a stage that takes too long, such as a handshake.
+
+    The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
+    the time that is read first.
+
+    Args:
+        transport: the stage's.
+        clock: the reactor.
+        seconds: how long the stage may take.
+        on_end: called when they are over.
+    """
+
+    def __init__(
+        self,
+        transport: ITransport,
+        clock: IReactorTime,
+        seconds: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        # Invariant: nothing of it is held once it is over: that would be a cycle.
+        self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)
+        self._clock = clock
+        self._due = clock.seconds() + seconds
+        self._looked_at: float | None = None
+        self._call: IDelayedCall | None = clock.callLater(seconds, self._look)
+
+    def stop(self) -> None:
+        """Take note that the stage is over."""
+        self._stage = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        assert self._stage is not None
+        transport, on_end = self._stage
+        now = self._clock.seconds()
+        if now < self._due:
+            # The timer goes by a clock that was set forward.
+            self._call = self._clock.callLater(self._due - now, self._look)
+            return
+        if self._looked_at is None:
+            self._looked_at = now
+        if unread_input(transport) and now < self._looked_at + _READING_TIME:
+            self._call = self._clock.callLater(0, self._look)
+        else:
+            self._call = self._stage = None
+            on_end()
 
 
 class PeerWatch:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,26 +27,23 @@ from uppercase.core.events import (
     Closed,
     Direction,
     Impaired,
-    Incomplete,
     LabAction,
     Opened,
     Outcome,
     TransformFailed,
 )
-from uppercase.core.session import Conversation
-from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
+from uppercase.tcp._waiting import WaitingProtocol
 from uppercase.tcp.closing import (
     LINGER,
     CloseLadder,
     IOrderlyTLSTransport,
-    IStreamTransport,
     PeerWatch,
 )
-from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
+from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
@@ -62,7 +59,7 @@ more input may be under way, and closing a socket that has some resets the repli
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class TransformProtocol(Protocol):
+class TransformProtocol(WaitingProtocol):
     """Serves one connection.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
@@ -73,38 +70,28 @@ class TransformProtocol(Protocol):
         factory: knows the service's bounds and all of its connections.
 
     Attributes:
-        peer: whom limits and logs go by: the transport's peer, or whom a PROXY header names.
         client: whom the connection counts for, as `uppercase.core.admission.client_key` gives it.
     """
 
-    transport: IStreamTransport
-    peer: Client | None = None
     client: Hashable = None
 
-    _conversation: Conversation
-    _ladder: CloseLadder
-    _peer_watch: PeerWatch
     _output: IConsumer
 
+    # Made when they are needed: most connections never await.
+    _ladder: CloseLadder | None = None
+    _peer_watch: PeerWatch | None = None
     _outcome: Outcome | None = None
     _detail = ""
-    _paused = False
-    _reading = True
     _pumping = False
-    _peer_ended = False
-    _told_incomplete = False
     _drain_at: int | None = None
     _received = 0
     _sent = 0
-    _mark: object = None
-    _lab: LabOutlet | None = None
     _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory") -> None:
         self._factory = factory
         self._clock = factory.clock
         self._seconds = factory.clock.seconds
-        self._state = State.OPENING
 
     def _move(self, state: State) -> None:
         """Go on to another state."""
@@ -119,9 +106,6 @@ class TransformProtocol(Protocol):
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
         factory, transport, clock = self._factory, self.transport, self._clock
-        limits = factory.limits
-        self._ladder = CloseLadder(transport, clock, limits, self._stalled)
-        self._peer_watch = PeerWatch(transport, clock, self._abort)
         self._active_at = self._sent_at = self._taken_at = clock.seconds()
         self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
@@ -173,9 +157,19 @@ class TransformProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
-        now = self._active_at = self._seconds()
+        seconds = self._seconds
+        now = self._active_at = seconds()
         if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
-            self._exchange(data, now + _TURN)
+            # Nothing is out of the ordinary: what `receive` and `_pump` come to, in one call.
+            conversation, until = self._conversation, now + _TURN
+            if output := conversation.exchange(data, until, seconds):
+                self._sent += len(output)
+                self._output.write(output)
+                now = self._active_at = self._sent_at = seconds()
+            if now > until and conversation.outcome is None:
+                self._yield_turn()
+            elif self._paused or not conversation.wants_input or conversation.awaiting:
+                self._pump()
         elif self._state in OPEN_STATES:
             self._conversation.receive(data)
             self._pump()
@@ -184,7 +178,7 @@ class TransformProtocol(Protocol):
         elif self._state is State.CLOSING and self._received > self._linger_until:
             if self._conversation.outcome is not None:
                 self._end_with(self._conversation.outcome, "")
-            self._ladder.abort()
+            self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -196,18 +190,21 @@ class TransformProtocol(Protocol):
             self._conversation.end_of_input()
             self._pump()
         else:
-            self._ladder.peer_ended()
+            self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """Our side is closed and all is with the kernel."""
-        self._ladder.flushed()
+        if self._ladder is not None:
+            self._ladder.flushed()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
         refused = self._state is State.REFUSED
         self._move(State.CLOSED)
-        self._peer_watch.stop()
-        self._ladder.gone()
+        if self._peer_watch is not None:
+            self._peer_watch.stop()
+        if self._ladder is not None:
+            self._ladder.gone()
         self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
@@ -223,7 +220,9 @@ class TransformProtocol(Protocol):
 
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation
-        nothing_owed = reason.check(ConnectionDone) or self._ladder.delivered or not self._sent
+        delivered = self._ladder is not None and self._ladder.delivered
+        orderly = isinstance(reason.value, ConnectionDone)
+        nothing_owed = orderly or delivered or not self._sent
         outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
         conversation.cancel()
         error = conversation.error
@@ -283,82 +282,6 @@ class TransformProtocol(Protocol):
         self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
         self._abort()
 
-    def idle_since(self) -> float | None:
-        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
-        if self._state not in OPEN_STATES or self._conversation.awaiting:
-            return None
-        if self._lab is not None and not self._lab.empty:
-            return None
-        self._look_at_progress()
-        return self._active_at
-
-    def stalled_since(self) -> float | None:
-        """Return a time since which the peer has taken nothing; None if it is owed nothing."""
-        if self._state in OPEN_STATES and self._look_at_progress():
-            return self._taken_at
-        return None
-
-    def close_stalled(self) -> None:
-        """Abort because the peer takes nothing of what it is owed."""
-        self._stalled()
-        self._abort()
-
-    def _look_at_progress(self) -> bool:
-        """Take note of what the peer has taken; tell whether it is owed something."""
-        owed = unacknowledged_output(self.transport)
-        # Where the system cannot tell, what counts is whether Twisted's buffer is empty again.
-        is_owed = self._paused if owed is None else owed > 0
-        if not is_owed:
-            self._taken_at = self._clock.seconds()
-        elif (mark := progress_mark(self.transport)) != self._mark:
-            self._mark, self._active_at = mark, self._clock.seconds()
-            self._taken_at = self._active_at
-        return is_owed
-
-    def unproductive_since(self) -> float | None:
-        """Return the time since which it was sent nothing; None while it is owed something."""
-        since = self.idle_since()
-        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
-
-    def incomplete_since(self) -> float | None:
-        """Return the time since which it waits with the start of a message, if nobody knows yet."""
-        if self._told_incomplete or self._peer_ended:
-            return None
-        since = self.idle_since()
-        return since if since is not None and self._conversation.incomplete else None
-
-    def tell_incomplete(self) -> None:
-        """Tell of it, once a connection."""
-        self._told_incomplete = True
-        self._factory.tell(Incomplete(name_of(self.peer), self._conversation.incomplete))
-
-    def close_idle(self) -> None:
-        """Close because nothing happens."""
-        seconds = self._factory.limits.idle_timeout
-        self._end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
-        self._close(linger=not self._peer_ended)
-
-    def evict(self) -> None:
-        """Close to make room for another connection."""
-        self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
-        if self._paused or unacknowledged_output(self.transport):
-            # It has not taken what it is owed for as long as it is idle: it would keep its place.
-            self._abort()
-        else:
-            self._close(linger=False)
-
-    def _exchange(self, data: bytes, until: float) -> None:
-        """Answer a chunk at once: what `_pump` comes to where nothing is out of the ordinary."""
-        conversation, seconds = self._conversation, self._seconds
-        if output := conversation.exchange(data, until, seconds):
-            self._sent += len(output)
-            self._active_at = self._sent_at = seconds()
-            self._output.write(output)
-        if seconds() > until and conversation.outcome is None:
-            self._yield_turn()
-        elif self._paused or not conversation.wants_input or conversation.awaiting:
-            self._pump()
-
     def _yield_turn(self) -> None:
         """Let the others have their turn, and read no more before."""
         self._read(False)
@@ -412,7 +335,8 @@ class TransformProtocol(Protocol):
             return
         self._reading = wanted
         if wanted:
-            self._peer_watch.stop()
+            if self._peer_watch is not None:
+                self._peer_watch.stop()
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
@@ -421,8 +345,10 @@ class TransformProtocol(Protocol):
         """Look after the peer while only replies are awaited."""
         # Invariant: nothing is read now, so the reactor notices no end; `_read` stops the watch.
         if self._conversation.awaiting:
+            if self._peer_watch is None:
+                self._peer_watch = PeerWatch(self.transport, self._clock, self._abort)
             self._peer_watch.start()
-        else:
+        elif self._peer_watch is not None:
             self._peer_watch.stop()
 
     def _close(self, *, linger: bool) -> None:
@@ -431,13 +357,16 @@ class TransformProtocol(Protocol):
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
         if self._conversation.outcome is not Outcome.STOPPED:
             self._linger_until = self._received + LINGER
-        self._peer_watch.stop()
+        if self._peer_watch is not None:
+            self._peer_watch.stop()
+        limits = self._factory.limits
+        self._ladder = CloseLadder(self.transport, self._clock, limits, self._stalled)
         self._ladder.start(linger=linger)
 
     def _abort(self) -> None:
         if self._state in OPEN_STATES:
             self._move(State.CLOSING)
-        self._ladder.abort()
+        self.transport.abortConnection()
 
     def _end_with(self, outcome: Outcome, detail: str) -> None:
         """Settle how this ends, unless it has been ended before."""

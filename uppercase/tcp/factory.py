@@ -10,13 +10,13 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from uppercase.core.admission import Admission
+from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import (
     Event,
     IObserver,
     RefusalReason,
     Refused,
 )
-from uppercase.core.session import AwaitReply, Conversation
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp._states import client_at, name_of

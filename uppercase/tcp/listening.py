@@ -164,6 +164,7 @@ class Acceptor:
         # A descriptor of our own: reactors know readers by their descriptors.
         self._socket = socket.socket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
+        self._family = self._socket.family
         if isinstance(port, Port):
             port.stopReading()
         reactor.addReader(self)
@@ -233,12 +234,12 @@ class Acceptor:
     def _serve(self, skt: socket.socket, address: Any) -> None:
         """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
         port = self._port
-        if skt.family == socket.AF_INET6:
+        if self._family == socket.AF_INET6:
             # With the scope of a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             address = (socket.getnameinfo(address, flags)[0], *address[1:])
         assert port.factory is not None
-        protocol = port.factory.buildProtocol(_address_of(skt.family, address))
+        protocol = port.factory.buildProtocol(_address_of(self._family, address))
         # Ours never refuse by None.
         assert protocol is not None
         number = port.sessionno

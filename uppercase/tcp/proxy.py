@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
@@ -26,6 +25,7 @@ from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
 from uppercase.tcp._states import IUnidentified, client_at
+from uppercase.tcp.closing import Deadline
 from uppercase.tcp.factory import TransformFactory
 
 
@@ -49,12 +49,12 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         # What has come of the header; None once it is complete.
         self._buffer: bytearray | None = bytearray()
         self._source: IAddress | None = None
-        self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Wait for the header."""
         served = self.factory.served
-        self._deadline = served.clock.callLater(served.limits.proxy_timeout, self._too_late)
+        timeout = served.limits.proxy_timeout
+        self._deadline = Deadline(self.transport, served.clock, timeout, self._too_late)
 
     def getPeer(self) -> IAddress:  # noqa: N802 (Twisted's name)
         """Return whom the header names; before that, and where it names nobody, the proxy."""
@@ -74,7 +74,7 @@ class ProxyHeaderProtocol(ProtocolWrapper):
             self._refuse(error)
             return
         if header is not None:
-            self._stop_waiting()
+            self._deadline.stop()
             self._buffer, self._source = None, _address_of(header)
             self.wrappedProtocol.identified()
             if rest := received[header.length :]:
@@ -96,7 +96,7 @@ class ProxyHeaderProtocol(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        self._stop_waiting()
+        self._deadline.stop()
         super().connectionLost(reason)
 
     def _too_late(self) -> None:
@@ -108,10 +108,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
     def _refuse(self, error: ProxyHeaderError) -> None:
         self.wrappedProtocol.fail(Outcome.PROXY_HEADER, error)
         self.transport.abortConnection()
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
 
 
 class _Undeclared(Protocol):

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
     ITCPTransport,
@@ -27,7 +26,7 @@ from zope.interface import implementer
 from uppercase.core.events import Outcome
 from uppercase.errors import HandshakeFailed
 from uppercase.limits import KIB
-from uppercase.tcp.closing import LINGER, IOrderlyTLSTransport
+from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
@@ -121,13 +120,13 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     wire_received = 0
     _thrown_away = 0
     _agreed = False
-    _deadline: IDelayedCall | None = None
+    _deadline: Deadline
 
     def makeConnection(self, transport: ITransport) -> None:
         """Wait for a handshake; what is above is connected at once and waits for input."""
         served = self.factory.served
         timeout = served.limits.handshake_timeout
-        self._deadline = served.clock.callLater(timeout, self._too_late)
+        self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         super().makeConnection(transport)
@@ -164,7 +163,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection below is gone."""
-        self._stop_waiting()
+        self._deadline.stop()
         self._ended_early()
         # OpenSSL has delivered all it had; asking again would turn every end into an error.
         self.input_ended = True
@@ -203,7 +202,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     def handshake_done(self) -> None:
         """Take note that TLS was agreed on."""
         self._agreed = True
-        self._stop_waiting()
+        self._deadline.stop()
 
     def _handshake_failed(self, why: str) -> None:
         """Take note that TLS was not agreed on."""
@@ -224,7 +223,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     def _break_off(self, why: str) -> None:
         """Close, because TLS cannot go on; the alert that says so has been written."""
         self.input_ended = True
-        self._stop_waiting()
+        self._deadline.stop()
         outcome, words = Outcome.MALFORMED, f"broken TLS: {why}"
         if _OUR_CERTIFICATE.search(why):
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {_DISTRUST} ({why})"
@@ -251,10 +250,6 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         seconds = self.factory.served.limits.handshake_timeout
         self._handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
         self.abortConnection()
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -4,9 +4,9 @@ Counters are of everything. Arrows are of a sample where more happens than anybo
 whole exchanges are left out, never parts of one. All of it has a bound, whoever sends how much.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -16,14 +16,16 @@ from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.core.events import (
     Chunk,
     Closed,
+    Direction,
     Dropped,
     Event,
     Impaired,
-    IObserver,
+    ISampler,
     Opened,
     Received,
     Refused,
     Replied,
+    Several,
 )
 from uppercase.core.rates import TokenBuckets
 
@@ -102,7 +104,7 @@ class _Client:
                 self.state = "refused"
 
 
-@implementer(IObserver)
+@implementer(ISampler)
 class Audience:
     """Observes one service for those who look at the page.
 
@@ -124,7 +126,7 @@ class Audience:
         self.began = clock()
         self._clock = clock
         self._rows = RowMaker(clock, _PAYLOAD)
-        self._serials = count(1)
+        self._serials = itertools.count(1)
         self._bucket = TokenBuckets(SHOWN_RATE, SHOWN_BURST, 1)
         self._by_event = about.get("protocol") == "TCP"
         # Invariants: the longest silent client comes first, the oldest arrow and exchange too; what
@@ -139,6 +141,9 @@ class Audience:
     def notify(self, event: Event) -> None:
         """Take note of one event."""
         number = self._rows.number(event)
+        if isinstance(event, Several):
+            self._take_several(event)
+            return
         peer: str = getattr(event, "peer", "")
         if not peer:
             return
@@ -148,6 +153,18 @@ class Audience:
             for arrow in client.arrows.take(self._rows.row(event, number)):
                 self._keep(peer, arrow)
             client.arrows.arrows.clear()
+
+    def wants(self, count: int) -> bool:
+        """Whether there is room for drawing so many datagrams that came together."""
+        return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
+
+    def _take_several(self, event: Several) -> None:
+        """Count what is not drawn."""
+        place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
+        for peer, count in event.counts.items():
+            self._client(peer).counts[place] += count
+        if place == _RECEIVED:
+            self.seen += sum(event.counts.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that is kept, for somebody who comes now."""

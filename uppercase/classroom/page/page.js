@@ -40,8 +40,9 @@ function listen() {
 }
 
 function greet(told) {
+  // Who was slow is greeted again, and is the client that it was; who comes back is a new one.
+  if (told.you !== page.you) page.mine.clear();
   Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
-  page.mine.clear();
   page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
   page.open = Math.min(page.open, page.services.length - 1);
   told.services.forEach((each, index) => merge(page.services[index], each));
@@ -246,7 +247,8 @@ function showClients() {
   const clients = [...service().clientsBy.values()].sort((a, b) => a.serial - b.serial).slice(-ROWS);
   const places = ["received", "answered", ...COLUMNS].map((name) => page.counts.indexOf(name));
   // A column in which nobody has anything would take the room of the others.
-  const used = places.map((place, index) => index < 3 || clients.some((each) => each.counts[place]));
+  const always = service().protocol === "UDP" ? 3 : 2;
+  const used = places.map((place, index) => index < always || clients.some((each) => each.counts[place]));
   const body = at("clients");
   const known = new Map([...body.children].map((row) => [row.serial, row]));
   const rows = clients.map((client) => {
@@ -318,9 +320,13 @@ async function fetchKey() {
 function showKeyPlace() {
   const client = service().byPeer.get(page.only || page.mine.get(page.open));
   const come = client ? client.counts[page.counts.indexOf("received")] : -1;
-  [...at("key-lines").children].forEach((line, index) => {
+  const lines = at("key-lines");
+  [...lines.children].forEach((line, index) => {
     line.className = come < 0 ? "" : index < come ? "past" : index === come ? "next" : "";
   });
+  const next = lines.querySelector(".next");
+  if (next && next !== page.next) lines.scrollTop = next.offsetTop - lines.clientHeight / 2;
+  page.next = next;
 }
 
 async function send(event) {
@@ -337,6 +343,8 @@ async function send(event) {
       setTimeout(() => page.sent && tellFate(), PATIENCE + 100);
       say("sent", `sent as datagram ${told.number}`);
       tellFate();
+      // What became of it may have been drawn before it was known to be ours.
+      later();
     } else {
       say("sent", told.error || `answered: ${told.reply}`);
     }
