@@ -131,7 +131,15 @@ def test_the_page_has_every_word_and_its_keys() -> None:
         ]
         assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
     of_services = ["log", "metrics", "more", "page", "ready", "summary"]
-    of_workers = ["gave-up", "not-reloaded", "output", "reloaded", "worker-ended", "worker-hangs"]
+    of_workers = [
+        "garbled-report",
+        "gave-up",
+        "not-reloaded",
+        "output",
+        "reloaded",
+        "worker-ended",
+        "worker-hangs",
+    ]
     assert sorted(rows) == sorted(of_services + of_workers)
 
 

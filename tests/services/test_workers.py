@@ -1,17 +1,20 @@
 """What of workers needs no process: the numbers they share, and one that cannot be started."""
 
+import json
 import os
+from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
 from uppercase.services._board import Board
 from uppercase.services._supervisor import Plan, Supervisor
-from uppercase.services._worker import Assignment
+from uppercase.services._worker import REPORTS, Assignment
 from uppercase.services._worker_process import State, Worker
 
 
@@ -53,6 +56,44 @@ class Recorder:
 
     def ended(self, worker: Worker, how: str) -> None:
         self.end.callback(how)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff",
+        b"[]",
+        b"[" * 5000,
+        b'{"report": 3}',
+        b'{"report": "log"}',
+        b'{"report": "log", "facts": {}, "level": "loud", "text": ""}',
+        b'{"report": "beat"}',
+        b"x" * (3 << 20),
+    ],
+    ids=["bytes", "list", "deep", "number", "log", "level", "beat", "endless"],
+)
+def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: bytes) -> None:
+    """A transform has written into the pipe that is its worker's."""
+    said: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        said.append(formatEvent(event))
+
+    worker = Worker(0, Recorder())
+    publisher: Any = globalLogPublisher
+    publisher.addObserver(observe)
+    try:
+        for _ in range(2):
+            worker.childDataReceived(REPORTS, garbage)
+            worker.childDataReceived(REPORTS, b"\n")
+        worker.silent = 7
+        log = {"report": "log", "level": "info", "facts": {}, "text": "well"}
+        worker.childDataReceived(REPORTS, json.dumps(log).encode() + b"\n")
+    finally:
+        publisher.removeObserver(observe)
+    assert [text for text in said if "no report" in text] == said[:-1] == said[:1]
+    assert said[-1] == "worker 1: well"
+    assert worker.silent == 0
 
 
 class Hung(Worker):

@@ -12,6 +12,7 @@ serving.
 """
 
 import argparse
+import asyncio
 import random
 import select
 import socket
@@ -134,17 +135,23 @@ def soak_tls(load: Load = TLS_LOAD) -> None:
         )
 
 
-FAILURES: Mapping[str, tuple[list[str], bytes]] = {
-    "too long": (["--framing=line"], b"x" * 100_000),
-    "malformed": (["--framing=netstring"], b"65536:" + b"x" * 65536 + b"!"),
-    "rejected": (["--framing=line", "-t", "base64-decode"], b"x!" * 30_000 + b"\n"),
-    "output too long": (
-        ["--framing=line", *["--transform=hex-encode"] * 5],
-        b"x" * 65_000 + b"\n",
-    ),
-    "raises": (["--framing=line", "-t", "tests.system.soak:broken"], b"x" * 65_000 + b"\n"),
-}
-"""What fails, by kind: the options of the server, and what is sent to it."""
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A way to fail.
+
+    Attributes:
+        options: of the server.
+        data: what each connection sends.
+        raises: the server's log shows tracebacks, as it should.
+        over: `TCP`, `UDP`, `TLS`, or `raw` for bytes that a TLS server gets as they are.
+        stays: the client waits for the end; else it goes away at once, by a reset.
+    """
+
+    options: Sequence[str]
+    data: bytes
+    raises: bool = False
+    over: str = "TCP"
+    stays: bool = True
 
 
 def broken(data: bytes) -> bytes:
@@ -152,37 +159,119 @@ def broken(data: bytes) -> bytes:
     raise ValueError(data)
 
 
-def soak_failing(connections: int = 10_000, report: Callable[[str], object] = print) -> None:
-    """Let every message fail, a hundred connections at a time."""
-    for kind, (options, data) in FAILURES.items():
-        with Server("uppercase-tcp", "--port=0", *options) as server:
-            server.tracebacks = kind == "raises"
-            pid = server.process.pid
-            fail_together(server.port, data)
-            before, descriptors = resident_memory(pid), open_descriptors(pid)
-            for _ in range(connections // 100):
-                fail_together(server.port, data)
-            wait_for_quiet(pid, descriptors)
-            growth = resident_memory(pid) - before
-            assert growth < FAILING_GROWTH, f"{kind}: {growth} bytes more memory"
-            report(f"failing, {kind}: {connections} connections, {growth / 1024:+.0f} KiB")
+async def broken_later(data: bytes) -> bytes:
+    """Raise once others have had their turn."""
+    await asyncio.sleep(0)
+    raise ValueError(data)
 
 
-def fail_together(port: int, data: bytes) -> None:
-    """Have a hundred connections send the same and take what comes."""
+async def never(data: bytes) -> bytes:
+    """Await what does not come, and keep what was sent meanwhile."""
+    await asyncio.Event().wait()
+    return data
+
+
+LINE = ("--framing=line",)
+RAISES = (*LINE, "--transform=tests.system.soak:broken")
+RAISES_LATER = (*LINE, "--transform=tests.system.soak:broken_later")
+MESSAGE = b"x" * 65_000 + b"\n"
+PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+
+FAILURES: Mapping[str, Failure] = {
+    "too long": Failure(options=LINE, data=b"x" * 100_000),
+    "malformed": Failure(options=["--framing=netstring"], data=b"65536:" + b"x" * 65536 + b"!"),
+    "rejected": Failure(options=[*LINE, "-tbase64-decode"], data=b"x!" * 30_000 + b"\n"),
+    "output too long": Failure(options=[*LINE, *["-thex-encode"] * 5], data=MESSAGE),
+    "raises": Failure(options=RAISES, data=MESSAGE, raises=True),
+    "raises over TLS": Failure(options=RAISES, data=MESSAGE, raises=True, over="TLS"),
+    "no TLS": Failure(options=LINE, data=b"x" * 60_000, over="raw"),
+    "raises behind a proxy": Failure(
+        options=[*RAISES, "--proxy-from=127.0.0.1"], data=PROXY + MESSAGE, raises=True
+    ),
+    "bad PROXY header": Failure(
+        options=["--proxy-from=127.0.0.1"], data=b"PROXY TCP4 \x1b" + MESSAGE
+    ),
+    "raises in the lab": Failure(
+        options=[*RAISES, "--lab=byte-stream", "--delay=1ms"], data=b"ok\n" + MESSAGE, raises=True
+    ),
+    "raises later": Failure(options=RAISES_LATER, data=MESSAGE, raises=True),
+    "cancelled": Failure(
+        options=[*LINE, "--transform=tests.system.soak:never"], data=MESSAGE, stays=False
+    ),
+    "raises over UDP": Failure(options=RAISES[1:], data=MESSAGE, raises=True, over="UDP"),
+    "raises later over UDP": Failure(
+        options=RAISES_LATER[1:], data=MESSAGE, raises=True, over="UDP"
+    ),
+}
+"""What fails, by kind."""
+
+
+def soak_failing(
+    connections: int = 10_000,
+    kinds: Sequence[str] = tuple(FAILURES),
+    report: Callable[[str], object] = print,
+) -> None:
+    """Let every message fail, a hundred connections at a time; a tenth as many over TLS."""
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder))
+        for kind in kinds:
+            failure = FAILURES[kind]
+            secured = failure.over in ("TLS", "raw")
+            service = "uppercase-udp" if failure.over == "UDP" else "uppercase-tcp"
+            listen = f"--listen={certificate.endpoint()}" if secured else "--port=0"
+            rounds = connections // (1000 if secured else 100)
+            with Server(service, listen, *failure.options, addresses=2 - secured) as server:
+                server.tracebacks = failure.raises
+                pid = server.process.pid
+                descriptors = open_descriptors(pid)
+                for number in range(rounds + 1):
+                    fail_together(server.port, failure, certificate.cert)
+                    if not number:
+                        before = resident_memory(pid)
+                wait_for_quiet(pid, descriptors)
+                growth = resident_memory(pid) - before
+                assert growth < FAILING_GROWTH, f"{kind}: {growth} bytes more memory"
+                report(f"failing, {kind}: {rounds * 100} connections, {growth / 1024:+.0f} KiB")
+
+
+def fail_together(port: int, failure: Failure, certificate: Path) -> None:
+    """Have a hundred clients send the same and take what comes."""
     with ExitStack() as stack:
-        clients = [stack.enter_context(connect(port)) for _ in range(100)]
-        for ask in (lambda client: client.sendall(data), exhaust):
+        clients = [stack.enter_context(opened(port, failure, certificate)) for _ in range(100)]
+        for client in clients:
+            with suppress(ConnectionError):
+                client.sendall(failure.data)
+        if failure.over == "UDP":
+            # There are no replies, and the kernel holds what was not read yet.
+            time.sleep(0.1)
+        elif not failure.stays:
             for client in clients:
-                with suppress(ConnectionError):
-                    ask(client)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            for client in clients:
+                exhaust(client)
+
+
+def opened(port: int, failure: Failure, certificate: Path) -> socket.socket:
+    """Return a client's connected socket."""
+    if failure.over == "UDP":
+        client = socket.socket(type=socket.SOCK_DGRAM)
+        client.connect(("127.0.0.1", port))
+        return client
+    client = connect(port)
+    if failure.over == "TLS":
+        context = ssl.create_default_context(cafile=str(certificate))
+        return context.wrap_socket(client, server_hostname="localhost")
+    return client
 
 
 def exhaust(client: socket.socket) -> None:
-    """Half-close, and read up to the end."""
-    half_close(client)
-    while client.recv(1 << 16):
-        pass
+    """Half-close, except over TLS, where Python would close; read up to the end."""
+    with suppress(OSError):
+        if not isinstance(client, ssl.SSLSocket):
+            client.shutdown(socket.SHUT_WR)
+        while client.recv(1 << 16):
+            pass
 
 
 def soak_clock(seconds: float = 60, report: Callable[[str], object] = print) -> None:
@@ -249,7 +338,13 @@ def flood_with_lines(peers: Sequence[socket.socket], stop: threading.Event) -> N
                 peer.recv(1 << 18)
 
 
-LOOPS = (("uppercase", "uppercase"), ("reverse", "reverse"), ("swapcase", "digest"))
+LOOPS = (
+    ("uppercase", "uppercase"),
+    ("reverse", "reverse"),
+    ("swapcase", "digest"),
+    ("caesar:shift=3", "caesar:shift=5"),
+    ("hex-encode", "hex-decode"),
+)
 
 
 def soak_loops(seconds: float = 30, report: Callable[[str], object] = print) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger, LogLevel
+from twisted.logger import InvalidLogLevelError, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.services._worker import BOARD, COMMANDS, REPORTS, SOCKETS, Assignment
@@ -27,6 +27,10 @@ _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
 
 _LINE: Final = 1 << 16
 """Bytes of one line of output that are kept; a longer one is logged in parts."""
+
+
+_REPORT: Final = 1 << 20
+"""Bytes of one report at the most: a hundred times what the numbers of a worker take."""
 
 
 class State(Enum):
@@ -82,6 +86,7 @@ class Worker(ProcessProtocol):
         self._lines = {1: b"", 2: b"", REPORTS: b""}
         self._calls: list[IDelayedCall] = []
         self._last_words = ""
+        self._garbled = False
         self._status: Failure | None = None
 
     def spawn(
@@ -154,7 +159,7 @@ class Worker(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
         *lines, rest = (self._lines[childFD] + data).split(b"\n")
-        if childFD != REPORTS and len(rest) > _LINE:
+        if len(rest) > (_REPORT if childFD == REPORTS else _LINE):
             lines, rest = [*lines, rest], b""
         self._lines[childFD] = rest
         for line in lines:
@@ -162,13 +167,28 @@ class Worker(ProcessProtocol):
 
     def _take(self, descriptor: int, line: bytes) -> None:
         if descriptor == REPORTS:
-            self._hear(json.loads(line))
+            try:
+                self._hear(json.loads(line))
+            except (ValueError, LookupError, TypeError, RecursionError, InvalidLogLevelError):
+                self._complain()
         elif line.strip():
             text = line.decode(errors="backslashreplace")
             if descriptor == 2:
                 self._last_words = text.strip()
             facts = {"event": "output"}
             self._write({"level": _OUTPUT[descriptor].name, "text": text, "facts": facts})
+
+    def _complain(self) -> None:
+        """Say once that something else than reports comes through their pipe."""
+        if not self._garbled:
+            self._garbled = True
+            self._log.error(
+                "worker {worker} (process {pid}) has told what is no report, which is left out; "
+                "does a transform write to file descriptors that it has not opened?",
+                worker=self.number + 1,
+                pid=self.pid,
+                facts={"event": "garbled-report", "worker": self.number + 1},
+            )
 
     def _hear(self, said: dict[str, Any]) -> None:
         self.silent = 0
@@ -183,6 +203,8 @@ class Worker(ProcessProtocol):
                 self._superior.numbers(self, said["numbers"], said["not_ready"])
             case "failed":
                 self._last_words = said["text"]
+            case other:
+                raise ValueError(other)
 
     def _write(self, said: dict[str, Any]) -> None:
         """Write a line of the worker's into our log."""
