@@ -33,7 +33,8 @@ def test_the_guides_show_the_files_as_they_are() -> None:
     ]
     for path, text in shown:
         assert (ROOT / path).read_text() == text, path
-    assert {path for path, _ in shown} == {
+    # The solutions of exercises have a folder of their own, and are not for showing.
+    assert {path for path, _ in shown if path.count("/") == 1} == {
         f"examples/{file.name}" for file in EXAMPLES.glob("*.py")
     }
 
