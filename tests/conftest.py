@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -124,3 +124,13 @@ def logged_errors() -> Iterator[LoggedErrors]:
             cancel()
     assert not left, f"the reactor still holds {left}"
     assert not errors, "errors were logged:\n" + "\n".join(errors)
+
+
+@pytest.fixture
+def awaiting_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Await as where no asyncio loop runs, whatever the reactor: a loop would have to be turned."""
+
+    def get_running_loop() -> NoReturn:
+        raise RuntimeError("no running event loop")
+
+    monkeypatch.setattr("uppercase.awaiting.asyncio.get_running_loop", get_running_loop)

@@ -17,16 +17,21 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 OLDEST = "24.7.0"
 """Of Twisted; `install_requires` says so as well."""
 
-ROOMS = ("tests/core", "tests/tcp", "tests/udp", "tests/client", "tests/services")
+ROOMS = ("tests/tcp", "tests/udp", "tests/client", "tests/services")
 """What runs in the process of the tests, and so on the reactor that this has."""
 
+_OURS = "import twisted.internet.default as it, twisted.internet.{0} as of; it.install = of.install"
 _REACTORS = {
-    "poll": "from twisted.internet.pollreactor import install; install()",
-    "select": "from twisted.internet.selectreactor import install; install()",
-    "asyncio": "from twisted.internet.asyncioreactor import install; install()",
-    "asyncio on uvloop": "import uvloop; from twisted.internet.asyncioreactor import install; "
-    "install(uvloop.new_event_loop())",
+    "poll": (_OURS.format("pollreactor"), "default"),
+    "select": (_OURS.format("selectreactor"), "default"),
+    "asyncio": ("", "asyncio"),
+    "asyncio on uvloop": (
+        "import uvloop; from twisted.internet.asyncioreactor import install; "
+        "install(uvloop.new_event_loop())",
+        "asyncio",
+    ),
 }
+"""What is executed first, and the `--reactor` of pytest-twisted, which knows no other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,11 @@ def answer(interpreter: Path, statement: str) -> str:
 
 def tested(interpreter: Path, reactor: str, everything: bool) -> Row:
     """Run all tests, or those of the rooms; on another reactor than Twisted's choice only these."""
-    start = _REACTORS.get(reactor, "")
-    everything = everything and not start
+    start, known = _REACTORS.get(reactor, ("", "default"))
+    everything = everything and reactor not in _REACTORS
     scope = ("--numprocesses=auto", "--dist=worksteal") if everything else ROOMS
     program = f"{start}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ("-q", "-p", "no:cacheprovider")
+    options = ("-q", "-p", "no:cacheprovider", f"--reactor={known}")
     command = [str(interpreter), "-c", program, *options, *scope]
     done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

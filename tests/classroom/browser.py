@@ -10,6 +10,8 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+from tests.system.processes import START_TIMEOUT
+
 PROGRAM = "chromium"
 
 
@@ -128,9 +130,11 @@ class Browser:
 
     def wait_for(self, expression: str) -> Any:
         """Return what an expression is, as soon as it is true."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + START_TIMEOUT
         while not (value := self.eval(expression)):
-            assert time.monotonic() < end, f"not within 30 s: {expression}"
+            if time.monotonic() > end:
+                seen = self.eval("document.body.innerText")
+                raise AssertionError(f"not in time: {expression}; what is seen:\n{seen}")
             time.sleep(0.05)
         return value
 

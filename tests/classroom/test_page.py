@@ -510,10 +510,25 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
 
 
 class _Port:
-    """What listens on loopback."""
+    """What listens somewhere, on loopback mostly."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
 
     def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", 8080)
+        return IPv4Address("TCP", self._host, 8080)
+
+
+def test_others_are_told_a_number_that_they_can_open() -> None:
+    made = Stage()
+    for host, address in (("192.0.2.1", "http://192.0.2.1:8080/"), ("127.0.0.1", "")):
+        made.page.port = _Port(host)  # type: ignore[assignment]
+        (_, hello), *_ = made.watch().events()
+        assert hello["address"] == address
+    made.page.port = _Port("0.0.0.0")  # type: ignore[assignment]
+    (_, hello), *_ = made.watch().events()
+    assert "0.0.0.0" not in hello["address"]
+    made.page.watchers.stop()
 
 
 ORIGIN = "http://192.0.2.1:8080"

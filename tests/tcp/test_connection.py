@@ -8,6 +8,8 @@ from twisted.python.failure import Failure
 from tests.tcp.memory import HIGH_WATER, Service
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
 
+pytestmark = pytest.mark.usefixtures("awaiting_at_once")
+
 
 def test_a_chunk_is_answered_at_once() -> None:
     service = Service()

@@ -28,6 +28,8 @@ from uppercase.limits import DatagramLimits
 from uppercase.udp import ResponderProtocol, drain
 from uppercase.udp.ports import IBatchProtocol
 
+pytestmark = pytest.mark.usefixtures("awaiting_at_once")
+
 
 class Wire:
     """A transport in memory."""

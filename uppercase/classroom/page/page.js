@@ -40,8 +40,9 @@ function listen() {
 }
 
 function greet(told) {
+  // Who was slow is greeted again, and is the client that it was; who comes back is a new one.
+  if (told.you !== page.you) page.mine.clear();
   Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
-  page.mine.clear();
   page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
   page.open = Math.min(page.open, page.services.length - 1);
   told.services.forEach((each, index) => merge(page.services[index], each));
@@ -342,6 +343,8 @@ async function send(event) {
       setTimeout(() => page.sent && tellFate(), PATIENCE + 100);
       say("sent", `sent as datagram ${told.number}`);
       tellFate();
+      // What became of it may have been drawn before it was known to be ours.
+      later();
     } else {
       say("sent", told.error || `answered: ${told.reply}`);
     }

@@ -84,8 +84,12 @@ class PageService(WebService):
 
     def opened(self, address: str) -> None:
         """Say where the page is."""
-        kind, _, place = address.partition(" ")
-        url = f"http://{place}/" if kind == "TCP" else address
+        place: Any = self.port and self.port.getHost()
+        url = address
+        if hasattr(place, "host"):
+            everywhere = ip_address(place.host).is_unspecified
+            host = "localhost" if everywhere else place.host
+            url = f"http://{printable_address(host, place.port)}/"
         self.log.info(
             "the page is at {address}", address=url, facts={"event": "page", "address": url}
         )
