@@ -1,5 +1,7 @@
 """What the tests of records and of the page share: a service's events, without a service."""
 
+import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +30,13 @@ class Everybody:
             observer.notify(event)
 
 
-def exchange(experiment: Experiment, count: int, now: list[float], *observers: IObserver) -> None:
+def exchange(
+    experiment: Experiment,
+    count: int,
+    now: list[float],
+    *observers: IObserver,
+    pause: float = 1.0,
+) -> None:
     """Have a client send so many datagrams, each when all is over of the one before.
 
     Args:
@@ -36,6 +44,7 @@ def exchange(experiment: Experiment, count: int, now: list[float], *observers: I
         count: how many.
         now: the time, which goes on.
         observers: are told.
+        pause: seconds between the end of one and the next.
     """
     everybody = Everybody(observers)
     chain = make_pipeline([Stage("uppercase", listing().find("uppercase"))], 1 << 20)
@@ -46,17 +55,20 @@ def exchange(experiment: Experiment, count: int, now: list[float], *observers: I
         tell_each=True,
         lab=Lab(experiment, lambda: now[0], everybody),
     )
+    order = itertools.count()
     for number in range(1, count + 1):
-        steps: list[Any] = responder.answer(
-            Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
-        )
-        begin = now[0]
-        while steps:
+        datagram = Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
+        steps: list[Any] = responder.answer(datagram)
+        held: list[tuple[float, int, Delay]] = []
+        while steps or held:
+            if not steps:
+                now[0], _, delayed = heapq.heappop(held)
+                steps = list(responder.resume(delayed))
+                continue
             step = steps.pop(0)
             if isinstance(step, Delay):
-                now[0] = begin + step.passage.delay
-                steps += responder.resume(step)
+                heapq.heappush(held, (now[0] + step.passage.delay, next(order), step))
             else:
                 assert isinstance(step, Answer)
                 responder.sent([step], [])
-        now[0] = begin + 1
+        now[0] += pause

@@ -1,35 +1,35 @@
-"""`uppercase grade`: the lecture's programs get the marks they deserve, wrong ones theirs."""
+"""`uppercase grade` as a command: marks of the lecture's programs, outputs, exercises of others."""
 
 import json
+import re
+import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands.command import command_line, run_process
-from tests.system.processes import run
+from tests.commands.command import Outcome, command_line, environment, run
+from tests.system.processes import run as run_program
 from tests.system.test_lecture import LECTURE
 
-SERVER = """
-import socket, sys
-server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-while True:
-    skt, _ = server.accept()
-    try:
-        while data := skt.recv(65536):
-            REPLY
-    except OSError:
-        pass
-    skt.close()
-"""
 
-RIGHT = "skt.sendall(data.upper())"
+def command(*words: str, env: dict[str, str] | None = None) -> Outcome:
+    """Run the command as a process, with time for the programs that it runs."""
+    done = subprocess.run(
+        command_line(*words), capture_output=True, timeout=200, env=environment(env), check=False
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
 
 
-def graded(exercise: str, path: Path) -> tuple[int, dict[str, str]]:
+GONE = "survives clients that go away"
+
+
+def graded(exercise: str, path: Path, *options: str) -> tuple[int, dict[str, str]]:
     """Return the exit status, and what was wrong by check."""
-    words = ["grade", "--json", exercise, "--", sys.executable, str(path), "{port}"]
-    done = run(command_line(*words), seconds=200)
+    words = ["grade", "--json", *options, exercise, "--", sys.executable, str(path), "{port}"]
+    done = run_program(command_line(*words), seconds=200)
     checks = json.loads(done.stdout)["checks"]
     return done.returncode, {
         each["check"]: each["sentence"] for each in checks if not each["passed"]
@@ -47,7 +47,11 @@ def lecture(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("exercise", "name", "failed"),
     [
-        ("tcp-server", "tcp_server.py", {"answers 100,000 bytes", "survives what is no text"}),
+        (
+            "tcp-server",
+            "tcp_server.py",
+            {"answers 100,000 bytes", "survives what is no text", GONE},
+        ),
         ("udp-server", "udp_server.py", {"answers 8,000 bytes", "survives what is no text"}),
         ("tcp-client", "tcp_client.py", {"takes a reply in pieces"}),
         ("udp-client", "udp_client.py", {"ends without a reply"}),
@@ -55,45 +59,8 @@ def lecture(name: str, folder: Path) -> Path:
 )
 def test_the_lectures_programs(exercise: str, name: str, failed: set[str], tmp_path: Path) -> None:
     status, wrong = graded(exercise, lecture(name, tmp_path))
-    assert set(wrong) == failed
+    assert set(wrong) == failed, wrong
     assert status == 1
-
-
-ALL = {
-    "answers without a newline",
-    "keeps a newline",
-    "serves many clients in turn",
-    "answers a half-closed client",
-    "takes non-ASCII text",
-    "answers 100,000 bytes",
-    "survives what is no text",
-}
-
-
-@pytest.mark.parametrize(
-    ("reply", "failed", "word"),
-    [
-        (RIGHT, set(), ""),
-        # Swapped bytes.
-        ("skt.sendall(data.upper()[::-1])", ALL, "got 'DLROW OLLEH'"),
-        ("skt.sendall(data.upper().rstrip(b'\\n'))", {"keeps a newline"}, "nothing for 5 s"),
-        ("pass", ALL, "nothing for 5 s"),
-        # Never closing.
-        (f"{RIGHT}; import time; time.sleep(600)", ALL - {"answers without a newline"}, ""),
-    ],
-    ids=["right", "swapped", "no-newline", "silent", "never-closing"],
-)
-def test_a_server(reply: str, failed: set[str], word: str, tmp_path: Path) -> None:
-    path = tmp_path / "server.py"
-    path.write_text(SERVER.replace("REPLY", reply))
-    status, wrong = graded("tcp-server", path)
-    assert status == (1 if failed else 0)
-    if "never" not in reply and "sleep" not in reply:
-        # The last bytes of the long message may be cut at a newline too.
-        assert set(wrong) - {"answers 100,000 bytes"} == failed - {"answers 100,000 bytes"}
-    else:
-        assert {"serves many clients in turn", "answers a half-closed client"} <= set(wrong)
-    assert not wrong or any(word in sentence for sentence in wrong.values())
 
 
 def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
@@ -106,26 +73,204 @@ def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
 
 
 def test_the_exercises_are_listed() -> None:
-    done = run_process("grade", "--list")
+    done = command("grade", "--list")
     assert done.status == 0
-    names = {line.split()[0] for line in done.stdout.decode().splitlines()}
-    assert {"tcp-server", "udp-server", "tcp-client", "udp-client", "udp-pinger"} <= names
+    names = [line.split()[0] for line in done.stdout.decode().splitlines()]
+    assert names[:6] == [
+        "tcp-server", "udp-server", "tcp-client", "udp-client", "udp-pinger", "stop-and-wait",
+    ]  # fmt: skip
 
 
-def test_gradescope_gets_its_results(tmp_path: Path) -> None:
-    path, results = lecture("tcp_client.py", tmp_path), tmp_path / "results.json"
-    words = ["grade", "--gradescope", str(results), "tcp-client", "--", sys.executable, str(path)]
-    assert run_process(*words, "{port}").status == 1
-    scores = [
-        (each["score"], each["max_score"]) for each in json.loads(results.read_text())["tests"]
+class Page(HTMLParser):
+    """What a page refers to, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attributes if name in ("href", "src")]
+
+
+def test_the_outputs_say_the_same(tmp_path: Path) -> None:
+    """JUnit's XML, Gradescope's results and the page, which needs nothing but itself."""
+    path = tmp_path / "client.py"
+    # What a program prints is no markup.
+    path.write_text(
+        lecture("udp_client.py", tmp_path).read_text().replace(".decode()", " and b'<script>'")
+    )
+    junit, results, report = tmp_path / "junit.xml", tmp_path / "results.json", tmp_path / "report"
+    written = ["--junit", str(junit), "--gradescope", str(results), "--report", str(report)]
+    toml = tmp_path / "quick.toml"
+    toml.write_text("base = 'udp-client'\n[points]\n'ends without a reply' = 0\n")
+    status, wrong = graded(str(toml), path, *written)
+    assert (status, list(wrong)) == (1, ["prints the reply"])
+
+    suite = ElementTree.parse(junit).getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
+    failures = {case.get("name"): case.find("failure") for case in suite}
+    failure = failures["prints the reply"]
+    assert failure is not None
+    assert failure.get("message") == wrong["prints the reply"]
+    assert "hello world" in (failure.text or "")
+
+    tests = json.loads(results.read_text())["tests"]
+    assert [(each["score"], each["max_score"]) for each in tests] == [(2, 2), (0, 3), (1, 1)]
+    assert [each["status"] for each in tests] == ["passed", "failed", "passed"]
+    assert tests[1]["output"].startswith(wrong["prints the reply"])
+
+    page = Page()
+    text = (report / "index.html").read_text()
+    page.feed(text)
+    assert page.tags.count("svg") == 3
+    assert not {"script", "img", "link", "iframe"} & set(page.tags)
+    assert all(link.startswith("#") for link in page.links)
+    assert "&lt;script&gt;" in text
+    assert [each.name for each in report.iterdir()] == ["index.html"]
+
+
+TOML = """
+base = "udp-client"
+summary = "exercise 3"
+[points]
+"prints the reply" = 5
+"ends with status 0" = 0
+"ends without a reply" = 0
+[texts]
+"sends the line" = "3a: sends the line"
+[options]
+seconds = 20
+"""
+
+
+def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
+    (tmp_path / "lab3.toml").write_text(TOML)
+    program = str(lecture("udp_client.py", tmp_path))
+    words = ["grade", str(tmp_path / "lab3.toml"), "--", sys.executable, program, "{port}"]
+    done = command(*words)
+    assert done.stdout.decode().splitlines() == [
+        "pass  2/2  3a: sends the line",
+        "pass  5/5  prints the reply",
+        "7 of 7 points",
     ]
-    assert scores == [(2, 2), (3, 3), (1, 1), (0, 1)]
+    assert done.status == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"), [(["x", "--", "y"], "no exercise"), ([], "no program")]
+    ("text", "sentence"),
+    [
+        ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
+        ("base = [", "is no TOML"),
+        ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
+        ("base = 'udp-client'\npoints = 3", "points is 3; a table is accepted"),
+        ("base = 'udp-client'\n[points]\n'sends a line' = 3", "has no check 'sends a line'"),
+        ("base = 'udp-client'\n[points]\n'sends the line' = -3", "a whole number is accepted"),
+        ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
+        ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
+    ],
+)
+def test_a_mistake_in_a_toml_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "lab3.toml").write_text(text)
+    done = run("grade", str(tmp_path / "lab3.toml"), "--", "true")
+    assert done.status == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+PLUGIN = """
+from uppercase.classroom.grade import Trial, Wrong, check, exercise
+
+@exercise("greeter", "says hello")
+class Greeter:
+    word: str = "hello"
+
+    @check("greets", points=2)
+    def greets(self, trial: Trial) -> None:
+        run = trial.client(True, "", seconds=30.0)
+        if self.word not in run.output:
+            raise Wrong(f"expected {self.word!r}, got {run.output!r}")
+
+@exercise("faulty", "its check is broken")
+class Faulty:
+    @check("divides")
+    def divides(self, trial: Trial) -> None:
+        1 / 0
+
+@exercise("empty", "has no check")
+class Empty:
+    pass
+
+number = 7
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> dict[str, str]:
+    """Install a package with exercises, of which some are broken; return the environment."""
+    folder = tmp_path / "site"
+    info = folder / "greeting-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "greeting.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+    entries = {
+        "greeter": "greeting:Greeter",
+        "faulty": "greeting:Faulty",
+        "empty": "greeting:Empty",
+        "number": "greeting:number",
+        "missing": "no_such_module:x",
+        "udp-client": "greeting:Greeter",
+    }
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
+    root = Path(__file__).parents[2]
+    return {"PYTHONPATH": f"{root}:{folder}"}
+
+
+def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
+    words = ["grade", "greeter", "--", sys.executable, "-c"]
+    assert command(*words, "print('hello')", env=plugins).status == 0
+    done = command(*words, "print('bye')", env=plugins)
+    assert done.status == 1
+    assert "expected 'hello', got 'bye\\n'" in done.stdout.decode()
+
+
+def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
+    plugins: dict[str, str],
+) -> None:
+    done = command("grade", "--list", env=plugins)
+    assert done.status == 0
+    assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
+    assert "Traceback" not in done.stderr
+    for words in (
+        "number (greeting:number, uppercase.exercises) is int; a class under @exercise",
+        "empty (greeting:Empty, uppercase.exercises) has no check",
+        "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
+        "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
+    ):
+        assert words in done.stderr
+    done = command("grade", "missing", "--", "true", env=plugins)
+    assert done.status == 2
+    assert "cannot be loaded" in done.stderr
+
+
+def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:
+    done = command("grade", "faulty", "--", "true", env=plugins)
+    assert done.status == 2
+    assert "'divides' of faulty failed by itself, not the program: ZeroDivision" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["x", "--", "y"], "no exercise"),
+        ([], "no program"),
+        (["none.toml", "--", "y"], "cannot read none.toml"),
+    ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
-    done = run_process("grade", *words)
+    done = run("grade", *words)
     assert done.status == 2
     assert sentence in done.stderr

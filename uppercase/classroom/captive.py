@@ -1,11 +1,13 @@
 """A program run against a service, or as one: bounded in time, and killed with all it started.
 
 What students write hangs, forks and floods. A program has a process group of its own, which is
-killed when its time is over and again when it has ended. Where it is graded, its processor time,
-memory, files and processes are limited too, and its output is cut. A container has to add the rest:
-a program may read this user's files and reach the network.
+killed when its time is over and again when it has ended. What has left the group is found too: it
+is a child of ours then (Linux), or has our mark in its environment. Where a program is graded, its
+processor time, memory, files and processes are limited too, and its output is cut. A container has
+to add the rest: a program may read this user's files and reach the network.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ OUTPUT: Final = 64 * KIB
 _MARK: Final = "UPPERCASE_RUN"
 """In the environment of all that a program starts, unless somebody hides it on purpose."""
 
-_LIMITS: Final = {
+LIMITS: Final[Mapping[str, int]] = {
     "RLIMIT_CPU": 20,
     "RLIMIT_AS": 2048 * MIB,
     "RLIMIT_FSIZE": 16 * MIB,
@@ -37,7 +39,10 @@ _LIMITS: Final = {
     "RLIMIT_CORE": 0,
 }
 """Of each process of a graded program: Java starts within 2 GiB of addresses, nothing needs more
-files than that. Processes are limited to 100 more than the user has."""
+files than that. Processes are limited to 100 more than the user has, unless the user is root."""
+
+_BECOME_REAPER: Final = 36
+"""`PR_SET_CHILD_SUBREAPER` of prctl: orphans among what we started become our children."""
 
 _LAUNCH: Final = (
     "import os,resource,sys\n"
@@ -56,6 +61,12 @@ where there are threads."""
 
 _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.02
+_KILLED_WITHIN: Final = 10.0
+"""Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
+
+
+class Overtime(UserError):
+    """A program was killed because its time was over."""
 
 
 def fill_in(command: Sequence[str], host: str, port: int) -> list[str]:
@@ -80,9 +91,10 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     it reads the keyboard, and Ctrl-C is for it.
 
     Raises:
-        UserError: it cannot be started, or took more than `seconds`.
+        UserError: it cannot be started.
+        Overtime: it took more than `seconds`.
     """
-    mark = uuid4().hex
+    mark, before = uuid4().hex, _adopt_orphans()
     try:
         process = subprocess.Popen(
             fill_in(command, host, port), env=_surroundings(host, port, mark), process_group=0
@@ -93,11 +105,11 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
         with _foreground(process.pid):
             status = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise UserError(
+        raise Overtime(
             f"the program was killed after {seconds:g} s (--timeout); it did not end"
         ) from None
     finally:
-        _kill(process, mark)
+        _kill(process, mark, before)
     return status if status >= 0 else 128 - status
 
 
@@ -152,11 +164,15 @@ class Program:
         command: it and its arguments, with `{host}` and `{port}`.
         host: what `{host}` stands for.
         port: what `{port}` stands for.
+        limits: of each of its processes, by their names in `resource`.
     """
 
-    def __init__(self, command: Sequence[str], host: str, port: int) -> None:
+    def __init__(
+        self, command: Sequence[str], host: str, port: int, limits: Mapping[str, int] = LIMITS
+    ) -> None:
         self._mark = uuid4().hex
-        limits = {**_LIMITS, "RLIMIT_NPROC": _processes() + 100}
+        self._before = _adopt_orphans()
+        limits = {"RLIMIT_NPROC": _processes() + 100, **limits}
         words = ",".join(f"{name}={value}" for name, value in limits.items())
         self._process = subprocess.Popen(
             [sys.executable, "-ISc", _LAUNCH, words, *fill_in(command, host, port)],
@@ -221,7 +237,7 @@ class Program:
 
     def kill(self) -> None:
         """Kill it, and all that it has started."""
-        _kill(self._process, self._mark)
+        _kill(self._process, self._mark, self._before)
         for stream in self._streams:
             stream.thread.join(1.0)
             stream.pipe.close()
@@ -230,29 +246,58 @@ class Program:
             self._process.stdin.close()
 
 
-def _kill(process: "subprocess.Popen[Any]", mark: str) -> None:
-    """Kill a process, its group, and what has left the group."""
+def _kill(process: "subprocess.Popen[Any]", mark: str, before: frozenset[int]) -> None:
+    """Kill a process, its group, and what has left the group; `before` are others of our own."""
     # Invariant: the process is not reaped, or its group is empty: the number is still its own.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     needle = f"{_MARK}={mark}".encode()
-    for _ in range(10):
-        found = list(_marked(needle))
+    deadline = time.monotonic() + _KILLED_WITHIN
+    while time.monotonic() < deadline:
+        found = _orphans(before) | _marked(needle)
+        if not found:
+            return
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        if not found:
-            return
+            # One that is our child has to be reaped as well.
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         time.sleep(_POLL)
 
 
-def _marked(needle: bytes) -> Iterator[int]:
+def _adopt_orphans() -> frozenset[int]:
+    """Become the parent of what is orphaned from now on (Linux); return the children we have."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
+    return frozenset(_orphans(frozenset()))
+
+
+def _orphans(before: frozenset[int]) -> set[int]:
+    """Return our children that are not among some, and all that descends from them (Linux)."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            # The name in brackets may hold anything, brackets as well.
+            words = path.read_text(errors="replace").rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(words[1])
+    found: set[int] = set()
+    wanted = {os.getpid()}
+    while wanted:
+        wanted = {pid for pid, parent in parents.items() if parent in wanted} - before - found
+        found |= wanted
+    return found
+
+
+def _marked(needle: bytes) -> set[int]:
     """Return the processes whose environment has a mark (Linux)."""
+    found = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             if needle in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
+                found.add(int(path.parent.name))
+    return found
 
 
 def _processes() -> int:

@@ -1,38 +1,50 @@
 """The grader: a student's program on trial, a check at a time, each with points and a sentence.
 
-Each check starts the program anew, so that one failure is not ten. An exercise is a plugin: an
-`Exercise` behind an entry point of the group `uppercase.exercises`.
+An exercise is a class under `@exercise` whose methods under `@check` raise `Wrong` where a program
+does not do what it should. Its annotated attributes are its options, which a TOML file may set.
+What becomes of the marks is `uppercase.classroom.marks`; the exercises themselves, and how others
+are found, are in `uppercase.classroom.exercises`.
 """
 
-import re
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from uppercase.classroom.captive import Program
 from uppercase.classroom.record import Row
 from uppercase.classroom.service import HOST, Exhibit
-from uppercase.classroom.timeline import draw_text
-from uppercase.errors import UnknownName, suggest
-
-_REPLY_WITHIN: Final = 5.0
-"""Seconds for one reply on loopback: a bound for a loaded machine."""
-
-_ENDS_WITHIN: Final = 20.0
-"""Seconds for a client that waits a second for each of ten replies."""
+from uppercase.classroom.timeline import Timeline
+from uppercase.errors import PluginError, UserError, suggest
 
 _PORT_FREE_WITHIN: Final = 65.0
-
-_SENTENCE: Final = "hello world"
+_TRIES: Final = 3
+"""Free ports that are tried: another program may take one before the student's has it."""
 
 
 class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A client's run against a service of ours.
+
+    Attributes:
+        output: what it printed.
+        complaint: the last line of its standard error.
+        status: its exit status; None if it had to be killed.
+        rows: the service's record.
+        timeline: the same as a picture.
+    """
+
+    output: str
+    complaint: str
+    status: int | None
+    rows: Sequence[Row]
+    timeline: Timeline
 
 
 @dataclass
@@ -46,47 +58,76 @@ class Trial:
         wait: has the reactor run a coroutine, and waits for it.
 
     Attributes:
-        timeline: the picture of the check's run, where a service of ours took part.
-        unserved: why it is no server at all; it is not waited for again.
+        timeline: the picture of the check's run, as far as there is one.
     """
 
     command: Sequence[str]
     port: int
     reactor: Any
     wait: Callable[[Callable[[], Any]], Any]
-    timeline: str = ""
-    unserved: str = ""
+    timeline: Timeline | None = None
+    _unserved: str = field(default="", init=False)
+    _runs: dict[str, Run] = field(default_factory=dict, init=False)
 
     @contextmanager
     def server(self, kind: str) -> Iterator[tuple[Program, int]]:
-        """Run the program as a server."""
-        if self.unserved:
-            raise Wrong(self.unserved)
-        port = self.port or _free_port(kind)
-        if self.port:
-            _wait_until_free(port, kind)
-        with Program(self.command, HOST, port) as program:
-            if not program.serves(port, kind):
-                why = program.complaint() or "nothing"
-                self.unserved = (
-                    f"expected a server on {kind.upper()} port {port}; nobody listens there, and "
-                    f"the program's last words are: {why}"
-                )
-                raise Wrong(self.unserved)
-            yield program, port
+        """Run the program as a server of `tcp` or `udp`, anew for each check.
 
-    def client(self, udp: bool, text: str, **lab: Any) -> tuple[Program, int | None, list[Row]]:
-        """Run the program as a client of a service; return it, its status and the record."""
+        Raises:
+            Wrong: it serves nothing; once that is known, it is not waited for again.
+        """
+        if self._unserved:
+            raise Wrong(self._unserved)
+        self.timeline = Timeline({"protocol": kind.upper()})
+        for _ in range(1 if self.port else _TRIES):
+            port = self.port or _free_port(kind)
+            _wait_until_free(port, kind)
+            with Program(self.command, HOST, port) as program:
+                if program.serves(port, kind):
+                    yield program, port
+                    return
+                words = program.complaint() or "nothing"
+            if "in use" not in words:
+                break
+        self._unserved = (
+            f"expected a server on {kind.upper()} port {port}; nobody listens there, and the "
+            f"program's last words are: {words}"
+        )
+        raise Wrong(self._unserved)
+
+    def note(self, peer: str, rows: Sequence[Row]) -> None:
+        """Add what a client of ours saw to the check's timeline."""
+        if self.timeline is not None:
+            self.timeline.clients.update(Timeline.of({}, rows).clients)
+
+    def client(self, udp: bool, text: str, *, seconds: float, **lab: Any) -> Run:
+        """Run the program as a client of a service, with a text to read from standard input.
+
+        Checks that ask for the same get the same run.
+
+        Args:
+            udp: the service's transport; else TCP.
+            text: what is typed.
+            seconds: when it is killed.
+            lab: `lab`, `options` and `seed` of an `Exhibit`.
+        """
+        key = repr((udp, text, sorted(lab.items())))
+        if key not in self._runs:
+            self._runs[key] = self._run(udp, text, seconds, lab)
+        self.timeline = self._runs[key].timeline
+        return self._runs[key]
+
+    def _run(self, udp: bool, text: str, seconds: float, lab: Mapping[str, Any]) -> Run:
         exhibit = Exhibit(self.reactor, udp=udp, port=self.port, **lab)
         self.wait(exhibit.start)
         try:
             with Program(self.command, HOST, exhibit.port) as program:
                 program.type(text)
-                status = program.wait(_ENDS_WITHIN)
+                status = program.wait(seconds)
         finally:
             self.wait(exhibit.stop)
-        self.timeline = "\n".join(draw_text(exhibit.timeline()))
-        return program, status, exhibit.rows()
+        timeline = exhibit.timeline()
+        return Run(program.output(), program.complaint(), status, exhibit.rows(), timeline)
 
 
 @dataclass(frozen=True)
@@ -96,12 +137,12 @@ class Check:
     Attributes:
         name: what, in a few words.
         points: what it is worth.
-        examine: raises `Wrong` if it does not.
+        examine: the exercise's method; raises `Wrong` if the program does not do it.
     """
 
     name: str
     points: int
-    examine: Callable[[Trial], None]
+    examine: Callable[[Any, Trial], None]
 
 
 @dataclass(frozen=True)
@@ -112,57 +153,148 @@ class Exercise:
         name: as one types it.
         summary: one line.
         checks: in the order in which they are made.
+        subject: an instance of the decorated class, with its options.
     """
 
     name: str
     summary: str
     checks: Sequence[Check]
+    subject: Any
+
+    @property
+    def points(self) -> int:
+        """What all of it is worth."""
+        return sum(check.points for check in self.checks)
+
+    def changed(
+        self,
+        *,
+        name: str,
+        summary: str,
+        points: Mapping[str, Any],
+        texts: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> "Exercise":
+        """Return it with other points, texts and options, which name checks and attributes.
+
+        Raises:
+            UserError: there is no such check or option, or it is of another type.
+        """
+        known = [check.name for check in self.checks]
+        for each in (*points, *texts):
+            if each not in known:
+                raise UserError(f"{self.name} has no check {each!r}{suggest(each, known)}")
+        for check, worth in points.items():
+            if not isinstance(worth, int) or isinstance(worth, bool) or worth < 0:
+                raise UserError(f"points of {check!r}: got {worth!r}; a whole number is accepted")
+        checks = [
+            replace(
+                check,
+                name=str(texts.get(check.name, check.name)),
+                points=points.get(check.name, check.points),
+            )
+            for check in self.checks
+            # What is worth nothing is left out: it would only cost time.
+            if points.get(check.name, check.points)
+        ]
+        return Exercise(name, summary or self.summary, checks, self._subject(options))
+
+    def _subject(self, options: Mapping[str, Any]) -> Any:
+        known = {each.name: getattr(self.subject, each.name) for each in fields(self.subject)}
+        for option, value in options.items():
+            if option not in known:
+                raise UserError(f"{self.name} has no option {option!r}{suggest(option, known)}")
+            if isinstance(known[option], float) and type(value) is int:
+                continue
+            if type(value) is not type(known[option]):
+                wanted = type(known[option]).__name__
+                raise UserError(f"option {option}: got {value!r}; {wanted} is accepted")
+        return replace(self.subject, **options)
+
+
+def check(name: str, points: int = 1) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a method of an exercise's class one of its checks."""
+
+    def decorate(method: Callable[..., None]) -> Callable[..., None]:
+        method.__dict__["check"] = Check(name, points, method)
+        return method
+
+    return decorate
+
+
+def exercise(name: str, summary: str) -> Callable[[type], Exercise]:
+    """Make an exercise of a class whose methods are checks, in their order.
+
+    Its annotated attributes are its options and have defaults; a base with some is a dataclass.
+    """
+
+    def decorate(kind: type) -> Exercise:
+        # By name, so that a class may replace a check of its base.
+        methods = {
+            name: method for base in reversed(kind.__mro__) for name, method in vars(base).items()
+        }
+        checks = [
+            method.check
+            for method in methods.values()
+            if isinstance(getattr(method, "check", None), Check)
+        ]
+        subject: Any = dataclass(frozen=True)(kind)
+        return Exercise(name, summary, checks, subject())
+
+    return decorate
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The outcome of one check."""
+    """The outcome of one check.
+
+    Attributes:
+        check: which.
+        passed: whether the program does it.
+        sentence: what was expected and got, if it does not.
+        seconds: how long it took.
+        timeline: the picture of the run.
+    """
 
     check: Check
     passed: bool
     sentence: str
-    timeline: str = field(default="", repr=False)
+    seconds: float
+    timeline: Timeline | None = field(default=None, repr=False)
+
+    @property
+    def points(self) -> int:
+        """What it gives."""
+        return self.check.points if self.passed else 0
 
 
 def grade(exercise: Exercise, trial: Trial) -> Iterator[Mark]:
-    """Make each check, and return its outcome as soon as there is one."""
-    for check in exercise.checks:
-        trial.timeline = ""
-        try:
-            check.examine(trial)
-        except Wrong as wrong:
-            yield Mark(check, False, str(wrong), trial.timeline)
-        else:
-            yield Mark(check, True, "", trial.timeline)
-
-
-def exercises() -> Mapping[str, Exercise]:
-    """Return all exercises by name: ours, and those of other packages."""
-    found = {each.name: each for each in _OURS}
-    for entry in entry_points(group="uppercase.exercises"):
-        found.setdefault(entry.name, entry.load())
-    return found
-
-
-def find_exercise(name: str) -> Exercise:
-    """Return an exercise.
+    """Make each check, and return its outcome as soon as there is one.
 
     Raises:
-        UnknownName: there is none of this name.
+        PluginError: a check failed by itself, which is not the program's fault.
     """
-    known = exercises()
-    if name not in known:
-        raise UnknownName(f"no exercise named {name!r}{suggest(name, known)}")
-    return known[name]
+    for each in exercise.checks:
+        trial.timeline = None
+        begin = time.monotonic()
+        sentence = ""
+        try:
+            each.examine(exercise.subject, trial)
+        except Wrong as wrong:
+            sentence = str(wrong) or "it does not"
+        except UserError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the check {each.name!r} of {exercise.name} failed by itself, not the program: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        seconds = time.monotonic() - begin
+        yield Mark(each, not sentence, sentence, seconds, trial.timeline)
 
 
 def _free_port(kind: str) -> int:
-    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
+    with _socket(kind) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
@@ -171,209 +303,11 @@ def _wait_until_free(port: int, kind: str) -> None:
     """Wait, a minute at the most, until the last check's connections are forgotten (TIME_WAIT)."""
     deadline = time.monotonic() + _PORT_FREE_WITHIN
     while time.monotonic() < deadline:
-        with (
-            socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe,
-            suppress(OSError),
-        ):
+        with _socket(kind) as probe, suppress(OSError):
             probe.bind((HOST, port))
             return
         time.sleep(0.1)
 
 
-def _ask_tcp(port: int, data: bytes, expected: Sequence[bytes], *, end: bool = False) -> None:
-    """Send; expect one of some replies, and nothing else before or behind it."""
-    got, why = b"", "and then nothing more"
-    try:
-        with socket.create_connection((HOST, port), timeout=_REPLY_WITHIN) as skt:
-            # A reset at the end leaves the server no TIME_WAIT: it can be started again at once.
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # The end goes with the last segment, so that the server never ends before us.
-            skt.sendall(data, socket.MSG_MORE if end else 0)
-            if end:
-                skt.shutdown(socket.SHUT_WR)
-            while end or got not in expected:
-                chunk = skt.recv(1 << 16)
-                if not chunk:
-                    why = "and then the end of the connection"
-                    break
-                got += chunk
-                if len(got) > max(map(len, expected)):
-                    break
-            else:
-                return
-    except TimeoutError:
-        why = f"and then nothing for {_REPLY_WITHIN:g} s"
-    except OSError as error:
-        why = f"and then: {error.strerror}"
-    if got in expected and end and why.endswith("connection"):
-        return
-    raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {_shown(got)} {why}")
-
-
-def _ask_udp(port: int, data: bytes, expected: Sequence[bytes]) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        skt.settimeout(_REPLY_WITHIN)
-        skt.connect((HOST, port))
-        try:
-            skt.send(data)
-            got = _shown(reply := skt.recv(1 << 16))
-            if reply in expected:
-                return
-        except TimeoutError:
-            got = f"nothing for {_REPLY_WITHIN:g} s"
-        except OSError as error:
-            got = f"an error: {error.strerror}"
-    raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}")
-
-
-def _shown(data: bytes) -> str:
-    return repr(data)[1:] if len(data) <= 40 else f"{len(data)} bytes {repr(data[:20])[1:]}…"
-
-
-_ASK: Final = {"tcp": _ask_tcp, "udp": _ask_udp}
-
-
-def _answers(
-    kind: str, *messages: bytes, also: Sequence[bytes] = (), **how: bool
-) -> Callable[[Trial], None]:
-    """Return the check of a server that answers some clients one after the other."""
-
-    def examine(trial: Trial) -> None:
-        with trial.server(kind) as (_, port):
-            for message in messages:
-                _ASK[kind](port, message, [message.upper(), *also], **how)
-
-    return examine
-
-
-def _survives(kind: str) -> Callable[[Trial], None]:
-    """Return the check of a server that goes on after bytes that are no text."""
-
-    def examine(trial: Trial) -> None:
-        with trial.server(kind) as (program, port):
-            with suppress(Wrong):
-                _ASK[kind](port, b"caf\xe9", [b"CAF\xe9", "CAFÉ".encode("latin-1")])
-            try:
-                _ASK[kind](port, b"hello", [b"HELLO"])
-            except Wrong as wrong:
-                program.wait(1.0)
-                words = f": {program.complaint()}" if not program.alive else ""
-                raise Wrong(f"after bytes that are not UTF-8, {wrong}{words}") from None
-
-    return examine
-
-
-_SHARP = [b"STRASSE", "STRAßE".encode()]
-_LONG: Final = b"abcdefghi\n" * 10_000
-
-
-def _client(
-    judge: Callable[[Program, int | None, list[Row]], None], udp: bool, **lab: Any
-) -> Callable[[Trial], None]:
-    """Return the check of a client that is given one line to send."""
-
-    def examine(trial: Trial) -> None:
-        judge(*trial.client(udp, f"{_SENTENCE}\n", **lab))
-
-    return examine
-
-
-def _prints(program: Program, status: int | None, rows: list[Row]) -> None:
-    if _SENTENCE.upper() not in program.output():
-        words = program.complaint() or program.output()[-80:] or "nothing"
-        raise Wrong(f"expected {_SENTENCE.upper()!r} in its output, got {words!r}")
-
-
-def _sends(program: Program, status: int | None, rows: list[Row]) -> None:
-    sent = "".join(
-        row["data"]
-        for row in rows
-        if row["event"] == "received"
-        or (row["event"], row.get("direction")) == ("chunk", "request")
-    )
-    if sent.rstrip("\r\n") != _SENTENCE:
-        raise Wrong(f"expected that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
-
-
-def _ends(program: Program, status: int | None, rows: list[Row]) -> None:
-    if status is None:
-        raise Wrong(f"expected that it ends, got one that was killed after {_ENDS_WITHIN:g} s")
-
-
-def _ends_well(program: Program, status: int | None, rows: list[Row]) -> None:
-    _ends(program, status, rows)
-    if status:
-        raise Wrong(f"expected exit status 0, got {status}: {program.complaint()}")
-
-
-def _ten_pings(program: Program, status: int | None, rows: list[Row]) -> None:
-    count = sum(row["event"] == "received" for row in rows)
-    if count != 10:
-        raise Wrong(f"expected ten datagrams, got {count}")
-
-
-def _tells_losses(program: Program, status: int | None, rows: list[Row]) -> None:
-    lost = sum("lost" in row.get("actions", ()) for row in rows)
-    told = len(re.findall(r"(?im)^.*(?:timed?[ -]?out|lost).*$", program.output()))
-    # A summary may have one more line.
-    if told not in (lost, lost + 1):
-        raise Wrong(f"expected {lost} lines that tell of a time-out or a loss, got {told}")
-
-
-_OURS: Final = (
-    Exercise(
-        "tcp-server",
-        "upper-cases what TCP clients send",
-        (
-            Check("answers without a newline", 3, _answers("tcp", b"hello world")),
-            Check("keeps a newline", 1, _answers("tcp", b"hello\n")),
-            Check("serves many clients in turn", 2, _answers("tcp", b"one", b"two", b"three")),
-            Check("answers a half-closed client", 1, _answers("tcp", b"half", end=True)),
-            Check("takes non-ASCII text", 1, _answers("tcp", "straße".encode(), also=_SHARP)),
-            Check("answers 100,000 bytes", 1, _answers("tcp", _LONG)),
-            Check("survives what is no text", 1, _survives("tcp")),
-        ),
-    ),
-    Exercise(
-        "udp-server",
-        "upper-cases each datagram",
-        (
-            Check("answers", 3, _answers("udp", b"hello world")),
-            Check("keeps a newline", 1, _answers("udp", b"hello\n")),
-            Check("serves many clients in turn", 2, _answers("udp", b"one", b"two", b"three")),
-            Check("answers an empty datagram", 1, _answers("udp", b"")),
-            Check("takes non-ASCII text", 1, _answers("udp", "straße".encode(), also=_SHARP)),
-            Check("answers 8,000 bytes", 1, _answers("udp", _LONG[:8000])),
-            Check("survives what is no text", 1, _survives("udp")),
-        ),
-    ),
-    Exercise(
-        "tcp-client",
-        "reads a line, sends it over TCP, prints the reply",
-        (
-            Check("sends the line", 2, _client(_sends, False)),
-            Check("prints the reply", 3, _client(_prints, False)),
-            Check("ends with status 0", 1, _client(_ends_well, False)),
-            Check("takes a reply in pieces", 1, _client(_prints, False, options={"slice": "1"})),
-        ),
-    ),
-    Exercise(
-        "udp-client",
-        "reads a line, sends it as a datagram, prints the reply",
-        (
-            Check("sends the line", 2, _client(_sends, True)),
-            Check("prints the reply", 3, _client(_prints, True)),
-            Check("ends with status 0", 1, _client(_ends_well, True)),
-            Check("ends without a reply", 1, _client(_ends, True, options={"loss": "1"}, seed=7)),
-        ),
-    ),
-    Exercise(
-        "udp-pinger",
-        "ten pings, a second for each reply; 4 of 11 are lost",
-        (
-            Check("sends ten pings", 3, _client(_ten_pings, True, lab="udp-pinger", seed=7)),
-            Check("tells of each loss", 2, _client(_tells_losses, True, lab="udp-pinger", seed=7)),
-            Check("ends with status 0", 1, _client(_ends_well, True, lab="udp-pinger", seed=7)),
-        ),
-    ),
-)
+def _socket(kind: str) -> socket.socket:
+    return socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)

@@ -27,6 +27,8 @@ VERSION: Final = 1
 FLUSH: Final = 1.0
 """Seconds between flushes, so that a timeline of a running service lags by no more."""
 
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 Row = Mapping[str, Any]
 """One line of a record."""
 
@@ -121,7 +123,7 @@ class Recorder:
         self.ended = self.ended or "it is closed"
 
     def _write(self, row: Row) -> None:
-        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = _to_json(row).encode() + b"\n"
         self._room -= len(line)
         if self._room < 0:
             self._end("it is as large as it may be (--record-limit)")
@@ -205,8 +207,12 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     return rows[0], rows[1:], problem
 
 
+_MOST: Final = 1e11
+"""Of any number in a record: what is above it is no time and no size, and would break a picture."""
+
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "time": (int, float),
+    "wall": (int, float),
     "event": str,
     "peer": str,
     "direction": str,
@@ -226,5 +232,8 @@ def _is_row(row: Any, *, first: bool) -> bool:
         return False
     needed = {"record"} if first else {"time", "event"}
     return needed <= row.keys() and all(
-        isinstance(row[name], kind) for name, kind in _TYPES.items() if name in row
+        isinstance(row[name], kind)
+        and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
+        for name, kind in _TYPES.items()
+        if name in row
     )

@@ -1,6 +1,5 @@
 """`uppercase grade`: what a student's program does right, and what not."""
 
-import json
 from pathlib import Path
 
 import click
@@ -14,13 +13,14 @@ _EXAMPLES = """
     uppercase grade --list
     uppercase grade udp-client -- python3 UDPClient.py {host} {port}
     uppercase grade tcp-server --port 12000 -- python3 TCPServer.py
+    uppercase grade lab3.toml --report marks -- java Client {host} {port}
 """
 
 
 def _exercises() -> dict[str, str]:
-    from uppercase.classroom.grade import exercises
+    from uppercase.classroom.exercises import find_exercises
 
-    return {name: each.summary for name, each in exercises().items()}
+    return {name: each.summary for name, each in find_exercises()[0].items()}
 
 
 @click.command("grade", cls=Command, examples=_EXAMPLES)
@@ -42,17 +42,31 @@ def _exercises() -> dict[str, str]:
     help="Print one JSON object instead of lines.",
 )
 @option(
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    section="Output",
+    help="Write JUnit's XML too, for CI systems.",
+)
+@option(
     "--gradescope",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     section="Output",
     help="Write Gradescope's results.json too.",
 )
+@option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    section="Output",
+    help="Write a page with the timelines into this folder too.",
+)
 @click.argument(
     "exercise",
     required=False,
     metavar="EXERCISE",
-    help="One of --list.",
+    help="One of --list, or a TOML file.",
     shell_complete=completer(_exercises),
 )
 @click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
@@ -61,7 +75,9 @@ def grade(
     port: int,
     timelines: bool,
     as_json: bool,
+    junit: Path | None,
     gradescope: Path | None,
+    report: Path | None,
     exercise: str | None,
     command: tuple[str, ...],
 ) -> int:
@@ -70,16 +86,14 @@ def grade(
     {host} and {port} in its arguments, UPPERCASE_HOST and UPPERCASE_PORT in its environment, say
     where to serve or whom to ask. The exit status is 0 if all checks pass, else 1.
     """
-    from uppercase.classroom.grade import Mark, Trial, exercises, find_exercise
+    from uppercase.classroom import marks as outputs
+    from uppercase.classroom.exercises import find_exercise
+    from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
     from uppercase.commands import _reactor
 
     if listed:
-        for name, each in exercises().items():
-            click.echo(
-                f"{name:<12} {sum(check.points for check in each.checks):>3}  {each.summary}"
-            )
-        return OK
+        return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
     wanted = find_exercise(exercise)
@@ -88,45 +102,30 @@ def grade(
         for mark in examine(wanted, Trial(command, port, _reactor.reactor, _reactor.wait)):
             marks.append(mark)
             if not as_json:
-                _show(mark, timelines)
-    had = sum(mark.check.points for mark in marks if mark.passed)
-    most = sum(mark.check.points for mark in marks)
-    if as_json:
-        checks = [
-            {
-                "check": mark.check.name,
-                "points": mark.check.points,
-                "passed": mark.passed,
-                "sentence": mark.sentence,
-                "timeline": mark.timeline,
-            }
-            for mark in marks
-        ]
-        click.echo(json.dumps({"exercise": exercise, "points": had, "of": most, "checks": checks}))
-    else:
-        click.echo(f"{had} of {most} points")
-    if gradescope is not None:
-        tests = [
-            {
-                "name": mark.check.name,
-                "score": mark.check.points if mark.passed else 0,
-                "max_score": mark.check.points,
-                "output": mark.sentence,
-            }
-            for mark in marks
-        ]
-        gradescope.write_text(json.dumps({"tests": tests}) + "\n", encoding="utf-8")
+                for line in outputs.as_lines(mark, timeline=timelines):
+                    click.echo(line)
+    had, most = outputs.total(marks)
+    click.echo(outputs.as_json(wanted, marks) if as_json else f"{had} of {most} points")
+    path: Path | None = None
+    try:
+        if (path := junit) is not None:
+            path.write_bytes(outputs.as_junit(wanted, marks))
+        if (path := gradescope) is not None:
+            path.write_text(outputs.as_gradescope(marks), encoding="utf-8")
+        if (path := report) is not None:
+            outputs.write_report(wanted, marks, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     return OK if had == most else NETWORK
 
 
-def _show(mark: object, timelines: bool) -> None:
-    from uppercase.classroom.grade import Mark
+def _list() -> int:
+    """Print the exercises; what is broken of them is said, too."""
+    from uppercase.classroom.exercises import find_exercises
 
-    assert isinstance(mark, Mark)
-    points = mark.check.points if mark.passed else 0
-    word = "pass" if mark.passed else "FAIL"
-    click.echo(f"{word}  {points}/{mark.check.points}  {mark.check.name}")
-    if mark.sentence:
-        click.echo(f"           {mark.sentence}")
-        if timelines and mark.timeline:
-            click.echo(mark.timeline)
+    found, broken = find_exercises()
+    for name, each in found.items():
+        click.echo(f"{name:<14} {each.points:>3}  {each.summary}")
+    for sentence in broken.values():
+        click.echo(f"uppercase: {sentence}", err=True)
+    return OK

@@ -6,7 +6,7 @@ import click
 
 from uppercase.commands._group import Command, option
 from uppercase.commands._options import Count, Duration, lab_options, transform_names
-from uppercase.commands.timeline import check_picture, save_timeline
+from uppercase.commands.timeline import ACCEPTED, check_picture, save_timeline
 from uppercase.errors import UserError
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, UDP_OPTIONS, UDP_PRESETS
 
@@ -15,6 +15,9 @@ _EXAMPLES = """
     uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
     uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
 """
+
+OVERTIME = 124
+"""The exit status of a program that was killed, as timeout(1) has it."""
 
 
 @click.command("run", cls=Command, examples=_EXAMPLES)
@@ -68,7 +71,7 @@ _EXAMPLES = """
     metavar="FILE",
     callback=check_picture,
     section="Output",
-    help="Write the timeline to this file too, as .svg or .txt.",
+    help=f"Write the timeline to this file too, as {ACCEPTED}.",
 )
 @option(
     "--record",
@@ -95,10 +98,10 @@ def run(
     """Run a program against a service of its own; print what the network did.
 
     {host} and {port} in its arguments are the service's, and so are UPPERCASE_HOST and
-    UPPERCASE_PORT in its environment. The exit status is the program's. The timeline goes to
-    standard error.
+    UPPERCASE_PORT in its environment. The exit status is the program's, 124 after --timeout. The
+    timeline goes to standard error.
     """
-    from uppercase.classroom.captive import run_in_terminal
+    from uppercase.classroom.captive import Overtime, run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
     from uppercase.classroom.timeline import draw_text
     from uppercase.commands import _reactor
@@ -119,6 +122,9 @@ def run(
         status = 0
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
+        except Overtime as error:
+            click.echo(f"uppercase: {error}", err=True)
+            status = OVERTIME
         except UserError as error:
             problem = error
         _reactor.wait(exhibit.stop)
@@ -127,7 +133,10 @@ def run(
     if timeline is not None:
         save_timeline(exhibit.timeline(), timeline)
     if record is not None:
-        record.write_bytes(exhibit.record())
+        try:
+            record.write_bytes(exhibit.record())
+        except OSError as error:
+            raise UserError(f"cannot write {record}: {error.strerror}") from error
     if problem is not None:
         raise problem
     return status

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 _EXAMPLES = """
     uppercase timeline record.jsonl                    as text
     uppercase timeline record.jsonl -o lesson.svg      as a picture
+    uppercase timeline record.jsonl -o lesson.pcapng   for Wireshark
     uppercase timeline record.jsonl --client 192.0.2.20
 """
 
-_ENDINGS = (".svg", ".txt")
+_ENDINGS = (".svg", ".pdf", ".png", ".txt", ".pcapng")
+ACCEPTED = ".svg, .pdf, .png, .txt or .pcapng"
 
 
 def check_picture(
@@ -25,18 +27,31 @@ def check_picture(
 ) -> Path | None:
     """Refuse a file whose name does not say what it is to be."""
     if path is not None and path.suffix.lower() not in _ENDINGS:
-        raise UserError(f"got {path}; a name that ends in .svg or .txt is accepted")
+        raise UserError(f"got {path}; a name that ends in {ACCEPTED} is accepted")
     return path
 
 
 def save_timeline(timeline: "Timeline", path: Path) -> None:
-    """Write a timeline in the format that the file's name says."""
-    from uppercase.classroom.timeline import draw_svg, draw_text
+    """Write a timeline in the format that the file's name says.
 
-    if path.suffix.lower() == ".svg":
-        path.write_text(draw_svg(timeline), encoding="utf-8")
-    else:
-        path.write_text("".join(f"{line}\n" for line in draw_text(timeline)), encoding="utf-8")
+    Raises:
+        UserError: it cannot be written, or not in this format.
+    """
+    from uppercase.classroom.packets import draw_packets
+    from uppercase.classroom.picture import save_picture
+    from uppercase.classroom.timeline import draw_text
+
+    try:
+        match path.suffix.lower():
+            case ".txt":
+                lines = (f"{line}\n" for line in draw_text(timeline))
+                path.write_text("".join(lines), encoding="utf-8")
+            case ".pcapng":
+                path.write_bytes(draw_packets(timeline))
+            case _:
+                save_picture(timeline, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 @click.command("timeline", cls=Command, examples=_EXAMPLES)
@@ -53,7 +68,7 @@ def save_timeline(timeline: "Timeline", path: Path) -> None:
     metavar="FILE",
     callback=check_picture,
     section="Picture",
-    help="Write the timeline to this file, as .svg or .txt; without it, print it as text.",
+    help=f"Write the timeline to this file, as {ACCEPTED}; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward."""

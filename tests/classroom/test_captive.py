@@ -1,0 +1,132 @@
+"""A graded program on trial: limited, cut, and gone for certain when it is over."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from uppercase.classroom.captive import LIMITS, OUTPUT, Program
+from uppercase.limits import MIB
+
+WITHIN = 60.0
+
+
+def ran(code: str, **limits: int) -> tuple[int | None, str]:
+    """Return how Python code ended under other limits, and what it printed."""
+    with Program([sys.executable, "-c", code], "127.0.0.1", 1, {**LIMITS, **limits}) as program:
+        status = program.wait(WITHIN)
+        return status, program.output() + program.complaint()
+
+
+def test_processor_time_is_limited() -> None:
+    status, _ = ran("while True: pass", RLIMIT_CPU=1)
+    assert status in (-signal.SIGXCPU, -signal.SIGKILL)
+
+
+def test_memory_is_limited() -> None:
+    status, said = ran(f"x = bytearray({LIMITS['RLIMIT_AS']}); print('got it')")
+    assert status == 1
+    assert said.startswith("MemoryError")
+
+
+def test_the_size_of_files_is_limited(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    ran(f"open({str(path)!r}, 'wb').write(bytes({LIMITS['RLIMIT_FSIZE'] + MIB}))")
+    assert path.stat().st_size <= LIMITS["RLIMIT_FSIZE"]
+
+
+def test_open_files_are_limited() -> None:
+    status, said = ran("x = [open('/dev/null') for _ in range(400)]")
+    assert status == 1
+    assert "Too many open files" in said
+
+
+def test_processes_are_limited() -> None:
+    """To some more than the user has; the system does not hold root to that."""
+    code = "import resource; print(*resource.getrlimit(resource.RLIMIT_NPROC))"
+    status, said = ran(code)
+    soft, hard = map(int, said.split())
+    assert status == 0
+    assert soft == hard
+    assert 100 < soft < 100 + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+
+
+def test_no_core_is_left() -> None:
+    code = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE))"
+    assert ran(code) == (0, "0 0\n")
+
+
+def test_output_is_cut_and_the_program_goes_on() -> None:
+    code = "import sys; sys.stdout.write('x' * 3_000_000); sys.stderr.write('done')"
+    status, said = ran(code)
+    assert status == 0
+    assert said == "x" * OUTPUT + "done"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+ESCAPE = """
+import os, socket, sys, time
+{leave}
+if os.fork():
+    {parent}
+os.setsid()
+if os.fork():
+    os._exit(0)
+server = socket.create_server(("127.0.0.1", {port}), reuse_port=True)
+open({ready!r}, "w").write(str(os.getpid()))
+time.sleep(600)
+"""
+FRESH = (
+    "if len(sys.argv) == 1: "
+    "os.execve(sys.executable, [sys.executable, __file__, 'x'], {'PATH': '/bin'})"
+)
+"""Start again with an environment in which nothing of ours is."""
+
+
+@pytest.mark.parametrize("leave", ["", FRESH], ids=["", "environment"])
+@pytest.mark.parametrize("parent", ["time.sleep(600)", "os._exit(0)"], ids=["stays", "ends"])
+def test_nothing_of_a_program_is_left_listening(
+    leave: str, parent: str, port: int, tmp_path: Path
+) -> None:
+    """Not a daemon either: in a session of its own, its parents gone, its environment emptied."""
+    ready, script = tmp_path / "ready", tmp_path / "escape.py"
+    script.write_text(ESCAPE.format(leave=leave, parent=parent, port=port, ready=str(ready)))
+    with Program([sys.executable, str(script)], "127.0.0.1", port) as program:
+        deadline = time.monotonic() + WITHIN
+        while not (ready.exists() and ready.read_text()):
+            assert time.monotonic() < deadline, program.complaint()
+            time.sleep(0.02)
+    pid = int(ready.read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
+
+
+def test_other_children_of_the_grader_live() -> None:
+    """Only what a program has started is killed."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ)
+    try:
+        assert ran("print(1)") == (0, "1\n")
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_program_that_cannot_be_started_says_why() -> None:
+    with Program(["/no/such/program"], "127.0.0.1", 1) as program:
+        assert program.wait(WITHIN) == 1
+        assert program.complaint() == "cannot run /no/such/program: No such file or directory"

@@ -1,0 +1,342 @@
+"""The timeline's formats: pictures of every preset, packets that Wireshark's own reader accepts."""
+
+import io
+import itertools
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.classroom.test_record import recorded
+from tests.commands.command import run
+from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw_text, read_record
+from uppercase.classroom.picture import save_picture
+from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
+from uppercase.errors import UserError
+from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
+
+
+def timeline_of(record: bytes, client: str = "") -> Timeline:
+    about, rows, problem = read_record(record.splitlines())
+    assert problem == ""
+    return Timeline.of(about, rows, client)
+
+
+def packets(path: Path, *fields: str) -> list[dict[str, str]]:
+    """Return what tshark says of each packet, all checksums looked at."""
+    checks = [
+        word for name in ("ip", "udp", "tcp") for word in ("-o", f"{name}.check_checksum:TRUE")
+    ]
+    wanted = [word for name in fields for word in ("-e", name)]
+    command = ["tshark", "-r", str(path), *checks, "-T", "json", *wanted]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    return [
+        {name: ",".join(values) for name, values in each["_source"]["layers"].items()}
+        for each in json.loads(done.stdout)
+    ]
+
+
+def comments(pcapng: bytes) -> Counter[str]:
+    """Return the packets' comments, "" for none; tshark says in other tests that they are right."""
+    found: Counter[str] = Counter()
+    at = 0
+    while at < len(pcapng):
+        kind, size = (int.from_bytes(pcapng[at + n : at + n + 4], "little") for n in (0, 4))
+        if kind == 6:
+            captured = int.from_bytes(pcapng[at + 20 : at + 24], "little")
+            options = pcapng[at + 28 + (captured + 3) // 4 * 4 : at + size - 4]
+            length = int.from_bytes(options[2:4], "little")
+            found[options[4 : 4 + length].decode()] += 1
+        at += size
+    return found
+
+
+def agree(experiment: Experiment, count: int, pause: float) -> None:
+    """Hold record, arrows, text and packets against the answer key, datagram for datagram."""
+    record = recorded(experiment, count, pause).getvalue()
+    rows = read_record(record.splitlines())[1]
+    timeline = timeline_of(record)
+    (arrows,) = timeline.clients.values()
+    shown = Counter(line.rpartition("|  ")[2] for line in draw_text(timeline))
+    expected: Counter[str] = Counter()
+    for key in answer_key(experiment, count):
+        mine = [each for each in rows if each.get("number") == key.number]
+        assert Counter(each["fate"] for each in mine if "fate" in each) == Counter(key.events)
+        assert sum(each["event"] == "replied" for each in mine) == sum(
+            fate.copies for fate in key.replies
+        )
+        drawn = [arrow for arrow in arrows if arrow.number == key.number]
+        requests = [arrow for arrow in drawn if arrow.direction == "request"]
+        assert len(requests) == max(1, key.request.copies)
+        assert requests[0].lost is (key.request.copies == 0)
+        replies = [arrow for arrow in drawn if arrow.direction == "reply"]
+        assert len(replies) == sum(max(1, fate.copies) for fate in key.replies)
+        assert sum(arrow.lost for arrow in replies) == sum(not fate.copies for fate in key.replies)
+        expected.update(key.events)
+    copies = Counter({word: n for word, n in shown.items() if word.endswith("(copy)")})
+    assert (
+        Counter({word: n for word, n in (shown - copies).items() if word in expected}) == expected
+    )
+    told = comments(draw_packets(timeline))
+    assert told.total() == len(arrows)
+    assert told == Counter(arrow.words for arrow in arrows)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), pause=st.sampled_from([0.0, 0.05, 1.0]))
+def test_every_preset_agrees_with_the_answer_key(seed: int, pause: float) -> None:
+    """Whatever the seed: record, arrows, text and packets."""
+    for preset in UDP_PRESETS.values():
+        agree(make_experiment(preset.settings, seed=seed), 20, pause)
+
+
+CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "loss": CHANCES,
+        "duplicate": CHANCES,
+        "corrupt": CHANCES,
+        "reorder": CHANCES,
+        "delay": st.sampled_from(["20ms", "both:100ms", "reply:1s"]),
+        "jitter": st.sampled_from(["10ms", "both:20ms"]),
+        "burst-loss": st.sampled_from(["0.2:0.25", "both:0.1:0.3:0.8"]),
+    },
+).filter(lambda options: "jitter" not in options or options.get("delay") == "both:100ms")
+
+
+@settings(max_examples=40, deadline=None)
+@given(options=OPTIONS, seed=st.integers(0, 2**32))
+def test_all_options_agree_with_the_answer_key(options: dict[str, str], seed: int) -> None:
+    agree(make_experiment(options, seed=seed), 12, 0.5)
+
+
+def connection(peer: str, *events: Callable[[str], Event]) -> bytes:
+    """Return the record of a TCP connection whose events are a tenth of a second apart."""
+    now = [0.0]
+    file = io.BytesIO()
+    recorder = Recorder(file, {"protocol": "TCP"}, clock=lambda: now[0])
+    for event in events:
+        recorder.notify(event(peer))
+        now[0] += 0.1
+    return file.getvalue()
+
+
+def conversation(outcome: Outcome, *, half_closed: bool) -> list[Callable[[str], Event]]:
+    end = [HalfClosed] if half_closed else []
+    return [
+        Opened,
+        lambda peer: Chunk(peer, Direction.REQUEST, b"hello"),
+        lambda peer: Chunk(peer, Direction.REPLY, b"HELLO"),
+        *end,
+        lambda peer: Closed(peer, outcome, "", 5, 5),
+    ]
+
+
+BAD = "_ws.malformed || tcp.analysis.flags || _ws.expert.severity >= 0x800000"
+"""0x800000: errors; that a connection was reset is a warning. Checksums are looked at elsewhere."""
+
+
+def malformed(path: Path) -> str:
+    """Return what tshark finds wrong."""
+    command = ["tshark", "-r", str(path), "-Y", BAD]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.mark.needs_program("tshark")
+@pytest.mark.parametrize("peer", ["127.0.0.1:50000", "[fe80::1%eth0]:50000"])
+def test_wireshark_opens_the_packets_of_datagrams(peer: str, tmp_path: Path) -> None:
+    """Each with right checksums, its time and the lab's fate as a comment."""
+    experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
+    record = recorded(experiment, 40).getvalue().replace(b"127.0.0.1:50000", peer.encode())
+    path = tmp_path / "class.pcapng"
+    timeline = timeline_of(record)
+    path.write_bytes(draw_packets(timeline))
+    assert malformed(path) == ""
+    seen = packets(
+        path, "frame.time_relative", "frame.comment", "ip.checksum.status", "udp.checksum.status",
+        "udp.payload",
+    )  # fmt: skip
+    (arrows,) = timeline.clients.values()
+    assert len(seen) == len(arrows)
+    for packet, arrow in zip(seen, arrows, strict=True):
+        assert abs(float(packet["frame.time_relative"]) - arrow.begin + arrows[0].begin) < 1e-5
+        assert packet.get("frame.comment", "") == arrow.words
+        assert packet["udp.checksum.status"] == "1"
+        assert packet.get("ip.checksum.status", "1") == "1"
+        assert bytes.fromhex(packet["udp.payload"]) == arrow.data
+
+
+@pytest.mark.needs_program("tshark")
+@pytest.mark.parametrize("peer", ["127.0.0.1:50000", "[2001:db8::1]:50000"])
+@pytest.mark.parametrize(
+    ("outcome", "half_closed", "end"),
+    [
+        (Outcome.FINISHED, True, ["FA", "FA", "A"]),
+        (Outcome.ANSWERED, False, ["FA", "FA"]),
+        (Outcome.LAB_RESET, False, ["RA"]),
+        (Outcome.DISCONNECTED, False, ["RA"]),
+    ],
+)
+def test_wireshark_opens_the_segments_of_a_connection(
+    peer: str, outcome: Outcome, half_closed: bool, end: list[str], tmp_path: Path
+) -> None:
+    """Handshake, numbers that follow each other, and how it ended."""
+    path = tmp_path / "class.pcapng"
+    record = connection(peer, *conversation(outcome, half_closed=half_closed))
+    path.write_bytes(draw_packets(timeline_of(record)))
+    assert malformed(path) == ""
+    seen = packets(path, "tcp.flags.str", "tcp.checksum.status", "tcp.len", "frame.comment")
+    flags = [re.sub(r"\W", "", each["tcp.flags.str"])[::-1] for each in seen]
+    assert flags[:5] == ["S", "SA", "A", "PA", "PA"]
+    assert flags[5:] == end
+    assert {each["tcp.checksum.status"] for each in seen} == {"1"}
+    assert [each["tcp.len"] for each in seen[3:5]] == ["5", "5"]
+    assert seen[0]["frame.comment"] == "connected"
+    assert any(each.get("frame.comment") == f"closed: {outcome}" for each in seen)
+
+
+@pytest.mark.needs_program("tshark")
+def test_a_payload_that_a_record_cuts_is_a_packet_that_was_captured_in_part(tmp_path: Path) -> None:
+    """With its real length: a chunk that no packet holds is several."""
+    big = b"x" * 70_000
+    path = tmp_path / "class.pcapng"
+    events = Opened, lambda peer: Chunk(peer, Direction.REQUEST, big)
+    path.write_bytes(draw_packets(timeline_of(connection("127.0.0.1:50000", *events))))
+    assert malformed(path) == ""
+    lengths = [int(each["tcp.len"]) for each in packets(path, "tcp.len")]
+    assert lengths == [0, 0, 0, 65_000, 5_000]
+
+
+def test_pictures_tell_apart_without_colour_what_happened() -> None:
+    """A cross half-way, a diamond, a ring and two heads; a legend says which is which."""
+    options = {"loss": "0.2", "duplicate": "0.3", "corrupt": "0.3", "reorder": "0.3"}
+    drawn = draw_svg(timeline_of(recorded(make_experiment(options, seed=3), 30).getvalue()))
+    root = ElementTree.fromstring(drawn)
+    svg = "{http://www.w3.org/2000/svg}"
+    corners = {len(each.get("points", "").split()) for each in root.iter(f"{svg}polygon")}
+    assert corners == {3, 4, 16}
+    assert sum(each.get("class") == "mark" for each in root.iter(f"{svg}line")) >= 4
+    dashes = re.findall(r"line\.(\w+)\{[^}]*dasharray:([\d ]+)", drawn)
+    assert len({pattern for _, pattern in dashes}) == len(dashes) >= 4
+    texts = [each.text or "" for each in root.iter(f"{svg}text")]
+    assert {"lost", "duplicated", "corrupted", "reordered"} <= set(texts)
+
+
+def test_in_a_picture_time_goes_down_and_nothing_overlaps() -> None:
+    """Also where a client sends all at once."""
+    experiment = make_experiment({"delay": "both:100ms", "jitter": "both:50ms"}, seed=3)
+    drawn = draw_svg(timeline_of(recorded(experiment, 50, 0.0).getvalue()))
+    rows = re.findall(r'<text x="20.0" y="([\d.]+)"[^>]*>[\d.]+ s<', drawn)
+    heights = [float(y) for y in rows]
+    assert len(heights) == 100
+    assert all(below - above >= 12 for above, below in itertools.pairwise(heights))
+
+
+@pytest.mark.parametrize("kind", [".svg", ".pdf", ".png"])
+def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
+    record = recorded(make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7), 6).getvalue()
+    path = tmp_path / f"class{kind}"
+    save_picture(timeline_of(record.replace(b"<b>", b"$<b")), path)
+    begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
+    assert path.read_bytes().startswith(begins[kind])
+    assert path.stat().st_size > 2000
+
+
+def test_a_picture_of_thousands_says_what_to_do_instead(tmp_path: Path) -> None:
+    record = recorded(Experiment(seed=1), 3000).getvalue()
+    path = tmp_path / "class.jsonl"
+    path.write_bytes(record)
+    done = run("timeline", str(path), "-o", str(tmp_path / "class.png"))
+    assert done.status == 2
+    assert re.search(r"pixels high.*write a \.svg, or one --client", done.stderr)
+    done = run("timeline", str(path), "-o", str(tmp_path / "class.svg"))
+    assert done.status == 0
+    assert (tmp_path / "class.svg").read_text().count("HTML") == 0
+    assert len(run("timeline", str(path)).stdout.splitlines()) > 6000
+
+
+def test_one_client_of_many_is_drawn() -> None:
+    record = recorded(Experiment(seed=1), 2).getvalue()
+    record += record.partition(b"\n")[2].replace(b"127.0.0.1:50000", b"[::1]:4")
+    assert list(timeline_of(record, "::1").clients) == ["[::1]:4"]
+    assert list(timeline_of(record, "127.0.0.1").clients) == ["127.0.0.1:50000"]
+    with pytest.raises(UserError, match=r"no client '192.0.2.1'; .*127.0.0.1:50000, \[::1\]:4"):
+        timeline_of(record, "192.0.2.1")
+
+
+EVENTS = ["received", "impaired", "replied", "dropped", "opened", "chunk", "half-closed", "closed"]
+EVENTS += ["refused", "arrow", "note", "take"]
+"""Also such as are no events, but names in the code."""
+
+
+def row(**facts: Any) -> bytes:
+    return json.dumps({"time": 1.0, "event": "received", "peer": "127.0.0.1:1", **facts}).encode()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"time": float("inf")}, {"time": float("nan")}, {"size": -1}, {"size": 10**30}, {"wall": -5}],
+    ids=str,
+)
+def test_a_number_that_would_break_a_picture_ends_what_is_read(facts: dict[str, Any]) -> None:
+    lines = [b'{"record":1}', row(), row(**facts)]
+    _, rows, problem = read_record(lines, "class.jsonl")
+    assert len(rows) == 1
+    assert problem.startswith("class.jsonl, line 3: cut or damaged")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {
+                "time": st.floats(0, 1e10),
+                "event": st.sampled_from(
+                    [
+                        "received",
+                        "impaired",
+                        "replied",
+                        "dropped",
+                        "opened",
+                        "chunk",
+                        "half-closed",
+                        "closed",
+                        "refused",
+                        "arrow",
+                        "note",
+                        "take",
+                    ]
+                ),
+            },
+            optional={
+                "peer": st.sampled_from(["127.0.0.1:1", "[::1]:99999999", "/run/x.sock", "x"]),
+                "number": st.integers(0, 3),
+                "size": st.integers(0, 100_000),
+                "data": st.text(max_size=9),
+                "direction": st.sampled_from(["request", "reply", "up"]),
+                "actions": st.lists(st.sampled_from(["lost", "duplicated", "reordered"])),
+                "fate": st.text(max_size=5),
+                "fates": st.text(max_size=5),
+                "delay": st.floats(0, 1e5),
+                "outcome": st.sampled_from(["disconnected", "finished"]),
+            },
+        )
+    ),
+    protocol=st.sampled_from(["TCP", "UDP", "?"]),
+)
+def test_any_record_can_be_drawn(rows: list[dict[str, Any]], protocol: str) -> None:
+    """Whoever wrote it: pictures and packets come out, and no traceback."""
+    lines = [{"record": 1, "protocol": protocol}, *rows]
+    timeline = timeline_of(b"\n".join(json.dumps(line).encode() for line in lines))
+    ElementTree.fromstring(draw_svg(timeline))
+    assert list(draw_text(timeline))
+    assert draw_packets(timeline)

@@ -1,0 +1,90 @@
+"""The exercises: those of the lecture, those that other packages announce, those in TOML files.
+
+Another package's is what `@exercise` made, behind an entry point of the group
+`uppercase.exercises`. One that is broken is a sentence, and the others are there nonetheless.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final
+
+from uppercase.classroom.exercises.clients import TCP_CLIENT, UDP_CLIENT, UDP_PINGER
+from uppercase.classroom.exercises.reliable import STOP_AND_WAIT
+from uppercase.classroom.exercises.servers import TCP_SERVER, UDP_SERVER
+from uppercase.classroom.grade import Exercise
+from uppercase.errors import UnknownName, UserError, suggest
+
+GROUP: Final = "uppercase.exercises"
+
+_OURS: Final = (TCP_SERVER, UDP_SERVER, TCP_CLIENT, UDP_CLIENT, UDP_PINGER, STOP_AND_WAIT)
+
+_KEYS: Final = {"base": str, "summary": str, "points": dict, "texts": dict, "options": dict}
+
+
+def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
+    """Return all exercises by name, and a sentence for each that is broken."""
+    found = {each.name: each for each in _OURS}
+    broken: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        origin = f"{entry.name} ({entry.value}, {GROUP})"
+        if entry.name in found:
+            broken[entry.name] = f"{origin}: the name is taken; another one is accepted"
+            continue
+        try:
+            loaded = entry.load()
+        except Exception as error:
+            broken[entry.name] = f"{origin} cannot be loaded: {type(error).__name__}: {error}"
+            continue
+        if not isinstance(loaded, Exercise):
+            broken[entry.name] = (
+                f"{origin} is {type(loaded).__name__}; a class under @exercise is accepted"
+            )
+        elif not loaded.checks:
+            broken[entry.name] = f"{origin} has no check; methods under @check are accepted"
+        else:
+            found[entry.name] = loaded
+    return found, broken
+
+
+def find_exercise(name: str) -> Exercise:
+    """Return an exercise by its name, or of a TOML file.
+
+    Raises:
+        UserError: there is none of this name, or it is broken.
+    """
+    found, broken = find_exercises()
+    if name.endswith(".toml"):
+        return _read(Path(name), found)
+    if name in found:
+        return found[name]
+    if name in broken:
+        raise UserError(broken[name])
+    raise UnknownName(f"no exercise named {name!r}{suggest(name, found)}")
+
+
+def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
+    """Return the exercise of a TOML file: one of the others, with what the file changes."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no TOML: {error}") from error
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise UserError(
+                f"{path} has {key!r}{suggest(key, _KEYS)}; the keys are {', '.join(_KEYS)}"
+            )
+        if not isinstance(value, _KEYS[key]):
+            kind = "a table" if _KEYS[key] is dict else "a text"
+            raise UserError(f"{path}: {key} is {value!r}; {kind} is accepted")
+    base = str(table.get("base"))
+    if base not in known:
+        raise UserError(f"{path}: base is {base!r}; one of {', '.join(known)} is accepted")
+    tables = {key: table.get(key, {}) for key in ("points", "texts", "options")}
+    try:
+        return known[base].changed(name=path.stem, summary=table.get("summary", ""), **tables)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

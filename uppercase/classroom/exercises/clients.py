@@ -1,0 +1,166 @@
+"""The lecture's clients and the UDP Pinger, run against a service and judged by its record."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from uppercase.classroom.grade import Run, Trial, Wrong, check, exercise
+
+_SENTENCE: Final = "hello world"
+
+_DELAY: Final = 0.2
+"""Seconds by which the pinger's replies are late, so that what it prints can only be measured."""
+
+
+def _ends(run: Run) -> None:
+    if run.status is None:
+        raise Wrong("expected that it ends, got a program that had to be killed")
+
+
+def _ends_well(run: Run) -> None:
+    _ends(run)
+    if run.status:
+        raise Wrong(f"expected exit status 0, got {run.status}: {run.complaint}")
+
+
+def _prints(run: Run) -> None:
+    if _SENTENCE.upper() not in run.output:
+        words = run.complaint or run.output[-80:] or "nothing"
+        raise Wrong(f"expected {_SENTENCE.upper()!r} in its output, got {words!r}")
+
+
+def _sends(run: Run) -> None:
+    sent = "".join(
+        row["data"]
+        for row in run.rows
+        if row["event"] == "received"
+        or (row["event"], row.get("direction")) == ("chunk", "request")
+    )
+    if sent.rstrip("\r\n") != _SENTENCE:
+        raise Wrong(f"expected that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
+
+
+@dataclass(frozen=True)
+class _Client:
+    """What both clients have to do."""
+
+    udp = False
+    seconds: float = 15.0
+
+    def run(self, trial: Trial, **lab: Any) -> Run:
+        return trial.client(self.udp, f"{_SENTENCE}\n", seconds=self.seconds, **lab)
+
+    @check("sends the line", 2)
+    def sends(self, trial: Trial) -> None:
+        _sends(self.run(trial))
+
+    @check("prints the reply", 3)
+    def prints(self, trial: Trial) -> None:
+        _prints(self.run(trial))
+
+    @check("ends with status 0")
+    def ends(self, trial: Trial) -> None:
+        _ends_well(self.run(trial))
+
+
+class _TCPClient(_Client):
+    @check("takes a reply in pieces")
+    def pieces(self, trial: Trial) -> None:
+        _prints(self.run(trial, options={"slice": "1"}))
+
+
+class _UDPClient(_Client):
+    udp = True
+
+    @check("ends without a reply")
+    def lonely(self, trial: Trial) -> None:
+        _ends(self.run(trial, options={"loss": "1"}, seed=7))
+
+
+class _UDPPinger:
+    seed: int = 7
+    loss: str = "4/11"
+    pings: int = 10
+    seconds: float = 30.0
+
+    def run(self, trial: Trial) -> Run:
+        options = {"loss": self.loss, "delay": f"reply:{_DELAY}s"}
+        return trial.client(True, "", seconds=self.seconds, options=options, seed=self.seed)
+
+    @check("sends ten pings", 3)
+    def ten(self, trial: Trial) -> None:
+        count = len(_pings(self.run(trial)))
+        if count != self.pings:
+            raise Wrong(f"expected {self.pings} datagrams, got {count}")
+
+    @check("waits a second for each reply")
+    def waits(self, trial: Trial) -> None:
+        """No less, and hardly more: a busy machine may add some."""
+        run = self.run(trial)
+        lost = _lost(run)
+        times = _pings(run)
+        for number, (sent, following) in enumerate(pairwise(times), 1):
+            if number in lost and not 0.8 <= following - sent <= 4:
+                raise Wrong(
+                    f"expected one second between ping {number}, which is lost, and the next, "
+                    f"got {following - sent:.1f} s"
+                )
+
+    @check("tells of each loss", 2)
+    def tells(self, trial: Trial) -> None:
+        run = self.run(trial)
+        lost = len(_lost(run))
+        told = len(re.findall(r"(?im)^.*(?:timed?[ -]?out|lost).*$", run.output))
+        # A summary may have one more line.
+        if told not in (lost, lost + 1):
+            raise Wrong(f"expected {lost} lines that tell of a time-out or a loss, got {told}")
+
+    @check("prints each round trip", 2)
+    def round_trips(self, trial: Trial) -> None:
+        """In seconds or milliseconds; a summary may have some more."""
+        run = self.run(trial)
+        came = sum(row["event"] == "replied" for row in run.rows)
+        told = sum(_has_round_trip(line) for line in run.output.splitlines())
+        if not came <= told <= came + 3:
+            raise Wrong(
+                f"expected {came} lines with a round trip of {_DELAY:g} s or somewhat more "
+                f"(the replies were held back for so long), got {told}"
+            )
+
+    @check("prints the loss rate")
+    def rate(self, trial: Trial) -> None:
+        run = self.run(trial)
+        rate = 100 * len(_lost(run)) / max(1, len(_pings(run)))
+        told = re.findall(r"(\d+(?:\.\d+)?)\s*%", run.output)
+        if not any(abs(float(each) - rate) <= 1 for each in told):
+            got = f"{told[-1]} %" if told else "no percentage"
+            raise Wrong(f"expected a loss of {rate:.0f} %, as the record has it, got {got}")
+
+    @check("ends with status 0")
+    def ends(self, trial: Trial) -> None:
+        _ends_well(self.run(trial))
+
+
+def _pings(run: Run) -> list[float]:
+    return [row["time"] for row in run.rows if row["event"] == "received"]
+
+
+def _lost(run: Run) -> set[int]:
+    return {row["number"] for row in run.rows if "lost" in row.get("actions", ())}
+
+
+def _has_round_trip(line: str) -> bool:
+    numbers = [float(each) for each in re.findall(r"\d+\.?\d*", line)]
+    return any(_DELAY * 0.99 <= n < 1 or _DELAY * 990 <= n < 1000 for n in numbers)
+
+
+TCP_CLIENT: Final = exercise(
+    "tcp-client", "reads a line, sends it over TCP, prints the reply, ends"
+)(_TCPClient)
+UDP_CLIENT: Final = exercise(
+    "udp-client", "reads a line, sends it as a datagram, prints the reply, ends"
+)(_UDPClient)
+UDP_PINGER: Final = exercise(
+    "udp-pinger", "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost"
+)(_UDPPinger)

@@ -1,0 +1,225 @@
+"""The timeline as packets: a `.pcapng` for Wireshark and tshark, the lab's fates as comments.
+
+The packets are made up: a record holds payloads and times, no headers. Each arrow of the timeline
+is one packet, at the time when it left; the lost are there too, and say so. The server is 127.0.0.1
+or ::1, port 12345, because a record does not say at which of its addresses it was asked. A payload
+of which a record holds the beginning is a packet of which the beginning was captured.
+
+A pcapng is blocks (draft-ietf-opsawg-pcapng), IP packets without a link layer in them. TCP's
+numbers are those that a connection without losses has.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from struct import pack
+from typing import Final, NamedTuple
+
+from uppercase import __version__
+from uppercase.classroom.timeline import REQUEST, Arrow, Timeline, title_of
+
+_PORT: Final = 12345
+"""Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol."""
+_RAW_IP: Final = 101
+_UDP, _TCP = 17, 6
+_HOPS: Final = 64
+_FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
+_SEGMENT: Final = 65_000
+"""Bytes of a chunk that fit into one packet of IP with all headers."""
+
+_DATAGRAM: Final = 65_507
+"""The most that a datagram of IPv4 holds; a record from elsewhere may say anything."""
+
+_RESET_BY_SERVER: Final = frozenset({"lab-reset", "stalled", "evicted", "refused"})
+"""Ends of a connection that its server cuts off; one that the client cut off is `disconnected`."""
+
+
+class _Packet(NamedTuple):
+    time: float
+    data: bytes
+    size: int
+    comment: str
+
+
+def draw_packets(timeline: Timeline) -> bytes:
+    """Return a pcapng of the timeline: a packet an arrow, in the order of time."""
+    packets: list[_Packet] = []
+    for number, (client, arrows) in enumerate(timeline.clients.items()):
+        pair = _Pair.of(client, number)
+        if timeline.about.get("protocol") == "TCP":
+            packets += _Connection(pair).segments(arrows)
+        else:
+            packets += (pair.datagram(arrow) for arrow in arrows if arrow.direction)
+    packets.sort(key=lambda packet: packet.time)
+    about = f"{title_of(timeline)}; the packets are made up from a record"
+    header = pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _option(1, about)
+    blocks = [
+        _block(0x0A0D0D0A, header + _option(4, f"uppercase {__version__}") + bytes(4)),
+        _block(1, pack("<HHI", _RAW_IP, 0, 0)),
+    ]
+    for each in packets:
+        stamp = max(0, round((each.time + timeline.epoch) * 1e6))
+        body = pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, len(each.data), each.size)
+        comment = _option(1, each.comment) + bytes(4) if each.comment else b""
+        blocks.append(_block(6, body + _padded(each.data) + comment))
+    return b"".join(blocks)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    size = len(body) + 12
+    return pack("<II", kind, size) + body + pack("<I", size)
+
+
+def _option(code: int, text: str) -> bytes:
+    value = text.encode()[:60_000]
+    return pack("<HH", code, len(value)) + _padded(value)
+
+
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum of RFC 1071."""
+    data += bytes(len(data) % 2)
+    total = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A client's address and the server's, of one family."""
+
+    client: bytes
+    port: int
+    server: bytes
+
+    @classmethod
+    def of(cls, peer: str, number: int) -> "_Pair":
+        """Read an address as a record has it; who has none (a UNIX socket) is given one."""
+        host, _, port = peer.rpartition(":")
+        try:
+            address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+            return cls(
+                address.packed,
+                int(port) & 0xFFFF,
+                ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1").packed,
+            )
+        except ValueError:
+            loopback = ipaddress.ip_address("127.0.0.1").packed
+            return cls(loopback, 49_152 + number % 16_000, loopback)
+
+    def datagram(self, arrow: Arrow) -> _Packet:
+        """Return the packet of one copy of a datagram."""
+        size = min(arrow.size, _DATAGRAM)
+        head = pack("!HHHH", *self._ports(arrow.direction), 8 + size, 0)
+        return self.packet(_UDP, head, 6, arrow.data[:size], arrow, size, arrow.words)
+
+    def _ports(self, direction: str) -> tuple[int, int]:
+        return (self.port, _PORT) if direction == REQUEST else (_PORT, self.port)
+
+    def segment(self, direction: str, numbers: tuple[int, int], flags: int, at: int) -> bytes:
+        """Return a TCP header."""
+        seq, ack = (number & 0xFFFFFFFF for number in numbers)
+        offset = 5 << 4
+        return pack("!HHIIBBHHH", *self._ports(direction), seq, ack, offset, flags, 65_535, 0, at)
+
+    def packet(
+        self, protocol: int, head: bytes, at: int, data: bytes, arrow: Arrow, size: int, words: str
+    ) -> _Packet:
+        """Return a packet with its checksums.
+
+        Args:
+            protocol: UDP's or TCP's number.
+            head: their header, without a checksum.
+            at: where in it the checksum goes.
+            data: what is known of the payload.
+            arrow: gives time and direction.
+            size: bytes of the payload.
+            words: the comment.
+        """
+        ends = (self.client, self.server)
+        source, goal = ends if arrow.direction == REQUEST else ends[::-1]
+        length = len(head) + size
+        # What a record does not hold counts as zeros: readers cannot check it anyway.
+        pseudo = source + goal + pack("!II", length, protocol)
+        check = _checksum(pseudo + head + data)
+        if protocol == _UDP:
+            check = check or 0xFFFF  # RFC 768: 0 means that there is none
+        head = head[:at] + pack("!H", check) + head[at + 2 :]
+        if len(source) == 4:
+            ip = pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, _HOPS, protocol, 0)
+            ip += source + goal
+            ip = ip[:10] + pack("!H", _checksum(ip)) + ip[12:]
+        else:
+            ip = pack("!IHBB", 6 << 28, length, protocol, _HOPS) + source + goal
+        return _Packet(arrow.begin, ip + head + data, len(ip) + length, words)
+
+
+@dataclass
+class _Connection:
+    """Makes segments of what a record tells of connections, which follow each other on one port."""
+
+    pair: _Pair
+    next: dict[str, int] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
+
+    def segments(self, arrows: list[Arrow]) -> Iterator[_Packet]:
+        """Return the packets of all that happened."""
+        for arrow in arrows:
+            if arrow.direction:
+                yield from self._chunk(arrow)
+            elif arrow.event in ("opened", "refused"):
+                yield from self._open(arrow)
+                if arrow.event == "refused":
+                    yield from self._close(arrow)
+            elif arrow.event == "half-closed":
+                yield self._send(arrow, "request", _FIN | _ACK, arrow.words)
+            elif arrow.event == "closed":
+                yield from self._close(arrow)
+            else:
+                self.remarks.append(arrow.words)
+
+    def _send(
+        self, arrow: Arrow, way: str, flags: int, words: str, data: bytes = b"", size: int = 0
+    ) -> _Packet:
+        back = "reply" if way == "request" else "request"
+        numbers = self.next.get(way, 1), self.next.get(back, 1) if flags & _ACK else 0
+        self.next[way] = numbers[0] + size + bool(flags & (_SYN | _FIN))
+        if flags & _FIN:
+            self.ended.add(way)
+        comment = "; ".join(filter(None, [*self.remarks, words]))
+        self.remarks.clear()
+        head = self.pair.segment(way, numbers, flags, 0)
+        moment = Arrow(arrow.begin, arrow.begin, way)
+        return self.pair.packet(_TCP, head, 16, data, moment, size, comment)
+
+    def _open(self, arrow: Arrow) -> Iterator[_Packet]:
+        self.next = {"request": 0, "reply": 0}
+        self.ended.clear()
+        yield self._send(arrow, "request", _SYN, arrow.words)
+        yield self._send(arrow, "reply", _SYN | _ACK, "")
+        yield self._send(arrow, "request", _ACK, "")
+
+    def _chunk(self, arrow: Arrow) -> Iterator[_Packet]:
+        for start in range(0, max(arrow.size, 1), _SEGMENT):
+            data = arrow.data[start : start + _SEGMENT]
+            size = min(_SEGMENT, arrow.size - start)
+            words = arrow.words if start == 0 else ""
+            yield self._send(arrow, arrow.direction, _PSH | _ACK, words, data, size)
+
+    def _close(self, arrow: Arrow) -> Iterator[_Packet]:
+        outcome = arrow.actions[0] if arrow.actions else ""
+        if outcome == "disconnected" and "request" not in self.ended:
+            yield self._send(arrow, "request", _RST | _ACK, arrow.words)
+        elif outcome in _RESET_BY_SERVER or outcome == "disconnected":
+            yield self._send(arrow, "reply", _RST | _ACK, arrow.words)
+        else:
+            yield self._send(arrow, "reply", _FIN | _ACK, arrow.words)
+            if "request" not in self.ended:
+                yield self._send(arrow, "request", _FIN | _ACK, "")
+            else:
+                yield self._send(arrow, "request", _ACK, "")

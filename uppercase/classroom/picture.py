@@ -1,0 +1,400 @@
+"""The timeline as a picture: laid out once, written as SVG by us, as PDF and PNG by matplotlib.
+
+What happened is told apart by shape first (a cross, a diamond, a ring, two heads) and by dashes,
+and only then by colour, so that a black-and-white print says the same. Every arrow slants a little,
+as in a textbook; the more it slants, the longer it was under way.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import cos, pi, sin
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from xml.sax.saxutils import escape, quoteattr
+
+from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, title_of
+from uppercase.errors import UserError
+
+PICTURES: Final = (".svg", ".pdf", ".png")
+
+_CLIENT, _SERVER = 130.0, 560.0
+_SLANT: Final = 16.0
+"""What an arrow falls at least, in pixels: one that was not held back."""
+_APART: Final = 16.0
+"""Between two arrows' beginnings: the words in the margins must not overlap."""
+_ROW: Final = 25.0
+"""Between an arrow's beginning and what came before it on the same line: its text stands there."""
+_LONGEST: Final = 60.0
+"""What the longest delay falls; where there is none, a second is a hundred pixels."""
+_MOST: Final = 40.0
+"""For a time without an event that is not worth being folded."""
+
+_PAGE: Final = 1.414
+"""Height to width of a page of PDF: A4."""
+_HEIGHTS: Final = {".png": 60_000, ".pdf": 120_000}
+"""Pixels; matplotlib draws no image of more than 65,535, and a hundred pages take half a minute.
+Some hundred and some thousand datagrams: who has more looks at one client, or scrolls an SVG."""
+
+
+class _Style(NamedTuple):
+    colour: str
+    width: float = 1.4
+    dashes: tuple[int, ...] = ()
+
+
+_STYLES: Final = {
+    "arrow": _Style("#111111"),
+    "lost": _Style("#b00020"),
+    "corrupted": _Style("#7b1fa2", dashes=(2, 3)),
+    "duplicated": _Style("#00695c", dashes=(9, 3)),
+    "reordered": _Style("#b35900", dashes=(12, 3, 2, 3)),
+    "delayed": _Style("#0b57a4"),
+    "dropped": _Style("#b00020", dashes=(5, 4)),
+    "mark": _Style("#b00020", 2.4),
+    "life": _Style("#111111", 2.0),
+    "fold": _Style("#111111", 2.0, (2, 5)),
+}
+"""The first that applies to an arrow is its own; the shapes show all that apply."""
+
+_LEGEND: Final = ("lost", "corrupted", "duplicated", "reordered", "delayed", "dropped")
+
+
+class _Line(NamedTuple):
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    style: str
+
+
+class _Shape(NamedTuple):
+    points: Sequence[tuple[float, float]]
+    style: str
+    filled: bool
+
+
+class _Words(NamedTuple):
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+    size: float = 13
+    bold: bool = False
+
+
+@dataclass
+class _Drawing:
+    """Lines, shapes and words on a page of any height, from the top."""
+
+    title: str
+    lines: list[_Line] = field(default_factory=list)
+    shapes: list[_Shape] = field(default_factory=list)
+    words: list[_Words] = field(default_factory=list)
+    width: float = 760.0
+    height: float = 0.0
+
+    def say(self, words: _Words) -> None:
+        """Add words, and room for them."""
+        self.words.append(words)
+        if words.anchor == "start":
+            self.width = max(self.width, words.x + 20 + 0.62 * words.size * len(words.text))
+
+
+def draw_svg(timeline: Timeline) -> str:
+    """Return the diagram as an SVG document."""
+    drawing = _lay_out(timeline)
+    width, height = f"{drawing.width:.0f}", f"{drawing.height:.0f}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(drawing.title)}>'
+        f"<style>{_css()}</style>"
+        f'<rect width="100%" height="100%" fill="#fff"/>\n{chr(10).join(_svg(drawing))}\n</svg>\n'
+    )
+
+
+def save_picture(timeline: Timeline, path: Path) -> None:
+    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`.
+
+    Raises:
+        UserError: matplotlib is missing, or the image would be too high.
+        OSError: the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind == ".svg":
+        path.write_text(draw_svg(timeline), encoding="utf-8")
+        return
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError(
+            f"a {kind} needs matplotlib: pip install 'twisted-uppercase[plots]', or write a .svg"
+        ) from error
+    drawing = _lay_out(timeline)
+    if drawing.height > _HEIGHTS[kind]:
+        raise UserError(
+            f"a {kind} of this record would be {drawing.height:,.0f} pixels high, and "
+            f"{_HEIGHTS[kind]:,} are accepted; write a .svg, or one --client"
+        )
+    # A dollar sign in what clients send is no formula, and equal records give equal files.
+    with matplotlib.rc_context({"text.parse_math": False, "pdf.fonttype": 42}):
+        if kind == ".pdf":
+            _save_pdf(drawing, path)
+        else:
+            _save_png(drawing, path)
+
+
+# Where things are
+
+
+def _lay_out(timeline: Timeline) -> _Drawing:
+    drawing = _Drawing(title_of(timeline))
+    drawing.say(_Words(20, 26, drawing.title, bold=True))
+    top = 44.0
+    if not timeline.clients:
+        drawing.say(_Words(20, 56, "nothing came"))
+    else:
+        top = _lay_out_legend(drawing, timeline, top)
+    for client, arrows in timeline.clients.items():
+        top = _lay_out_client(drawing, client, arrows, top + 34) + 16
+    drawing.height = top + 24
+    return drawing
+
+
+def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
+    """Say what the shapes mean, of those that occur."""
+    seen = {
+        word for arrows in timeline.clients.values() for each in arrows for word in each.actions
+    }
+    x = 20.0
+    for word in _LEGEND:
+        if word in seen:
+            _arrow(drawing, (x, top), (x + (88 if word == "lost" else 56), top), (word,))
+            drawing.say(_Words(x + 64, top + 4, word, size=11))
+            x += 80 + 7 * len(word)
+    return top + 6 if x > 20 else top - 20
+
+
+def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top: float) -> float:
+    drawing.say(_Words(_CLIENT, top, client, "middle"))
+    drawing.say(_Words(_SERVER, top, "server", "middle"))
+    places = _places(arrows, top + 40)
+    folds = sorted(places.folds)
+    bottom = places.bottom + 16
+    start = top + 10
+    for fold_top, fold_bottom, seconds in folds:
+        for x in (_CLIENT, _SERVER):
+            drawing.lines.append(_Line(x, start, x, fold_top, "life"))
+            drawing.lines.append(_Line(x, fold_top, x, fold_bottom, "fold"))
+        middle = (_CLIENT + _SERVER) / 2
+        words = f"nothing for {seconds:.1f} s"
+        drawing.say(_Words(middle, (fold_top + fold_bottom) / 2 + 4, words, "middle", 11))
+        start = fold_bottom
+    for x in (_CLIENT, _SERVER):
+        drawing.lines.append(_Line(x, start, x, bottom, "life"))
+    for number, arrow in enumerate(arrows):
+        _lay_out_arrow(drawing, arrow, places.begins[number], places.ends[number], arrows[0].begin)
+    return bottom
+
+
+@dataclass
+class _Places:
+    """Where each arrow of a client begins and ends, and what is folded in between."""
+
+    begins: dict[int, float] = field(default_factory=dict)
+    ends: dict[int, float] = field(default_factory=dict)
+    folds: list[tuple[float, float, float]] = field(default_factory=list)
+    bottom: float = 0.0
+
+
+def _places(arrows: Sequence[Arrow], top: float) -> _Places:
+    """Return the places of all moments: time goes down, and what has words has room for them."""
+    longest = max((arrow.end - arrow.begin for arrow in arrows), default=0.0)
+    scale = _LONGEST / longest if longest else 100.0
+    # At one time what begins comes first: an arrow cannot end before.
+    moments = sorted(
+        [(arrow.begin, 0, number) for number, arrow in enumerate(arrows)]
+        + [(arrow.end, 1, number) for number, arrow in enumerate(arrows)],
+        key=lambda moment: (moment[0], moment[2], moment[1]),
+    )
+    places = _Places(bottom=top - _APART)
+    used = {"client": top - _ROW, "server": top - _ROW}
+    last_begin, before = top - _APART, moments[0][0]
+    for moment, is_end, number in moments:
+        arrow, gap = arrows[number], moment - before
+        y = places.bottom + min(gap * scale, _MOST)
+        if gap > FOLD:
+            y = max(places.bottom, *used.values()) + 52
+            places.folds.append((y - 42, y - 20, gap))
+        before = moment
+        side = "client" if (arrow.direction == REQUEST) != is_end else "server"
+        if is_end:
+            y = max(y, places.begins[number] + (_SLANT if arrow.direction else 0), used[side] + 5)
+            places.ends[number] = y
+        else:
+            y = max(y, last_begin + _APART, used[side] + _ROW)
+            places.begins[number] = last_begin = y
+        used[side] = places.bottom = y
+        if not arrow.direction:
+            used = dict.fromkeys(used, y)
+    return places
+
+
+def _lay_out_arrow(
+    drawing: _Drawing, arrow: Arrow, top: float, bottom: float, start: float
+) -> None:
+    drawing.say(_Words(20, top + 4, f"{arrow.begin - start:.3f} s", size=11))
+    if not arrow.direction:
+        middle = (_CLIENT + _SERVER) / 2
+        drawing.say(_Words(middle, top + 4, arrow.words, "middle", 11))
+        return
+    begin, goal = (_CLIENT, _SERVER) if arrow.direction == REQUEST else (_SERVER, _CLIENT)
+    _arrow(drawing, (begin, top), (goal, bottom), arrow.actions)
+    number = f"{arrow.number}  " if arrow.number else ""
+    anchor, x = ("start", begin + 10) if goal > begin else ("end", begin - 10)
+    drawing.say(_Words(x, top - 4, number + arrow.text, anchor))
+    drawing.say(_Words(_SERVER + 16, top + 4, arrow.words, size=11))
+
+
+def _arrow(
+    drawing: _Drawing, begin: tuple[float, float], goal: tuple[float, float], actions: Sequence[str]
+) -> None:
+    """Draw one arrow with the shapes of all that was done to it."""
+    (x1, y1), (x2, y2) = begin, goal
+    style = next((word for word in _STYLES if word in actions), "arrow")
+    across, down = x2 - x1, y2 - y1
+
+    def at(part: float) -> tuple[float, float]:
+        return x1 + part * across, y1 + part * down
+
+    sideways = 1 if across > 0 else -1
+    if "lost" in actions:
+        x, y = at(0.5)
+        drawing.lines += [
+            _Line(x1, y1, x, y, style),
+            _Line(x - 6, y - 6, x + 6, y + 6, "mark"),
+            _Line(x - 6, y + 6, x + 6, y - 6, "mark"),
+        ]
+    else:
+        drawing.lines.append(_Line(x1, y1, x2, y2, style))
+        for back in (0, 11) if "duplicated" in actions else (0,):
+            x, y = x2 - sideways * back, y2 - back * abs(down / across)
+            tail = x - sideways * 11
+            drawing.shapes.append(_Shape([(x, y), (tail, y - 5), (tail, y + 5)], style, True))
+    if "corrupted" in actions:
+        x, y = at(0.36)
+        diamond = [(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)]
+        drawing.shapes.append(_Shape(diamond, "corrupted", True))
+    if "reordered" in actions:
+        x, y = at(0.25)
+        ring = [(x + 6 * cos(n * pi / 8), y + 6 * sin(n * pi / 8)) for n in range(16)]
+        drawing.shapes.append(_Shape(ring, "reordered", False))
+
+
+# SVG
+
+
+def _css() -> str:
+    rules = [
+        "svg{font-family:'DejaVu Sans',Verdana,sans-serif}polygon{stroke-width:1.4}"
+        "text{fill:#111;paint-order:stroke;stroke:#fff;stroke-width:3px}"
+    ]
+    for name, style in _STYLES.items():
+        dashes = f";stroke-dasharray:{' '.join(map(str, style.dashes))}" if style.dashes else ""
+        rules.append(f"line.{name}{{stroke:{style.colour};stroke-width:{style.width}{dashes}}}")
+        rules.append(f"polygon.{name}{{stroke:{style.colour};fill:{style.colour}}}")
+    return "".join([*rules, "polygon.hollow{fill:#fff}"])
+
+
+def _svg(drawing: _Drawing) -> Iterator[str]:
+    for line in drawing.lines:
+        x1, y1, x2, y2 = (f"{value:.1f}" for value in line[:4])
+        yield f'<line class="{line.style}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+    for shape in drawing.shapes:
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+        hollow = "" if shape.filled else " hollow"
+        yield f'<polygon class="{shape.style}{hollow}" points="{points}"/>'
+    for words in drawing.words:
+        bold = ' font-weight="bold"' if words.bold else ""
+        yield (
+            f'<text x="{words.x:.1f}" y="{words.y:.1f}" font-size="{words.size:g}" '
+            f'text-anchor="{words.anchor}"{bold}>{escape(words.text)}</text>'
+        )
+
+
+# PDF and PNG
+
+
+def _save_png(drawing: _Drawing, path: Path) -> None:
+    # Twice as sharp for a projector, where that is not too much.
+    scale = 2 if drawing.height * 2 <= _HEIGHTS[".png"] else 1
+    _figure(drawing, 0, drawing.height).savefig(path, format="png", dpi=72 * scale)
+
+
+def _save_pdf(drawing: _Drawing, path: Path) -> None:
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    metadata = {"Title": drawing.title, "CreationDate": None}
+    with PdfPages(path, metadata=metadata) as pages:
+        for top, bottom in _pages(drawing):
+            pages.savefig(_figure(drawing, top, bottom))
+
+
+def _pages(drawing: _Drawing) -> Iterator[tuple[float, float]]:
+    """Return the pages' tops and bottoms; no page ends within a line of text."""
+    rows = {int(words.y) for words in drawing.words}
+    top, height = 0.0, drawing.width * _PAGE
+    while top < drawing.height:
+        bottom = top + height
+        while bottom < drawing.height and any(int(bottom) + y in rows for y in range(-5, 14)):
+            bottom -= 1
+            if bottom < top + height / 2:
+                bottom = top + height
+                break
+        yield top, bottom
+        top = bottom
+
+
+def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
+    """Return a figure of what is between two heights, a pixel of the drawing being a point."""
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(drawing.width / 72, (bottom - top) / 72))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, drawing.width), ylim=(bottom, top))
+    axes.axis("off")
+    for name, (colour, width, dashes) in _STYLES.items():
+        lines = [
+            ((x1, y1), (x2, y2))
+            for x1, y1, x2, y2, style in drawing.lines
+            if style == name and max(y1, y2) >= top and min(y1, y2) <= bottom
+        ]
+        pattern: Any = (0, [each / width for each in dashes]) if dashes else "solid"
+        axes.add_collection(
+            LineCollection(lines, colors=colour, linewidths=width, linestyles=[pattern])
+        )
+        for filled in (True, False):
+            shapes = [
+                each.points
+                for each in drawing.shapes
+                if (each.style, each.filled) == (name, filled)
+                and top - 8 <= each.points[0][1] <= bottom + 8
+            ]
+            face = colour if filled else "white"
+            axes.add_collection(
+                PolyCollection(shapes, facecolors=face, edgecolors=colour, zorder=3)
+            )
+    anchors = {"start": "left", "middle": "center", "end": "right"}
+    for words in drawing.words:
+        if top <= words.y <= bottom:
+            axes.text(
+                words.x,
+                words.y,
+                words.text,
+                fontsize=words.size,
+                horizontalalignment=anchors[words.anchor],
+                fontweight="bold" if words.bold else "normal",
+                color="#111111",
+                zorder=4,
+            )
+    return figure
