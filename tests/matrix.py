@@ -24,7 +24,7 @@ _OURS = "import twisted.internet.default as it, twisted.internet.{0} as of; it.i
 _REACTORS = {
     "poll": (_OURS.format("pollreactor"), "default"),
     "select": (_OURS.format("selectreactor"), "default"),
-    "asyncio": ("", "asyncio"),
+    "asyncio": ("from twisted.internet.asyncioreactor import install; install()", "asyncio"),
     "asyncio on uvloop": (
         "import uvloop; from twisted.internet.asyncioreactor import install; "
         "install(uvloop.new_event_loop())",

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import time
+import tracemalloc
 import weakref
 from collections.abc import Awaitable
 
@@ -14,6 +15,7 @@ from zope.interface.verify import verifyObject
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.errors import OutputTooLong, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
+from uppercase.registry import listing
 
 
 @implementer(ITransform)
@@ -304,3 +306,20 @@ def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     replies: list[bytes] = []
     assert pipeline.transform_run([b"", b"1", b""], replies, 0) is None
     assert (told, replies) == (["nap 0.1"], [b"", b"1", b""])
+
+
+def test_a_chain_holds_no_more_than_a_few_times_what_its_stages_give() -> None:
+    """One letter of three bytes is 33 in another form: eleven times the message, at each stage."""
+    names = ["normalize:form=NFKD", "normalize:form=NFKD", "uppercase", "reverse"]
+    chain = make_pipeline(listing().stages(names))
+    message = "\ufdfa".encode() * (65_535 // 3)
+    chain.transform(message)
+    tracemalloc.start()
+    try:
+        reply = chain.transform(message)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(reply, bytes)
+    assert len(reply) == 11 * len(message)
+    assert peak < 16 * len(reply)
