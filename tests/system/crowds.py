@@ -135,7 +135,9 @@ class Times:
 
 def ask_for(client: socket.socket, pid: int, seconds: float) -> Times:
     """Ask a server one thing after the other for some seconds."""
-    clock, own, end = [], [], time.monotonic() + seconds
+    clock: list[float] = []
+    own: list[float] = []
+    end = time.monotonic() + seconds
     while not clock or time.monotonic() < end:
         began, ran = time.perf_counter(), busy_seconds(pid)
         client.sendall(b"me too\n")
