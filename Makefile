@@ -17,7 +17,7 @@ help:
 	@echo "make newcomer  README, tutorial and guides, typed in a fresh clone"
 	@echo "make matrix  the tests on all supported Pythons, Twisteds and reactors"
 	@echo "make release  both files in dist/, tried on all supported Pythons; uploads nothing"
-	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, floods, loops"
+	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, crowds, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make bench   our services and their peers side by side, in some six minutes; needs cc"
 	@echo "             (QUICK=1: a look at it, in about a minute)"

@@ -1,10 +1,12 @@
 """A long bad day for the servers, in several kinds.
 
-    day       many connections, resets, and mutated input; then the same over TLS
-    failing   messages that fail, each in a way of its own, in every connection
-    clock     the wall's clock is set forth and back by hours under traffic
-    fairness  a hundred peers flood with empty lines while one asks now and then
-    loops     datagrams are sent back and forth between two servers
+    day         many connections, resets, and mutated input; then the same over TLS
+    failing     messages that fail, each in a way of its own, in every connection
+    clock       the wall's clock is set forth and back by hours under traffic
+    fairness    a hundred peers flood with empty lines while one asks now and then
+    pipelining  twenty peers send minutes of work ahead
+    slots       peers that complete no message hold all places
+    loops       datagrams are sent back and forth between two servers
 
 `python -m tests.system.soak [KIND...]` (or `make soak`) runs them in full; the test suite runs them
 in small. Nothing may be left behind: file descriptors and memory stay flat, and the server goes on
@@ -14,13 +16,10 @@ serving.
 import argparse
 import asyncio
 import random
-import select
 import socket
 import ssl
-import statistics
 import struct
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.certificates import make_certificate
+from tests.system.crowds import soak_fairness, soak_pipelining, soak_slots
 from tests.system.processes import Server, connect, half_close, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
 from tests.system.wall import Wall
@@ -294,51 +294,6 @@ def soak_clock(seconds: float = 60, report: Callable[[str], object] = print) -> 
             report(f"clock: {asked} requests of 50 connections, none of them closed")
 
 
-def soak_fairness(
-    seconds: float = 30, flooders: int = 100, report: Callable[[str], object] = print
-) -> None:
-    """Flood with empty lines; whoever asks beside it is answered, on average within 0.1 s."""
-    with Server("uppercase-tcp", "--port=0", "--framing=line") as server, ExitStack() as stack:
-        pid = server.process.pid
-        peers = [stack.enter_context(connect(server.port)) for _ in range(flooders)]
-        client = stack.enter_context(connect(server.port))
-        stop = threading.Event()
-        flood = threading.Thread(target=flood_with_lines, args=(peers, stop))
-        flood.start()
-        try:
-            time.sleep(1)
-            memory, times, end = resident_memory(pid), [], time.monotonic() + seconds
-            while time.monotonic() < end:
-                began = time.perf_counter()
-                client.sendall(b"me too\n")
-                assert receive_exactly(client, 7) == b"ME TOO\n"
-                times.append(time.perf_counter() - began)
-            growth = resident_memory(pid) - memory
-        finally:
-            stop.set()
-            flood.join()
-        median = statistics.median(times)
-        report(
-            f"fairness: {len(times)} requests beside {flooders} flooders, median "
-            f"{median * 1000:.0f} ms, longest {max(times) * 1000:.0f} ms, {growth / 1024:+.0f} KiB"
-        )
-        assert median < 0.1
-        assert growth < GROWTH
-
-
-def flood_with_lines(peers: Sequence[socket.socket], stop: threading.Event) -> None:
-    """Send empty lines on all of them, and take the replies, until told to stop."""
-    for peer in peers:
-        peer.setblocking(False)
-    while not stop.is_set():
-        select.select(peers, peers, [], 1)
-        for peer in peers:
-            with suppress(BlockingIOError):
-                peer.send(b"\n" * 65536)
-            with suppress(BlockingIOError):
-                peer.recv(1 << 18)
-
-
 LOOPS = (
     ("uppercase", "uppercase"),
     ("reverse", "reverse"),
@@ -457,6 +412,8 @@ KINDS: Mapping[str, Callable[[], object]] = {
     "failing": soak_failing,
     "clock": soak_clock,
     "fairness": soak_fairness,
+    "pipelining": soak_pipelining,
+    "slots": soak_slots,
     "loops": soak_loops,
 }
 

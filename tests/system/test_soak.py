@@ -1,11 +1,11 @@
 """Short bad days: what `make soak` does in full."""
 
+from tests.system.crowds import soak_fairness, soak_pipelining
 from tests.system.soak import (
     Load,
     soak,
     soak_clock,
     soak_failing,
-    soak_fairness,
     soak_loops,
     soak_tls,
 )
@@ -36,7 +36,11 @@ def test_a_clock_that_jumps_ends_nothing() -> None:
 
 
 def test_flooders_leave_room_for_others() -> None:
-    soak_fairness(seconds=2, flooders=20)
+    soak_fairness(seconds=2)
+
+
+def test_who_pipelines_leaves_room_for_others_and_for_a_stop() -> None:
+    soak_pipelining(seconds=1)
 
 
 def test_loops_end() -> None:
