@@ -258,7 +258,8 @@ def test_a_worker_that_the_supervisor_has_told_to_end_ignores_a_late_sigterm() -
             server.process.send_signal(signal.SIGTERM)
             server.wait_for_log("1 connection left")
             for pid in pids:
-                with contextlib.suppress(ProcessLookupError):  # It had no connection, and has ended.
+                # It had no connection, and has ended.
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             client.sendall(b"again\n")
             assert receive_exactly(client, 6) == b"AGAIN\n"

@@ -134,9 +134,9 @@ def run(
     if problem is None and not drawn.clients:
         protocol = "UDP" if udp else "TCP"
         click.echo(
-            f"uppercase: the program sent nothing to {protocol} {HOST}:{exhibit.port}; {{host}} and "
-            "{port} among its arguments tell it where, and --port sets the port of one that has "
-            "its own",
+            f"uppercase: the program sent nothing to {protocol} {HOST}:{exhibit.port}; {{host}} "
+            "and {port} among its arguments tell it where, and --port is for a program with a "
+            "fixed port",
             err=True,
         )
     if timeline is not None:
