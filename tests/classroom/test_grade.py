@@ -72,6 +72,14 @@ def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
     assert all(sentence.endswith("no port for me") for sentence in wrong.values())
 
 
+def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "client.py"
+    path.write_text("import sys; sys.exit('no socket for me')")
+    status, wrong = graded("udp-client", path)
+    assert (status, len(wrong)) == (1, 4)
+    assert all("no socket for me" in wrong[name] for name in wrong if "sends" not in name)
+
+
 def test_the_exercises_are_listed() -> None:
     done = command("grade", "--list")
     assert done.status == 0

@@ -97,6 +97,15 @@ def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
         assert screen.status() == -signal.SIGINT
 
 
+def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> None:
+    """Its exit status and output stay its own."""
+    done = run_process("run", "-u", "--", "true")
+    assert done.status == 0
+    assert "nothing came" in done.stderr
+    assert "sent nothing to UDP 127.0.0.1:" in done.stderr
+    assert "{host} and {port}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -504,8 +504,8 @@ def test_doctor_finds_entry_points_that_are_not_installed(
     installed(site, "acme_loud", points, project if edited else None)
     (site / "mine.py").write_text(SHOUT)
     assert wrong(here, site) == (
-        f"  {project}/pyproject.toml: louder: not as here in what is installed of Acme.Loud, "
-        f"which is read instead; install it again: pip install -e {project}\n"
+        f"  {project}/pyproject.toml: louder: Acme.Loud was installed without this, and only what "
+        f"is installed counts; install it again: pip install -e {project}\n"
     )
     (site / "acme_loud-1.0.dist-info" / "entry_points.txt").write_text(
         f"{points}louder = mine:shout\n"
@@ -611,7 +611,7 @@ def test_new_writes_a_project_that_installs_and_passes_at_once(
     assert found["pig-latin"]["from"] == "entry point of uppercase-pig-latin 0.1.0"
     assert found["pig-latin"]["streams"] is (kind != "--async")
     said = run("doctor", cwd=project, PYTHONPATH=os.pathsep.join(sys.path)).stdout.decode()
-    assert "pig-latin: not as here in what is installed of uppercase-pig-latin" in said
+    assert "pig-latin: uppercase-pig-latin is not installed" in said
     (record,) = site.glob("uppercase_pig_latin-*.dist-info/licenses/LICENSE")
     assert record.read_text().startswith("MIT License")
     assert (project / "uppercase_pig_latin" / "py.typed").exists()

@@ -263,6 +263,7 @@ class TestSpecifications:
         [
             ("acme_mine", "acme_mine:FUNCTION"),
             ("acme_mine.py", "acme_mine:FUNCTION"),
+            ("./acme_mine.py", "acme_mine:FUNCTION"),
             ("acme_mine.shout", "acme_mine:shout"),
         ],
     )

@@ -248,6 +248,25 @@ def test_an_interrupt_from_the_terminal_drains_too() -> None:
         server.process.wait(PATIENCE)
 
 
+def test_a_worker_that_the_supervisor_has_told_to_end_ignores_a_late_sigterm() -> None:
+    """As where it goes to every process of a group, and comes to the supervisor first."""
+    with served(*TCP, "--drain=20s", "--drain-quiet=10s") as server:
+        with connect(server.port) as client:
+            client.sendall(b"hello\n")
+            assert receive_exactly(client, 6) == b"HELLO\n"
+            pids = children(server.process.pid)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for_log("1 connection left")
+            for pid in pids:
+                # It had no connection, and has ended.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            client.sendall(b"again\n")
+            assert receive_exactly(client, 6) == b"AGAIN\n"
+        server.process.wait(PATIENCE)
+        assert "ReactorNotRunning" not in server.log()
+
+
 VERSION = "def say(message: bytes) -> bytes:\n    return b'{}'\n"
 
 

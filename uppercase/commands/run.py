@@ -128,10 +128,19 @@ def run(
         except UserError as error:
             problem = error
         _reactor.wait(exhibit.stop)
-    for line in draw_text(exhibit.timeline()):
+    drawn = exhibit.timeline()
+    for line in draw_text(drawn):
         click.echo(line, err=True)
+    if problem is None and not drawn.clients:
+        protocol = "UDP" if udp else "TCP"
+        click.echo(
+            f"uppercase: the program sent nothing to {protocol} {HOST}:{exhibit.port}; {{host}} "
+            "and {port} among its arguments tell it where, and --port is for a program with a "
+            "fixed port",
+            err=True,
+        )
     if timeline is not None:
-        save_timeline(exhibit.timeline(), timeline)
+        save_timeline(drawn, timeline)
     if record is not None:
         try:
             record.write_bytes(exhibit.record())

@@ -134,7 +134,7 @@ class Listing:
         return found, rest[1:]
 
     def _unknown(self, name: str, missing: str = "no transform") -> str:
-        module, _, rest = name.removesuffix(".py").partition(".")
+        module, _, rest = name.removeprefix("./").removesuffix(".py").partition(".")
         if not sys.flags.safe_path and os.path.isfile(f"{module}.py"):
             hint = f"; a function of {module}.py is written {module}:{rest or 'FUNCTION'}"
         else:

@@ -187,10 +187,12 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
         have = {point.name: point.value for point in points if point.group == GROUP}
         missing = [each for each, value in wanted.items() if have.get(each) != value]
         if missing:
+            what = "is not installed" if known is None else "was installed without this"
+            again = "" if known is None else " again"
             yield Problem(
                 file,
-                f"{', '.join(missing)}: not as here in what is installed of {name}, which is read "
-                f"instead; install it again: pip install -e {root}",
+                f"{', '.join(missing)}: {name} {what}, and only what is installed counts; "
+                f"install it{again}: pip install -e {root}",
             )
 
 

@@ -254,6 +254,9 @@ class _Commands:
         for service in self._services:
             service.hands_over = RETIRE in words
         if not self._ending:
+            # It may go to the whole group, as from `timeout` or systemd, and must neither stop a
+            # reactor that is stopping nor be this worker's second one.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._reactor.stop()
 
     def _note_end(self) -> None:

@@ -75,7 +75,10 @@ class _UDPClient(_Client):
 
     @check("ends without a reply")
     def lonely(self, trial: Trial) -> None:
-        _ends(self.run(trial, options={"loss": "1"}, seed=7))
+        run = self.run(trial, options={"loss": "1"}, seed=7)
+        _ends(run)
+        if not run.rows:
+            raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
 
 
 class _UDPPinger:
