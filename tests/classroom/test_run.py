@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.command import environment, run_process, terminal
-from tests.system.processes import Server, connect, receive_all
+from tests.system.processes import Server, connect, receive_all, tool
 from tests.system.test_lecture import LECTURE, free_port, program
 
 PINGER = """
@@ -155,3 +155,41 @@ def test_a_record_that_cannot_be_written_is_one_sentence() -> None:
     assert done.returncode == 1
     assert "No such file or directory" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+HOSTILE = {
+    "ignores signals": "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)",
+    "floods": "import sys\nwhile True: sys.stdout.write('x' * 1_000_000)",
+    "many daemons": (
+        "import os, time\n"
+        "for _ in range(20):\n"
+        "    if not os.fork():\n"
+        "        os.setsid()\n"
+        "        if not os.fork(): time.sleep(600)\n"
+        "        os._exit(0)\n"
+        "time.sleep(600)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", HOSTILE.values(), ids=HOSTILE)
+def test_nothing_of_a_hostile_program_is_left(code: str, tmp_path: Path) -> None:
+    """It is killed when its time is over, with all that it has started."""
+    script = tmp_path / "hostile.py"
+    script.write_text(code)
+    command = [tool("uppercase"), "run", "--timeout", "1s", "--", sys.executable, str(script)]
+    done = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    assert done.returncode == 124
+    assert b"killed after 1 s" in done.stderr
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
+    assert not left
+
+
+def names(path: Path, script: Path) -> bool:
+    """Whether the command line of a process has a script."""
+    try:
+        return str(script).encode() in path.read_bytes()
+    except OSError:  # It has just ended.
+        return False
