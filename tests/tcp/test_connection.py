@@ -399,3 +399,31 @@ def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     for wire in (waiting, idle):
         wire.protocol.dataReceived(b" world\n")
         assert wire.take().endswith(b" WORLD\n")
+
+
+def test_one_client_after_another_shares_the_timers_of_a_port_that_listens() -> None:
+    """They are made once, still find who waits, and are gone with the port and its clients."""
+    service = Service(idle_timeout=60.0)
+    service.factory.doStart()
+    first = service.connect()
+    first.protocol.readConnectionLost()
+    first.lose()
+    timers = service.clock.getDelayedCalls()
+    assert timers
+    waiting = service.connect()
+    assert service.clock.getDelayedCalls() == timers
+    service.factory.doStop()
+    service.clock.pump([1.0] * 64)
+    waiting.protocol.readConnectionLost()
+    assert service.end(waiting).outcome is Outcome.IDLE
+    assert not service.clock.getDelayedCalls()
+
+
+def test_no_timer_outlasts_the_port() -> None:
+    service = Service()
+    service.factory.doStart()
+    first = service.connect()
+    first.protocol.readConnectionLost()
+    first.lose()
+    service.factory.doStop()
+    assert not service.clock.getDelayedCalls()

@@ -116,9 +116,11 @@ class CloseLadder:
         # Invariant: no producer is registered while a transport closes. With a paused one it would
         # wait for more output for ever.
         self._transport.unregisterProducer()
-        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
-        self._look_later()
-        if linger and self._can_half_close():
+        lingers = linger and self._can_half_close()
+        if lingers or not getattr(self._transport, "ends_at_once", False):
+            self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+            self._look_later()
+        if lingers:
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and with it replies on their way.
             self._transport.resumeProducing()
