@@ -306,6 +306,28 @@ def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
     assert lock_step(one, Responder(Applied(bytes.swapcase), clock=Time()), 60_000) < 20_000
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_multiplied_loop_with_a_slow_server_is_silent_until_nothing_comes(slow: bool) -> None:
+    """What waits there goes on coming for seconds; but a client is not left alone for ever."""
+    guard, client, now = LockStepGuard(), Client(*CLIENT), 0.0
+
+    def is_dropped() -> bool:
+        guard.arrived([client], now)
+        return guard.is_loop(client, now)
+
+    while not is_dropped():
+        guard.replied(client, 2)
+    if not slow:
+        now = 1.1
+        assert not is_dropped()
+        return
+    while now < 9.5:
+        now += 0.5
+        assert is_dropped()
+    now += 0.6
+    assert not is_dropped()
+
+
 def test_a_client_in_lock_step_loses_one_datagram_in_10_000() -> None:
     found = Responder(Applied(), clock=Time())
     unanswered = [n for n in range(30_000) if not found.answer(datagram(b"ping %d" % n))]

@@ -30,8 +30,11 @@ LOCK_STEP: Final = 10_000
 behind it after a second; a student's program rarely sends so many, and repeats what is lost."""
 
 LOCK_STEP_SILENCE: Final = 1.0
-"""Seconds in which nothing of a client is answered whose loop our lab has multiplied: what waits in
-two receive buffers has passed by then."""
+"""Seconds without a datagram of a client until one is answered again, once its loop was multiplied
+by our lab: what waits in two receive buffers has passed by then, however slow the other server."""
+
+LOCK_STEP_SILENCE_AT_MOST: Final = 10.0
+"""Seconds after which one is answered in any case: a client may send without a pause."""
 
 _NEVER: Final = (0, 0.0)
 _LONG_AGO: Final = float("-inf")
@@ -108,6 +111,7 @@ class _Row:
     balance: int = 0
     last: float = 0.0
     silent_until: float = 0.0
+    silent_at_most: float = 0.0
 
 
 class LockStepGuard:
@@ -118,7 +122,7 @@ class LockStepGuard:
     nothing else is under way. One lost datagram ends such a loop and costs such a client one
     retransmission, so of `LOCK_STEP` datagrams in such a row one is dropped. Several datagrams
     under way at once end a row; but where our lab has multiplied replies, so may be what comes
-    back, which is ended sooner, by dropping all of it for `LOCK_STEP_SILENCE` seconds.
+    back, which is ended sooner, by dropping all of it until `LOCK_STEP_SILENCE` seconds bring none.
 
     Invariant: a client's balance is the requests that came less the replies that were sent, since
     its row began; above 1 there was a request that no reply of ours had caused.
@@ -191,6 +195,7 @@ class LockStepGuard:
         if row is None:
             return False
         if now < row.silent_until:
+            row.silent_until = min(now + LOCK_STEP_SILENCE, row.silent_at_most)
             return True
         if row.balance > 1:
             row.length = 1
@@ -199,5 +204,6 @@ class LockStepGuard:
             return False
         if multiplied:
             row.silent_until = now + LOCK_STEP_SILENCE
+            row.silent_at_most = now + LOCK_STEP_SILENCE_AT_MOST
         row.balance, row.length = 0, 0
         return True
