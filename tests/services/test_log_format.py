@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import LogEvent, Logger, globalLogPublisher
 
 from tests.services.test_logs import HOSTILE, failure
 from uppercase.core.events import (
@@ -80,6 +80,19 @@ def test_json_is_one_object_a_line_with_the_events_facts() -> None:
     assert second["event"] == "transform-failed"
     assert "ValueError: no" in second["text"]
     assert (third["event"], third["count"]) == ("more", 2)
+
+
+@pytest.mark.parametrize(
+    "odd", ["\x1b", "\x07", "\n", "\x7f", "\x9b", "\u2028", "\u202e", "\ud800"]
+)
+def test_no_control_character_is_in_a_line_of_json(odd: str) -> None:
+    """A terminal obeys some, readers take others for a line's end; JSON escapes but the first."""
+    event: LogEvent = {"log_format": "{it}", "it": f"a{odd}b", "log_time": 0.0}
+    line = as_json(event)
+    assert line is not None
+    assert odd not in line.removesuffix("\n")
+    assert json.loads(line)["text"] == f"a{odd}b"
+    line.encode()
 
 
 def test_payloads_are_told_by_their_length_and_services_by_their_name() -> None:

@@ -31,6 +31,7 @@ from tests.system.crowds import soak_fairness, soak_pipelining, soak_slots
 from tests.system.processes import Server, connect, half_close, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
 from tests.system.wall import Wall
+from uppercase.core.loops import LOOP_WINDOW
 
 __all__ = ["Load", "Secure", "soak", "soak_tls"]
 
@@ -324,8 +325,13 @@ def soak_loops(seconds: float = 30, report: Callable[[str], object] = print) -> 
 
 
 def carry(ports: Sequence[int]) -> int:
-    """Send one datagram and pass each reply to the other server; return how often it went on."""
-    carried = 0
+    """Send one datagram and pass each reply to the other server; return how often it went on.
+
+    Since the last pause: a loop that a busy machine holds up for longer than the guards' window is
+    a new one to them, and as slow as that does no harm.
+    """
+    carried = passed = 0
+    last = time.monotonic()
     with ExitStack() as stack:
         wires = []
         for port in ports:
@@ -336,10 +342,12 @@ def carry(ports: Sequence[int]) -> int:
         data = b"Round and round"
         with suppress(TimeoutError):
             while True:
-                wire = wires[carried % 2]
+                wire = wires[passed % 2]
                 wire.send(data)
                 data = wire.recv(1 << 16)
-                carried += 1
+                before, last = last, time.monotonic()
+                passed += 1
+                carried = carried + 1 if last - before < LOOP_WINDOW / 2 else 0
                 assert carried <= LONGEST_LOOP, "a loop does not end"
     return carried
 

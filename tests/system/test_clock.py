@@ -2,13 +2,15 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server
+from tests.system.processes import Server, environment
 from tests.system.wall import Wall
 
 
@@ -31,6 +33,44 @@ def test_a_clock_that_is_set_forward_closes_nobody(wall: Wall) -> None:
         for client in clients:
             client.sendall(b"b")
             assert client.recv(10) == b"B"
+
+
+EMBEDS = """
+from twisted.internet import reactor
+from uppercase.services import TCPSettings, tcp_service
+service = tcp_service(TCPSettings(transforms=["uppercase"], port=0, interfaces=["127.0.0.1"]))
+service.startService()
+print(service.served()[0].rpartition(":")[2], flush=True)
+reactor.run()
+"""
+
+
+def test_a_clock_that_is_set_forward_closes_nobody_where_a_program_embeds_a_service(
+    wall: Wall,
+) -> None:
+    """Its reactor's clock is the wall's, and its timers are brought forward."""
+    command = [sys.executable, "-c", EMBEDS]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment(**wall.env)
+    ) as program:
+        try:
+            assert program.stdout is not None
+            port = int(program.stdout.readline())
+            with ExitStack() as stack:
+                clients = [
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+                    for _ in range(10)
+                ]
+                for client in clients:
+                    client.sendall(b"a")
+                    assert client.recv(10) == b"A"
+                wall.set_by(3600)
+                for client in clients:
+                    time.sleep(0.05)  # The first wakes the reactor, whose timers are due then.
+                    client.sendall(b"b")
+                    assert client.recv(10) == b"B"
+        finally:
+            program.kill()
 
 
 def test_a_clock_that_is_set_back_holds_up_no_rate_and_no_time_out(wall: Wall) -> None:

@@ -154,7 +154,8 @@ def test_a_connection_that_ends_with_its_input_waits_for_no_turn(pair: Pair) -> 
     pair.transport.protocol = closer = _Closer()
     closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
     pair.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert closer.told == ["input ended", "ConnectionDone"] and closer.at_once
+    assert closer.told == ["input ended", "ConnectionDone"]
+    assert closer.at_once
     assert pair.peer.recv(100) == b"bye"
     assert pair.peer.recv(100) == b""
     assert not pair.waits()
@@ -165,7 +166,8 @@ def test_a_connection_that_ends_with_its_input_sends_first_what_is_queued(pair: 
     pair.transport.protocol = closer = _Closer(block)
     closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
     pair.transport.readConnectionLost(Failure(ConnectionDone()))
-    assert closer.told == ["input ended"] and not closer.at_once
+    assert closer.told == ["input ended"]
+    assert not closer.at_once
     got, result = b"", None
     while result is None:
         got += pair.received()

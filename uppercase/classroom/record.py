@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from uppercase.core.events import Event, Impaired, IObserver, Received, Several
+from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
@@ -197,7 +198,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
                 raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
-        rows.append(row)
+        rows.append({key: _shown(key, value) for key, value in row.items()})
     if not rows:
         raise UserError(f"{name} is empty; one that --record=FILE wrote is accepted")
     if rows[0]["record"] != VERSION:
@@ -224,6 +225,11 @@ _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "fate": str,
     "fates": str,
 }
+
+
+def _shown(key: str, value: Any) -> Any:
+    """Return what a picture or a terminal may have of it; data is shown, and sent, by its bytes."""
+    return printable(value) if isinstance(value, str) and key != "data" else value
 
 
 def _is_row(row: Any, *, first: bool) -> bool:

@@ -21,7 +21,7 @@ class _SteadyClock:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
-    # The function itself, without a call of ours around it: it is asked for each chunk.
+    # No method around it: it is read for each message.
     seconds = staticmethod(time.monotonic)
 
     def callLater(  # noqa: N802
