@@ -21,8 +21,13 @@ PAGES = [
     *sorted(path.relative_to(ROOT) for path in ROOT.glob("docs/tutorial/*.md")),
     Path("docs/howto/write-a-transform.md"),
     Path("docs/howto/embed-a-server.md"),
+    Path("docs/howto/embed-the-client.md"),
+    Path("docs/howto/use-asyncio.md"),
+    Path("docs/howto/run-a-class.md"),
 ]
-EXTRA = re.compile(r"^\$ pip install 'twisted-uppercase\[(\w+)\]'$", re.MULTILINE)
+INSTALLS = re.compile(
+    r"^<!-- installs -->\n```console\n\$ pip install '?([^'\n]+)'?$", re.MULTILINE
+)
 _NAMESPACE = (
     "unshare",
     "--map-root-user",
@@ -73,9 +78,10 @@ def main() -> None:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         subprocess.run(["make", "-s", ".venv/serving"], cwd=clone, env=without_ours(), check=True)
         text = "".join((ROOT / page).read_text() for page in PAGES)
-        for extra in sorted(set(EXTRA.findall(text))):
+        for wanted in sorted(set(INSTALLS.findall(text))):
             pip = clone / ".venv" / "bin" / "pip"
-            subprocess.run([pip, "install", "-q", "--no-compile", f"{clone}[{extra}]"], check=True)
+            source = wanted.replace("twisted-uppercase", str(clone))
+            subprocess.run([pip, "install", "-q", "--no-compile", source], check=True)
         for page in PAGES:
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)

@@ -1,12 +1,19 @@
 """One TCP connection without a network: half-close, back-pressure, and ends that do end."""
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
-from tests.tcp.memory import HIGH_WATER, Service
+from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
+from uppercase.limits import Limits
+from uppercase.tcp.closing import CloseLadder
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -399,3 +406,48 @@ def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     for wire in (waiting, idle):
         wire.protocol.dataReceived(b" world\n")
         assert wire.take().endswith(b" WORLD\n")
+
+
+def test_one_client_after_another_shares_the_timers_of_a_port_that_listens() -> None:
+    """They are made once, still find who waits, and are gone with the port and its clients."""
+    service = Service(idle_timeout=60.0)
+    factory: Any = service.factory
+    factory.doStart()
+    first = service.connect()
+    first.protocol.readConnectionLost()
+    first.lose()
+    timers = service.clock.getDelayedCalls()
+    assert timers
+    waiting = service.connect()
+    assert service.clock.getDelayedCalls() == timers
+    factory.doStop()
+    service.clock.pump([1.0] * 64)
+    waiting.protocol.readConnectionLost()
+    assert service.end(waiting).outcome is Outcome.IDLE
+    assert not service.clock.getDelayedCalls()
+
+
+def test_no_timer_outlasts_the_port() -> None:
+    service = Service()
+    factory: Any = service.factory
+    factory.doStart()
+    first = service.connect()
+    first.protocol.readConnectionLost()
+    first.lose()
+    factory.doStop()
+    assert not service.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_end_of_tls_has_its_deadline_whatever_the_transport_below_says(tls: bool) -> None:
+    """Another that ends with its input needs none."""
+    clock = Clock()
+    wire: Any = Wire("192.0.2.1", 50000)
+    wire.ends_at_once = True
+    wire.registerProducer(wire, True)
+    if tls:
+        alsoProvides(wire, ISSLTransport)
+    ladder = CloseLadder(wire, clock, Limits(), lambda: None)
+    ladder.start(linger=False)
+    assert bool(clock.getDelayedCalls()) is tls
+    ladder.gone()

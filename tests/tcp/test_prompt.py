@@ -138,6 +138,7 @@ class _Closer(Protocol):
 
     def readConnectionLost(self) -> None:
         self.transport.write(self.last)
+        self.at_once = self.transport.ends_at_once
         self.transport.loseConnection()
         self.told.append("input ended")
 
@@ -154,6 +155,7 @@ def test_a_connection_that_ends_with_its_input_waits_for_no_turn(pair: Pair) -> 
     closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
     pair.transport.readConnectionLost(Failure(ConnectionDone()))
     assert closer.told == ["input ended", "ConnectionDone"]
+    assert closer.at_once
     assert pair.peer.recv(100) == b"bye"
     assert pair.peer.recv(100) == b""
     assert not pair.waits()
@@ -165,6 +167,7 @@ def test_a_connection_that_ends_with_its_input_sends_first_what_is_queued(pair: 
     closer.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
     pair.transport.readConnectionLost(Failure(ConnectionDone()))
     assert closer.told == ["input ended"]
+    assert not closer.at_once
     got, result = b"", None
     while result is None:
         got += pair.received()

@@ -52,15 +52,17 @@ class Counters:
 
     def notify(self, event: Event) -> None:
         """Count an event."""
+        # First what each connection has: patterns are tried one after the other.
+        attribute = _SAYS_MORE.get(type(event))
+        if attribute is not None:
+            self.counts[word_of(event), str(getattr(event, attribute, ""))] += 1
+            return
         match event:
             case KernelDropped(count=count):
                 self.counts["dropped", "by-the-kernel"] += count
             case Impaired(direction=direction, actions=actions):
                 for action in actions:
                     self.counts[f"lab-{direction.value}", action.value] += 1
-            case _ if type(event) in _SAYS_MORE:
-                more = getattr(event, _SAYS_MORE[type(event)], "")
-                self.counts[word_of(event), str(more)] += 1
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

@@ -51,11 +51,16 @@ class PromptConnection(Connection):
         if self.disconnecting and self.connected and not self._queueing:
             self.connectionLost(_DONE)
 
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether the connection, once asked to, ends before the reactor has its next turn."""
+        return self._input_ends and not self._queueing
+
     def loseConnection(self) -> None:
         """Close when all is sent."""
-        if self._input_ends and self.connected and not (self._queueing or self.disconnecting):
-            # Nothing is queued, and `readConnectionLost` goes on when this protocol is done: no
-            # need to wait for a socket that can be written.
+        if self._input_ends and self.connected:
+            # `readConnectionLost` goes on when this protocol is done, or `doWrite` once nothing is
+            # queued: no need to wait for a socket that can be written.
             self.disconnecting = True
         else:
             super().loseConnection()  # type: ignore[no-untyped-call]

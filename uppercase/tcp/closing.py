@@ -116,9 +116,11 @@ class CloseLadder:
         # Invariant: no producer is registered while a transport closes. With a paused one it would
         # wait for more output for ever.
         self._transport.unregisterProducer()
-        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
-        self._look_later()
-        if linger and self._can_half_close():
+        lingers = linger and self._can_half_close()
+        if lingers or not self._ends_at_once():
+            self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+            self._look_later()
+        if lingers:
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and with it replies on their way.
             self._transport.resumeProducing()
@@ -142,6 +144,11 @@ class CloseLadder:
         if ISSLTransport.providedBy(self._transport):
             return IOrderlyTLSTransport.providedBy(self._transport)
         return IHalfCloseableDescriptor.providedBy(self._transport)
+
+    def _ends_at_once(self) -> bool:
+        # TLS hands on what the transport below it says, and may have to wait for a goodbye.
+        tls = ISSLTransport.providedBy(self._transport)
+        return not tls and getattr(self._transport, "ends_at_once", False)
 
     def _look_later(self) -> None:
         shorter = min(self._limits.close_timeout, self._limits.send_timeout)

@@ -120,7 +120,17 @@ class TransformFactory(ServerFactory):
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             StallWatch(clock, limits.send_timeout, self.connections, *stalled),
         ]
+        self._listening = False
         self._observer = observer
+
+    def startFactory(self) -> None:
+        """The first port listens: the watches' timers outlast the last connection."""
+        self._listening = True
+
+    def stopFactory(self) -> None:
+        """No port listens any more: there are timers only while there are connections."""
+        self._listening = False
+        self._end_watches()
 
     def watch_incomplete(self) -> None:
         """From now on tell of connections that wait with the start of a message."""
@@ -152,10 +162,15 @@ class TransformFactory(ServerFactory):
             return
         self.connections.remove(connection)
         self.admission.leave(connection.client)
-        for watch in self._watches:
-            watch.closed()
+        # One client after another would have them made and cancelled for each.
+        if not self._listening:
+            self._end_watches()
         if self.on_closed is not None:
             self.on_closed()
+
+    def _end_watches(self) -> None:
+        for watch in self._watches:
+            watch.closed()
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
