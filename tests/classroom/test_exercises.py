@@ -1,5 +1,6 @@
 """The exercises: reference solutions get all points, typical mistakes lose exactly their own."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def names(exercise: str) -> set[str]:
 @in_reactor
 async def test_the_reference_solution_gets_all_points(name: str) -> None:
     path = SOLUTIONS / f"{name.replace('-', '_')}.py"
-    assert await failed(find_exercise(name), "python3", str(path)) == {}
+    assert await failed(find_exercise(name), sys.executable, str(path)) == {}
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,6 @@ async def test_a_mistake_fails_what_it_breaks(mistake: Mistake, tmp_path: Path) 
     if mistake.seconds:
         options = {"seconds": mistake.seconds}
         exercise = exercise.changed(name="x", summary="", points={}, texts={}, options=options)
-    wrong = await failed(exercise, "python3", str(path))
+    wrong = await failed(exercise, sys.executable, str(path))
     assert set(wrong) == mistake.fails, wrong
     assert all(len(sentence) > 20 for sentence in wrong.values())

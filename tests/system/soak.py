@@ -304,16 +304,20 @@ LOOPS = (
 )
 
 
-def soak_loops(seconds: float = 30, report: Callable[[str], object] = print) -> None:
+def soak_loops(
+    seconds: float = 30,
+    loops_of: Sequence[tuple[str, str]] = LOOPS,
+    report: Callable[[str], object] = print,
+) -> None:
     """Carry datagrams between two servers until they are dropped, again and again."""
-    for names in LOOPS:
+    for names in loops_of:
         with ExitStack() as stack:
             servers = [
                 stack.enter_context(Server("uppercase-udp", "--port=0", "-t", name))
                 for name in names
             ]
             memory = [resident_memory(server.process.pid) for server in servers]
-            loops, longest, end = 0, 0, time.monotonic() + seconds / len(LOOPS)
+            loops, longest, end = 0, 0, time.monotonic() + seconds / len(loops_of)
             while not loops or time.monotonic() < end:
                 longest = max(longest, carry([server.port for server in servers]))
                 loops += 1
