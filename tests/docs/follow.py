@@ -148,7 +148,7 @@ class Reader:
             env=self._environment(),
             encoding="utf-8",
             timeout=START_TIMEOUT,
-            preexec_fn=restore_sigpipe,
+            preexec_fn=restore_signals,
         )
 
     def _serve(self, block: Block) -> int:
@@ -209,9 +209,14 @@ class Reader:
             server.close()
 
 
-def restore_sigpipe() -> None:
-    """Have what is started end with its reader: Python ignores the signal, and passes that on."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+def restore_signals() -> None:
+    """Have what is started end with its reader and at Ctrl-C, whatever it would inherit.
+
+    Python ignores SIGPIPE, shells have what they start in the background ignore Ctrl-C, and both
+    pass that on.
+    """
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pattern(shown: str) -> str:
