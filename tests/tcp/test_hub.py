@@ -241,9 +241,8 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     new: list[Descriptor] = []
 
     def replace(kind: str) -> None:
-        if new:
-            return
-        old = second if first.calls else first
+        reads, old = (first, second) if first.calls else (second, first)
+        reads.socket.recv(1)
         number = old.fileno()
         watched.hub.removeReader(old)
         old.close()
@@ -259,6 +258,22 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     watched.hub.doRead()
     assert new[0].calls == ["read"]
     new[0].close()
+
+
+def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
+    """As a client is that has been accepted, and has said already what it wants."""
+
+    def accept(kind: str) -> None:
+        door.socket.recv(1)
+        came.append(watched.reader(take))
+
+    def take(kind: str) -> None:
+        came[0].socket.recv(1)
+
+    came: list[Descriptor] = []
+    door = watched.reader(accept)
+    watched.hub.doRead()
+    assert (door.calls, came[0].calls) == (["read"], ["read"])
 
 
 def test_what_writes_no_more_after_a_read_is_not_called_to_write(watched: Watched) -> None:
