@@ -2,8 +2,8 @@
 
 Most of a start is imports, and the tests need hundreds of starts. The command's own script runs, in
 a process of its own, with its own arguments, environment, output and end. What depends on the start
-of an interpreter needs a real one, and `tests.system.processes` decides: variables that Python or a
-module reads as it is imported, plugins in a folder, what a program passes on to the next.
+of an interpreter needs a real one, and `tests.system.processes` decides: variables that a module
+reads as it is imported, limits that hold before the start.
 """
 
 import multiprocessing
@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -31,7 +32,7 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def _become(command: list[str], environment: dict[str, str], cwd: str, output: str) -> None:
+def _become(command: list[str], environment: dict[str, str], output: str, cwd: Path) -> None:
     """Run the script of a command as if it had just been started."""
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
     log = os.open(output, os.O_WRONLY | os.O_APPEND)
@@ -49,12 +50,18 @@ def _become(command: list[str], environment: dict[str, str], cwd: str, output: s
 class Forked:
     """A running command: what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], output: IO[str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        output: IO[str],
+        cwd: Path | None = None,
+    ) -> None:
         self._command = command
         # Who opens it from there has the file itself, which has no name.
         log = f"/proc/{os.getpid()}/fd/{output.fileno()}"
         self._process = _FORKS.Process(
-            target=_become, args=(command, environment, os.getcwd(), log), daemon=True
+            target=_become, args=(command, environment, log, cwd or Path.cwd()), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None

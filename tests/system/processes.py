@@ -38,11 +38,6 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _may_fork(arguments: Sequence[str]) -> bool:
-    """Return whether a command needs no interpreter of its own; a supervisor starts one again."""
-    return not any(one.startswith("--workers") for one in arguments)
-
-
 class Server:
     """A server process, from its ready line to its end.
 
@@ -75,7 +70,7 @@ class Server:
         self._cwd = cwd
         self._prepare = prepare
         self._env = environment(**(env or {}))
-        self._forked = not (cwd or env or prepare) and _may_fork(arguments)
+        self._forked = not prepare and {*(env or {})} <= {"PYTHONPATH"}
         self.addresses: list[tuple[str, str]] = []
         self.statuses = [-signal.SIGTERM, -signal.SIGKILL]
         self.tracebacks = False
@@ -110,7 +105,7 @@ class Server:
 
     def _start(self) -> "Forked | subprocess.Popen[bytes]":
         if self._forked:
-            return Forked(self._command, self._env, self._log)
+            return Forked(self._command, self._env, self._log, self._cwd)
         return subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -168,20 +163,8 @@ def run(
 
 def ended(command: list[str], cwd: Path | None = None) -> tuple[int, str]:
     """Run a server's command that ends by itself; return its status and what it said."""
-    if cwd or not _may_fork(command):
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=START_TIMEOUT,
-            env=environment(),
-            cwd=cwd,
-            check=False,
-        )
-        return done.returncode, done.stdout
     with tempfile.TemporaryFile("w+") as log:
-        status = Forked(command, environment(), log).wait(START_TIMEOUT)
+        status = Forked(command, environment(), log, cwd).wait(START_TIMEOUT)
         log.seek(0)
         return status, log.read()
 
