@@ -1,6 +1,7 @@
 """`uppercase grade`: what a student's program does right, and what not."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -8,6 +9,9 @@ from uppercase.commands._group import Command, completer, option
 from uppercase.commands._options import Count
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
+
+_JOBS: Final = 8
+"""Most of a check is waiting: so many cost one core little, and a machine hardly any memory."""
 
 _EXAMPLES = """
     uppercase grade --list
@@ -32,6 +36,14 @@ def _exercises() -> dict[str, str]:
     show_default="any free one",
     section="Exercise",
     help="The port, for programs that have a fixed one.",
+)
+@option(
+    "--jobs",
+    type=Count(positive=True),
+    default=_JOBS,
+    show_default=True,
+    section="Exercise",
+    help="Checks at once; one with --port.",
 )
 @option("--timelines", is_flag=True, section="Output", help="Show each failed check's timeline.")
 @option(
@@ -73,6 +85,7 @@ def _exercises() -> dict[str, str]:
 def grade(
     listed: bool,
     port: int,
+    jobs: int,
     timelines: bool,
     as_json: bool,
     junit: Path | None,
@@ -99,7 +112,8 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     with _reactor.running():
-        for mark in examine(wanted, Trial(command, port, _reactor.reactor, _reactor.wait)):
+        trial = Trial(command, port, _reactor.reactor, _reactor.wait)
+        for mark in examine(wanted, trial, jobs):
             marks.append(mark)
             if not as_json:
                 for line in outputs.as_lines(mark, timeline=timelines):
