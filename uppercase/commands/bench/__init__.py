@@ -7,7 +7,6 @@ import click
 
 from uppercase.client.target import Target
 from uppercase.commands._group import Command, section
-from uppercase.commands._latencies import Latencies
 from uppercase.commands._options import (
     Count,
     Duration,
@@ -21,10 +20,9 @@ from uppercase.commands._options import (
     timeout_option,
 )
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Bench, Pace
+from uppercase.commands.bench._loop import Bench, Pace, connect
 from uppercase.commands.bench._report import Monitor, Result
-from uppercase.commands.bench._sockets import connect
-from uppercase.commands.bench._workload import Counts, Workload
+from uppercase.commands.bench._workload import Counts, Latencies, Workload
 from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import place, to_json
 from uppercase.limits import PROBE_SIZE

@@ -35,11 +35,6 @@ class Result:
     """What was measured.
 
     Attributes:
-        target: the server.
-        pace: how it was loaded.
-        connections: over how many connections.
-        size: bytes of a message.
-        counts: the counts.
         elapsed: seconds of load.
         answered: messages answered within them.
         processor: seconds of processor time that we used in them.
@@ -156,9 +151,6 @@ class Monitor:
     """Follows a run: a progress bar, an object each second, and the rates for a plot.
 
     Attributes:
-        counts: the counts.
-        duration: seconds that the run takes.
-        as_json: whether to print objects.
         rates: seconds since the start, and messages a second in the second before.
     """
 
