@@ -107,6 +107,11 @@ class Exhibit:
         await self._service.end()
         self.recorder.flush()
 
+    @property
+    def recorded(self) -> int:
+        """How large the record is by now: what does not grow is silent."""
+        return self._file.tell()
+
     def rows(self) -> list[Row]:
         """Return what was recorded."""
         return read_record(self._file.getvalue().splitlines(keepends=True))[1]

@@ -1,4 +1,4 @@
-"""Where metrics are asked for: `/metrics`, `/healthz` and `/readyz` over HTTP.
+"""Where metrics are asked for, over HTTP, and the sum of those that workers have measured.
 
 Whoever asks is bounded as everybody is who asks beside a service (`uppercase.services.web`), and
 the numbers are gathered once a second at the most.
@@ -6,12 +6,14 @@ the numbers are gathered once a second at the most.
 
 from typing import Any, Final
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 
 from uppercase.errors import UserError
-from uppercase.services._metrics import Source, exposition
+from uppercase.services._metrics import FAMILIES, Snapshot, Source, add_up, counted, exposition
+from uppercase.services._supervisor import Supervisor
+from uppercase.services._worker_process import Worker
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 DEADLINE: Final = 5.0
@@ -37,8 +39,6 @@ class MetricsService(WebService):
     Args:
         description: an endpoint string; TCP without an interface is on loopback, and so is a bare
             port number.
-        source: where the numbers come from.
-        reactor: Twisted's.
 
     Raises:
         UserError: the description cannot be used, or the library for the format is missing.
@@ -120,3 +120,47 @@ def _page(source: Source, reactor: Any) -> Resource:
     root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
     root.putChild(b"readyz", _Text(ready))
     return root
+
+
+_GAUGES = {family.name for family in FAMILIES if family.kind == "gauge"}
+
+
+class Tally:
+    """A `Source` of metrics: what workers last sent, and the counters of those that have ended."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._past: Snapshot = {}
+        self._last: dict[Worker, Snapshot] = {}
+        supervisor.tally = self
+
+    def take(self, worker: Worker, numbers: Snapshot) -> None:
+        """Take a worker's numbers in place of those before."""
+        self._last[worker] = numbers
+
+    def forget(self, worker: Worker) -> None:
+        """Keep only what an ended worker has counted; what it had is gone with it."""
+        last = self._last.pop(worker, {})
+        counted = {key: number for key, number in last.items() if key[0] not in _GAUGES}
+        self._past = add_up([self._past, counted])
+
+    def start(self) -> None:
+        """The workers measure from their own start."""
+
+    def stop(self) -> None:
+        """And to their own end."""
+
+    def snapshot(self) -> Snapshot:
+        ours: Snapshot = {
+            ("workers",): len(self._last),
+            ("worker_restarts",): self._supervisor.restarts,
+        }
+        # What the supervisor counts itself, as it has the sockets.
+        looked_at = (dict(counted(each)) for each in self._supervisor.services)
+        return add_up([self._past, *self._last.values(), *looked_at, ours])
+
+    def not_ready(self) -> str:
+        return self._supervisor.not_ready()
+
+    def ended(self) -> Deferred[Any]:
+        return self._supervisor.stopService()

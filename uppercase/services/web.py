@@ -101,13 +101,7 @@ class BoundedChannel(HTTPChannel):
 
 
 class BoundedSite(Site):
-    """Knows who asks, and how often.
-
-    Args:
-        root: what is served.
-        limits: the bounds.
-        reactor: Twisted's.
-    """
+    """Knows who asks, and how often."""
 
     protocol: Any = BoundedChannel
     noisy = False
@@ -150,11 +144,8 @@ class WebService(Service):
         what: is served, for sentences: `metrics are`.
         description: an endpoint string; TCP without an interface is on loopback, and so is a bare
             port number.
-        site: what is served.
-        reactor: Twisted's.
 
     Attributes:
-        site: what is served.
         port: what listens, while it does.
 
     Raises:

@@ -86,10 +86,13 @@ class _UDPPinger:
     loss: str = "4/11"
     pings: int = 10
     seconds: float = 30.0
+    quiet: float = 10.0
 
     def run(self, trial: Trial) -> Run:
         options = {"loss": self.loss, "delay": f"reply:{_DELAY}s"}
-        return trial.client(True, "", seconds=self.seconds, options=options, seed=self.seed)
+        return trial.client(
+            True, "", seconds=self.seconds, quiet=self.quiet, options=options, seed=self.seed
+        )
 
     @check("sends ten pings", 3)
     def ten(self, trial: Trial) -> None:

@@ -26,11 +26,12 @@ flipped in words, and others so that what comes is no text."""
 class _StopAndWait:
     seed: int = _SEED
     seconds: float = 60.0
+    quiet: float = 15.0
 
     def run(self, trial: Trial, **options: str) -> Run:
         text = "".join(f"{word}\n" for word in _WORDS)
         lab = {"options": options, "seed": self.seed} if options else {}
-        return trial.client(True, text, seconds=self.seconds, **lab)
+        return trial.client(True, text, seconds=self.seconds, quiet=self.quiet, **lab)
 
     @check("without trouble", 2)
     def plain(self, trial: Trial) -> None:
