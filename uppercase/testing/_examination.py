@@ -198,7 +198,7 @@ class Examination:
             raise
 
     def hold(self, test: Test, cases: Iterable[Case], *drawn: st.SearchStrategy[Any]) -> None:
-        """Put a test to cases, small ones first, then to drawn ones; raise the smallest `Broken`."""
+        """Put a test to cases, then to drawn ones; raise `Broken` for the smallest it breaks at."""
         self._try(test, cases)
         if not drawn:
             return
