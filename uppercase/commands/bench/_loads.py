@@ -15,8 +15,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.connecting import explain, explain_send
-from uppercase.client.target import Target
+from uppercase.client.target import Target, explain, explain_send
 from uppercase.commands.bench._workload import BLOCK, Counts, Workload
 from uppercase.errors import NetworkError
 

@@ -29,8 +29,7 @@ from uppercase.client._endpoints import (
     open_connection,
 )
 from uppercase.client._udp import DatagramSocket
-from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping._run import Carrier, Run
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB

@@ -22,8 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
-from uppercase.client.connecting import explain
-from uppercase.client.target import Target
+from uppercase.client.target import Target, explain
 from uppercase.commands._reactor import Input, write
 from uppercase.commands.cli import CHUNK
 from uppercase.errors import NetworkError
