@@ -28,7 +28,7 @@ sys.dont_write_bytecode = False
 # Speed is not what the properties are about, and machines are shared. A change is judged by the
 # same examples each time; other runs look for new ones.
 hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

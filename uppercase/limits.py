@@ -24,6 +24,10 @@ MAX_OUTPUT: Final = 1 * MIB
 """The output of each stage for one message or chunk: 16 times the longest message leaves room for
 every sensible expansion and none for a decompression bomb."""
 
+TURN: Final = 0.005
+"""Seconds for which connections, or datagrams, keep the reactor from all else, unless one message
+takes longer. With 1 ms others waited longer, not less, as turns have a price."""
+
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody
 else is served meanwhile, and 100 ms is where people begin to notice."""

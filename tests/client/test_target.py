@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
-from uppercase.client.connecting import connect_udp, explain, reachable, resolve
-from uppercase.client.target import TLS, Target, parse_target
-from uppercase.commands.bench._sockets import connect
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    parse_target,
+    reachable,
+    resolve,
+)
+from uppercase.commands.bench._loop import connect
 from uppercase.errors import BadValue, NetworkError, UserError
 
 
@@ -160,7 +167,7 @@ def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -
 def test_an_address_that_answers_nothing_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uppercase.commands.bench._sockets.CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr("uppercase.commands.bench._loop.CONNECT_TIMEOUT", 0.3)
     with (
         deaf_listener() as server,
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),

@@ -5,10 +5,9 @@ import socket
 import pytest
 
 from uppercase.client.target import Target
-from uppercase.commands._latencies import Latencies
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
 from uppercase.commands.bench._loop import Pace
-from uppercase.commands.bench._workload import Counts, Workload
+from uppercase.commands.bench._workload import Counts, Latencies, Workload
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16

@@ -9,8 +9,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.commands.command import environment, run_process
-from uppercase.commands._generated import PAGES
+from tests.commands.command import environment, run, run_process
+from uppercase.commands._generated import COMPLETE_TWISTD, PAGES
+from uppercase.commands.cli import main
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp
 from uppercase.taps._table import TableOptions
@@ -35,6 +36,9 @@ LINES = [
 ]
 """What is typed, and what completes its last word."""
 
+IN_SHELLS = [LINES[number] for number in (0, 3, 4, 9, 14)]
+"""What shells do in different ways: options and their values, apart and with `=`, and commands."""
+
 
 def shell_environment() -> dict[str, str]:
     """Return an environment in which a shell finds the programs of this interpreter."""
@@ -58,25 +62,42 @@ def ask(shell: str, *arguments: str, script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.parametrize(("line", "values"), LINES, ids=[line for line, _ in LINES])
+def test_each_kind_of_word_is_completed(
+    line: str,
+    values: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By what the scripts ask, which is bash's way here."""
+    variable = COMPLETE_TWISTD if line.startswith("twistd") else "_UPPERCASE_COMPLETE"
+    monkeypatch.setenv(variable, "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    with pytest.raises(SystemExit, match="0"):
+        main([])
+    answers = [row.partition(",")[2] for row in capsys.readouterr().out.splitlines()]
+    assert sorted(answers) == sorted(values)
+
+
 @pytest.mark.needs_program("bash")
 def test_bash_completes() -> None:
     calls = [
         f"COMP_LINE='{line}'; COMP_POINT={len(line)}; COMPREPLY=(); "
         f'_{line.split()[0]}_completion uppercase; echo "${{COMPREPLY[*]}}"'
-        for line, _ in LINES
+        for line, _ in IN_SHELLS
     ]
     script = 'eval "$(uppercase completion bash)"\n' + "\n".join(calls)
     shown = ask("bash", "--norc", script=script)
-    assert [sorted(line.split()) for line in shown] == [sorted(values) for _, values in LINES]
+    assert [sorted(line.split()) for line in shown] == [sorted(values) for _, values in IN_SHELLS]
 
 
 @pytest.mark.needs_program("fish")
 def test_fish_completes_and_explains() -> None:
     script = "uppercase completion fish | source\n" + "".join(
-        f"complete -C '{line}'; echo\n" for line, _ in LINES
+        f"complete -C '{line}'; echo\n" for line, _ in IN_SHELLS
     )
     answers = "\n".join(ask("fish", "--no-config", script=script)).strip().split("\n\n")
-    for (line, values), answer in zip(LINES, answers, strict=True):
+    for (line, values), answer in zip(IN_SHELLS, answers, strict=True):
         offered = dict(row.split("\t") for row in answer.splitlines())
         option, equals, _ = line.rpartition(" ")[2].rpartition("=")
         assert sorted(offered) == sorted(f"{option}{equals}{value}" for value in values)
@@ -130,7 +151,7 @@ def test_a_service_that_cannot_be_imported_completes_nothing_and_says_nothing(
 def test_the_manual_page_of_a_service_has_its_options(
     page: str, options: type[TableOptions]
 ) -> None:
-    shown = run_process("man", page).stdout.decode()
+    shown = run("man", page).stdout.decode()
     assert shown.startswith(f".TH {page.upper()} 1 ")
     for group in options.groups:
         for row in group.options:

@@ -35,10 +35,9 @@ from tests.client.servers import (
 from tests.commands.certificates import Certificate, make_certificate
 from tests.commands.command import Piped, command_line, environment, run
 from uppercase.client.target import Target
-from uppercase.commands._dialogue import LINE_QUIET_TIME, LineConversation
-from uppercase.commands._filter import TLS_QUIET_TIME
 from uppercase.commands._reactor import reactor
 from uppercase.commands.cli import write_all
+from uppercase.commands.send._stream import LINE_QUIET_TIME, TLS_QUIET_TIME, LineConversation
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB
 

@@ -31,11 +31,10 @@ from tests.client.servers import (
 )
 from tests.commands.command import Piped, run
 from uppercase.client._udp import PORT_MEMORY, Datagrams
-from uppercase.client.connecting import Address, reachable
-from uppercase.client.target import Target
-from uppercase.commands._datagrams import Chunks, filter_datagrams
+from uppercase.client.target import Address, Target, reachable
 from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
+from uppercase.commands.send._datagrams import Chunks, filter_datagrams
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.commands._latencies import Latencies, bins
+from uppercase.commands.bench._workload import Latencies
+from uppercase.commands.ping._report import bins
 from uppercase.commands.ping._tracker import RoundTrips, percentile
 
 PERCENTILES = (50.0, 99.0, 99.9)

@@ -572,27 +572,23 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
     assert last == "9 of 10 laws could not be tried, because a reply did not come"
 
 
-@pytest.mark.parametrize("kind", [None, "--async", "--stream"])
-def test_new_writes_a_project_that_installs_and_passes_at_once(
-    here: Path, kind: str | None
-) -> None:
+def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     """In a virtual environment of its own that sees this one's packages; nothing is downloaded."""
-    made = run("new", "pig-latin", *filter(None, [kind]), cwd=here)
-    assert made.status == 0, made.stderr
-    project = here / "pig-latin"
+    kinds = {"pig-latin": [], "pig-later": ["--async"], "pig-flow": ["--stream"]}
     venv = here / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
     python = venv / "bin" / "python"
     (site,) = venv.glob("lib/python*/site-packages")
     packages = sysconfig.get_path("purelib")
     (site / "ours.pth").write_text(f"{packages}\n{environment()['PYTHONPATH']}\n")
+    quiet = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     def within(*command: str, cwd: Path) -> str:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(
             [str(python), *command],
             cwd=cwd,
-            env={**env, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            env={**env, **quiet, "MYPY_CACHE_DIR": str(here / "mypy")},
             capture_output=True,
             text=True,
             timeout=120,
@@ -601,23 +597,27 @@ def test_new_writes_a_project_that_installs_and_passes_at_once(
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    options = ("--no-build-isolation", "--no-deps", "--quiet", "--editable", ".")
-    within("-m", "pip", "install", *options, cwd=project)
-    assert "12 passed" in within(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", cwd=project
-    )
+    for name, kind in kinds.items():
+        made = run("new", name, *kind, cwd=here)
+        assert made.status == 0, made.stderr
+    said = run("doctor", cwd=here / "pig-latin").stdout.decode()
+    assert "pig-latin: uppercase-pig-latin is not installed" in said
+    editable = [word for name in kinds for word in ("--editable", name)]
+    within("-m", "pip", "install", "--no-build-isolation", "--no-deps", "-q", *editable, cwd=here)
     listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
     found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
-    assert found["pig-latin"]["from"] == "entry point of uppercase-pig-latin 0.1.0"
-    assert found["pig-latin"]["streams"] is (kind != "--async")
-    said = run("doctor", cwd=project, PYTHONPATH=os.pathsep.join(sys.path)).stdout.decode()
-    assert "pig-latin: uppercase-pig-latin is not installed" in said
-    (record,) = site.glob("uppercase_pig_latin-*.dist-info/licenses/LICENSE")
-    assert record.read_text().startswith("MIT License")
-    assert (project / "uppercase_pig_latin" / "py.typed").exists()
-    # Of the check's extra; the project asks for it itself.
+    # Of the check's extra; the projects ask for it themselves.
     pytest.importorskip("mypy")
-    assert "no issues found" in within("-m", "mypy", cwd=project)
+    for name, kind in kinds.items():
+        project, package = here / name, name.replace("-", "_")
+        tests = ("pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+        assert "12 passed" in within("-m", *tests, cwd=project)
+        assert found[name]["from"] == f"entry point of uppercase-{name} 0.1.0"
+        assert found[name]["streams"] is (kind != ["--async"])
+        (record,) = site.glob(f"uppercase_{package}-*.dist-info/licenses/LICENSE")
+        assert record.read_text().startswith("MIT License")
+        assert (project / f"uppercase_{package}" / "py.typed").exists()
+        assert "no issues found" in within("-m", "mypy", cwd=project)
 
 
 def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Awaitable
+from math import inf
 
 import pytest
 from zope.interface import implementer
@@ -160,6 +161,21 @@ def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
     assert "ValueError: then" in "".join(caught.value.traceback.format())
 
 
+def test_what_a_fault_quotes_is_cut_wherever_it_is_kept() -> None:
+    """A hundred failures of 64 KiB each would keep 26 MiB; what is behind them is still shown."""
+
+    def function(message: bytes) -> bytes:
+        raise ValueError(message) from KeyError("behind it")
+
+    with pytest.raises(TransformError) as caught:
+        make_pipeline([message_stage(function)]).transform(bytes(1 << 16))
+    assert caught.value.traceback is not None
+    shown = "".join(caught.value.traceback.format())
+    assert "behind it" in shown
+    assert shown.splitlines()[-1].startswith(r"ValueError: b'\x00\x00")
+    assert len(shown) < 3000 > len(str(caught.value))
+
+
 def test_the_output_of_each_stage_is_bounded() -> None:
     """An expansion in the middle counts, even where a later stage makes it small again."""
     pipeline = make_pipeline(
@@ -267,7 +283,7 @@ def test_a_run_of_messages_ends_with_what_one_alone_would_get(last: bytes, chain
     names = ("odd", "again")[:chained]
     pipeline = make_pipeline([Stage(name, Message(_odd)) for name in names], 100)
     replies: list[bytes] = []
-    found = pipeline.transform_run([b"one", b"two", last, b"four"], replies, 10)
+    found = pipeline.transform_run([b"one", b"two", last, b"four"], replies, 10, inf)
     alone: object
     try:
         alone = pipeline.transform(last)
@@ -286,7 +302,7 @@ def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
 
     pipeline = make_pipeline([Stage("later", Message(later))])
     replies: list[bytes] = []
-    found = pipeline.transform_run([b"one", b"two"], replies, 10)
+    found = pipeline.transform_run([b"one", b"two"], replies, 10, inf)
     assert isinstance(found, Awaitable)
     assert (asyncio.run(_awaited(found)), replies) == (b"ONE", [])
 
@@ -304,7 +320,7 @@ def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
         on_slow=lambda name, seconds: told.append(f"{name} {seconds:.1f}"),
     )
     replies: list[bytes] = []
-    assert pipeline.transform_run([b"", b"1", b""], replies, 0) is None
+    assert pipeline.transform_run([b"", b"1", b""], replies, 0, inf) is None
     assert (told, replies) == (["nap 0.1"], [b"", b"1", b""])
 
 

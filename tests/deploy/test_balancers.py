@@ -89,9 +89,9 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
 def test_a_fleet_loses_no_request_but_those_of_a_service_that_is_killed(tmp_path: Path) -> None:
     """`python -m tests.system.fleet` does it for longer, and prints the same figures."""
     clients = 4
-    figures = exercise(tmp_path, rounds=1, clients=clients, pause_ms=5)
+    figures = exercise(tmp_path, rounds=0, clients=clients, pause_ms=10)
     for what, counts in figures.items():
-        assert counts["answered"] > 50, (what, counts)
+        assert counts["answered"] > 20, (what, counts)
         # Those that the service had, and one more for each client while the next check is to come.
         assert lost(counts) <= (2 * clients if "killed" in what else 0), (what, counts)
 

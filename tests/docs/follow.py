@@ -26,33 +26,12 @@ from pathlib import Path
 
 import pexpect
 
-from tests.system.processes import ROOT, START_TIMEOUT, environment, tool
+from tests.system.processes import ROOT, START_TIMEOUT, environment
 
-PORT = "12000"
 _BLOCK = re.compile(
     r"(?:^<!-- (\w+)(?:: (.*?))? -->\n)?^```(python|console|sh)\n(.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-_SHIM = """\
-#!{python}
-import os, sys
-arguments = sys.argv[1:]
-if "uppercase" in arguments:
-    with open("services.toml", "w") as file:
-        for protocol in ("tcp", "udp"):
-            file.write(f"[services.{{protocol}}]\\nprotocol = '{{protocol}}'\\nport = {port}\\n")
-    arguments.append("--config=services.toml")
-else:
-    arguments.append("--port={port}")
-os.execv("{twistd}", ["twistd", *arguments])
-"""
-"""Starts the real one, on another port."""
-
-_COMMAND = """\
-#!{python}
-from uppercase.commands.cli import main
-raise SystemExit(main())
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,42 +51,23 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 class Reader:
-    """Who follows pages, one after the other, in a folder.
+    """Who follows a page in a folder.
 
     Args:
         folder: where they work; files stay from page to page.
-        programs: where the commands are; without it they are those of the running environment,
-            and serve on another port than a page says.
+        programs: where the commands are.
         known: whether the shell finds them before a page activates an environment.
     """
 
-    def __init__(self, folder: Path, programs: Path | None = None, known: bool = True) -> None:
+    def __init__(self, folder: Path, programs: Path, known: bool) -> None:
         self._folder = folder
-        self._files: dict[Path, str] = {}
-        self._shims = programs is None
         self._known = known
-        self._programs = programs or folder / ".bin"
-        if self._shims:
-            self._programs.mkdir()
-            self._save(self._programs / "uppercase", _COMMAND.format(python=sys.executable))
+        self._programs = programs
+        self._activation = ""
         self._servers: list[pexpect.spawn[str]] = []
 
-    def follow(self, page: Path, port: int) -> int:
-        """Do all that a page says; return how many commands it had.
-
-        Args:
-            page: the page.
-            port: takes the place of 12000, which other programs of this machine may have, and
-                which the lecture's TCP server leaves unusable for a minute.
-        """
-        self.end()
-        self._port = str(port)
-        self._activation = ""
-        if self._shims:
-            shim = _SHIM.format(python=sys.executable, twistd=tool("twistd"), port=port)
-            self._save(self._programs / "twistd", shim)
-        for path, text in self._files.items():
-            self._save(path, text.replace(PORT, self._port))
+    def follow(self, page: Path) -> int:
+        """Do all that a page says; return how many commands it had."""
         commands = 0
         for block in blocks(page):
             if block.language == "python":
@@ -119,26 +79,20 @@ class Reader:
                 commands += self._type(block)
         return commands
 
-    def _save(self, path: Path, text: str) -> None:
-        path.write_text(text)
-        path.chmod(0o755)
-
     def _take(self, block: Block) -> None:
         if block.word == "save":
-            self._save(self._folder / block.value, block.text)
+            (self._folder / block.value).write_text(block.text)
         if block.word != "file":
             return
         source = ROOT / block.value
         assert source.read_text() == block.text, f"the page shows {block.value} as it was"
-        path = self._folder / source.name
-        self._files[path] = block.text
-        self._save(path, block.text.replace(PORT, self._port))
+        (self._folder / source.name).write_text(block.text)
 
     def _environment(self) -> dict[str, str]:
         ours = str(Path(sys.executable).parent)
         parts = [part for part in os.environ["PATH"].split(os.pathsep) if part != ours]
         path = os.pathsep.join([str(self._programs)] * self._known + parts)
-        return environment(PATH=path, UPPERCASE_PORT=self._port, TERM="dumb", COLUMNS="200")
+        return environment(PATH=path, TERM="dumb", COLUMNS="200")
 
     def _start(self, command: str) -> "pexpect.spawn[str]":
         return pexpect.spawn(
@@ -153,7 +107,7 @@ class Reader:
 
     def _serve(self, block: Block) -> int:
         self.end()
-        for command in block.text.replace(PORT, self._port).splitlines():
+        for command in block.text.splitlines():
             self._servers.append(self._start(command))
             self._servers[-1].expect("ready")
         return len(self._servers)
@@ -163,7 +117,7 @@ class Reader:
             self.end()
         steps = re.findall(r"^\$ (.*\n(?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
         for step in steps:
-            command, _, shown = step.replace(PORT, self._port).partition("\n")
+            command, _, shown = step.partition("\n")
             if command.startswith(". "):
                 self._activation = command.partition("#")[0].strip() + " && "
                 continue
@@ -182,8 +136,6 @@ class Reader:
                 shown = shown.partition(block.value)[2].lstrip("\n")
             child.expect(pexpect.EOF)
             said = (child.before or "").replace("\r\n", "\n")
-            # What says how to start a server names its port if it is another one.
-            said = said.replace(f" --port={self._port}", "")
             if block.word == "typed":
                 said = said.removeprefix(block.value).lstrip("\n")
             child.close()

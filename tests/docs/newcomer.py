@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.docs.follow import PORT, Reader
+from tests.docs.follow import Reader
 from tests.system.processes import ROOT
 
 PAGES = [
@@ -58,9 +58,9 @@ def without_ours() -> dict[str, str]:
 def follow(page: Path, clone: Path, folder: Path) -> None:
     """Follow one page; README's in the clone, the tutorial's in a folder of the reader's."""
     root = page.name == "README.md"
-    reader = Reader(clone if root else folder, programs=clone / ".venv" / "bin", known=not root)
+    reader = Reader(clone if root else folder, clone / ".venv" / "bin", known=not root)
     try:
-        print(f"{page}: {reader.follow(clone / page, int(PORT))} commands")
+        print(f"{page}: {reader.follow(clone / page)} commands")
     finally:
         reader.end()
 
@@ -78,10 +78,11 @@ def main() -> None:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         subprocess.run(["make", "-s", ".venv/serving"], cwd=clone, env=without_ours(), check=True)
         text = "".join((ROOT / page).read_text() for page in PAGES)
-        for wanted in sorted(set(INSTALLS.findall(text))):
-            pip = clone / ".venv" / "bin" / "pip"
-            source = wanted.replace("twisted-uppercase", str(clone))
-            subprocess.run([pip, "install", "-q", "--no-compile", source], check=True)
+        wanted = (
+            one.replace("twisted-uppercase", str(clone)) for one in set(INSTALLS.findall(text))
+        )
+        pip = clone / ".venv" / "bin" / "pip"
+        subprocess.run([pip, "install", "-q", "--no-compile", *wanted], check=True)
         for page in PAGES:
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)

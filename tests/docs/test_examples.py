@@ -13,9 +13,7 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.docs.follow import Reader
 from tests.system.processes import ROOT, Server, connect, environment
-from tests.system.test_lecture import free_port
 from uppercase.testing import LAWS, check
 
 HOWTO = ROOT / "docs" / "howto"
@@ -71,14 +69,6 @@ def check_commands(text: str, cwd: Path, shell: dict[str, str]) -> int:
             assert ran.stdout.rstrip("\n") == expected.rstrip("\n"), command
             commands += 1
     return commands
-
-
-def test_the_guide_can_be_followed(tmp_path: Path) -> None:
-    reader = Reader(tmp_path)
-    try:
-        assert reader.follow(HOWTO / "write-a-transform.md", free_port(socket.SOCK_STREAM)) >= 6
-    finally:
-        reader.end()
 
 
 def with_free_ports(text: str, known: dict[str, str]) -> str:

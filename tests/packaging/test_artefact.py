@@ -5,8 +5,6 @@ import venv
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.packaging.installed import DROPINS, check_nothing_is_left, check_services, python, run
 
 ROOT = Path(__file__).parents[2]
@@ -35,23 +33,7 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = checkout(tmp_path_factory.mktemp("source"))
-    target = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, cwd=target)
-    return next(target.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with nothing but the wheel and what it needs."""
-    folder = tmp_path_factory.mktemp("environment")
-    install(folder, wheel)
-    return folder
-
-
-def test_the_wheel_holds_the_package_and_the_drop_ins_and_nothing_else(wheel: Path) -> None:
+def check_contents(wheel: Path) -> None:
     """An __init__.py under twisted/ would replace Twisted's own and destroy it."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if name.startswith("twisted/")} == DROPINS
@@ -62,35 +44,9 @@ def test_the_wheel_holds_the_package_and_the_drop_ins_and_nothing_else(wheel: Pa
     assert [name for name in others if not name.endswith(".dist-info")] == []
 
 
-def test_both_services_run_from_the_wheel_in_any_directory(installed: Path, tmp_path: Path) -> None:
-    check_services(installed, tmp_path)
-
-
-def test_uninstalling_leaves_twisted_intact(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Every file of Twisted's own record still has its hash, and no drop-in of ours is left."""
-    folder = tmp_path_factory.mktemp("environment")
-    install(folder, wheel)
-    run(folder / "bin" / "twistd", "--help", cwd=folder)
-    pip(folder, "uninstall", "-qy", "twisted-uppercase")
-    check_nothing_is_left(folder)
-
-
-def test_an_editable_install_is_found_from_any_directory(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """In pip's default mode; setuptools decides by a heuristic how it does that."""
-    folder = tmp_path_factory.mktemp("environment")
-    install(folder, "--editable", checkout(tmp_path_factory.mktemp("checkout")))
-    shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
-    assert "uppercase-tcp" in shown
-    assert "uppercase-udp" in shown
-
-
-def test_listing_commands_imports_nothing_but_the_drop_ins(installed: Path) -> None:
-    """With a cold cache, which imports all drop-ins, and with a warm one."""
-    for cache in installed.glob("lib/python*/site-packages/twisted/plugins/dropin.cache"):
+def check_listing(folder: Path) -> None:
+    """Listing commands imports nothing but the drop-ins, with a cold cache and with a warm one."""
+    for cache in folder.glob("lib/python*/site-packages/twisted/plugins/dropin.cache"):
         cache.unlink()
     program = (
         "import sys; from twisted.scripts.twistd import run; sys.argv[1:] = ['--help']\n"
@@ -100,6 +56,31 @@ def test_listing_commands_imports_nothing_but_the_drop_ins(installed: Path) -> N
         "or m == 'twisted.internet.reactor'])"
     )
     for _ in range(2):
-        shown = run(python(installed), "-c", program, cwd=installed)
+        shown = run(python(folder), "-c", program, cwd=folder)
         assert "uppercase-tcp" in shown
         assert shown.splitlines()[-1] == "[]"
+
+
+def test_the_wheel_serves_from_any_directory_and_leaves_twisted_intact(tmp_path: Path) -> None:
+    """It holds the package and the drop-ins and nothing else, and no more is left of it."""
+    source, target, folder, work = (
+        tmp_path / name for name in ("source", "wheel", "environment", "work")
+    )
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", target, checkout(source), cwd=ROOT)
+    (wheel,) = target.iterdir()
+    check_contents(wheel)
+    install(folder, wheel)
+    work.mkdir()
+    check_services(folder, work)
+    check_listing(folder)
+    pip(folder, "uninstall", "-qy", "twisted-uppercase")
+    check_nothing_is_left(folder)
+
+
+def test_an_editable_install_is_found_from_any_directory(tmp_path: Path) -> None:
+    """In pip's default mode; setuptools decides by a heuristic how it does that."""
+    folder = tmp_path / "environment"
+    install(folder, "--editable", checkout(tmp_path / "checkout"))
+    shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
+    assert "uppercase-tcp" in shown
+    assert "uppercase-udp" in shown

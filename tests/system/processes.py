@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.system.forked import Forked
+
 ROOT = Path(__file__).parents[2]
 """Where the drop-ins are, for `twistd` to find."""
 
@@ -68,21 +70,14 @@ class Server:
         self._cwd = cwd
         self._prepare = prepare
         self._env = environment(**(env or {}))
+        self._forked = not prepare and {*(env or {})} <= {"PYTHONPATH"}
         self.addresses: list[tuple[str, str]] = []
         self.statuses = [-signal.SIGTERM, -signal.SIGKILL]
         self.tracebacks = False
 
     def __enter__(self) -> "Server":
         self._log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            cwd=self._cwd,
-            env=self._env,
-            preexec_fn=self._begin,
-        )
+        self.process = self._start()
         deadline = time.monotonic() + START_TIMEOUT
         while len(self.addresses) < self._expected:
             self.addresses = [(m[1], m[2]) for m in READY.finditer(self.log())]
@@ -107,6 +102,19 @@ class Server:
             assert status in self.statuses, f"ended with {status}:\n{log}"
             assert self.tracebacks or "Traceback" not in log, log
             assert "Unhandled" not in log, log
+
+    def _start(self) -> "Forked | subprocess.Popen[bytes]":
+        if self._forked:
+            return Forked(self._command, self._env, self._log, self._cwd)
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=self._cwd,
+            env=self._env,
+            preexec_fn=self._begin,
+        )
 
     def _begin(self) -> None:
         """Do what is to be done in the new process before the program."""
@@ -153,20 +161,19 @@ def run(
     )
 
 
+def ended(command: list[str], cwd: Path | None = None) -> tuple[int, str]:
+    """Run a server's command that ends by itself; return its status and what it said."""
+    with tempfile.TemporaryFile("w+") as log:
+        status = Forked(command, environment(), log, cwd).wait(START_TIMEOUT)
+        log.seek(0)
+        return status, log.read()
+
+
 def refused(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
     """Run a server that must not start; return what it said."""
     options = ["-n", "--pidfile="] if runner == "twistd" else []
-    done = subprocess.run(
-        [tool(runner), *options, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=START_TIMEOUT,
-        env=environment(),
-        cwd=cwd,
-        check=False,
-    )
-    assert done.returncode not in (0, None)
-    said = done.stdout + done.stderr
+    status, said = ended([tool(runner), *options, *arguments], cwd)
+    assert status != 0, said
     assert "Traceback" not in said, said
     return said
 

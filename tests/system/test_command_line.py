@@ -3,29 +3,20 @@
 import os
 import re
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, environment, refused, tool
+from tests.system.processes import Server, ended, refused, tool
 
 SERVICES = ["uppercase-tcp", "uppercase-udp"]
 
 
 def shown(*arguments: str, runner: str = "twistd", cwd: Path | None = None) -> str:
     """Return what a command prints that ends well."""
-    done = subprocess.run(
-        [tool(runner), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        env=environment(),
-        cwd=cwd,
-        check=True,
-    )
-    assert done.stderr == ""
-    return done.stdout
+    status, said = ended([tool(runner), *arguments], cwd)
+    assert status == 0, said
+    return said
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,12 +1,11 @@
 """How the services end, as `docs/reference/exit-statuses` says."""
 
 import socket
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.system.processes import ROOT, environment, tool
+from tests.system.processes import ROOT, ended, tool
 
 PAGE = ROOT / "docs" / "reference" / "exit-statuses.md"
 
@@ -18,12 +17,6 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def ended(*command: str) -> int:
-    return subprocess.run(
-        command, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60
-    ).returncode
-
-
 @pytest.mark.parametrize(
     ("program", "usage"),
     [(("twistd", "-n", "--pidfile="), 1), (("twist",), 64)],
@@ -31,8 +24,10 @@ def ended(*command: str) -> int:
 )
 def test_a_service_that_cannot_start(program: tuple[str, ...], usage: int, taken: int) -> None:
     name, *options = program
-    command = (tool(name), *options)
-    assert ended(*command, "uppercase-tcp", f"--port={taken}") == 1
-    assert ended(*command, "uppercase-tcp", "--transform=nope") == usage
-    assert ended(*command, "uppercase-udp", "--bogus") == usage
+    for arguments, status in (
+        (["uppercase-tcp", f"--port={taken}"], 1),
+        (["uppercase-tcp", "--transform=nope"], usage),
+        (["uppercase-udp", "--bogus"], usage),
+    ):
+        assert ended([tool(name), *options, *arguments])[0] == status
     assert f"| {usage} |" in PAGE.read_text()

@@ -13,7 +13,7 @@ from tests.system.soak import (
 
 
 def test_a_bad_day_leaves_nothing_behind() -> None:
-    soak(Load(connects=2_000, mutated=2_000))
+    soak(Load(connects=1_000, mutated=1_000))
 
 
 def test_a_bad_day_over_tls_leaves_nothing_behind() -> None:
@@ -29,7 +29,7 @@ def test_failing_messages_leave_nothing_behind() -> None:
         "cancelled",
         "raises over UDP",
     ]
-    soak_failing(connections=300, kinds=kinds)
+    soak_failing(connections=150, kinds=kinds)
 
 
 def test_a_clock_that_jumps_ends_nothing() -> None:

@@ -108,6 +108,8 @@ class Load:
             except OSError as error:
                 self.failures[type(error).__name__] += 1
                 continue
+            # What is shown needs somebody at any time, and not both processors all the time.
+            self._over.wait(0.005)
             if reply in self._expected:
                 self.answered[reply] += 1
             else:
@@ -316,6 +318,7 @@ def test_a_reload_loses_no_datagram_and_no_tls_connection(tmp_path: Path) -> Non
                     client.send(b"hello")
                 # None is sent again: one that is lost ends this by a time-out.
                 answered.extend(client.recv(100) for client in datagrams)
+                over.wait(0.005)
 
         thread = threading.Thread(target=send_on)
         thread.start()
@@ -474,12 +477,12 @@ def asking(port: int) -> Iterator[socket.socket]:
 
 def test_datagrams_of_one_client_meet_one_worker() -> None:
     """So the loop guard counts as it does in one process; other clients meet others."""
-    with served(*UDP, "--log-peers") as server:
-        for _ in range(40):
-            with asking(server.port) as client:
-                for _ in range(3):
-                    client.send(b"hello")
-                    assert client.recv(100) == b"HELLO"
+    with served(*UDP, "--log-peers") as server, contextlib.ExitStack() as stack:
+        # All at one time, so that none has the port of another.
+        for client in [stack.enter_context(asking(server.port)) for _ in range(40)]:
+            for _ in range(3):
+                client.send(b"hello")
+                assert client.recv(100) == b"HELLO"
         log = server.wait_for_log("-> 5 bytes", times=120)
         met = set(re.findall(r"worker (\d): UDP: (\S+?):? ", log))
         workers = Counter(worker for worker, _ in met)

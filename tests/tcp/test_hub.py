@@ -95,7 +95,7 @@ def watched() -> Iterator[Watched]:
 @pytest.fixture(autouse=True)
 def long_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a turn's time may be over before anything was done."""
-    monkeypatch.setattr(_hub, "_TURN", 60.0)
+    monkeypatch.setattr(_hub, "TURN", 60.0)
 
 
 def test_the_reactor_has_one_reader_as_long_as_anybody_is_watched(watched: Watched) -> None:
@@ -287,7 +287,7 @@ def test_the_reactor_has_its_turn_while_many_are_busy(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were left have theirs first then, so that nobody waits for another's second."""
-    monkeypatch.setattr(_hub, "_TURN", 0.02)
+    monkeypatch.setattr(_hub, "TURN", 0.02)
     slow = [watched.reader(lambda kind: time.sleep(0.01)) for _ in range(6)]
     rounds = 0
     while any(not each.calls for each in slow):

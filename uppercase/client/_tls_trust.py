@@ -26,15 +26,7 @@ _END: Final = b"-----END CERTIFICATE-----"
 
 @implementer(IOpenSSLClientConnectionCreator)
 class Trust:
-    """Makes one TLS connection that judges the server's certificate as told.
-
-    Args:
-        host: a name or an address.
-        tls: how to judge.
-
-    Raises:
-        UserError: the file of authorities cannot be used.
-    """
+    """Makes one TLS connection that judges the server's certificate as told."""
 
     def __init__(self, host: str, tls: TLS) -> None:
         self._host = host

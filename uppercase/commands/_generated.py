@@ -67,13 +67,7 @@ class _Twistd(Group):
 
 
 class _Service(Command):
-    """A service, whose code is imported when its options are asked for.
-
-    Args:
-        name: what is typed.
-        text: one sentence about it.
-        make: makes its options.
-    """
+    """A service, whose code is imported when its options are asked for."""
 
     def __init__(self, name: str, text: str, make: Callable[[], Any]) -> None:
         super().__init__(name, help=text, add_help_option=False)

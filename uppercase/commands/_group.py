@@ -37,10 +37,10 @@ COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
     "ping": "uppercase.commands.ping:ping",
     "bench": "uppercase.commands.bench:bench",
-    "fates": "uppercase.commands.fates:fates",
-    "run": "uppercase.commands.run:run",
-    "grade": "uppercase.commands.grade:grade",
-    "timeline": "uppercase.commands.timeline:timeline",
+    "fates": "uppercase.commands.classroom:fates",
+    "run": "uppercase.commands.classroom:run",
+    "grade": "uppercase.commands.classroom:grade",
+    "timeline": "uppercase.commands.classroom:timeline",
     "transforms": "uppercase.commands.transforms:transforms",
     "completion": "uppercase.commands._generated:completion",
     "man": "uppercase.commands._generated:man",
@@ -70,11 +70,7 @@ def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
 
 
 class Option(click.Option):
-    """An option that belongs to a section of the help.
-
-    Args:
-        values: what a shell offers for it.
-    """
+    """An option that belongs to a section of the help."""
 
     def __init__(
         self, *args: Any, section: str = OTHER, values: Values | None = None, **kwargs: Any
@@ -139,11 +135,7 @@ class Context(click.Context):
 
 
 class Command(click.Command):
-    """A command whose help opens with examples.
-
-    Args:
-        examples: lines that can be typed, each with what it does behind two spaces or more.
-    """
+    """A command whose help opens with examples."""
 
     context_class = Context
 
@@ -262,14 +254,7 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: what follows the program's name; without it, the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Run a command."""
     _answer_shell()
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)

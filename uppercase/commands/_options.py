@@ -27,12 +27,7 @@ Expect = Callable[[bytes], bytes]
 def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) -> Expect:
     """Return the function that says what a server with these transforms answers.
 
-    Args:
-        specs: transforms as on a command line, applied in this order.
-        find: gives the transform of one spec; without it, the registry does.
-
-    Raises:
-        UserError: there is no such transform, or (on the first message) it answers asynchronously.
+    Another `find` than the registry's gives the transform of one spec.
     """
     if find is None:
         from uppercase import registry
@@ -64,13 +59,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Quantity(click.ParamType[float]):
-    """A number that one of our parsers reads.
-
-    Args:
-        name: what stands for it in the help.
-        parse: the parser.
-        positive: whether 0 is refused too.
-    """
+    """A number that one of our parsers reads."""
 
     def __init__(self, name: str, parse: Callable[[str], float], *, positive: bool = False) -> None:
         self.name = name
@@ -192,11 +181,7 @@ def transform_names() -> Mapping[str, str]:
 
 
 def timeout_option(title: str) -> Callable[[_Function], _Function]:
-    """Return the decorator that passes `timeout`, seconds or None; see `reply_timeout`.
-
-    Args:
-        title: its section of the help.
-    """
+    """Return the decorator that passes `timeout`, seconds or None, in this section of the help."""
     return section(title)(
         "-W",
         "--timeout",

@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
-from uppercase.commands._latencies import bins
 from uppercase.commands._options import cannot_write
-from uppercase.commands.ping._report import AMISS
+from uppercase.commands.ping._report import AMISS, bins
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 _INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"
@@ -59,24 +58,14 @@ measurement was."""
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A figure that can be written to a file.
-
-    Attributes:
-        figure: the panels.
-        title: what it shows.
-        description: the result in a line.
-    """
+    """A figure that can be written to a file."""
 
     figure: Figure
     title: str
     description: str
 
     def save(self, path: Path) -> None:
-        """Write an SVG, PNG or PDF, by the ending of the name.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Write an SVG, PNG or PDF, by the ending of the name."""
         kind = path.suffix[1:].lower()
         # The time of writing would make equal drawings differ.
         by_kind: dict[str, dict[str, Any]] = {
@@ -140,15 +129,9 @@ def bench_plot(
     losses: str = "",
     percentiles: str = "",
 ) -> Drawing:
-    """Draw the throughput over time and a histogram of the latencies.
+    """Draw the throughput over time, and a histogram of how often each latency (in s) occurred.
 
-    Args:
-        title: what was measured.
-        description: the result in a line.
-        rates: ends of intervals in seconds since the start, and messages a second in each.
-        latencies: seconds, and how often each occurred.
-        losses: what went wrong, in a line.
-        percentiles: those of the latencies, in a line.
+    The rates are ends of intervals, in seconds since the start, and messages a second in each.
     """
     drawing, (axes, *below) = _panels(title, description, 1 + bool(latencies))
     with matplotlib.rc_context(_RC):

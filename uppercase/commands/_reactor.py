@@ -11,7 +11,7 @@ import select
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
@@ -20,12 +20,8 @@ from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.commands.cli import write_all
+from uppercase.commands.cli import CHUNK, write_all
 from uppercase.errors import UserError
-from uppercase.limits import KIB
-
-CHUNK: Final = 64 * KIB
-"""Bytes that are read at once: what a pipe holds and what Twisted reads at once from a socket."""
 
 T = TypeVar("T")
 
@@ -71,7 +67,6 @@ class Input:
 
     Args:
         reactor: Twisted's epoll reactor takes regular files, too.
-        source: the descriptor.
     """
 
     def __init__(self, reactor: IReactorFDSet, source: int) -> None:

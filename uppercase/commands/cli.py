@@ -18,6 +18,10 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130
 """128 + SIGINT: what shells make of a process that died of it."""
 
+CHUNK: Final = 64 * 1024
+"""Bytes that are read at once: what a pipe holds, and what Twisted reads at once from a connection,
+so that what is made of a chunk is bounded as in a server."""
+
 MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
     {
         OK: "Everything was answered as expected.",
@@ -88,9 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows the program's name; without it, the process's own, and then Ctrl-C
             ends the process as it ends every program: of SIGINT, so that a shell's loop ends too.
-
-    Returns:
-        The exit status.
     """
     try:
         from uppercase.commands._group import run

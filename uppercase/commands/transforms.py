@@ -232,7 +232,7 @@ def try_(
     max_output: int,
 ) -> int:
     """Run a chain of transforms on standard input, without a socket."""
-    from uppercase.commands._try import run
+    from uppercase.commands._author import run
     from uppercase.errors import FramingError, TransformError
 
     if sys.stdin is None or sys.stdout is None:
@@ -314,7 +314,7 @@ def check(name: str, examples: Sequence[str]) -> int:
 @option("--stream", is_flag=True, help="A class whose instances are streams.")
 def new(name: str, is_async: bool, stream: bool) -> int:
     """Write a small project in a new folder NAME: transform, tests, README."""
-    from uppercase.commands._scaffold import write_project
+    from uppercase.commands._author import write_project
 
     for file in write_project(name, is_async=is_async, stream=stream):
         click.echo(file)

@@ -60,7 +60,6 @@ class Preset:
     """Options under the name of an exercise.
 
     Attributes:
-        name: what `--lab` takes.
         summary: one line for a listing, with what a grader must know.
         settings: the options that it sets, by name without the dashes.
     """
@@ -79,9 +78,6 @@ class LabOption:
     """One option of a lab.
 
     Attributes:
-        name: without the dashes.
-        metavar: what its value is called.
-        text: what it does, for every help.
         parse: makes the value of its text, over UDP the value of one side.
     """
 
@@ -139,22 +135,14 @@ TCP_PRESETS: Final = _by_name(
 
 
 def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
-    """Find a preset of one transport.
-
-    Raises:
-        UnknownName: there is none of this name.
-    """
+    """Find a preset of one transport."""
     if name not in presets:
         raise UnknownName(f"no lab named {name!r}{suggest(name, presets)}")
     return presets[name]
 
 
 def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, str]:
-    """Return all options of UDP by name: the preset's, each replaced as a whole where one is given.
-
-    Raises:
-        UnknownName: there is no such preset.
-    """
+    """Return all options of UDP by name: the preset's, each replaced where one is given."""
     settings = {} if preset is None else find_preset(preset, UDP_PRESETS).settings
     return {**settings, **given}
 
@@ -162,17 +150,7 @@ def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, st
 def make_experiment(
     settings: Mapping[str, str], *, seed: int, per_client: bool = False
 ) -> Experiment:
-    """Return what the texts of the options mean.
-
-    Args:
-        settings: texts by option of `UDP_OPTIONS`, as `merge_settings` gives them.
-        seed: a whole number, 0 or more.
-        per_client: mix the client's host into the draws.
-
-    Raises:
-        UnknownName: an option that the lab does not have.
-        BadValue: a text or a seed that is not accepted; names the option.
-    """
+    """Return what the texts of the options mean."""
     sides: dict[Direction, dict[str, Any]] = {side: {} for side in Direction}
     for name, text in settings.items():
         if name not in UDP_OPTIONS:

@@ -34,13 +34,10 @@ class LabOutlet:
 
     Args:
         transport: where they come out.
-        clock: the reactor.
-        lab: what happens to them.
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
             same in words.
-        on_reset: called when the connection is to be reset.
     """
 
     def __init__(

@@ -281,13 +281,7 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     """Return what serves the connections of endpoints of your own: `endpoint.listen(factory)`.
 
     It has all bounds of a service, and counts and logs like one. What it does not know of is the
-    ports: it says nothing when they are ready, and a stop that drains is the caller's.
-
-    Args:
-        settings: as for `tcp_service`; where to listen and how to stop is not looked at.
-        reactor: as for `tcp_service`.
-
-    Raises:
-        uppercase.errors.UppercaseError: as `tcp_service` does.
+    ports: it says nothing when they are ready, and a stop that drains is the caller's. Of the
+    settings, where to listen and how to stop is not looked at.
     """
     return TCPService(settings, reactor).factory

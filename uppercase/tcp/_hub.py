@@ -22,14 +22,11 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.limits import TURN
 from uppercase.portable import PORTABLE
 
 _BATCH: Final = 256
 """Events that one look brings, at the most."""
-
-_TURN: Final = 0.005
-"""Seconds between two turns of the reactor, unless one event takes longer: timers and other
-descriptors, such as UDP ports, wait for no more than that."""
 
 # As in <sys/epoll.h>; the module `select` has them only where it has epoll.
 _IN: Final = 0x001
@@ -116,7 +113,7 @@ class Hub:
 
     def doRead(self) -> None:
         """Serve the descriptors that are ready, until it is the reactor's turn."""
-        until, changed, descriptors = monotonic() + _TURN, self._changed, self._descriptors
+        until, changed, descriptors = monotonic() + TURN, self._changed, self._descriptors
         while True:
             if self._ready is None:
                 changed.clear()

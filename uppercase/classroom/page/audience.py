@@ -110,10 +110,8 @@ class Audience:
 
     Args:
         about: what the service is, as the first line of a record says it.
-        clock: gives seconds that never run backwards.
 
     Attributes:
-        about: the same.
         seen: exchanges so far; over TCP, events.
         shown: how many of them are drawn.
         met: clients so far.

@@ -43,9 +43,7 @@ class Senders:
     """Sends what watchers type.
 
     Args:
-        services: what they may send to, by number.
         watchers: how many of them are remembered.
-        reactor: Twisted's.
     """
 
     def __init__(self, services: list[TransformService], watchers: int, reactor: Any) -> None:
@@ -79,11 +77,7 @@ class Senders:
         return True
 
     def send(self, token: str, index: int, line: bytes) -> dict[str, Any] | Deferred[Any]:
-        """Send a line; return what the browser is told of it.
-
-        Raises:
-            OSError: the system has no socket for it.
-        """
+        """Send a line; return what the browser is told of it."""
         target = self.target(index)
         if target is None:
             return {"error": "this service takes no line from the page"}

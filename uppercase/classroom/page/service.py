@@ -10,8 +10,7 @@ from twisted.internet.defer import Deferred
 
 from uppercase.classroom.page.audience import COUNTS, Audience
 from uppercase.classroom.page.sending import LINE, Senders
-from uppercase.classroom.page.site import Site
-from uppercase.classroom.page.visitors import is_loopback
+from uppercase.classroom.page.site import Site, is_loopback
 from uppercase.classroom.page.watchers import KEPT_FOR_THIS_MACHINE, WATCHERS, Watchers
 from uppercase.core.values import printable_address
 from uppercase.lab import answer_key
@@ -38,13 +37,8 @@ class PageService(WebService):
     Args:
         description: an endpoint string; TCP without an interface is on loopback, and so is a bare
             port number.
-        services: what it is about.
         shows_key: whether the seed and the answer key may be seen.
         hosts: names and addresses by which browsers reach it, beside this machine's numbers.
-        reactor: Twisted's.
-
-    Raises:
-        UserError: the description cannot be used.
     """
 
     def __init__(

@@ -45,10 +45,6 @@ datagram by more than some 2 ms."""
 class Watcher:
     """One browser that watches.
 
-    Args:
-        request: what it asked.
-        watchers: whom it belongs to.
-
     Attributes:
         token: by which its other requests are known.
         stalled_since: since when its connection is full; None while it is not.
@@ -97,7 +93,6 @@ class Watchers:
         snapshot: gives all that is kept, for one who comes.
         changes: gives what has changed since the last frame; an empty one says nothing.
         left: told who is gone.
-        clock: the reactor.
     """
 
     def __init__(

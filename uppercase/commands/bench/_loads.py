@@ -15,8 +15,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.connecting import explain, explain_send
-from uppercase.client.target import Target
+from uppercase.client.target import Target, explain, explain_send
 from uppercase.commands.bench._workload import BLOCK, Counts, Workload
 from uppercase.errors import NetworkError
 
@@ -28,12 +27,7 @@ class Load(ABC):
     """One connection under load.
 
     Args:
-        connection: a connected, non-blocking socket.
-        target: the server, for sentences.
-        workload: what to send.
-        counts: where to count.
         timeout: seconds after which a reply is late, and a datagram without one lost.
-        clock: gives the monotonic time.
     """
 
     def __init__(
@@ -74,11 +68,7 @@ class Load(ABC):
 
     @abstractmethod
     def receive(self) -> int:
-        """Read what has come; return how many messages it answers.
-
-        Raises:
-            NetworkError: there will be no more.
-        """
+        """Read what has come; return how many messages it answers."""
 
     def expire(self, now: float) -> int:
         """Give up what is lost by now; return how many messages that is.
@@ -189,13 +179,7 @@ class StreamLoad(Load):
         return fresh
 
     def _compare(self, got: bytes, base: int, phase: int) -> None:
-        """Find the messages whose replies are wrong; slow, for a server that is.
-
-        Args:
-            got: what came.
-            base: the number of the first message of this cycle.
-            phase: where in the cycle `got` begins.
-        """
+        """Find the messages whose replies are wrong; slow, for a server that is."""
         first = bisect_right(self._ends, phase)
         start = phase
         for number in range(first, first + 2 * self._number):

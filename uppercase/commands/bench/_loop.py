@@ -1,4 +1,7 @@
-"""The loop of `uppercase bench`: many connections, one selector, one clock.
+"""The raw sockets of `uppercase bench`, and the loop that loads them: one selector, one clock.
+
+Bench alone has such sockets, because a load generator must not be the bottleneck: everything else
+that talks to a server does it with `uppercase.client`.
 
 It is written for speed: one thread, no object a message. In an open loop the last millisecond
 before a planned time is spent asking the selector again and again, because its timer is no finer;
@@ -6,17 +9,102 @@ a message must not be late because of us.
 """
 
 import selectors
-from collections.abc import Callable, Sequence
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Final
 
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    open_socket,
+    reachable,
+    resolve,
+)
 from uppercase.commands.bench._loads import Load
 from uppercase.commands.bench._workload import Counts
-from uppercase.errors import NetworkError
+from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
+from uppercase.limits import CONNECT_TIMEOUT
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
+
+
+def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
+    """Return the connections, non-blocking; over UDP those to each of the addresses in turn."""
+    if target.udp:
+        for address in reachable(target):
+            yield [connect_udp(target, address) for _ in range(connections)]
+        return
+    streams: list[socket.socket] = []
+    try:
+        while len(streams) < connections:
+            streams.append(_connect_stream(target))
+    except UppercaseError as error:
+        for stream in streams:
+            stream.close()
+        if not streams or not isinstance(error, NoReply):
+            raise
+        raise NoReply(
+            f"{target} let {len(streams)} of {connections} connections in and no more within "
+            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
+            "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
+            "connections"
+        ) from error
+    yield streams
+
+
+def _connect_stream(target: Target) -> socket.socket:
+    """Return a stream socket, an `ssl.SSLSocket` if the target asks for TLS.
+
+    Each address of the target is tried in turn, within `CONNECT_TIMEOUT` for all of them.
+    """
+    context = _tls_context(target.tls) if target.tls else None
+    deadline = monotonic() + CONNECT_TIMEOUT
+    last_error = OSError("no address")
+    for address in resolve(target):
+        try:
+            connection = open_socket(address.family, socket.SOCK_STREAM)
+        except OSError as error:
+            last_error = error
+            continue
+        try:
+            # Invariant: never 0, which would mean "do not block" and fail at once.
+            connection.settimeout(max(deadline - monotonic(), 0.001))
+            connection.connect(address.sockaddr)
+            if address.family != socket.AF_UNIX:
+                # A message must not wait for the acknowledgement of the one before.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                # An end without TLS's own goodbye is an error: what came may have been cut short.
+                connection = context.wrap_socket(
+                    connection, server_hostname=target.host, suppress_ragged_eofs=False
+                )
+            connection.setblocking(False)
+        except OSError as error:
+            connection.close()
+            last_error = error
+        else:
+            return connection
+    raise explain(last_error, target, CONNECT_TIMEOUT) from last_error
+
+
+def _tls_context(tls: TLS) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except OSError as error:
+        raise UserError(
+            f"got --ca={tls.ca}, which cannot be used ({error.strerror or error}); "
+            "a PEM file of certificates is accepted"
+        ) from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +112,6 @@ class Pace:
     """When messages are offered.
 
     Attributes:
-        duration: seconds of load.
         rate: messages a second over all connections, planned whatever comes back (open loop); or
             None: each reply is followed by the next message (closed loop).
         pipeline: in the closed loop, messages that each connection awaits at once.
@@ -49,12 +136,8 @@ class Bench:
     """One run.
 
     Args:
-        loads: the connections.
-        pace: when they are offered messages.
         timeout: seconds that the last replies are waited for.
-        counts: where the loads count.
         tick: called with the seconds since the start every `tick_interval` seconds.
-        clock: gives the monotonic time.
 
     Attributes:
         elapsed: seconds of load, when it is over.

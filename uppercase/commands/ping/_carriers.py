@@ -29,8 +29,7 @@ from uppercase.client._endpoints import (
     open_connection,
 )
 from uppercase.client._udp import DatagramSocket
-from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping._run import Carrier, Run
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
@@ -48,19 +47,10 @@ beyond it the oldest is given up. A quarter of the 1,024 descriptors that a proc
 async def open_carriers(
     reactor: IReactor, target: Target, tell: Callable[[str], None]
 ) -> list[Carrier]:
-    """Connect to a target.
+    """Connect to a target; return one carrier, or for UDP one for each of its addresses.
 
-    Args:
-        reactor: the reactor.
-        target: the server.
-        tell: called with a sentence if the probes cannot share a connection.
-
-    Returns:
-        One carrier; for UDP one for each address, of which the next is for whoever is refused by
-        the one before.
-
-    Raises:
-        NetworkError: that failed.
+    Of these the next is for whoever is refused by the one before. `tell` is called with a sentence
+    if the probes of a stream cannot share a connection.
     """
     if target.udp:
         return [DatagramCarrier(reactor, target, address) for address in reachable(target)]
@@ -132,11 +122,7 @@ class DatagramCarrier:
 
 
 class StreamCarrier:
-    """A probe a line; the connections behind it come and go.
-
-    Attributes:
-        connections: how many there have been.
-    """
+    """A probe a line; the connections behind it come and go."""
 
     def __init__(self, reactor: IReactor, target: Target, tell: Callable[[str], None]) -> None:
         self.connections = 1
@@ -242,11 +228,9 @@ class Lines(Conversation):
     """Whole lines in and out on one connection, and how it ended.
 
     Args:
-        target: the server, for messages.
         deliver: called with each line that comes, and its ending.
 
     Attributes:
-        deliver: as above.
         sent: how many lines have been sent.
         replies: how many have come.
         over: fires when nothing more will come: with None if the server just closed, with the
@@ -275,11 +259,7 @@ class Lines(Conversation):
         self.transport.registerProducer(self, True)
 
     def send(self, line: bytes) -> None:
-        """Send a line.
-
-        Raises:
-            NetworkError: too much waits to be sent already.
-        """
+        """Send a line."""
         self.sent += 1
         self.transport.write(line)
         self._waiting = self._waiting + len(line) if self._blocked else 0

@@ -8,16 +8,20 @@ import json
 import os
 import sys
 import time
-from collections import deque
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from uppercase.client.target import Target
 from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or goes away."""
@@ -113,12 +117,7 @@ def coloured(line: str) -> str:
 
 
 def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]:
-    """Return the object for a finding.
-
-    Args:
-        finding: what was found.
-        now: seconds since 1970; without it, the present.
-    """
+    """Return the object for a finding."""
     fields: dict[str, Any] = {
         "type": finding.kind.value,
         "time": round(time.time() if now is None else now, 6),
@@ -189,6 +188,60 @@ def summary_object(
     }
 
 
+_DECADE: Final = 10
+
+
+class Bin(NamedTuple):
+    """One bar: samples from `low` up to, but not including, `high`; the last bin includes it."""
+
+    low: float
+    high: float
+    height: int
+
+
+def bins(samples: Iterable[float] | Mapping[float, int], number: int = 16) -> list[Bin]:
+    """Sort samples into bins.
+
+    They are of equal width, or of equal ratio where the samples spread over more than a decade: a
+    few slow replies would otherwise press all others into one bar.
+    """
+    counted = samples if isinstance(samples, Mapping) else Counter(samples)
+    if not counted:
+        return []
+    low, high = min(counted), max(counted)
+    if low == high:
+        number = 1
+    if low > 0 and high / low > _DECADE:
+        ratio = (high / low) ** (1 / number)
+        edges = [low * ratio**index for index in range(number)]
+    else:
+        edges = [low + (high - low) * index / number for index in range(number)]
+    counts = [0] * number
+    for value, times in counted.items():
+        counts[bisect_right(edges, value) - 1] += times
+    ends = [*edges[1:], high]
+    return [Bin(*each) for each in zip(edges, ends, counts, strict=True)]
+
+
+def histogram_table(samples: Iterable[float] | Mapping[float, int], title: str) -> "Table":
+    """Return bars for a terminal, a row a bin; `samples` are seconds and shown in milliseconds."""
+    from rich.bar import Bar
+    from rich.table import Table
+
+    rows = bins(samples)
+    most = max((row.height for row in rows), default=1)
+    table = Table.grid(padding=(0, 1), expand=False)
+    table.title = title
+    table.title_justify = "left"
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows:
+        bar = Bar(most, 0, row.height, width=40, color="cyan")
+        table.add_row(f"{row.low * 1e3:.3f} ms", bar, str(row.height))
+    return table
+
+
 @dataclass
 class Display:
     """Prints what is found, and keeps what a plot needs.
@@ -196,13 +249,6 @@ class Display:
     Attributes:
         target: the server.
         timeout: seconds after which a probe is lost.
-        quiet: whether only the summary is printed.
-        as_json: whether objects are printed instead of lines.
-        timestamps: whether each line starts with its time.
-        totals: what there was so far, kept up to date by the tracker.
-        started: the monotonic time of the start.
-        first_wrong: the first wrong reply.
-        found: the latest findings.
     """
 
     target: Target
@@ -255,7 +301,5 @@ class Display:
         print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)
         if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:
             from rich.console import Console
-
-            from uppercase.commands._latencies import histogram_table
 
             Console().print(histogram_table(self.totals.rtt.recent, "round trips"))

@@ -21,7 +21,6 @@ class Schedule:
     """When each probe is to be sent; replies do not move it.
 
     Attributes:
-        start: the time of the first probe.
         interval: seconds from each to the next.
         count: how many, or None for no end.
         duration: seconds after which all is over, or None.
@@ -67,12 +66,6 @@ class Carrier(Protocol):
 
 class Run:
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
-
-    Args:
-        reactor: an `IReactorTime`.
-        tracker: knows the probes.
-        schedule: when each is sent.
-        display: shows what is found.
 
     Attributes:
         finished: fires at the end. Fails with what ended it: a `NetworkError` if the server

@@ -45,8 +45,6 @@ class Probes:
     """The probes of one run and the replies that they must have.
 
     Attributes:
-        expect: gives the reply to a message.
-        size: bytes of a probe with its ending.
         mark: 4 lower-case letters that tell this run's probes from another's.
         ending: what ends each probe and each reply: a newline on a stream, nothing in a datagram.
     """
@@ -113,7 +111,6 @@ class Finding:
     """One reply, or the absence of one.
 
     Attributes:
-        kind: what it was.
         seq: the probe's number; None for a wrong reply that belongs to none.
         size: bytes that came.
         rtt: seconds from the probe to the reply, or None.
@@ -135,10 +132,6 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     """Return the smallest sample that at least `percent` percent of the samples do not exceed.
 
     This is the nearest-rank definition: the result is one of the samples, never a mean of two.
-
-    Args:
-        ordered: one sample or more, in ascending order.
-        percent: more than 0, up to 100.
     """
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
@@ -150,10 +143,6 @@ class RoundTrips:
         window: how many of the latest round trips the percentiles look back on.
 
     Attributes:
-        count: how many there were.
-        minimum: the shortest.
-        maximum: the longest.
-        mean: their arithmetic mean.
         recent: the latest ones, in the order they came.
     """
 
@@ -234,12 +223,7 @@ class Totals:
         return (self.lost + self.late) / settled if settled else 0.0
 
     def acceptable(self, max_loss: float, count: int | None = None) -> bool:
-        """Return whether all is as expected.
-
-        Args:
-            max_loss: the part of the settled probes that may be lost or late.
-            count: how many probes must have been settled, or None.
-        """
+        """Return whether all is as expected, of `count` probes at least, if that is given."""
         settled = self.transmitted - self.pending
         answered = self.received + self.late > 0 or max_loss == 1
         complete = count is None or settled >= count
@@ -262,15 +246,7 @@ class _Probe:
 
 
 class Tracker:
-    """Knows each probe that was sent and finds what became of it.
-
-    Args:
-        probes: what is sent and what must come back.
-        timeout: seconds after which a probe without a reply is lost.
-
-    Attributes:
-        totals: what there was so far.
-    """
+    """Knows each probe that was sent and finds what became of it."""
 
     def __init__(self, probes: Probes, timeout: float) -> None:
         self.totals = Totals()

@@ -1,18 +1,28 @@
-"""`uppercase transforms new`: the small project that an author starts from.
+"""What an author does besides writing: `uppercase transforms new` and `try`.
 
-Its files are templates in the folder `scaffold`, where `$$` is a dollar sign; the tests install and
-test what they make.
+`new` writes a small project from the templates in the folder `scaffold`, where `$$` is a dollar
+sign; the tests install and test what it makes. `try` runs a chain of transforms as a filter,
+without a socket; what can stream is done chunk by chunk, in constant memory.
 """
 
 import keyword
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.resources import files
+from inspect import isawaitable
 from pathlib import Path
 from string import Template
 from typing import Final
 
 from uppercase import __version__
-from uppercase.errors import DISTRIBUTION, UserError
+from uppercase.awaiting import Waiter
+from uppercase.commands.cli import CHUNK, write_all
+from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
+from uppercase.core.pipeline import MessagePipeline, make_pipeline
+from uppercase.errors import DISTRIBUTION, UserError, suggest
+from uppercase.interfaces import IStreamTransform
 from uppercase.plugins.declare import is_name
 from uppercase.registry import listing
 
@@ -40,20 +50,7 @@ _FILES: Final = {
 
 
 def write_project(name: str, *, is_async: bool = False, stream: bool = False) -> list[str]:
-    """Write a project for a transform into a new folder of its name.
-
-    Args:
-        name: the transform's name.
-        is_async: its transform is a coroutine function.
-        stream: its transform is a class of streams.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: the name cannot be used or is taken, both kinds are asked for, or the folder
-            cannot be made.
-    """
+    """Write a project for a transform into a new folder of its name; return its files."""
     if is_async and stream:
         raise UserError("got --async and --stream, and a stream cannot wait; take out one of them")
     if not is_name(name) or not name[0].isalpha():
@@ -113,3 +110,52 @@ def _values(name: str, kind: str) -> dict[str, str]:
 
 def _identifier(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def run(names: Sequence[str], framing: str | None, *, max_length: int, max_output: int) -> None:
+    """Transform standard input into standard output.
+
+    Without a framing it streams where the chain can, and else takes the whole input as one message.
+    """
+    stages = listing().stages(names)
+    chain = make_pipeline(stages, max_output)
+    if framing is None:
+        framing = "stream" if chain.streams else "whole"
+    elif framing == "segment" or framing not in FRAMINGS:
+        known = [name for name in FRAMINGS if name != "segment"]
+        raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")
+    else:
+        choose_framing(framing, chain.streams)
+    with Waiter([stage.transform for stage in stages]) as waiter:
+        for output in _outputs(chain, framing, max_length, waiter):
+            write_all(output)
+
+
+def _outputs(
+    chain: MessagePipeline, framing: str, max_length: int, waiter: Waiter
+) -> Iterator[bytes]:
+    """Return what comes of standard input, as it comes."""
+
+    def reply(message: bytes) -> bytes:
+        replied = waiter.call(lambda: chain.transform(message))
+        return waiter.wait_for(replied) if isawaitable(replied) else replied
+
+    if framing == "whole":
+        yield reply(b"".join(_chunks()))
+    elif framing == "stream":
+        assert IStreamTransform.providedBy(chain)
+        stream = chain.open_stream()
+        yield from map(stream.feed, _chunks())
+        yield stream.finish()
+    else:
+        framer = make_framer(framing, max_length=max_length)
+        for chunk in _chunks():
+            for message, trailer in framer.feed(chunk):
+                yield framer.wrap(reply(message), trailer)
+        for message, trailer in framer.finish():
+            yield framer.wrap(reply(message), trailer)
+
+
+def _chunks() -> Iterator[bytes]:
+    while chunk := os.read(sys.stdin.fileno(), CHUNK):
+        yield chunk

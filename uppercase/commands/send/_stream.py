@@ -1,24 +1,35 @@
-"""A byte-exact filter through a stream server: input in, replies out, both at the same time.
+"""Input through a stream server: a byte-exact filter, or a line and its reply in turn.
 
-Memory is a few chunks each way: input is read when the connection has taken what was read before,
-and where the reader of the output is slow, the connection is not read meanwhile.
+The filter sends and receives at the same time. Memory is a few chunks each way: input is read when
+the connection has taken what was read before, and where the reader of the output is slow, the
+connection is not read meanwhile.
+
+A stream has no messages, so for a person a reply is complete when it ends with a newline, when the
+server ends the conversation, or when bytes have come and no more follow. A server that closes after
+each reply, as the lecture's does, is connected to again for the next line.
 """
 
 import socket
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
-from uppercase.client.target import Target
-from uppercase.commands._reactor import CHUNK, Input, write
+from uppercase.client.target import Target, explain
+from uppercase.commands._reactor import Input, write
+from uppercase.commands.cli import CHUNK
 from uppercase.errors import NetworkError
+
+LINE_QUIET_TIME: Final = 0.3
+"""When a reply to a typed line that does not end with a newline counts as complete: after this
+silence. More than a round trip round the earth, less than a person minds."""
 
 TLS_QUIET_TIME: Final = 1.0
 """How long a TLS server must have been silent after the end of the input before the client ends the
@@ -50,9 +61,6 @@ class Filter(Conversation):
     """One run of input through a server.
 
     Args:
-        reactor: the reactor.
-        target: the server.
-        source: the descriptor to read from.
         timeout: seconds that the server may be owed something, or owe something, and do nothing.
         allow_empty: whether a server that was sent something may end without a byte of reply.
     """
@@ -88,13 +96,7 @@ class Filter(Conversation):
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
-        """Send all input, end the sending side, and write all replies.
-
-        Raises:
-            NetworkError: the server went away or fell silent before it had and gave everything.
-            UserError: the input cannot be read or the output cannot be written.
-            BrokenPipeError: nobody reads the output any more.
-        """
+        """Send all input, end the sending side, and write all replies."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
@@ -285,3 +287,90 @@ class Filter(Conversation):
         self._sending = _Sending.OVER
         self._error = error
         self.transport.abortConnection()
+
+
+class LineConversation:
+    """A conversation with a stream server.
+
+    Args:
+        timeout: seconds to wait for a reply to begin.
+    """
+
+    def __init__(self, reactor: IReactor, target: Target, timeout: float) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._timeout = timeout
+        self._connection = _Connection()
+        self._fresh = True
+
+    async def connect(self) -> None:
+        """Connect to the server, for the first time or again; see `open_connection`."""
+        self.close()
+        self._connection = _Connection()
+        await open_connection(self._target, self._connection, self._reactor)
+        self._fresh = True
+
+    async def ask(self, line: bytes) -> bytes:
+        """Send a line, with a newline, and return what the server replies.
+
+        What comes of an earlier reply after it seemed complete precedes the next one.
+        """
+        late = b"".join(self._connection.chunks.pending)
+        self._connection.chunks.pending.clear()
+        if self._connection.ended:
+            await self.connect()
+        reply = await self._exchange(line)
+        if not reply and not self._fresh:
+            # It closed just when we sent: not this line's fault.
+            await self.connect()
+            reply = await self._exchange(line)
+        if not reply:
+            raise NetworkError(f"{self._target} closed the connection without a reply")
+        self._fresh = False
+        return late + reply
+
+    def close(self) -> None:
+        """End the conversation."""
+        if self._connection.transport is not None:
+            self._connection.transport.abortConnection()
+
+    async def _exchange(self, line: bytes) -> bytes:
+        """Send a line and return the reply, b"" if the server closed or broke off before it."""
+        reply = b""
+        self._connection.transport.write(line + b"\n")
+        patience = self._timeout
+        try:
+            while not reply.endswith(b"\n"):
+                data = await self._connection.chunks.get().addTimeout(patience, self._reactor)
+                if not data:
+                    break
+                reply += data
+                patience = LINE_QUIET_TIME
+        except Silence as error:
+            if not reply:
+                raise explain(TimeoutError(), self._target, self._timeout) from error
+        return reply
+
+
+class _Connection(Conversation):
+    """Keeps what has come until it is asked for.
+
+    Attributes:
+        chunks: what has come, b"" last.
+        ended: whether no more comes.
+    """
+
+    transport: Any = None
+
+    def __init__(self) -> None:
+        self.chunks: DeferredQueue[bytes] = DeferredQueue()
+        self.ended = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep it."""
+        self.chunks.put(data)
+
+    def lost(self, reason: Failure) -> None:
+        """Know that no more comes."""
+        self.ended = True
+        self.chunks.put(b"")

@@ -2,13 +2,17 @@
 
 Which of four ways it is depends on the transport and on whether a person types. Standard output
 gets replies and nothing else.
+
+The prompt for a person is the lecture's. Where standard output is a terminal too, the line editor
+draws it, with history and editing; otherwise it goes to standard error.
 """
 
+import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import click
@@ -16,9 +20,9 @@ import click
 from uppercase.client.target import Target
 from uppercase.commands._group import Command, section
 from uppercase.commands._options import Count, Duration, Size, target_options
-from uppercase.commands.cli import NETWORK, OK
+from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
 from uppercase.core.framing import make_framer
-from uppercase.errors import NetworkError, UserError
+from uppercase.errors import UserError
 from uppercase.limits import (
     IPV4_MAX_DATAGRAM,
     IPV6_MAX_DATAGRAM,
@@ -27,6 +31,8 @@ from uppercase.limits import (
     UDP_TIMEOUT,
 )
 
+PROMPT: Final = "Input lowercase sentence: "
+
 UDP_WINDOW: Final = 16
 """Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
 default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
@@ -34,8 +40,6 @@ default receive buffer (208 KiB), and 16 a round trip is no burden for a network
 UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
 
-_ON_LOSS: Final = ("fail", "skip", "empty")
-_LOSSES_NAMED: Final = 10
 
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
@@ -90,7 +94,7 @@ _udp = section("UDP")
 )
 @_udp(
     "--on-loss",
-    type=click.Choice(_ON_LOSS),
+    type=click.Choice(["fail", "skip", "empty"]),
     show_default="fail",
     help="A message without reply ends it (fail), is left out (skip) "
     "or is an empty line (empty). The exit status is 1 in each case.",
@@ -127,7 +131,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
     from uppercase.commands._reactor import reactor, running, wait
 
     if sys.stdin.isatty():
-        from uppercase.commands._dialogue import LineConversation, converse
+        from uppercase.commands.send._stream import LineConversation
 
         if allow_empty:
             raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
@@ -138,7 +142,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
             converse(lambda line: wait(lambda: lines.ask(line)), _say)
         return OK
 
-    from uppercase.commands._filter import Filter
+    from uppercase.commands.send._stream import Filter
 
     conversation = Filter(
         reactor,
@@ -167,10 +171,9 @@ def _send_datagrams(
     verbose: bool,
 ) -> int:
     from uppercase.client._udp import Datagrams
-    from uppercase.client.connecting import reachable
-    from uppercase.commands._datagrams import Chunks, Messages, filter_datagrams
-    from uppercase.commands._dialogue import converse
+    from uppercase.client.target import reachable
     from uppercase.commands._reactor import Input, reactor, running, wait
+    from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
 
     addresses = reachable(target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
@@ -191,7 +194,7 @@ def _send_datagrams(
     if chunk is not None and on_loss == "empty":
         raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
-    replies = _Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
+    replies = Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
     places = 1 if one_socket else window or UDP_WINDOW
     source = Input(reactor, sys.stdin.fileno())
     try:
@@ -204,38 +207,48 @@ def _send_datagrams(
     return NETWORK if replies.lost else OK
 
 
-class _Replies:
-    """Writes replies, and decides what becomes of a message without one.
-
-    Args:
-        attempts: the end of the sentence that reports a loss.
-        on_loss: one of `_ON_LOSS`.
-    """
-
-    def __init__(self, attempts: str, on_loss: str) -> None:
-        self.lost: list[int] = []
-        self._attempts = attempts
-        self._on_loss = on_loss
-
-    async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
-        """Write the reply to a message, or do without."""
-        from uppercase.commands._reactor import write
-
-        if reply is not None:
-            await write(reply + trailer)
-        elif self._on_loss == "fail":
-            raise NetworkError(f"message {number} got no reply {self._attempts}")
+def converse(ask: Callable[[bytes], bytes | None], complain: Callable[[str], None]) -> bool:
+    """Ask for lines and show their replies until the end of input (Ctrl-D)."""
+    all_answered = True
+    for line in _lines():
+        reply = ask(line)
+        if reply is None:
+            all_answered = False
+            complain("no reply; type it again, or end with Ctrl-D")
         else:
-            self.lost.append(number)
-            if self._on_loss == "empty":
-                await write(trailer)
+            ending = b"" if reply.endswith(b"\n") else b"\n"
+            write_all(reply + ending)
+    return all_answered
 
-    def losses(self) -> str:
-        """Return the sentence that says what was lost."""
-        first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
-        more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
-        messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
-        return f"{messages} got no reply {self._attempts}: number {first}{more}"
+
+def _lines() -> Iterator[bytes]:
+    read = _read_edited if sys.stdout.isatty() else _read_plain
+    while (line := read()) is not None:
+        yield line
+    # The shell's prompt belongs on a line of its own.
+    click.echo(err=True)
+
+
+def _read_edited() -> bytes | None:
+    """Read with the line editor, which `input` uses once it is imported."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  (its import is its use)
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        line = input(PROMPT)
+    except (EOFError, OSError):  # OSError: the terminal is gone.
+        return None
+    return line.encode(sys.stdin.encoding, "surrogateescape")
+
+
+def _read_plain() -> bytes | None:
+    """Read with what the terminal itself offers; the prompt goes to standard error."""
+    click.echo(PROMPT, nl=False, err=True)
+    try:
+        line = os.read(sys.stdin.fileno(), CHUNK)
+    except OSError:
+        return None
+    return line.rstrip(b"\r\n") if line else None
 
 
 @contextmanager

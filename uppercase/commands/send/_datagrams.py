@@ -13,8 +13,8 @@ from twisted.internet.defer import (
 
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
-from uppercase.commands._reactor import Input
-from uppercase.errors import FramingError, NoReply, UserError
+from uppercase.commands._reactor import Input, write
+from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
 
 SAFE_DATAGRAM: Final = 1232
@@ -26,9 +26,6 @@ class Messages:
     """Sends messages, each within what one datagram carries.
 
     Args:
-        datagrams: how they travel.
-        target: the server, for messages to people.
-        max_message: bytes that one datagram carries.
         warn: told once, with a sentence, if a message is large enough to be cut into fragments.
         tell: told, with a sentence, when a message is sent again.
     """
@@ -49,12 +46,7 @@ class Messages:
         self._asked = 0
 
     async def ask(self, message: bytes) -> bytes | None:
-        """Return the reply to a message, or None if every attempt went unanswered.
-
-        Raises:
-            NetworkError: nothing listens there, or it cannot be reached.
-            UserError: the message is too large.
-        """
+        """Return the reply to a message, or None if every attempt went unanswered."""
         self._asked += 1
         number = self._asked
         if len(message) > self.max_message:
@@ -77,12 +69,38 @@ class Messages:
             return None
 
 
-class Chunks:
-    """Cuts a stream into messages of one size, the last one shorter; a framer without framing.
+_LOSSES_NAMED: Final = 10
 
-    Args:
-        size: bytes of a message.
-    """
+
+class Replies:
+    """Writes replies, and decides what becomes of a message without one."""
+
+    def __init__(self, attempts: str, on_loss: str) -> None:
+        self.lost: list[int] = []
+        self._attempts = attempts
+        self._on_loss = on_loss
+
+    async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
+        """Write the reply to a message, or do without."""
+        if reply is not None:
+            await write(reply + trailer)
+        elif self._on_loss == "fail":
+            raise NetworkError(f"message {number} got no reply {self._attempts}")
+        else:
+            self.lost.append(number)
+            if self._on_loss == "empty":
+                await write(trailer)
+
+    def losses(self) -> str:
+        """Return the sentence that says what was lost."""
+        first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
+        more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
+        messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
+        return f"{messages} got no reply {self._attempts}: number {first}{more}"
+
+
+class Chunks:
+    """Cuts a stream into messages of one size, the last one shorter; a framer without framing."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -111,17 +129,8 @@ async def filter_datagrams(
 ) -> None:
     """Send all messages of an input and deliver what became of each, in their order.
 
-    Args:
-        messages: how they are sent.
-        source: the input.
-        framer: how it is split into messages.
-        window: how many may be under way or wait for their turn to be delivered.
-        deliver: called with the number of the message, from 1, its reply or None, and its trailer.
-
-    Raises:
-        NetworkError: nothing listens there, or it cannot be reached.
-        UserError: the input cannot be read, or a message is too large; those before it have been
-            settled and delivered.
+    At most `window` are under way or wait for their turn. `deliver` takes the number of a message,
+    from 1, its reply or None, and its trailer. Those before a fault of the input are delivered.
     """
     places = DeferredSemaphore(window)
     under_way: Any = DeferredQueue()

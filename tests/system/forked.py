@@ -1,0 +1,112 @@
+"""Runs `twistd`, `twist` and `uppercase` in a fork of a process that has imported what they import.
+
+Most of a start is imports, and the tests need hundreds of starts. The command's own script runs, in
+a process of its own, with its own arguments, environment, output and end. What depends on the start
+of an interpreter needs a real one, and `tests.system.processes` decides: variables that a module
+reads as it is imported, limits that hold before the start.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        # Not what is around them, which keeps the arguments that there were as it was imported.
+        "twisted.application.twist._options",
+        "twisted.application.runner._runner",
+        "twisted.internet.epollreactor",
+        "twisted.scripts.twistd",
+        "uppercase.classroom.exercises",
+        "uppercase.commands.classroom",
+        "uppercase.services._tcp",
+        "uppercase.services._udp",
+        "uppercase.taps.tcp",
+        "uppercase.taps.udp",
+        "uppercase.transforms.case",
+    ]
+)
+
+
+def _become(command: list[str], environment: dict[str, str], streams: list[str], cwd: Path) -> None:
+    """Run the script of a command as if it had just been started."""
+    assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
+    for number, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY), number)
+    # Whoever starts processes for Python has given this one another.
+    sys.stdin = os.fdopen(0, closefd=False)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path[:0] = [os.path.dirname(command[0]), *environment["PYTHONPATH"].split(os.pathsep)]
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+
+
+class Forked:
+    """A running command: what the tests use of `subprocess.Popen`.
+
+    Args:
+        command: its script and its arguments.
+        environment: all of it, with `PYTHONPATH`.
+        output: where both outputs go.
+        cwd: where it runs.
+        complaints: where standard error goes instead.
+        typed: its standard input.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        output: IO[Any],
+        cwd: Path | None = None,
+        *,
+        complaints: IO[Any] | None = None,
+        typed: IO[Any] | None = None,
+    ) -> None:
+        self._command = command
+        files = output, complaints or output
+        # Who opens them from there has the files themselves, which have no names.
+        streams = [
+            os.devnull if file is None else f"/proc/{os.getpid()}/fd/{file.fileno()}"
+            for file in (typed, *files)
+        ]
+        self._process = _FORKS.Process(
+            target=_become, args=(command, environment, streams, cwd or Path.cwd()), daemon=True
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Its status, or minus the number of the signal that ended it."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return its status, if it has ended."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its status when it has ended."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._command, timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)

@@ -1,0 +1,393 @@
+"""The commands for a class: `uppercase fates`, `run`, `timeline` and `grade`.
+
+What they do is `uppercase.lab`'s and `uppercase.classroom`'s, which is imported when it is asked
+for. The lab's options are handed on as they were typed, as the services do it, so that equal
+options give equal fates.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from uppercase.commands._group import Command, completer, section
+from uppercase.commands._options import Count, Duration, lab_options, transform_names
+from uppercase.commands.cli import NETWORK, OK
+from uppercase.errors import UserError
+from uppercase.lab import (
+    TCP_OPTIONS,
+    TCP_PRESETS,
+    UDP_OPTIONS,
+    UDP_PRESETS,
+    answer_key,
+    make_experiment,
+    merge_settings,
+)
+
+if TYPE_CHECKING:
+    from uppercase.classroom.timeline import Timeline
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_FATES: Final = 20
+"""Lines of an answer key: what fits on a screen or a sheet of paper."""
+
+OVERTIME: Final = 124
+"""The exit status of a program that was killed, as timeout(1) has it."""
+
+_JOBS: Final = 8
+"""Most of a check is waiting: so many cost one core little, and a machine hardly any memory."""
+
+_PICTURES: Final = (".svg", ".pdf", ".png", ".txt", ".pcapng")
+_ACCEPTED: Final = ".svg, .pdf, .png, .txt or .pcapng"
+
+_lab, _key, _service = section("Lab"), section("Key"), section("Service")
+_exercise, _output = section("Exercise"), section("Output")
+
+
+def _file(option: Callable[..., Any], *names: str, **attributes: Any) -> Callable[..., Any]:
+    path = click.Path(dir_okay=False, path_type=Path)
+    decorator: Callable[..., Any] = option(*names, type=path, metavar="FILE", **attributes)
+    return decorator
+
+
+def _check_picture(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a file whose name does not say what it is to be."""
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+    return path
+
+
+_picture = partial(_file, callback=_check_picture)
+
+
+def _port(option: Callable[..., Any], help_text: str) -> Callable[[_Function], _Function]:
+    decorator: Callable[[_Function], _Function] = option(
+        "--port", type=Count(), default=0, show_default="any free one", help=help_text
+    )
+    return decorator
+
+
+def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
+    return lambda: {name: lab.summary for kind in kinds for name, lab in kind.items()}
+
+
+@click.command(
+    "fates",
+    cls=Command,
+    examples="""
+        uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
+        uppercase fates --seed 7 --lab udp-pinger        a lab by name
+        uppercase fates --seed 7 --loss request:0.1,reply:0.2
+    """,
+)
+@_lab("--seed", type=Count(), help="The server's --seed; required.")
+@_lab(
+    "--lab",
+    metavar="PRESET",
+    values=_presets(UDP_PRESETS),
+    help=f"A preset: {', '.join(UDP_PRESETS)}.",
+)
+@lab_options(UDP_OPTIONS)
+@_key("-n", "number", type=Count(positive=True), default=_FATES, help="How many datagrams.")
+@_key(
+    "--client",
+    metavar="ADDRESS",
+    help="The client's address, for a server that was started with --per-client.",
+)
+def fates(
+    seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None
+) -> None:
+    """Print what the server's lab does to a client's datagrams, one a line.
+
+    A value is for requests; reply: or both: before it names the other side, a comma joins two.
+    """
+    if seed is None:
+        raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
+    settings = merge_settings(lab, _given(options))
+    experiment = make_experiment(settings, seed=seed, per_client=client is not None)
+    for row in answer_key(experiment, number, host=client or ""):
+        click.echo(str(row))
+
+
+def _given(options: dict[str, str | None]) -> dict[str, str]:
+    """Return what was typed of a lab's options, by their names."""
+    return {name.replace("_", "-"): text for name, text in options.items() if text is not None}
+
+
+@click.command(
+    "run",
+    cls=Command,
+    examples="""
+        uppercase run -- python3 TCPClient.py {host} {port}
+        uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
+        uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
+    """,
+)
+@_service("-u", "--udp", is_flag=True, help="UDP; without it, TCP.")
+@_service(
+    "-t",
+    "--transform",
+    "transforms",
+    metavar="NAME",
+    multiple=True,
+    values=transform_names,
+    default=("uppercase",),
+    help="The transform to serve; repeat it for a chain.",
+)
+@_port(_service, "The service's port, for programs that have a fixed one.")
+@_lab("--seed", type=Count(), show_default="random", help="Decides what happens to which datagram.")
+@_lab(
+    "--lab",
+    metavar="PRESET",
+    values=_presets(TCP_PRESETS, UDP_PRESETS),
+    help="A preset, which the options change.",
+)
+@lab_options({**TCP_OPTIONS, **UDP_OPTIONS})
+@section("Program")(
+    "--timeout",
+    type=Duration(positive=True),
+    default=300.0,
+    show_default="5m",
+    help="Kill the program, and all that it has started, after this.",
+)
+@_picture(_output, "--timeline", help=f"Write the timeline to this file too, as {_ACCEPTED}.")
+@_file(_output, "--record", help="Write the record to this file, as the services do.")
+@click.argument(
+    "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
+)
+def run(
+    udp: bool,
+    transforms: tuple[str, ...],
+    port: int,
+    seed: int | None,
+    lab: str | None,
+    timeout: float,
+    timeline: Path | None,
+    record: Path | None,
+    command: tuple[str, ...],
+    **options: str | None,
+) -> int:
+    """Run a program against a service of its own; print what the network did.
+
+    {host} and {port} in its arguments are the service's, and so are UPPERCASE_HOST and
+    UPPERCASE_PORT in its environment. The exit status is the program's, 124 after --timeout. The
+    timeline goes to standard error.
+    """
+    from uppercase.classroom.captive import Overtime, run_in_terminal
+    from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.commands import _reactor
+
+    exhibit = Exhibit(
+        _reactor.reactor,
+        udp=udp,
+        transforms=transforms,
+        port=port,
+        lab=lab,
+        options=_given(options),
+        seed=seed,
+    )
+    problem: UserError | None = None
+    status = 0
+    with _reactor.running():
+        _reactor.wait(exhibit.start)
+        try:
+            status = run_in_terminal(command, HOST, exhibit.port, timeout)
+        except Overtime as error:
+            click.echo(f"uppercase: {error}", err=True)
+            status = OVERTIME
+        except UserError as error:
+            problem = error
+        _reactor.wait(exhibit.stop)
+    drawn = exhibit.timeline()
+    _print_timeline(drawn, err=True)
+    if problem is None and not drawn.clients:
+        click.echo(
+            f"uppercase: the program sent nothing to {'UDP' if udp else 'TCP'} "
+            f"{HOST}:{exhibit.port}; {{host}} and {{port}} among its arguments tell it where, and "
+            "--port is for a program with a fixed port",
+            err=True,
+        )
+    if timeline is not None:
+        _save_timeline(drawn, timeline)
+    if record is not None:
+        _save(record, lambda: record.write_bytes(exhibit.record()))
+    if problem is not None:
+        raise problem
+    return status
+
+
+@click.command(
+    "timeline",
+    cls=Command,
+    examples="""
+        uppercase timeline record.jsonl                    as text
+        uppercase timeline record.jsonl -o lesson.svg      as a picture
+        uppercase timeline record.jsonl -o lesson.pcapng   for Wireshark
+        uppercase timeline record.jsonl --client 192.0.2.20
+    """,
+)
+@click.argument(
+    "record",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What a service's --record=FILE wrote.",
+)
+@section("Picture")("--client", metavar="ADDRESS", default="", help="Only this client.")
+@_picture(
+    section("Picture"),
+    "-o",
+    "--output",
+    help=f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
+)
+def timeline(record: Path, client: str, output: Path | None) -> None:
+    """Draw what a service did: an arrow a datagram, time downward."""
+    from uppercase.classroom.record import read_record
+    from uppercase.classroom.timeline import Timeline
+
+    with record.open("rb") as file:
+        about, rows, problem = read_record(file, str(record))
+    drawn = Timeline.of(about, rows, client)
+    if output is not None:
+        _save_timeline(drawn, output)
+    else:
+        _print_timeline(drawn)
+    if problem:
+        click.echo(f"uppercase: {problem}", err=True)
+
+
+def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
+    from uppercase.classroom.timeline import draw_text
+
+    for line in draw_text(timeline):
+        click.echo(line, err=err)
+
+
+def _save_timeline(timeline: "Timeline", path: Path) -> None:
+    """Write a timeline in the format that the file's name says."""
+    from uppercase.classroom.packets import draw_packets
+    from uppercase.classroom.picture import save_picture
+    from uppercase.classroom.timeline import draw_text
+
+    match path.suffix.lower():
+        case ".txt":
+            lines = "".join(f"{line}\n" for line in draw_text(timeline))
+            _save(path, lambda: path.write_text(lines, encoding="utf-8"))
+        case ".pcapng":
+            _save(path, lambda: path.write_bytes(draw_packets(timeline)))
+        case _:
+            _save(path, lambda: save_picture(timeline, path))
+
+
+def _save(path: Path, write: Callable[[], object]) -> None:
+    """Write a file; what the system has against it is the user's to mend."""
+    try:
+        write()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _exercises() -> dict[str, str]:
+    from uppercase.classroom.exercises import find_exercises
+
+    return {name: each.summary for name, each in find_exercises()[0].items()}
+
+
+@click.command(
+    "grade",
+    cls=Command,
+    examples="""
+        uppercase grade --list
+        uppercase grade udp-client -- python3 UDPClient.py {host} {port}
+        uppercase grade tcp-server --port 12000 -- python3 TCPServer.py
+        uppercase grade lab3.toml --report marks -- java Client {host} {port}
+    """,
+)
+@_exercise("--list", "listed", is_flag=True, help="List the exercises.")
+@_port(_exercise, "The port, for programs that have a fixed one.")
+@_exercise(
+    "--jobs",
+    type=Count(positive=True),
+    default=_JOBS,
+    show_default=True,
+    help="Checks at once; one with --port.",
+)
+@_output("--timelines", is_flag=True, help="Show each failed check's timeline.")
+@_output("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@_file(_output, "--junit", help="Write JUnit's XML too, for CI systems.")
+@_file(_output, "--gradescope", help="Write Gradescope's results.json too.")
+@_output(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write a page with the timelines into this folder too.",
+)
+@click.argument(
+    "exercise",
+    required=False,
+    metavar="EXERCISE",
+    help="One of --list, or a TOML file.",
+    shell_complete=completer(_exercises),
+)
+@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
+def grade(
+    listed: bool,
+    port: int,
+    jobs: int,
+    timelines: bool,
+    as_json: bool,
+    junit: Path | None,
+    gradescope: Path | None,
+    report: Path | None,
+    exercise: str | None,
+    command: tuple[str, ...],
+) -> int:
+    """Grade a program: each check, its points, and what was expected and got.
+
+    {host} and {port} in its arguments, UPPERCASE_HOST and UPPERCASE_PORT in its environment, say
+    where to serve or whom to ask. The exit status is 0 if all checks pass, else 1.
+    """
+    from uppercase.classroom import marks as outputs
+    from uppercase.classroom.exercises import find_exercise
+    from uppercase.classroom.grade import Mark, Trial
+    from uppercase.classroom.grade import grade as examine
+    from uppercase.commands import _reactor
+
+    if listed:
+        return _list()
+    if exercise is None or not command:
+        raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
+    wanted = find_exercise(exercise)
+    marks: list[Mark] = []
+    with _reactor.running():
+        trial = Trial(command, port, _reactor.reactor, _reactor.wait)
+        for mark in examine(wanted, trial, jobs):
+            marks.append(mark)
+            if not as_json:
+                for line in outputs.as_lines(mark, timeline=timelines):
+                    click.echo(line)
+    had, most = outputs.total(marks)
+    click.echo(outputs.as_json(wanted, marks) if as_json else f"{had} of {most} points")
+    if junit is not None:
+        _save(junit, lambda: junit.write_bytes(outputs.as_junit(wanted, marks)))
+    if gradescope is not None:
+        text = outputs.as_gradescope(marks)
+        _save(gradescope, lambda: gradescope.write_text(text, encoding="utf-8"))
+    if report is not None:
+        _save(report, lambda: outputs.write_report(wanted, marks, report))
+    return OK if had == most else NETWORK
+
+
+def _list() -> int:
+    """Print the exercises; what is broken of them is said, too."""
+    from uppercase.classroom.exercises import find_exercises
+
+    found, broken = find_exercises()
+    for name, each in found.items():
+        click.echo(f"{name:<14} {each.points:>3}  {each.summary}")
+    for sentence in broken.values():
+        click.echo(f"uppercase: {sentence}", err=True)
+    return OK
