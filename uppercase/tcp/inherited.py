@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -23,7 +22,7 @@ from zope.interface import implementer
 
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
-from uppercase.tcp._opening import locked, remove_leftover
+from uppercase.tcp._opening import SocketEndpoint, locked, remove_leftover
 from uppercase.tcp.kernel import refuse_group
 
 
@@ -78,7 +77,7 @@ def inherited_endpoint(reactor: Any, skt: socket.socket) -> IStreamServerEndpoin
     skt.setblocking(False)
     if skt.family == socket.AF_UNIX:
         return _InheritedUNIXEndpoint(skt)
-    return AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
+    return SocketEndpoint(reactor, skt)
 
 
 @dataclass(frozen=True, slots=True)

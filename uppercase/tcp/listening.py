@@ -19,10 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    serverFromString,
-)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -50,7 +46,7 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
-from uppercase.tcp._opening import locked, open_port
+from uppercase.tcp._opening import SocketEndpoint, locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.inherited import InheritedUNIXPort
@@ -322,8 +318,7 @@ def listener_of_socket(
     reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
 ) -> Listener:
     """Return a listener that takes over a listening socket."""
-    endpoint = AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
-    return Listener(description, endpoint, None, proxies)
+    return Listener(description, SocketEndpoint(reactor, skt), None, proxies)
 
 
 def listener_of_string(
@@ -337,6 +332,9 @@ def listener_of_string(
         BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
     kind = description.partition(":")[0].lower()
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
     if kind == "haproxy":
         rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
         raise BadValue(
