@@ -125,7 +125,7 @@ class Reader:
             if block.word == "server":
                 self._servers.append(child)
                 for line in shown.splitlines():
-                    child.expect(pattern(line))
+                    child.expect(re.compile(pattern(line)))
                 continue
             if block.word == "dialogue":
                 self._talk(child, block.value, shown)
@@ -147,7 +147,7 @@ class Reader:
     def _talk(self, child: "pexpect.spawn[str]", typed: str, shown: str) -> None:
         child.sendline(typed)
         for line in shown.splitlines():
-            child.expect(pattern(line))
+            child.expect(re.compile(pattern(line)))
         child.sendintr()
         child.expect(pexpect.EOF)
         child.close()
@@ -172,5 +172,8 @@ def restore_signals() -> None:
 
 
 def pattern(shown: str) -> str:
-    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns."""
+    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns.
+
+    To pexpect, a dot of a pattern that it compiles is any character, and of ours any but a newline.
+    """
     return re.sub(r"…(?:\\ )*", ".*", re.escape(shown))
