@@ -69,6 +69,11 @@ class Rejected(UppercaseError, ValueError):
     """
 
 
+LONGEST_REASON: Final = 1000
+"""Characters that are kept of what an exception says, five times what a log shows. It may quote a
+whole message, and is copied into what is told of it."""
+
+
 class TransformError(UppercaseError):
     """A transform failed on one message.
 
@@ -97,17 +102,33 @@ class TransformError(UppercaseError):
             said = str(error)
         except BaseException as broken:
             said = f"(its text cannot be had: {type(broken).__name__})"
+        shown = error
+        if len(said) > LONGEST_REASON:
+            said = f"{said[:LONGEST_REASON]}…"
+            shown = _saying(said, error)
         if isinstance(error, Rejected):
             failure = cls(transform, said)
         else:
             failure = cls(transform, f"{type(error).__name__}: {said}")
-            failure.traceback = TracebackException.from_exception(error, lookup_lines=False)
+            failure.traceback = TracebackException(
+                type(error), shown, error.__traceback__, lookup_lines=False
+            )
         failure.__cause__ = error
         let_go(error)
         return failure
 
     def __str__(self) -> str:
         return f"transform {self.transform!r} failed: {self.reason}"
+
+
+def _saying(text: str, error: BaseException) -> BaseException:
+    """Return what stands for an exception in its traceback, and says less."""
+    if isinstance(error, SyntaxError):  # Tracebacks ask it for a file and a line.
+        return error
+    shown = Exception(text)
+    shown.__cause__, shown.__context__ = error.__cause__, error.__context__
+    shown.__suppress_context__ = error.__suppress_context__
+    return shown
 
 
 class OutputTooLong(TransformError):

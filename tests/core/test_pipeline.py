@@ -160,6 +160,21 @@ def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
     assert "ValueError: then" in "".join(caught.value.traceback.format())
 
 
+def test_what_a_fault_quotes_is_cut_wherever_it_is_kept() -> None:
+    """A hundred failures of 64 KiB each would keep 26 MiB; what is behind them is still shown."""
+
+    def function(message: bytes) -> bytes:
+        raise ValueError(message) from KeyError("behind it")
+
+    with pytest.raises(TransformError) as caught:
+        make_pipeline([message_stage(function)]).transform(bytes(1 << 16))
+    assert caught.value.traceback is not None
+    shown = "".join(caught.value.traceback.format())
+    assert "behind it" in shown
+    assert shown.splitlines()[-1].startswith(r"ValueError: b'\x00\x00")
+    assert len(shown) < 3000 > len(str(caught.value))
+
+
 def test_the_output_of_each_stage_is_bounded() -> None:
     """An expansion in the middle counts, even where a later stage makes it small again."""
     pipeline = make_pipeline(
