@@ -32,7 +32,6 @@ from uppercase.services._base import (
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.tcp.factory import OpenConversation, TransformFactory
-from uppercase.tcp.inherited import OPENER, inherited_endpoint, open_endpoint
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
@@ -44,6 +43,7 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
+from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
 from uppercase.tcp.watched import WatchedFactory
 
 _HANDSHAKE: Final = 0.2
@@ -187,11 +187,9 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        """Return the addresses of the open ports."""
         return list(self._names)
 
     def levels(self) -> dict[str, int]:
-        """Return how many connections are open."""
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:

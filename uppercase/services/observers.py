@@ -208,7 +208,6 @@ class LogObserver:
         )
 
     def notify(self, event: Event) -> None:
-        """Write a line, or none."""
         kind = type(event)
         if isinstance(event, TransformFailed):
             self._transform_failed(event)
@@ -327,7 +326,6 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        """Count an event."""
         # First what each connection has: patterns are tried one after the other.
         attribute = _SAYS_MORE.get(type(event))
         if attribute is not None:
