@@ -1,8 +1,9 @@
 """The `uppercase` command for the client's tests: here, as a process, in a terminal.
 
 `run` calls the command's function with real descriptors for its standard streams: a start of the
-interpreter takes longer than most of what is tested. `run_process` and `terminal` are for signals,
-for pipes that close, and for what only a fresh interpreter shows.
+interpreter takes longer than most of what is tested. `run_forked` is for commands that run others
+and wait for them. `run_process` and `terminal` are for signals, for pipes that close, and for what
+only a fresh interpreter shows.
 """
 
 import os
@@ -27,6 +28,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 import uppercase
+from tests.system.forked import Forked
+from tests.system.processes import tool
 from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
@@ -37,6 +40,7 @@ __all__ = [
     "command_line",
     "environment",
     "run",
+    "run_forked",
     "run_process",
     "terminal",
 ]
@@ -178,6 +182,26 @@ def run_process(
         check=False,
     )
     return Outcome(process.returncode, process.stdout, process.stderr.decode())
+
+
+def run_forked(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
+    """Run the command to its end, in a fork of a process that has imported what it imports."""
+    with (
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+    ):
+        stdin.write(data)
+        stdin.flush()
+        command = [tool("uppercase"), *arguments]
+        process = Forked(command, environment(env), stdout, complaints=stderr, typed=stdin)
+        try:
+            status = process.wait(_TIMEOUT)
+        finally:
+            process.kill()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Outcome(status, stdout.read(), stderr.read().decode())
 
 
 class Terminal:

@@ -1,4 +1,4 @@
-"""Runs `twistd` and `twist` in a fork of a process that has imported what they import.
+"""Runs `twistd`, `twist` and `uppercase` in a fork of a process that has imported what they import.
 
 Most of a start is imports, and the tests need hundreds of starts. The command's own script runs, in
 a process of its own, with its own arguments, environment, output and end. What depends on the start
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -23,6 +23,8 @@ _FORKS.set_forkserver_preload(
         "twisted.application.runner._runner",
         "twisted.internet.epollreactor",
         "twisted.scripts.twistd",
+        "uppercase.classroom.exercises",
+        "uppercase.commands.classroom",
         "uppercase.services._tcp",
         "uppercase.services._udp",
         "uppercase.taps.tcp",
@@ -32,12 +34,13 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def _become(command: list[str], environment: dict[str, str], output: str, cwd: Path) -> None:
+def _become(command: list[str], environment: dict[str, str], streams: list[str], cwd: Path) -> None:
     """Run the script of a command as if it had just been started."""
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
-    log = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for number, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY), number)
+    # Whoever starts processes for Python has given this one another.
+    sys.stdin = os.fdopen(0, closefd=False)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -48,20 +51,36 @@ def _become(command: list[str], environment: dict[str, str], output: str, cwd: P
 
 
 class Forked:
-    """A running command: what the tests use of `subprocess.Popen`."""
+    """A running command: what the tests use of `subprocess.Popen`.
+
+    Args:
+        command: its script and its arguments.
+        environment: all of it, with `PYTHONPATH`.
+        output: where both outputs go.
+        cwd: where it runs.
+        complaints: where standard error goes instead.
+        typed: its standard input.
+    """
 
     def __init__(
         self,
         command: list[str],
         environment: dict[str, str],
-        output: IO[str],
+        output: IO[Any],
         cwd: Path | None = None,
+        *,
+        complaints: IO[Any] | None = None,
+        typed: IO[Any] | None = None,
     ) -> None:
         self._command = command
-        # Who opens it from there has the file itself, which has no name.
-        log = f"/proc/{os.getpid()}/fd/{output.fileno()}"
+        files = output, complaints or output
+        # Who opens them from there has the files themselves, which have no names.
+        streams = [
+            os.devnull if file is None else f"/proc/{os.getpid()}/fd/{file.fileno()}"
+            for file in (typed, *files)
+        ]
         self._process = _FORKS.Process(
-            target=_become, args=(command, environment, log, cwd or Path.cwd()), daemon=True
+            target=_become, args=(command, environment, streams, cwd or Path.cwd()), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None

@@ -19,7 +19,6 @@ from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.errors import CannotListen
-from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
 from uppercase.services._base import (
     SHORTHAND,
@@ -121,7 +120,7 @@ class TCPService(TransformService):
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         settings = self.settings
-        if self.factory.lab != NO_LAB:
+        if self.factory.lab is not None:
             self.log.info("lab: {options}", options=str(self.factory.lab))
         if self.inherited is not None:
             listeners = [self._adopt(each) for each in self.inherited]

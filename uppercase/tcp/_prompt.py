@@ -72,8 +72,9 @@ class PromptConnection(Connection):
 
     def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait no longer: nothing is queued."""
-        self._queueing = False
-        super().stopWriting()  # type: ignore[no-untyped-call]
+        if self._queueing:
+            self._queueing = False
+            super().stopWriting()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
         """Close at once."""
