@@ -1,9 +1,11 @@
 """The bounds that several rooms share, and the records of those of each service, with reasons.
 
 A bound with one user stands beside its code. Sizes are bytes and durations are seconds unless the
-name says otherwise. This module imports nothing of ours.
+name says otherwise. The one switch between what only some systems have and what runs everywhere is
+here, too. This module imports nothing of ours.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +25,10 @@ MAX_PORT: Final = 65535
 MAX_OUTPUT: Final = 1 * MIB
 """The output of each stage for one message or chunk: 16 times the longest message leaves room for
 every sensible expansion and none for a decompression bomb."""
+
+TURN: Final = 0.005
+"""Seconds for which connections, or datagrams, keep the reactor from all else, unless one message
+takes longer. With 1 ms others waited longer, not less, as turns have a price."""
 
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody
@@ -186,3 +192,7 @@ UDP_RETRIES: Final = 3
 
 KIT_LARGE: Final = MAX_LENGTH
 """The largest message that the contract kit tries: the largest that a framed conversation has."""
+
+PORTABLE: Final = bool(os.environ.get("UPPERCASE_PORTABLE"))
+"""Whether TCP and UDP go the ways of systems that have neither epoll nor recvmmsg: for comparison,
+and for tests that both ways come to the same."""

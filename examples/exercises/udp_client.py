@@ -11,10 +11,10 @@ SERVER = (
 
 message = input("Input lowercase sentence: ")
 with socket(AF_INET, SOCK_DGRAM) as client:
-    client.settimeout(5)
+    client.settimeout(2)
     client.connect(SERVER)
     client.send(message.encode())
     try:
         print(client.recv(65535).decode())
     except TimeoutError:
-        sys.exit("no reply within five seconds")
+        sys.exit("no reply within two seconds")

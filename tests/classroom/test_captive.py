@@ -93,26 +93,64 @@ FRESH = (
 """Start again with an environment in which nothing of ours is."""
 
 
+def escaping(folder: Path, port: int, *, leave: str = "", parent: str = "os._exit(0)") -> Path:
+    """Write a program that leaves a server behind, whose number comes into a file `ready`."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "escape.py"
+    ready = str(folder / "ready")
+    script.write_text(ESCAPE.format(leave=leave, parent=parent, port=port, ready=ready))
+    return script
+
+
+def escaped(script: Path, program: Program) -> int:
+    """Wait for the server that was left behind; return its number."""
+    ready = script.parent / "ready"
+    deadline = time.monotonic() + WITHIN
+    while not (ready.exists() and ready.read_text()):
+        assert time.monotonic() < deadline, program.complaint()
+        time.sleep(0.02)
+    return int(ready.read_text())
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("leave", ["", FRESH], ids=["", "environment"])
 @pytest.mark.parametrize("parent", ["time.sleep(600)", "os._exit(0)"], ids=["stays", "ends"])
 def test_nothing_of_a_program_is_left_listening(
     leave: str, parent: str, port: int, tmp_path: Path
 ) -> None:
     """Not a daemon either: in a session of its own, its parents gone, its environment emptied."""
-    ready, script = tmp_path / "ready", tmp_path / "escape.py"
-    script.write_text(ESCAPE.format(leave=leave, parent=parent, port=port, ready=str(ready)))
+    script = escaping(tmp_path, port, leave=leave, parent=parent)
     with Program([sys.executable, str(script)], "127.0.0.1", port) as program:
-        deadline = time.monotonic() + WITHIN
-        while not (ready.exists() and ready.read_text()):
-            assert time.monotonic() < deadline, program.complaint()
-            time.sleep(0.02)
-    pid = int(ready.read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        pid = escaped(script, program)
+    assert not lives(pid)
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
         again.listen()
+
+
+def test_of_programs_that_run_at_once_each_keeps_its_own(port: int, tmp_path: Path) -> None:
+    """One that ends takes nothing of another's away; what hides its owner goes with the last."""
+    ours = escaping(tmp_path / "ours", port)
+    theirs = escaping(tmp_path / "theirs", port)
+    hidden = escaping(tmp_path / "hidden", port, leave=FRESH)
+    with Program([sys.executable, str(ours)], "127.0.0.1", port) as program:
+        daemon = escaped(ours, program)
+        with Program([sys.executable, str(theirs)], "127.0.0.1", port) as other:
+            others = escaped(theirs, other)
+            with Program([sys.executable, str(hidden)], "127.0.0.1", port) as third:
+                stray = escaped(hidden, third)
+        assert not lives(others)
+        assert lives(daemon)
+    assert not lives(daemon)
+    assert not lives(stray)
 
 
 def test_other_children_of_the_grader_live() -> None:

@@ -27,7 +27,7 @@ from uppercase.core.events import (
 )
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.services.log_format import WatchedLogFile, as_json, goes_to_journal, observer_of
-from uppercase.services.logs import LogObserver
+from uppercase.services.observers import LogObserver
 
 ROOT = Path(__file__).parents[2]
 LOG = Logger("uppercase")

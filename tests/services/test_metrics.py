@@ -25,10 +25,16 @@ from uppercase.core.pipeline import MessagePipeline, Stage
 from uppercase.errors import UserError
 from uppercase.registry import find
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
-from uppercase.services._measuring import Histogram, Measured
-from uppercase.services._metrics import FAMILIES, LAG_LOOK, Measurements, add_up, exposition
-from uppercase.services._metrics_page import MetricsService
-from uppercase.services.web import on_loopback
+from uppercase.services._metrics import (
+    FAMILIES,
+    LAG_LOOK,
+    Histogram,
+    Measured,
+    Measurements,
+    add_up,
+    exposition,
+)
+from uppercase.services.web import MetricsService, on_loopback
 from uppercase.taps import udp
 
 ROOT = Path(__file__).parents[2]
@@ -161,15 +167,7 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
     loaded = set(done.stdout.split())
     room = "uppercase.services._"
     assert f"{room}tcp" in loaded
-    for part in (
-        "supervisor",
-        "worker",
-        "worker_process",
-        "board",
-        "tally",
-        "metrics",
-        "measuring",
-    ):
+    for part in ("supervisor", "worker", "worker_process", "metrics"):
         assert f"{room}{part}" not in loaded
     assert not {"prometheus_client", "twisted.web"} & loaded
 

@@ -12,9 +12,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
-from uppercase.services._board import Board
 from uppercase.services._supervisor import Plan, Supervisor
-from uppercase.services._worker import REPORTS, Assignment
+from uppercase.services._worker import REPORTS, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 
 
@@ -108,13 +107,14 @@ class Hung(Worker):
         self.kills += 1
 
 
-def test_a_watchdog_counts_the_times_that_it_has_looked() -> None:
+def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
     clock = Clock()
     plan = Plan(workers=1, command=["python"], directory="/", watchdog=4.0)
     service = udp_service(UDPSettings(port=0))
     supervisor = Supervisor([service], plan, clock)
-    supervisor._current[0] = worker = Hung(supervisor)
+    worker = Hung(supervisor)
+    monkeypatch.setattr(supervisor, "_serving", lambda: [worker])
     supervisor._watch.start(1.0, now=False)
     clock.advance(60)
     assert worker.kills == 0
@@ -143,19 +143,23 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
     plan = Plan(workers=1, command=["python"], directory="/")
     supervisor = Supervisor([udp_service(UDPSettings(port=0))], plan, clock)
-    monkeypatch.setattr(supervisor, "_spawn", lambda number, board: Worker(number, supervisor))
-    supervisor._board = Board.make(1)
-    supervisor._current[0] = Worker(0, supervisor)
+    workers: dict[int, Worker] = {}
+
+    def spawn(number: int, generation: Any) -> None:
+        generation.workers[number] = workers[number] = Worker(number, supervisor)
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    supervisor._begin()
 
     def end(*, proven: bool = False) -> float:
         """End the worker; return after how long there is another."""
-        worker, before = supervisor._current[0], clock.seconds()
+        worker, before = workers.pop(0), clock.seconds()
         if proven:
             worker.proven = True
             supervisor._proven()
         supervisor.ended(worker, "out of luck")
         clock.advance(0)
-        while not supervisor._current and clock.stops == 0:
+        while not workers and clock.stops == 0:
             clock.advance(0.25)
         return clock.seconds() - before
 
@@ -167,7 +171,6 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     assert clock.stops == 1
     assert exits == [3]
     assert supervisor.restarts == 9
-    supervisor._board.close()
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:

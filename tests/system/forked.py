@@ -23,6 +23,8 @@ _FORKS.set_forkserver_preload(
         "twisted.application.runner._runner",
         "twisted.internet.epollreactor",
         "twisted.scripts.twistd",
+        "uppercase.classroom.exercises",
+        "uppercase.commands.classroom",
         "uppercase.commands.cli",
         "uppercase.services._tcp",
         "uppercase.services._udp",

@@ -477,12 +477,12 @@ def asking(port: int) -> Iterator[socket.socket]:
 
 def test_datagrams_of_one_client_meet_one_worker() -> None:
     """So the loop guard counts as it does in one process; other clients meet others."""
-    with served(*UDP, "--log-peers") as server:
-        for _ in range(40):
-            with asking(server.port) as client:
-                for _ in range(3):
-                    client.send(b"hello")
-                    assert client.recv(100) == b"HELLO"
+    with served(*UDP, "--log-peers") as server, contextlib.ExitStack() as stack:
+        # All at one time, so that none has the port of another.
+        for client in [stack.enter_context(asking(server.port)) for _ in range(40)]:
+            for _ in range(3):
+                client.send(b"hello")
+                assert client.recv(100) == b"HELLO"
         log = server.wait_for_log("-> 5 bytes", times=120)
         met = set(re.findall(r"worker (\d): UDP: (\S+?):? ", log))
         workers = Counter(worker for worker, _ in met)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import pytest
@@ -40,6 +41,8 @@ WAYS = [
 
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, **more: int) -> Port:
     monkeypatch.setattr(ports, "has_batches", has_batches if together else lambda sock: False)
+    # Nothing gives way, however busy the machine is: no reactor would bring it back.
+    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
     port = Port(open_socket(host, 0), ResponderProtocol(responder, reactor), reactor, **more)
     port.startListening()
     port.ask_receive_buffer(UDP_RECEIVE_BUFFER)

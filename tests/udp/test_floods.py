@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import sub
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.defer import succeed
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -18,8 +20,8 @@ from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Origin
-from uppercase.limits import DatagramLimits
-from uppercase.udp import Port
+from uppercase.limits import TURN, DatagramLimits
+from uppercase.udp import Port, drain
 from uppercase.udp.ports import BATCH, IBatchProtocol
 from uppercase.udp.sockets import open_socket
 
@@ -130,6 +132,48 @@ async def test_others_are_answered_during_a_flood_and_the_port_can_be_stopped() 
             port.read_out()
             await port.stopListening()
         assert port.fileno() == -1
+
+
+def slowly(data: bytes) -> bytes:
+    """Keep the processor for a third of a turn."""
+    end = time.perf_counter() + TURN / 3
+    while time.perf_counter() < end:
+        pass
+    return data.upper()
+
+
+@pytest.mark.parametrize("rate", [0, 1000])
+async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
+    """Looked at together, or one by one; a stop answers all of them, and gives way as well."""
+    responder = Responder(Applied(slowly), DatagramLimits(rate=rate))
+    with served(responder) as port, client() as sock:
+        sock.connect(("127.0.0.1", port.getHost().port))
+        for _ in range(2):
+            for number in range(BATCH):
+                sock.send(b"hello %d" % number)
+            answered = [responder.answered]
+            drained = drain(port) if answered[0] else succeed(None)
+            while answered[-1] < answered[0] + BATCH:
+                await deferLater(reactor, 0)
+                answered.append(responder.answered)
+            await drained
+            # A turn and the message that ends it, and what is read in the same turn of the reactor.
+            assert max(map(sub, answered[1:], answered)) <= 8
+            for number in range(BATCH):
+                assert sock.recv(100) == b"HELLO %d" % number
+
+
+@pytest.mark.parametrize("rate", [0, 1000])
+async def test_what_gave_way_when_the_port_closes_is_counted_as_stopped(rate: int) -> None:
+    responder = Responder(Applied(slowly), DatagramLimits(rate=rate))
+    with served(responder) as port, client() as sock:
+        sock.connect(("127.0.0.1", port.getHost().port))
+        for number in range(BATCH):
+            sock.send(b"hello %d" % number)
+        while not responder.answered:
+            await deferLater(reactor, 0)
+    assert responder.received == BATCH
+    assert responder.drops == {DropReason.STOPPED: BATCH - responder.answered}
 
 
 async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not() -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+from math import inf
 from typing import Any
 
 import pytest
@@ -25,10 +26,10 @@ from tests.udp.helpers import (
     packet,
     served,
 )
+from uppercase.core.conversation import Answer
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination
-from uppercase.core.steps import Answer
 from uppercase.limits import UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
@@ -210,7 +211,10 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     assert not clock.reading
 
 
-async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody() -> None:
+async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
     responder = Responder(Applied())
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))

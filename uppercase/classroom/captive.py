@@ -2,12 +2,14 @@
 
 What students write hangs, forks and floods. A program has a process group of its own, which is
 killed when its time is over and again when it has ended. What has left the group is found too: it
-is a child of ours then (Linux), or has our mark in its environment. Where a program is graded, its
-processor time, memory, files and processes are limited too, and its output is cut. A container has
-to add the rest: a program may read this user's files and reach the network.
+has the program's mark in its environment or, where it has hidden that, is a child of ours then
+(Linux). Where a program is graded, its processor time, memory, files and processes are limited too,
+and its output is cut. A container has to add the rest: a program may read this user's files and
+reach the network.
 """
 
 import ctypes
+import itertools
 import os
 import signal
 import subprocess
@@ -18,7 +20,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
 
@@ -74,16 +75,6 @@ def fill_in(command: Sequence[str], host: str, port: int) -> list[str]:
     return [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
 
 
-def _surroundings(host: str, port: int, mark: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "UPPERCASE_HOST": host,
-        "UPPERCASE_PORT": str(port),
-        "PYTHONUNBUFFERED": "1",
-        _MARK: mark,
-    }
-
-
 def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int:
     """Run a program with our own standard streams; return its status as a shell has it.
 
@@ -91,14 +82,10 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     it reads the keyboard, and Ctrl-C is for it.
 
     Raises:
-        UserError: it cannot be started.
         Overtime: it took more than `seconds`.
     """
-    mark, before = uuid4().hex, _adopt_orphans()
     try:
-        process = subprocess.Popen(
-            fill_in(command, host, port), env=_surroundings(host, port, mark), process_group=0
-        )
+        process, mark = _CUSTODY.start(fill_in(command, host, port), host, port)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
     try:
@@ -109,7 +96,7 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
             f"the program was killed after {seconds:g} s (--timeout); it did not end"
         ) from None
     finally:
-        _kill(process, mark, before)
+        _CUSTODY.end(process, mark)
     return status if status >= 0 else 128 - status
 
 
@@ -161,26 +148,22 @@ class Program:
     """A student's program on trial: limited, its output kept up to a bound.
 
     Args:
-        command: it and its arguments, with `{host}` and `{port}`.
-        host: what `{host}` stands for.
-        port: what `{port}` stands for.
         limits: of each of its processes, by their names in `resource`.
     """
 
     def __init__(
         self, command: Sequence[str], host: str, port: int, limits: Mapping[str, int] = LIMITS
     ) -> None:
-        self._mark = uuid4().hex
-        self._before = _adopt_orphans()
         limits = {"RLIMIT_NPROC": _processes() + 100, **limits}
         words = ",".join(f"{name}={value}" for name, value in limits.items())
-        self._process = subprocess.Popen(
+        pipe = subprocess.PIPE
+        self._process, self._mark = _CUSTODY.start(
             [sys.executable, "-ISc", _LAUNCH, words, *fill_in(command, host, port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_surroundings(host, port, self._mark),
-            process_group=0,
+            host,
+            port,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -235,9 +218,20 @@ class Program:
             time.sleep(_POLL)
         return False
 
+    def gone(self, port: int, kind: str) -> bool:
+        """Return whether it has ended, and left nobody behind who listens on a port."""
+        return not self.alive and not _listens(port, kind)
+
+    def interrupt(self) -> None:
+        """End it at once, from another thread; whoever uses it will `kill` what is left."""
+        # Invariant: it is not reaped, else `poll` says so: the number is still its own.
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """Kill it, and all that it has started."""
-        _kill(self._process, self._mark, self._before)
+        _CUSTODY.end(self._process, self._mark)
         for stream in self._streams:
             stream.thread.join(1.0)
             stream.pipe.close()
@@ -246,67 +240,122 @@ class Program:
             self._process.stdin.close()
 
 
-def _kill(process: "subprocess.Popen[Any]", mark: str, before: frozenset[int]) -> None:
-    """Kill a process, its group, and what has left the group; `before` are others of our own."""
-    # Invariant: the process is not reaped, or its group is empty: the number is still its own.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    needle = f"{_MARK}={mark}".encode()
-    deadline = time.monotonic() + _KILLED_WITHIN
-    while time.monotonic() < deadline:
-        found = _orphans(before) | _marked(needle)
-        if not found:
-            return
-        for pid in found:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-            # One that is our child has to be reaped as well.
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        time.sleep(_POLL)
+class _Custody:
+    """Starts programs, several at a time, and ends what they have started, daemons as well.
+
+    What has a program's mark is that program's. What has hidden it may be any program's that runs:
+    it goes with the last of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[str] = set()
+        self._before: set[int] = set()
+
+    def start(
+        self, command: Sequence[str], host: str, port: int, **pipes: Any
+    ) -> tuple["subprocess.Popen[bytes]", str]:
+        """Start a command in a process group of its own; return it and its mark."""
+        mark = uuid4().hex
+        with self._lock:
+            if not self._running:
+                _adopt_orphans()
+                self._before = _descendants(set())
+            self._running.add(mark)
+        surroundings = {
+            **os.environ,
+            "UPPERCASE_HOST": host,
+            "UPPERCASE_PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            _MARK: mark,
+        }
+        try:
+            return subprocess.Popen(command, env=surroundings, process_group=0, **pipes), mark
+        except OSError:
+            with self._lock:
+                self._running.remove(mark)
+            raise
+
+    def end(self, process: "subprocess.Popen[bytes]", mark: str) -> None:
+        """Kill a process, its group, and what has left the group."""
+        # Invariant: the process is not reaped, or its group is empty: the number is still its own.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + _KILLED_WITHIN
+        dying: set[int] = set()
+        # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
+        with self._lock:
+            self._running.discard(mark)
+            while (dying := self._left(mark) | dying) and time.monotonic() < deadline:
+                for pid in dying:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(_POLL)
+                dying = set(filter(_unreaped, dying))
+
+    def _left(self, mark: str) -> set[int]:
+        return _marked(mark) | (set() if self._running else _descendants(self._before))
 
 
-def _adopt_orphans() -> frozenset[int]:
-    """Become the parent of what is orphaned from now on (Linux); return the children we have."""
+_CUSTODY: Final = _Custody()
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what is orphaned from now on (Linux)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
-    return frozenset(_orphans(frozenset()))
 
 
-def _orphans(before: frozenset[int]) -> set[int]:
+def _pids() -> Iterator[str]:
+    """Return the numbers of all processes (Linux; elsewhere none), quickly: each check asks."""
+    with suppress(OSError):
+        yield from filter(str.isdigit, os.listdir("/proc"))
+
+
+def _descendants(others: set[int]) -> set[int]:
     """Return our children that are not among some, and all that descends from them (Linux)."""
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError):
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
             # The name in brackets may hold anything, brackets as well.
-            words = path.read_text(errors="replace").rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(words[1])
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(pid))
     found: set[int] = set()
     wanted = {os.getpid()}
     while wanted:
-        wanted = {pid for pid, parent in parents.items() if parent in wanted} - before - found
+        wanted = {child for pid in wanted for child in children.get(pid, ())} - others - found
         found |= wanted
     return found
 
 
-def _marked(needle: bytes) -> set[int]:
+def _marked(mark: str) -> set[int]:
     """Return the processes whose environment has a mark (Linux)."""
+    needle = f"{_MARK}={mark}".encode()
     found = set()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if needle in path.read_bytes().split(b"\0"):
-                found.add(int(path.parent.name))
+    for pid in _pids():
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if needle in file.read().split(b"\0"):
+                found.add(int(pid))
     return found
+
+
+def _unreaped(pid: int) -> bool:
+    """Return whether a process is a child of ours that lives; one that has ended is reaped."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return False
 
 
 def _processes() -> int:
     """Return how many processes and threads this user has (Linux; elsewhere a guess)."""
     count = 0
-    for path in Path("/proc").glob("[0-9]*"):
+    for pid in _pids():
         with suppress(OSError):
-            if path.stat().st_uid == os.getuid():
-                count += sum(1 for _ in (path / "task").iterdir())
+            tasks = os.stat(f"/proc/{pid}/task")
+            # A folder is linked by itself, its parent, and each folder in it.
+            count += tasks.st_nlink - 2 if tasks.st_uid == os.getuid() else 0
     return count or 1000
 
 
@@ -314,9 +363,12 @@ def _listens(port: int, kind: str) -> bool:
     """Whether somebody has a port of this machine open; nothing is sent to find out."""
     state = {"tcp": "0A", "udp": "07"}[kind]
     for name in (kind, f"{kind}6"):
-        with suppress(OSError):
-            for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+        with suppress(OSError), open(f"/proc/net/{name}") as file:
+            for line in itertools.islice(file, 1, None):
                 words = line.split()
                 if words[1].endswith(f":{port:04X}") and words[3] == state:
                     return True
+                # Those that listen come first, before thousands of connections.
+                if kind == "tcp" and words[3] != state:
+                    break
     return False

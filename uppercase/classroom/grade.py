@@ -9,8 +9,10 @@ are found, are in `uppercase.classroom.exercises`.
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
+from threading import Lock
 from typing import Any, Final
 
 from uppercase.classroom.captive import Program
@@ -18,6 +20,9 @@ from uppercase.classroom.record import Row
 from uppercase.classroom.service import HOST, Exhibit
 from uppercase.classroom.timeline import Timeline
 from uppercase.errors import PluginError, UserError, suggest
+
+_GLANCE: Final = 0.25
+"""Seconds between two looks at whether a client's silence is over."""
 
 _PORT_FREE_WITHIN: Final = 65.0
 _TRIES: Final = 3
@@ -48,14 +53,24 @@ class Run:
 
 
 @dataclass
+class _Shared:
+    """What the checks of one program have in common; each is made in a thread of its own."""
+
+    lock: Lock = field(default_factory=Lock)
+    unserved: str = ""
+    runs: dict[str, Future[Run]] = field(default_factory=dict)
+    programs: set[Program] = field(default_factory=set)
+    ports: set[int] = field(default_factory=set)
+    over: bool = False
+
+
+@dataclass
 class Trial:
-    """One program on trial.
+    """One program on trial, as one check sees it.
 
     Args:
         command: it and its arguments, with `{host}` and `{port}`.
         port: the one that it has fixed; 0 for a free one.
-        reactor: runs the services.
-        wait: has the reactor run a coroutine, and waits for it.
 
     Attributes:
         timeline: the picture of the check's run, as far as there is one.
@@ -66,8 +81,7 @@ class Trial:
     reactor: Any
     wait: Callable[[Callable[[], Any]], Any]
     timeline: Timeline | None = None
-    _unserved: str = field(default="", init=False)
-    _runs: dict[str, Run] = field(default_factory=dict, init=False)
+    shared: _Shared = field(default_factory=_Shared)
 
     @contextmanager
     def server(self, kind: str) -> Iterator[tuple[Program, int]]:
@@ -76,31 +90,42 @@ class Trial:
         Raises:
             Wrong: it serves nothing; once that is known, it is not waited for again.
         """
-        if self._unserved:
-            raise Wrong(self._unserved)
+        if self.shared.unserved:
+            raise Wrong(self.shared.unserved)
         self.timeline = Timeline({"protocol": kind.upper()})
         for _ in range(1 if self.port else _TRIES):
-            port = self.port or _free_port(kind)
+            port = self.port or self._free_port(kind)
             _wait_until_free(port, kind)
-            with Program(self.command, HOST, port) as program:
+            with self._program(port) as program:
                 if program.serves(port, kind):
                     yield program, port
                     return
                 words = program.complaint() or "nothing"
             if "in use" not in words:
                 break
-        self._unserved = (
+        self.shared.unserved = (
             f"expected a server on {kind.upper()} port {port}; nobody listens there, and the "
             f"program's last words are: {words}"
         )
-        raise Wrong(self._unserved)
+        raise Wrong(self.shared.unserved)
+
+    def _free_port(self, kind: str) -> int:
+        """Return a port that no other check of this program has got."""
+        while True:
+            with self.shared.lock, _socket(kind) as probe:
+                probe.bind((HOST, 0))
+                if (port := int(probe.getsockname()[1])) not in self.shared.ports:
+                    self.shared.ports.add(port)
+                    return port
 
     def note(self, peer: str, rows: Sequence[Row]) -> None:
         """Add what a client of ours saw to the check's timeline."""
         if self.timeline is not None:
             self.timeline.clients.update(Timeline.of({}, rows).clients)
 
-    def client(self, udp: bool, text: str, *, seconds: float, **lab: Any) -> Run:
+    def client(
+        self, udp: bool, text: str, *, seconds: float, quiet: float = 0.0, **lab: Any
+    ) -> Run:
         """Run the program as a client of a service, with a text to read from standard input.
 
         Checks that ask for the same get the same run.
@@ -109,25 +134,69 @@ class Trial:
             udp: the service's transport; else TCP.
             text: what is typed.
             seconds: when it is killed.
+            quiet: it is also killed when it has begun and nothing has come or gone for so long; 0
+                for programs that may be silent.
             lab: `lab`, `options` and `seed` of an `Exhibit`.
         """
         key = repr((udp, text, sorted(lab.items())))
-        if key not in self._runs:
-            self._runs[key] = self._run(udp, text, seconds, lab)
-        self.timeline = self._runs[key].timeline
-        return self._runs[key]
+        with self.shared.lock:
+            first = key not in self.shared.runs
+            run = self.shared.runs.setdefault(key, Future())
+        if first:
+            try:
+                run.set_result(self._run(udp, text, seconds, quiet, lab))
+            except BaseException as error:
+                run.set_exception(error)
+        self.timeline = run.result().timeline
+        return run.result()
 
-    def _run(self, udp: bool, text: str, seconds: float, lab: Mapping[str, Any]) -> Run:
+    def _run(
+        self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
+    ) -> Run:
         exhibit = Exhibit(self.reactor, udp=udp, port=self.port, **lab)
         self.wait(exhibit.start)
         try:
-            with Program(self.command, HOST, exhibit.port) as program:
+            with self._program(exhibit.port) as program:
                 program.type(text)
-                status = program.wait(seconds)
+                status = _wait(program, exhibit, seconds, quiet)
         finally:
             self.wait(exhibit.stop)
         timeline = exhibit.timeline()
         return Run(program.output(), program.complaint(), status, exhibit.rows(), timeline)
+
+    @contextmanager
+    def _program(self, port: int) -> Iterator[Program]:
+        with Program(self.command, HOST, port) as program:
+            with self.shared.lock:
+                self.shared.programs.add(program)
+                if self.shared.over:
+                    raise Wrong("it was interrupted")
+            try:
+                yield program
+            finally:
+                with self.shared.lock:
+                    self.shared.programs.remove(program)
+
+    def interrupt(self) -> None:
+        """End what runs and start nothing more: nobody waits for the marks."""
+        with self.shared.lock:
+            self.shared.over = True
+            for program in self.shared.programs:
+                program.interrupt()
+
+
+def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> int | None:
+    """Return a client's exit status, None if it has to be killed."""
+    now = begin = last = time.monotonic()
+    size = nothing = exhibit.recorded
+    while now < begin + seconds and not (quiet and size > nothing and now > last + quiet):
+        left = begin + seconds - now
+        if (status := program.wait(min(left, _GLANCE) if quiet else left)) is not None:
+            return status
+        now = time.monotonic()
+        if exhibit.recorded > size:
+            size, last = exhibit.recorded, now
+    return None
 
 
 @dataclass(frozen=True)
@@ -135,7 +204,6 @@ class Check:
     """One thing that a program does right or not.
 
     Attributes:
-        name: what, in a few words.
         points: what it is worth.
         examine: the exercise's method; raises `Wrong` if the program does not do it.
     """
@@ -150,8 +218,6 @@ class Exercise:
     """What a program has to do.
 
     Attributes:
-        name: as one types it.
-        summary: one line.
         checks: in the order in which they are made.
         subject: an instance of the decorated class, with its options.
     """
@@ -249,11 +315,8 @@ class Mark:
     """The outcome of one check.
 
     Attributes:
-        check: which.
         passed: whether the program does it.
         sentence: what was expected and got, if it does not.
-        seconds: how long it took.
-        timeline: the picture of the run.
     """
 
     check: Check
@@ -268,35 +331,36 @@ class Mark:
         return self.check.points if self.passed else 0
 
 
-def grade(exercise: Exercise, trial: Trial) -> Iterator[Mark]:
-    """Make each check, and return its outcome as soon as there is one.
+def grade(exercise: Exercise, trial: Trial, jobs: int = 1) -> Iterator[Mark]:
+    """Make the checks, some at once; return each outcome in their order, as soon as there is one.
 
     Raises:
         PluginError: a check failed by itself, which is not the program's fault.
     """
-    for each in exercise.checks:
-        trial.timeline = None
-        begin = time.monotonic()
-        sentence = ""
+    with ThreadPoolExecutor(1 if trial.port else jobs) as pool:
         try:
-            each.examine(exercise.subject, trial)
-        except Wrong as wrong:
-            sentence = str(wrong) or "it does not"
-        except UserError:
+            yield from pool.map(lambda each: _examine(exercise, each, trial), exercise.checks)
+        except BaseException:
+            trial.interrupt()
             raise
-        except Exception as error:
-            raise PluginError(
-                f"the check {each.name!r} of {exercise.name} failed by itself, not the program: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        seconds = time.monotonic() - begin
-        yield Mark(each, not sentence, sentence, seconds, trial.timeline)
 
 
-def _free_port(kind: str) -> int:
-    with _socket(kind) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
+    trial = replace(trial, timeline=None)
+    begin = time.monotonic()
+    sentence = ""
+    try:
+        check.examine(exercise.subject, trial)
+    except Wrong as wrong:
+        sentence = str(wrong) or "it does not"
+    except UserError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the check {check.name!r} of {exercise.name} failed by itself, not the program: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return Mark(check, not sentence, sentence, time.monotonic() - begin, trial.timeline)
 
 
 def _wait_until_free(port: int, kind: str) -> None:

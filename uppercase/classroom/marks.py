@@ -104,11 +104,7 @@ def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
 
 
 def write_report(exercise: Exercise, marks: Sequence[Mark], folder: Path) -> None:
-    """Write a page with all checks and their timelines into a folder, as one file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a page with all checks and their timelines into a folder, as one file."""
     had, most = total(marks)
     title = f"{exercise.name}: {had} of {most} points"
     rows, pictures = [], []

@@ -113,12 +113,7 @@ def draw_svg(timeline: Timeline) -> str:
 
 
 def save_picture(timeline: Timeline, path: Path) -> None:
-    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`.
-
-    Raises:
-        UserError: matplotlib is missing, or the image would be too high.
-        OSError: the file cannot be written.
-    """
+    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`."""
     kind = path.suffix.lower()
     if kind == ".svg":
         path.write_text(draw_svg(timeline), encoding="utf-8")

@@ -37,6 +37,9 @@ _FATES: Final = 20
 OVERTIME: Final = 124
 """The exit status of a program that was killed, as timeout(1) has it."""
 
+_JOBS: Final = 8
+"""Most of a check is waiting: so many cost one core little, and a machine hardly any memory."""
+
 _PICTURES: Final = (".svg", ".pdf", ".png", ".txt", ".pcapng")
 _ACCEPTED: Final = ".svg, .pdf, .png, .txt or .pcapng"
 
@@ -305,6 +308,13 @@ def _exercises() -> dict[str, str]:
 )
 @_exercise("--list", "listed", is_flag=True, help="List the exercises.")
 @_port(_exercise, "The port, for programs that have a fixed one.")
+@_exercise(
+    "--jobs",
+    type=Count(positive=True),
+    default=_JOBS,
+    show_default=True,
+    help="Checks at once; one with --port.",
+)
 @_output("--timelines", is_flag=True, help="Show each failed check's timeline.")
 @_output("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @_file(_output, "--junit", help="Write JUnit's XML too, for CI systems.")
@@ -326,6 +336,7 @@ def _exercises() -> dict[str, str]:
 def grade(
     listed: bool,
     port: int,
+    jobs: int,
     timelines: bool,
     as_json: bool,
     junit: Path | None,
@@ -352,7 +363,8 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     with _reactor.running():
-        for mark in examine(wanted, Trial(command, port, _reactor.reactor, _reactor.wait)):
+        trial = Trial(command, port, _reactor.reactor, _reactor.wait)
+        for mark in examine(wanted, trial, jobs):
             marks.append(mark)
             if not as_json:
                 for line in outputs.as_lines(mark, timeline=timelines):

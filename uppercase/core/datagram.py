@@ -10,25 +10,24 @@ either side of the server, so it is outermost; where there is none, nothing asks
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+    Set,
+)
+from contextlib import closing
 from functools import partial
 from operator import xor
+from time import perf_counter
 from typing import Final
 
 from uppercase.core import events
-from uppercase.core.events import Direction, DropReason, IObserver
-from uppercase.core.guards import (
-    REPLY_RULES,
-    REPLY_SLACK,
-    REQUEST_RULES,
-    Datagram,
-    Origin,
-    client_of,
-)
-from uppercase.core.loops import LockStepGuard, LoopGuard
-from uppercase.core.pipeline import MessagePipeline, Result, run_each
-from uppercase.core.rates import RateLimit
-from uppercase.core.steps import (
+from uppercase.core.conversation import (
     Answer,
     Delay,
     LabStage,
@@ -39,10 +38,22 @@ from uppercase.core.steps import (
     Wait,
     fates_of,
 )
+from uppercase.core.events import Direction, DropReason, IObserver
+from uppercase.core.guards import (
+    REPLY_RULES,
+    REPLY_SLACK,
+    REQUEST_RULES,
+    Datagram,
+    Origin,
+    RateLimit,
+    client_of,
+)
+from uppercase.core.loops import LockStepGuard, LoopGuard
+from uppercase.core.pipeline import MessagePipeline, Result, run_each
 from uppercase.core.values import Client
 from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
-from uppercase.limits import IPV4_MAX_DATAGRAM, DatagramLimits
+from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
 _NOTHING: Final = Replies((), (), ())
 
@@ -51,8 +62,9 @@ class Responder:
     """Answers the datagrams of one UDP service, which may have several ports.
 
     Invariant: unless a lab loses, doubles or holds something back, `received` is the sum of
-    `answered`, `outstanding` and all `drops` between one wake-up and the next. So every way of a
-    request ends in `_drop`, in a `Wait`, or in an `Answer` that the shell reports by `sent`.
+    `answered`, `outstanding` and all `drops` once a wake-up's parts are all carried out. So every
+    way of a request ends in `_drop`, in a `Wait`, or in an `Answer` that the shell reports by
+    `sent`; where the shell closes the iterator of parts, what was not looked at is dropped.
 
     Args:
         transform: gives the replies, raises nothing but `TransformError`: a pipeline.
@@ -107,19 +119,22 @@ class Responder:
 
     def exchange(
         self, payloads: Sequence[bytes], origins: Sequence[Origin]
-    ) -> Iterator[tuple[Replies, list[Step]]]:
+    ) -> Generator[tuple[Replies, list[Step]], None, None]:
         """Take the datagrams of one wake-up; give replies to send and what is to be done after.
 
-        Each part is to be carried out before the next is asked for. The outcome is that of
-        `answer_in_turn`, in less time: what datagrams have in common is looked at once.
+        Each part is to be carried out before the next is asked for, and takes a `TURN` or one
+        message. The outcome is that of `answer_in_turn`, in less time: what datagrams have in
+        common is looked at once.
         """
         # Invariant: what is answered here would pass every rule. Those about the origin and the
         # guards are asked before, of all; a request up to `max_request` and a reply up to
         # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
         # others; and what is not answered at once goes the way of `answer_in_turn` from there on.
         if self._singly and (self._wants is None or self._wants(len(payloads))):
-            for steps in self.answer_in_turn(list(map(Origin.datagram, origins, payloads))):
-                yield _NOTHING, steps
+            batch = list(map(Origin.datagram, origins, payloads))
+            with closing(self.answer_in_turn(batch)) as parts:
+                for steps in parts:
+                    yield _NOTHING, steps
             return
         self.received += len(payloads)
         arrived = _tally(origins)
@@ -135,7 +150,7 @@ class Responder:
             and longest <= min(limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
             and self.outstanding < limits.max_outstanding
         ):
-            result = self._run(payloads, replies, REPLY_SLACK)
+            result = self._run(payloads, replies, REPLY_SLACK, perf_counter() + TURN)
         done = len(replies)
         if done == len(payloads):
             self._release_all(replies, digests, arrived)
@@ -151,43 +166,52 @@ class Responder:
         odd: Set[object],
         result: Result,
         ready: Replies,
-    ) -> Iterator[tuple[Replies, list[Step]]]:
+    ) -> Generator[tuple[Replies, list[Step]], None, None]:
         """Go on one by one, behind what is ready; the first has that result if it is not None."""
-        limits = self.limits
+        limits, until = self.limits, perf_counter() + TURN
         replies, where, requests = list(ready.payloads), list(ready.origins), list(ready.requests)
-        for data, origin in zip(payloads, origins, strict=True):
-            if (
-                result is None
-                and len(data) <= limits.max_request
-                and self.outstanding < limits.max_outstanding
-                and not (origin in odd or origin.digest ^ hash(data) in odd)
-            ):
-                try:
-                    result = self._transform.transform(data)
-                except TransformError as error:
-                    let_go(error)
-                    result = error
-            if (
-                isinstance(result, bytes)
-                and len(result) <= len(data) + REPLY_SLACK
-                and len(result) <= IPV4_MAX_DATAGRAM
-            ):
-                replies.append(result)
-                where.append(origin)
-                requests.append(data)
-                result = None
-                continue
-            more: list[Step] = []
-            request = Request(origin.datagram(data), origin.client)
-            if result is None:
-                self._judge(request, more)
-            else:
-                self._take(result, request, more)
-            result = None
-            if more:
-                yield self._released(replies, where, requests), more
+        left = zip(payloads, origins, strict=True)
+        try:
+            if replies and result is None:
+                # The time was over, else nothing would be left.
+                yield self._released(replies, where, requests), []
                 replies, where, requests = [], [], []
-        yield self._released(replies, where, requests), []
+            for data, origin in left:
+                more: list[Step] = []
+                if (
+                    result is None
+                    and len(data) <= limits.max_request
+                    and self.outstanding < limits.max_outstanding
+                    and not (origin in odd or origin.digest ^ hash(data) in odd)
+                ):
+                    try:
+                        result = self._transform.transform(data)
+                    except TransformError as error:
+                        let_go(error)
+                        result = error
+                if (
+                    isinstance(result, bytes)
+                    and len(result) <= len(data) + REPLY_SLACK
+                    and len(result) <= IPV4_MAX_DATAGRAM
+                ):
+                    replies.append(result)
+                    where.append(origin)
+                    requests.append(data)
+                else:
+                    request = Request(origin.datagram(data), origin.client)
+                    if result is None:
+                        self._judge(request, more)
+                    else:
+                        self._take(result, request, more)
+                result = None
+                if more or perf_counter() > until:
+                    yield self._released(replies, where, requests), more
+                    replies, where, requests = [], [], []
+                    until = perf_counter() + TURN
+            yield self._released(replies, where, requests), []
+        except GeneratorExit:
+            self._stop(Request(origin.datagram(data), origin.client) for data, origin in left)
+            raise
 
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
         """Take note of replies of `exchange`, which were sent but for those at these positions."""
@@ -254,34 +278,31 @@ class Responder:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
         return [step for steps in self.answer_in_turn(batch) for step in steps]
 
-    def answer_in_turn(self, batch: Sequence[Datagram]) -> Iterator[list[Step]]:
+    def answer_in_turn(self, batch: Sequence[Datagram]) -> Generator[list[Step], None, None]:
         """Take the datagrams of one wake-up; give what is to be done, in parts.
 
         Each part is to be carried out before the next is asked for. Where each datagram is told of,
-        it is one datagram's, so that what is told is in the order of their arrival.
+        it is one datagram's, so that what is told is in the order of their arrival; else it takes a
+        `TURN` or one message.
         """
         steps: list[Step] = []
+        self.received += len(batch)
         clients = [client_of(datagram.source) for datagram in batch]
         if self._lock_steps is not None:
             self._lock_steps.arrived(clients, self._clock())
-        for datagram, client in zip(batch, clients, strict=True):
-            if self._told_each is not None and steps:
-                yield steps
-                steps = []
-            self.received += 1
-            if self._told_each is not None:
-                self._told_each.notify(events.Received(str(client), datagram.data))
-            if self._lab is None:
-                self._judge(Request(datagram, client), steps)
-                continue
-            for passage in self._lab.request(client, datagram.data):
-                passed = datagram._replace(data=passage.data)
-                request = Request(passed, client, passage)
-                if passage.delay > 0:
-                    steps.append(Delay(passage, Direction.REQUEST, request))
-                else:
-                    self._judge(request, steps)
-        yield steps
+        until = perf_counter() + TURN
+        left = zip(batch, clients, strict=True)
+        try:
+            for datagram, client in left:
+                self._arrive(datagram, client, steps)
+                if (self._told_each is not None and steps) or perf_counter() > until:
+                    yield steps
+                    steps = []
+                    until = perf_counter() + TURN
+            yield steps
+        except GeneratorExit:
+            self._stop(Request(datagram, client) for datagram, client in left)
+            raise
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
         """Take what an awaitable gave, or the error that it raised; return what is to be done."""
@@ -323,6 +344,25 @@ class Responder:
                     peer, data = str(request.client), request.datagram.data
                     number, fates = fates_of(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
+
+    def _arrive(self, datagram: Datagram, client: Client, steps: list[Step]) -> None:
+        """Let one datagram in, through the lab where there is one."""
+        if self._told_each is not None:
+            self._told_each.notify(events.Received(str(client), datagram.data))
+        if self._lab is None:
+            return self._judge(Request(datagram, client), steps)
+        for passage in self._lab.request(client, datagram.data):
+            request = Request(datagram._replace(data=passage.data), client, passage)
+            if passage.delay > 0:
+                steps.append(Delay(passage, Direction.REQUEST, request))
+            else:
+                self._judge(request, steps)
+        return None
+
+    def _stop(self, requests: Iterable[Request]) -> None:
+        """Drop what will have no turn, because the service stops."""
+        for request in requests:
+            self._drop(request, DropReason.STOPPED)
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""

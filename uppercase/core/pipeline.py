@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from zope.interface import implementer
 
@@ -178,19 +178,23 @@ class MessagePipeline:
             raise failure
         return message
 
-    def transform_run(self, messages: Sequence[bytes], replies: list[bytes], slack: int) -> Result:
-        """Transform messages until a reply is out of the ordinary.
+    def transform_run(
+        self, messages: Sequence[bytes], replies: list[bytes], slack: int, until: float
+    ) -> Result:
+        """Transform messages until a reply is out of the ordinary, or the time is over.
 
         Args:
-            messages: at most as many as may hold up everything else.
+            messages: what is to be answered, in order.
             replies: where replies are added: bytes, there at once, and at most so much longer.
             slack: that many bytes.
+            until: when others have their turn, by `time.perf_counter`.
 
         Returns:
-            What the message behind the last reply got instead; None if there is no such message.
+            What the message behind the last reply got instead; None if it was not looked at, or if
+            there is none.
         """
         if len(self._calls) > 1:
-            return run_each(self.transform, messages, replies, slack)
+            return run_each(self.transform, messages, replies, slack, until)
         # `transform` for a chain of one: a clock reading each, and no call of ours in between.
         guard, most = self._guard, self._guard.max_output
         ((name, function),) = self._calls
@@ -207,6 +211,8 @@ class MessagePipeline:
                 if len(result) > len(message) + slack or len(result) > most:
                     break
                 replies.append(result)
+                if ended > until:
+                    return None
             else:
                 return None
             if not isinstance(result, bytes) and isawaitable(result):
@@ -245,8 +251,8 @@ class StreamPipeline(MessagePipeline):
         guard = self._guard
         opened = []
         for stage in self._stages:
-            assert IStreamTransform.providedBy(stage.transform)
-            opened.append((stage.name, guard.call(stage.name, stage.transform.open_stream)))
+            transform = cast(IStreamTransform, stage.transform)
+            opened.append((stage.name, guard.call(stage.name, transform.open_stream)))
         return _ChainedStream(opened, guard)
 
 
@@ -302,6 +308,7 @@ def run_each(
     messages: Sequence[bytes],
     replies: list[bytes],
     slack: int,
+    until: float,
 ) -> Result:
     """Do what `MessagePipeline.transform_run` does, with any transform that raises what it does."""
     try:
@@ -309,6 +316,8 @@ def run_each(
             if not isinstance(result, bytes) or len(result) > len(message) + slack:
                 return result
             replies.append(result)
+            if perf_counter() > until:
+                return None
     except TransformError as error:
         let_go(error)
         return error

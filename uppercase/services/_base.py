@@ -1,6 +1,7 @@
 """What the TCP and the UDP service share: the chain, the observers, starting and failing."""
 
 import socket
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -8,7 +9,9 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
+from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
@@ -17,11 +20,9 @@ from uppercase.core.pipeline import make_pipeline
 from uppercase.core.values import address_is_missing, family_of, in_use, printable
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
-from uppercase.services._clock import clock_of
-from uppercase.services._counters import Counters
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
-from uppercase.services.logs import LogObserver
+from uppercase.services.observers import Counters, LogObserver
 
 SHORTHAND: Final = "--port"
 """What stands for the place of a socket that --port and --interface ask for."""
@@ -49,9 +50,7 @@ class OpenPlace(NamedTuple):
 class Inherited(NamedTuple):
     """A socket that another process has opened.
 
-    Attributes:
-        place: as `OpenPlace` has it.
-        socket: this process's own descriptor of it.
+    socket: this process's own descriptor of it.
     """
 
     place: str
@@ -82,13 +81,6 @@ def open_on_one_port(
     log: Logger,
 ) -> list[Opened]:
     """Open the addresses of the shorthands, all on one port, also where that is any free one.
-
-    Args:
-        settings: which addresses.
-        open_: opens one, given its host and port.
-        port_of: gives the port that was had.
-        close: closes one again.
-        log: is told if the machine has no IPv6.
 
     Raises:
         CannotListen: one of them could not be had; nothing is left open.
@@ -145,8 +137,6 @@ class TransformService(Service, ABC):
             among the transforms has asyncio's installed.
 
     Attributes:
-        protocol: `TCP` or `UDP`.
-        reactor: Twisted's.
         clock: by what it decides.
         settings: what the service was told.
         chain: what is served.
@@ -214,12 +204,10 @@ class TransformService(Service, ABC):
         self.notify(SlowCall(transform, seconds))
 
     def privilegedStartService(self) -> None:
-        """Listen while privileges last."""
         Service.privilegedStartService(self)
         self._start()
 
     def startService(self) -> None:
-        """Listen, unless the privileged start did."""
         Service.startService(self)
         self._start()
 
@@ -261,11 +249,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def listen(self) -> None:
-        """Open every address of the settings.
-
-        Raises:
-            CannotListen: one of them could not be had.
-        """
+        """Open every address of the settings, or raise `CannotListen`."""
 
     @abstractmethod
     def open_sockets(self, workers: int) -> list[OpenPlace]:
@@ -359,3 +343,38 @@ class TransformService(Service, ABC):
             label=self.label,
             facts={"event": "ready", "address": address, "transform": self.chain.name},
         )
+
+
+@implementer(IReactorTime)
+class _SteadyClock:
+    """A reactor's timers beside the monotonic clock.
+
+    Whatever a timer was for is decided by the time here: one that a step of the wall's clock has
+    brought forward finds nothing to do. What such a step puts off comes late; only a reactor that
+    goes by another clock could help that.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    # No method around it: it is read for each message.
+    seconds = staticmethod(time.monotonic)
+
+    def callLater(  # noqa: N802
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:  # noqa: N802
+        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
+        return calls
+
+
+def clock_of(reactor: Any) -> Any:
+    """Return by what a service under this reactor decides; itself, if that is not the wall's clock.
+
+    `twistd uppercase-tcp` and the like have set their reactor's clock by then, and tests have their
+    own; what is left are programs that embed a service, and `.tac` files.
+    """
+    return _SteadyClock(reactor) if reactor.seconds is wall_seconds else reactor

@@ -8,18 +8,22 @@ A `Snapshot` is plain numbers by plain keys, all of which may be added, gauges t
 send theirs to one that serves the sum (`add_up`); the keys and numbers pass through JSON as lists.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
+from zope.interface import alsoProvides, implementer
 
 from uppercase.core.events import DropReason, Outcome, RefusalReason
 from uppercase.core.pipeline import Stage
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.services._base import TransformService
-from uppercase.services._measuring import Histogram, Measured
 
 Snapshot = dict[tuple[str, ...], float]
 """Numbers by family and values of its labels; those of histograms by bound, and "sum", as well."""
@@ -31,8 +35,6 @@ class Family:
 
     Attributes:
         name: as snapshots have it, a counter's without `_total`.
-        kind: `counter`, `gauge` or `histogram`.
-        help: one sentence.
         labels: their names. None has values that a peer can choose.
     """
 
@@ -42,65 +44,55 @@ class Family:
     labels: tuple[str, ...] = ()
 
 
-def _of_service(name: str, kind: str, text: str, *labels: str) -> Family:
-    return Family(name, kind, text, ("service", *labels))
+def _counter(name: str, text: str, *labels: str) -> Family:
+    return Family(name, "counter", text, ("service", *labels))
+
+
+def _gauge(name: str, text: str) -> Family:
+    return Family(name, "gauge", text, ("service",))
 
 
 FAMILIES: Final = (
-    _of_service("connections", "counter", "TCP connections that were let in."),
-    _of_service("connections_open", "gauge", "TCP connections that are open."),
-    _of_service("connections_closed", "counter", "TCP connections that ended, by how.", "outcome"),
-    _of_service(
-        "connections_refused",
-        "counter",
-        "TCP connections that were not served, by reason.",
-        "reason",
-    ),
-    _of_service(
+    _counter("connections", "TCP connections that were let in."),
+    _gauge("connections_open", "TCP connections that are open."),
+    _counter("connections_closed", "TCP connections that ended, by how.", "outcome"),
+    _counter("connections_refused", "TCP connections that were not served, by reason.", "reason"),
+    _counter(
         "accept_failures",
-        "counter",
         "Times that the system had no descriptor or memory for a connection, by its error.",
         "error",
     ),
-    _of_service("datagrams_received", "counter", "Datagrams that came in."),
-    _of_service("datagrams_answered", "counter", "Replies that the system took."),
-    _of_service("datagrams_awaited", "gauge", "Datagrams whose replies are awaited."),
-    _of_service(
-        "datagrams_dropped",
-        "counter",
-        "Datagrams without a reply, by reason; without the lab's.",
-        "reason",
+    _counter("datagrams_received", "Datagrams that came in."),
+    _counter("datagrams_answered", "Replies that the system took."),
+    _gauge("datagrams_awaited", "Datagrams whose replies are awaited."),
+    _counter(
+        "datagrams_dropped", "Datagrams without a reply, by reason; without the lab's.", "reason"
     ),
-    _of_service(
+    _counter(
         "datagrams_would_drop",
-        "counter",
         "Datagrams answered that a dry run would have dropped, by reason.",
         "reason",
     ),
-    _of_service("kernel_drops", "counter", "Datagrams that the system had no room for."),
-    _of_service("messages", "counter", "Messages, chunks of a stream, and datagrams to transform."),
-    _of_service(
+    _counter("kernel_drops", "Datagrams that the system had no room for."),
+    _counter("messages", "Messages, chunks of a stream, and datagrams to transform."),
+    _counter(
         "message_bytes",
-        "counter",
         "Bytes given to the chain of transforms (in) and given by it (out).",
         "direction",
     ),
-    _of_service(
+    Family(
         "transform_seconds",
         "histogram",
         "Seconds that one call of a transform took, waiting for its result included.",
-        "transform",
+        ("service", "transform"),
     ),
-    _of_service(
-        "transform_failures", "counter", "Messages that a transform failed on.", "transform"
-    ),
-    _of_service(
+    _counter("transform_failures", "Messages that a transform failed on.", "transform"),
+    _counter(
         "slow_calls",
-        "counter",
         "Calls of a transform that blocked everybody else for more than 100 ms.",
         "transform",
     ),
-    _of_service("lab_actions", "counter", "What the lab did on purpose.", "direction", "action"),
+    _counter("lab_actions", "What the lab did on purpose.", "direction", "action"),
     Family("workers", "gauge", "Worker processes that serve, with --workers."),
     Family("worker_restarts", "counter", "Workers that ended by themselves and were replaced."),
     Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were."),
@@ -208,12 +200,7 @@ class _ServiceMeter:
 
 
 class Measurements:
-    """Measures the services of this process, from before they are started.
-
-    Args:
-        services: all of them.
-        reactor: Twisted's.
-    """
+    """Measures the services of this process, from before they are started."""
 
     def __init__(self, services: Sequence[TransformService], reactor: Any) -> None:
         self._services = services
@@ -310,3 +297,94 @@ def _add_sample(metric: Any, family: Family, values: list[str], number: float) -
         metric.add_sample(f"{metric.name}_bucket", {**labels, "le": values[-1]}, number)
         if values[-1] == "+Inf":
             metric.add_sample(f"{metric.name}_count", labels, number)
+
+
+BOUNDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Upper bounds of the histograms' buckets, in seconds: a table lookup takes 1e-6, a hung transform
+any number, and two a decade tell what there is to tell."""
+
+
+class Histogram:
+    """How many values were at most as large as each bound, and their sum."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take one value."""
+        self._counts[bisect_left(BOUNDS, value)] += 1
+        self._sum += value
+
+    def numbers(self, *key: str) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Return its part of a snapshot."""
+        total = 0
+        for bound, count in zip([*map(str, BOUNDS), "+Inf"], self._counts, strict=True):
+            total += count
+            yield (*key, bound), total
+        yield (*key, "sum"), self._sum
+
+
+@implementer(ITransform)
+class Measured:
+    """A transform whose calls are measured.
+
+    Attributes:
+        messages: calls so far; a stream's end is none.
+        received: bytes given to it.
+        sent: bytes that it gave.
+    """
+
+    def __init__(self, inner: ITransform, took: Histogram) -> None:
+        self._inner: Any = inner
+        self._took = took
+        self.messages = self.received = self.sent = 0
+        if IStreamTransform.providedBy(inner):
+            alsoProvides(self, IStreamTransform)
+
+    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+        result: bytes | Awaitable[bytes] = self.call(self._inner.transform, message)
+        return result
+
+    def open_stream(self) -> ITransformStream:
+        return _MeasuredStream(self._inner.open_stream(), self)
+
+    def call(self, function: Callable[..., Any], *data: bytes) -> Any:
+        """Call a function of the transform, or of a stream of it."""
+        self.messages += len(data)
+        self.received += sum(map(len, data))
+        started, awaited = perf_counter(), False
+        try:
+            result = function(*data)
+            awaited = not isinstance(result, bytes) and isawaitable(result)
+        finally:
+            if not awaited:
+                self._took.observe(perf_counter() - started)
+        if awaited:
+            return self._wait(result, started)
+        # What is neither is the chain's matter, which names who gave it.
+        self.sent += len(result) if isinstance(result, bytes) else 0
+        return result
+
+    async def _wait(self, result: Awaitable[bytes], started: float) -> bytes:
+        try:
+            reply = await result
+        finally:
+            self._took.observe(perf_counter() - started)
+        self.sent += len(reply) if isinstance(reply, bytes) else 0
+        return reply
+
+
+@implementer(ITransformStream)
+class _MeasuredStream:
+    def __init__(self, inner: ITransformStream, owner: Measured) -> None:
+        self._inner = inner
+        self._owner = owner
+
+    def feed(self, data: bytes) -> bytes:
+        result: bytes = self._owner.call(self._inner.feed, data)
+        return result
+
+    def finish(self) -> bytes:
+        result: bytes = self._owner.call(self._inner.finish)
+        return result

@@ -60,7 +60,6 @@ class Drain:
     """Brings all connections to their end, each when nothing is under way on it.
 
     Args:
-        clock: the reactor.
         seconds: how long they have; the rest is aborted then.
         quiet: seconds without traffic after which nothing is taken to be under way.
         connections: the open ones, kept up to date by their owner, who calls `closed` for each.

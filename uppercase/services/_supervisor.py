@@ -19,9 +19,8 @@ from twisted.logger import Logger
 
 from uppercase.errors import CannotListen
 from uppercase.services._base import CannotStart, OpenPlace, TransformService
-from uppercase.services._board import Board
 from uppercase.services._stopping import StopSignals, exit_with
-from uppercase.services._worker import RETIRE, STOP, Assignment
+from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 
 BEAT: Final = 1.0
@@ -53,7 +52,6 @@ class Plan:
 
     Attributes:
         workers: how many.
-        command: what a worker runs; the first is a program.
         directory: where its options are read.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
         measure: whether workers send their numbers.
@@ -66,13 +64,35 @@ class Plan:
     measure: bool = False
 
 
+class _Generation:
+    """Workers that have begun together, or in each other's place, and what they share.
+
+    Attributes:
+        workers: those that serve, or will, by their number; one without has a respawn to come.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.board = Board.make(size)
+        self.workers: dict[int, Worker] = {}
+        self.respawns: dict[int, Any] = {}
+
+    def serves(self) -> bool:
+        """Whether all of the workers do."""
+        return all(each.state is State.SERVING for each in self.workers.values())
+
+    def close(self) -> None:
+        """Replace nobody any more; the workers are ended by whoever knows what for."""
+        while self.respawns:
+            self.respawns.popitem()[1].cancel()
+        self.board.close()
+
+
 class Supervisor(Service):
     """Serves services by worker processes.
 
     Args:
         services: as the options describe them; they are asked, opened and never started.
         plan: how to serve them.
-        reactor: Twisted's.
 
     Attributes:
         restarts: workers that have been replaced after they ended by themselves.
@@ -91,13 +111,10 @@ class Supervisor(Service):
         self._before_hangup: Any = None
         self._opened: list[list[OpenPlace]] = []
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
-        # `_current` or `_fresh` too, by their number. A number without one has a respawn to come.
+        # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
-        self._current: dict[int, Worker] = {}
-        self._fresh: dict[int, Worker] = {}
-        self._respawns: dict[int, Any] = {}
-        self._board: Board | None = None
-        self._fresh_board: Board | None = None
+        self._current: _Generation | None = None
+        self._fresh: _Generation | None = None
         self._quick_deaths = 0
         self._announced = False
         self._when_ready: list[Callable[[], object]] = []
@@ -110,7 +127,6 @@ class Supervisor(Service):
     # Starting
 
     def privilegedStartService(self) -> None:
-        """Open the sockets while privileges last."""
         super().privilegedStartService()
         self._open()
 
@@ -145,16 +161,18 @@ class Supervisor(Service):
             self._before_hangup = signal.signal(hangup, self._hangup)
         if self.plan.watchdog is not None:
             self._watch.start(self._beat, now=False)
-        self._board = Board.make(self.plan.workers)
-        self._current = self._spawn_all(self._board)
+        self._current = self._generation()
 
     def _hangup(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self.reload)
 
-    def _spawn_all(self, board: Board) -> dict[int, Worker]:
-        return {number: self._spawn(number, board) for number in range(self.plan.workers)}
+    def _generation(self) -> _Generation:
+        generation = _Generation(self.plan.workers)
+        for number in range(self.plan.workers):
+            self._spawn(number, generation)
+        return generation
 
-    def _spawn(self, number: int, board: Board) -> Worker:
+    def _spawn(self, number: int, generation: _Generation) -> None:
         """Start a worker, with a socket of each place."""
         sockets, descriptors = [], []
         for places in self._opened:
@@ -171,17 +189,16 @@ class Supervisor(Service):
             places=[each.places() for each in self.services],
             sockets=sockets,
         )
-        worker = Worker(number, self)
+        worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
         worker.spawn(
             self._reactor,
             self.plan.command,
             self.plan.directory,
             assignment,
-            board.descriptor,
+            generation.board.descriptor,
             descriptors,
         )
-        return worker
 
     def call_when_ready(self, call: Callable[[], object]) -> None:
         """Call once all workers serve."""
@@ -192,12 +209,10 @@ class Supervisor(Service):
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
         """Take note that a worker serves."""
         worker.later(PROVEN, self._proven)
-        if worker in self._fresh.values():
-            if all(each.state is State.SERVING for each in self._fresh.values()):
+        if self._fresh is not None and worker in self._fresh.workers.values():
+            if self._fresh.serves():
                 self._switch()
-        elif not self._announced and all(
-            each.state is State.SERVING for each in self._current.values()
-        ):
+        elif not self._announced and self._current is not None and self._current.serves():
             self._announced = True
             for service, addresses in zip(self.services, served, strict=True):
                 service.announce(addresses)
@@ -218,19 +233,18 @@ class Supervisor(Service):
             self.tally.forget(worker)
         if self._stopping is not None:
             self._end_if_alone()
-        elif worker in self._fresh.values():
+        elif self._fresh is not None and worker in self._fresh.workers.values():
             self._refuse_reload(how)
-        elif self._current.get(worker.number) is worker:
-            self._replace(worker, how)
+        elif self._current is not None and self._current.workers.get(worker.number) is worker:
+            self._replace(worker, self._current, how)
 
     def _proven(self) -> None:
         self._quick_deaths = 0
 
-    def _replace(self, worker: Worker, how: str) -> None:
+    def _replace(self, worker: Worker, generation: _Generation, how: str) -> None:
         """Start another in the place of one that has ended by itself."""
-        del self._current[worker.number]
-        if self._board is not None:
-            self._board.clear(worker.number)
+        del generation.workers[worker.number]
+        generation.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
         if self._quick_deaths >= QUICK_DEATHS:
             self._give_up(how)
@@ -245,13 +259,12 @@ class Supervisor(Service):
             when=f" in {delay:g} s" if delay else "",
             facts={"event": "worker-ended", "worker": worker.number + 1, "how": how},
         )
-        call = self._reactor.callLater(delay, self._respawn, worker.number)
-        self._respawns[worker.number] = call
+        call = self._reactor.callLater(delay, self._respawn, worker.number, generation)
+        generation.respawns[worker.number] = call
 
-    def _respawn(self, number: int) -> None:
-        del self._respawns[number]
-        assert self._board is not None
-        self._current[number] = self._spawn(number, self._board)
+    def _respawn(self, number: int, generation: _Generation) -> None:
+        del generation.respawns[number]
+        self._spawn(number, generation)
 
     def _give_up(self, how: str) -> None:
         self.log.critical(
@@ -270,22 +283,15 @@ class Supervisor(Service):
         if self._stopping is not None:
             return
         self._discard_fresh()
-        self._fresh_board = Board.make(self.plan.workers)
-        self._fresh = self._spawn_all(self._fresh_board)
+        self._fresh = self._generation()
 
     def _switch(self) -> None:
-        old, self._current, self._fresh = self._current, self._fresh, {}
-        old_board, self._board, self._fresh_board = self._board, self._fresh_board, None
-        if old_board is not None:
-            old_board.close()
-        while self._respawns:
-            self._respawns.popitem()[1].cancel()
-        for worker in old.values():
-            self._end(worker, RETIRE)
+        old, self._current, self._fresh = self._current, self._fresh, None
+        self._retire(old)
         self.log.info(
             "reloaded: {count} new workers serve; the old ones finish what they have",
-            count=len(self._current),
-            facts={"event": "reloaded", "count": len(self._current)},
+            count=self.plan.workers,
+            facts={"event": "reloaded", "count": self.plan.workers},
         )
 
     def _refuse_reload(self, how: str) -> None:
@@ -297,12 +303,14 @@ class Supervisor(Service):
         )
 
     def _discard_fresh(self) -> None:
-        fresh, self._fresh = self._fresh, {}
-        if self._fresh_board is not None:
-            self._fresh_board.close()
-            self._fresh_board = None
-        for worker in fresh.values():
-            self._end(worker, RETIRE)
+        fresh, self._fresh = self._fresh, None
+        self._retire(fresh)
+
+    def _retire(self, generation: _Generation | None) -> None:
+        if generation is not None:
+            generation.close()
+            for worker in generation.workers.values():
+                self._end(worker, RETIRE)
 
     # Ending
 
@@ -313,9 +321,7 @@ class Supervisor(Service):
 
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
-        for worker in list(self._current.values()):
-            if worker.state is not State.SERVING:
-                continue
+        for worker in self._serving():
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
             if self.plan.watchdog is not None and worker.silent * self._beat > self.plan.watchdog:
@@ -340,8 +346,8 @@ class Supervisor(Service):
         self._release()
         if self._watch.running:
             self._watch.stop()
-        while self._respawns:
-            self._respawns.popitem()[1].cancel()
+        for generation in filter(None, (self._current, self._fresh)):
+            generation.close()
         for worker in list(self._all):
             self._end(worker, STOP)
         self._end_if_alone()
@@ -352,8 +358,6 @@ class Supervisor(Service):
             if self._before_hangup is not None:
                 signal.signal(signal.SIGHUP, self._before_hangup)
             self._signals.stop()
-            for board in filter(None, (self._board, self._fresh_board)):
-                board.close()
             self.log.info("all workers have ended")
             self._stopping.callback(None)
 
@@ -361,5 +365,8 @@ class Supervisor(Service):
         """Return why no more clients should be sent here; "" if they should."""
         if self._stopping is not None:
             return "draining"
-        words = [each.not_ready for each in self._current.values() if each.state is State.SERVING]
-        return min(words) if words else "not started"
+        return min((each.not_ready for each in self._serving()), default="not started")
+
+    def _serving(self) -> list[Worker]:
+        workers = [] if self._current is None else self._current.workers.values()
+        return [each for each in workers if each.state is State.SERVING]

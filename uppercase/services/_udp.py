@@ -54,7 +54,6 @@ class _Watched:
     """A socket whose dropped datagrams are looked at.
 
     Args:
-        name: of its address.
         count: asks the kernel; None if it does not tell, as of a socket that is closed.
     """
 
@@ -161,7 +160,6 @@ class UDPService(TransformService):
         )
 
     def served(self) -> list[str]:
-        """Return the addresses of the open ports."""
         return [f"UDP {_name(port)}" for port in self.ports]
 
     def levels(self) -> dict[str, int]:
@@ -173,7 +171,6 @@ class UDPService(TransformService):
         }
 
     def close(self) -> None:
-        """Stop listening."""
         self._stop_watching()
         while self.ports:
             self.ports.pop().stopListening()
@@ -257,14 +254,8 @@ def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol
     """Return what answers the datagrams of a port of your own: `reactor.listenUDP(port, protocol)`.
 
     It guards, counts and logs as a service does; one protocol is for one port. A port of Twisted's
-    does not tell to which address a datagram was sent, so bind it to an address of its own.
-
-    Args:
-        settings: as for `udp_service`; where to listen and how to stop is not looked at.
-        reactor: as for `udp_service`.
-
-    Raises:
-        uppercase.errors.UppercaseError: as `udp_service` does.
+    does not tell to which address a datagram was sent, so bind it to an address of its own. Of the
+    settings, where to listen and how to stop is not looked at.
     """
     service = UDPService(settings, reactor)
     return ResponderProtocol(service.responder, service.reactor)

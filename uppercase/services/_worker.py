@@ -8,10 +8,12 @@ a line: what it logs, that it is ready, that it lives and what it has counted, a
 import ctypes
 import faulthandler
 import json
+import mmap
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -26,7 +28,6 @@ from zope.interface import implementer
 
 from uppercase.errors import PluginError, UserError
 from uppercase.services._base import CannotStart, Inherited, TransformService
-from uppercase.services._board import Board
 from uppercase.services._tcp import TCPService
 
 REPORTS: Final = 3
@@ -55,12 +56,10 @@ class Assignment:
     """What a worker has to know besides its command line.
 
     Attributes:
-        supervisor: its process id.
         number: its place among the workers, from 0.
         workers: how many share the limits.
         beat: seconds between two signs of life.
         measure: whether they have numbers.
-        reactor: the module of the reactor.
         directory: where to run; options are read where the supervisor read its own.
         places: what each service of the supervisor binds.
         sockets: the place of each, by service, in the order of the descriptors.
@@ -129,12 +128,7 @@ def _die_with(supervisor: int) -> None:
 
 
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
-    """Serve until told to end; return the status to exit with.
-
-    Args:
-        assignment: from `begin`.
-        make: makes the services from the options as they are now.
-    """
+    """Serve until told to end; return the status to exit with."""
     from twisted.internet import reactor
 
     known: Any = reactor
@@ -190,11 +184,7 @@ def _serve(
 
 
 def _inherit(services: Sequence[TransformService], assignment: Assignment) -> None:
-    """Give each service its sockets.
-
-    Raises:
-        UserError: the options want other addresses than the sockets have.
-    """
+    """Give each service its sockets."""
     wanted = [each.places() for each in services]
     if wanted != assignment.places:
         raise UserError(
@@ -261,3 +251,55 @@ class _Commands:
 
     def _note_end(self) -> None:
         self._ending = True
+
+
+_SIZE: Final = 8
+_NOBODY: Final = (1 << 63) - 1
+
+_SLACK: Final = 4
+"""Connections that a worker may have more than another before it waits."""
+
+
+class Board:
+    """How many connections each worker has, in memory that all of them see.
+
+    Of several processes that wait for one socket, the system wakes all, and whoever runs first
+    takes the connection: mostly the same one. So a worker that has more than another waits.
+
+    Args:
+        descriptor: of the memory; stays open.
+    """
+
+    def __init__(self, descriptor: int, workers: int) -> None:
+        self.descriptor = descriptor
+        self._memory = mmap.mmap(descriptor, workers * _SIZE)
+        self._counts = memoryview(self._memory).cast("q")
+
+    @classmethod
+    def make(cls, workers: int) -> "Board":
+        """Return a new one, on which nobody has a number yet."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("uppercase-workers")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, workers * _SIZE)
+        board = cls(descriptor, workers)
+        for number in range(workers):
+            board.clear(number)
+        return board
+
+    def clear(self, number: int) -> None:
+        """Take note that there is no such worker: nobody waits for it."""
+        self._counts[number] = _NOBODY
+
+    def has_more(self, number: int, count: int) -> bool:
+        """Write a worker's number, and tell whether it has notably more than another."""
+        self._counts[number] = count
+        return count > min(self._counts) + _SLACK
+
+    def close(self) -> None:
+        """Let go of the memory; workers keep theirs."""
+        self._counts.release()
+        self._memory.close()
+        os.close(self.descriptor)

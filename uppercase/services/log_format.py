@@ -104,11 +104,7 @@ FORMATS: Final[Mapping[str, Format]] = {"text": as_text, "json": as_json}
 
 
 def parse_log_format(name: str) -> str:
-    """Return the name of a format.
-
-    Raises:
-        UnknownName: there is none of this name.
-    """
+    """Return the name of a format."""
     if name not in FORMATS:
         raise UnknownName(f"no format named {name!r}{suggest(name, FORMATS)}")
     return name

@@ -1,8 +1,25 @@
 """The command lines of the twistd plugins: options in, a service out, nothing else."""
 
 import os
+from collections.abc import MutableMapping
 
-from uppercase.taps._sockets import name_sockets
+_UNNAMED = "unknown"
+"""What sd_listen_fds_with_names(3) calls a socket without a name."""
+
+
+def name_sockets(environ: MutableMapping[str, str]) -> None:
+    """Give names to the sockets that systemd has passed to this process without.
+
+    Twisted wants a name for each; systemd-socket-activate and others need not give any.
+    """
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return
+    names = [name for name in environ.get("LISTEN_FDNAMES", "").split(":") if name]
+    # More than a process can have open is a mistake, which Twisted finds.
+    missing = min(int(count), os.sysconf("SC_OPEN_MAX")) - len(names)
+    environ["LISTEN_FDNAMES"] = ":".join([*names, *[_UNNAMED] * missing])
+
 
 # Invariant: before anything imports Twisted's endpoints, which look for the sockets then, forget
 # those that have no names, and clear the environment.

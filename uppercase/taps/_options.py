@@ -25,10 +25,10 @@ from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
-from uppercase.taps._logging import choose
 from uppercase.taps._process import (
     accompany,
     check_pid_file,
+    choose_log,
     page_of,
     plan_of,
     use_monotonic_time,
@@ -43,12 +43,7 @@ _MOST_WORKERS: Final = 256
 
 
 def listening(endpoint: str, example: str) -> Group:
-    """Return the options that say where to listen.
-
-    Args:
-        endpoint: what `--listen` takes.
-        example: one.
-    """
+    """Return the options that say where to listen."""
     return Group(
         "Where to listen",
         (
@@ -242,7 +237,6 @@ class ProcessOptions(TableOptions, ABC):
         """Return the end of a sentence: the option that a word without one was meant for."""
 
     def postOptions(self) -> None:
-        """Make the service."""
         try:
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
@@ -261,7 +255,7 @@ class ProcessOptions(TableOptions, ABC):
                 self._words,
             )
             self.service = accompany(self.service, self["metrics"], plan, page)
-            choose(self.parent, self["log-format"])
+            choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
 
@@ -275,11 +269,7 @@ class ProcessOptions(TableOptions, ABC):
 
 
 class ServiceOptions(ProcessOptions):
-    """The options of a service that serves one chain of transforms.
-
-    Attributes:
-        protocol: `TCP` or `UDP`.
-    """
+    """The options of a service that serves one chain of transforms."""
 
     protocol: ClassVar[str]
 

@@ -1,18 +1,21 @@
 """What a process of `twistd` or `twist` needs beside the services that it serves."""
 
 import os
+import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.task import LoopingCall
+from twisted.logger import FileLogObserver, Logger
 
 from uppercase.errors import UserError
 from uppercase.services import UDPSettings
-from uppercase.taps._systemd import Notifier
+from uppercase.services.log_format import WatchedLogFile, observer_of
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
@@ -22,7 +25,6 @@ class Page(NamedTuple):
     """What the command line says of the live page.
 
     Attributes:
-        description: where it is.
         shows_key: whether the answer key is on it.
         hosts: names by which browsers reach it.
     """
@@ -49,13 +51,7 @@ def page_of(description: str | None, shows_key: bool, hosts: tuple[str, ...] | N
 def accompany(
     service: IService, metrics: str | None, plan: "Plan | None", page: Page | None = None
 ) -> IService:
-    """Return the service together with what it needs beside it; itself, if that is nothing.
-
-    Args:
-        service: a service, or a `MultiService` of several.
-        metrics: where metrics are served, if anywhere.
-        plan: by which workers it is served, if not by this process.
-        page: the live page, if there is one; the services were made for it.
+    """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
@@ -77,12 +73,12 @@ def accompany(
     if metrics is not None:
         # Here, as they take a tenth of a second to import.
         from uppercase.services._metrics import Measurements
-        from uppercase.services._metrics_page import MetricsService
+        from uppercase.services.web import MetricsService
 
         if supervisor is None:
             source: Any = Measurements(services, reactor)
         else:
-            from uppercase.services._tally import Tally
+            from uppercase.services.web import Tally
 
             source = Tally(supervisor)
         company.append(MetricsService(metrics, source, reactor))
@@ -109,12 +105,6 @@ def check_pid_file(runner: Mapping[str, Any] | None) -> None:
     """Refuse a pid file that twistd could not write, or that another server has.
 
     It would answer the one with a traceback, and the other without the way out.
-
-    Args:
-        runner: twistd's options; those of `twist` have no pid file.
-
-    Raises:
-        UserError: it cannot be had.
     """
     name = runner.get("pidfile") if runner else None
     if not runner or not name or runner.get("chroot"):
@@ -172,12 +162,8 @@ def plan_of(
 ) -> "Plan | None":
     """Return by which workers to serve; None if this process serves.
 
-    Args:
-        workers: how many; 0 is one for each processor that this process may use.
-        watchdog: as `Plan` has it.
-        metrics: where they are served, if anywhere.
-        tap: the module of the options.
-        words: the command line behind the service's name.
+    They run the same options: `words` is the command line behind the service's name, `tap` the
+    module of it. 0 workers are one for each processor that this process may use.
 
     Raises:
         UserError: they cannot be had.
@@ -220,3 +206,113 @@ def use_monotonic_time() -> None:
             "a transform's module has scheduled calls while it was imported, so all time-outs go "
             "by the wall's clock; schedule them when the transform is called"
         )
+
+
+class Notifier(Service):
+    """Tells systemd how the process is, for units of `Type=notify`: ready, alive, stopping.
+
+    The protocol (sd_notify(3)) is one datagram of text. The libraries for it are one that nobody
+    has kept since 2017 and one that needs a compiler.
+
+    Args:
+        call_when_ready: calls what it is given once clients are served.
+        environ: has NOTIFY_SOCKET, and WATCHDOG_USEC where systemd wants to hear that we live.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        call_when_ready: Callable[[Callable[[], object]], object],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        name = environ["NOTIFY_SOCKET"]
+        # Of Linux's abstract sockets, which begin with a null byte.
+        self._address = "\0" + name[1:] if name.startswith("@") else name
+        self._call_when_ready = call_when_ready
+        self._beat = LoopingCall(self._tell, "WATCHDOG=1")
+        self._beat.clock = reactor
+        watched = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
+
+    def startService(self) -> None:
+        """Say that we are ready, once we are."""
+        super().startService()
+        self._call_when_ready(self._ready)
+
+    def stopService(self) -> None:
+        """Say that a stop has begun; from here on systemd's time for it runs."""
+        super().stopService()
+        if self._beat.running:
+            self._beat.stop()
+        self._tell("STOPPING=1")
+
+    def _ready(self) -> None:
+        self._tell("READY=1")
+        if self._watchdog:
+            # Twice in the time that systemd allows, as sd_watchdog_enabled(3) recommends.
+            self._beat.start(self._watchdog / 2)
+
+    def _tell(self, notice: str) -> None:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+                told.setblocking(False)
+                told.sendto(notice.encode(), self._address)
+        except OSError:
+            # Whoever started us may be gone; that is no reason to stop serving.
+            return
+
+
+# How `twistd` and `twist` write the log in our formats, by public options of theirs.
+
+_twistd: Any = None
+"""The options of `twistd`, which calls `observer_for_twistd` without arguments."""
+
+_format = "text"
+
+
+def choose_log(runner: Any, format_: str | None) -> None:
+    """Settle how the log of `twistd` or `twist` will look, if one of them runs.
+
+    Raises:
+        UserError: the log goes where a format has no say.
+    """
+    global _twistd, _format
+    if runner is None:
+        return
+    if "fileLogObserverFactory" in runner:
+        # twist has formats of its own; without a word from the user, its JSON stays.
+        if format_ is not None or runner["logFormat"] == "text":
+            runner["fileLogObserverFactory"] = lambda file: observer_of(file, format_ or "text")
+        return
+    for name in ("logger", "syslog"):
+        if runner.get(name):
+            if format_ is not None:
+                raise UserError(
+                    f"got --log-format={format_} beside twistd's --{name}, which has a format of "
+                    "its own; leave out one of them"
+                )
+            return
+    _twistd, _format = runner, format_ or "text"
+    runner["logger"] = f"{__name__}.{observer_for_twistd.__name__}"
+
+
+def observer_for_twistd() -> FileLogObserver:
+    """Return what writes the log where twistd's options say: the places are those of twistd."""
+    name, stays = _twistd["logfile"], _twistd.get("nodaemon", True)
+    if name == "-" and not stays:
+        sys.exit("Daemons cannot log to stdout, exiting!")
+    if name == "-" or (stays and not name):
+        return observer_of(sys.stdout, _format)
+    file: Any = WatchedLogFile.fromFullPath(name or "twistd.log")
+    _rotate_by_signal(file)
+    return observer_of(file, _format)
+
+
+def _rotate_by_signal(file: WatchedLogFile) -> None:
+    """Do at SIGUSR1 what twistd's own log does: who uses it must not end the service by it."""
+    number = getattr(signal, "SIGUSR1", None)
+    if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        from twisted.internet import reactor
+
+        known: Any = reactor
+        signal.signal(number, lambda *_: known.callFromThread(file.rotate))

@@ -31,7 +31,6 @@ class Option:
 
     Attributes:
         spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
-        text: what it does, for the help.
         parse: makes the value of the text, raising `UserError`; None for options that the
             options class has an `opt_` method for, such as repeatable ones.
         default: its value if it is not given.

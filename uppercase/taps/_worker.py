@@ -17,11 +17,7 @@ from uppercase.services._worker import begin, run
 
 
 def make_services(tap: str, words: Sequence[str]) -> Sequence[TransformService]:
-    """Make the services that a command line describes.
-
-    Raises:
-        UserError: something in it is wrong, by now.
-    """
+    """Make the services that a command line describes."""
     options: Any = namedModule(tap).Options()
     options.is_part = options.inherits = True
     try:

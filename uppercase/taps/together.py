@@ -152,17 +152,7 @@ def _load(path: str) -> dict[str, Any]:
 def make_services(
     tables: Mapping[str, Any], path: str, *, inherits: bool = False, has_page: bool = False
 ) -> list[Any]:
-    """Make the services of the tables of a file, each named after its table.
-
-    Args:
-        tables: by name.
-        path: of the file.
-        inherits: a supervisor has opened the sockets.
-        has_page: a page shows what they serve.
-
-    Raises:
-        UserError: one sentence that names file, table and key.
-    """
+    """Make the services of the tables of a file, each named after its table."""
     services: dict[str, Any] = {}
     for name, table in tables.items():
         where = f"{path}, [services.{name}]"

@@ -1,5 +1,6 @@
 """The UDP shell: sockets, ports, endpoints and the protocol around a `Responder`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -52,7 +53,5 @@ def drain(port: Any) -> Deferred[None]:
         What fires when no reply is awaited or held back any more. The port still has to be
         stopped, which calls off whatever is left.
     """
-    if isinstance(port, Port):
-        port.read_out()
-    idle: Deferred[None] = port.protocol.idle()
-    return idle
+    idle: Callable[[], Deferred[None]] = port.protocol.idle
+    return port.read_out().addCallback(lambda _: idle()) if isinstance(port, Port) else idle()

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
+    IPushProducer,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -30,8 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from uppercase.core.conversation import Answer, Replies
 from uppercase.core.guards import Destination, Origin, SocketAddress
-from uppercase.core.steps import Answer, Replies
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (
@@ -78,7 +79,7 @@ class IBatchProtocol(Interface):
         """Take datagrams in the order of their arrival, and where each came from."""
 
 
-@implementer(IListeningPort, IReadDescriptor, IBatchTransport)
+@implementer(IListeningPort, IReadDescriptor, IPushProducer, IBatchTransport)
 class Port:
     """One bound socket that serves one datagram protocol.
 
@@ -138,9 +139,13 @@ class Port:
         self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
-        # Invariant: a port that listens is among the reactor's readers, or rests (`_resting` brings
-        # it back), or was read out; never two of these.
+        # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
+        # brings it back), is paused by its protocol, or is read out; then it reads so many batches
+        # more, as soon as it is not paused.
         self._resting: IDelayedCall | None = None
+        self._paused = False
+        self._batches_left: int | None = None
+        self._was_read_out: Deferred[None] = Deferred()
         # Invariant: false means that the socket is closed, or not yet used. Protocols may stop the
         # port from within a batch or answer after its end, so whatever touches the socket asks.
         self._listening = False
@@ -199,17 +204,45 @@ class Port:
         """Read what is there, up to the batch size, and hand it over."""
         self._read_batch()
 
-    def read_out(self) -> None:
-        """Take what has arrived so far, and read no more.
+    def pauseProducing(self) -> None:
+        """Read nothing more before it is resumed."""
+        self._paused = True
+        self._readers.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._read_on()
+
+    def stopProducing(self) -> None:
+        """Do what `stopListening` does."""
+        self.stopListening()
+
+    def read_out(self) -> Deferred[None]:
+        """Take what has arrived so far, and read no more; return what fires then.
 
         A service that stops answers what it was sent before; a flood does not hold it up.
         """
         self._stop_resting()
         self._readers.removeReader(self)
-        for _ in range(DRAIN_BATCHES):
+        if self._batches_left is None:
+            self._batches_left = DRAIN_BATCHES
+            self._read_on()
+        return self._was_read_out
+
+    def _read_on(self) -> None:
+        """Be among the readers again, unless there is a reason not to be; or read out."""
+        if self._batches_left is None:
+            if self._listening and not self._paused and self._resting is None:
+                self._readers.addReader(self)
+            return
+        while self._batches_left and not self._paused:
+            self._batches_left -= 1
             if self._read_batch() < self._batch_size:
-                break
+                self._batches_left = 0
         self._stop_resting()
+        if not self._paused and not self._was_read_out.called:
+            self._was_read_out.callback(None)
 
     def _read_batch(self) -> int:
         """Read and hand over one batch; return its size.
@@ -337,4 +370,4 @@ class Port:
 
     def _wake(self) -> None:
         self._resting = None
-        self._readers.addReader(self)
+        self._read_on()

@@ -4,22 +4,24 @@ It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twist
 `reactor.listenUDP`, then without what that port cannot tell: destinations, scopes, truncation.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
+from math import inf
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IReactorTime, IUDPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
+from uppercase.core.conversation import Answer, Delay, Replies, Step, Wait
 from uppercase.core.datagram import Responder
 from uppercase.core.guards import Destination, Origin, SocketAddress
-from uppercase.core.steps import Answer, Delay, Replies, Step, Wait
 from uppercase.errors import TransformError
-from uppercase.limits import UDP_READ_SIZE
+from uppercase.limits import TURN, UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport
 
 
@@ -44,10 +46,17 @@ class ResponderProtocol(DatagramProtocol):
         # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
         self._pending: dict[Wait | Delay, Callable[[], None]] = {}
         self._idle: list[Deferred[None]] = []
+        self._pausable: IPushProducer | None = None
+        # Datagrams that gave way to all else, and their next turn. Invariant: meanwhile the
+        # transport is paused, so that there is one batch of them.
+        self._parts: Generator[tuple[Replies, list[Step]], None, None] | None = None
+        self._next_turn: IDelayedCall | None = None
 
     def startProtocol(self) -> None:
         """Get to know the transport."""
         transport: Any = self.transport
+        if IPushProducer.providedBy(transport):
+            self._pausable = transport
         if IBatchTransport.providedBy(transport):
             self._send, self._send_replies = transport.send_batch, transport.send_replies
             return
@@ -61,6 +70,10 @@ class ResponderProtocol(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """Call off everything that is still to come."""
+        if self._parts is not None and self._next_turn is not None:
+            self._next_turn.cancel()
+            self._parts.close()
+            self._parts = None
         pending, self._pending = self._pending, {}
         for step, cancel in pending.items():
             cancel()
@@ -72,16 +85,37 @@ class ResponderProtocol(DatagramProtocol):
         self.receive_batch([datagram], [Origin.of(addr, self._here)])
 
     def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
-        """Take the datagrams of one wake-up."""
-        for replies, steps in self.responder.exchange(payloads, origins):
+        """Take the datagrams of one wake-up.
+
+        What is left after a turn gives way to all else, where the transport can be paused.
+        """
+        self._take_turn(self.responder.exchange(payloads, origins))
+
+    def _take_turn(self, parts: Generator[tuple[Replies, list[Step]], None, None]) -> None:
+        pausable, self._next_turn = self._pausable, None
+        until = inf if pausable is None else perf_counter() + TURN
+        for replies, steps in parts:
             if replies.payloads:
                 self.responder.exchanged(replies, self._send_replies(replies))
             if steps:
                 self._carry_out(steps)
+            if perf_counter() > until and pausable is not None:
+                if self.transport is None:  # A transform has stopped the port.
+                    parts.close()
+                    break
+                if self._parts is None:
+                    pausable.pauseProducing()
+                self._parts = parts
+                self._next_turn = self._clock.callLater(0, self._take_turn, parts)
+                return
+        if self._parts is not None and pausable is not None:
+            self._parts = None
+            pausable.resumeProducing()
+            self._check_idle()
 
     def idle(self) -> Deferred[None]:
         """Return what fires when no reply is awaited or held back any more."""
-        if not self._pending:
+        if not self._pending and self._parts is None:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._idle.remove)
         self._idle.append(waiting)
@@ -119,7 +153,7 @@ class ResponderProtocol(DatagramProtocol):
             self._check_idle()
 
     def _check_idle(self) -> None:
-        while self._idle and not self._pending:
+        while self._idle and not self._pending and self._parts is None:
             self._idle.pop().callback(None)
 
 

@@ -3,7 +3,7 @@
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,9 @@ _LATIN: Final = b"caf\xe9"
 _STREET: Final = "straße"
 _STREETS: Final = (b"STRASSE", "STRAßE".encode())
 _LONG: Final = b"abcdefghi\n" * 10_000
+
+_Served = tuple[Program, int]
+"""A server on trial, and its port."""
 
 
 class _Seen:
@@ -91,24 +94,36 @@ def _ask_tcp(
 
 
 def _ask_udp(
-    port: int, data: bytes, expected: Sequence[bytes], seen: _Seen, seconds: float
+    program: Program, port: int, data: bytes, expected: Sequence[bytes], seen: _Seen, seconds: float
 ) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        skt.settimeout(seconds)
         skt.connect((HOST, port))
         try:
             skt.send(data)
             seen.tell("received", data, "request")
-            reply = skt.recv(1 << 16)
+            reply = _receive(skt, seconds, lambda: program.gone(port, "udp"))
             seen.tell("replied", reply, "reply")
             got = _shown(reply)
             if reply in expected:
                 return
         except TimeoutError:
-            got = f"nothing for {seconds:g} s"
+            got = f"nothing for {seconds:g} s" if program.alive else "nothing: it has ended"
         except OSError as error:
             got = f"an error: {error.strerror}"
     raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}")
+
+
+def _receive(skt: socket.socket, seconds: float, gone: Callable[[], bool]) -> bytes:
+    """Return a datagram; it is not waited for when there is nobody who could send it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        hopeless = gone() or time.monotonic() > deadline
+        skt.settimeout(_QUIET)
+        try:
+            return skt.recv(1 << 16)
+        except TimeoutError:
+            if hopeless:
+                raise
 
 
 def _shown(data: bytes) -> str:
@@ -123,26 +138,31 @@ class _Server:
     seconds: float = 5.0
 
     def ask(
-        self, trial: Trial, port: int, number: int, data: bytes, *also: bytes, **how: bool
+        self, trial: Trial, served: _Served, number: int, data: bytes, *also: bytes, **how: bool
     ) -> None:
         """Ask once; what the client sees goes into the check's timeline."""
+        program, port = served
         seen = _Seen(port, number)
-        ask = _ask_udp if self.kind == "udp" else _ask_tcp
+        expected = [data.upper(), *also]
         try:
-            ask(port, data, [data.upper(), *also], seen, self.seconds, **how)
+            if self.kind == "udp":
+                _ask_udp(program, port, data, expected, seen, self.seconds)
+            else:
+                _ask_tcp(port, data, expected, seen, self.seconds, **how)
         finally:
             trial.note(seen.peer, seen.rows)
 
     def asks(self, trial: Trial, *messages: bytes, also: Sequence[bytes] = ()) -> None:
         """Start the server and ask it, one message after the other."""
-        with trial.server(self.kind) as (_, port):
+        with trial.server(self.kind) as served:
             for number, message in enumerate(messages, 1):
-                self.ask(trial, port, number, message, *also)
+                self.ask(trial, served, number, message, *also)
 
-    def still_answers(self, trial: Trial, program: Program, port: int, after: str) -> None:
+    def still_answers(self, trial: Trial, served: _Served, after: str) -> None:
         """Ask after something that must not have ended it."""
+        program, _ = served
         try:
-            self.ask(trial, port, 2, b"hello")
+            self.ask(trial, served, 2, b"hello")
         except Wrong as wrong:
             program.wait(1.0)
             words = f": {program.complaint()}" if not program.alive else ""
@@ -166,10 +186,10 @@ class _Server:
 
     @check("survives what is no text")
     def no_text(self, trial: Trial) -> None:
-        with trial.server(self.kind) as (program, port):
+        with trial.server(self.kind) as served:
             with suppress(Wrong):
-                self.ask(trial, port, 1, _LATIN, b"CAF\xe9", "CAFÉ".encode("latin-1"))
-            self.still_answers(trial, program, port, "bytes that are not UTF-8")
+                self.ask(trial, served, 1, _LATIN, b"CAF\xe9", "CAFÉ".encode("latin-1"))
+            self.still_answers(trial, served, "bytes that are not UTF-8")
 
 
 class _TCPServer(_Server):
@@ -181,8 +201,8 @@ class _TCPServer(_Server):
 
     @check("answers a half-closed client")
     def half_closed(self, trial: Trial) -> None:
-        with trial.server("tcp") as (_, port):
-            self.ask(trial, port, 1, b"half", end=True)
+        with trial.server("tcp") as served:
+            self.ask(trial, served, 1, b"half", end=True)
 
     @check("answers 100,000 bytes")
     def long(self, trial: Trial) -> None:
@@ -190,15 +210,15 @@ class _TCPServer(_Server):
 
     @check("survives clients that go away")
     def gone(self, trial: Trial) -> None:
-        with trial.server("tcp") as (program, port):
+        with trial.server("tcp") as served:
             for _ in range(2):
                 # The first may have ended it already.
                 with (
                     suppress(OSError),
-                    socket.create_connection((HOST, port), timeout=self.seconds) as skt,
+                    socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt,
                 ):
                     _resets_at_the_end(skt)
-            self.still_answers(trial, program, port, "two clients that reset")
+            self.still_answers(trial, served, "two clients that reset")
 
 
 class _UDPServer(_Server):

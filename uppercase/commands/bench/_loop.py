@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Final
 
-from uppercase.client.connecting import connect_udp, explain, open_socket, reachable, resolve
-from uppercase.client.target import TLS, Target
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    open_socket,
+    reachable,
+    resolve,
+)
 from uppercase.commands.bench._loads import Load
 from uppercase.commands.bench._workload import Counts
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError

@@ -171,7 +171,7 @@ def _send_datagrams(
     verbose: bool,
 ) -> int:
     from uppercase.client._udp import Datagrams
-    from uppercase.client.connecting import reachable
+    from uppercase.client.target import reachable
     from uppercase.commands._reactor import Input, reactor, running, wait
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
 

@@ -1,10 +1,11 @@
-"""What a service writes into Twisted's log: a sentence for each event, and its facts.
+"""What a service makes of its events: counts, and sentences with their facts in Twisted's log.
 
 Peers must be able neither to fill the log nor to forge lines in it: whatever comes from a peer is
 escaped and cut, and each reason has at most one line a second, which says how many were left out.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from traceback import TracebackException
@@ -32,6 +33,7 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
     word_of,
+    word_of_name,
 )
 from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
@@ -53,6 +55,47 @@ _TRACEBACK_LINES: Final = 60
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
+
+
+_WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
+    SlowCall: (
+        "transform {event.transform}: slow",
+        "transform {event.transform!r} blocked the reactor for {milliseconds:.0f} ms; nobody else "
+        "was served meanwhile",
+    ),
+    AcceptFailed: (
+        "{protocol} connections not accepted: {event.error}",
+        "no connection can be accepted for now: {event.detail} ({event.error}); new clients wait",
+    ),
+    Refused: (
+        "{protocol} connections refused: {event.reason}",
+        "{event.peer} was refused: {event.reason}{because}",
+    ),
+    Incomplete: (
+        "{protocol} lines without an end",
+        "{event.peer} has sent {event.held} bytes without a line's end and waits; "
+        "--framing=segment answers programs that send none",
+    ),
+    Closed: (
+        "{protocol} connections closed: {event.outcome}",
+        "{event.peer} was closed: {event.outcome}{because}",
+    ),
+    Dropped: (
+        "{protocol} datagrams dropped: {event.reason}",
+        "a datagram of {event.peer} was dropped: {event.reason}{because}",
+    ),
+    WouldDrop: (
+        "{protocol} datagrams answered on a dry run: {event.reason}",
+        "a datagram of {event.peer} would have been dropped: {event.reason}",
+    ),
+    KernelDropped: (
+        "datagrams dropped by the system",
+        "the system dropped {event.count} datagrams for {event.address}, which came faster than "
+        "they were read; a larger --rcvbuf holds more, as far as the system allows (Linux: "
+        "net.core.rmem_max)",
+    ),
+}
+"""What is warned of: by what such lines are held back together, and the sentence."""
 
 
 def facts_of(event: Event) -> dict[str, Any]:
@@ -90,8 +133,6 @@ class Throttle:
     """Lets one line a key through per interval and tells how many it held back.
 
     Args:
-        clock: the reactor.
-        interval: seconds.
         write: given the key and the number held back, when an interval ends that had any.
     """
 
@@ -134,8 +175,6 @@ class LogObserver:
     """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
 
     Args:
-        protocol: `TCP` or `UDP`.
-        clock: the reactor.
         log_peers: a line for each connection or datagram.
 
     Attributes:
@@ -170,72 +209,27 @@ class LogObserver:
         )
 
     def notify(self, event: Event) -> None:
-        """Write a line, or none."""
-        match event:
-            case TransformFailed():
-                self._transform_failed(event)
-            case SlowCall():
-                self._warn(
-                    event,
-                    f"transform {event.transform}: slow",
-                    f"transform {event.transform!r} blocked the reactor for "
-                    f"{event.seconds * 1000:.0f} ms; nobody else was served meanwhile",
-                )
-            case AcceptFailed():
-                self._warn(
-                    event,
-                    f"{self._protocol} connections not accepted: {event.error}",
-                    f"no connection can be accepted for now: {event.detail} ({event.error}); "
-                    "new clients wait",
-                )
-            case Refused():
-                self._warn(
-                    event,
-                    f"{self._protocol} connections refused: {event.reason}",
-                    f"{event.peer} was refused: {event.reason}{_because(event.detail)}",
-                )
-            case Incomplete():
-                self._warn(
-                    event,
-                    f"{self._protocol} lines without an end",
-                    f"{event.peer} has sent {event.held} bytes without a line's end and waits; "
-                    "--framing=segment answers programs that send none",
-                )
-            case Closed() if event.outcome not in _UNREMARKABLE and not self._log_peers:
-                self._warn(
-                    event,
-                    f"{self._protocol} connections closed: {event.outcome}",
-                    f"{event.peer} was closed: {event.outcome}{_because(event.detail)}",
-                )
-            case Dropped() if not self._log_peers:
-                self._warn(
-                    event,
-                    f"{self._protocol} datagrams dropped: {event.reason}",
-                    f"a datagram of {event.peer} was dropped: "
-                    f"{event.reason}{_because(event.detail)}",
-                )
-            case WouldDrop() | KernelDropped():
-                self._counted_only(event)
-            case _ if self._log_peers and (text := _peer_line(event)):
-                self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
+        kind = type(event)
+        if isinstance(event, TransformFailed):
+            self._transform_failed(event)
+        elif kind in _WARNINGS and not self._is_told_otherwise(event):
+            words = {
+                "event": event,
+                "protocol": self._protocol,
+                "because": _because(getattr(event, "detail", "")),
+                "milliseconds": getattr(event, "seconds", 0.0) * 1000,
+            }
+            key, text = (each.format(**words) for each in _WARNINGS[kind])
+            if self._throttle.allows(key):
+                self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
+        elif self._log_peers and (text := _peer_line(event)):
+            self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
-    def _counted_only(self, event: WouldDrop | KernelDropped) -> None:
-        """Tell of what a datagram has no other event for."""
-        match event:
-            case WouldDrop():
-                self._warn(
-                    event,
-                    f"{self._protocol} datagrams answered on a dry run: {event.reason}",
-                    f"a datagram of {event.peer} would have been dropped: {event.reason}",
-                )
-            case KernelDropped():
-                self._warn(
-                    event,
-                    "datagrams dropped by the system",
-                    f"the system dropped {event.count} datagrams for {event.address}, which came "
-                    "faster than they were read; a larger --rcvbuf holds more, as far as the "
-                    "system allows (Linux: net.core.rmem_max)",
-                )
+    def _is_told_otherwise(self, event: Event) -> bool:
+        """Whether an end is as it should be, or has a line of its own in a classroom's log."""
+        if isinstance(event, Closed):
+            return self._log_peers or event.outcome in _UNREMARKABLE
+        return self._log_peers and isinstance(event, Dropped)
 
     def _transform_failed(self, event: TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
@@ -246,10 +240,6 @@ class LogObserver:
             lines = "\n".join(_traceback_lines(trace))
             text = f"transform {event.transform!r} raised:\n{lines}"
             self.line(LogLevel.error, text, **facts_of(event))
-
-    def _warn(self, event: Event, key: str, text: str) -> None:
-        if self._throttle.allows(key):
-            self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _more(self, key: str, count: int) -> None:
         self.log.warn(
@@ -307,3 +297,51 @@ def _datagram(event: Replied | Dropped | Impaired) -> str:
 
 def _payload(data: bytes) -> str:
     return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"
+
+
+_SAYS_MORE: Final[Mapping[type[Event], tuple[str, str]]] = {
+    kind: (word_of_name(kind.__name__), attribute)
+    for kind, attribute in (
+        (Opened, ""),
+        (Closed, "outcome"),
+        (AcceptFailed, "error"),
+        (Refused, "reason"),
+        (Incomplete, ""),
+        (Dropped, "reason"),
+        (WouldDrop, "reason"),
+        (TransformFailed, "transform"),
+        (SlowCall, "transform"),
+    )
+}
+"""What is counted: by which word, and which attribute says more of it. Requests and replies are not
+counted here: they are told only where somebody watches, and the responder counts all of them."""
+
+
+@implementer(IObserver)
+class Counters:
+    """Counts events by kind and, where there is one, by outcome, reason or transform.
+
+    Attributes:
+        counts: keys are pairs such as ("closed", "finished"), ("dropped", "failed"),
+            ("transform-failed", "caesar") and ("opened", "").
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def notify(self, event: Event) -> None:
+        # First what each connection has: patterns are tried one after the other.
+        if known := _SAYS_MORE.get(type(event)):
+            word, attribute = known
+            self.counts[word, str(getattr(event, attribute)) if attribute else ""] += 1
+            return
+        match event:
+            case KernelDropped(count=count):
+                self.counts["dropped", "by-the-kernel"] += count
+            case Impaired(direction=direction, actions=actions):
+                for action in actions:
+                    self.counts[f"lab-{direction.value}", action.value] += 1
+
+    def by_name(self) -> dict[str, int]:
+        """Return the counts by names such as `closed finished` and `opened`."""
+        return {" ".join(filter(None, key)): self.counts[key] for key in sorted(self.counts)}
