@@ -191,7 +191,6 @@ class AsyncTransform(MessageTransform):
     """A coroutine function, which is told from other transforms by what it is."""
 
     async def transform(self, message: bytes) -> bytes:
-        """Return the reply to one message."""
         if self._ascii is not None and message.isascii():
             return self._ascii(message)
         return await self._settle(self._function(self._kind.from_bytes(message)))
@@ -216,7 +215,6 @@ class StreamableTransform(MessageTransform):
     """A function f with f(a + b) == f(a) + f(b), on text cut between characters only."""
 
     def open_stream(self) -> ITransformStream:
-        """Start one stream."""
         return _open_stream(self.name, self._kind, self._source, self._ascii)
 
     @cached_property
@@ -247,7 +245,6 @@ class StreamTransform:
         return stream.feed(message) + stream.finish()
 
     def open_stream(self) -> ITransformStream:
-        """Start one stream."""
         return _open_stream(self.name, self._kind, self._open())
 
 

@@ -30,8 +30,7 @@ from uppercase.services._base import (
 )
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
-from uppercase.tcp.factory import OpenConversation, TransformFactory
-from uppercase.tcp.inherited import OPENER, inherited_endpoint, open_endpoint
+from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
@@ -43,7 +42,7 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
-from uppercase.tcp.watched import WatchedFactory
+from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
 
 _HANDSHAKE: Final = 0.2
 """Seconds for handshakes under way when a stop begins: a long round trip."""
@@ -186,11 +185,9 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        """Return the addresses of the open ports."""
         return list(self._names)
 
     def levels(self) -> dict[str, int]:
-        """Return how many connections are open."""
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:

@@ -209,7 +209,6 @@ class LogObserver:
         )
 
     def notify(self, event: Event) -> None:
-        """Write a line, or none."""
         kind = type(event)
         if isinstance(event, TransformFailed):
             self._transform_failed(event)
@@ -331,7 +330,6 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        """Count an event."""
         # First what each connection has: patterns are tried one after the other.
         if known := _SAYS_MORE.get(type(event)):
             word, attribute = known

@@ -22,8 +22,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.limits import TURN
-from uppercase.portable import PORTABLE
+from uppercase.limits import PORTABLE, TURN
 
 _BATCH: Final = 256
 """Events that one look brings, at the most."""

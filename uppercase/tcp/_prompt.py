@@ -14,7 +14,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
-from uppercase.portable import PORTABLE
+from uppercase.limits import PORTABLE
 
 _DONE: Final = Failure(CONNECTION_DONE)
 

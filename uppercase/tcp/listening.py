@@ -46,11 +46,10 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
-from uppercase.tcp._opening import SocketEndpoint, locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.inherited import InheritedUNIXPort
 from uppercase.tcp.kernel import admit_nobody, refuse_group
+from uppercase.tcp.opening import InheritedUNIXPort, SocketEndpoint, locked, open_port
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
