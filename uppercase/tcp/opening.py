@@ -209,8 +209,8 @@ def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> Opened:
 class SocketEndpoint:
     """The endpoint of a listening socket, which is the reactor's from then on.
 
-    As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in all that TLS endpoints need: a sixth of the
-    time in which a service starts.
+    As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a sixth
+    of the time in which a service starts.
 
     Args:
         reactor: adopts the socket.
