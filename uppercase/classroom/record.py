@@ -107,17 +107,14 @@ class Recorder:
         self._write({"record": VERSION, "wall": time.time(), **about})
 
     def notify(self, event: Event) -> None:
-        """Write an event."""
         if self.ended:
             return
         self._write(self._rows.row(event, self._rows.number(event)))
 
     def flush(self) -> None:
-        """Hand everything to the system."""
         self._try(self._file.flush)
 
     def close(self) -> None:
-        """End the record."""
         self.flush()
         self._try(self._file.close)
         self.ended = self.ended or "it is closed"

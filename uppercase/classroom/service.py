@@ -79,7 +79,6 @@ class Exhibit:
             )
 
     async def start(self) -> None:
-        """Listen."""
         try:
             self._service.listen()
         except CannotListen as error:

@@ -64,7 +64,6 @@ class Arrow:
 
     @property
     def lost(self) -> bool:
-        """Whether it ends half-way."""
         return "lost" in self.actions
 
 

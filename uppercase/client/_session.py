@@ -178,7 +178,6 @@ class Exchange(Conversation):
         self._timer: IDelayedCall
 
     def connectionMade(self) -> None:
-        """Send everything and the end of it."""
         self._timer = self._clock.callLater(self._timeout, self._silence)
         self.transport.write(self._data)
         self.transport.loseWriteConnection()
@@ -198,7 +197,6 @@ class Exchange(Conversation):
         self.transport.loseConnection()
 
     def lost(self, reason: Failure) -> None:
-        """Return what was collected, or say why it is not all."""
         if self._timer.active():
             self._timer.cancel()
         if self._error is None and not reason.check(ConnectionDone):

@@ -40,7 +40,6 @@ class Trust:
             self._options = CertificateOptions(verify=False)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
-        """Return a connection for Twisted to drive."""
         self._connection: SSL.Connection = SSL.Connection(self._options.getContext(), None)
         if not self._is_address:
             self._connection.set_tlsext_host_name(self._host.encode("idna"))

@@ -77,11 +77,9 @@ class DatagramSocket:
         self._reactor.addWriter(self)
 
     def fileno(self) -> int:
-        """Return the socket's descriptor."""
         return self.socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what the reactor's log calls it."""
         return type(self).__name__
 
     def doRead(self) -> None:
@@ -99,7 +97,6 @@ class DatagramSocket:
             self._received(datagram)
 
     def doWrite(self) -> None:
-        """Know that the queue has room."""
         self._reactor.removeWriter(self)
         go_on, self._go_on = self._go_on, None
         if go_on is not None:

@@ -144,7 +144,6 @@ class Command(click.Command):
         self.examples = examples
 
     def example_lines(self) -> list[str]:
-        """Return the lines of the examples."""
         return cleandoc(self.examples).splitlines()
 
     def paragraphs(self) -> list[str]:

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, 
 from zope.interface import implementer
 
 from uppercase.core.events import LabAction
-from uppercase.lab._options import TCPLab
+from uppercase.lab import TCPLab
 from uppercase.limits import OUTPUT_BATCH
 
 LAB_PIECE_PAUSE: Final = 0.01
@@ -88,21 +88,17 @@ class LabOutlet:
         self._transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
         self._transport_full = True
         self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
         self._transport_full = False
         self._tell_room()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
         self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
-        """Take a reply."""
         lab = self._lab
         self._replies += 1
         if lab.reset_after:

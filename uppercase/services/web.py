@@ -20,7 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
-from uppercase.core.rates import TokenBuckets
+from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import FAMILIES, Snapshot, Source, add_up, counted, exposition
@@ -117,11 +117,8 @@ class BoundedSite(Site):
 
     def lets_in(self, channel: BoundedChannel) -> bool:
         """Let a connection in, in place of the oldest where there are enough; not too often."""
-        now = self.reactor.seconds()
-        level = self._bucket.level("", now)
-        if level < 1:
+        if not self._bucket.allow("", self.reactor.seconds()):
             return False
-        self._bucket.take("", level, now)
         self.channels[channel] = None
         if len(self.channels) > self.limits.connections:
             oldest = next(iter(self.channels))
@@ -162,7 +159,6 @@ class WebService(Service):
         self.port: IListeningPort | None = None
 
     def listen(self) -> None:
-        """Listen, or end the program."""
         failures: list[Failure] = []
         listening = self._listener.endpoint.listen(self.site)
         listening.addCallbacks(self._opened, failures.append)
@@ -228,7 +224,6 @@ class MetricsService(WebService):
         self._measuring = False
 
     def startService(self) -> None:
-        """Listen, or end the program."""
         super().startService()
         self._source.start()
         self._measuring = True

@@ -77,6 +77,10 @@ class Turns:
             self._call = self._clock.callLater(0, self._go_round)
 
 
+def _tell_nobody(event: Event) -> None:
+    """Stand in for an observer where there is none."""
+
+
 class TransformFactory(ServerFactory):
     """Makes the protocols of one service and knows which connections are open.
 
@@ -92,6 +96,7 @@ class TransformFactory(ServerFactory):
         admission: decides which are let in.
         turns: lets those that have more to do go on.
         on_closed: called after one has been closed, if somebody set it.
+        tell: tells the observer of an event.
     """
 
     noisy = False
@@ -107,7 +112,7 @@ class TransformFactory(ServerFactory):
         self.open_conversation = open_conversation
         self.limits = limits
         self.clock = clock
-        self.lab = lab
+        self.lab = None if lab == NO_LAB else lab
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
@@ -121,7 +126,7 @@ class TransformFactory(ServerFactory):
             StallWatch(clock, limits.send_timeout, self.connections, *stalled),
         ]
         self._listening = False
-        self._observer = observer
+        self.tell: Callable[[Event], None] = _tell_nobody if observer is None else observer.notify
 
     def startFactory(self) -> None:
         """The first port listens: the watches' timers outlast the last connection."""
@@ -139,7 +144,7 @@ class TransformFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return TransformProtocol(self)
+        return TransformProtocol(self, addr)
 
     def enter(self, connection: TransformProtocol) -> bool:
         """Let a connection in, or not: when it is made, and again when it is known whose it is."""
@@ -153,7 +158,7 @@ class TransformFactory(ServerFactory):
             for watch in self._watches:
                 watch.opened()
         if refusal is not None:
-            self.tell(Refused(name_of(connection.peer), *refusal))
+            self.tell(Refused(connection.name, *refusal))
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
@@ -175,8 +180,3 @@ class TransformFactory(ServerFactory):
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
         self.tell(Refused(name_of(client_at(peer)), reason, why))
-
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            self._observer.notify(event)

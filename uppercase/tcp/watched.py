@@ -6,7 +6,6 @@ from twisted.internet.interfaces import IAddress
 from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.events import Chunk, Direction, HalfClosed
-from uppercase.tcp._states import name_of
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
 
@@ -16,7 +15,7 @@ class WatchedFactory(TransformFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return _WatchedProtocol(self)
+        return _WatchedProtocol(self, addr)
 
 
 class _WatchedProtocol(TransformProtocol):
@@ -28,14 +27,14 @@ class _WatchedProtocol(TransformProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Tell of a chunk, and take it."""
-        self.tell(Chunk(name_of(self.peer), Direction.REQUEST, data))
+        self.tell(Chunk(self.name, Direction.REQUEST, data))
         super().dataReceived(data)
 
     def readConnectionLost(self) -> None:
         """Tell of the end of input, once, and take note of it."""
         if not self._ended:
             self._ended = True
-            self.tell(HalfClosed(name_of(self.peer)))
+            self.tell(HalfClosed(self.name))
         super().readConnectionLost()
 
     def tell(self, event: Chunk | HalfClosed) -> None:
@@ -56,6 +55,5 @@ class _Outgoing:
 
     def write(self, data: bytes) -> None:
         """Tell of a chunk, and pass it on."""
-        peer = name_of(self._connection.peer)
-        self._connection.tell(Chunk(peer, Direction.REPLY, bytes(data)))
+        self._connection.tell(Chunk(self._connection.name, Direction.REPLY, bytes(data)))
         self._transport.write(data)

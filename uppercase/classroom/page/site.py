@@ -16,8 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from uppercase.classroom.page.sending import LINE, Senders
-from uppercase.classroom.page.watchers import Watchers
+from uppercase.classroom.page.watchers import LINE, Senders, Watchers
 from uppercase.core.values import host_address
 
 _HEADERS: Final = {
@@ -72,7 +71,6 @@ class Site(Resource):
         }
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Give a part of the page."""
         if why := self._refusal(request, changes=False):
             return _say(request, 403, why)
         if request.path in self._parts:
@@ -91,7 +89,6 @@ class Site(Resource):
         return _say(request, 404, "there is no such page; the one that there is, is at /")
 
     def render_POST(self, request: Request) -> bytes | int:
-        """Send a line."""
         if why := self._refusal(request, changes=True):
             return _say(request, 403, why)
         watcher = self._watchers.find(_argument(request, b"watcher"))

@@ -47,11 +47,9 @@ class Load(ABC):
         self._prepare(workload)
 
     def fileno(self) -> int:
-        """Return the descriptor to select on."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """End the connection."""
         self._socket.close()
 
     @abstractmethod

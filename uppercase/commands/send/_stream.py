@@ -330,7 +330,6 @@ class LineConversation:
         return late + reply
 
     def close(self) -> None:
-        """End the conversation."""
         if self._connection.transport is not None:
             self._connection.transport.abortConnection()
 
@@ -367,10 +366,8 @@ class _Connection(Conversation):
         self.ended = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.chunks.put(data)
 
     def lost(self, reason: Failure) -> None:
-        """Know that no more comes."""
         self.ended = True
         self.chunks.put(b"")
