@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands.command import run, run_forked
+from tests.commands.command import run, run_process
 from tests.system.test_lecture import LECTURE
 
 GONE = "survives clients that go away"
@@ -18,7 +18,7 @@ GONE = "survives clients that go away"
 def graded(exercise: str, path: Path, *options: str) -> tuple[int, dict[str, str]]:
     """Return the exit status, and what was wrong by check."""
     words = ["grade", "--json", *options, exercise, "--", sys.executable, str(path), "{port}"]
-    done = run_forked(*words)
+    done = run_process(*words)
     checks = json.loads(done.stdout)["checks"]
     return done.status, {each["check"]: each["sentence"] for each in checks if not each["passed"]}
 
@@ -71,7 +71,7 @@ def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) 
 
 
 def test_the_exercises_are_listed() -> None:
-    done = run_forked("grade", "--list")
+    done = run_process("grade", "--list")
     assert done.status == 0
     names = [line.split()[0] for line in done.stdout.decode().splitlines()]
     assert names[:6] == [
@@ -147,7 +147,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     (tmp_path / "lab3.toml").write_text(TOML)
     program = str(lecture("udp_client.py", tmp_path))
     words = ["grade", str(tmp_path / "lab3.toml"), "--", sys.executable, program, "{port}"]
-    done = run_forked(*words)
+    done = run_process(*words)
     assert done.stdout.decode().splitlines() == [
         "pass  2/2  3a: sends the line",
         "pass  5/5  prints the reply",
@@ -228,8 +228,8 @@ def plugins(tmp_path: Path) -> dict[str, str]:
 
 def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
     words = ["grade", "greeter", "--", sys.executable, "-c"]
-    assert run_forked(*words, "print('hello')", env=plugins).status == 0
-    done = run_forked(*words, "print('bye')", env=plugins)
+    assert run_process(*words, "print('hello')", env=plugins).status == 0
+    done = run_process(*words, "print('bye')", env=plugins)
     assert done.status == 1
     assert "expected 'hello', got 'bye\\n'" in done.stdout.decode()
 
@@ -237,7 +237,7 @@ def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
 def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     plugins: dict[str, str],
 ) -> None:
-    done = run_forked("grade", "--list", env=plugins)
+    done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
     assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
     assert "Traceback" not in done.stderr
@@ -248,13 +248,13 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
     ):
         assert words in done.stderr
-    done = run_forked("grade", "missing", "--", "true", env=plugins)
+    done = run_process("grade", "missing", "--", "true", env=plugins)
     assert done.status == 2
     assert "cannot be loaded" in done.stderr
 
 
 def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:
-    done = run_forked("grade", "faulty", "--", "true", env=plugins)
+    done = run_process("grade", "faulty", "--", "true", env=plugins)
     assert done.status == 2
     assert "'divides' of faulty failed by itself, not the program: ZeroDivision" in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import environment, run, run_forked, terminal
+from tests.commands.command import environment, run, run_process, terminal
 from tests.system.processes import Server, connect, receive_all, tool
 from tests.system.test_lecture import LECTURE, free_port, program
 
@@ -33,7 +33,7 @@ def test_a_program_meets_the_fates_of_the_key(tmp_path: Path) -> None:
     picture = tmp_path / "run.svg"
     options = ["-u", "--lab", "udp-pinger", "--seed", "7", "--timeline", str(picture)]
     place = ["--", sys.executable, str(tmp_path / "pinger.py"), "{host}", "{port}"]
-    done = run_forked("run", *options, *place)
+    done = run_process("run", *options, *place)
     assert done.status == 3
     said = done.stdout.decode().split("\n")
     assert [n for n, line in enumerate(said, 1) if line == "lost"] == [4, 6, 8, 9]
@@ -49,7 +49,7 @@ def test_the_lectures_clients_run_as_they_are(client: str, tmp_path: Path) -> No
     path = program(client, port, tmp_path)
     udp = ["-u"] if client.startswith("udp") else []
     words = ["run", *udp, "--port", str(port), "--", sys.executable, str(path)]
-    done = run_forked(*words, data=b"hello\n")
+    done = run_process(*words, data=b"hello\n")
     assert done.status == 0
     assert done.stdout.rstrip().endswith(b"HELLO")
     assert '"HELLO"' in done.stderr
@@ -79,7 +79,7 @@ def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
 
 def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> None:
     """Its exit status and output stay its own."""
-    done = run_forked("run", "-u", "--", "true")
+    done = run_process("run", "-u", "--", "true")
     assert done.status == 0
     assert "nothing came" in done.stderr
     assert "sent nothing to UDP 127.0.0.1:" in done.stderr
@@ -96,7 +96,7 @@ def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> Non
     ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
-    done = run_forked("run", *words)
+    done = run_process("run", *words)
     assert done.status == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -114,7 +114,7 @@ def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -
                 assert receive_all(client) == b"HELLO"
         else:
             words = ["send", "-u", f"127.0.0.1:{server.port}"]
-            assert run_forked(*words, data=b"hello\n").status == 0
+            assert run_process(*words, data=b"hello\n").status == 0
         deadline = time.monotonic() + 20
         while '"HELLO' not in (drawn := run("timeline", str(path))).stdout.decode():
             assert time.monotonic() < deadline, drawn

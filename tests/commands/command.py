@@ -1,9 +1,8 @@
 """The `uppercase` command for the client's tests: here, as a process, in a terminal.
 
 `run` calls the command's function with real descriptors for its standard streams: a start of the
-interpreter takes longer than most of what is tested. `run_forked` is for commands that run others
-and wait for them. `run_process` and `terminal` are for signals, for pipes that close, and for what
-only a fresh interpreter shows.
+interpreter takes longer than most of what is tested. `run_process` and `terminal` are for signals,
+for pipes that close, and for what only a fresh interpreter shows.
 """
 
 import os
@@ -29,7 +28,6 @@ from twisted.internet.task import deferLater
 
 import uppercase
 from tests.system.forked import Forked
-from tests.system.processes import tool
 from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
@@ -40,7 +38,6 @@ __all__ = [
     "command_line",
     "environment",
     "run",
-    "run_forked",
     "run_process",
     "terminal",
 ]
@@ -170,35 +167,51 @@ def _in_the_tests_reactor() -> Iterator[None]:
 
 
 def run_process(
-    *arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
+    *arguments: str,
+    data: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
 ) -> Outcome:
-    """Run the command as a process, with its input in a pipe, to its end."""
-    process = subprocess.run(
-        command_line(*arguments),
-        input=data,
-        capture_output=True,
-        timeout=_TIMEOUT,
-        env=environment(env),
-        check=False,
-    )
-    return Outcome(process.returncode, process.stdout, process.stderr.decode())
+    """Run the command as a process, with its input in a pipe, to its end.
 
-
-def run_forked(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
-    """Run the command to its end, in a fork of a process that has imported what it imports."""
-    with (
-        tempfile.TemporaryFile() as stdin,
-        tempfile.TemporaryFile() as stdout,
-        tempfile.TemporaryFile() as stderr,
-    ):
-        stdin.write(data)
-        stdin.flush()
-        command = [tool("uppercase"), *arguments]
-        process = Forked(command, environment(env), stdout, complaints=stderr, typed=stdin)
+    Args:
+        arguments: of the command.
+        data: its input.
+        env: more of its environment.
+        cwd: where it runs.
+        fresh: in an interpreter of its own, for what depends on where modules are found.
+    """
+    if fresh:
+        done = subprocess.run(
+            command_line(*arguments),
+            input=data,
+            capture_output=True,
+            timeout=_TIMEOUT,
+            env=environment(env),
+            cwd=cwd,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+    reader, writer = os.pipe()
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = Forked(
+            command_line(*arguments),
+            environment(env),
+            stdout,
+            stderr=stderr,
+            stdin=reader,
+            cwd=cwd,
+        )
+        os.write(writer, data)
+        os.close(writer)
         try:
             status = process.wait(_TIMEOUT)
-        finally:
+        except subprocess.TimeoutExpired:
             process.kill()
+            raise
+        finally:
+            os.close(reader)
         stdout.seek(0)
         stderr.seek(0)
         return Outcome(status, stdout.read(), stderr.read().decode())

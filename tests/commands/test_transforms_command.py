@@ -18,23 +18,14 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.commands.command import Outcome, command_line, environment
+from tests.commands.command import Outcome, command_line, environment, run_process
 from uppercase.commands.cli import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
 
-def run(*arguments: str, cwd: Path, data: bytes = b"", **env: str) -> Outcome:
-    done = subprocess.run(
-        command_line("transforms", *arguments),
-        input=data,
-        capture_output=True,
-        cwd=cwd,
-        env=environment(env),
-        timeout=60,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+def run(*arguments: str, cwd: Path, data: bytes = b"", fresh: bool = False, **env: str) -> Outcome:
+    return run_process("transforms", *arguments, data=data, env=env, cwd=cwd, fresh=fresh)
 
 
 class Within:
@@ -337,7 +328,7 @@ def test_nothing_of_a_plugin_reaches_the_terminal_as_a_command(
 
 
 def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
-    asked = run("doctor", cwd=here, PYTHONSAFEPATH="1")
+    asked = run("doctor", cwd=here, fresh=True, PYTHONSAFEPATH="1")
     assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
 
 
@@ -364,7 +355,7 @@ def test_doctor_names_what_is_wrong_with_its_fix(
 def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) -> None:
     """It hides Twisted itself where the current directory comes first, as under `python -m`."""
     file = drop_in(here, "../__init__.py", "").resolve()
-    hidden = run("doctor", cwd=here)
+    hidden = run("doctor", cwd=here, fresh=True)
     assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
     script = tmp_path / "uppercase"
     script.write_text("from uppercase.commands.cli import main\nraise SystemExit(main())\n")

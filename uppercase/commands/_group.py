@@ -296,5 +296,10 @@ def _answer_shell() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    click.echo("uppercase: " + printable(sentence, keep="\n"), err=True)
+    say(printable(sentence, keep="\n"))
     return status
+
+
+def say(sentence: str) -> None:
+    """Tell the person who has typed the command something, beside the output."""
+    click.echo(f"uppercase: {sentence}", err=True)

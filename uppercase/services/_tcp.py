@@ -30,7 +30,7 @@ from uppercase.services._base import (
 )
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
-from uppercase.tcp.factory import OpenConversation, TransformFactory
+from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
@@ -43,7 +43,6 @@ from uppercase.tcp.listening import (
     listener_of_string,
 )
 from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
-from uppercase.tcp.watched import WatchedFactory
 
 _HANDSHAKE: Final = 0.2
 """Seconds for handshakes under way when a stop begins: a long round trip."""

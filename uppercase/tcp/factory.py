@@ -1,18 +1,23 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is its protocol's matter; this module moves no bytes.
+What one connection does is its protocol's matter; this module moves no bytes. A watched connection
+tells of its chunks too, for a record; others do not pay for it.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
+from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.admission import Admission
 from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import (
+    Chunk,
+    Direction,
     Event,
+    HalfClosed,
     IObserver,
     RefusalReason,
     Refused,
@@ -180,3 +185,52 @@ class TransformFactory(ServerFactory):
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
         self.tell(Refused(name_of(client_at(peer)), reason, why))
+
+
+class WatchedFactory(TransformFactory):
+    """A factory that tells its observer of each chunk too."""
+
+    def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
+        """Make a connection's protocol."""
+        return _WatchedProtocol(self, addr)
+
+
+class _WatchedProtocol(TransformProtocol):
+    _ended = False
+
+    def makeConnection(self, transport: Any) -> None:
+        """Stand between the connection and what it writes to."""
+        super().makeConnection(_Outgoing(transport, self))  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Tell of a chunk, and take it."""
+        self.tell(Chunk(self.name, Direction.REQUEST, data))
+        super().dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        """Tell of the end of input, once, and take note of it."""
+        if not self._ended:
+            self._ended = True
+            self.tell(HalfClosed(self.name))
+        super().readConnectionLost()
+
+    def tell(self, event: Chunk | HalfClosed) -> None:
+        """Tell the service's observer."""
+        self._factory.tell(event)
+
+
+class _Outgoing:
+    """A transport that is told of before it is written to; all else is the transport's own."""
+
+    def __init__(self, transport: Any, connection: _WatchedProtocol) -> None:
+        self._transport = transport
+        self._connection = connection
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Tell of a chunk, and pass it on."""
+        self._connection.tell(Chunk(self._connection.name, Direction.REPLY, bytes(data)))
+        self._transport.write(data)
