@@ -15,8 +15,6 @@ from xml.sax.saxutils import escape, quoteattr
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, title_of
 from uppercase.errors import UserError
 
-PICTURES: Final = (".svg", ".pdf", ".png")
-
 _CLIENT, _SERVER = 130.0, 560.0
 _SLANT: Final = 16.0
 """What an arrow falls at least, in pixels: one that was not held back."""

@@ -19,10 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    serverFromString,
-)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -53,7 +49,7 @@ from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody, refuse_group
-from uppercase.tcp.opening import InheritedUNIXPort, locked, open_port
+from uppercase.tcp.opening import InheritedUNIXPort, SocketEndpoint, locked, open_port
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -321,8 +317,7 @@ def listener_of_socket(
     reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
 ) -> Listener:
     """Return a listener that takes over a listening socket."""
-    endpoint = AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
-    return Listener(description, endpoint, None, proxies)
+    return Listener(description, SocketEndpoint(reactor, skt), None, proxies)
 
 
 def listener_of_string(
@@ -336,6 +331,9 @@ def listener_of_string(
         BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
     kind = description.partition(":")[0].lower()
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
     if kind == "haproxy":
         rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
         raise BadValue(
