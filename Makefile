@@ -28,13 +28,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A stamp is newer than its inputs once an installation has succeeded. What only serves needs a
-# quarter of what tests do, and what runs is compiled as it does.
+# quarter of what tests do. What runs is compiled as it does, a tenth of what is installed.
 $(SERVING): setup.cfg pyproject.toml | $(BIN)/python
 	$(PIP) --no-compile --editable .
 	touch $@
 
 $(READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[tls,test,check]'
+	$(PIP) --no-compile --editable '.[tls,test,check]'
 	touch $(SERVING) $@
 
 # Both services in one process, so that Ctrl-C ends both.

@@ -59,15 +59,7 @@ def runs_asyncio(reactor: object) -> bool:
 def await_reply(
     awaitable: Awaitable[bytes], done: Callable[[bytes | TransformError], None]
 ) -> Callable[[], None]:
-    """Start waiting; `done` is called once with the reply or the error, unless cancelled.
-
-    Args:
-        awaitable: a pipeline's; it raises nothing but `TransformError`.
-        done: told the result, perhaps before this returns.
-
-    Returns:
-        A function that cancels the wait and what is waited for.
-    """
+    """Start waiting; `done` is called once with the reply or the error, unless cancelled."""
 
     def failed(failure: Failure) -> None:
         error = failure.value
@@ -233,9 +225,6 @@ class Waiter:
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply.
-
-        Args:
-            awaitable: whatever it raises is raised here.
 
         Raises:
             RuntimeError: this is the thread of a running reactor, which must not wait.

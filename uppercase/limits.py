@@ -1,9 +1,11 @@
 """The bounds that several rooms share, and the records of those of each service, with reasons.
 
 A bound with one user stands beside its code. Sizes are bytes and durations are seconds unless the
-name says otherwise. This module imports nothing of ours.
+name says otherwise. The one switch between what only some systems have and what runs everywhere is
+here, too. This module imports nothing of ours.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -190,3 +192,7 @@ UDP_RETRIES: Final = 3
 
 KIT_LARGE: Final = MAX_LENGTH
 """The largest message that the contract kit tries: the largest that a framed conversation has."""
+
+PORTABLE: Final = bool(os.environ.get("UPPERCASE_PORTABLE"))
+"""Whether TCP and UDP go the ways of systems that have neither epoll nor recvmmsg: for comparison,
+and for tests that both ways come to the same."""

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,18 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands.command import Outcome, command_line, environment, run
-from tests.system.processes import run as run_program
+from tests.commands.command import run, run_process
 from tests.system.test_lecture import LECTURE
-
-
-def command(*words: str, env: dict[str, str] | None = None) -> Outcome:
-    """Run the command as a process, with time for the programs that it runs."""
-    done = subprocess.run(
-        command_line(*words), capture_output=True, timeout=200, env=environment(env), check=False
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr.decode())
-
 
 GONE = "survives clients that go away"
 
@@ -29,11 +18,9 @@ GONE = "survives clients that go away"
 def graded(exercise: str, path: Path, *options: str) -> tuple[int, dict[str, str]]:
     """Return the exit status, and what was wrong by check."""
     words = ["grade", "--json", *options, exercise, "--", sys.executable, str(path), "{port}"]
-    done = run_program(command_line(*words), seconds=200)
+    done = run_process(*words)
     checks = json.loads(done.stdout)["checks"]
-    return done.returncode, {
-        each["check"]: each["sentence"] for each in checks if not each["passed"]
-    }
+    return done.status, {each["check"]: each["sentence"] for each in checks if not each["passed"]}
 
 
 def lecture(name: str, folder: Path) -> Path:
@@ -58,7 +45,10 @@ def lecture(name: str, folder: Path) -> Path:
     ],
 )
 def test_the_lectures_programs(exercise: str, name: str, failed: set[str], tmp_path: Path) -> None:
-    status, wrong = graded(exercise, lecture(name, tmp_path))
+    """With six seconds for each: the UDP client waits for ever."""
+    toml = tmp_path / "patient.toml"
+    toml.write_text(f"base = '{exercise}'\n[options]\nseconds = 6\n")
+    status, wrong = graded(str(toml), lecture(name, tmp_path))
     assert set(wrong) == failed, wrong
     assert status == 1
 
@@ -81,7 +71,7 @@ def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) 
 
 
 def test_the_exercises_are_listed() -> None:
-    done = command("grade", "--list")
+    done = run_process("grade", "--list")
     assert done.status == 0
     names = [line.split()[0] for line in done.stdout.decode().splitlines()]
     assert names[:6] == [
@@ -157,7 +147,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     (tmp_path / "lab3.toml").write_text(TOML)
     program = str(lecture("udp_client.py", tmp_path))
     words = ["grade", str(tmp_path / "lab3.toml"), "--", sys.executable, program, "{port}"]
-    done = command(*words)
+    done = run_process(*words)
     assert done.stdout.decode().splitlines() == [
         "pass  2/2  3a: sends the line",
         "pass  5/5  prints the reply",
@@ -238,8 +228,8 @@ def plugins(tmp_path: Path) -> dict[str, str]:
 
 def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
     words = ["grade", "greeter", "--", sys.executable, "-c"]
-    assert command(*words, "print('hello')", env=plugins).status == 0
-    done = command(*words, "print('bye')", env=plugins)
+    assert run_process(*words, "print('hello')", env=plugins).status == 0
+    done = run_process(*words, "print('bye')", env=plugins)
     assert done.status == 1
     assert "expected 'hello', got 'bye\\n'" in done.stdout.decode()
 
@@ -247,7 +237,7 @@ def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
 def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     plugins: dict[str, str],
 ) -> None:
-    done = command("grade", "--list", env=plugins)
+    done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
     assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
     assert "Traceback" not in done.stderr
@@ -258,13 +248,13 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
     ):
         assert words in done.stderr
-    done = command("grade", "missing", "--", "true", env=plugins)
+    done = run_process("grade", "missing", "--", "true", env=plugins)
     assert done.status == 2
     assert "cannot be loaded" in done.stderr
 
 
 def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:
-    done = command("grade", "faulty", "--", "true", env=plugins)
+    done = run_process("grade", "faulty", "--", "true", env=plugins)
     assert done.status == 2
     assert "'divides' of faulty failed by itself, not the program: ZeroDivision" in done.stderr
     assert "Traceback" not in done.stderr

@@ -27,7 +27,7 @@ from uppercase.classroom.page.audience import (
     SHOWN_BURST,
     SHOWN_RATE,
 )
-from uppercase.classroom.page.visitors import why_foreign
+from uppercase.classroom.page.site import why_foreign
 from uppercase.classroom.page.watchers import (
     FRAME,
     HEARTBEAT,

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
-from uppercase.client.connecting import connect_udp, explain, reachable, resolve
-from uppercase.client.target import TLS, Target, parse_target
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    parse_target,
+    reachable,
+    resolve,
+)
 from uppercase.commands.bench._loop import connect
 from uppercase.errors import BadValue, NetworkError, UserError
 

@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 import uppercase
+from tests.system.forked import Forked
 from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
@@ -166,18 +167,54 @@ def _in_the_tests_reactor() -> Iterator[None]:
 
 
 def run_process(
-    *arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
+    *arguments: str,
+    data: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
 ) -> Outcome:
-    """Run the command as a process, with its input in a pipe, to its end."""
-    process = subprocess.run(
-        command_line(*arguments),
-        input=data,
-        capture_output=True,
-        timeout=_TIMEOUT,
-        env=environment(env),
-        check=False,
-    )
-    return Outcome(process.returncode, process.stdout, process.stderr.decode())
+    """Run the command as a process, with its input in a pipe, to its end.
+
+    Args:
+        arguments: of the command.
+        data: its input.
+        env: more of its environment.
+        cwd: where it runs.
+        fresh: in an interpreter of its own, for what depends on where modules are found.
+    """
+    if fresh:
+        done = subprocess.run(
+            command_line(*arguments),
+            input=data,
+            capture_output=True,
+            timeout=_TIMEOUT,
+            env=environment(env),
+            cwd=cwd,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+    reader, writer = os.pipe()
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = Forked(
+            command_line(*arguments),
+            environment(env),
+            stdout,
+            stderr=stderr,
+            stdin=reader,
+            cwd=cwd,
+        )
+        os.write(writer, data)
+        os.close(writer)
+        try:
+            status = process.wait(_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            os.close(reader)
+        stdout.seek(0)
+        stderr.seek(0)
+        return Outcome(status, stdout.read(), stderr.read().decode())
 
 
 class Terminal:

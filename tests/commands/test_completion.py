@@ -140,7 +140,7 @@ def test_a_service_that_cannot_be_imported_completes_nothing_and_says_nothing(
     found = environment()["PYTHONPATH"]
     for line, answer in (("twistd acme --p", b""), ("twistd -n acm", b"plain,acme\n")):
         env = {**asked, "COMP_WORDS": line, "PYTHONPATH": f"{tmp_path}{os.pathsep}{found}"}
-        outcome = run_process(env=env)
+        outcome = run_process(env=env, fresh=True)
         assert (outcome.status, outcome.stdout, outcome.stderr) == (0, answer, "")
 
 

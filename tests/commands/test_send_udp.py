@@ -31,8 +31,7 @@ from tests.client.servers import (
 )
 from tests.commands.command import Piped, run
 from uppercase.client._udp import PORT_MEMORY, Datagrams
-from uppercase.client.connecting import Address, reachable
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, reachable
 from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.commands.send._datagrams import Chunks, filter_datagrams

@@ -18,23 +18,14 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.commands.command import Outcome, command_line, environment
+from tests.commands.command import Outcome, command_line, environment, run_process
 from uppercase.commands.cli import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
 
-def run(*arguments: str, cwd: Path, data: bytes = b"", **env: str) -> Outcome:
-    done = subprocess.run(
-        command_line("transforms", *arguments),
-        input=data,
-        capture_output=True,
-        cwd=cwd,
-        env=environment(env),
-        timeout=60,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+def run(*arguments: str, cwd: Path, data: bytes = b"", fresh: bool = False, **env: str) -> Outcome:
+    return run_process("transforms", *arguments, data=data, env=env, cwd=cwd, fresh=fresh)
 
 
 class Within:
@@ -303,6 +294,20 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert said.endswith("Nothing is wrong.\n")
 
 
+def test_doctor_tells_of_one(here: Path) -> None:
+    """Where it comes from, or why it cannot be served."""
+    (here / "mine.py").write_text("import no_such_module\n")
+    well = run("doctor", "uppercase", cwd=here)
+    assert well.status == 0
+    assert re.fullmatch(
+        r"uppercase can be served; it comes from .*uppercase_transforms.py\n", well.stdout.decode()
+    )
+    ill = run("doctor", "mine:shout", cwd=here)
+    assert ill.status == 1
+    assert "No module named 'no_such_module'" in ill.stdout.decode().splitlines()[0]
+    assert "Searched for drop-ins:" in ill.stdout.decode()
+
+
 HOSTILE = "\\x1b[2Jgone\\x07\\r\\x9b31m\\u202e"
 
 
@@ -323,7 +328,7 @@ def test_nothing_of_a_plugin_reaches_the_terminal_as_a_command(
 
 
 def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
-    asked = run("doctor", cwd=here, PYTHONSAFEPATH="1")
+    asked = run("doctor", cwd=here, fresh=True, PYTHONSAFEPATH="1")
     assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
 
 
@@ -350,7 +355,7 @@ def test_doctor_names_what_is_wrong_with_its_fix(
 def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) -> None:
     """It hides Twisted itself where the current directory comes first, as under `python -m`."""
     file = drop_in(here, "../__init__.py", "").resolve()
-    hidden = run("doctor", cwd=here)
+    hidden = run("doctor", cwd=here, fresh=True)
     assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
     script = tmp_path / "uppercase"
     script.write_text("from uppercase.commands.cli import main\nraise SystemExit(main())\n")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.udp.helpers import CLIENT, SERVER, Applied, Notebook, Time, datagram, replies
+from uppercase.core.conversation import Answer, Delay, Wait
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
@@ -19,7 +20,6 @@ from uppercase.core.events import (
 )
 from uppercase.core.guards import Destination, Origin, SocketAddress, client_of
 from uppercase.core.loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
-from uppercase.core.steps import Answer, Delay, Wait
 from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import Experiment, Impairments, Lab, make_experiment

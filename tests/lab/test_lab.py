@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.observing import Notebook, Time
+from uppercase.core.conversation import Passage
 from uppercase.core.events import (
     Direction,
     Dropped,
@@ -21,10 +22,10 @@ from uppercase.core.events import (
     Impaired,
     LabAction,
 )
-from uppercase.core.steps import Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
+    SEEDS,
     UDP_OPTIONS,
     UDP_PRESETS,
     BurstLoss,
@@ -39,7 +40,6 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.lab._fates import MAX_DELAY, REORDER_HOLD
-from uppercase.lab._options import SEEDS
 from uppercase.lab._stage import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY

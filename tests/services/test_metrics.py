@@ -34,8 +34,7 @@ from uppercase.services._metrics import (
     add_up,
     exposition,
 )
-from uppercase.services._metrics_page import MetricsService
-from uppercase.services.web import on_loopback
+from uppercase.services.web import MetricsService, on_loopback
 from uppercase.taps import udp
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +167,7 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
     loaded = set(done.stdout.split())
     room = "uppercase.services._"
     assert f"{room}tcp" in loaded
-    for part in ("supervisor", "worker", "worker_process", "metrics", "metrics_page"):
+    for part in ("supervisor", "worker", "worker_process", "metrics"):
         assert f"{room}{part}" not in loaded
     assert not {"prometheus_client", "twisted.web"} & loaded
 

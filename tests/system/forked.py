@@ -1,9 +1,9 @@
-"""Runs `twistd` and `twist` in a fork of a process that has imported what they import.
+"""Runs commands in a fork of a process that has imported what they import.
 
 Most of a start is imports, and the tests need hundreds of starts. The command's own script runs, in
-a process of its own, with its own arguments, environment, output and end. What depends on the start
-of an interpreter needs a real one, and `tests.system.processes` decides: variables that a module
-reads as it is imported, limits that hold before the start.
+a process of its own, with its own arguments, environment, streams and end. What depends on the
+start of an interpreter needs a real one: variables that a module reads as it is imported, modules
+that are found before ours, limits that hold before the start.
 """
 
 import multiprocessing
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -23,6 +23,9 @@ _FORKS.set_forkserver_preload(
         "twisted.application.runner._runner",
         "twisted.internet.epollreactor",
         "twisted.scripts.twistd",
+        "uppercase.classroom.exercises",
+        "uppercase.commands.classroom",
+        "uppercase.commands.cli",
         "uppercase.services._tcp",
         "uppercase.services._udp",
         "uppercase.taps.tcp",
@@ -32,36 +35,61 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def _become(command: list[str], environment: dict[str, str], output: str, cwd: Path) -> None:
-    """Run the script of a command as if it had just been started."""
+def _become(
+    command: list[str], environment: dict[str, str], streams: tuple[str, str, str], cwd: Path
+) -> None:
+    """Run the script of a command, or its module, as if it had just been started."""
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
-    log = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for number, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY), number)
+    sys.stdin = open(0)  # noqa: SIM115
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.path[:0] = [os.path.dirname(command[0]), *environment["PYTHONPATH"].split(os.pathsep)]
-    sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
+    found = environment["PYTHONPATH"].split(os.pathsep)
+    if command[1] == "-m":
+        sys.path[:0] = [str(cwd), *found]
+        sys.argv = command[2:]
+        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[:0] = [os.path.dirname(command[0]), *found]
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
 
 
 class Forked:
-    """A running command: what the tests use of `subprocess.Popen`."""
+    """A running command: what the tests use of `subprocess.Popen`.
+
+    Args:
+        command: a script and its arguments, or what comes after `python`, from `-m` on.
+        environment: all of it.
+        stdout: an open file; standard error too, unless there is another for it.
+        stderr: an open file.
+        stdin: a descriptor, open until the process has ended; else there is no input.
+        cwd: where it runs.
+    """
 
     def __init__(
         self,
         command: list[str],
         environment: dict[str, str],
-        output: IO[str],
+        stdout: IO[Any],
+        *,
+        stderr: IO[Any] | None = None,
+        stdin: int | None = None,
         cwd: Path | None = None,
     ) -> None:
         self._command = command
-        # Who opens it from there has the file itself, which has no name.
-        log = f"/proc/{os.getpid()}/fd/{output.fileno()}"
+        # Who opens them from there has the files themselves, which have no names.
+        ours = f"/proc/{os.getpid()}/fd"
+        streams = (
+            os.devnull if stdin is None else f"{ours}/{stdin}",
+            f"{ours}/{stdout.fileno()}",
+            f"{ours}/{(stderr or stdout).fileno()}",
+        )
         self._process = _FORKS.Process(
-            target=_become, args=(command, environment, log, cwd or Path.cwd()), daemon=True
+            target=_become, args=(command, environment, streams, cwd or Path.cwd()), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None

@@ -50,6 +50,8 @@ def start(way: str, folder: Path, *arguments: str) -> Server:
     if way == "uvloop":
         (folder / "sitecustomize.py").write_text("import uvloop; uvloop.install()\n")
         env["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
+        # With more than the path the server is no fork, and looks for what was written there.
+        env["PYTHONNOUSERSITE"] = "1"
     return Server(f"--reactor={reactor}", "uppercase-tcp", *arguments, env=env)
 
 

@@ -6,14 +6,12 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
-from uppercase.limits import Limits
-from uppercase.tcp.closing import CloseLadder
+from uppercase.tcp.closing import ends_at_once
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -441,13 +439,8 @@ def test_no_timer_outlasts_the_port() -> None:
 @pytest.mark.parametrize("tls", [False, True])
 def test_an_end_of_tls_has_its_deadline_whatever_the_transport_below_says(tls: bool) -> None:
     """Another that ends with its input needs none."""
-    clock = Clock()
     wire: Any = Wire("192.0.2.1", 50000)
     wire.ends_at_once = True
-    wire.registerProducer(wire, True)
     if tls:
         alsoProvides(wire, ISSLTransport)
-    ladder = CloseLadder(wire, clock, Limits(), lambda: None)
-    ladder.start(linger=False)
-    assert bool(clock.getDelayedCalls()) is tls
-    ladder.gone()
+    assert ends_at_once(wire) is not tls

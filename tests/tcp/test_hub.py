@@ -95,7 +95,7 @@ def watched() -> Iterator[Watched]:
 @pytest.fixture(autouse=True)
 def long_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a turn's time may be over before anything was done."""
-    monkeypatch.setattr(_hub, "_TURN", 60.0)
+    monkeypatch.setattr(_hub, "TURN", 60.0)
 
 
 def test_the_reactor_has_one_reader_as_long_as_anybody_is_watched(watched: Watched) -> None:
@@ -241,9 +241,8 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     new: list[Descriptor] = []
 
     def replace(kind: str) -> None:
-        if new:
-            return
-        old = second if first.calls else first
+        reads, old = (first, second) if first.calls else (second, first)
+        reads.socket.recv(1)
         number = old.fileno()
         watched.hub.removeReader(old)
         old.close()
@@ -261,6 +260,22 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     new[0].close()
 
 
+def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
+    """As a client is that has been accepted, and has said already what it wants."""
+
+    def accept(kind: str) -> None:
+        door.socket.recv(1)
+        came.append(watched.reader(take))
+
+    def take(kind: str) -> None:
+        came[0].socket.recv(1)
+
+    came: list[Descriptor] = []
+    door = watched.reader(accept)
+    watched.hub.doRead()
+    assert (door.calls, came[0].calls) == (["read"], ["read"])
+
+
 def test_what_writes_no_more_after_a_read_is_not_called_to_write(watched: Watched) -> None:
     both = watched.reader(lambda kind: watched.hub.removeWriter(both))
     watched.hub.addWriter(both)
@@ -272,7 +287,7 @@ def test_the_reactor_has_its_turn_while_many_are_busy(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were left have theirs first then, so that nobody waits for another's second."""
-    monkeypatch.setattr(_hub, "_TURN", 0.02)
+    monkeypatch.setattr(_hub, "TURN", 0.02)
     slow = [watched.reader(lambda kind: time.sleep(0.01)) for _ in range(6)]
     rounds = 0
     while any(not each.calls for each in slow):

@@ -52,7 +52,7 @@ def test_the_header_says_who_is_calling(world: World, header: bytes, name: str) 
     assert wire.send(header + b"hello") == b"HELLO"
     assert wire.send(b"again") == b"AGAIN"
     (connection,) = world.factory.connections
-    assert str(connection.peer) == name
+    assert connection.name == name
     wire.end()
     assert who(world) == name
     assert world.notes.outcome is Outcome.FINISHED

@@ -82,7 +82,6 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     it reads the keyboard, and Ctrl-C is for it.
 
     Raises:
-        UserError: it cannot be started.
         Overtime: it took more than `seconds`.
     """
     try:
@@ -149,9 +148,6 @@ class Program:
     """A student's program on trial: limited, its output kept up to a bound.
 
     Args:
-        command: it and its arguments, with `{host}` and `{port}`.
-        host: what `{host}` stands for.
-        port: what `{port}` stands for.
         limits: of each of its processes, by their names in `resource`.
     """
 
@@ -259,11 +255,7 @@ class _Custody:
     def start(
         self, command: Sequence[str], host: str, port: int, **pipes: Any
     ) -> tuple["subprocess.Popen[bytes]", str]:
-        """Start a command in a process group of its own; return it and its mark.
-
-        Raises:
-            OSError: it cannot be started.
-        """
+        """Start a command in a process group of its own; return it and its mark."""
         mark = uuid4().hex
         with self._lock:
             if not self._running:

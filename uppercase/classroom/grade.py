@@ -71,8 +71,6 @@ class Trial:
     Args:
         command: it and its arguments, with `{host}` and `{port}`.
         port: the one that it has fixed; 0 for a free one.
-        reactor: runs the services.
-        wait: has the reactor run a coroutine, and waits for it.
 
     Attributes:
         timeline: the picture of the check's run, as far as there is one.
@@ -206,7 +204,6 @@ class Check:
     """One thing that a program does right or not.
 
     Attributes:
-        name: what, in a few words.
         points: what it is worth.
         examine: the exercise's method; raises `Wrong` if the program does not do it.
     """
@@ -221,8 +218,6 @@ class Exercise:
     """What a program has to do.
 
     Attributes:
-        name: as one types it.
-        summary: one line.
         checks: in the order in which they are made.
         subject: an instance of the decorated class, with its options.
     """
@@ -320,11 +315,8 @@ class Mark:
     """The outcome of one check.
 
     Attributes:
-        check: which.
         passed: whether the program does it.
         sentence: what was expected and got, if it does not.
-        seconds: how long it took.
-        timeline: the picture of the run.
     """
 
     check: Check
@@ -341,11 +333,6 @@ class Mark:
 
 def grade(exercise: Exercise, trial: Trial, jobs: int = 1) -> Iterator[Mark]:
     """Make the checks, some at once; return each outcome in their order, as soon as there is one.
-
-    Args:
-        exercise: what the program has to do.
-        trial: the program.
-        jobs: how many checks at once; one for a program whose port is fixed.
 
     Raises:
         PluginError: a check failed by itself, which is not the program's fault.

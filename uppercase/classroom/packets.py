@@ -129,17 +129,7 @@ class _Pair:
     def packet(
         self, protocol: int, head: bytes, at: int, data: bytes, arrow: Arrow, size: int, words: str
     ) -> _Packet:
-        """Return a packet with its checksums.
-
-        Args:
-            protocol: UDP's or TCP's number.
-            head: their header, without a checksum.
-            at: where in it the checksum goes.
-            data: what is known of the payload.
-            arrow: gives time and direction.
-            size: bytes of the payload.
-            words: the comment.
-        """
+        """Return a packet with its checksums."""
         ends = (self.client, self.server)
         source, goal = ends if arrow.direction == REQUEST else ends[::-1]
         length = len(head) + size

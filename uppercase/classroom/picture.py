@@ -15,8 +15,6 @@ from xml.sax.saxutils import escape, quoteattr
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, title_of
 from uppercase.errors import UserError
 
-PICTURES: Final = (".svg", ".pdf", ".png")
-
 _CLIENT, _SERVER = 130.0, 560.0
 _SLANT: Final = 16.0
 """What an arrow falls at least, in pixels: one that was not held back."""
@@ -113,12 +111,7 @@ def draw_svg(timeline: Timeline) -> str:
 
 
 def save_picture(timeline: Timeline, path: Path) -> None:
-    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`.
-
-    Raises:
-        UserError: matplotlib is missing, or the image would be too high.
-        OSError: the file cannot be written.
-    """
+    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`."""
     kind = path.suffix.lower()
     if kind == ".svg":
         path.write_text(draw_svg(timeline), encoding="utf-8")

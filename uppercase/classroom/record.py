@@ -81,7 +81,6 @@ class Recorder:
     """Writes what it is told into a file, up to a limit; what fails ends the record, not more.
 
     Args:
-        file: where to.
         about: facts for the first line, such as the protocol and the lab's options.
         head: bytes of each payload that are kept.
         limit: bytes of the file.
@@ -108,17 +107,14 @@ class Recorder:
         self._write({"record": VERSION, "wall": time.time(), **about})
 
     def notify(self, event: Event) -> None:
-        """Write an event."""
         if self.ended:
             return
         self._write(self._rows.row(event, self._rows.number(event)))
 
     def flush(self) -> None:
-        """Hand everything to the system."""
         self._try(self._file.flush)
 
     def close(self) -> None:
-        """End the record."""
         self.flush()
         self._try(self._file.close)
         self.ended = self.ended or "it is closed"
@@ -156,11 +152,7 @@ def _open_at_once(path: str, flags: int) -> int:
 def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
-    """Return a recorder that flushes each second while the reactor runs, and is closed at its end.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
     try:
         file = open(path, "wb", opener=_open_at_once)  # noqa: SIM115  (the recorder closes it)
     # A ValueError says that the name has a null byte.
@@ -182,9 +174,6 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     """Return the first line, the events, and what was wrong with the rest ("" for nothing).
 
     What is readable is returned: a service that was killed leaves a line that is cut.
-
-    Raises:
-        UserError: it is no record, or one of another version.
     """
     rows: list[Row] = []
     problem = ""

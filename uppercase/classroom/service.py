@@ -27,21 +27,9 @@ HOST: Final = "127.0.0.1"
 class Exhibit:
     """A service on loopback, and all that it saw.
 
-    Args:
-        reactor: what it runs on.
-        udp: UDP; else TCP.
-        transforms: what is served.
-        port: where; 0 for any free one.
-        lab: a preset, or None.
-        options: the lab's options, as texts by name.
-        seed: of the lab; None for a random one.
-
     Attributes:
         port: where it listens, once it does.
         settings: the lab's options as one types them.
-
-    Raises:
-        UserError: something in the options is wrong.
     """
 
     def __init__(
@@ -91,11 +79,6 @@ class Exhibit:
             )
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            UserError: the port cannot be had.
-        """
         try:
             self._service.listen()
         except CannotListen as error:

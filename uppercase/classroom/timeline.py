@@ -17,7 +17,7 @@ REQUEST, REPLY = "request", "reply"
 FOLD: Final = 2.0
 """Seconds without an event that are folded into a line that says how many they were."""
 
-_LANE: Final = 46
+_LANE: Final = 42
 """Columns between the two lines of the text."""
 
 _TEXT: Final = 22
@@ -43,7 +43,6 @@ class Arrow:
         direction: `request`, `reply` or "".
         number: the request's number among its client's; 0 over TCP.
         text: its first bytes as people read them.
-        size: its bytes.
         actions: what the lab did to it, as `LabAction` words, and `dropped` for a real drop.
         words: the same for people, as the answer key says it.
         data: the first bytes themselves.
@@ -65,7 +64,6 @@ class Arrow:
 
     @property
     def lost(self) -> bool:
-        """Whether it ends half-way."""
         return "lost" in self.actions
 
 
@@ -85,11 +83,7 @@ class Timeline:
 
     @classmethod
     def of(cls, about: Row, rows: Iterable[Row], client: str = "") -> "Timeline":
-        """Make the timeline of a record, or of one client in it: ADDRESS or ADDRESS:PORT.
-
-        Raises:
-            UserError: the record has no such client.
-        """
+        """Make the timeline of a record, or of one client in it: ADDRESS or ADDRESS:PORT."""
         timeline = cls(about)
         builder: dict[str, ClientArrows] = {}
         others: dict[str, None] = {}

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from uppercase._facade import lazy
 
 if TYPE_CHECKING:
-    from uppercase.client._asking import ask, connect, exchange
-    from uppercase.client._session import Session
+    from uppercase.client._session import Session, ask, connect, exchange
     from uppercase.client.target import TLS, Target, parse_target
     from uppercase.errors import ConnectionRefused, NetworkError, NoReply
 
@@ -31,4 +30,4 @@ __all__ = [
     "parse_target",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["..errors", ".target", "._session", "._asking"])
+__getattr__ = lazy(__name__, __all__, ["..errors", ".target", "._session"])

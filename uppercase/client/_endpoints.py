@@ -29,15 +29,16 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from uppercase.client.connecting import (
+from uppercase.client.target import (
+    TLS,
     Address,
+    Target,
     explain,
     is_address,
     reachable,
     refuse_more_files,
     resolve,
 )
-from uppercase.client.target import TLS, Target
 from uppercase.errors import NetworkError, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT
 
@@ -102,11 +103,7 @@ async def open_connection(
 ) -> None:
     """Connect a protocol, and with TLS make sure of the server.
 
-    Args:
-        server: whom to connect to.
-        protocol: what the connection is for.
-        reactor: the reactor.
-        peer: the same server by the address that it had the last time; saves the look-up.
+    `peer` is the same server by the address that it had the last time; it saves the look-up.
 
     Raises:
         NetworkError: the server cannot be reached or shows no certificate that is good.

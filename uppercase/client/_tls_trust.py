@@ -26,15 +26,7 @@ _END: Final = b"-----END CERTIFICATE-----"
 
 @implementer(IOpenSSLClientConnectionCreator)
 class Trust:
-    """Makes one TLS connection that judges the server's certificate as told.
-
-    Args:
-        host: a name or an address.
-        tls: how to judge.
-
-    Raises:
-        UserError: the file of authorities cannot be used.
-    """
+    """Makes one TLS connection that judges the server's certificate as told."""
 
     def __init__(self, host: str, tls: TLS) -> None:
         self._host = host
@@ -48,7 +40,6 @@ class Trust:
             self._options = CertificateOptions(verify=False)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
-        """Return a connection for Twisted to drive."""
         self._connection: SSL.Connection = SSL.Connection(self._options.getContext(), None)
         if not self._is_address:
             self._connection.set_tlsext_host_name(self._host.encode("idna"))

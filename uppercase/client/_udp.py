@@ -22,8 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._endpoints import IReactor
-from uppercase.client.connecting import Address, connect_udp, explain
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, connect_udp, explain
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import UDP_READ_SIZE
 
@@ -53,9 +52,7 @@ class DatagramSocket:
     """A connected datagram socket in the reactor.
 
     Args:
-        reactor: the reactor.
         datagrams: a non-blocking socket, see `connect_udp`; it is closed by `close`.
-        received: called with each datagram.
         failed: called with what the socket raises; it stays open.
     """
 
@@ -80,11 +77,9 @@ class DatagramSocket:
         self._reactor.addWriter(self)
 
     def fileno(self) -> int:
-        """Return the socket's descriptor."""
         return self.socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what the reactor's log calls it."""
         return type(self).__name__
 
     def doRead(self) -> None:
@@ -102,7 +97,6 @@ class DatagramSocket:
             self._received(datagram)
 
     def doWrite(self) -> None:
-        """Know that the queue has room."""
         self._reactor.removeWriter(self)
         go_on, self._go_on = self._go_on, None
         if go_on is not None:
@@ -130,12 +124,8 @@ class Request:
     """One message on its way: sent at once, and again, until there is a reply or no more patience.
 
     Args:
-        reactor: the reactor.
-        target: the server, for messages.
         datagrams: a socket that is connected to it, for this request alone.
-        message: what to send.
         timeout: seconds to wait for the first reply; each repetition waits twice as long.
-        retries: how often to ask again.
         again: told before each repetition which attempt it will be, in words.
 
     Attributes:
@@ -213,11 +203,8 @@ class Datagrams:
     If its first address refuses before there was any reply, the next one is asked.
 
     Args:
-        reactor: the reactor.
-        target: the server.
         addresses: its addresses, see `reachable`.
         timeout: seconds to wait for the reply to the first datagram of a message.
-        retries: how often to ask again.
         one_socket: whether all messages go out of one socket; for one message at a time.
     """
 
@@ -245,10 +232,6 @@ class Datagrams:
         self, message: bytes, again: Callable[[str], None] = lambda attempt: None
     ) -> bytes:
         """Return the reply to a message.
-
-        Args:
-            message: what is sent.
-            again: told before each repetition which attempt it will be, in words.
 
         Raises:
             NoReply: every attempt went unanswered.

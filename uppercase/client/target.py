@@ -1,17 +1,28 @@
-"""Which server is meant: an address as people write it, the environment, and what is left out.
+"""Which server is meant, its addresses, datagram sockets to them, and what the network does wrong.
 
-Nothing here touches the network; `uppercase.client.connecting` does.
+Streams are the endpoints' affair. What the network does becomes `NetworkError` with the likely fix
+(`explain`); a mistake of the caller becomes `UserError`.
 """
 
+import errno
+import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from uppercase.core.values import parse_port
-from uppercase.errors import BadValue
+from uppercase.errors import (
+    BadValue,
+    ConnectionRefused,
+    NetworkError,
+    NoReply,
+    UppercaseError,
+    UserError,
+)
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
@@ -25,12 +36,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
-    """How a server's certificate is judged.
-
-    Attributes:
-        ca: a PEM file of the authorities to trust; without it the system's are trusted.
-        verify: whether the certificate and its name are checked at all.
-    """
+    """How a certificate is judged, if at all: by a PEM file of authorities, or by the system's."""
 
     ca: str | None = None
     verify: bool = True
@@ -123,3 +129,148 @@ def _parse_port(text: str, what: str) -> int:
     if not port:
         raise BadValue(f"got {text!r} for {what}; a whole number from 1 to {MAX_PORT} is accepted")
     return port
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address that a target's name stands for."""
+
+    family: socket.AddressFamily
+    sockaddr: Any
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an address, which needs no look-up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def resolve(target: Target) -> list[Address]:
+    """Return the addresses of a target, the one to try first at the head.
+
+    A datagram's socket cannot tell by connecting whether anybody listens, so IPv4 comes first for
+    UDP: the servers that courses teach listen on IPv4 only, and `localhost` often means `::1` too.
+    """
+    if target.unix is not None:
+        return [Address(socket.AF_UNIX, target.unix)]
+    kind = socket.SOCK_DGRAM if target.udp else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(target.host, target.port, target.family, kind)
+    except (socket.gaierror, UnicodeError) as error:
+        raise explain(error, target) from error
+    addresses = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+    if target.udp:
+        addresses.sort(key=lambda address: address.family != socket.AF_INET)
+    return addresses
+
+
+def connect_udp(target: Target, address: Address) -> socket.socket:
+    """Return a non-blocking datagram socket that is connected, each from a fresh source port.
+
+    Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv; see
+    `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
+    """
+    try:
+        datagrams = open_socket(address.family, socket.SOCK_DGRAM)
+        try:
+            datagrams.setblocking(False)
+            datagrams.connect(address.sockaddr)
+        except OSError:
+            datagrams.close()
+            raise
+    except OSError as error:
+        raise explain(error, target) from error
+    return datagrams
+
+
+def reachable(target: Target) -> list[Address]:
+    """Return the addresses of a UDP target that a route leads to, the one to try first at the head.
+
+    Whoever is refused by one before any reply goes on to the next: see `resolve`.
+    """
+    found: list[Address] = []
+    failure = NetworkError(f"cannot reach {target}: no address")
+    for address in resolve(target):
+        try:
+            connect_udp(target, address).close()
+        except NetworkError as error:
+            failure = error
+        else:
+            found.append(address)
+    if not found:
+        raise failure
+    return found
+
+
+def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
+    try:
+        return socket.socket(family, kind)
+    except OSError as error:
+        refuse_more_files(error)
+        raise
+
+
+def refuse_more_files(error: OSError) -> None:
+    """Raise `UserError` if no socket could be opened because too many files are open."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = os.strerror(error.errno)
+        raise UserError(
+            f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
+        ) from error
+
+
+def explain(
+    error: OSError | UnicodeError, target: Target, timeout: float | None = None
+) -> NetworkError:
+    """Return the sentence for what a socket raised."""
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return ConnectionRefused(
+            f"nothing listens on {target}; start the server first: {_server_command(target)}"
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = (
+            f"{target} showed a certificate that is not trusted ({error.verify_message}); "
+            "name its authority with --ca FILE, or trust anybody with --insecure"
+        )
+    elif isinstance(error, ssl.SSLEOFError):
+        text = f"{target} ended without TLS's close_notify; what it sent may have been cut short"
+    elif isinstance(error, ssl.SSLError):
+        text = f"{target} does not speak TLS as we do ({error.reason or reason})"
+    elif isinstance(error, TimeoutError):
+        waited = "" if timeout is None else f" within {timeout:g} s"
+        return NoReply(
+            f"{target} did not answer{waited}; is the address right, and no firewall between?"
+        )
+    elif isinstance(error, socket.gaierror | UnicodeError):
+        text = f"cannot resolve the name {target.host!r}: {reason}"
+    elif isinstance(error, ConnectionError):
+        text = f"{target} broke the connection off"
+    else:
+        text = f"cannot reach {target}: {reason}"
+    return NetworkError(text)
+
+
+def explain_send(error: OSError, target: Target, size: int) -> UppercaseError:
+    """Return the error for a datagram of this size that could not be sent."""
+    if error.errno == errno.EMSGSIZE:
+        return UserError(
+            f"got a size of {size} bytes, which does not fit into one datagram to {target}; "
+            "65507 (IPv4) or 65527 (IPv6) are the most"
+        )
+    return explain(error, target)
+
+
+def _server_command(target: Target) -> str:
+    """Return the command that starts our server where the target says."""
+    if target.unix is not None:
+        return f"twistd -n uppercase-tcp --listen=unix:{target.unix}"
+    if target.tls is not None:
+        endpoint = f"tls:{target.port}:privateKey=key.pem:certKey=cert.pem"
+        return f"twistd -n uppercase-tcp --listen={endpoint}"
+    command = f"twistd -n uppercase-{'udp' if target.udp else 'tcp'}"
+    return command if target.port == DEFAULT_PORT else f"{command} --port={target.port}"

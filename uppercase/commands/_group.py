@@ -144,7 +144,6 @@ class Command(click.Command):
         self.examples = examples
 
     def example_lines(self) -> list[str]:
-        """Return the lines of the examples."""
         return cleandoc(self.examples).splitlines()
 
     def paragraphs(self) -> list[str]:
@@ -187,7 +186,13 @@ class Group(Command, click.Group):
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
+            inner = (
+                f"; did you mean '{each} {name}'?"
+                for each in known
+                if isinstance(group := self.get_command(ctx, each), click.Group)
+                and name in group.list_commands(ctx)
+            )
+            ctx.fail(f"no command named {name!r}{next(inner, '') or suggest(name, known)}")
         return super().resolve_command(ctx, args)
 
 
@@ -291,5 +296,10 @@ def _answer_shell() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    click.echo("uppercase: " + printable(sentence, keep="\n"), err=True)
+    say(printable(sentence, keep="\n"))
     return status
+
+
+def say(sentence: str) -> None:
+    """Tell the person who has typed the command something, beside the output."""
+    click.echo(f"uppercase: {sentence}", err=True)

@@ -24,16 +24,11 @@ Expect = Callable[[bytes], bytes]
 """Gives the reply that a message must have."""
 
 
-def expectation(specs: Sequence[str], find: Callable[[str], Any] | None = None) -> Expect:
-    """Return the function that says what a server with these transforms answers.
+def expectation(specs: Sequence[str]) -> Expect:
+    """Return the function that says what a server with these transforms answers."""
+    from uppercase import registry
 
-    Another `find` than the registry's gives the transform of one spec.
-    """
-    if find is None:
-        from uppercase import registry
-
-        find = registry.find
-    chain = [(spec, find(spec)) for spec in specs]
+    chain = [(spec, registry.find(spec)) for spec in specs]
 
     def expect(message: bytes) -> bytes:
         for spec, transform in chain:

@@ -90,11 +90,9 @@ class Input:
         return bool(readable) and not os.read(self._source, 1)
 
     def fileno(self) -> int:
-        """Return the descriptor."""
         return self._source
 
     def logPrefix(self) -> str:
-        """Return what the reactor's log calls it."""
         return "input"
 
     def doRead(self) -> None:

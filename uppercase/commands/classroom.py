@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from uppercase.commands._group import Command, completer, section
+from uppercase.commands._group import Command, completer, say, section
 from uppercase.commands._options import Count, Duration, lab_options, transform_names
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
@@ -198,7 +198,7 @@ def run(
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
-            click.echo(f"uppercase: {error}", err=True)
+            say(str(error))
             status = OVERTIME
         except UserError as error:
             problem = error
@@ -206,11 +206,10 @@ def run(
     drawn = exhibit.timeline()
     _print_timeline(drawn, err=True)
     if problem is None and not drawn.clients:
-        click.echo(
-            f"uppercase: the program sent nothing to {'UDP' if udp else 'TCP'} "
-            f"{HOST}:{exhibit.port}; {{host}} and {{port}} among its arguments tell it where, and "
-            "--port is for a program with a fixed port",
-            err=True,
+        say(
+            f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{exhibit.port}; "
+            "{host} and {port} among its arguments tell it where, and --port is for a program "
+            "with a fixed port"
         )
     if timeline is not None:
         _save_timeline(drawn, timeline)
@@ -256,7 +255,7 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
     else:
         _print_timeline(drawn)
     if problem:
-        click.echo(f"uppercase: {problem}", err=True)
+        say(problem)
 
 
 def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
@@ -389,5 +388,5 @@ def _list() -> int:
     for name, each in found.items():
         click.echo(f"{name:<14} {each.points:>3}  {each.summary}")
     for sentence in broken.values():
-        click.echo(f"uppercase: {sentence}", err=True)
+        say(sentence)
     return OK

@@ -5,7 +5,6 @@ gives no protocol leaves an open socket behind under TLS and every other wrapper
 no I/O and never imports Twisted.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from functools import lru_cache
 from heapq import nsmallest
@@ -97,7 +96,7 @@ class Admission:
         self.max_per_address = max_per_address
         self._connections = connections
         self._now = now
-        self._of_client: Counter[Hashable] = Counter()
+        self._of_client: dict[Hashable, int] = {}
         self._candidates: list[tuple[float, Evictable]] = []
         self._no_search_before = 0.0
 
@@ -105,19 +104,19 @@ class Admission:
         """Let a connection in and count it, or say why not, in a word and a sentence."""
         refusal = self._refusal(client)
         if refusal is None and client is not None:
-            self._of_client[client] += 1
+            self._of_client[client] = self._of_client.get(client, 0) + 1
         return refusal
 
     def leave(self, client: Hashable) -> None:
         """Take note that a connection that was let in has ended."""
         if client is not None:
-            self._of_client[client] -= 1
-            if not self._of_client[client]:
-                del self._of_client[client]
+            left = self._of_client.pop(client) - 1
+            if left:
+                self._of_client[client] = left
 
     def _refusal(self, client: Hashable) -> tuple[RefusalReason, str] | None:
         total, most = len(self._connections), self.max_connections
-        of_client = self._of_client[client]
+        of_client = self._of_client.get(client, 0)
         if self.max_per_address is not None and of_client >= self.max_per_address:
             return (
                 RefusalReason.ADDRESS_FULL,

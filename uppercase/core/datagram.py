@@ -27,19 +27,7 @@ from time import perf_counter
 from typing import Final
 
 from uppercase.core import events
-from uppercase.core.events import Direction, DropReason, IObserver
-from uppercase.core.guards import (
-    REPLY_RULES,
-    REPLY_SLACK,
-    REQUEST_RULES,
-    Datagram,
-    Origin,
-    client_of,
-)
-from uppercase.core.loops import LockStepGuard, LoopGuard
-from uppercase.core.pipeline import MessagePipeline, Result, run_each
-from uppercase.core.rates import RateLimit
-from uppercase.core.steps import (
+from uppercase.core.conversation import (
     Answer,
     Delay,
     LabStage,
@@ -50,6 +38,18 @@ from uppercase.core.steps import (
     Wait,
     fates_of,
 )
+from uppercase.core.events import Direction, DropReason, IObserver
+from uppercase.core.guards import (
+    REPLY_RULES,
+    REPLY_SLACK,
+    REQUEST_RULES,
+    Datagram,
+    Origin,
+    RateLimit,
+    client_of,
+)
+from uppercase.core.loops import LockStepGuard, LoopGuard
+from uppercase.core.pipeline import MessagePipeline, Result, run_each
 from uppercase.core.values import Client
 from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform

@@ -369,11 +369,12 @@ Event = (
 
 def word_of(event: Event) -> str:
     """Return what logs and counters call events of a kind: `would-drop` for a `WouldDrop`."""
-    return _word(type(event).__name__)
+    return word_of_name(type(event).__name__)
 
 
 @cache
-def _word(name: str) -> str:
+def word_of_name(name: str) -> str:
+    """Return what they call events of a class of that name."""
     return sub(r"\B([A-Z])", r"-\1", name).lower()
 
 

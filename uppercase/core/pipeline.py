@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from zope.interface import implementer
 
@@ -251,8 +251,8 @@ class StreamPipeline(MessagePipeline):
         guard = self._guard
         opened = []
         for stage in self._stages:
-            assert IStreamTransform.providedBy(stage.transform)
-            opened.append((stage.name, guard.call(stage.name, stage.transform.open_stream)))
+            transform = cast(IStreamTransform, stage.transform)
+            opened.append((stage.name, guard.call(stage.name, transform.open_stream)))
         return _ChainedStream(opened, guard)
 
 

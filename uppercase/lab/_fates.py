@@ -80,9 +80,6 @@ class BurstLoss:
         enter: probability that a burst starts with the next datagram (p of tc-netem's gemodel).
         leave: probability that it is over with the next one (r).
         loss: probability that a datagram in a burst is lost (1-h).
-
-    Raises:
-        BadValue: a value that is not accepted.
     """
 
     enter: float
@@ -115,9 +112,6 @@ class Impairments:
             below 0 (as in tc-netem), to a tenth of a millisecond. Datagrams closer together than
             that may overtake each other.
         burst_loss: loss that comes in bursts.
-
-    Raises:
-        BadValue: a value that is not accepted.
     """
 
     loss: float = 0.0
@@ -214,9 +208,6 @@ class Experiment:
         reply: what is done to datagrams to clients.
         per_client: mix the client's host into the draws, so that each student has other fates.
             Not its port: that changes with every run of a program.
-
-    Raises:
-        BadValue: a negative seed.
     """
 
     seed: int

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
 
+from uppercase.core.conversation import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
-from uppercase.core.steps import Passage
 from uppercase.core.values import Client
 from uppercase.lab._fates import DELIVERED, Experiment, Fate
 from uppercase.limits import KIB, MIB
@@ -44,11 +44,7 @@ _ORDINALS = ("first ", "second ")
 def describe(direction: Direction, fate: Fate, copy: int = 0, copies: int = 1) -> str:
     """Say what happens to a datagram: `request lost`, `second reply delayed 240 ms`.
 
-    Args:
-        direction: which way it goes.
-        fate: what happens to it.
-        copy: which copy of the request it answers, from 0.
-        copies: how many copies of that request there are; above 1, the replies are told apart.
+    Replies are told apart where there are several copies of a request, which `copy` counts from 0.
     """
     return f"{_ORDINALS[copy] if copies > 1 else ''}{direction} {fate.words}"
 
@@ -88,11 +84,6 @@ def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterato
 
     The key takes each datagram to have at least one byte and to be answered.
 
-    Args:
-        experiment: what the server was started with.
-        count: how many rows.
-        host: the client's address, where the experiment is `per_client`.
-
     Raises:
         BadValue: the experiment is `per_client` and there is no host.
     """
@@ -114,9 +105,6 @@ class Numbering:
 
     A client that is silent for `FORGET_AFTER` seconds starts again at 1, and so does the one that
     has been silent longest when there are more than `CLIENTS`.
-
-    Args:
-        clock: gives seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -150,8 +138,6 @@ class Lab:
     A client is a host and a port; `Numbering` counts its datagrams.
 
     Args:
-        experiment: what decides the fates.
-        clock: gives seconds that never go back, such as `time.monotonic`.
         observer: told of every action (`Impaired`), and of what is dropped because the lab
             would hold more than `HELD_BYTES` (`Dropped`).
     """
@@ -177,13 +163,7 @@ class Lab:
         return self._pass_on(Direction.REQUEST, client, data, self._numbers.next(client))
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
-        """Take the reply to a request; return what is sent of it, none to two copies.
-
-        Args:
-            client: where it goes.
-            data: the reply.
-            answered: the request as `request` gave it.
-        """
+        """Take the reply to a request; return what is sent of it, none to two copies."""
         return self._pass_on(Direction.REPLY, client, data, answered.number, answered)
 
     def pass_by(self, client: Client, count: int) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, 
 from zope.interface import implementer
 
 from uppercase.core.events import LabAction
-from uppercase.lab._options import TCPLab
+from uppercase.lab import TCPLab
 from uppercase.limits import OUTPUT_BATCH
 
 LAB_PIECE_PAUSE: Final = 0.01
@@ -34,13 +34,10 @@ class LabOutlet:
 
     Args:
         transport: where they come out.
-        clock: the reactor.
-        lab: what happens to them.
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
             same in words.
-        on_reset: called when the connection is to be reset.
     """
 
     def __init__(
@@ -91,21 +88,17 @@ class LabOutlet:
         self._transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
         self._transport_full = True
         self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
         self._transport_full = False
         self._tell_room()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
         self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
-        """Take a reply."""
         lab = self._lab
         self._replies += 1
         if lab.reset_after:

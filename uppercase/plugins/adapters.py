@@ -5,7 +5,7 @@ that it passes through unchanged. This module wraps callables that `uppercase.pl
 checked: it must neither read signatures nor import the reactor, but in a call.
 """
 
-from codecs import getincrementaldecoder
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import cached_property, update_wrapper
@@ -191,7 +191,6 @@ class AsyncTransform(MessageTransform):
     """A coroutine function, which is told from other transforms by what it is."""
 
     async def transform(self, message: bytes) -> bytes:
-        """Return the reply to one message."""
         if self._ascii is not None and message.isascii():
             return self._ascii(message)
         return await self._settle(self._function(self._kind.from_bytes(message)))
@@ -216,10 +215,13 @@ class StreamableTransform(MessageTransform):
     """A function f with f(a + b) == f(a) + f(b), on text cut between characters only."""
 
     def open_stream(self) -> ITransformStream:
-        """Start one stream."""
+        return _open_stream(self.name, self._kind, self._source, self._ascii)
+
+    @cached_property
+    def _source(self) -> Any:
+        """What each stream is of: none has a state."""
         nothing = self._kind.from_bytes(b"")
-        source: Any = SimpleNamespace(feed=self._function, finish=lambda: nothing)
-        return _open_stream(self.name, self._kind, source, self._ascii)
+        return SimpleNamespace(feed=self._function, finish=lambda: nothing)
 
 
 @implementer(IStreamTransform)
@@ -243,7 +245,6 @@ class StreamTransform:
         return stream.feed(message) + stream.finish()
 
     def open_stream(self) -> ITransformStream:
-        """Start one stream."""
         return _open_stream(self.name, self._kind, self._open())
 
 
@@ -272,18 +273,24 @@ class _TextStream(_ByteStream):
     ) -> None:
         super().__init__(name, source)
         self._ascii = ascii
-        self._decoder = _Decoder(_ESCAPE)
+        # Made for the first that is not ASCII.
+        self._decoder: IncrementalDecoder | None = None
         self._waiting = False
 
     def feed(self, data: bytes) -> bytes:
         if self._ascii is not None and not self._waiting and data.isascii():
             return self._ascii(data)
+        if self._decoder is None:
+            self._decoder = _Decoder(_ESCAPE)
         text = self._decoder.decode(data)
         self._waiting = bool(self._decoder.getstate()[0])
         return self._feed(text)
 
     def finish(self) -> bytes:
-        return self._feed(self._decoder.decode(b"", final=True)) + super().finish()
+        rest = b""
+        if self._waiting and self._decoder is not None:
+            rest = self._feed(self._decoder.decode(b"", final=True))
+        return rest + super().finish()
 
     def _feed(self, text: str) -> bytes:
         return self.kind.to_bytes(self._name, self._source.feed(text)) if text else b""

@@ -112,15 +112,7 @@ class Parameter:
 
 
 def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
-    """Return a callable's signature with its annotations resolved.
-
-    Args:
-        target: a function, a class or another callable.
-        owner: what messages call it.
-
-    Raises:
-        PluginError: it has no signature, or an annotation that cannot be resolved.
-    """
+    """Return a callable's signature with its annotations resolved."""
     try:
         return inspect.signature(target, eval_str=True)
     except (ValueError, TypeError):
@@ -139,9 +131,6 @@ def annotation_of(signature: inspect.Signature, position: int, owner: str) -> An
 
     Returns:
         The annotation, or `REQUIRED` where it has none.
-
-    Raises:
-        PluginError: there is no such parameter.
     """
     positional = _positional(signature)
     if position >= len(positional):
@@ -161,11 +150,6 @@ def parameters_of(
     signature: inspect.Signature, owner: str, *, positional: int
 ) -> tuple[Parameter, ...]:
     """Read a transform's arguments: the keyword-only parameters of a signature.
-
-    Args:
-        signature: from `signature_of`.
-        owner: what messages call it.
-        positional: how many positional parameters there are besides, which are no arguments.
 
     Raises:
         PluginError: a parameter that users could not give; the text says what to write instead.

@@ -76,11 +76,7 @@ class Listing:
         return self.maker(wanted)()
 
     def maker(self, wanted: object) -> Callable[[], ITransform]:
-        """Return what makes the transform that somebody asks for, a new one at each call.
-
-        Args:
-            wanted: as for `find`, and with its exceptions.
-        """
+        """Return what makes the transform that somebody asks for, a new one at each call."""
         if isinstance(wanted, str):
             found, rest = self._resolve(wanted)
             return partial(found.build, _pairs(found.name, rest))
@@ -89,11 +85,7 @@ class Listing:
         return Found("this program", adopt(wanted)).build
 
     def is_async(self, wanted: str) -> bool:
-        """Return whether what somebody asks for is a coroutine function; makes none, if it can.
-
-        Args:
-            wanted: as for `find`, and with its exceptions.
-        """
+        """Return whether what somebody asks for is a coroutine function; makes none, if it can."""
         found, rest = self._resolve(wanted)
         declared: bool | None = getattr(found.plugin, "is_async", None)
         if declared is None:
@@ -105,9 +97,6 @@ class Listing:
 
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
         """Make a chain's transforms, each with the name that errors and logs use.
-
-        Args:
-            wanted: each as for `find`, and with its exceptions.
 
         Raises:
             UserError: there is none, or it is a string.

@@ -32,7 +32,6 @@ class Problem:
 
     Attributes:
         file: the file to look at, or the entry point's description.
-        message: one sentence with the likely fix.
         line: the line there, or None where there is none to name.
         traceback: the traceback's text, or "".
     """
@@ -52,12 +51,7 @@ class NoSuchModule(PluginError):
 
 
 def from_exception(error: BaseException, file: str) -> Problem:
-    """Describe what importing a plugin raised.
-
-    Args:
-        error: the exception.
-        file: the plugin's file, or what else names it.
-    """
+    """Describe what importing a plugin raised."""
     text = "".join(traceback.format_exception(error))
     if isinstance(error, SyntaxError):
         message = f"syntax error: {error.msg}; it is not loaded"
@@ -128,13 +122,7 @@ def _spelling(member: Any) -> str:
 
 
 def fault_of_plugin(plugin: Any, label: str, place: str) -> Problem | None:
-    """Tell what is wrong with an object that claims to be a plugin.
-
-    Args:
-        plugin: the object.
-        label: what it is called where it was found.
-        place: where it was found.
-    """
+    """Tell what is wrong with an object that claims to be a plugin."""
     try:
         verifyObject(ITransformPlugin, plugin)
         foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
@@ -175,14 +163,7 @@ def stale(label: str, file: str) -> Problem:
 def near_misses(
     module: ModuleType, file: str, by_name: Any, known: set[tuple[str, str]]
 ) -> Iterator[Problem]:
-    """Tell what in a drop-in was probably meant to be a plugin, and why it is none.
-
-    Args:
-        module: the drop-in.
-        file: its file.
-        by_name: the interface of plugins that are strings, or None where it cannot be had.
-        known: module and object names of the plugins that Twisted sees.
-    """
+    """Tell what in a drop-in was probably meant to be a plugin, and why it is none."""
     values = dict(vars(module))
     for label, value in values.items():
         if isclass(value):

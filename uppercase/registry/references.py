@@ -117,9 +117,7 @@ class Found:
         reference: `module:attribute`, or "" where the plugin itself was found.
 
     Args:
-        origin: as the attribute.
         plugin: the plugin, or None where there is a reference.
-        reference: as the attribute.
         **declared: what is known of a reference without loading it, as for
             `uppercase.transform`: name, summary, streaming; and ascii, which is a reference, too.
     """
@@ -144,11 +142,7 @@ class Found:
 
     @cached_property
     def plugin(self) -> ITransformPlugin:
-        """The plugin that it is or is made into.
-
-        Raises:
-            PluginError: it cannot be loaded or breaks a rule of declarations.
-        """
+        """The plugin that it is or is made into."""
         if self._plugin is not None:
             return self._plugin
         target, ascii = self.target, self._declared.get("ascii")
@@ -214,9 +208,6 @@ class Found:
 
     def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
         """Make the transform.
-
-        Args:
-            texts: arguments as a user writes them, pairs of name and value.
 
         Raises:
             BadArgument: an argument is unknown, missing or not acceptable.

@@ -75,9 +75,7 @@ class Scan:
 def scan(*, thorough: bool = False) -> Scan:
     """Look through both doors.
 
-    Args:
-        thorough: import every drop-in, but Twisted's own, and look for what Twisted passes over in
-            silence.
+    Thoroughly means to import every drop-in but Twisted's own, and to look for what it passes over.
     """
     found = Scan()
     _scan_drop_ins(found, thorough=thorough)

@@ -204,12 +204,10 @@ class TransformService(Service, ABC):
         self.notify(SlowCall(transform, seconds))
 
     def privilegedStartService(self) -> None:
-        """Listen while privileges last."""
         Service.privilegedStartService(self)
         self._start()
 
     def startService(self) -> None:
-        """Listen, unless the privileged start did."""
         Service.startService(self)
         self._start()
 

@@ -127,7 +127,6 @@ class Supervisor(Service):
     # Starting
 
     def privilegedStartService(self) -> None:
-        """Open the sockets while privileges last."""
         super().privilegedStartService()
         self._open()
 

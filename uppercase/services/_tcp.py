@@ -19,7 +19,6 @@ from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.errors import CannotListen
-from uppercase.lab import NO_LAB
 from uppercase.limits import Limits
 from uppercase.services._base import (
     SHORTHAND,
@@ -31,8 +30,7 @@ from uppercase.services._base import (
 )
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
-from uppercase.tcp.factory import OpenConversation, TransformFactory
-from uppercase.tcp.inherited import OPENER, inherited_endpoint, open_endpoint
+from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
     Acceptor,
@@ -44,7 +42,7 @@ from uppercase.tcp.listening import (
     listener_of_socket,
     listener_of_string,
 )
-from uppercase.tcp.watched import WatchedFactory
+from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
 
 _HANDSHAKE: Final = 0.2
 """Seconds for handshakes under way when a stop begins: a long round trip."""
@@ -121,7 +119,7 @@ class TCPService(TransformService):
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         settings = self.settings
-        if self.factory.lab != NO_LAB:
+        if self.factory.lab is not None:
             self.log.info("lab: {options}", options=str(self.factory.lab))
         if self.inherited is not None:
             listeners = [self._adopt(each) for each in self.inherited]
@@ -187,11 +185,9 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        """Return the addresses of the open ports."""
         return list(self._names)
 
     def levels(self) -> dict[str, int]:
-        """Return how many connections are open."""
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:

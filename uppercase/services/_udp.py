@@ -160,7 +160,6 @@ class UDPService(TransformService):
         )
 
     def served(self) -> list[str]:
-        """Return the addresses of the open ports."""
         return [f"UDP {_name(port)}" for port in self.ports]
 
     def levels(self) -> dict[str, int]:
@@ -172,7 +171,6 @@ class UDPService(TransformService):
         }
 
     def close(self) -> None:
-        """Stop listening."""
         self._stop_watching()
         while self.ports:
             self.ports.pop().stopListening()

@@ -110,13 +110,13 @@ def parse_log_format(name: str) -> str:
     return name
 
 
-def goes_to_journal(file: IO[Any], environ: Mapping[str, str] = os.environ) -> bool:
+def goes_to_journal(file: IO[Any]) -> bool:
     """Whether systemd has connected a file to its journal, as JOURNAL_STREAM says."""
     try:
         status = os.fstat(file.fileno())
     except (OSError, AttributeError, ValueError):
         return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:

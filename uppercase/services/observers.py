@@ -33,6 +33,7 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
     word_of,
+    word_of_name,
 )
 from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
@@ -208,7 +209,6 @@ class LogObserver:
         )
 
     def notify(self, event: Event) -> None:
-        """Write a line, or none."""
         kind = type(event)
         if isinstance(event, TransformFailed):
             self._transform_failed(event)
@@ -299,19 +299,22 @@ def _payload(data: bytes) -> str:
     return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"
 
 
-_SAYS_MORE: Final[Mapping[type[Event], str]] = {
-    Opened: "",
-    Closed: "outcome",
-    AcceptFailed: "error",
-    Refused: "reason",
-    Incomplete: "",
-    Dropped: "reason",
-    WouldDrop: "reason",
-    TransformFailed: "transform",
-    SlowCall: "transform",
+_SAYS_MORE: Final[Mapping[type[Event], tuple[str, str]]] = {
+    kind: (word_of_name(kind.__name__), attribute)
+    for kind, attribute in (
+        (Opened, ""),
+        (Closed, "outcome"),
+        (AcceptFailed, "error"),
+        (Refused, "reason"),
+        (Incomplete, ""),
+        (Dropped, "reason"),
+        (WouldDrop, "reason"),
+        (TransformFailed, "transform"),
+        (SlowCall, "transform"),
+    )
 }
-"""What is counted, and which attribute says more of it. Requests and replies are not counted here:
-they are told only where somebody watches, and the responder counts all of them."""
+"""What is counted: by which word, and which attribute says more of it. Requests and replies are not
+counted here: they are told only where somebody watches, and the responder counts all of them."""
 
 
 @implementer(IObserver)
@@ -327,11 +330,10 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        """Count an event."""
         # First what each connection has: patterns are tried one after the other.
-        attribute = _SAYS_MORE.get(type(event))
-        if attribute is not None:
-            self.counts[word_of(event), str(getattr(event, attribute, ""))] += 1
+        if known := _SAYS_MORE.get(type(event)):
+            word, attribute = known
+            self.counts[word, str(getattr(event, attribute)) if attribute else ""] += 1
             return
         match event:
             case KernelDropped(count=count):

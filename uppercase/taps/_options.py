@@ -237,7 +237,6 @@ class ProcessOptions(TableOptions, ABC):
         """Return the end of a sentence: the option that a word without one was meant for."""
 
     def postOptions(self) -> None:
-        """Make the service."""
         try:
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.

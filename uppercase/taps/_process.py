@@ -73,12 +73,12 @@ def accompany(
     if metrics is not None:
         # Here, as they take a tenth of a second to import.
         from uppercase.services._metrics import Measurements
-        from uppercase.services._metrics_page import MetricsService
+        from uppercase.services.web import MetricsService
 
         if supervisor is None:
             source: Any = Measurements(services, reactor)
         else:
-            from uppercase.services._metrics_page import Tally
+            from uppercase.services.web import Tally
 
             source = Tally(supervisor)
         company.append(MetricsService(metrics, source, reactor))

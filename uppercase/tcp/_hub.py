@@ -22,11 +22,10 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.limits import TURN
-from uppercase.portable import PORTABLE
+from uppercase.limits import PORTABLE, TURN
 
 _BATCH: Final = 256
-"""Events between two turns of the reactor, at the most."""
+"""Events that one look brings, at the most."""
 
 # As in <sys/epoll.h>; the module `select` has them only where it has epoll.
 _IN: Final = 0x001
@@ -62,6 +61,7 @@ class Hub:
         # again at once, so those that are watched in another way since are left to the next look,
         # which finds them ready again if they are.
         self._changed: set[int] = set()
+        self._newcomers = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -113,25 +113,31 @@ class Hub:
     def doRead(self) -> None:
         """Serve the descriptors that are ready, until it is the reactor's turn."""
         until, changed, descriptors = monotonic() + TURN, self._changed, self._descriptors
-        if self._ready is None:
-            changed.clear()
-            self._ready = iter(self._set.poll(0, _BATCH))
-        for number, event in self._ready:
-            if number not in changed:
-                if event == _IN:
-                    # What nearly all are; `_serve` comes to the same.
-                    descriptor = descriptors[number]
-                    try:
-                        why = descriptor.doRead()
-                    except BaseException as error:
-                        why = self._failed(descriptor, error)
-                    if why:
-                        self._end(descriptor, why, reading=True)
-                else:
-                    self._serve(number, event)
-            if monotonic() > until:
+        while True:
+            if self._ready is None:
+                changed.clear()
+                self._newcomers = False
+                self._ready = iter(self._set.poll(0, _BATCH))
+            for number, event in self._ready:
+                if number not in changed:
+                    if event == _IN:
+                        # What nearly all are; `_serve` comes to the same.
+                        descriptor = descriptors[number]
+                        try:
+                            why = descriptor.doRead()
+                        except BaseException as error:
+                            why = self._failed(descriptor, error)
+                        if why:
+                            self._end(descriptor, why, reading=True)
+                    else:
+                        self._serve(number, event)
+                if monotonic() > until:
+                    return
+            self._ready = None
+            # Who was accepted just now has most likely said already what it wants, and to look
+            # again costs a tenth of a turn of the reactor.
+            if not self._newcomers:
                 return
-        self._ready = None
 
     def _serve(self, number: int, event: int) -> None:
         """Serve one descriptor, by the rules of Twisted's reactors."""
@@ -159,12 +165,12 @@ class Hub:
 
     def _end(self, descriptor: Any, why: BaseException, reading: bool) -> None:
         """Tell a descriptor that it has come to its end, or its input has."""
-        self.removeReader(descriptor)
+        self._ignore(descriptor, _IN)
         input_only = reading and type(why) is ConnectionDone
         if input_only and IHalfCloseableDescriptor.providedBy(descriptor):
             tell = descriptor.readConnectionLost
         else:
-            self.removeWriter(descriptor)
+            self._ignore(descriptor, _OUT)
             tell = descriptor.connectionLost
         try:
             tell(_ENDS.get(type(why)) or Failure(why))
@@ -181,6 +187,7 @@ class Hub:
         else:
             self._set.register(number, event)
             self._descriptors[number] = descriptor
+            self._newcomers = True
             if len(self._descriptors) == 1:
                 self._reactor.addReader(self)
         self._events[number] = events | event

@@ -14,7 +14,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
-from uppercase.portable import PORTABLE
+from uppercase.limits import PORTABLE
 
 _DONE: Final = Failure(CONNECTION_DONE)
 
@@ -72,8 +72,9 @@ class PromptConnection(Connection):
 
     def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait no longer: nothing is queued."""
-        self._queueing = False
-        super().stopWriting()  # type: ignore[no-untyped-call]
+        if self._queueing:
+            self._queueing = False
+            super().stopWriting()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
         """Close at once."""

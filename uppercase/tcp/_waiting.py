@@ -8,9 +8,8 @@ from twisted.internet.protocol import Protocol
 
 from uppercase.core.conversation import Conversation
 from uppercase.core.events import Incomplete, Outcome
-from uppercase.core.values import Client
 from uppercase.lab.outlet import LabOutlet
-from uppercase.tcp._states import OPEN_STATES, State, name_of
+from uppercase.tcp._states import OPEN_STATES, State
 from uppercase.tcp.closing import IStreamTransport
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
@@ -24,11 +23,11 @@ class WaitingProtocol(Protocol):
     It moves no bytes; what it looks at, the protocol keeps up to date.
 
     Attributes:
-        peer: whom limits and logs go by: the transport's peer, or whom a PROXY header names.
+        name: what events and logs call the peer: the transport's, or whom a PROXY header names.
     """
 
     transport: IStreamTransport
-    peer: Client | None = None
+    name = ""
 
     _factory: "TransformFactory"
     _clock: IReactorTime
@@ -95,7 +94,7 @@ class WaitingProtocol(Protocol):
     def tell_incomplete(self) -> None:
         """Tell of it, once a connection."""
         self._told_incomplete = True
-        self._factory.tell(Incomplete(name_of(self.peer), self._conversation.incomplete))
+        self._factory.tell(Incomplete(self.name, self._conversation.incomplete))
 
     def close_idle(self) -> None:
         """Close because nothing happens."""

@@ -72,6 +72,12 @@ class IOrderlyTLSTransport(ISSLTransport):
     wire_received = Attribute("How many bytes came from below whose content was delivered.")
 
 
+def ends_at_once(transport: ITransport) -> bool:
+    """Whether a connection, once it is asked to, ends within this turn: it needs no ladder."""
+    # TLS hands on what the transport below it says, and may have to wait for a goodbye.
+    return getattr(transport, "ends_at_once", False) and not ISSLTransport.providedBy(transport)
+
+
 class CloseLadder:
     """Ends one connection.
 
@@ -116,11 +122,9 @@ class CloseLadder:
         # Invariant: no producer is registered while a transport closes. With a paused one it would
         # wait for more output for ever.
         self._transport.unregisterProducer()
-        lingers = linger and self._can_half_close()
-        if lingers or not self._ends_at_once():
-            self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
-            self._look_later()
-        if lingers:
+        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
+        self._look_later()
+        if linger and self._can_half_close():
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and with it replies on their way.
             self._transport.resumeProducing()
@@ -144,11 +148,6 @@ class CloseLadder:
         if ISSLTransport.providedBy(self._transport):
             return IOrderlyTLSTransport.providedBy(self._transport)
         return IHalfCloseableDescriptor.providedBy(self._transport)
-
-    def _ends_at_once(self) -> bool:
-        # TLS hands on what the transport below it says, and may have to wait for a goodbye.
-        tls = ISSLTransport.providedBy(self._transport)
-        return not tls and getattr(self._transport, "ends_at_once", False)
 
     def _look_later(self) -> None:
         shorter = min(self._limits.close_timeout, self._limits.send_timeout)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -33,7 +34,6 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.errors import TransformError
-from uppercase.lab import NO_LAB
 from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
 from uppercase.tcp._waiting import WaitingProtocol
@@ -42,6 +42,7 @@ from uppercase.tcp.closing import (
     CloseLadder,
     IOrderlyTLSTransport,
     PeerWatch,
+    ends_at_once,
 )
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
@@ -68,6 +69,7 @@ class TransformProtocol(WaitingProtocol):
 
     Args:
         factory: knows the service's bounds and all of its connections.
+        address: whose the connection is, if that is known before there is a transport.
 
     Attributes:
         client: whom the connection counts for, as `uppercase.core.admission.client_key` gives it.
@@ -88,8 +90,9 @@ class TransformProtocol(WaitingProtocol):
     _sent = 0
     _linger_until: float = inf
 
-    def __init__(self, factory: "TransformFactory") -> None:
+    def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
         self._factory = factory
+        self._address = address
         self._clock = factory.clock
         self._seconds = factory.clock.seconds
 
@@ -101,23 +104,23 @@ class TransformProtocol(WaitingProtocol):
         undecided = self._state in (State.OPENING, State.IDENTIFYING)
         self._state = state
         if undecided and state not in (State.IDENTIFYING, State.REFUSED):
-            self._factory.tell(Opened(name_of(self.peer)))
+            self._factory.tell(Opened(self.name))
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
         factory, transport, clock = self._factory, self.transport, self._clock
         self._active_at = self._sent_at = self._taken_at = clock.seconds()
-        self.peer = client_at(transport.getPeer())
         unidentified = IUnidentified.providedBy(transport)
-        if not unidentified:
-            self.client = client_key(self.peer and self.peer.host)
+        self._note_peer(self._address or transport.getPeer())
+        if unidentified:
+            self.client = None
         if not factory.enter(self):
             self._refuse()
             return
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         self._output = transport
-        if factory.lab != NO_LAB:
+        if factory.lab is not None:
             unsent = partial(unacknowledged_output, transport)
             self._output = self._lab = LabOutlet(
                 transport, clock, factory.lab, unsent, self._lab_did, self._lab_reset
@@ -126,12 +129,17 @@ class TransformProtocol(WaitingProtocol):
         # In this state an awaited reply that comes at once does not find the conversation missing.
         self._conversation = factory.open_conversation(await_reply, self._pump)
         self._move(State.IDENTIFYING if unidentified else State.SERVING)
-        self._pump()
+        if not self._conversation.wants_input:
+            self._pump()
+
+    def _note_peer(self, address: IAddress) -> None:
+        peer = client_at(address)
+        self.name = name_of(peer)
+        self.client = client_key(peer and peer.host)
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
-        self.peer = client_at(self.transport.getPeer())
-        self.client = client_key(self.peer and self.peer.host)
+        self._note_peer(self.transport.getPeer())
         if self._factory.enter(self):
             self._move(State.SERVING if self._drain_at is None else State.DRAINING)
         else:
@@ -215,8 +223,8 @@ class TransformProtocol(WaitingProtocol):
         # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
         # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
         # of heap each between the buffers of the connections that follow.
-        for name in ("_ladder", "_peer_watch", "_conversation", "_lab", "_output"):
-            vars(self).pop(name, None)
+        self._ladder = self._peer_watch = self._lab = None
+        self._conversation = self._output = None  # type: ignore[assignment] # nothing is asked now
 
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation
@@ -230,7 +238,7 @@ class TransformProtocol(WaitingProtocol):
             self._factory.tell(TransformFailed(error.transform, error))
         detail = self._detail or ("" if error is None else str(error))
         sent = self._sent - (0 if self._lab is None else self._lab.withheld())
-        self._factory.tell(Closed(name_of(self.peer), outcome, detail, self._received, sent))
+        self._factory.tell(Closed(self.name, outcome, detail, self._received, sent))
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
@@ -359,6 +367,10 @@ class TransformProtocol(WaitingProtocol):
             self._linger_until = self._received + LINGER
         if self._peer_watch is not None:
             self._peer_watch.stop()
+        if not linger and ends_at_once(self.transport):
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+            return
         limits = self._factory.limits
         self._ladder = CloseLadder(self.transport, self._clock, limits, self._stalled)
         self._ladder.start(linger=linger)
@@ -374,7 +386,7 @@ class TransformProtocol(WaitingProtocol):
             self._outcome, self._detail = outcome, detail
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
-        self._factory.tell(Impaired(name_of(self.peer), Direction.REPLY, number, (action,), fate))
+        self._factory.tell(Impaired(self.name, Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
         self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")

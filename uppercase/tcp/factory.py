@@ -1,18 +1,23 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is its protocol's matter; this module moves no bytes.
+What one connection does is its protocol's matter; this module moves no bytes. A watched connection
+tells of its chunks too, for a record; others do not pay for it.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
+from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.admission import Admission
 from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import (
+    Chunk,
+    Direction,
     Event,
+    HalfClosed,
     IObserver,
     RefusalReason,
     Refused,
@@ -77,6 +82,10 @@ class Turns:
             self._call = self._clock.callLater(0, self._go_round)
 
 
+def _tell_nobody(event: Event) -> None:
+    """Stand in for an observer where there is none."""
+
+
 class TransformFactory(ServerFactory):
     """Makes the protocols of one service and knows which connections are open.
 
@@ -92,6 +101,7 @@ class TransformFactory(ServerFactory):
         admission: decides which are let in.
         turns: lets those that have more to do go on.
         on_closed: called after one has been closed, if somebody set it.
+        tell: tells the observer of an event.
     """
 
     noisy = False
@@ -107,7 +117,7 @@ class TransformFactory(ServerFactory):
         self.open_conversation = open_conversation
         self.limits = limits
         self.clock = clock
-        self.lab = lab
+        self.lab = None if lab == NO_LAB else lab
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
@@ -121,7 +131,7 @@ class TransformFactory(ServerFactory):
             StallWatch(clock, limits.send_timeout, self.connections, *stalled),
         ]
         self._listening = False
-        self._observer = observer
+        self.tell: Callable[[Event], None] = _tell_nobody if observer is None else observer.notify
 
     def startFactory(self) -> None:
         """The first port listens: the watches' timers outlast the last connection."""
@@ -139,7 +149,7 @@ class TransformFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         """Make a connection's protocol."""
-        return TransformProtocol(self)
+        return TransformProtocol(self, addr)
 
     def enter(self, connection: TransformProtocol) -> bool:
         """Let a connection in, or not: when it is made, and again when it is known whose it is."""
@@ -153,7 +163,7 @@ class TransformFactory(ServerFactory):
             for watch in self._watches:
                 watch.opened()
         if refusal is not None:
-            self.tell(Refused(name_of(connection.peer), *refusal))
+            self.tell(Refused(connection.name, *refusal))
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
@@ -176,7 +186,51 @@ class TransformFactory(ServerFactory):
         """Take note of a connection that was closed before anything was read from it."""
         self.tell(Refused(name_of(client_at(peer)), reason, why))
 
-    def tell(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer is not None:
-            self._observer.notify(event)
+
+class WatchedFactory(TransformFactory):
+    """A factory that tells its observer of each chunk too."""
+
+    def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
+        """Make a connection's protocol."""
+        return _WatchedProtocol(self, addr)
+
+
+class _WatchedProtocol(TransformProtocol):
+    _ended = False
+
+    def makeConnection(self, transport: Any) -> None:
+        """Stand between the connection and what it writes to."""
+        super().makeConnection(_Outgoing(transport, self))  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Tell of a chunk, and take it."""
+        self.tell(Chunk(self.name, Direction.REQUEST, data))
+        super().dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        """Tell of the end of input, once, and take note of it."""
+        if not self._ended:
+            self._ended = True
+            self.tell(HalfClosed(self.name))
+        super().readConnectionLost()
+
+    def tell(self, event: Chunk | HalfClosed) -> None:
+        """Tell the service's observer."""
+        self._factory.tell(event)
+
+
+class _Outgoing:
+    """A transport that is told of before it is written to; all else is the transport's own."""
+
+    def __init__(self, transport: Any, connection: _WatchedProtocol) -> None:
+        self._transport = transport
+        self._connection = connection
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Tell of a chunk, and pass it on."""
+        self._connection.tell(Chunk(self._connection.name, Direction.REPLY, bytes(data)))
+        self._transport.write(data)

@@ -19,10 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    serverFromString,
-)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -50,11 +46,10 @@ from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
-from uppercase.tcp._opening import locked, open_port
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.inherited import InheritedUNIXPort
 from uppercase.tcp.kernel import admit_nobody, refuse_group
+from uppercase.tcp.opening import InheritedUNIXPort, SocketEndpoint, locked, open_port
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -129,6 +124,17 @@ class Listener:
         return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
 
 
+class _ListeningSocket(socket.socket):
+    """A socket that knows its family and type: `accept` looks both up in their Enums each time."""
+
+    __slots__ = ("family", "type")
+
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        self.family = super().family  # type: ignore[misc] # read-only there
+        self.type = super().type  # type: ignore[misc]
+
+
 @implementer(IReadDescriptor)
 class Acceptor:
     """Accepts the connections of one of Twisted's ports in its place.
@@ -159,10 +165,11 @@ class Acceptor:
         self._on_scarce = on_scarce
         self._waits = waits
         self._has_waited = False
+        self._batch = 1
         self._pause = _ACCEPT_PAUSE
         self._call: IDelayedCall | None = None
         # A descriptor of our own: reactors know readers by their descriptors.
-        self._socket = socket.socket(fileno=os.dup(port.fileno()))
+        self._socket = _ListeningSocket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         self._family = self._socket.family
         if isinstance(port, Port):
@@ -185,7 +192,9 @@ class Acceptor:
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
         if self._waits is None:
-            self._accept(_ACCEPT_BATCH)
+            # Who comes alone need not be followed by a look that finds nobody.
+            found_all = self._accept(self._batch)
+            self._batch = min(2 * self._batch, _ACCEPT_BATCH) if found_all else 1
         elif self._has_waited:
             self._has_waited = False
             self._accept(_LATE_BATCH)
@@ -212,17 +221,18 @@ class Acceptor:
         self._reactor.removeReader(self)
         self._socket.close()
 
-    def _accept(self, most: int) -> None:
+    def _accept(self, most: int) -> bool:
+        """Accept so many, if they are there; tell whether they were."""
         for _ in range(most):
             try:
                 skt, address = self._socket.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _ITS_OWN_FAULT:
                     continue
                 self._rest(error)
-                return
+                return False
             self._pause = _ACCEPT_PAUSE
             try:
                 self._serve(skt, address)
@@ -230,6 +240,7 @@ class Acceptor:
                 # Invariant: nothing is raised to the reactor, which would close the port for good.
                 self._log.failure("a connection could not be served")
                 skt.close()
+        return True
 
     def _serve(self, skt: socket.socket, address: Any) -> None:
         """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
@@ -306,8 +317,7 @@ def listener_of_socket(
     reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
 ) -> Listener:
     """Return a listener that takes over a listening socket."""
-    endpoint = AdoptedStreamServerEndpoint(reactor, skt.detach(), skt.family)
-    return Listener(description, endpoint, None, proxies)
+    return Listener(description, SocketEndpoint(reactor, skt), None, proxies)
 
 
 def listener_of_string(
@@ -321,6 +331,9 @@ def listener_of_string(
         BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
     kind = description.partition(":")[0].lower()
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
     if kind == "haproxy":
         rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
         raise BadValue(

@@ -130,23 +130,16 @@ class Examination:
     """One transform and what is tried on it.
 
     Args:
-        target: a specification as on a command line, a decorated function or class, a plain one, a
-            plugin, or an `ITransform`.
         examples: messages that are always tried, besides those of the kit.
         messages: a hypothesis strategy for messages, besides that of the kit.
         count: how many messages are drawn for each search.
 
     Attributes:
         make: gives a transform, a new one at each call if the target can be made anew.
-        streams: whether it works on an endless stream.
         any: draws messages of any bytes, the author's among them.
         text: draws messages that are UTF-8, and the author's.
         corpus: messages that are always tried, the author's examples after those of the kit.
         pairs: pairs of messages that are always tried.
-
-    Raises:
-        uppercase.errors.UserError: the specification is wrong.
-        uppercase.errors.PluginError: the transform cannot be loaded.
     """
 
     def __init__(
@@ -191,7 +184,6 @@ class Examination:
         """Verify the law of this name by a function that raises `Broken` if it is not kept.
 
         Raises:
-            Broken: it is not kept.
             Unanswered: a reply was awaited in vain, now or before.
         """
         if self._unanswered is not None:
@@ -206,13 +198,7 @@ class Examination:
             raise
 
     def hold(self, test: Test, cases: Iterable[Case], *drawn: st.SearchStrategy[Any]) -> None:
-        """Put a test to cases, then to drawn ones; raise `Broken` for the smallest that breaks it.
-
-        Args:
-            test: called with each case's parts.
-            cases: those that are always tried, small ones first.
-            *drawn: draw the parts of more of them.
-        """
+        """Put a test to cases, then to drawn ones; raise `Broken` for the smallest it breaks at."""
         self._try(test, cases)
         if not drawn:
             return
@@ -306,22 +292,14 @@ class Examination:
         return failed
 
     async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
-        """Return what comes of one message.
-
-        Raises:
-            Unanswered: the reply was awaited in vain.
-        """
+        """Return what comes of one message."""
         (result,) = await self.replies([message], transform)
         return result
 
     async def replies(
         self, messages: Sequence[bytes], transform: ITransform | None = None
     ) -> list[CallResult]:
-        """Return what comes of messages; all are given before the first reply is awaited.
-
-        Raises:
-            Unanswered: a reply was awaited in vain.
-        """
+        """Return what comes of messages; all are given before the first reply is awaited."""
         begun = [self._call(transform or self._transform, message) for message in messages]
         return [await came if isinstance(came, Deferred) else came for came in begun]
 

@@ -30,13 +30,7 @@ _CUTS: Final = 256
 
 @dataclass(frozen=True)
 class Law:
-    """One law.
-
-    Attributes:
-        name: a few words, joined by hyphens.
-        promise: what it says.
-        verify: raises `Broken` where a transform does not keep it.
-    """
+    """One law."""
 
     name: str
     promise: str

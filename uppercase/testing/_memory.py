@@ -25,6 +25,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.core.conversation import Answer, Replies
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Closed,
@@ -38,7 +39,6 @@ from uppercase.core.events import (
 from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.guards import Destination, Origin
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
-from uppercase.core.steps import Answer, Replies
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
@@ -317,5 +317,4 @@ class _Recorder:
         self._events = events
 
     def notify(self, event: Event) -> None:
-        """Take note."""
         self._events.append(event)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from uppercase.transforms.tables import LOWER, UPPER, translate
+from uppercase.transforms.ciphers import LOWER, UPPER, translate
 
 MAX_LOOKAHEAD: Final = 256
 """How many characters after a sigma may decide it; a sigma still open then counts as final, so that

@@ -21,8 +21,7 @@ from mmap import mmap
 from typing import Any, Final
 
 from uppercase.core.guards import Destination, Origin, SocketAddress
-from uppercase.limits import UDP_READ_SIZE
-from uppercase.portable import PORTABLE
+from uppercase.limits import PORTABLE, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
     Ancillary,

@@ -14,7 +14,6 @@ import socket
 import sys
 from typing import Any, Final
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorTime, IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -192,6 +191,9 @@ def _parse_systemd(reactor: IReactorTime, description: str) -> AdoptedUDPEndpoin
     Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
     cleared it, and only it knows.
     """
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
     # `fileno` is in no interface, but a second look at the environment finds nothing.
     try:
         endpoint: Any = serverFromString(reactor, description)

@@ -10,8 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from uppercase.classroom.exercises.clients import TCP_CLIENT, UDP_CLIENT, UDP_PINGER
-from uppercase.classroom.exercises.reliable import STOP_AND_WAIT
+from uppercase.classroom.exercises.clients import STOP_AND_WAIT, TCP_CLIENT, UDP_CLIENT, UDP_PINGER
 from uppercase.classroom.exercises.servers import TCP_SERVER, UDP_SERVER
 from uppercase.classroom.grade import Exercise
 from uppercase.errors import UnknownName, UserError, suggest
@@ -49,11 +48,7 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
 
 
 def find_exercise(name: str) -> Exercise:
-    """Return an exercise by its name, or of a TOML file.
-
-    Raises:
-        UserError: there is none of this name, or it is broken.
-    """
+    """Return an exercise by its name, or of a TOML file."""
     found, broken = find_exercises()
     if name.endswith(".toml"):
         return _read(Path(name), found)

@@ -114,11 +114,7 @@ def _ask_udp(
 
 
 def _receive(skt: socket.socket, seconds: float, gone: Callable[[], bool]) -> bytes:
-    """Return a datagram; it is not waited for when there is nobody who could send it.
-
-    Raises:
-        TimeoutError: none came.
-    """
+    """Return a datagram; it is not waited for when there is nobody who could send it."""
     deadline = time.monotonic() + seconds
     while True:
         hopeless = gone() or time.monotonic() > deadline

@@ -27,7 +27,7 @@ from uppercase.core.events import (
     Replied,
     Several,
 )
-from uppercase.core.rates import TokenBuckets
+from uppercase.core.guards import TokenBuckets
 
 SHOWN_RATE: Final = 100.0
 """Exchanges a second that are drawn where there are more: ten times what an eye follows, and the
@@ -110,10 +110,8 @@ class Audience:
 
     Args:
         about: what the service is, as the first line of a record says it.
-        clock: gives seconds that never run backwards.
 
     Attributes:
-        about: the same.
         seen: exchanges so far; over TCP, events.
         shown: how many of them are drawn.
         met: clients so far.
@@ -139,7 +137,6 @@ class Audience:
         self._followed: dict[tuple[str, int], None] = {}
 
     def notify(self, event: Event) -> None:
-        """Take note of one event."""
         number = self._rows.number(event)
         if isinstance(event, Several):
             self._take_several(event)
@@ -203,11 +200,8 @@ class Audience:
         if not (self._by_event or isinstance(event, Received)):
             return exchange in self._followed
         self.seen += 1
-        now = self._clock()
-        level = self._bucket.level("", now)
-        if level < 1:
+        if not self._bucket.allow("", self._clock()):
             return False
-        self._bucket.take("", level, now)
         self.shown += 1
         over = _put(self._followed, exchange, None, _FOLLOWED)
         if over is not None and over[0] in self._clients:

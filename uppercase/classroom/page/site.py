@@ -7,6 +7,7 @@ it travels as JSON, and the script puts it into text.
 
 import io
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -15,9 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from uppercase.classroom.page.sending import LINE, Senders
-from uppercase.classroom.page.visitors import is_loopback, why_foreign
-from uppercase.classroom.page.watchers import Watchers
+from uppercase.classroom.page.watchers import LINE, Senders, Watchers
+from uppercase.core.values import host_address
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -42,8 +42,6 @@ class Site(Resource):
     """All of the page.
 
     Args:
-        watchers: who watches.
-        senders: sends lines.
         hosts: names and addresses that the operator gave.
         address: gives the address that a phone opens, or "".
         key: gives the lines of the answer key of a service for a client, by their numbers; None
@@ -73,7 +71,6 @@ class Site(Resource):
         }
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Give a part of the page."""
         if why := self._refusal(request, changes=False):
             return _say(request, 403, why)
         if request.path in self._parts:
@@ -92,7 +89,6 @@ class Site(Resource):
         return _say(request, 404, "there is no such page; the one that there is, is at /")
 
     def render_POST(self, request: Request) -> bytes | int:
-        """Send a line."""
         if why := self._refusal(request, changes=True):
             return _say(request, 403, why)
         watcher = self._watchers.find(_argument(request, b"watcher"))
@@ -175,3 +171,50 @@ def _say(request: Request, status: int, sentence: str) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     return f"{sentence}\n".encode()
+
+
+_HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII)
+
+# Invariant: a browser also asks what foreign pages tell it to. Such a page can make a visitor's
+# browser send a form to an address of this machine (CSRF), and with a name of its own that suddenly
+# stands for this machine (DNS rebinding) it could even read what comes back. Against the first,
+# whatever names an `Origin` must name the very `Host` that it asks, and what changes something must
+# name one. Against the second, a host is accepted as a number, which no rebinding can be: one of
+# loopback's, or the one at which this connection arrived. Names are accepted if the operator gave
+# them, besides `localhost`, which browsers do not look up.
+
+
+def why_foreign(
+    host: str | None,
+    origin: str | None,
+    *,
+    arrived_at: str,
+    given: Collection[str],
+    changes: bool,
+) -> str:
+    """Return why a request is not the page's own, as a sentence; "" if it is."""
+    match = _HOST.fullmatch((host or "").lower())
+    name = (match[1] or match[2]).rstrip(".") if match else ""
+    known = name == "localhost" or name in given or _is_ours(name, arrived_at)
+    if not known:
+        return (
+            f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
+            "or have it started with --page-host=NAME"
+        )
+    if origin is None:
+        return "only the page itself may do this" if changes else ""
+    scheme, _, authority = origin.lower().partition("://")
+    if scheme not in ("http", "https") or authority != (host or "").lower():
+        return "only the page itself may ask this, and another one did"
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the lack of one, means this very machine."""
+    number = host_address(host)
+    return number is None or number.is_loopback
+
+
+def _is_ours(name: str, arrived_at: str) -> bool:
+    number = host_address(name)
+    return number is not None and (number.is_loopback or number == host_address(arrived_at))

@@ -15,8 +15,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.connecting import explain, explain_send
-from uppercase.client.target import Target
+from uppercase.client.target import Target, explain, explain_send
 from uppercase.commands.bench._workload import BLOCK, Counts, Workload
 from uppercase.errors import NetworkError
 
@@ -48,11 +47,9 @@ class Load(ABC):
         self._prepare(workload)
 
     def fileno(self) -> int:
-        """Return the descriptor to select on."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """End the connection."""
         self._socket.close()
 
     @abstractmethod

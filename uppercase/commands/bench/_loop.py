@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Final
 
-from uppercase.client.connecting import connect_udp, explain, open_socket, reachable, resolve
-from uppercase.client.target import TLS, Target
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    open_socket,
+    reachable,
+    resolve,
+)
 from uppercase.commands.bench._loads import Load
 from uppercase.commands.bench._workload import Counts
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -147,7 +154,6 @@ class Bench:
         timeout: float,
         counts: Counts,
         tick: Callable[[float], None],
-        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.elapsed = 0.0
         self.answered = 0
@@ -158,7 +164,6 @@ class Bench:
         self._counts = counts
         self._stopped = False
         self._tick = tick
-        self._clock = clock
         self._planned = 0
         self._blocked: set[Load] = set()
         self._selector = selectors.DefaultSelector()
@@ -168,14 +173,14 @@ class Bench:
         with self._selector:
             for load in self._alive:
                 self._selector.register(load, selectors.EVENT_READ, load)
-            start = self._clock()
+            start = monotonic()
             processor = process_time()
             if self._pace.rate is None:
                 for load in list(self._alive):
                     if load in self._alive:  # not refused meanwhile
                         self._give(load, self._pace.pipeline, start)
             self._offer_until(start, start + self._pace.duration)
-            self.elapsed = self._clock() - start
+            self.elapsed = monotonic() - start
             self.processor = process_time() - processor
             self.answered = self._counts.answered
             if not self._counts.refused:
@@ -197,7 +202,7 @@ class Bench:
         rate = self._pace.rate
         closed = rate is None
         while self._alive and not self._stopped:
-            now = self._clock()
+            now = monotonic()
             if now >= end:
                 break
             if now >= next_tick:
@@ -214,9 +219,9 @@ class Bench:
             self._offer_due(start, end)
 
     def _wait_for_the_rest(self, start: float) -> None:
-        end = self._clock() + self._timeout
+        end = monotonic() + self._timeout
         while self._alive and self._counts.pending > 0 and not self._stopped:
-            now = self._clock()
+            now = monotonic()
             if now >= end:
                 break
             self._expire(now, refill=False)
@@ -232,7 +237,7 @@ class Bench:
                 self._drop(load, error)
                 continue
             if answered and refill:
-                self._give(load, answered, self._clock())
+                self._give(load, answered, monotonic())
             elif mask & selectors.EVENT_WRITE:
                 self._flush(load)
 

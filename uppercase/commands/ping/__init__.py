@@ -6,7 +6,6 @@ carriers', and how it is printed the report's.
 
 import secrets
 import string
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._group import Command, section
+from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import (
     Count,
     Duration,
@@ -113,7 +112,7 @@ def ping(
     from uppercase.commands.ping._run import Run, Schedule
 
     with running():
-        tell = _tell_nobody if as_json else _tell
+        tell = _tell_nobody if as_json else say
         carriers = wait(lambda: open_carriers(reactor, target, tell))
         if not as_json:
             print(start_text(target, size, expect), flush=True)
@@ -144,10 +143,6 @@ def ping(
         raise failure
     asked_for = count if deadline is not None else None
     return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
-
-
-def _tell(sentence: str) -> None:
-    print(f"uppercase: {sentence}", file=sys.stderr, flush=True)
 
 
 def _tell_nobody(sentence: str) -> None:

@@ -29,8 +29,7 @@ from uppercase.client._endpoints import (
     open_connection,
 )
 from uppercase.client._udp import DatagramSocket
-from uppercase.client.connecting import Address, connect_udp, explain, explain_send, reachable
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping._run import Carrier, Run
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
@@ -72,7 +71,6 @@ class DatagramCarrier:
         self._waiting: deque[bytes] = deque()
 
     def start(self, run: Run) -> None:
-        """Open the socket."""
         self._run = run
         datagrams = connect_udp(self._target, self._address)
         self._port = DatagramSocket(self._reactor, datagrams, run.received, self._failed)
@@ -115,7 +113,6 @@ class DatagramCarrier:
         return b""
 
     async def close(self) -> None:
-        """Close the socket."""
         self._port.close()
 
     def _failed(self, error: OSError) -> None:
@@ -173,7 +170,6 @@ class StreamCarrier:
         return next(filter(None, (lines.incomplete() for lines in self._alone)), b"")
 
     async def close(self) -> None:
-        """Close all connections."""
         if self._shared is not None:
             self._shared.close()
         for lines in list(self._alone):
@@ -260,7 +256,6 @@ class Lines(Conversation):
         self.transport.registerProducer(self, True)
 
     def send(self, line: bytes) -> None:
-        """Send a line."""
         self.sent += 1
         self.transport.write(line)
         self._waiting = self._waiting + len(line) if self._blocked else 0
@@ -270,7 +265,6 @@ class Lines(Conversation):
             )
 
     def incomplete(self) -> bytes:
-        """Take out what has come of a line."""
         data = bytes(self._incoming)
         self._incoming.clear()
         return data
@@ -297,11 +291,9 @@ class Lines(Conversation):
         return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
 
     def pauseProducing(self) -> None:
-        """Know that the connection holds enough."""
         self._blocked = True
 
     def resumeProducing(self) -> None:
-        """Know that it has been sent."""
         self._blocked = False
         self._waiting = 0
 
@@ -316,11 +308,9 @@ class Lines(Conversation):
             self._tell(self.incomplete())
 
     def readConnectionLost(self) -> None:
-        """Know that the server has closed."""
         self._end(None)
 
     def lost(self, reason: Failure) -> None:
-        """Know how the connection ended."""
         if reason.check(ConnectionDone):
             self._end(None)
         elif self._target.tls is None:

@@ -116,11 +116,11 @@ def coloured(line: str) -> str:
     return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
 
 
-def finding_object(finding: Finding, now: float | None = None) -> dict[str, Any]:
+def finding_object(finding: Finding) -> dict[str, Any]:
     """Return the object for a finding."""
     fields: dict[str, Any] = {
         "type": finding.kind.value,
-        "time": round(time.time() if now is None else now, 6),
+        "time": round(time.time(), 6),
         "seq": finding.seq,
     }
     if finding.kind is not Kind.LOST:

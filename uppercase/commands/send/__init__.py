@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands._group import Command, section
+from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import Count, Duration, Size, target_options
 from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
 from uppercase.core.framing import make_framer
@@ -139,7 +139,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
         with running():
             with _notice(target):
                 wait(lines.connect)
-            converse(lambda line: wait(lambda: lines.ask(line)), _say)
+            converse(lambda line: wait(lambda: lines.ask(line)), say)
         return OK
 
     from uppercase.commands.send._stream import Filter
@@ -171,7 +171,7 @@ def _send_datagrams(
     verbose: bool,
 ) -> int:
     from uppercase.client._udp import Datagrams
-    from uppercase.client.connecting import reachable
+    from uppercase.client.target import reachable
     from uppercase.commands._reactor import Input, reactor, running, wait
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
 
@@ -182,11 +182,11 @@ def _send_datagrams(
     if one_socket and window not in (None, 1):
         raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
     datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-    tell = _say if verbose else lambda sentence: None
-    messages = Messages(datagrams, target, limit, None if no_warn else _say, tell)
+    tell = say if verbose else lambda sentence: None
+    messages = Messages(datagrams, target, limit, None if no_warn else say, tell)
     if sys.stdin.isatty() and chunk is None:
         with running():
-            answered = converse(lambda line: wait(lambda: messages.ask(line)), _say)
+            answered = converse(lambda line: wait(lambda: messages.ask(line)), say)
             datagrams.close()
         return OK if answered else NETWORK
     if chunk is not None and chunk > limit:
@@ -203,7 +203,7 @@ def _send_datagrams(
     finally:
         datagrams.close()
         if replies.lost:
-            _say(replies.losses())
+            say(replies.losses())
     return NETWORK if replies.lost else OK
 
 
@@ -254,14 +254,10 @@ def _read_plain() -> bytes | None:
 @contextmanager
 def _notice(target: Target) -> Iterator[None]:
     """Tell a person what takes so long."""
-    timer = threading.Timer(_CONNECT_NOTICE, _say, [f"connecting to {target} ..."])
+    timer = threading.Timer(_CONNECT_NOTICE, say, [f"connecting to {target} ..."])
     if sys.stderr is not None and sys.stderr.isatty():
         timer.start()
     try:
         yield
     finally:
         timer.cancel()
-
-
-def _say(sentence: str) -> None:
-    click.echo(f"uppercase: {sentence}", err=True)

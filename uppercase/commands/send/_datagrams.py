@@ -107,7 +107,6 @@ class Chunks:
         self._held = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Take the next bytes; see `IFramer.feed`."""
         data = self._held + data
         whole = len(data) - len(data) % self._size
         self._held = data[whole:]
@@ -115,7 +114,6 @@ class Chunks:
             yield data[start : start + self._size], b""
 
     def finish(self) -> Iterator[tuple[bytes, bytes]]:
-        """End the input; see `IFramer.finish`."""
         if self._held:
             yield self._held, b""
 

@@ -22,8 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
-from uppercase.client.connecting import explain
-from uppercase.client.target import Target
+from uppercase.client.target import Target, explain
 from uppercase.commands._reactor import Input, write
 from uppercase.commands.cli import CHUNK
 from uppercase.errors import NetworkError
@@ -331,7 +330,6 @@ class LineConversation:
         return late + reply
 
     def close(self) -> None:
-        """End the conversation."""
         if self._connection.transport is not None:
             self._connection.transport.abortConnection()
 
@@ -368,10 +366,8 @@ class _Connection(Conversation):
         self.ended = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.chunks.put(data)
 
     def lost(self, reason: Failure) -> None:
-        """Know that no more comes."""
         self.ended = True
         self.chunks.put(b"")

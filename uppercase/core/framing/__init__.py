@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from uppercase.core.framing._base import Framer
-from uppercase.core.framing._counted import Int16Framer, Int32Framer, NetstringFramer
-from uppercase.core.framing._line import LineFramer, SegmentFramer
+from uppercase.core.framing._framers import (
+    Framer,
+    Int16Framer,
+    Int32Framer,
+    LineFramer,
+    NetstringFramer,
+    SegmentFramer,
+)
 from uppercase.errors import UnknownName, UserError, suggest
 
 __all__ = [
