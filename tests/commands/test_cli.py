@@ -50,6 +50,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "sentence"),
     [
         (["sned"], "no command named 'sned'; did you mean 'send'?"),
+        (["doctor"], "no command named 'doctor'; did you mean 'transforms doctor'?"),
         (["--bogus"], "No such option '--bogus'"),
         (["send", "--tiemout=2"], "--timeout"),
         (["send", "-W", "-1"], "got '-1'; a duration is"),

@@ -294,6 +294,20 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert said.endswith("Nothing is wrong.\n")
 
 
+def test_doctor_tells_of_one(here: Path) -> None:
+    """Where it comes from, or why it cannot be served."""
+    (here / "mine.py").write_text("import no_such_module\n")
+    well = run("doctor", "uppercase", cwd=here)
+    assert well.status == 0
+    assert re.fullmatch(
+        r"uppercase can be served; it comes from .*uppercase_transforms.py\n", well.stdout.decode()
+    )
+    ill = run("doctor", "mine:shout", cwd=here)
+    assert ill.status == 1
+    assert "No module named 'no_such_module'" in ill.stdout.decode().splitlines()[0]
+    assert "Searched for drop-ins:" in ill.stdout.decode()
+
+
 HOSTILE = "\\x1b[2Jgone\\x07\\r\\x9b31m\\u202e"
 
 

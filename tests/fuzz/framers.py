@@ -4,8 +4,7 @@ Input in one piece and byte by byte must give the same messages and the same fau
 error that comes out is our own.
 """
 
-import sys
-
+from tests.fuzz import run_atheris
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError
 
@@ -36,14 +35,5 @@ def check(data: bytes) -> None:
         assert len(message) <= MAX_LENGTH
 
 
-def main() -> None:
-    """Run atheris, with its own options."""
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    run_atheris(check)

@@ -4,8 +4,7 @@ Input in one piece and byte by byte must give the same header or the same refusa
 error that comes out is our own. Needs `pip install atheris`.
 """
 
-import sys
-
+from tests.fuzz import run_atheris
 from uppercase.core.proxy_header import V2_SIGNATURE, ProxyHeader, parse_proxy_header
 from uppercase.errors import ProxyHeaderError
 
@@ -48,14 +47,5 @@ def check(data: bytes) -> None:
         assert whole.length <= len(text)
 
 
-def main() -> None:
-    """Run atheris, with its own options."""
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    run_atheris(check)

@@ -193,3 +193,13 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for() -> None:
     assert ports.on_one_port(Settings(port=7)) == [("127.0.0.1", 7)]
     with pytest.raises(CannotListen, match="this machine has no such address"):
         ports.on_one_port(Settings(port=7, interfaces=("::1",)))
+
+
+@pytest.mark.parametrize(("listen", "is_said"), [([], True), (["udp:0"], False)])
+async def test_that_nobody_else_can_reach_it_is_said_where_it_is_true(
+    listen: list[str], is_said: bool, said: list[str]
+) -> None:
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"], listen=listen))
+    service.startService()
+    await service.stopService()
+    assert any("only this machine can reach it" in line for line in said) is is_said

@@ -1,6 +1,9 @@
 """A service inside a program: started and stopped at any time, once, twice or again."""
 
+import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +46,26 @@ async def test_a_service_can_be_started_again(service: TransformService) -> None
         service.startService()
         assert len(service.served()) == 1
         await service.stopService()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
+async def test_a_stop_answers_who_waits_at_a_unix_socket_and_refuses_who_comes(
+    tmp_path: Path,
+) -> None:
+    """Nobody is reset when the socket is closed."""
+    place = str(tmp_path / "socket")
+    service = tcp_service(TCPSettings(listen=[f"unix:{place}"]))
+    service.startService()
+    with socket.socket(socket.AF_UNIX) as early, socket.socket(socket.AF_UNIX) as late:
+        early.settimeout(30)
+        early.connect(place)
+        early.sendall(b"hello")
+        early.shutdown(socket.SHUT_WR)
+        stopped = service.stopService()
+        with pytest.raises(ConnectionRefusedError):
+            late.connect(place)
+        await stopped
+        assert early.recv(100) == b"HELLO"
 
 
 async def test_refused_replies_are_summed_up_by_their_errors() -> None:

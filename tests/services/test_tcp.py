@@ -1,33 +1,15 @@
 """The TCP service inside a program that starts and stops it itself."""
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import implementer
 
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import TCPService, TCPSettings, tcp_service
 from uppercase.tcp.kernel import connections_possible
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """The lines of the log."""
-    lines: list[str] = []
-
-    @implementer(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def made(transform: str = "uppercase", interface: str = "127.0.0.1") -> TCPService:

@@ -2,12 +2,13 @@
 
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
 from uppercase.tcp.kernel import admit_nobody
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a filter of Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")
 
 
 def test_who_waits_is_served_and_who_comes_is_not_let_in() -> None:
@@ -30,3 +31,22 @@ def test_who_waits_is_served_and_who_comes_is_not_let_in() -> None:
                     received += len(accepted.recv(1 << 16))
                 accepted.sendall(b"served")
                 assert early.recv(100) == b"served"
+
+
+def test_at_a_unix_socket_who_comes_is_refused(tmp_path: Path) -> None:
+    place = str(tmp_path / "door")
+    with (
+        socket.socket(socket.AF_UNIX) as door,
+        socket.socket(socket.AF_UNIX) as early,
+        socket.socket(socket.AF_UNIX) as late,
+    ):
+        door.bind(place)
+        door.listen()
+        early.connect(place)
+        admit_nobody(door)
+        with pytest.raises(ConnectionRefusedError):
+            late.connect(place)
+        accepted, _ = door.accept()
+        with accepted:
+            early.sendall(b"hello")
+            assert accepted.recv(100) == b"hello"

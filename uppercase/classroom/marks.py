@@ -20,8 +20,11 @@ _STYLE: Final = """
 body{max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #8888}
-td:nth-child(2){white-space:nowrap}.fail{font-weight:bold}
+td:nth-child(2){white-space:nowrap}.fail td:first-child{font-weight:bold}
 figure{overflow-x:auto;margin:.5rem 0 2rem}
+@media(max-width:40rem){thead,td:empty{display:none}td{border:0}
+tr{display:grid;grid-template-columns:4rem 5rem 1fr;border-bottom:1px solid #8888}
+td:nth-child(4){grid-column:1/-1}}
 """.strip()
 
 

@@ -17,7 +17,7 @@ REQUEST, REPLY = "request", "reply"
 FOLD: Final = 2.0
 """Seconds without an event that are folded into a line that says how many they were."""
 
-_LANE: Final = 46
+_LANE: Final = 42
 """Columns between the two lines of the text."""
 
 _TEXT: Final = 22

@@ -186,7 +186,13 @@ class Group(Command, click.Group):
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"no command named {name!r}{suggest(name, known)}")
+            inner = (
+                f"; did you mean '{each} {name}'?"
+                for each in known
+                if isinstance(group := self.get_command(ctx, each), click.Group)
+                and name in group.list_commands(ctx)
+            )
+            ctx.fail(f"no command named {name!r}{next(inner, '') or suggest(name, known)}")
         return super().resolve_command(ctx, args)
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from shutil import get_terminal_size
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,6 +22,9 @@ from uppercase.core.framing import framing_summaries
 from uppercase.core.values import printable
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
+
+if TYPE_CHECKING:
+    from uppercase.registry.doctor import Diagnosis
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
@@ -322,13 +325,41 @@ def new(name: str, is_async: bool, stream: bool) -> int:
     return OK
 
 
-@_command("doctor", "uppercase transforms doctor")
+@_command(
+    "doctor",
+    """
+    uppercase transforms doctor
+    uppercase transforms doctor shout
+    """,
+)
+@click.argument(
+    "name", required=False, help="Tell of this one only.", shell_complete=completer(transform_names)
+)
 @click.pass_context
-def doctor(ctx: click.Context) -> int:
+def doctor(ctx: click.Context, name: str | None) -> int:
     """Tell why a transform is not found: where was looked, what is there, what is wrong."""
     from uppercase.registry.doctor import diagnose
 
     diagnosis = diagnose()
+    if name is not None:
+        try:
+            diagnosis.found.find(name)
+        except UppercaseError as error:
+            _say(str(error))
+        else:
+            known = diagnosis.found.transforms.get(name.partition(":")[0])
+            _say(f"{name} can be served" + (f"; it comes from {known.origin}" if known else ""))
+            return OK
+    _tell(diagnosis)
+    for problem in diagnosis.problems:
+        _say(f"  {problem}")
+        if problem.traceback and _debugging(ctx):
+            _say(problem.traceback.rstrip())
+    return OK if name is None and not diagnosis.problems else _WRONG
+
+
+def _tell(diagnosis: "Diagnosis") -> None:
+    """Print where was looked, and what is there."""
     _say("Searched for drop-ins:")
     for folder, files in diagnosis.folders.items():
         _say(f"  {folder}: {', '.join(files) or 'none'}")
@@ -348,8 +379,3 @@ def doctor(ctx: click.Context) -> int:
     for origin, names in origins.items():
         _say(f"  {origin}: {', '.join(names)}")
     _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
-    for problem in diagnosis.problems:
-        _say(f"  {problem}")
-        if problem.traceback and _debugging(ctx):
-            _say(problem.traceback.rstrip())
-    return _WRONG if diagnosis.problems else OK

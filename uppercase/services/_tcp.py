@@ -52,8 +52,8 @@ _LOCAL_HANDSHAKE: Final = 0.01
 
 
 def _ends_with_us(place: str) -> bool:
-    """Whether a TCP socket is closed for good when we stop; systemd's is not."""
-    return place.partition(":")[0] in ("", SHORTHAND, "tcp", "tcp6")
+    """Whether a socket is closed for good when we stop; systemd's is not."""
+    return place.partition(":")[0] in ("", SHORTHAND, "tcp", "tcp6", "unix")
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:

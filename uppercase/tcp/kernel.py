@@ -145,13 +145,18 @@ def _socket_under(transport: Any) -> socket.socket | None:
 
 
 def admit_nobody(skt: socket.socket) -> None:
-    """Have a listening TCP socket, of all processes that share it, begin no handshake any more.
+    """Have a listening socket, of all processes that share it, let nobody in any more.
 
-    Who is between the last `accept` and the end of the socket would be reset. Now who comes is not
-    answered, tries again after a second, and finds nobody listening, or somebody else. Handshakes
-    under way go on. Where the system cannot do it, nothing happens.
+    Who is between the last `accept` and the end of the socket would be reset. Now who comes over
+    TCP is not answered, tries again after a second, and finds nobody listening, or somebody else;
+    handshakes under way go on. At a UNIX socket they are refused. Who waits can be accepted. Where
+    the system cannot do it, nothing happens.
     """
-    if sys.platform != "linux" or skt.family not in (socket.AF_INET, socket.AF_INET6):
+    if sys.platform != "linux":
+        return
+    if skt.family == socket.AF_UNIX:
+        with suppress(OSError):
+            skt.shutdown(socket.SHUT_RD)
         return
     code = ctypes.create_string_buffer(_NO_NEWCOMER)
     program = struct.pack("@HP", len(_NO_NEWCOMER) // 8, ctypes.addressof(code))
