@@ -1,6 +1,7 @@
 """Transforms that await asyncio, in real servers; and those that do not, beside them."""
 
 import os
+import re
 import socket
 import struct
 import time
@@ -57,6 +58,20 @@ async def defers(text: str) -> str:
 
 @transform
 def plain(text: str) -> str:
+    return text.upper()
+
+@transform
+async def misbehaves(text: str) -> str:
+    await asyncio.sleep(0)
+    match text:
+        case "raise": raise SystemExit(3)
+        case "cancel": asyncio.current_task().cancel(); await asyncio.sleep(0.01)
+        case "never": await asyncio.Event().wait()
+        case "twice":
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(text)
+            future.set_result(text)
+        case "late": await asyncio.wait_for(asyncio.Event().wait(), 0.01)
     return text.upper()
 """
 
@@ -301,3 +316,25 @@ def test_a_stop_cancels_what_datagrams_wait_for(folder: Path) -> None:
     assert "cancelled 1000" in log
     assert "was destroyed" not in log
     assert "never awaited" not in log
+
+
+def test_coroutines_that_misbehave_cost_their_own_datagrams(folder: Path) -> None:
+    """They raise, cancel themselves, never end, reply twice or time out; all are counted."""
+    where = ["--port=0", "--interface=127.0.0.1", "--drain=0.2s"]
+    words = ["uppercase-udp", *where, "--transform=waits:misbehaves"]
+    with (
+        Server(*words, addresses=1, cwd=folder) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as skt,
+    ):
+        server.tracebacks = True
+        skt.settimeout(30)
+        skt.connect(("127.0.0.1", server.port))
+        for number in range(10):
+            for what in (b"raise", b"cancel", b"never", b"twice", b"late", b"fine %d" % number):
+                skt.send(what)
+            assert skt.recv(100) == b"FINE %d" % number
+        server.wait_for_log("TimeoutError")
+        server.stop()
+        log = server.log()
+    assert "received 60, answered 10, " in log
+    assert sum(map(int, re.findall(r"dropped (?:failed|stopped) (\d+)", log))) == 50
