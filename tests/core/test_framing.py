@@ -503,11 +503,11 @@ def cpu_seconds(name: str, chunks: list[bytes], max_length: int, messages: int) 
 
 
 @pytest.mark.parametrize("name", SPLITTING)
-def test_4_mib_of_empty_messages_cost_less_than_2_seconds(name: str) -> None:
+def test_4_mib_of_empty_messages_cost_seconds(name: str) -> None:
     """The smallest messages there are, as many as fit."""
     count = 4 * MIB // len(EMPTY[name])
     chunks = cut(EMPTY[name] * count, range(64 * KIB, 4 * MIB, 64 * KIB))
-    assert cpu_seconds(name, chunks, MAX_LENGTH, count) < 2
+    assert cpu_seconds(name, chunks, MAX_LENGTH, count) < 6
 
 
 @pytest.mark.parametrize("name", SPLITTING)
