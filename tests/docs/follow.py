@@ -18,7 +18,6 @@ In what a page shows, `…` stands for anything within a line.
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import pexpect
 
-from tests.system.processes import ROOT, START_TIMEOUT, environment
+from tests.system.processes import ROOT, START_TIMEOUT, environment, restore_signals
 
 _BLOCK = re.compile(
     r"(?:^<!-- (\w+)(?:: (.*?))? -->\n)?^```(python|console|sh)\n(.*?)^```",
@@ -124,8 +123,7 @@ class Reader:
             child = self._start(command)
             if block.word == "server":
                 self._servers.append(child)
-                for line in shown.splitlines():
-                    child.expect(re.compile(pattern(line)))
+                see(child, shown)
                 continue
             if block.word == "dialogue":
                 self._talk(child, block.value, shown)
@@ -148,8 +146,7 @@ class Reader:
 
     def _talk(self, child: "pexpect.spawn[str]", typed: str, shown: str) -> None:
         child.sendline(typed)
-        for line in shown.splitlines():
-            child.expect(re.compile(pattern(line)))
+        see(child, shown)
         child.sendintr()
         child.expect(pexpect.EOF)
         child.close()
@@ -163,19 +160,13 @@ class Reader:
             server.close()
 
 
-def restore_signals() -> None:
-    """Have what is started end with its reader and at Ctrl-C, whatever it would inherit.
-
-    Python ignores SIGPIPE, shells have what they start in the background ignore Ctrl-C, and both
-    pass that on.
-    """
-    for number in (signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+def see(child: "pexpect.spawn[str]", shown: str) -> None:
+    """Wait for each line that a page shows."""
+    for line in shown.splitlines():
+        # A dot is any character in a pattern that pexpect compiles, and in ours no newline.
+        child.expect(re.compile(pattern(line)))
 
 
 def pattern(shown: str) -> str:
-    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns.
-
-    To pexpect, a dot of a pattern that it compiles is any character, and of ours any but a newline.
-    """
+    """Return a pattern for what a page shows; spaces behind a `…` are there for its columns."""
     return re.sub(r"…(?:\\ )*", ".*", re.escape(shown))

@@ -38,6 +38,16 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def restore_signals() -> None:
+    """Have what is started end with its reader and at Ctrl-C, whatever it would inherit.
+
+    Python ignores SIGPIPE, shells have what they start in the background ignore Ctrl-C, and both
+    pass that on.
+    """
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Server:
     """A server process, from its ready line to its end.
 
@@ -118,8 +128,7 @@ class Server:
 
     def _begin(self) -> None:
         """Do what is to be done in the new process before the program."""
-        # Shells let what they start in the background ignore Ctrl-C, and so would a server.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        restore_signals()
         if self._prepare is not None:
             self._prepare()
 

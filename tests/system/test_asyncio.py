@@ -5,6 +5,8 @@ import re
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -299,15 +301,21 @@ tcp_service(settings).setServiceParent(application)
         assert "reactor=asyncio" not in server.log()
 
 
-def test_a_stop_cancels_what_datagrams_wait_for(folder: Path) -> None:
+@contextmanager
+def asking_datagrams(folder: Path, transform: str) -> Iterator[tuple[Server, socket.socket]]:
     where = ["--port=0", "--interface=127.0.0.1", "--drain=0.2s"]
-    words = ["uppercase-udp", *where, "--transform=waits:naps"]
+    words = ["uppercase-udp", *where, f"--transform={transform}"]
     with (
         Server(*words, addresses=1, cwd=folder) as server,
         socket.socket(type=socket.SOCK_DGRAM) as skt,
     ):
         skt.settimeout(30)
         skt.connect(("127.0.0.1", server.port))
+        yield server, skt
+
+
+def test_a_stop_cancels_what_datagrams_wait_for(folder: Path) -> None:
+    with asking_datagrams(folder, "waits:naps") as (server, skt):
         skt.send(b"1000")
         skt.send(b"0.01")
         assert skt.recv(100) == b"slept 0.01"
@@ -320,15 +328,8 @@ def test_a_stop_cancels_what_datagrams_wait_for(folder: Path) -> None:
 
 def test_coroutines_that_misbehave_cost_their_own_datagrams(folder: Path) -> None:
     """They raise, cancel themselves, never end, reply twice or time out; all are counted."""
-    where = ["--port=0", "--interface=127.0.0.1", "--drain=0.2s"]
-    words = ["uppercase-udp", *where, "--transform=waits:misbehaves"]
-    with (
-        Server(*words, addresses=1, cwd=folder) as server,
-        socket.socket(type=socket.SOCK_DGRAM) as skt,
-    ):
+    with asking_datagrams(folder, "waits:misbehaves") as (server, skt):
         server.tracebacks = True
-        skt.settimeout(30)
-        skt.connect(("127.0.0.1", server.port))
         for number in range(10):
             for what in (b"raise", b"cancel", b"never", b"twice", b"late", b"fine %d" % number):
                 skt.send(what)
