@@ -62,12 +62,15 @@ class Target:
     unix: str | None = None
     family: socket.AddressFamily = socket.AF_UNSPEC
 
-    def __str__(self) -> str:
-        if self.unix is not None:
-            return f"Unix socket {self.unix}"
-        protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
+    @property
+    def place(self) -> str:
+        """`HOST:PORT`, or the path of a Unix socket."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{protocol} {host}:{self.port}"
+        return f"{host}:{self.port}" if self.unix is None else self.unix
+
+    def __str__(self) -> str:
+        protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
+        return f"{protocol if self.unix is None else 'Unix socket'} {self.place}"
 
 
 def parse_target(
