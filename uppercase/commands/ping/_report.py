@@ -190,9 +190,12 @@ class Display:
     quiet: bool
     as_json: bool
     timestamps: bool
-    started: float = field(default_factory=time.monotonic)
-    first_wrong: Finding | None = None
-    found: deque[Finding] = field(default_factory=lambda: deque(maxlen=PING_SAMPLES))
+    started: float = field(default_factory=time.monotonic, init=False)
+    first_wrong: Finding | None = field(default=None, init=False)
+    found: deque[Finding] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = deque(maxlen=PING_SAMPLES)
 
     def show(self, finding: Finding) -> None:
         self.found.append(finding)
