@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -22,9 +22,6 @@ from uppercase.core.framing import framing_summaries
 from uppercase.core.values import printable
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
-
-if TYPE_CHECKING:
-    from uppercase.registry.doctor import Diagnosis
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
@@ -350,32 +347,10 @@ def doctor(ctx: click.Context, name: str | None) -> int:
             known = diagnosis.found.transforms.get(name.partition(":")[0])
             _say(f"{name} can be served" + (f"; it comes from {known.origin}" if known else ""))
             return OK
-    _tell(diagnosis)
+    _say("\n".join(diagnosis.lines))
+    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
     for problem in diagnosis.problems:
         _say(f"  {problem}")
         if problem.traceback and _debugging(ctx):
             _say(problem.traceback.rstrip())
     return OK if name is None and not diagnosis.problems else _WRONG
-
-
-def _tell(diagnosis: "Diagnosis") -> None:
-    """Print where was looked, and what is there."""
-    _say("Searched for drop-ins:")
-    for folder, files in diagnosis.folders.items():
-        _say(f"  {folder}: {', '.join(files) or 'none'}")
-    if diagnosis.beside is None:
-        _say("  not the current directory: PYTHONSAFEPATH or python -P excludes it")
-    elif not os.path.isdir(diagnosis.beside):
-        _say(f"  {diagnosis.beside}: no such folder")
-    _say("Searched for entry points (uppercase.transforms):")
-    for distribution, names in diagnosis.entry_points.items():
-        _say(f"  {distribution}: {', '.join(names)}")
-    if not diagnosis.entry_points:
-        _say("  none in any distribution that is installed")
-    _say("Found:")
-    origins: dict[str, list[str]] = {}
-    for found in diagnosis.found.transforms.values():
-        origins.setdefault(found.origin, []).append(found.name)
-    for origin, names in origins.items():
-        _say(f"  {origin}: {', '.join(names)}")
-    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
