@@ -397,7 +397,8 @@ def _judge(contract: Any, law: Law) -> None:
     # Imported here: what runs this is pytest, and nothing else of the kit needs it.
     import pytest
 
-    examination = _examination(type(contract))
+    kind: Any = type(contract)
+    examination = _examination(kind)
     left_out = examination.left_out
     try:
         examination.verify(law.name, law.verify)
