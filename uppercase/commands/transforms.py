@@ -40,22 +40,14 @@ class _Command(Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(
-            Option(
-                ["--debug"],
-                is_flag=True,
-                expose_value=False,
-                callback=_note_debug,
-                help="Show tracebacks.",
-            )
-        )
+        self.params.append(Option(["--debug"], is_flag=True, help="Show tracebacks."))
 
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta["uppercase.debug"] = ctx.params.pop("debug")
         try:
             return super().invoke(ctx)
         except UppercaseError:
-            if _debugging(ctx):
-                _say(traceback.format_exc().rstrip(), err=True)
+            _show_traceback(ctx)
             raise
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("twisted."):
@@ -65,12 +57,13 @@ class _Command(Command):
             ) from error
 
 
-def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    ctx.meta["uppercase.debug"] = value
-
-
 def _debugging(ctx: click.Context) -> bool:
-    return bool(ctx.meta.get("uppercase.debug"))
+    return bool(ctx.meta["uppercase.debug"])
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if _debugging(ctx):
+        _say(traceback.format_exc().rstrip(), err=True)
 
 
 @click.group(
@@ -240,8 +233,7 @@ def try_(
     try:
         run(names, framing, max_length=max_length, max_output=max_output)
     except (TransformError, FramingError) as error:
-        if _debugging(ctx):
-            _say(traceback.format_exc().rstrip(), err=True)
+        _show_traceback(ctx)
         _say(f"uppercase: {error}", err=True)
         return _WRONG
     return OK
