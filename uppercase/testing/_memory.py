@@ -174,7 +174,6 @@ class _TCPTransport(StringTransport):
         self._clock.advance(0)
 
     def lose(self, reason: Exception) -> None:
-        """End both directions."""
         if self.connected:
             self.connected = False
             self.ended = True
