@@ -73,6 +73,7 @@ class Stream(Protocol[T]):
 
 
 @implementer(ITransformPlugin, IPlugin, ITransform)
+@dataclass(eq=False, repr=False)
 class DeclaredTransform(Generic[P, R]):
     """A plugin made of a function or class, which stays callable as what it is.
 
@@ -81,35 +82,25 @@ class DeclaredTransform(Generic[P, R]):
     asyncio's.
     """
 
-    def __init__(
-        self,
-        target: Callable[P, R],
-        make: Callable[[dict[str, Any]], ITransform],
-        *,
-        name: str,
-        summary: str,
-        kind: Kind,
-        parameters: tuple[Parameter, ...],
-        streaming: bool,
-        is_async: bool = False,
-    ) -> None:
-        update_wrapper(self, target, updated=())
-        self.__wrapped__ = target
-        self._make = make
-        self.name = name
-        self.summary = summary
-        self.kind = kind
-        self.parameters = parameters
-        self.streaming = streaming
-        self.is_async = is_async
-        if streaming:
+    target: Callable[P, R]
+    make: Callable[[dict[str, Any]], ITransform]
+    name: str
+    summary: str
+    kind: Kind
+    parameters: tuple[Parameter, ...]
+    streaming: bool
+    is_async: bool = False
+
+    def __post_init__(self) -> None:
+        update_wrapper(self, self.target, updated=())
+        if self.streaming:
             alsoProvides(self, IStreamTransform)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.__wrapped__(*args, **kwargs)
+        return self.target(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<transform {self.name!r}: {self.__wrapped__!r}>"
+        return f"<transform {self.name!r}: {self.target!r}>"
 
     def build(self, **arguments: Any) -> ITransform:
         """Make the transform.
@@ -120,7 +111,7 @@ class DeclaredTransform(Generic[P, R]):
         """
         require_arguments(self.parameters, arguments)
         try:
-            return self._make(arguments)
+            return self.make(arguments)
         except ValueError as error:
             raise BadArgument(str(error)) from error
 
