@@ -6,7 +6,7 @@ escaped and cut, and each reason has at most one line a second, which says how m
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import Enum
 from traceback import TracebackException
 from typing import Any, Final
@@ -55,7 +55,6 @@ _TRACEBACK_LINES: Final = 60
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
-
 
 _WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
     SlowCall: (
@@ -121,14 +120,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
-@dataclass(slots=True)
-class _Held:
-    """What one key of a throttle has held back since its last line."""
-
-    call: IDelayedCall
-    count: int = 0
-
-
 class Throttle:
     """Lets one line a key through per interval and tells how many it held back.
 
@@ -142,32 +133,31 @@ class Throttle:
         self._clock = clock
         self._interval = interval
         self._write = write
-        self._held: dict[str, _Held] = {}
+        self._intervals: dict[str, IDelayedCall] = {}
+        self._held: Counter[str] = Counter()
 
     def allows(self, key: str) -> bool:
         """Whether a line may be written now; counts it if not."""
-        held = self._held.get(key)
-        if held is None:
-            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
-            return True
-        held.count += 1
-        return False
+        if key in self._intervals:
+            self._held[key] += 1
+            return False
+        self._intervals[key] = self._clock.callLater(self._interval, self._end, key)
+        return True
 
     def stop(self) -> None:
         """Tell of everything that is held back, and forget it."""
-        for key, held in list(self._held.items()):
-            held.call.cancel()
-            self._tell(key, self._held.pop(key))
+        for call in self._intervals.values():
+            call.cancel()
+        for key, count in self._held.items():
+            self._write(key, count)
+        self._intervals.clear()
+        self._held.clear()
 
     def _end(self, key: str) -> None:
-        held = self._held.pop(key)
-        if held.count:
-            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
-            self._tell(key, held)
-
-    def _tell(self, key: str, held: _Held) -> None:
-        if held.count:
-            self._write(key, held.count)
+        del self._intervals[key]
+        if key in self._held:
+            self.allows(key)
+            self._write(key, self._held.pop(key))
 
 
 @implementer(IObserver)
@@ -299,22 +289,18 @@ def _payload(data: bytes) -> str:
     return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"
 
 
-_SAYS_MORE: Final[Mapping[type[Event], tuple[str, str]]] = {
-    kind: (word_of_name(kind.__name__), attribute)
-    for kind, attribute in (
-        (Opened, ""),
-        (Closed, "outcome"),
-        (AcceptFailed, "error"),
-        (Refused, "reason"),
-        (Incomplete, ""),
-        (Dropped, "reason"),
-        (WouldDrop, "reason"),
-        (TransformFailed, "transform"),
-        (SlowCall, "transform"),
+_APART: Final = ("outcome", "reason", "transform", "error")
+"""Attributes, of which the first that an event has tells it from others of its kind."""
+
+_COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
+    kind: (
+        word_of_name(kind.__name__),
+        next((name for name in _APART if name in kind.__dataclass_fields__), ""),
     )
+    for kind in (*_WARNINGS, Opened, TransformFailed)
 }
-"""What is counted: by which word, and which attribute says more of it. Requests and replies are not
-counted here: they are told only where somebody watches, and the responder counts all of them."""
+"""What is counted: by which word, and which attribute. Requests and replies are not counted here:
+they are told only where somebody watches, and the responder counts all of them."""
 
 
 @implementer(IObserver)
@@ -330,17 +316,14 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        # First what each connection has: patterns are tried one after the other.
-        if known := _SAYS_MORE.get(type(event)):
+        if isinstance(event, KernelDropped):
+            self.counts["dropped", "by-the-kernel"] += event.count
+        elif isinstance(event, Impaired):
+            for action in event.actions:
+                self.counts[f"lab-{event.direction.value}", action.value] += 1
+        elif known := _COUNTED.get(type(event)):
             word, attribute = known
             self.counts[word, str(getattr(event, attribute)) if attribute else ""] += 1
-            return
-        match event:
-            case KernelDropped(count=count):
-                self.counts["dropped", "by-the-kernel"] += count
-            case Impaired(direction=direction, actions=actions):
-                for action in actions:
-                    self.counts[f"lab-{direction.value}", action.value] += 1
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

@@ -3,14 +3,14 @@
 Whoever asks must not be able to hurt the service. A connection has one request, with a small body
 or none, and a few seconds for all of it; there are so many at a time, and the oldest makes room;
 and so many a second are answered. Headers are bounded by `twisted.web` itself, at 16 KiB. Numbers
-are gathered once a second at the most; those of workers are summed here.
+are gathered once a second at the most.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -23,10 +23,11 @@ from twisted.web.server import Site
 from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError
 from uppercase.services._base import CannotStart
-from uppercase.services._metrics import FAMILIES, Snapshot, Source, add_up, counted, exposition
-from uppercase.services._supervisor import Supervisor
-from uppercase.services._worker_process import Worker
+from uppercase.services._metrics import Measurements, exposition
 from uppercase.tcp.listening import listen_error, listener_of_string
+
+if TYPE_CHECKING:
+    from uppercase.services._supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +210,7 @@ class MetricsService(WebService):
         UserError: the description cannot be used, or the library for the format is missing.
     """
 
-    def __init__(self, description: str, source: Source, reactor: Any) -> None:
+    def __init__(self, description: str, source: "Measurements | Supervisor", reactor: Any) -> None:
         try:
             import prometheus_client  # noqa: F401
         except ImportError as error:
@@ -217,16 +218,17 @@ class MetricsService(WebService):
                 "metrics need prometheus-client; install it with: "
                 "pip install 'twisted-uppercase[metrics]'"
             ) from error
+        root = Resource()
+        root.putChild(b"metrics", _Text(self._metrics))
+        root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
+        root.putChild(b"readyz", _Text(self._ready))
         limits = WebLimits(connections=CONNECTIONS, deadline=DEADLINE, rate=_RATE, burst=_BURST)
-        site = BoundedSite(_metrics_root(source, reactor), limits, reactor)
-        super().__init__("metrics are", description, site, reactor)
+        super().__init__("metrics are", description, BoundedSite(root, limits, reactor), reactor)
         self._source = source
-        self._measuring = False
+        self._gathered, self._when = b"", float("-inf")
 
     def startService(self) -> None:
         super().startService()
-        self._source.start()
-        self._measuring = True
         self.listen()
 
     def opened(self, address: str) -> None:
@@ -241,11 +243,18 @@ class MetricsService(WebService):
     def stopService(self) -> Any:
         """Tell of the drain until it is over, then stop."""
         super().stopService()
-        yield self._source.ended()
-        if self._measuring:
-            self._measuring = False
-            self._source.stop()
+        yield self._source.stopService()
         yield self.close()
+
+    def _metrics(self) -> tuple[int, bytes]:
+        now = self.site.reactor.seconds()
+        if now - self._when >= FRESH:
+            self._gathered, self._when = exposition(self._source.snapshot()), now
+        return 200, self._gathered
+
+    def _ready(self) -> tuple[int, bytes]:
+        why = self._source.not_ready()
+        return (503 if why else 200), f"{why or 'ready'}\n".encode()
 
 
 class _Text(Resource):
@@ -262,69 +271,3 @@ class _Text(Resource):
         status, body = self._give()
         request.setResponseCode(status)
         return bytes(body)
-
-
-def _metrics_root(source: Source, reactor: Any) -> Resource:
-    """Return the three pages."""
-    gathered: tuple[float, bytes] = (float("-inf"), b"")
-
-    def metrics() -> tuple[int, bytes]:
-        nonlocal gathered
-        now = reactor.seconds()
-        if now - gathered[0] >= FRESH:
-            gathered = now, exposition(source.snapshot())
-        return 200, gathered[1]
-
-    def ready() -> tuple[int, bytes]:
-        why = source.not_ready()
-        return (503 if why else 200), f"{why or 'ready'}\n".encode()
-
-    root = Resource()
-    root.putChild(b"metrics", _Text(metrics))
-    root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
-    root.putChild(b"readyz", _Text(ready))
-    return root
-
-
-_GAUGES = {family.name for family in FAMILIES if family.kind == "gauge"}
-
-
-class Tally:
-    """A `Source` of metrics: what workers last sent, and the counters of those that have ended."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._past: Snapshot = {}
-        self._last: dict[Worker, Snapshot] = {}
-        supervisor.tally = self
-
-    def take(self, worker: Worker, numbers: Snapshot) -> None:
-        """Take a worker's numbers in place of those before."""
-        self._last[worker] = numbers
-
-    def forget(self, worker: Worker) -> None:
-        """Keep only what an ended worker has counted; what it had is gone with it."""
-        last = self._last.pop(worker, {})
-        counted = {key: number for key, number in last.items() if key[0] not in _GAUGES}
-        self._past = add_up([self._past, counted])
-
-    def start(self) -> None:
-        """The workers measure from their own start."""
-
-    def stop(self) -> None:
-        """And to their own end."""
-
-    def snapshot(self) -> Snapshot:
-        ours: Snapshot = {
-            ("workers",): len(self._last),
-            ("worker_restarts",): self._supervisor.restarts,
-        }
-        # What the supervisor counts itself, as it has the sockets.
-        looked_at = (dict(counted(each)) for each in self._supervisor.services)
-        return add_up([self._past, *self._last.values(), *looked_at, ours])
-
-    def not_ready(self) -> str:
-        return self._supervisor.not_ready()
-
-    def ended(self) -> Deferred[Any]:
-        return self._supervisor.stopService()

@@ -76,12 +76,8 @@ def accompany(
         from uppercase.services.web import MetricsService
 
         if supervisor is None:
-            source: Any = Measurements(services, reactor)
-        else:
-            from uppercase.services.web import Tally
-
-            source = Tally(supervisor)
-        company.append(MetricsService(metrics, source, reactor))
+            company.append(Measurements(services, reactor))
+        company.append(MetricsService(metrics, supervisor or company[0], reactor))
     if page is not None:
         from uppercase.classroom.page import PageService
 
