@@ -3,14 +3,15 @@
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
+from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
@@ -45,16 +46,6 @@ class OpenPlace(NamedTuple):
     place: str
     sockets: list[socket.socket]
     release: Callable[[], None]
-
-
-class Inherited(NamedTuple):
-    """A socket that another process has opened.
-
-    socket: this process's own descriptor of it.
-    """
-
-    place: str
-    socket: socket.socket
 
 
 def share(whole: int, workers: int) -> int:
@@ -143,8 +134,9 @@ class TransformService(Service, ABC):
         label: what the ready line calls that.
         counters: what has happened so far.
         notes: lines for the log, behind the ready lines.
-        inherited: sockets to serve instead of opening any, where another process has opened them.
-            Then nothing is announced either, which that process does.
+        listen_places: what `--listen` binds, a string each, without what is served there.
+        inherited: sockets to serve instead of opening any, each with its place, where another
+            process has opened them. Then nothing is announced either, which that process does.
         hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
@@ -153,6 +145,7 @@ class TransformService(Service, ABC):
     """
 
     protocol: ClassVar[str]
+    listen_places: Sequence[str]
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
@@ -167,7 +160,7 @@ class TransformService(Service, ABC):
         self.settings = settings
         self.counters = Counters()
         self.notes = [*settings.lab_notes]
-        self.inherited: list[Inherited] | None = None
+        self.inherited: list[tuple[str, socket.socket]] | None = None
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
         self.notes += [
@@ -176,12 +169,14 @@ class TransformService(Service, ABC):
             for stage in stages
             if is_async(stage.transform) and not runs_asyncio(reactor)
         ]
-        self.chain = make_pipeline(stages, settings.max_output, self._slow_call)
+        self.chain = make_pipeline(
+            stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
+        )
         self.label = self.chain.name
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them
         self._listening = False
-        self._waiting: list[Deferred[None]] = []
+        self._stopping: Deferred[None] | None = None
         self._signals = StopSignals(reactor, settings.drain)
 
     def setServiceParent(self, parent: object) -> None:
@@ -199,9 +194,6 @@ class TransformService(Service, ABC):
         self._log_observer.notify(event)
         for observer in self.settings.observers:
             observer.notify(event)
-
-    def _slow_call(self, transform: str, seconds: float) -> None:
-        self.notify(SlowCall(transform, seconds))
 
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)
@@ -251,17 +243,35 @@ class TransformService(Service, ABC):
     def listen(self) -> None:
         """Open every address of the settings, or raise `CannotListen`."""
 
-    @abstractmethod
     def open_sockets(self, workers: int) -> list[OpenPlace]:
         """Open every address of the settings for other processes to serve; `close` before release.
 
         Raises:
             CannotListen: one of them could not be had; nothing is left open.
         """
+        opened = open_on_one_port(
+            self.settings,
+            lambda host, port: self.open_address(host, port, workers),
+            lambda place: int(place.sockets[0].getsockname()[1]),
+            lambda place: place.release(),
+            self.log,
+        )
+        try:
+            for place in self.open_listed(workers):
+                opened.append(place)
+        except CannotListen:
+            for place in opened:
+                place.release()
+            raise
+        return opened
 
     @abstractmethod
-    def listen_places(self) -> list[str]:
-        """Return what `--listen` binds, a string each, without what is served there."""
+    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+        """Open an address of the shorthands, or raise `CannotListen`."""
+
+    @abstractmethod
+    def open_listed(self, workers: int) -> Iterator[OpenPlace]:
+        """Open what `--listen` says, one after the other, or raise `CannotListen`."""
 
     @abstractmethod
     def share_limits(self, workers: int) -> None:
@@ -271,7 +281,7 @@ class TransformService(Service, ABC):
         """Return everything that is bound, in order."""
         settings = self.settings
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
-        return where + self.listen_places()
+        return [*where, *self.listen_places]
 
     @abstractmethod
     def close(self) -> None:
@@ -283,20 +293,16 @@ class TransformService(Service, ABC):
         A stop while another is under way waits for the same end; one without a start is over.
         """
         Service.stopService(self)
-        if not self._listening:
-            return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._waiting.append(ended)
-        if len(self._waiting) == 1:
-            self.end().addBoth(self._clean_up).addBoth(self._ended)
-        return ended
+        if self._listening and self._stopping is None:
+            self._stopping = Deferred()
+            self.end().addBoth(self._ended)
+        return self._stopping or succeed(None)
 
-    def _clean_up(self, result: Any) -> Deferred[Any]:
-        """Wait for coroutines that were cancelled, as long as the loop that runs them does."""
-        return cancelled_have_ended().addCallback(lambda _: result)
-
-    def _ended(self, result: Any) -> None:
+    @inlineCallbacks
+    def _ended(self, result: Any) -> Any:
         """Sum up; the service can be started again."""
+        # Coroutines that were cancelled have ended as long as the loop that runs them goes on.
+        yield cancelled_have_ended()
         self._listening = False
         self._signals.stop()
         self._log_observer.stop()
@@ -308,9 +314,9 @@ class TransformService(Service, ABC):
             event="summary",
             counts=counts,
         )
-        waiting, self._waiting = self._waiting, []
-        for ended in waiting:
-            ended.callback(result)
+        stopping, self._stopping = self._stopping, None
+        assert stopping is not None
+        stopping.callback(result)
 
     @abstractmethod
     def end(self) -> Deferred[Any]:
@@ -323,7 +329,7 @@ class TransformService(Service, ABC):
     @property
     def phase(self) -> str:
         """What the service is doing: `not started`, `serving` or `draining`."""
-        if self._waiting:
+        if self._stopping is not None:
             return "draining"
         return "serving" if self._listening else "not started"
 
@@ -345,8 +351,7 @@ class TransformService(Service, ABC):
         )
 
 
-@implementer(IReactorTime)
-class _SteadyClock:
+class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]
     """A reactor's timers beside the monotonic clock.
 
     Whatever a timer was for is decided by the time here: one that a step of the wall's clock has
@@ -354,21 +359,8 @@ class _SteadyClock:
     goes by another clock could help that.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
     # No method around it: it is read for each message.
     seconds = staticmethod(time.monotonic)
-
-    def callLater(  # noqa: N802
-        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
-    ) -> IDelayedCall:
-        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
-        return call
-
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:  # noqa: N802
-        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
-        return calls
 
 
 def clock_of(reactor: Any) -> Any:

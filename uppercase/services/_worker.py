@@ -29,7 +29,7 @@ from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
 from uppercase.errors import PluginError, UserError
-from uppercase.services._base import CannotStart, Inherited, TransformService
+from uppercase.services._base import CannotStart, TransformService
 from uppercase.services._metrics import Measurements
 from uppercase.services._tcp import TCPService
 
@@ -185,7 +185,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     for service, sockets in zip(services, assignment.sockets, strict=True):
         service.inherited = []
         for place in sockets:
-            service.inherited.append(Inherited(place, socket.socket(fileno=number)))
+            service.inherited.append((place, socket.socket(fileno=number)))
             number += 1
         service.share_limits(assignment.workers)
     board = Board(BOARD, assignment.workers)
