@@ -1,7 +1,7 @@
 """The options that services share, and what one process makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import twisted
@@ -27,10 +27,9 @@ from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._process import (
     accompany,
+    check_page,
     check_pid_file,
     choose_log,
-    page_of,
-    plan_of,
     use_monotonic_time,
 )
 from uppercase.taps._table import Group, Option, TableOptions
@@ -58,10 +57,12 @@ def listening(endpoint: str, example: str) -> Group:
                 "IP address of this machine, or '*' for every address, both families; "
                 "may be repeated",
                 shown="loopback, both families",
+                many=True,
             ),
             Option(
                 "-l, --listen=DESCRIPTION",
                 f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
+                many=True,
             ),
         ),
     )
@@ -76,6 +77,7 @@ TRANSFORMING = Group(
             "a chain, applied in the order given",
             shown="uppercase",
             values=summaries,
+            many=True,
         ),
         Option(
             "--max-output=SIZE",
@@ -241,20 +243,13 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
-            page = page_of(self["page"], bool(self["page-key"]), self["page-host"])
-            self.has_page = self.has_page or page is not None
+            check_page(self)
+            self.has_page = self.has_page or self["page"] is not None
             self.service = self.make_service()
             if self.is_part:
                 return
             check_pid_file(self.parent)
-            plan = plan_of(
-                self["workers"],
-                self["watchdog"],
-                self["metrics"],
-                type(self).__module__,
-                self._words,
-            )
-            self.service = accompany(self.service, self["metrics"], plan, page)
+            self.service = accompany(self.service, self, [type(self).__module__, *self._words])
             choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -273,28 +268,6 @@ class ServiceOptions(ProcessOptions):
 
     protocol: ClassVar[str]
 
-    def __init__(self) -> None:
-        usage.Options.__init__(self)
-        self.update({"listen": [], "interface": [], "transform": []})
-
-    def opt_listen(self, description: str) -> None:
-        """Listen at an endpoint too."""
-        self["listen"].append(description)
-
-    opt_l = opt_listen
-
-    def opt_interface(self, address: str) -> None:
-        """Listen on an address too."""
-        self["interface"].append(address)
-
-    opt_i = opt_interface
-
-    def opt_transform(self, specification: str) -> None:
-        """Put one more transform behind those given so far."""
-        self["transform"].append(specification)
-
-    opt_t = opt_transform
-
     def opt_help_transforms(self) -> None:
         """List the transforms."""
         print(printable(listing().describe(), keep="\n"))
@@ -312,7 +285,7 @@ class ServiceOptions(ProcessOptions):
         return f"a transform is given as --transform={word}"
 
     def awaits_asyncio(self) -> bool:
-        wanted = self["transform"]
+        wanted = self.get("transform")
         # The default is none; the scan of the doors takes milliseconds.
         return bool(wanted) and any(map(listing().is_async, wanted))
 
@@ -322,38 +295,34 @@ class ServiceOptions(ProcessOptions):
         Args:
             lab: the lab's options as one types them, for the record.
         """
+        transforms = self.get("transform", ["uppercase"])
+        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
-            "transforms": tuple(self["transform"]) or ("uppercase",),
-            "listen": tuple(self["listen"]),
+            "transforms": tuple(transforms),
+            "listen": tuple(self.get("listen", ())),
             "port": self["port"],
-            "interfaces": tuple(self["interface"]),
+            "interfaces": tuple(self.get("interface", ())),
             "max_output": self["max-output"],
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
             "inherits": self.inherits,
-            "observers": self._observers(lab),
+            "observers": tuple(self._observers(about)),
         }
 
-    def _observers(self, lab: str) -> tuple[IObserver, ...]:
+    def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        chain = "|".join(self["transform"]) or "uppercase"
-        about = {"protocol": self.protocol, "transform": chain, "lab": lab}
-        observers: list[IObserver] = []
-        if self["record"] is not None:
-            from twisted.internet import reactor
+        from twisted.internet import reactor
 
+        known: Any = reactor
+        if self["record"] is not None:
             from uppercase.classroom.record import open_record
 
             head, limit = self["record-bytes"], self["record-limit"]
-            observers.append(open_record(self["record"], about, reactor, head=head, limit=limit))
+            yield open_record(self["record"], about, known, head=head, limit=limit)
         if self.has_page:
-            from twisted.internet import reactor
-
             from uppercase.classroom.page import Audience
 
-            known: Any = reactor
-            observers.append(Audience(about, known.seconds))
-        return tuple(observers)
+            yield Audience(about, known.seconds)
 
 
 def makeService(options: ProcessOptions) -> IService:

@@ -32,7 +32,8 @@ class Option:
     Attributes:
         spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
         parse: makes the value of the text, raising `UserError`; None for options that the
-            options class has an `opt_` method for, such as repeatable ones.
+            options class has an `opt_` method for.
+        many: it may be repeated; its values are a list of texts.
         default: its value if it is not given.
         shown: the default as the help shows it, where that is not the bare number.
         values: gives what a shell offers for its value, each with what it means.
@@ -46,6 +47,7 @@ class Option:
     shown: str = ""
     values: Callable[[], Mapping[str, str]] | None = None
     exits: bool = False
+    many: bool = False
 
     @property
     def name(self) -> str:
@@ -102,6 +104,10 @@ class TableOptions(usage.Options):
     def __init_subclass__(cls) -> None:
         """Hand the rows to `usage` in its own form."""
         rows = [row for group in cls.__dict__.get("groups", ()) for row in group.options]
+        for row in rows:
+            if row.many:
+                for name in filter(None, (row.name, row.short)):
+                    setattr(cls, f"opt_{name}", _adder(row.name))
         cls.optParameters = [
             [row.name, row.short, row.default, row.text, row.coerce] for row in rows if row.parse
         ]
@@ -178,6 +184,15 @@ class TableOptions(usage.Options):
             for row in group.options:
                 lines += _help_lines(row, width)
         return "\n".join(lines) + "\n"
+
+
+def _adder(name: str) -> Callable[[TableOptions, str], None]:
+    """Return the method by which `usage` takes one more value of an option."""
+
+    def add(self: TableOptions, value: str) -> None:
+        self.setdefault(name, []).append(value)
+
+    return add
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:

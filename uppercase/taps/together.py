@@ -87,18 +87,59 @@ class Options(ProcessOptions):
         return False
 
     def make_service(self) -> IService:
-        """Make the services of the file."""
-        path = self["config"]
+        """Make the services of the file, each named after its table."""
+        path = self["config"] or ""
         services = MultiService()
-        for service in make_services(
-            self._tables, path or "", inherits=self.inherits, has_page=self.has_page
-        ):
+        for name, table in self._tables.items():
+            if not isinstance(table, dict):
+                raise UserError(
+                    f"{path}: got {table!r} for services.{name}, which is to be a table"
+                )
+            where = f"{path}, [services.{name}]"
+            service = self._make_part(dict(table), where)
+            for other in services:
+                if _same_place(service, other):
+                    raise UserError(
+                        f"{where}: {service.protocol} port {service.settings.port_number()} "
+                        f"belongs to [services.{other.name}] already; give it another port"
+                    )
+            service.setName(name)
             service.setServiceParent(services)
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
             print(f"{path} is right: {names}")
             raise SystemExit(0)
         return services
+
+    def _make_part(self, table: dict[str, Any], where: str) -> Any:
+        """Make the service of a table."""
+        protocol = table.pop("protocol", None)
+        if protocol is None:
+            raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
+        if protocol not in list(_PROTOCOLS):
+            known = suggest(str(protocol), _PROTOCOLS)
+            raise UserError(f"{where}, protocol: no protocol named {protocol!r}{known}")
+        options = _PROTOCOLS[protocol]()
+        options.is_part = True
+        options.inherits, options.has_page = self.inherits, self.has_page
+        rows = _rows(protocol)
+        words: list[str] = []
+        for key, value in table.items():
+            if key not in rows:
+                raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
+            try:
+                words += _words(rows[key], value)
+            except BadArgument as error:
+                raise UserError(f"{where}, {key}: {error}") from error
+        try:
+            options.parseOptions(words)
+        except usage.UsageError as error:
+            # Of one option: `--port: got ...`; else of what several make together.
+            option, _, rest = str(error).partition(": ")
+            key = option.removeprefix("--")
+            text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
+            raise UserError(text) from error
+        return options.service
 
     def _read(self, path: str) -> dict[str, Any]:
         """Take the options of the process from a file; return its tables of services."""
@@ -149,56 +190,6 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
-def make_services(
-    tables: Mapping[str, Any], path: str, *, inherits: bool = False, has_page: bool = False
-) -> list[Any]:
-    """Make the services of the tables of a file, each named after its table."""
-    services: dict[str, Any] = {}
-    for name, table in tables.items():
-        where = f"{path}, [services.{name}]"
-        if not isinstance(table, dict):
-            raise UserError(f"{path}: got {table!r} for services.{name}, which is to be a table")
-        service = services[name] = _make_service(dict(table), where, inherits, has_page)
-        service.setName(name)
-        for other in services.values():
-            if other is not service and _same_place(service, other):
-                raise UserError(
-                    f"{where}: {service.protocol} port {service.settings.port_number()} belongs to "
-                    f"[services.{other.name}] already; give it another port"
-                )
-    return list(services.values())
-
-
-def _make_service(table: dict[str, Any], where: str, inherits: bool, has_page: bool) -> Any:
-    protocol = table.pop("protocol", None)
-    if protocol is None:
-        raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
-    if protocol not in list(_PROTOCOLS):
-        raise UserError(
-            f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
-        )
-    options = _PROTOCOLS[protocol]()
-    options.is_part, options.inherits, options.has_page = True, inherits, has_page
-    rows = _rows(protocol)
-    words: list[str] = []
-    for key, value in table.items():
-        if key not in rows:
-            raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
-        try:
-            words += _words(rows[key], value)
-        except BadArgument as error:
-            raise UserError(f"{where}, {key}: {error}") from error
-    try:
-        options.parseOptions(words)
-    except usage.UsageError as error:
-        # Of one option: `--port: got ...`; else of what several make together.
-        option, _, rest = str(error).partition(": ")
-        key = option.removeprefix("--")
-        text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
-        raise UserError(text) from error
-    return options.service
-
-
 def _rows(protocol: str) -> dict[str, Option]:
     """Return the options that the table of a service may have."""
     groups = [group for group in _PROTOCOLS[protocol].groups if group not in PROCESS_GROUPS]
@@ -221,11 +212,10 @@ def _words(row: Option, value: object) -> Iterator[str]:
         if not isinstance(value, bool):
             raise BadArgument(f"got {value!r}; accepted are true and false")
         return iter([f"--{row.name}"] if value else [])
-    # Repeatable options are those that have no parser of their own.
-    values = value if isinstance(value, list) and row.parse is None else [value]
+    values = value if isinstance(value, list) and row.many else [value]
     for each in values:
         if isinstance(each, bool) or not isinstance(each, str | int | float):
-            several = " or a list of them" if row.parse is None else ""
+            several = " or a list of them" if row.many else ""
             raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
     return iter([f"--{row.name}={each}" for each in values])
 
