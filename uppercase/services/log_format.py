@@ -25,13 +25,7 @@ from twisted.python.logfile import LogFile
 from uppercase.core.values import printable
 from uppercase.errors import UnknownName, suggest
 
-_PRIORITIES: Final = {
-    LogLevel.debug: 7,
-    LogLevel.info: 6,
-    LogLevel.warn: 4,
-    LogLevel.error: 3,
-    LogLevel.critical: 2,
-}
+_PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=True))
 """What syslog(3) and the journal call the levels of Twisted."""
 
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -52,12 +46,6 @@ def _local_time(when: float | None) -> str:
         return "-"
     cut = formatTime(when, "%Y-%m-%dT%H:%M:%S.%f")[:-3]
     return cut + formatTime(when, "%z")
-
-
-def as_untimed_text(event: LogEvent) -> str | None:
-    """Return the line without its time, for what adds one itself."""
-    text = as_text(event)
-    return text and text.partition(" ")[2]
 
 
 def as_json(event: LogEvent) -> str | None:
@@ -81,12 +69,9 @@ def as_json(event: LogEvent) -> str | None:
         line["from"] = event["log_namespace"]
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    return _UNSEEN.sub(_escape, json.dumps(line, ensure_ascii=False)) + "\n"
-
-
-def _escape(found: re.Match[str]) -> str:
-    """Return a character as JSON has it in ASCII; there are two for one above U+FFFF."""
-    return json.dumps(found[0])[1:-1]
+    text = json.dumps(line, ensure_ascii=False)
+    # As JSON has them in ASCII.
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
 def for_journal(format_: Format) -> Format:
@@ -123,7 +108,9 @@ def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
-    return FileLogObserver(file, for_journal(as_untimed_text if format_ == "text" else as_json))
+    # Which adds the time itself.
+    untimed: Format = lambda event: (as_text(event) or "").partition(" ")[2]  # noqa: E731
+    return FileLogObserver(file, for_journal(untimed if format_ == "text" else as_json))
 
 
 class WatchedLogFile(LogFile):

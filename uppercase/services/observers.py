@@ -15,26 +15,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 from zope.interface import implementer
 
-from uppercase.core.events import (
-    AcceptFailed,
-    Closed,
-    Dropped,
-    Event,
-    Impaired,
-    Incomplete,
-    IObserver,
-    KernelDropped,
-    LabAction,
-    Opened,
-    Outcome,
-    Refused,
-    Replied,
-    SlowCall,
-    TransformFailed,
-    WouldDrop,
-    word_of,
-    word_of_name,
-)
+from uppercase.core import events
+from uppercase.core.events import Event, IObserver, Outcome, word_of, word_of_name
 from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
 
@@ -57,37 +39,37 @@ _UNREMARKABLE: Final = frozenset(
 )
 
 _WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
-    SlowCall: (
+    events.SlowCall: (
         "transform {event.transform}: slow",
         "transform {event.transform!r} blocked the reactor for {milliseconds:.0f} ms; nobody else "
         "was served meanwhile",
     ),
-    AcceptFailed: (
+    events.AcceptFailed: (
         "{protocol} connections not accepted: {event.error}",
         "no connection can be accepted for now: {event.detail} ({event.error}); new clients wait",
     ),
-    Refused: (
+    events.Refused: (
         "{protocol} connections refused: {event.reason}",
         "{event.peer} was refused: {event.reason}{because}",
     ),
-    Incomplete: (
+    events.Incomplete: (
         "{protocol} lines without an end",
         "{event.peer} has sent {event.held} bytes without a line's end and waits; "
         "--framing=segment answers programs that send none",
     ),
-    Closed: (
+    events.Closed: (
         "{protocol} connections closed: {event.outcome}",
         "{event.peer} was closed: {event.outcome}{because}",
     ),
-    Dropped: (
+    events.Dropped: (
         "{protocol} datagrams dropped: {event.reason}",
         "a datagram of {event.peer} was dropped: {event.reason}{because}",
     ),
-    WouldDrop: (
+    events.WouldDrop: (
         "{protocol} datagrams answered on a dry run: {event.reason}",
         "a datagram of {event.peer} would have been dropped: {event.reason}",
     ),
-    KernelDropped: (
+    events.KernelDropped: (
         "datagrams dropped by the system",
         "the system dropped {event.count} datagrams for {event.address}, which came faster than "
         "they were read; a larger --rcvbuf holds more, as far as the system allows (Linux: "
@@ -200,16 +182,18 @@ class LogObserver:
 
     def notify(self, event: Event) -> None:
         kind = type(event)
-        if isinstance(event, TransformFailed):
+        if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
         elif kind in _WARNINGS and not self._is_told_otherwise(event):
-            words = {
-                "event": event,
-                "protocol": self._protocol,
-                "because": _because(getattr(event, "detail", "")),
-                "milliseconds": getattr(event, "seconds", 0.0) * 1000,
-            }
-            key, text = (each.format(**words) for each in _WARNINGS[kind])
+            key, text = (
+                each.format(
+                    event=event,
+                    protocol=self._protocol,
+                    because=_because(event),
+                    milliseconds=getattr(event, "seconds", 0.0) * 1000,
+                )
+                for each in _WARNINGS[kind]
+            )
             if self._throttle.allows(key):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
@@ -217,11 +201,11 @@ class LogObserver:
 
     def _is_told_otherwise(self, event: Event) -> bool:
         """Whether an end is as it should be, or has a line of its own in a classroom's log."""
-        if isinstance(event, Closed):
+        if isinstance(event, events.Closed):
             return self._log_peers or event.outcome in _UNREMARKABLE
-        return self._log_peers and isinstance(event, Dropped)
+        return self._log_peers and isinstance(event, events.Dropped)
 
-    def _transform_failed(self, event: TransformFailed) -> None:
+    def _transform_failed(self, event: events.TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
         trace, cause = event.error.traceback, event.error.__cause__
         if trace is None:
@@ -250,35 +234,36 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
     return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
 
-def _because(detail: str) -> str:
+def _because(event: Any) -> str:
+    detail: str = getattr(event, "detail", "")
     return f": {detail}" if detail else ""
 
 
 def _peer_line(event: Event) -> str:
     """Return the line of a classroom's log for one event."""
     match event:
-        case Opened():
+        case events.Opened():
             return f"{event.peer} connected"
-        case Closed():
+        case events.Closed():
             return (
                 f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
-                f"{event.sent} bytes out{_because(event.detail)}"
+                f"{event.sent} bytes out{_because(event)}"
             )
-        case Replied():
+        case events.Replied():
             return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
-        case Dropped():
-            reason = f"{event.reason}{_because(event.detail)}"
+        case events.Dropped():
+            reason = f"{event.reason}{_because(event)}"
             return f"{_datagram(event)}: no reply ({reason}) to {_payload(event.request)}"
-        case Impaired() if not event.fates:
+        case events.Impaired() if not event.fates:
             number = f" {event.number}" if event.number else ""
             return f"{event.peer}{number}: {event.fate}"
-        case Impaired() if LabAction.LOST in event.actions:
+        case events.Impaired() if events.LabAction.LOST in event.actions:
             return f"{_datagram(event)}: {_payload(event.data)}"
     # A datagram has one line, which says how it ended: the rest is told by that.
     return ""
 
 
-def _datagram(event: Replied | Dropped | Impaired) -> str:
+def _datagram(event: events.Replied | events.Dropped | events.Impaired) -> str:
     """Name a datagram, with its line of the answer key where there is a lab."""
     if not event.number:
         return event.peer
@@ -297,7 +282,7 @@ _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
         word_of_name(kind.__name__),
         next((name for name in _APART if name in kind.__dataclass_fields__), ""),
     )
-    for kind in (*_WARNINGS, Opened, TransformFailed)
+    for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
 }
 """What is counted: by which word, and which attribute. Requests and replies are not counted here:
 they are told only where somebody watches, and the responder counts all of them."""
@@ -316,9 +301,9 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        if isinstance(event, KernelDropped):
+        if isinstance(event, events.KernelDropped):
             self.counts["dropped", "by-the-kernel"] += event.count
-        elif isinstance(event, Impaired):
+        elif isinstance(event, events.Impaired):
             for action in event.actions:
                 self.counts[f"lab-{event.direction.value}", action.value] += 1
         elif known := _COUNTED.get(type(event)):

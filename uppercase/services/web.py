@@ -21,7 +21,7 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
-from uppercase.errors import UserError
+from uppercase.errors import UserError, install
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import Measurements, exposition
 from uppercase.tcp.listening import listen_error, listener_of_string
@@ -76,15 +76,9 @@ class BoundedChannel(HTTPChannel):
     transport: Any
     factory: "BoundedSite"
 
-    _deadline: IDelayedCall | None = None
-
     def connectionMade(self) -> None:
         super().connectionMade()
-        if self.factory.lets_in(self):
-            abort = self.transport.abortConnection
-            seconds = self.factory.limits.deadline
-            self._deadline = self.factory.reactor.callLater(seconds, abort)
-        else:
+        if not self.factory.lets_in(self):
             self.transport.abortConnection()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -93,9 +87,9 @@ class BoundedChannel(HTTPChannel):
 
     def leave_bounds(self) -> None:
         """Have no deadline any more, and no place among the others; the caller sees to both."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self.factory.channels.pop(self, None)
+        deadline = self.factory.channels.pop(self, None)
+        if deadline is not None and deadline.active():
+            deadline.cancel()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.leave_bounds()
@@ -112,25 +106,21 @@ class BoundedSite(Site):
     def __init__(self, root: Resource, limits: WebLimits, reactor: Any) -> None:
         super().__init__(root, _Request, timeout=None, reactor=reactor)
         self.limits = limits
-        # A dictionary, as an ordered set: the oldest comes first.
-        self.channels: dict[BoundedChannel, None] = {}
+        # With their deadlines; the oldest comes first.
+        self.channels: dict[BoundedChannel, IDelayedCall] = {}
         self._bucket = TokenBuckets(limits.rate, limits.burst, 1)
 
     def lets_in(self, channel: BoundedChannel) -> bool:
         """Let a connection in, in place of the oldest where there are enough; not too often."""
         if not self._bucket.allow("", self.reactor.seconds()):
             return False
-        self.channels[channel] = None
+        abort = channel.transport.abortConnection
+        self.channels[channel] = self.reactor.callLater(self.limits.deadline, abort)
         if len(self.channels) > self.limits.connections:
             oldest = next(iter(self.channels))
-            del self.channels[oldest]
+            oldest.leave_bounds()
             oldest.transport.abortConnection()
         return True
-
-    def abort_all(self) -> None:
-        """End every connection."""
-        for channel in list(self.channels):
-            channel.transport.abortConnection()
 
     def log(self, request: Request) -> None:
         """Write no line for each request."""
@@ -159,7 +149,8 @@ class WebService(Service):
         self.site = site
         self.port: IListeningPort | None = None
 
-    def listen(self) -> None:
+    def startService(self) -> None:
+        super().startService()
         failures: list[Failure] = []
         listening = self._listener.endpoint.listen(self.site)
         listening.addCallbacks(self._opened, failures.append)
@@ -174,24 +165,24 @@ class WebService(Service):
         """Say where it is."""
 
     @inlineCallbacks
-    def close(self) -> Any:
-        """Stop listening, and end every connection."""
+    def stopService(self) -> Any:
+        super().stopService()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)
-        self.site.abort_all()
+        for channel in list(self.site.channels):
+            channel.transport.abortConnection()
 
 
-DEADLINE: Final = 5.0
-"""Seconds that a connection has from its acceptance to its end: a scrape takes a millisecond."""
-
-CONNECTIONS: Final = 16
-"""Connections at one time: two Prometheus servers, a load balancer and a person, four times."""
-
-_RATE: Final = 50.0
-"""Connections a second that are answered; at 2 ms each, a tenth of one processor."""
-
-_BURST: Final = 100.0
+_LIMITS: Final = WebLimits(
+    # Two Prometheus servers, a load balancer and a person, four times.
+    connections=16,
+    # A scrape takes a millisecond.
+    deadline=5.0,
+    # At 2 ms each, a tenth of one processor.
+    rate=50.0,
+    burst=100.0,
+)
 
 FRESH: Final = 1.0
 """Seconds that gathered numbers serve: nobody scrapes more often than that."""
@@ -215,21 +206,15 @@ class MetricsService(WebService):
             import prometheus_client  # noqa: F401
         except ImportError as error:
             raise UserError(
-                "metrics need prometheus-client; install it with: "
-                "pip install 'twisted-uppercase[metrics]'"
+                f"metrics need prometheus-client; install it with: {install('metrics')}"
             ) from error
         root = Resource()
         root.putChild(b"metrics", _Text(self._metrics))
         root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
         root.putChild(b"readyz", _Text(self._ready))
-        limits = WebLimits(connections=CONNECTIONS, deadline=DEADLINE, rate=_RATE, burst=_BURST)
-        super().__init__("metrics are", description, BoundedSite(root, limits, reactor), reactor)
+        super().__init__("metrics are", description, BoundedSite(root, _LIMITS, reactor), reactor)
         self._source = source
         self._gathered, self._when = b"", float("-inf")
-
-    def startService(self) -> None:
-        super().startService()
-        self.listen()
 
     def opened(self, address: str) -> None:
         """Say where metrics are."""
@@ -242,9 +227,8 @@ class MetricsService(WebService):
     @inlineCallbacks
     def stopService(self) -> Any:
         """Tell of the drain until it is over, then stop."""
-        super().stopService()
         yield self._source.stopService()
-        yield self.close()
+        yield super().stopService()
 
     def _metrics(self) -> tuple[int, bytes]:
         now = self.site.reactor.seconds()

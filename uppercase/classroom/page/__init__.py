@@ -83,10 +83,6 @@ class PageService(WebService):
         root = Site(self.watchers, self._senders, hosts, self._address, key)
         super().__init__("the page is", description, BoundedSite(root, _LIMITS, reactor), reactor)
 
-    def startService(self) -> None:
-        super().startService()
-        self.listen()
-
     def opened(self, address: str) -> None:
         """Say where the page is."""
         place: Any = self.port and self.port.getHost()
@@ -103,10 +99,9 @@ class PageService(WebService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop, and let all who watch go."""
-        super().stopService()
         self.watchers.stop()
-        closed: Deferred[Any] = self.close()
-        return closed
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
 
     def _address(self) -> str:
         """Return the address that others open; "" where only this machine can."""
