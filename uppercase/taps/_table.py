@@ -78,12 +78,12 @@ class Option:
             raise usage.UsageError(f"--{self.name}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
 class Group:
     """Options that belong together."""
 
-    title: str
-    options: tuple[Option, ...]
+    def __init__(self, title: str, *options: Option) -> None:
+        self.title = title
+        self.options = options
 
 
 class TableOptions(usage.Options):
@@ -125,29 +125,22 @@ class TableOptions(usage.Options):
         Raises:
             usage.UsageError: something is wrong, and no program has us parse.
         """
+        parent = getattr(self, "parent", None)
         try:
-            self._parse(options)
+            super().parseOptions(options)
         except usage.UsageError as error:
-            parent = getattr(self, "parent", None)
+            unknown = _UNKNOWN.fullmatch(str(error))
+            text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
             if parent is None:
-                raise
+                raise usage.UsageError(text) from error
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
             print(
-                f"{command}: {printable(str(error))}\ntry '{command} --help'",
+                f"{command}: {printable(text)}\ntry '{command} --help'",
                 # Where the program itself writes its usage errors.
                 file=sys.stdout if twistd else sys.stderr,
             )
             raise SystemExit(1 if twistd else os.EX_USAGE) from error
-
-    def _parse(self, options: list[str] | None) -> None:
-        try:
-            usage.Options.parseOptions(self, options)
-        except usage.UsageError as error:
-            match = _UNKNOWN.fullmatch(str(error))
-            if match is None:
-                raise
-            raise usage.UsageError(self._explain_unknown(match[1] + match[2])) from error
 
     def _explain_unknown(self, option: str) -> str:
         """Return the sentence for an option that this service does not have."""

@@ -15,19 +15,14 @@ from twisted.python import usage
 from uppercase.errors import BadArgument, PluginError, UserError, suggest
 from uppercase.registry import listing
 from uppercase.services import Settings
-from uppercase.taps import tcp, udp
-from uppercase.taps._options import (
-    PROCESS_GROUPS,
-    VERSION_AND_HELP,
-    ProcessOptions,
-    ServiceOptions,
-    makeService,
-)
+from uppercase.taps import _options, tcp, udp
 from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
 
-_PROTOCOLS: Final[Mapping[str, type[ServiceOptions]]] = {"tcp": tcp.Options, "udp": udp.Options}
+makeService = _options.makeService
+
+_PROTOCOLS: Final[Mapping[str, Any]] = {"tcp": tcp.Options, "udp": udp.Options}
 
 _LARGEST_FILE: Final = 1 << 20
 """Bytes; thousands of services fit. It keeps `/dev/zero` and the like from filling the memory."""
@@ -36,7 +31,7 @@ _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 """What is served where no file says otherwise."""
 
 
-class Options(ProcessOptions):
+class Options(_options.ProcessOptions):
     """The options of `uppercase`."""
 
     purpose = (
@@ -54,18 +49,16 @@ class Options(ProcessOptions):
     groups = (
         Group(
             "What to serve",
-            (
-                Option(
-                    "-c, --config=FILE",
-                    "TOML file with a table [services.NAME] for each service: protocol, and the "
-                    "options of uppercase-tcp or uppercase-udp by their names",
-                    parse=str,
-                ),
-                Option("--check", "say whether the file is right, and exit", exits=True),
+            Option(
+                "-c, --config=FILE",
+                "TOML file with a table [services.NAME] for each service: protocol, and the "
+                "options of uppercase-tcp or uppercase-udp by their names",
+                parse=str,
             ),
+            Option("--check", "say whether the file is right, and exit", exits=True),
         ),
-        *PROCESS_GROUPS,
-        Group("Information", VERSION_AND_HELP),
+        *_options.PROCESS_GROUPS,
+        Group("Information", *_options.VERSION_AND_HELP),
     )
 
     def likely_option(self, word: str) -> str:
@@ -145,7 +138,7 @@ class Options(ProcessOptions):
         """Take the options of the process from a file; return its tables of services."""
         content = _load(path)
         services = content.pop("services", None)
-        rows = {row.name: row for group in PROCESS_GROUPS for row in group.options}
+        rows = _options.PROCESS_ROWS
         for key, value in content.items():
             if key not in rows:
                 known = suggest(key, ["services", *rows])
@@ -192,13 +185,14 @@ def _load(path: str) -> dict[str, Any]:
 
 def _rows(protocol: str) -> dict[str, Option]:
     """Return the options that the table of a service may have."""
-    groups = [group for group in _PROTOCOLS[protocol].groups if group not in PROCESS_GROUPS]
-    return {row.name: row for group in groups for row in group.options if not row.exits}
+    rows = {row.name: row for group in _PROTOCOLS[protocol].groups for row in group.options}
+    known = rows.keys() - _options.PROCESS_ROWS.keys()
+    return {name: row for name, row in rows.items() if name in known and not row.exits}
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
     """Return the end of a sentence about a key that a service does not have."""
-    if key in {row.name for group in PROCESS_GROUPS for row in group.options}:
+    if key in _options.PROCESS_ROWS:
         return "; it is the whole process's: put it above every table"
     for other in _PROTOCOLS:
         if key in _rows(other):
