@@ -154,8 +154,8 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
         """End the worker; return after how long there is another."""
         worker, before = workers.pop(0), clock.seconds()
         if proven:
-            worker.proven = True
-            supervisor._proven()
+            worker.state = State.SERVING
+            supervisor._proven(worker)
         supervisor.ended(worker, "out of luck")
         clock.advance(0)
         while not workers and clock.stops == 0:

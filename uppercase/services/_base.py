@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
@@ -23,6 +23,7 @@ from uppercase.errors import CannotListen
 from uppercase.registry import listing
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
+from uppercase.services.log_format import say
 from uppercase.services.observers import Counters, LogObserver
 
 SHORTHAND: Final = "--port"
@@ -69,7 +70,6 @@ def open_on_one_port(
     open_: Callable[[str, int], Opened],
     port_of: Callable[[Opened], int],
     close: Callable[[Opened], object],
-    log: Logger,
 ) -> list[Opened]:
     """Open the addresses of the shorthands, all on one port, also where that is any free one.
 
@@ -85,7 +85,7 @@ def open_on_one_port(
                 except CannotListen as error:
                     if not (address_is_missing(error) and settings.may_do_without(host)):
                         raise
-                    log.info("this machine has no IPv6; IPv4 only is served")
+                    say("this machine has no IPv6; IPv4 only is served")
                 else:
                     port = port_of(opened[0])
         except CannotListen as error:
@@ -154,7 +154,6 @@ class TransformService(Service, ABC):
         if reactor is None:
             choose_reactor(any(is_async(stage.transform) for stage in stages))
             from twisted.internet import reactor
-        self.log = Logger("uppercase")
         self.reactor: Any = reactor
         self.clock: Any = clock_of(reactor)
         self.settings = settings
@@ -230,14 +229,14 @@ class TransformService(Service, ABC):
             and not self.settings.listen
             and all(ip_address(host).is_loopback for host in hosts)
         ):
-            self.log.info("only this machine can reach it; --interface='*' opens it to others")
+            say("only this machine can reach it; --interface='*' opens it to others")
         elif any(ip_address(host).is_unspecified for host in hosts):
             for address in addresses_for_others():
-                self.log.info("others reach this machine at {address}", address=address)
+                say(f"others reach this machine at {address}")
         for note in self.notes:
-            self.log.info("{note}", note=note)
+            say(note)
         for problem in self._problems:
-            self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
+            say(f"a plugin cannot be used: {problem}", LogLevel.warn)
 
     @abstractmethod
     def listen(self) -> None:
@@ -254,7 +253,6 @@ class TransformService(Service, ABC):
             lambda host, port: self.open_address(host, port, workers),
             lambda place: int(place.sockets[0].getsockname()[1]),
             lambda place: place.release(),
-            self.log,
         )
         try:
             for place in self.open_listed(workers):
@@ -343,11 +341,11 @@ class TransformService(Service, ABC):
 
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        self.log.info(
-            "The server is ready to receive: {address} ({label})",
+        say(
+            f"The server is ready to receive: {address} ({self.label})",
+            event="ready",
             address=address,
-            label=self.label,
-            facts={"event": "ready", "address": address, "transform": self.chain.name},
+            transform=self.chain.name,
         )
 
 

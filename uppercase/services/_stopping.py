@@ -20,7 +20,9 @@ from typing import Any, ClassVar, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
+
+from uppercase.services.log_format import say
 
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
@@ -67,8 +69,6 @@ class Drain:
     Attributes:
         done: fires when no connection is left.
     """
-
-    log = Logger("uppercase")
 
     def __init__(
         self,
@@ -121,11 +121,8 @@ class Drain:
 
     def _report(self) -> None:
         left = len(self._connections)
-        self.log.info(
-            "{left} left, {seconds:.0f} s",
-            left="1 connection" if left == 1 else f"{left} connections",
-            seconds=max(0.0, self._deadline - self._clock.seconds()),
-        )
+        seconds = max(0.0, self._deadline - self._clock.seconds())
+        say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
 
     def _time_is_over(self) -> None:
         """Abort what ends by now; what was busy until now has a moment to end."""
@@ -138,10 +135,8 @@ class Drain:
         """Abort what should have ended."""
         left = [each for each in self._connections if each in self._drained]
         if left:
-            self.log.warn(
-                "the drain time is over: {left} aborted (--drain)",
-                left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
-            )
+            those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"
+            say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
         for connection in left:
             connection.abort()
 

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from uppercase.errors import CannotListen
 from uppercase.services._base import CannotStart, OpenPlace, TransformService
@@ -24,6 +24,7 @@ from uppercase.services._metrics import Snapshot, add_up, counted, without_gauge
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
+from uppercase.services.log_format import say
 
 BEAT: Final = 1.0
 """Seconds between a worker's signs of life, unless the watchdog looks more often."""
@@ -98,7 +99,6 @@ class Supervisor(Service):
     """
 
     def __init__(self, services: Sequence[TransformService], plan: Plan, reactor: Any) -> None:
-        self.log = Logger("uppercase")
         self._services = services
         self._plan = plan
         self._reactor = reactor
@@ -204,14 +204,14 @@ class Supervisor(Service):
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
         """Take note that a worker serves."""
-        worker.later(PROVEN, self._proven)
+        self._reactor.callLater(PROVEN, self._proven, worker)
         if self._serves(self._fresh):
             self._switch()
         if self._when_ready is not None and self._serves(self._current):
             calls, self._when_ready = self._when_ready, None
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
-            self.log.info("{count} workers serve them", count=self._plan.workers)
+            say(f"{self._plan.workers} workers serve them")
             for call in calls:
                 call()
 
@@ -228,16 +228,15 @@ class Supervisor(Service):
         elif self._fresh is not None and worker in self._fresh.workers.values():
             self._retire(self._fresh)
             self._fresh = None
-            self.log.error(
-                "not reloaded, the old workers go on: {how}",
-                how=how,
-                facts={"event": "not-reloaded", "how": how},
-            )
+            text = f"not reloaded, the old workers go on: {how}"
+            say(text, LogLevel.error, event="not-reloaded", how=how)
         elif self._current is not None and worker in self._current.workers.values():
             self._replace(worker, self._current, how)
 
-    def _proven(self) -> None:
-        self._quick_deaths = 0
+    def _proven(self, worker: Worker) -> None:
+        if worker.state is State.SERVING:
+            worker.proven = True
+            self._quick_deaths = 0
 
     def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
         """Start another in the place of one that has ended by itself."""
@@ -245,26 +244,21 @@ class Supervisor(Service):
         generation.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
         if self._quick_deaths >= QUICK_DEATHS:
-            self.log.critical(
-                "{count} workers in a row have ended as soon as they had begun; the last one: "
-                "{how}",
-                count=QUICK_DEATHS,
+            say(
+                f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
+                f"one: {how}",
+                LogLevel.critical,
+                event="gave-up",
                 how=how,
-                facts={"event": "gave-up", "how": how},
             )
             exit_with(_CRASHED)
             self._reactor.stop()
             return
         self._restarts += 1
         delay = _BACK_OFF[self._quick_deaths]
-        self.log.error(
-            "worker {worker} (process {pid}) has ended: {how}; a new one is started{when}",
-            worker=worker.number + 1,
-            pid=worker.pid,
-            how=how,
-            when=f" in {delay:g} s" if delay else "",
-            facts={"event": "worker-ended", "worker": worker.number + 1, "how": how},
-        )
+        when = f" in {delay:g} s" if delay else ""
+        text = f"{worker} has ended: {how}; a new one is started{when}"
+        say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
         generation.respawns[worker.number] = self._reactor.callLater(
             delay, self._spawn, worker.number, generation
         )
@@ -280,11 +274,9 @@ class Supervisor(Service):
     def _switch(self) -> None:
         old, self._current, self._fresh = self._current, self._fresh, None
         self._retire(old)
-        self.log.info(
-            "reloaded: {count} new workers serve; the old ones finish what they have",
-            count=self._plan.workers,
-            facts={"event": "reloaded", "count": self._plan.workers},
-        )
+        count = self._plan.workers
+        text = f"reloaded: {count} new workers serve; the old ones finish what they have"
+        say(text, event="reloaded", count=count)
 
     def _retire(self, generation: Generation | None) -> None:
         """Have a generation that does not serve, or will no more, finish."""
@@ -305,13 +297,12 @@ class Supervisor(Service):
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
             if self._plan.watchdog is not None and worker.silent * self._beat > self._plan.watchdog:
-                self.log.error(
-                    "worker {worker} (process {pid}) hangs: no sign of life for {seconds:g} s "
+                say(
+                    f"{worker} hangs: no sign of life for {self._plan.watchdog:g} s "
                     "(--watchdog); this is where:",
+                    LogLevel.error,
+                    event="worker-hangs",
                     worker=worker.number + 1,
-                    pid=worker.pid,
-                    seconds=self._plan.watchdog,
-                    facts={"event": "worker-hangs", "worker": worker.number + 1},
                 )
                 worker.silent = 0
                 worker.kill()
@@ -337,7 +328,7 @@ class Supervisor(Service):
             if self._before_hangup is not None:
                 signal.signal(signal.SIGHUP, self._before_hangup)
             self._signals.stop()
-            self.log.info("all workers have ended")
+            say("all workers have ended")
             self._stopping.callback(None)
 
     # What a page of metrics shows

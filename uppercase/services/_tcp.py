@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
@@ -28,6 +29,7 @@ from uppercase.services._base import (
 )
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
+from uppercase.services.log_format import say
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
@@ -135,7 +137,7 @@ class TCPService(TransformService):
         self._fit_to_descriptors()
         settings = self.settings
         if self.factory.lab is not None:
-            self.log.info("lab: {options}", options=str(self.factory.lab))
+            say(f"lab: {self.factory.lab}")
         if self.inherited is not None:
             listeners = [self._adopt(*each) for each in self.inherited]
         else:
@@ -144,7 +146,6 @@ class TCPService(TransformService):
                 bind,
                 lambda skt: int(skt.getsockname()[1]),
                 lambda skt: skt.close(),
-                self.log,
             )
             name, proxies = f"port {settings.port_number()}", settings.proxy_from
             shorthands = [listener_of_socket(self.reactor, skt, name, proxies) for skt in bound]
@@ -230,12 +231,11 @@ class TCPService(TransformService):
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
-            self.log.warn(
-                "{possible} connections at the most instead of {wanted} (--max-connections), "
+            say(
+                f"{possible} connections at the most instead of {wanted} (--max-connections), "
                 "because the process may have few files open; a higher limit (ulimit -n) allows "
                 "more",
-                possible=possible,
-                wanted=wanted,
+                LogLevel.warn,
             )
 
     def _opened(self, listener: Listener, port: IListeningPort) -> None:
@@ -249,7 +249,7 @@ class TCPService(TransformService):
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
         if failures:
-            self.log.critical("{error}", error=listen_error(description, failures[0]))
+            say(str(listen_error(description, failures[0])), LogLevel.critical)
             self.reactor.stop()
         else:
             self.say_ready(self._open[-1].name)

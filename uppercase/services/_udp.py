@@ -98,7 +98,6 @@ class UDPService(TransformService):
             lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
             lambda port: int(port.getHost().port),
             lambda port: port.stopListening(),
-            self.log,
         )
         for endpoint in self._endpoints:
             self.ports.append(self._open(endpoint))

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import InvalidLogLevelError, Logger, LogLevel
+from twisted.logger import InvalidLogLevelError, LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.services._metrics import Snapshot
 from uppercase.services._worker import BOARD, COMMANDS, REPORTS, Assignment
+from uppercase.services.log_format import say
 
 _LAST_OUTPUT: Final = 0.5
 """Seconds after a worker's end in which its last output is waited for; a program that it has
@@ -78,12 +79,14 @@ class Worker(ProcessProtocol):
         self.numbers: Snapshot = {}
         self.not_ready = ""
         self._superior = superior
-        self._log = Logger("uppercase")
         self._lines = {1: b"", 2: b"", REPORTS: b""}
         self._calls: list[IDelayedCall] = []
         self._last_words = ""
         self._garbled = False
         self._status: Failure | None = None
+
+    def __str__(self) -> str:
+        return f"worker {self.number + 1} (process {self.pid})"
 
     def spawn(
         self,
@@ -109,15 +112,6 @@ class Worker(ProcessProtocol):
         self.pid = self.transport.pid
         self.transport.closeStdin()
         self.transport.writeToChild(COMMANDS, self._assignment.to_line())
-
-    def later(self, seconds: float, call: Callable[[], object]) -> None:
-        """Take it for proven, and call, unless it ends before."""
-
-        def proven() -> None:
-            self.proven = True
-            call()
-
-        self._calls.append(self._reactor.callLater(seconds, proven))
 
     def end(self, word: bytes, seconds: float) -> None:
         """Tell it to finish; if it has not after so many seconds, kill it."""
@@ -162,12 +156,12 @@ class Worker(ProcessProtocol):
         """Say once that something else than reports comes through their pipe."""
         if not self._garbled:
             self._garbled = True
-            self._log.error(
-                "worker {worker} (process {pid}) has told what is no report, which is left out; "
-                "does a transform write to file descriptors that it has not opened?",
+            say(
+                f"{self} has told what is no report, which is left out; does a transform write to "
+                "file descriptors that it has not opened?",
+                LogLevel.error,
+                event="garbled-report",
                 worker=self.number + 1,
-                pid=self.pid,
-                facts={"event": "garbled-report", "worker": self.number + 1},
             )
 
     def _hear(self, said: dict[str, Any]) -> None:
@@ -191,13 +185,7 @@ class Worker(ProcessProtocol):
     def _write(self, level: Any, text: str, facts: dict[str, Any]) -> None:
         """Write a line of the worker's into our log."""
         number = self.number + 1
-        self._log.emit(
-            level,
-            "worker {worker}: {text}",
-            worker=number,
-            text=text,
-            facts={**facts, "worker": number},
-        )
+        say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
         self._status = reason

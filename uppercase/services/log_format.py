@@ -1,7 +1,7 @@
 """How lines of the log look, as text or as JSON, for a file, a terminal or the journal of systemd.
 
-Twisted's own formats lack milliseconds and a vocabulary. Here an event of the service carries its
-facts (`facts=` in the call of the logger): text shows its sentence, JSON its facts too.
+Twisted's own formats lack milliseconds and a vocabulary. Here a line carries facts beside its
+sentence (`say`): text shows the sentence, JSON both.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 from twisted.logger import (
     FileLogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     eventAsText,
     formatEvent,
@@ -33,6 +34,13 @@ _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 surrogates, which no file could take."""
 
 Format = Callable[[LogEvent], str | None]
+
+_log: Final = Logger("uppercase")
+
+
+def say(text: str, level: Any = LogLevel.info, /, **facts: Any) -> None:
+    """Write a line into the log: a sentence for people, and facts for programs."""
+    _log.emit(level, "{text}", text=text, facts=facts)
 
 
 def as_text(event: LogEvent) -> str | None:

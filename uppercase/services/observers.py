@@ -12,13 +12,14 @@ from traceback import TracebackException
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from uppercase.core import events
 from uppercase.core.events import Event, IObserver, Outcome, word_of, word_of_name
 from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
+from uppercase.services.log_format import say
 
 _LOG_PAYLOAD: Final = 24
 """Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
@@ -156,8 +157,6 @@ class LogObserver:
     service = ""
 
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
-        # Of the instance, as one of the class would bear the name of the class, and longer lines.
-        self.log = Logger("uppercase")
         self._protocol = protocol
         self._log_peers = log_peers
         self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
@@ -172,13 +171,8 @@ class LogObserver:
         """Write a line about this service: a sentence for people, and facts for programs."""
         known = self.service.lower() in ("", self._protocol.lower())
         named = {} if known else {"service": self.service}
-        self.log.emit(
-            level,
-            "{who}: {text}",
-            who=self._protocol if known else f"{self._protocol} {self.service}",
-            text=text,
-            facts={"protocol": self._protocol, **named, **facts},
-        )
+        who = self._protocol if known else f"{self._protocol} {self.service}"
+        say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
         kind = type(event)
@@ -216,12 +210,9 @@ class LogObserver:
             self.line(LogLevel.error, text, **facts_of(event))
 
     def _more(self, key: str, count: int) -> None:
-        self.log.warn(
-            "{key}: {count} more since the last line",
-            key=printable(key, _LOG_TEXT),
-            count=count,
-            facts={"event": "more", "like": printable(key, _LOG_TEXT), "count": count},
-        )
+        like = printable(key, _LOG_TEXT)
+        text = f"{like}: {count} more since the last line"
+        say(text, LogLevel.warn, event="more", like=like, count=count)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:

@@ -13,7 +13,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
@@ -24,6 +23,7 @@ from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError, install
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import Measurements, exposition
+from uppercase.services.log_format import say
 from uppercase.tcp.listening import listen_error, listener_of_string
 
 if TYPE_CHECKING:
@@ -137,8 +137,6 @@ class WebService(Service):
         port: what listens, while it does.
     """
 
-    log = Logger("uppercase")
-
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
         self._listener = listener_of_string(reactor, on_loopback(description))
         if self._listener.context is not None:
@@ -218,11 +216,8 @@ class MetricsService(WebService):
 
     def opened(self, address: str) -> None:
         """Say where metrics are."""
-        self.log.info(
-            "metrics are at {address}: /metrics, /healthz, /readyz",
-            address=address,
-            facts={"event": "metrics", "address": address},
-        )
+        text = f"metrics are at {address}: /metrics, /healthz, /readyz"
+        say(text, event="metrics", address=address)
 
     @inlineCallbacks
     def stopService(self) -> Any:

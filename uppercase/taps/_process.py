@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import FileLogObserver, Logger
+from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
 from uppercase.services import UDPSettings
-from uppercase.services.log_format import WatchedLogFile, observer_of
+from uppercase.services.log_format import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
@@ -175,9 +175,10 @@ def use_monotonic_time() -> None:
     if not known.getDelayedCalls():
         known.seconds = time.monotonic
     else:
-        Logger("uppercase").warn(
+        say(
             "a transform's module has scheduled calls while it was imported, so all time-outs go "
-            "by the wall's clock; schedule them when the transform is called"
+            "by the wall's clock; schedule them when the transform is called",
+            LogLevel.warn,
         )
 
 

@@ -24,6 +24,7 @@ from uppercase.classroom.page.watchers import (
 from uppercase.core.values import printable_address
 from uppercase.lab import answer_key
 from uppercase.services._base import TransformService, addresses_for_others
+from uppercase.services.log_format import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 __all__ = ["Audience", "PageService"]
@@ -91,11 +92,9 @@ class PageService(WebService):
             everywhere = ip_address(place.host).is_unspecified
             host = "localhost" if everywhere else place.host
             url = f"http://{printable_address(host, place.port)}/"
-        self.log.info(
-            "the page is at {address}", address=url, facts={"event": "page", "address": url}
-        )
+        say(f"the page is at {url}", event="page", address=url)
         if other := self._address():
-            self.log.info("others open the page at {address}", address=other)
+            say(f"others open the page at {other}")
 
     def stopService(self) -> Deferred[Any]:
         """Stop, and let all who watch go."""
