@@ -49,12 +49,7 @@ def backoff(timeout: float, attempt: int) -> float:
 
 @implementer(IReadWriteDescriptor)
 class DatagramSocket:
-    """A connected datagram socket in the reactor.
-
-    Args:
-        datagrams: a non-blocking socket, see `connect_udp`; it is closed by `close`.
-        failed: called with what the socket raises; it stays open.
-    """
+    """A connected datagram socket (see `connect_udp`) in the reactor, open until it is closed."""
 
     def __init__(
         self,
@@ -123,14 +118,11 @@ class DatagramSocket:
 class Request:
     """One message on its way: sent at once, and again, until there is a reply or no more patience.
 
-    Args:
-        datagrams: a socket that is connected to it, for this request alone.
-        timeout: seconds to wait for the first reply; each repetition waits twice as long.
-        again: told before each repetition which attempt it will be, in words.
+    `datagrams` is a socket for this request alone, which is closed at its end. `again` is told
+    before each repetition which attempt it will be, in words.
 
     Attributes:
-        reply: the reply. Fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError`
-            (too large); when it is cancelled, the socket is closed.
+        reply: fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError` (too large).
     """
 
     def __init__(
@@ -198,14 +190,10 @@ class Request:
 
 
 class Datagrams:
-    """Asks a datagram server, any number of messages at the same time.
+    """Asks a datagram server, any number of messages at the same time, or with `one_socket` one.
 
-    If its first address refuses before there was any reply, the next one is asked.
-
-    Args:
-        addresses: its addresses, see `reachable`.
-        timeout: seconds to wait for the reply to the first datagram of a message.
-        one_socket: whether all messages go out of one socket; for one message at a time.
+    If its first address refuses before there was any reply, the next one is asked. `timeout` is for
+    the first datagram of a message; each repetition waits twice as long.
     """
 
     def __init__(
@@ -238,17 +226,12 @@ class Datagrams:
             NetworkError: nothing listens there, or it cannot be reached.
             UserError: the message is too large, or the system gives no socket.
         """
+        open_socket = self._share_socket if self._one_socket else self._open_socket
+        wait, retries = self._timeout, self._retries
         while True:
             address = self._addresses[0]
-            request = Request(
-                self._reactor,
-                self._target,
-                self._share_socket(address) if self._one_socket else self._open_socket(address),
-                message,
-                self._timeout,
-                self._retries,
-                again,
-            )
+            datagrams = open_socket(address)
+            request = Request(self._reactor, self._target, datagrams, message, wait, retries, again)
             self._requests.add(request)
             try:
                 reply = await request.reply

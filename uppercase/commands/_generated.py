@@ -27,12 +27,7 @@ from uppercase.client.target import ENVIRONMENT
 from uppercase.commands._group import OTHER, Command, Group, Option, sections_of
 from uppercase.commands.cli import MEANINGS, OK
 
-PAGES: Final = (
-    "uppercase",
-    "twistd-uppercase-tcp",
-    "twistd-uppercase-udp",
-    "twistd-uppercase",
-)
+PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
 """The manual pages; what is behind `twistd-` is a service."""
 
 COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
@@ -153,12 +148,13 @@ for _shell in (_Bash, _Zsh, _Fish):
     add_completion_class(_shell)
 
 
-def complete_twistd() -> None:
-    """Print what completes the command line of `twistd` that a shell asks about, and exit."""
-    # A service of somebody else that cannot be imported, for whatever reason, has no options.
-    with suppress(Exception):
-        _Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
-    raise SystemExit(OK)
+def answer_shell() -> None:
+    """Print what completes a command line of `twistd`, and exit; click answers for our own."""
+    if COMPLETE_TWISTD in os.environ:
+        # A service of somebody else that cannot be imported, for whatever reason, has no options.
+        with suppress(Exception):
+            _Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
+        raise SystemExit(OK)
 
 
 @click.command(

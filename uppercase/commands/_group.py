@@ -31,7 +31,7 @@ from click.shell_completion import CompletionItem
 from uppercase import __version__
 from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
 from uppercase.core.values import printable
-from uppercase.errors import NetworkError, UppercaseError, suggest
+from uppercase.errors import NetworkError, UppercaseError, UserError, suggest
 
 COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
@@ -46,7 +46,6 @@ COMMANDS: Final = {
     "man": "uppercase.commands._generated:man",
 }
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
-
 
 OTHER: Final = "Other"
 """The section of what names none."""
@@ -259,13 +258,12 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command."""
-    _answer_shell()
+    """Run a command; what ends it is a sentence."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
-    if sys.stdout is None:
-        return _complain("standard output is closed; for none there is >/dev/null", USAGE)
     try:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; for none there is >/dev/null")
         status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
     except click.Abort:
         return INTERRUPTED
@@ -273,29 +271,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        return _complain(error.format_message(), USAGE)
-    except NetworkError as error:
-        return _complain(str(error), NETWORK)
+        sentence, status = error.format_message(), USAGE
     except UppercaseError as error:
-        return _complain(str(error), USAGE)
+        sentence, status = str(error), NETWORK if isinstance(error, NetworkError) else USAGE
     except OSError as error:
         # Commands explain what the network does; what is left is a file or a standard stream.
         place = f"use {error.filename}" if error.filename else "read or write a standard stream"
-        return _complain(f"cannot {place}: {error.strerror or error}", USAGE)
-    return status if isinstance(status, int) else OK
-
-
-def _answer_shell() -> None:
-    """Let a shell ask about a command line of `twistd`; click answers for our own."""
-    if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
-        # Imported for either: it has our words for each shell.
-        from uppercase.commands._generated import COMPLETE_TWISTD, complete_twistd
-
-        if COMPLETE_TWISTD in os.environ:
-            complete_twistd()
-
-
-def _complain(sentence: str, status: int) -> int:
+        sentence, status = f"cannot {place}: {error.strerror or error}", USAGE
+    else:
+        return status if isinstance(status, int) else OK
     say(printable(sentence, keep="\n"))
     return status
 

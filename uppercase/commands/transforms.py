@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -22,9 +22,6 @@ from uppercase.core.framing import framing_summaries
 from uppercase.core.values import printable
 from uppercase.errors import UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
-
-if TYPE_CHECKING:
-    from uppercase.registry.doctor import Diagnosis
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
@@ -43,22 +40,14 @@ class _Command(Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(
-            Option(
-                ["--debug"],
-                is_flag=True,
-                expose_value=False,
-                callback=_note_debug,
-                help="Show tracebacks.",
-            )
-        )
+        self.params.append(Option(["--debug"], is_flag=True, help="Show tracebacks."))
 
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta["uppercase.debug"] = ctx.params.pop("debug")
         try:
             return super().invoke(ctx)
         except UppercaseError:
-            if _debugging(ctx):
-                _say(traceback.format_exc().rstrip(), err=True)
+            _show_traceback(ctx)
             raise
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("twisted."):
@@ -68,12 +57,13 @@ class _Command(Command):
             ) from error
 
 
-def _note_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    ctx.meta["uppercase.debug"] = value
-
-
 def _debugging(ctx: click.Context) -> bool:
-    return bool(ctx.meta.get("uppercase.debug"))
+    return bool(ctx.meta["uppercase.debug"])
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if _debugging(ctx):
+        _say(traceback.format_exc().rstrip(), err=True)
 
 
 @click.group(
@@ -243,8 +233,7 @@ def try_(
     try:
         run(names, framing, max_length=max_length, max_output=max_output)
     except (TransformError, FramingError) as error:
-        if _debugging(ctx):
-            _say(traceback.format_exc().rstrip(), err=True)
+        _show_traceback(ctx)
         _say(f"uppercase: {error}", err=True)
         return _WRONG
     return OK
@@ -350,32 +339,10 @@ def doctor(ctx: click.Context, name: str | None) -> int:
             known = diagnosis.found.transforms.get(name.partition(":")[0])
             _say(f"{name} can be served" + (f"; it comes from {known.origin}" if known else ""))
             return OK
-    _tell(diagnosis)
+    _say("\n".join(diagnosis.lines))
+    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
     for problem in diagnosis.problems:
         _say(f"  {problem}")
         if problem.traceback and _debugging(ctx):
             _say(problem.traceback.rstrip())
     return OK if name is None and not diagnosis.problems else _WRONG
-
-
-def _tell(diagnosis: "Diagnosis") -> None:
-    """Print where was looked, and what is there."""
-    _say("Searched for drop-ins:")
-    for folder, files in diagnosis.folders.items():
-        _say(f"  {folder}: {', '.join(files) or 'none'}")
-    if diagnosis.beside is None:
-        _say("  not the current directory: PYTHONSAFEPATH or python -P excludes it")
-    elif not os.path.isdir(diagnosis.beside):
-        _say(f"  {diagnosis.beside}: no such folder")
-    _say("Searched for entry points (uppercase.transforms):")
-    for distribution, names in diagnosis.entry_points.items():
-        _say(f"  {distribution}: {', '.join(names)}")
-    if not diagnosis.entry_points:
-        _say("  none in any distribution that is installed")
-    _say("Found:")
-    origins: dict[str, list[str]] = {}
-    for found in diagnosis.found.transforms.values():
-        origins.setdefault(found.origin, []).append(found.name)
-    for origin, names in origins.items():
-        _say(f"  {origin}: {', '.join(names)}")
-    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")

@@ -81,15 +81,8 @@ class DeclaredTransform(Generic[P, R]):
     """A plugin made of a function or class, which stays callable as what it is.
 
     It is also the transform itself, with the default of each argument; one that streams provides
-    `IStreamTransform`.
-
-    Attributes:
-        name: what users type.
-        summary: one line for a listing.
-        kind: text or bytes.
-        streaming: whether what it builds works on an endless stream.
-        is_async: whether it is a coroutine function, which may await what is asyncio's.
-        parameters: its arguments.
+    `IStreamTransform`. One that `is_async` is a coroutine function, which may await what is
+    asyncio's.
     """
 
     def __init__(
@@ -153,13 +146,9 @@ class DeclaredTransform(Generic[P, R]):
 
 @implementer(ITransform)
 class MessageTransform:
-    """A function of a whole message.
+    """A function of a whole message, which gives a result or an awaitable of one.
 
-    Args:
-        name: the transform's name, for its errors.
-        kind: what the function takes and gives.
-        function: gives a result or an awaitable of one.
-        ascii: gives the same bytes, faster, for a message that is pure ASCII.
+    `ascii` gives the same bytes, faster, for a message that is pure ASCII.
     """
 
     def __init__(
@@ -226,13 +215,7 @@ class StreamableTransform(MessageTransform):
 
 @implementer(IStreamTransform)
 class StreamTransform:
-    """A transform whose streams have state.
-
-    Args:
-        name: the transform's name, for its errors.
-        kind: what a stream takes and gives.
-        open_source: makes the author's object for one stream.
-    """
+    """A transform whose streams have state; `open_source` makes the author's object for one."""
 
     def __init__(self, name: str, kind: Kind, open_source: Callable[[], Stream[Any]]) -> None:
         self.name = name

@@ -35,13 +35,10 @@ _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of thes
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument of a transform.
+    """One argument of a transform; users write its name before the `=`.
 
-    Attributes:
-        name: what users write before the `=`.
-        type: int, float, bool, str, an Enum class, or object for a Literal.
-        default: its value where none is given, or `REQUIRED`.
-        choices: for a Literal or an Enum, the value for each accepted text.
+    Its type is int, float, bool, str, an Enum class, or object for a Literal; these two have
+    `choices`, the value for each accepted text. Without a default it is `REQUIRED`.
     """
 
     name: str
@@ -127,11 +124,7 @@ def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
 
 
 def annotation_of(signature: inspect.Signature, position: int, owner: str) -> Any:
-    """Return the annotation of the positional parameter that is the message.
-
-    Returns:
-        The annotation, or `REQUIRED` where it has none.
-    """
+    """Return the annotation of the positional parameter that is the message, or `REQUIRED`."""
     positional = _positional(signature)
     if position >= len(positional):
         raise PluginError(

@@ -29,11 +29,8 @@ from uppercase.registry.references import Found
 class Listing:
     """All that one scan of the doors found, and what it knows of what a user writes.
 
-    Attributes:
-        transforms: by name, in order of names.
-        clashes: what is wrong with each name that several plugins have.
-        broken: what is wrong besides.
-        folders: the `twisted/plugins` folders that were searched, in order.
+    The transforms are in order of their names, the `twisted/plugins` folders in that of the search.
+    `clashes` is what is wrong with each name that several plugins have, `broken` what is besides.
     """
 
     transforms: dict[str, Found]
@@ -62,10 +59,9 @@ class Listing:
     def find(self, wanted: object) -> ITransform:
         r"""Make the transform that somebody asks for.
 
-        Args:
-            wanted: `name[:key=value...]` or `module:function[:key=value...]`; in a value, `\:`
-                stands for a colon and `\\` for a backslash. Or a decorated or plain function or
-                class, a plugin, an `ITransform`.
+        It is asked for as `name[:key=value...]` or `module:function[:key=value...]`; in a value,
+        `\:` stands for a colon and `\\` for a backslash. Or it is a decorated or plain function or
+        class, a plugin, an `ITransform`.
 
         Raises:
             UnknownName: nothing has this name.
@@ -149,9 +145,8 @@ class Listing:
 def listing(*, thorough: bool = False) -> Listing:
     """Find all plugins that are announced, through the first two doors.
 
-    Args:
-        thorough: also import all drop-ins and what the entry points name, so that whatever is
-            wrong with them is among the problems.
+    Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
+    wrong with them is among the problems.
     """
     scanned = sources.scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}

@@ -28,13 +28,7 @@ _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of one plugin.
-
-    Attributes:
-        file: the file to look at, or the entry point's description.
-        line: the line there, or None where there is none to name.
-        traceback: the traceback's text, or "".
-    """
+    """One fault of one plugin; `file` is the one to look at, or the entry point's description."""
 
     file: str
     message: str
@@ -166,33 +160,33 @@ def near_misses(
     """Tell what in a drop-in was probably meant to be a plugin, and why it is none."""
     values = dict(vars(module))
     for label, value in values.items():
+        message = ""
         if isclass(value):
             is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
             made = any(isinstance(other, value) for other in values.values())
             if is_ours and value.__module__ == module.__name__ and not made:
-                yield Problem(
-                    file,
+                message = (
                     f"{label} is a class and no instance of it is here; add one, such as "
-                    f"{label.lower()} = {label}()",
-                    line_of(value, file),
+                    f"{label.lower()} = {label}()"
                 )
-        elif by_name is not None and by_name.providedBy(value):
+        elif _is_plugin(value, by_name):
             if (module.__name__, label) not in known:
                 yield stale(label, file)
         elif ITransformPlugin(value, None) is not None:
-            if not IPlugin.providedBy(value):
-                yield Problem(
-                    file,
-                    f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
-                    "its class with @implementer(ITransformPlugin, IPlugin)",
-                    line_of(value, file),
-                )
-            elif (module.__name__, label) not in known:
-                yield stale(label, file)
-        elif ITransform.providedBy(value):
-            yield Problem(
-                file,
-                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
-                "declare it with @transform or implement both ITransformPlugin and IPlugin",
-                line_of(value, file),
+            message = (
+                f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
+                "its class with @implementer(ITransformPlugin, IPlugin)"
             )
+        elif ITransform.providedBy(value):
+            message = (
+                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
+                "declare it with @transform or implement both ITransformPlugin and IPlugin"
+            )
+        if message:
+            yield Problem(file, message, line_of(value, file))
+
+
+def _is_plugin(value: Any, by_name: Any) -> bool:
+    if by_name is not None and by_name.providedBy(value):
+        return True
+    return ITransformPlugin(value, None) is not None and IPlugin.providedBy(value)

@@ -23,11 +23,8 @@ from uppercase.registry.problems import NoSuchModule, from_exception, place_of, 
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
 
-    `python -m` and gunicorn do so; scripts such as twistd do not. PYTHONSAFEPATH and `python -P`
-    switch it off here as they do there.
-
-    Returns:
-        The directory, or None where it is not searched.
+    `python -m` and gunicorn do so; scripts such as twistd do not. Gives the directory, or None
+    where it is not searched: PYTHONSAFEPATH and `python -P` switch it off here as they do there.
     """
     try:
         here = None if sys.flags.safe_path else os.getcwd()
@@ -45,10 +42,7 @@ def current_directory() -> Iterator[str | None]:
 
 
 def load(reference: str) -> Any:
-    """Import what a reference points at.
-
-    Args:
-        reference: `module:attribute`; both may be dotted.
+    """Import what a reference, `module:attribute`, points at; both may be dotted.
 
     Raises:
         NoSuchModule: its module does not exist.
@@ -109,17 +103,10 @@ _BUILT_INS: Final = "uppercase.transforms."
 class Found:
     """A transform that was found: its name, its origin, and a plugin or a reference to its code.
 
-    What is not known before the code is loaded is a property; it loads it, and may raise
-    `PluginError`.
-
-    Attributes:
-        origin: its file, the entry point and its distribution, or the reference.
-        reference: `module:attribute`, or "" where the plugin itself was found.
-
-    Args:
-        plugin: the plugin, or None where there is a reference.
-        **declared: what is known of a reference without loading it, as for
-            `uppercase.transform`: name, summary, streaming; and ascii, which is a reference, too.
+    The origin is its file, the entry point and its distribution, or the reference. What is not
+    known before the code is loaded is a property; it loads it, and may raise `PluginError`. What is
+    known of a reference is `declared`, as for `uppercase.transform`: name, summary, streaming; and
+    ascii, which is a reference, too.
     """
 
     def __init__(

@@ -38,22 +38,11 @@ GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""
 
 _PACKAGE: Final = twisted.plugins.__name__
-_BUILT_INS_MISSING: Final = Problem(
-    "uppercase_transforms.py",
-    "the drop-in of the built-in transforms is in no twisted/plugins folder on sys.path; install "
-    "uppercase again",
-)
 
 
 @dataclass
 class Scan:
-    """What the doors showed.
-
-    Attributes:
-        folders: the `twisted/plugins` folders that were searched, in order.
-        transforms: what is there and in order, each once for each of its names.
-        problems: what is wrong.
-    """
+    """What the doors showed: folders in the order of the search, what is there, what is wrong."""
 
     folders: list[str] = field(default_factory=list)
     transforms: list[Found] = field(default_factory=list)
@@ -95,7 +84,11 @@ def _scan_drop_ins(found: Scan, *, thorough: bool) -> None:
             from twisted.plugins.uppercase_transforms import ITransformByName
         except ImportError:
             by_name: Any = None
-            found.note(_BUILT_INS_MISSING)
+            message = (
+                "the drop-in of the built-in transforms is in no twisted/plugins folder on "
+                "sys.path; install uppercase again"
+            )
+            found.note(Problem("uppercase_transforms.py", message))
         else:
             by_name = ITransformByName
         dropins, failures = _read_cache()
@@ -226,12 +219,8 @@ def _find_hidden_files(found: Scan) -> None:
             file = os.path.join(folder, name)
             shown = first.setdefault(name, file) if name.endswith(".py") else file
             if name != "__init__.py" and not os.path.samefile(shown, file):
-                found.note(
-                    Problem(
-                        file,
-                        f"{shown} has the same file name and hides it; rename one of them",
-                    )
-                )
+                message = f"{shown} has the same file name and hides it; rename one of them"
+                found.note(Problem(file, message))
 
 
 def _find_near_misses(

@@ -63,12 +63,7 @@ Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Broken(AssertionError):
-    """A law is broken.
-
-    Attributes:
-        law: its name.
-        example: the smallest case that was found.
-    """
+    """A law of this name is broken; `example` is the smallest case that was found."""
 
     def __init__(self, example: str, law: str = "") -> None:
         super().__init__(example)
@@ -82,12 +77,9 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What came of one message or stream.
+    """What came of one message or stream, which may have given something before it failed.
 
-    Attributes:
-        output: the reply, or what a stream had given before it failed.
-        error: what was raised.
-        tail: how much of the output `finish` gave.
+    `tail` is how much of the output `finish` gave.
     """
 
     output: bytes
@@ -129,17 +121,9 @@ class CallResult:
 class Examination:
     """One transform and what is tried on it.
 
-    Args:
-        examples: messages that are always tried, besides those of the kit.
-        messages: a hypothesis strategy for messages, besides that of the kit.
-        count: how many messages are drawn for each search.
-
-    Attributes:
-        make: gives a transform, a new one at each call if the target can be made anew.
-        any: draws messages of any bytes, the author's among them.
-        text: draws messages that are UTF-8, and the author's.
-        corpus: messages that are always tried, the author's examples after those of the kit.
-        pairs: pairs of messages that are always tried.
+    `make` gives a transform, a new one at each call if the target can be made anew. Messages of the
+    `corpus`, and `pairs` of some, are always tried; `any` and `text`, those that are UTF-8, draw
+    more. All of them have the author's among them.
     """
 
     def __init__(
@@ -183,8 +167,7 @@ class Examination:
     def verify(self, law: str, keeps: Callable[["Examination"], None]) -> None:
         """Verify the law of this name by a function that raises `Broken` if it is not kept.
 
-        Raises:
-            Unanswered: a reply was awaited in vain, now or before.
+        Raises `Unanswered` if a reply was awaited in vain, now or before.
         """
         if self._unanswered is not None:
             raise self._unanswered
@@ -239,9 +222,8 @@ class Examination:
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
         """Put a test to cases, several at once where it waits for replies, but at most so many.
 
-        Raises:
-            Broken: for the first case, of those under way, that breaks the law by itself.
-            Unanswered: for one that has no reply by itself.
+        Raises `Broken` or `Unanswered` for the first case, of those under way, that by itself
+        breaks the law or has no reply.
         """
         left = enumerate(cases)
         until = monotonic() + KIT_SEARCH_TIME
@@ -258,8 +240,7 @@ class Examination:
     ) -> list[tuple[int, Case, Exception | None]]:
         """Take cases until one fails.
 
-        Returns:
-            Those that failed with their positions, and with the error where none was beside it.
+        Return those that failed with their positions, and the error where none was beside it.
         """
         failed: list[tuple[int, Case, Exception | None]] = []
         over = False

@@ -40,7 +40,6 @@ default receive buffer (208 KiB), and 16 a round trip is no burden for a network
 UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
 
-
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
 
@@ -128,7 +127,7 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands._reactor import reactor, running, wait
+    from uppercase.commands._reactor import Input, reactor, running, wait
 
     if sys.stdin.isatty():
         from uppercase.commands.send._stream import LineConversation
@@ -144,13 +143,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
 
     from uppercase.commands.send._stream import Filter
 
-    conversation = Filter(
-        reactor,
-        target,
-        source=sys.stdin.fileno(),
-        timeout=timeout,
-        allow_empty=allow_empty,
-    )
+    conversation = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
     with running():
         with _notice(target):
             wait(conversation.connect)

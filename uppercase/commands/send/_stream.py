@@ -60,23 +60,16 @@ class _Sending(Enum):
 class Filter(Conversation):
     """One run of input through a server.
 
-    Args:
-        timeout: seconds that the server may be owed something, or owe something, and do nothing.
-        allow_empty: whether a server that was sent something may end without a byte of reply.
+    For `timeout` seconds the server may be owed something, or owe something, and do nothing; with
+    `allow_empty`, one that was sent something may end without a byte of reply.
     """
 
     def __init__(
-        self,
-        reactor: IReactor,
-        target: Target,
-        *,
-        source: int,
-        timeout: float,
-        allow_empty: bool = False,
+        self, reactor: IReactor, target: Target, source: Input, timeout: float, allow_empty: bool
     ) -> None:
         self._reactor = reactor
         self._target = target
-        self._input = Input(reactor, source)
+        self._input = source
         self._timeout = timeout
         self._allow_empty = allow_empty
         self._sending = _Sending.READING
@@ -290,11 +283,7 @@ class Filter(Conversation):
 
 
 class LineConversation:
-    """A conversation with a stream server.
-
-    Args:
-        timeout: seconds to wait for a reply to begin.
-    """
+    """A conversation with a stream server, whose reply may take `timeout` seconds to begin."""
 
     def __init__(self, reactor: IReactor, target: Target, timeout: float) -> None:
         self._reactor = reactor
@@ -352,12 +341,7 @@ class LineConversation:
 
 
 class _Connection(Conversation):
-    """Keeps what has come until it is asked for.
-
-    Attributes:
-        chunks: what has come, b"" last.
-        ended: whether no more comes.
-    """
+    """Keeps the chunks that have come until they are asked for, b"" last."""
 
     transport: Any = None
 
