@@ -265,7 +265,7 @@ class ServiceOptions(ProcessOptions):
         return f"a transform is given as --transform={word}"
 
     def awaits_asyncio(self) -> bool:
-        wanted = self.get("transform")
+        wanted = self["transform"]
         # The default is none; the scan of the doors takes milliseconds.
         return bool(wanted) and any(map(listing().is_async, wanted))
 
@@ -275,13 +275,13 @@ class ServiceOptions(ProcessOptions):
         Args:
             lab: the lab's options as one types them, for the record.
         """
-        transforms = self.get("transform", ["uppercase"])
+        transforms = self["transform"] or ["uppercase"]
         about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
             "transforms": tuple(transforms),
-            "listen": tuple(self.get("listen", ())),
+            "listen": tuple(self["listen"]),
             "port": self["port"],
-            "interfaces": tuple(self.get("interface", ())),
+            "interfaces": tuple(self["interface"]),
             "max_output": self["max-output"],
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),

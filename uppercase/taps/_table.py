@@ -117,6 +117,10 @@ class TableOptions(usage.Options):
             if not row.takes_value and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
         ]
 
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.update({row.name: [] for group in self.groups for row in group.options if row.many})
+
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
 
@@ -127,7 +131,7 @@ class TableOptions(usage.Options):
         """
         parent = getattr(self, "parent", None)
         try:
-            super().parseOptions(options)
+            usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
             unknown = _UNKNOWN.fullmatch(str(error))
             text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
@@ -183,7 +187,7 @@ def _adder(name: str) -> Callable[[TableOptions, str], None]:
     """Return the method by which `usage` takes one more value of an option."""
 
     def add(self: TableOptions, value: str) -> None:
-        self.setdefault(name, []).append(value)
+        self[name].append(value)
 
     return add
 
