@@ -79,7 +79,6 @@ class DatagramSocket:
         return type(self).__name__
 
     def doRead(self) -> None:
-        """Take what has come, without waiting."""
         for _ in range(_TURN):
             if not self._open:
                 return

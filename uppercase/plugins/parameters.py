@@ -48,12 +48,10 @@ class Parameter:
 
     @property
     def required(self) -> bool:
-        """Whether a value must be given."""
         return self.default is REQUIRED
 
     @property
     def accepts(self) -> str:
-        """What a value may be, in a few words."""
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
         return _ACCEPTED[self.type]

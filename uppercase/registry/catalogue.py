@@ -40,7 +40,6 @@ class Listing:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that is wrong."""
         return [*self.broken, *chain.from_iterable(self.clashes.values())]
 
     def lookup(self, name: str) -> Found:
@@ -148,7 +147,7 @@ def listing(*, thorough: bool = False) -> Listing:
     Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
     wrong with them is among the problems.
     """
-    scanned = sources.scan(thorough=thorough)
+    scanned = sources.Scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}
     for found in scanned.transforms:
         try:

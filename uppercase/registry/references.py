@@ -142,7 +142,6 @@ class Found:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is ours."""
         return self.reference.startswith(_BUILT_INS)
 
     @property
@@ -152,17 +151,14 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What users type."""
         return str(self._declared.get("name") or self.plugin.name)
 
     @property
     def summary(self) -> str:
-        """One line for a listing."""
         return str(self._declared.get("summary") or self.plugin.summary)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Its arguments."""
         return tuple(self.plugin.parameters)
 
     @property

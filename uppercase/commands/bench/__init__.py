@@ -159,7 +159,6 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Messages answered a second."""
         return self.counts.in_time / (self.counts.elapsed or 1.0)
 
     @property
@@ -174,7 +173,6 @@ class Result:
         return in_a_row(latency, [name for name in latency if name[0] == "p"]) if latency else ""
 
     def as_object(self) -> dict[str, Any]:
-        """Return the fields of the summary object."""
         counts, plan = self.counts, self.plan
         elapsed = counts.elapsed or 1.0
         wrong = counts.first_wrong
@@ -200,7 +198,6 @@ class Result:
         }
 
     def as_text(self) -> str:
-        """Return the lines of the summary."""
         counts = self.counts
         fields = self.as_object()
         lines = [
