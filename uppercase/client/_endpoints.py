@@ -181,10 +181,9 @@ def endpoint_for(target: Target, reactor: IReactor) -> IStreamClientEndpoint:
 
 
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
-    """Look the addresses of a target up: in a thread, since that may take its time.
+    """Look the addresses of a target up as `reachable`, for datagrams, and `resolve` do.
 
-    Returns:
-        Those of a datagram target that can be reached. Fails as `reachable` and `resolve` do.
+    In a thread, since that may take its time.
     """
     look_up = reachable if target.udp else resolve
     if is_address(target.host):

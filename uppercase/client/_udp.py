@@ -145,13 +145,7 @@ class Datagrams:
     async def ask(
         self, message: bytes, again: Callable[[str], None] = lambda attempt: None
     ) -> bytes:
-        """Return the reply to a message; `again` is told of each further attempt, in words.
-
-        Raises:
-            NoReply: every attempt went unanswered.
-            NetworkError: nothing listens there, or it cannot be reached.
-            UserError: the message is too large, or the system gives no socket.
-        """
+        """Return the reply to a message; `again` is told of each further attempt, in words."""
         while True:
             address = self._addresses[0]
             try:

@@ -9,8 +9,7 @@ needs the network imports this module.
 import os
 import select
 from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
@@ -28,8 +27,9 @@ T = TypeVar("T")
 reactor: Any = _installed
 
 
-running: Final = partial(Waiter, ())
-"""What has the reactor run inside a `with` block."""
+def running() -> Waiter:
+    """Return what has the reactor run inside a `with` block."""
+    return Waiter(())
 
 
 def wait(conversation: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -103,12 +103,7 @@ class DeclaredTransform(Generic[P, R]):
         return f"<transform {self.name!r}: {self.target!r}>"
 
     def build(self, **arguments: Any) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is missing, unknown or, to the author's code, not acceptable
-                (a ValueError from a class or its call).
-        """
+        """Make the transform; a `ValueError` of the author's code is about the arguments."""
         require_arguments(self.parameters, arguments)
         try:
             return self.make(arguments)

@@ -42,12 +42,7 @@ def current_directory() -> Iterator[str | None]:
 
 
 def load(reference: str) -> Any:
-    """Import what a reference, `module:attribute`, points at; both may be dotted.
-
-    Raises:
-        NoSuchModule: its module does not exist.
-        PluginError: it cannot be had; the text names the file and the likely fix.
-    """
+    """Import what a reference, `module:attribute`, points at; both may be dotted."""
     module_name, _, path = reference.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
         raise PluginError(f"got {reference!r}; a reference is written module:function")
@@ -190,12 +185,7 @@ class Found:
         return "\n".join(lines)
 
     def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is unknown, missing or not acceptable.
-            PluginError: the code cannot be loaded or makes no transform.
-        """
+        """Make the transform; see `Listing.find`."""
         try:
             arguments = convert_arguments(self.parameters, texts)
             made: Any = self.plugin.build(**arguments)
