@@ -154,7 +154,8 @@ def _plan_of(options: Mapping[str, Any], words: Sequence[str]) -> "Plan | None":
 
     return Plan(
         workers=workers,
-        command=[sys.executable, "-m", "uppercase.taps._worker", *words],
+        program=[sys.executable, "-m", "uppercase.taps._worker"],
+        words=words,
         directory=os.getcwd(),
         watchdog=watchdog,
         measure=options["metrics"] is not None,
