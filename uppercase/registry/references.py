@@ -42,12 +42,7 @@ def current_directory() -> Iterator[str | None]:
 
 
 def load(reference: str) -> Any:
-    """Import what a reference, `module:attribute`, points at; both may be dotted.
-
-    Raises:
-        NoSuchModule: its module does not exist.
-        PluginError: it cannot be had; the text names the file and the likely fix.
-    """
+    """Import what a reference, `module:attribute`, points at; both may be dotted."""
     module_name, _, path = reference.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
         raise PluginError(f"got {reference!r}; a reference is written module:function")
@@ -142,7 +137,6 @@ class Found:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is ours."""
         return self.reference.startswith(_BUILT_INS)
 
     @property
@@ -152,17 +146,14 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What users type."""
         return str(self._declared.get("name") or self.plugin.name)
 
     @property
     def summary(self) -> str:
-        """One line for a listing."""
         return str(self._declared.get("summary") or self.plugin.summary)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Its arguments."""
         return tuple(self.plugin.parameters)
 
     @property
@@ -194,12 +185,7 @@ class Found:
         return "\n".join(lines)
 
     def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is unknown, missing or not acceptable.
-            PluginError: the code cannot be loaded or makes no transform.
-        """
+        """Make the transform; see `Listing.find`."""
         try:
             arguments = convert_arguments(self.parameters, texts)
             made: Any = self.plugin.build(**arguments)

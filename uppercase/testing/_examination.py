@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from time import monotonic, perf_counter
 from traceback import extract_tb
 from typing import Any, Final, cast
@@ -57,7 +58,6 @@ _NOT_THE_AUTHORS: Final = tuple(
 )
 
 Case = tuple[Any, ...]
-
 Test = Callable[..., Coroutine[Any, Any, None]]
 """Raises `Broken` where a case, its arguments, breaks a law."""
 
@@ -138,14 +138,13 @@ class Examination:
         self._transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self._transform)
         given_examples = sorted(examples, key=lambda message: (len(message), message))
-        own = [] if messages is None else [messages]
-        if given_examples:
-            own.insert(0, st.sampled_from(given_examples))
+        own = [st.sampled_from(given_examples)] if given_examples else []
+        if messages is not None:
+            own.append(messages)
         self.any = st.one_of(ANY, *own)
         self.text = st.one_of(TEXT, *own)
         self.corpus = (*CORPUS, *given_examples)
-        few = (*FEW, *given_examples)
-        pairs = [(one, other) for one in few for other in few]
+        pairs = product((*FEW, *given_examples), repeat=2)
         self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
         self._left_out = 0
         self._count = count
@@ -273,7 +272,6 @@ class Examination:
         return failed
 
     async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
-        """Return what comes of one message."""
         (result,) = await self.replies([message], transform)
         return result
 
@@ -287,9 +285,11 @@ class Examination:
     def _call(self, transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
         try:
             result: Any = transform.transform(message)
+            if not isinstance(result, Awaitable):
+                return CallResult(_bytes(result))
         except (Exception, SystemExit) as error:
             return CallResult(b"", error)
-        return _start(message, result) if isinstance(result, Awaitable) else _checked(result)
+        return _start(message, result)
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
@@ -331,7 +331,7 @@ def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
 
     async def wait() -> CallResult:
         try:
-            return _checked(await reply)
+            return CallResult(_bytes(await reply))
         except (Exception, SystemExit) as error:
             return CallResult(b"", error)
 
@@ -348,13 +348,6 @@ def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
         known: Any = reactor
         started.addTimeout(KIT_WAIT, known, give_up)
     return started
-
-
-def _checked(result: object) -> CallResult:
-    try:
-        return CallResult(_bytes(result))
-    except WrongResult as error:
-        return CallResult(b"", error)
 
 
 def _bytes(result: object) -> bytes:

@@ -100,7 +100,6 @@ def check(
 
 
 def _singly(messages: Iterable[bytes]) -> Iterator[tuple[bytes]]:
-    """Return messages as cases of one."""
     return ((message,) for message in messages)
 
 

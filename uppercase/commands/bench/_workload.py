@@ -194,15 +194,9 @@ class Counts:
     Each message is one of answered (correctly, in time or late, or wrongly), lost or pending; one
     is transmitted when it is handed over, or waits to be because a connection is full. `late` and
     `latencies` are of the answered. `wrong` and `duplicates` are replies; a `stray` is a wrong one
-    that answered nothing, because nothing was awaited.
-
-    Attributes:
-        lag: the longest time from when a message was planned to when it was offered.
-        first_wrong: the first wrong reply, and what it should have been.
-        errors: what connections ended of.
-        elapsed: seconds of load; 0 until it is over, as the next two.
-        in_time: messages that were answered within them.
-        processor: seconds of processor time that we used in them.
+    that answered nothing, because nothing was awaited. `lag` is the longest time from when one was
+    planned to when it was offered. Once the load is over, there are the seconds that it took, of
+    which we used the processor for some, and what was answered `in_time`.
     """
 
     latencies: Latencies

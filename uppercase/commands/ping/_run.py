@@ -84,7 +84,6 @@ class Run:
         self.finished.callback(None if error is None else Failure(error))
 
     def look(self) -> None:
-        """Show how it stands."""
         self.guard(lambda: self._display.show_interim(self._carrier.connections))
 
     def begun(self, probe: bytes) -> None:
@@ -337,11 +336,9 @@ class Lines(Conversation):
 
     @property
     def so_far(self) -> str:
-        """How much the server has said, in words."""
         return "1 reply" if self.replies == 1 else f"{self.replies} replies"
 
     def connectionMade(self) -> None:
-        """Hear when the server does not read."""
         self.transport.registerProducer(self, True)
 
     def send(self, line: bytes) -> None:

@@ -86,7 +86,6 @@ class Replies:
                 await write(trailer)
 
     def losses(self) -> str:
-        """Return the sentence that says what was lost."""
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
         messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
