@@ -14,8 +14,7 @@ from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, U
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
-from uppercase.registry.problems import NoSuchModule, Problem, from_exception
-from uppercase.registry.references import Found
+from uppercase.registry.found import Found, NoSuchModule, Problem, from_exception
 
 
 @dataclass(frozen=True, slots=True)
