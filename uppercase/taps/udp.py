@@ -1,5 +1,7 @@
 """`twistd uppercase-udp`."""
 
+from typing import TYPE_CHECKING
+
 from twisted.application.service import IService
 
 from uppercase.core.values import (
@@ -13,7 +15,6 @@ from uppercase.errors import UserError
 from uppercase.lab import (
     UDP_OPTIONS,
     UDP_PRESETS,
-    Experiment,
     command_line,
     make_experiment,
     merge_settings,
@@ -32,6 +33,9 @@ from uppercase.taps._options import (
     makeService,
 )
 from uppercase.taps._table import Group, Option
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 __all__ = ["Options", "makeService"]
 
@@ -149,7 +153,7 @@ class Options(ServiceOptions):
             UDPSettings(**self.shared_settings(key), limits=limits, lab=lab, lab_notes=notes)
         )
 
-    def _lab(self) -> tuple[Experiment | None, list[str], str]:
+    def _lab(self) -> tuple["Experiment | None", list[str], str]:
         """Return the lab that the options ask for, if any, what to say about it, and its key's."""
         given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)
