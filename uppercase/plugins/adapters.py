@@ -176,8 +176,9 @@ class MessageTransform:
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
         """Return the reply to one message, or an awaitable of it."""
-        if self._ascii is not None and message.isascii():
-            return self._ascii(message)
+        ascii = self._ascii
+        if ascii is not None and message.isascii():
+            return ascii(message)
         result = self._function(self._kind.from_bytes(message))
         if not isinstance(result, (str, bytes)) and isawaitable(result):
             return self._settle(result)
@@ -278,8 +279,9 @@ class _TextStream(_ByteStream):
         self._waiting = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._ascii is not None and not self._waiting and data.isascii():
-            return self._ascii(data)
+        ascii = self._ascii
+        if ascii is not None and not self._waiting and data.isascii():
+            return ascii(data)
         if self._decoder is None:
             self._decoder = _Decoder(_ESCAPE)
         text = self._decoder.decode(data)
