@@ -6,7 +6,7 @@ escaped and cut, and each reason has at most one line a second, which says how m
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from traceback import TracebackException
 from typing import Any, Final
@@ -104,7 +104,7 @@ def facts_of(event: Event) -> dict[str, Any]:
     Payloads are told by their lengths: what they hold is the peers' own.
     """
     facts: dict[str, Any] = {"event": word_of(event)}
-    for name in (field.name for field in fields(event)):
+    for name in event.__match_args__:
         value = getattr(event, name)
         if isinstance(value, bytes):
             facts[f"{name}_bytes"] = len(value)
