@@ -240,13 +240,14 @@ async def test_what_stays_disturbed_is_said(tmp_path: Path) -> None:
     assert runs.read_text() == "run\n" * 4
 
 
+@pytest.mark.parametrize("name", ["udp-pinger", "stop-and-wait"])
 @in_reactor
 async def test_who_never_begins_is_waited_for_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in each of the six networks that the exercise has."""
+    """Not in each of the six networks that an exercise has; and it gets no points."""
     monkeypatch.setattr(grader, "_STARTS_WITHIN", 0.5)
-    exercise = find_exercise("stop-and-wait").changed(
+    exercise = find_exercise(name).changed(
         name="x", summary="", points={}, texts={}, options={"quiet": 0.5}
     )
     runs, path = tmp_path / "runs", tmp_path / "silent.py"
