@@ -184,12 +184,13 @@ async def test_a_mistake_fails_what_it_breaks_and_the_solution_nothing(
     assert all(len(each) > 20 for sentences in wrong.values() for each in sentences.values())
 
 
-def counted(folder: Path, name: str, *replaced: str) -> tuple[Trial, Path]:
+def counted(folder: Path, name: str, right: str = "", instead: str = "") -> tuple[Trial, Path]:
     """Put a solution, or a mistake, on trial; return a file with a line for each run of it, too."""
-    runs, path = folder / f"runs{len(replaced)}", folder / f"program{len(replaced)}.py"
+    path = folder / f"program{bool(right):d}.py"
+    runs = path.with_suffix(".runs")
     runs.touch()
     source = (SOLUTIONS / name).read_text().replace("PINGS = 10", "PINGS = 3")
-    source = source.replace(*replaced) if replaced else source
+    source = source.replace(right, instead)
     # Its first datagram comes when there has been time to see the line.
     told = f"open({str(runs)!r}, 'a').write('run\\n'); __import__('time').sleep(0.3)"
     path.write_text(source.replace("with socket", f"{told}\nwith socket"))

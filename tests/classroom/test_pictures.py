@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -68,6 +68,19 @@ def comments(pcapng: bytes) -> Counter[str]:
     return found
 
 
+def words_of(lines: Iterable[str]) -> list[str]:
+    """Return the words beside a text's arrows; what has no time goes on with those above."""
+    found: list[str] = []
+    for line in lines:
+        assert len(line) <= 80
+        time, _, words = line[:9].strip(), *line.rpartition("|")[1:]
+        if time:
+            found.append(words.strip())
+        elif line.startswith(" "):
+            found[-1] += words[1:]
+    return found
+
+
 def agree(experiment: Experiment, count: int, pause: float) -> None:
     """Hold record, arrows, text, packets and page against the answer key, datagram for datagram."""
     now = [0.0]
@@ -79,7 +92,7 @@ def agree(experiment: Experiment, count: int, pause: float) -> None:
     rows = read_record(record.splitlines())[1]
     timeline = timeline_of(record)
     (arrows,) = timeline.clients.values()
-    shown = Counter(line.rpartition("|  ")[2] for line in draw_text(timeline))
+    shown = Counter(words_of(draw_text(timeline)))
     expected: Counter[str] = Counter()
     for key in answer_key(experiment, count):
         mine = [each for each in rows if each.get("number") == key.number]
