@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
-from uppercase.services._supervisor import Plan, Supervisor
+from uppercase.services._supervisor import Generation, Plan, Supervisor
 from uppercase.services._worker import REPORTS, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 
@@ -48,9 +48,6 @@ class Recorder:
         self.end: Deferred[str] = Deferred()
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        raise AssertionError("it cannot be")
-
-    def numbers(self, worker: Worker, numbers: object, not_ready: str) -> None:
         raise AssertionError("it cannot be")
 
     def ended(self, worker: Worker, how: str) -> None:
@@ -114,7 +111,9 @@ def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.Monk
     service = udp_service(UDPSettings(port=0))
     supervisor = Supervisor([service], plan, clock)
     worker = Hung(supervisor)
-    monkeypatch.setattr(supervisor, "_serving", lambda: [worker])
+    generation = Generation(1)
+    generation.workers[0] = worker
+    monkeypatch.setattr(supervisor, "_current", generation)
     supervisor._watch.start(1.0, now=False)
     clock.advance(60)
     assert worker.kills == 0
@@ -155,8 +154,8 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
         """End the worker; return after how long there is another."""
         worker, before = workers.pop(0), clock.seconds()
         if proven:
-            worker.proven = True
-            supervisor._proven()
+            worker.state = State.SERVING
+            supervisor._proven(worker)
         supervisor.ended(worker, "out of luck")
         clock.advance(0)
         while not workers and clock.stops == 0:
@@ -170,13 +169,13 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     end()
     assert clock.stops == 1
     assert exits == [3]
-    assert supervisor.restarts == 9
+    assert supervisor.snapshot()["worker_restarts",] == 9
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     superior, assignment = Recorder(), object.__new__(Assignment)
     worker = Worker(0, superior)
-    worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, 0, [])
+    worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, [0])
     worker.end(b"stop", 1)
     assert "cannot be started: No such file" in await superior.end
     assert worker.state is State.ENDED

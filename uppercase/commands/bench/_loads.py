@@ -15,8 +15,8 @@ from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.target import Target, explain, explain_send
-from uppercase.commands.bench._workload import BLOCK, Counts, Workload
+from uppercase.client.target import explain, explain_send
+from uppercase.commands.bench._workload import BLOCK, Counts, Plan, Workload
 from uppercase.errors import NetworkError
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -24,36 +24,28 @@ _EXCERPT: Final = 256
 
 
 class Load(ABC):
-    """One connection under load.
-
-    Args:
-        timeout: seconds after which a reply is late, and a datagram without one lost.
-    """
+    """One connection under load."""
 
     def __init__(
         self,
         connection: socket.socket,
-        target: Target,
+        plan: Plan,
         workload: Workload,
         counts: Counts,
-        timeout: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.fileno = connection.fileno
+        self.close = connection.close
         self._socket = connection
-        self._target = target
+        self._target = plan.target
+        self._timeout = plan.timeout
+        self._workload = workload
         self._counts = counts
-        self._timeout = timeout
         self._clock = clock
-        self._prepare(workload)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
+        self._prepare()
 
     @abstractmethod
-    def _prepare(self, workload: Workload) -> None:
+    def _prepare(self) -> None:
         """Set up what this kind of connection needs of its messages."""
 
     @abstractmethod
@@ -87,7 +79,8 @@ class StreamLoad(Load):
     `_answered` messages; each taken modulo its cycle is a place in the prepared bytes.
     """
 
-    def _prepare(self, workload: Workload) -> None:
+    def _prepare(self) -> None:
+        workload = self._workload
         self._size = workload.size
         self._number = len(workload.messages)
         self._outgoing = memoryview(workload.outgoing)
@@ -213,7 +206,8 @@ class DatagramLoad(Load):
     Invariant: `_awaited` is in the order of sending, so the oldest stands first.
     """
 
-    def _prepare(self, workload: Workload) -> None:
+    def _prepare(self) -> None:
+        workload = self._workload
         self._messages = workload.messages
         self._replies = workload.replies
         self._index = workload.index
@@ -230,12 +224,8 @@ class DatagramLoad(Load):
         self._counts.transmitted += number
 
     def flush(self) -> bool:
-        send, messages, awaited, unsent = (
-            self._socket.send,
-            self._messages,
-            self._awaited,
-            self._unsent,
-        )
+        send, messages = self._socket.send, self._messages
+        awaited, unsent = self._awaited, self._unsent
         try:
             while unsent:
                 number = self._next
