@@ -10,14 +10,7 @@ from itertools import chain
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
-from uppercase.errors import (
-    BadArgument,
-    NameClash,
-    PluginError,
-    UnknownName,
-    UserError,
-    suggest,
-)
+from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources

@@ -55,13 +55,16 @@ class Plan:
 
     Attributes:
         workers: how many.
-        directory: where its options are read.
+        program: what a worker runs, before the number of our process, which it ends with.
+        words: what is behind that.
+        directory: where it runs.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
         measure: whether workers send their numbers.
     """
 
     workers: int
-    command: Sequence[str]
+    program: Sequence[str]
+    words: Sequence[str]
     directory: str
     watchdog: float | None = None
     measure: bool = False
@@ -169,7 +172,6 @@ class Supervisor(Service):
     def _spawn(self, number: int, generation: Generation) -> None:
         """Start a worker, with a socket of each place."""
         assignment = Assignment(
-            supervisor=os.getpid(),
             number=number,
             workers=self._plan.workers,
             beat=self._beat,
@@ -189,7 +191,7 @@ class Supervisor(Service):
         self._all.add(worker)
         worker.spawn(
             self._reactor,
-            self._plan.command,
+            [*self._plan.program, str(os.getpid()), *self._plan.words],
             self._plan.directory,
             assignment,
             [generation.board.descriptor, *sockets],

@@ -5,14 +5,12 @@ that the supervisor is gone, and the worker goes too. Into `REPORTS` it writes o
 a line: what it logs, that it is ready, that it lives and what it has counted, and why it failed.
 """
 
-import ctypes
 import faulthandler
 import json
 import mmap
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -51,8 +49,6 @@ STOP: Final = b"stop"
 RETIRE: Final = b"retire"
 """Others go on serving the sockets: answer what was asked, and end."""
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -68,7 +64,6 @@ class Assignment:
         sockets: the place of each, by service, in the order of the descriptors.
     """
 
-    supervisor: int
     number: int
     workers: int
     beat: float
@@ -109,9 +104,8 @@ def _report_log(event: LogEvent) -> None:
 
 
 def begin() -> Assignment:
-    """Make this process a worker: its end, its signals, its reactor and its log."""
+    """Make this process a worker: its signals, its reactor and its log."""
     assignment = Assignment.read()
-    _die_with(assignment.supervisor)
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         # A terminal sends them to all of its processes; the supervisor says what they mean.
@@ -120,14 +114,6 @@ def begin() -> Assignment:
     observer: Any = _report_log
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     return assignment
-
-
-def _die_with(supervisor: int) -> None:
-    """Have the system kill this process when the supervisor ends, however hung either is."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        os._exit(1)
 
 
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:

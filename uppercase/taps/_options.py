@@ -18,7 +18,6 @@ from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._process import (
     accompany,
-    check_page,
     check_pid_file,
     choose_log,
     use_monotonic_time,
@@ -223,16 +222,19 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
-            check_page(self)
             self.has_page = self.has_page or self["page"] is not None
             self.service = self.make_service()
             if self.is_part:
                 return
+            self.service = self.make_whole()
             check_pid_file(self.parent)
-            self.service = accompany(self.service, self, [type(self).__module__, *self._words])
             choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
+
+    def make_whole(self) -> IService:
+        """Return the service with what this process has beside it."""
+        return accompany(self.service, self, [type(self).__module__, *self._words])
 
     @abstractmethod
     def awaits_asyncio(self) -> bool:

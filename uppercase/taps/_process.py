@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
 
 
-def check_page(options: Mapping[str, Any]) -> None:
-    """Refuse what is said of a page that there is not."""
-    for name in ("page-key", "page-host"):
-        if options[name] and options["page"] is None:
-            raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
-
-
 def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
@@ -63,6 +56,9 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
             company.append(Measurements(services, reactor))
         source = supervisor or company[0]
         company.append(MetricsService(options["metrics"], source, reactor))
+    for name in ("page-key", "page-host"):
+        if options[name] and options["page"] is None:
+            raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
     if options["page"] is not None:
         from uppercase.classroom.page import PageService
 
@@ -154,7 +150,8 @@ def _plan_of(options: Mapping[str, Any], words: Sequence[str]) -> "Plan | None":
 
     return Plan(
         workers=workers,
-        command=[sys.executable, "-m", "uppercase.taps._worker", *words],
+        program=[sys.executable, "-m", "uppercase.taps._worker"],
+        words=words,
         directory=os.getcwd(),
         watchdog=watchdog,
         measure=options["metrics"] is not None,

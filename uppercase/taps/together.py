@@ -86,7 +86,8 @@ class Options(_options.ProcessOptions):
         for name, table in self._tables.items():
             if not isinstance(table, dict):
                 raise UserError(
-                    f"{path}: got {table!r} for services.{name}, which is to be a table"
+                    f"{path}: got {table!r} for services.{name}, which is to be a table; one of a "
+                    "service begins with a line such as [services.lecture]"
                 )
             where = f"{path}, [services.{name}]"
             service = self._make_part(dict(table), where)
@@ -98,11 +99,21 @@ class Options(_options.ProcessOptions):
                     )
             service.setName(name)
             service.setServiceParent(services)
+        return services
+
+    def make_whole(self) -> IService:
+        """Make the process; where only a check was asked for, say that it can be, and exit."""
+        path = self["config"]
+        services: Any = self.service
+        try:
+            whole = super().make_whole()
+        except UserError as error:
+            raise UserError(f"{path}: {error}" if path else str(error)) from error
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
             print(f"{path} is right: {names}")
             raise SystemExit(0)
-        return services
+        return whole
 
     def _make_part(self, table: dict[str, Any], where: str) -> Any:
         """Make the service of a table."""
@@ -142,15 +153,16 @@ class Options(_options.ProcessOptions):
         for key, value in content.items():
             if key not in rows:
                 known = suggest(key, ["services", *rows])
+                if key == "protocol" or any(key in _rows(each) for each in _PROTOCOLS):
+                    known = "; it is a service's: put it below a line such as [services.lecture]"
                 raise UserError(f"{path}: no table or key named {key!r}{known}")
             # The command line decides where both say something.
             if self[key]:
                 continue
             try:
-                if rows[key].takes_value:
-                    self[key] = rows[key].coerce(str(value))
-                else:
-                    self[key] = len(list(_words(rows[key], value)))
+                words = list(_words(rows[key], value))
+                takes_value = rows[key].takes_value
+                self[key] = rows[key].coerce(str(value)) if takes_value else len(words)
             except (BadArgument, usage.UsageError) as error:
                 named = str(error) if isinstance(error, usage.UsageError) else f"{key}: {error}"
                 raise UserError(f"{path}, {named.removeprefix('--')}") from error
@@ -174,7 +186,10 @@ def _load(path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+        quotes = (
+            '; text is in quotes, as in protocol = "tcp"' if "Invalid value" in str(error) else ""
+        )
+        raise UserError(f"{path} is not TOML: {error}{quotes}") from error
     except RecursionError as error:
         raise UserError(f"{path}: its values are nested too deeply") from error
     # Of a number with thousands of digits.

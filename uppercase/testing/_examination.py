@@ -5,11 +5,11 @@ laws. Where replies are awaited, cases overlap as the messages of a server's cli
 """
 
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import islice, product, takewhile
 from time import monotonic, perf_counter
 from traceback import extract_tb
 from typing import Any, Final, cast
@@ -18,7 +18,7 @@ import twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 
 import uppercase
 from uppercase import registry
@@ -224,52 +224,17 @@ class Examination:
         Raises `Broken` or `Unanswered` for the first case, of those under way, that by itself
         breaks the law or has no reply.
         """
-        left = enumerate(cases)
+        left = iter(cases)
         until = monotonic() + KIT_SEARCH_TIME
-        most = most or self._window
-        while failed := self._waiter.wait_for(self._try_together(test, left, until, most)):
-            for _, case, error in sorted(failed, key=lambda each: each[0]):
+        while batch := list(islice(left, most or self._window)):
+            if monotonic() > until:
+                self._left_out += len(batch)
+                continue
+            for case, error in self._waiter.wait_for(_try_together(test, batch)):
                 if error is not None:
                     raise error
                 # What breaks only beside others is for the law of calls that overlap.
                 self._waiter.wait_for(test(*case))
-
-    async def _try_together(
-        self, test: Test, left: Iterator[tuple[int, Case]], until: float, most: int
-    ) -> list[tuple[int, Case, Exception | None]]:
-        """Take cases until one fails.
-
-        Return those that failed with their positions, and the error where none was beside it.
-        """
-        failed: list[tuple[int, Case, Exception | None]] = []
-        over = False
-
-        async def work() -> None:
-            while not (failed or over) and (following := next(left, None)):
-                position, case = following
-                if monotonic() > until:
-                    self._left_out += 1
-                    continue
-                try:
-                    await test(*case)
-                except (Broken, Unanswered) as error:
-                    failed.append((position, case, None if workers else error))
-
-        def stop(_: object) -> None:
-            nonlocal over
-            over = True
-            for worker in workers:
-                worker.cancel()
-
-        workers: list[Deferred[None]] = []
-        while len(workers) < most and not (workers and workers[0].called):
-            workers.append(start(work()))
-        ended: Deferred[object] = Deferred(stop)
-        gatherResults(workers, consumeErrors=True).addCallbacks(
-            ended.callback, lambda failure: ended.errback(failure.value.subFailure)
-        )
-        await ended
-        return failed
 
     async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
         (result,) = await self.replies([message], transform)
@@ -324,6 +289,19 @@ class Examination:
         # One by one: an outcome beside others would be no law's but that of calls.
         self._try(measure, ((message,) for message in large_messages()), most=1)
         return tried
+
+
+async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Exception | None]]:
+    """Return the cases that failed, with the error where none was beside it."""
+    begun = [start(test(*case)) for case in batch]
+    alone = sum(1 for _ in takewhile(lambda each: each.called, begun))
+    outcomes: Any = await DeferredList(begun, consumeErrors=True)
+    failed: list[tuple[Case, Exception | None]] = []
+    for number, (fine, failure) in enumerate(outcomes):
+        if not fine:
+            failure.trap(Broken, Unanswered)
+            failed.append((batch[number], failure.value if number < alone else None))
+    return failed
 
 
 def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
