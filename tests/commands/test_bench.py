@@ -6,12 +6,17 @@ import pytest
 
 from uppercase.client.target import Target
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Pace
-from uppercase.commands.bench._workload import Counts, Latencies, Workload
+from uppercase.commands.bench._workload import Counts, Latencies, Plan, Workload
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16
 PERCENTILES = (50.0, 99.0)
+
+
+def plan(udp: bool = False, rate: int | None = None) -> Plan:
+    return Plan(
+        Target(udp=udp), connections=1, size=SIZE, pipeline=1, rate=rate, duration=1.0, timeout=1.0
+    )
 
 
 class Clock:
@@ -34,7 +39,7 @@ class Stream:
         self.workload = Workload(upper, SIZE, number, b"\n")
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
-        self.load = StreamLoad(ours, Target(), self.workload, self.counts, 1.0, self.clock)
+        self.load = StreamLoad(ours, plan(), self.workload, self.counts, self.clock)
 
     def close(self) -> None:
         self.load.close()
@@ -140,8 +145,7 @@ class Datagrams:
         workload = Workload(upper, SIZE, 50, b"")
         ours, self.server = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
-        target = Target(udp=True)
-        self.load = DatagramLoad(ours, target, workload, self.counts, 1.0, self.clock)
+        self.load = DatagramLoad(ours, plan(udp=True), workload, self.counts, self.clock)
 
     def ask(self, number: int) -> list[bytes]:
         self.load.offer(number, self.clock.now)
@@ -206,12 +210,12 @@ def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received() -> 
 
 def test_replies_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(UserError, match="cannot be told apart"):
-        Workload.for_datagrams(lambda message: b"ok", 64, 1)
+        Workload.of(plan(udp=True), lambda message: b"ok")
 
 
 def test_an_open_loop_plans_at_a_fixed_rate_until_the_end() -> None:
-    pace = Pace(duration=1.0, rate=10, pipeline=1)
-    assert [pace.due(elapsed) for elapsed in (0.0, 0.05, 0.1, 0.95, 1.0, 5.0)] == [
+    open_loop = plan(rate=10)
+    assert [open_loop.due(elapsed) for elapsed in (0.0, 0.05, 0.1, 0.95, 1.0, 5.0)] == [
         *(1, 1, 2, 10, 10, 10)
     ]
-    assert pace.planned(7) == pytest.approx(0.7)
+    assert open_loop.planned(7) == pytest.approx(0.7)

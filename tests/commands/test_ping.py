@@ -10,10 +10,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from uppercase.client.target import Target
-from uppercase.commands.ping._carriers import Lines
 from uppercase.commands.ping._report import difference, finding_text
-from uppercase.commands.ping._run import Schedule
-from uppercase.commands.ping._tracker import Finding, Kind, Probes, Tracker
+from uppercase.commands.ping._run import Lines
+from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
 from uppercase.errors import NetworkError, UserError
 
 TIMEOUT = 1.0
@@ -32,12 +31,12 @@ def kinds(*findings: Finding) -> list[tuple[Kind, int | None]]:
 
 
 def test_probes_are_planned_at_fixed_times_whatever_comes_back() -> None:
-    schedule = Schedule(start=100.0, interval=0.5, count=3)
-    assert [schedule.planned(seq) for seq in (1, 2, 3, 4)] == [100.0, 100.5, 101.0, None]
+    schedule = Schedule(interval=0.5, count=3)
+    assert [schedule.planned(seq) for seq in (1, 2, 3, 4)] == [0.0, 0.5, 1.0, None]
 
 
 def test_no_probe_is_planned_at_the_deadline_or_after() -> None:
-    schedule = Schedule(start=0.0, interval=1.0, duration=2.0)
+    schedule = Schedule(interval=1.0, duration=2.0)
     assert [schedule.planned(seq) for seq in (1, 2, 3)] == [0.0, 1.0, None]
 
 

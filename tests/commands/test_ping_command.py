@@ -474,7 +474,7 @@ def test_a_full_queue_of_this_host_is_waited_for_and_holds_nothing_else_up(
             for _ in range(1000):
                 theirs.send(theirs.recv(100).upper())
 
-    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
+    monkeypatch.setattr("uppercase.commands.ping._run.connect_udp", lambda *_: ours)
     other_end = threading.Thread(target=answer)
     other_end.start()
     with udp_server() as server, theirs:
@@ -489,8 +489,8 @@ def test_probes_that_find_no_room_for_too_long_end_it_with_a_sentence(
 ) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
-    monkeypatch.setattr("uppercase.commands.ping._carriers.connect_udp", lambda *_: ours)
-    monkeypatch.setattr("uppercase.commands.ping._carriers.BACKLOG", 10 * 64)
+    monkeypatch.setattr("uppercase.commands.ping._run.connect_udp", lambda *_: ours)
+    monkeypatch.setattr("uppercase.commands.ping._run.BACKLOG", 10 * 64)
     with udp_server() as server, theirs:
         outcome = ping("-u", "-i", "1ms", "-W", "20s", "-q", server.address)
     assert outcome.status == 1

@@ -187,7 +187,7 @@ def test_connecting_holds_up_neither_the_schedule_nor_the_end() -> None:
 
 
 def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uppercase.commands.ping._carriers.CONNECTIONS", 2)
+    monkeypatch.setattr("uppercase.commands.ping._run.CONNECTIONS", 2)
     given_up: list[int] = []
     seen: list[int] = []
 

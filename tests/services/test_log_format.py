@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, globalLogPublisher
 
@@ -109,6 +110,7 @@ def test_every_service_says_that_it_is_ready_and_sums_up_in_json() -> None:
     globalLogPublisher.addObserver(observer)
     service = tcp_service(TCPSettings(port=0))
     service.say_ready("TCP 127.0.0.1:1")
+    service._stopping = Deferred()
     service._ended(None)
     globalLogPublisher.removeObserver(observer)
     ready, summary = map(json.loads, file.getvalue().splitlines())

@@ -1,8 +1,9 @@
 """Ask a server from a program: Deferreds over TCP, TLS, Unix sockets and UDP.
 
 `ask` is one message and its reply, `connect` a session of many, `exchange` a whole stream. The
-server is a `Target`, or for TCP any of Twisted's client endpoints. Failures are those of
-`uppercase.errors`: `NetworkError` with a sentence, `UserError` for a mistake in the call.
+server is a `Target`, or for TCP any of Twisted's client endpoints; without a reactor it is the
+global one. Failures are those of `uppercase.errors`: `NetworkError` with a sentence, `UserError`
+for a mistake in the call.
 
 The framing is that of the servers (`uppercase.core.framing`), so each request has exactly one reply
 and replies come in the order of the requests.
@@ -13,7 +14,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -29,37 +30,44 @@ from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
-from uppercase.limits import (
-    CLOSE_TIMEOUT,
-    MAX_LENGTH,
-    MIB,
-    REPLY_TIMEOUT,
-    UDP_RETRIES,
-    UDP_TIMEOUT,
-)
+from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
 
 
-class Session(Conversation):
+class _Patient(Conversation):
+    """A conversation in which a server that owes something may be silent for `timeout` seconds."""
+
+    def __init__(self, name: str, timeout: float, clock: IReactorTime) -> None:
+        self.clock = clock
+        self._name = name
+        self._timeout = timeout
+
+    def _explain(self, reason: Failure) -> NetworkError:
+        if reason.check(ConnectionDone):
+            return NetworkError(f"{self._name} ended the conversation")
+        if reason.check(ConnectionLost):
+            return NetworkError(f"{self._name} broke the connection off")
+        said = reason.getErrorMessage()
+        failure = NetworkError(f"the connection with {self._name} failed: {said}")
+        failure.__cause__ = reason.value
+        return failure
+
+
+class Session(_Patient):
     """A framed conversation; made by `uppercase.client.connect`.
 
-    Requests may overlap: `ask` sends at once and replies come in order.
-
-    Args:
-        timeout: seconds without a reply, while one is owed, after which the session is broken off.
+    Requests may overlap: `ask` sends at once and replies come in order. If none comes for the
+    time-out, while one is owed, the session is broken off.
     """
 
     def __init__(
         self, name: str, framing: str, max_length: int, timeout: float, clock: IReactorTime
     ) -> None:
-        self._name = name
+        super().__init__(name, timeout, clock)
         self._framing = framing
         self._max_length = max_length
-        self._timeout = timeout
-        self._clock = clock
         self._framer = make_framer(framing, max_length=max_length)
         self._owed: deque[Deferred[bytes]] = deque()
         self._reason: Exception | None = None
-        self._timer: IDelayedCall | None = None
         self._closing: list[Deferred[None]] = []
         self._closed = False
 
@@ -88,10 +96,10 @@ class Session(Conversation):
                 )
             )
         reply: Deferred[bytes] = Deferred()
+        if not self._owed:
+            self.setTimeout(self._timeout)
         self._owed.append(reply)
         self.transport.write(data)
-        if self._timer is None:
-            self._timer = self._clock.callLater(self._timeout, self._silence)
         return reply
 
     def close(self) -> Deferred[None]:
@@ -103,7 +111,7 @@ class Session(Conversation):
             self._closing.append(closed)
             self._end(NetworkError(f"the session with {self._name} was closed"))
             self.transport.loseConnection()
-            self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
+            self.setTimeout(CLOSE_TIMEOUT)
         return closed
 
     def dataReceived(self, data: bytes) -> None:
@@ -114,9 +122,7 @@ class Session(Conversation):
                     return
                 if not self._owed:
                     raise FramingError("a reply to nothing")
-                self._stop_timer()
-                if len(self._owed) > 1:
-                    self._timer = self._clock.callLater(self._timeout, self._silence)
+                self.setTimeout(self._timeout if len(self._owed) > 1 else None)
                 self._owed.popleft().callback(reply)
         except FramingError as error:
             failure = NetworkError(f"{self._name} broke the framing {self._framing!r}: {error}")
@@ -126,14 +132,13 @@ class Session(Conversation):
     def lost(self, reason: Failure) -> None:
         """Fail what is still owed."""
         self._closed = True
-        self._stop_timer()
-        self._end(_explain_loss(self._name, reason))
+        self._end(self._explain(reason))
         closing, self._closing = self._closing, []
         for closed in closing:
             closed.callback(None)
 
-    def _silence(self) -> None:
-        self._timer = None
+    def timeoutConnection(self) -> None:
+        """Break off what is silent, or does not end when it has been closed."""
         self._break_off(NoReply(f"{self._name} did not reply within {self._timeout:g} s"))
 
     def _break_off(self, error: Exception) -> None:
@@ -144,90 +149,58 @@ class Session(Conversation):
     def _end(self, error: Exception) -> None:
         """Refuse what will be asked, and fail what is owed, unless that is done already."""
         self._reason = self._reason or error
-        self._stop_timer()
+        self.setTimeout(None)
         owed, self._owed = self._owed, deque()
         for reply in owed:
             reply.errback(self._reason)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
 
 @implementer(IHalfCloseableProtocol)
-class Exchange(Conversation):
-    """All input at once, its end, and everything that comes back; made by `exchange`.
-
-    Args:
-        max_reply: bytes that the replies may have together.
-    """
+class Exchange(_Patient):
+    """All input at once, its end, and everything that comes back; made by `exchange`."""
 
     def __init__(
         self, name: str, data: bytes, max_reply: int, timeout: float, clock: IReactorTime
     ) -> None:
-        self.reply: Deferred[bytes] = Deferred(lambda _: self._abandon())
-        self._name = name
+        super().__init__(name, timeout, clock)
+        self.reply: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
         self._data = data
-        self._left = max_reply
         self._max_reply = max_reply
-        self._timeout = timeout
-        self._clock = clock
-        self._received: list[bytes] = []
+        self._received = bytearray()
         self._error: Exception | None = None
-        self._timer: IDelayedCall
 
     def connectionMade(self) -> None:
-        self._timer = self._clock.callLater(self._timeout, self._silence)
+        self.setTimeout(self._timeout)
         self.transport.write(self._data)
         self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect, within the limit."""
-        self._timer.reset(self._timeout)
-        self._received.append(data)
-        self._left -= len(data)
-        if self._left < 0:
-            self._break_off(
-                NetworkError(f"{self._name} sent more than {self._max_reply} bytes (max_reply)")
-            )
+        self.resetTimeout()
+        self._received += data
+        if len(self._received) > self._max_reply:
+            sentence = f"{self._name} sent more than {self._max_reply} bytes (max_reply)"
+            self._break_off(NetworkError(sentence))
 
     def readConnectionLost(self) -> None:
         """Close our side too: all that will come has come."""
         self.transport.loseConnection()
 
     def lost(self, reason: Failure) -> None:
-        if self._timer.active():
-            self._timer.cancel()
+        self.setTimeout(None)
         if self._error is None and not reason.check(ConnectionDone):
-            self._error = _explain_loss(self._name, reason)
+            self._error = self._explain(reason)
         if self._error is not None:
             self.reply.errback(self._error)
         else:
-            self.reply.callback(b"".join(self._received))
+            self.reply.callback(bytes(self._received))
 
-    def _silence(self) -> None:
-        self._break_off(
-            NoReply(f"{self._name} has not ended its replies, silent for {self._timeout:g} s")
-        )
+    def timeoutConnection(self) -> None:
+        sentence = f"{self._name} has not ended its replies, silent for {self._timeout:g} s"
+        self._break_off(NoReply(sentence))
 
     def _break_off(self, error: Exception) -> None:
         self._error = self._error or error
         self.transport.abortConnection()
-
-    def _abandon(self) -> None:
-        self.transport.abortConnection()
-
-
-def _explain_loss(name: str, reason: Failure) -> NetworkError:
-    """Return the sentence for the end of a connection."""
-    if reason.check(ConnectionDone):
-        return NetworkError(f"{name} ended the conversation")
-    if reason.check(ConnectionLost):
-        return NetworkError(f"{name} broke the connection off")
-    failure = NetworkError(f"the connection with {name} failed: {reason.getErrorMessage()}")
-    failure.__cause__ = reason.value
-    return failure
 
 
 MAX_REPLY: Final = 16 * MIB
@@ -245,30 +218,31 @@ def ask(
 ) -> Deferred[bytes]:
     """Send one message and give its reply.
 
-    Over TCP it is a session of one message. Over UDP the message is one datagram, asked again up to
-    `retries` times, each time from a port that nobody else uses.
-
-    Args:
-        server: a target or, for TCP, a client endpoint.
-        message: the message, without framing.
-        framing: TCP: how messages are told apart; `line` suits every server that answers a line
-            with a line, streaming ones included.
-        timeout: seconds to wait. TCP: for the reply, 10 unless given. UDP: for the reply to the
-            first datagram, 1 unless given; each repetition waits twice as long.
-        retries: UDP: how often to ask again.
-        reactor: the reactor; without it, the global one.
+    Over TCP it is a session of one message; the framing `line` suits every server that answers a
+    line with a line, streaming ones included. The reply may take 10 seconds unless `timeout` is
+    given. Over UDP the message is one datagram, asked again up to `retries` times, each time from a
+    port that nobody else uses, and the time-out is that of the first: 1 second unless given. Each
+    repetition waits twice as long.
 
     Returns:
         The reply. Fails with `ConnectionRefused`, `NoReply`, another `NetworkError`, or
         `UserError`. Cancelling it closes what was opened.
     """
-    if isinstance(server, Target) and server.udp:
-        wait = UDP_TIMEOUT if timeout is None else timeout
-        return Deferred.fromCoroutine(
-            _ask_datagram(_reactor(reactor), server, message, wait, retries)
-        )
-    wait = REPLY_TIMEOUT if timeout is None else timeout
-    return Deferred.fromCoroutine(_ask_once(server, message, framing, wait, reactor))
+    clock = _reactor(reactor)
+
+    async def ask_once() -> bytes:
+        if isinstance(server, Target) and server.udp:
+            wait = UDP_TIMEOUT if timeout is None else timeout
+            addresses = await addresses_of(server, clock)
+            return await Datagrams(clock, server, addresses, wait, retries).ask(message)
+        wait = REPLY_TIMEOUT if timeout is None else timeout
+        session = await connect(server, framing=framing, timeout=wait, reactor=clock)
+        try:
+            return await session.ask(message)
+        finally:
+            await session.close()
+
+    return Deferred.fromCoroutine(ask_once())
 
 
 def connect(
@@ -279,14 +253,10 @@ def connect(
     timeout: float = REPLY_TIMEOUT,
     reactor: Any = None,
 ) -> Deferred[Session]:
-    """Open a session of many messages over TCP.
+    """Open a session of many messages, of up to `max_length` bytes each, over TCP.
 
-    Args:
-        server: a target or a client endpoint.
-        framing: as for `ask`; one that carries many messages.
-        max_length: bytes that one message may have.
-        timeout: seconds without a reply, while one is owed, after which the session is broken off.
-        reactor: the reactor; without it, the global one.
+    The framing must carry many. The session is broken off when no reply comes for `timeout`
+    seconds, while one is owed.
 
     Returns:
         The session. Fails as `ask` does.
@@ -311,14 +281,8 @@ def exchange(
 ) -> Deferred[bytes]:
     """Send all input, end the sending side, and give everything that comes back.
 
-    For streaming servers and bytes of any content. TLS has no half-close: use `ask` there.
-
-    Args:
-        server: a target or a client endpoint.
-        data: the input.
-        max_reply: bytes that may come back.
-        timeout: seconds that the server may be silent.
-        reactor: the reactor; without it, the global one.
+    For streaming servers and bytes of any content. TLS has no half-close: use `ask` there. At most
+    `max_reply` bytes may come back, and the server may be silent for `timeout` seconds.
 
     Returns:
         All replies. Fails as `ask` does. Cancelling it closes the connection.
@@ -335,28 +299,9 @@ def exchange(
     return Deferred.fromCoroutine(converse())
 
 
-async def _ask_once(
-    server: Server, message: bytes, framing: str, timeout: float, reactor: Any
-) -> bytes:
-    session = await connect(server, framing=framing, timeout=timeout, reactor=reactor)
-    try:
-        return await session.ask(message)
-    finally:
-        await session.close()
-
-
-async def _ask_datagram(
-    reactor: IReactor, target: Target, message: bytes, timeout: float, retries: int
-) -> bytes:
-    addresses = await addresses_of(target, reactor)
-    return await Datagrams(reactor, target, addresses, timeout, retries).ask(message)
-
-
 def _reactor(reactor: Any) -> IReactor:
     # Invariant: the public functions take `Any`, since Twisted's own `reactor` has a lesser type.
-    if reactor is not None:
-        return cast(IReactor, reactor)
-    # Importing it installs it, which is for the program to do, at the time that it chooses.
-    from twisted.internet import reactor as installed
-
-    return cast(IReactor, installed)
+    if reactor is None:
+        # Importing it installs it, which is for the program to do, at the time that it chooses.
+        from twisted.internet import reactor
+    return cast(IReactor, reactor)

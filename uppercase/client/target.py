@@ -44,15 +44,10 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server to talk to.
+    """The server to talk to: datagrams (`udp`), or a stream.
 
-    Attributes:
-        host: a name or an address.
-        port: 1 to 65535.
-        udp: whether datagrams are sent; else it is a stream.
-        tls: how to judge the certificate, or None for no TLS.
-        unix: the path of a Unix stream socket; host and port then mean nothing.
-        family: `AF_INET` or `AF_INET6` to use one family only.
+    `tls` is how to judge the certificate, or None for no TLS. `unix` is the path of a Unix stream
+    socket; host and port then mean nothing. `AF_INET` or `AF_INET6` uses one family only.
     """
 
     host: str = DEFAULT_HOST
@@ -62,12 +57,15 @@ class Target:
     unix: str | None = None
     family: socket.AddressFamily = socket.AF_UNSPEC
 
-    def __str__(self) -> str:
-        if self.unix is not None:
-            return f"Unix socket {self.unix}"
-        protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
+    @property
+    def place(self) -> str:
+        """`HOST:PORT`, or the path of a Unix socket."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{protocol} {host}:{self.port}"
+        return f"{host}:{self.port}" if self.unix is None else self.unix
+
+    def __str__(self) -> str:
+        protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
+        return f"{protocol if self.unix is None else 'Unix socket'} {self.place}"
 
 
 def parse_target(
@@ -81,28 +79,17 @@ def parse_target(
 ) -> Target:
     """Return the target that an address on the command line and the environment name.
 
-    Args:
-        text: `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address. What it
-            leaves out comes from `UPPERCASE_HOST` and `UPPERCASE_PORT`, else from the defaults.
-        udp: see `Target`, as for the other arguments.
-        tls: as above.
-        unix: as above.
-        family: as above.
-        environment: the environment variables.
+    It is `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address. What it
+    leaves out comes from `UPPERCASE_HOST` and `UPPERCASE_PORT`, else from the defaults.
 
     Raises:
         BadValue: the address or the environment cannot be used.
     """
     host, port = _split(text or "")
-    if not host:
-        host = environment.get("UPPERCASE_HOST") or DEFAULT_HOST
-    if port:
-        number = _parse_port(port, "the port")
-    elif environment.get("UPPERCASE_PORT"):
-        number = _parse_port(environment["UPPERCASE_PORT"], "UPPERCASE_PORT")
-    else:
-        number = DEFAULT_PORT
-    return Target(host, number, udp, tls, unix, family)
+    host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
+    what = "the port" if port else "UPPERCASE_PORT"
+    port = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
+    return Target(host, _parse_port(port, what), udp, tls, unix, family)
 
 
 def _split(text: str) -> tuple[str, str]:

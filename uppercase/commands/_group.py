@@ -2,10 +2,14 @@
 
 A command is declared so::
 
-    @click.command("ping", cls=Command, examples='''
-        uppercase ping -c 10              ten requests to the server on this machine
-    ''')
+    @click.command("ping", cls=Command)
     @section("Schedule")("-c", "--count", type=Count(), help="...")
+    def ping(count: int) -> int:
+        '''Measure loss.
+
+Examples:
+            uppercase ping -c 10              ten requests to the server on this machine
+        '''
 
 A help page has examples first, then the options in sections; a section is printed where its first
 option stands. A sub-command's function returns its exit status (None is 0) and raises `UserError`
@@ -31,7 +35,7 @@ from click.shell_completion import CompletionItem
 from uppercase import __version__
 from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
 from uppercase.core.values import printable
-from uppercase.errors import NetworkError, UppercaseError, suggest
+from uppercase.errors import NetworkError, UppercaseError, UserError, suggest
 
 COMMANDS: Final = {
     "send": "uppercase.commands.send:send",
@@ -47,9 +51,11 @@ COMMANDS: Final = {
 }
 """Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
 
-
 OTHER: Final = "Other"
 """The section of what names none."""
+
+_EXAMPLES: Final = "Examples:\n"
+"""What is between a command's help and its examples."""
 
 _COLUMNS: Final = 64
 """Where the text of an option has less room than this for it and the option, it stands below."""
@@ -139,16 +145,13 @@ class Command(click.Command):
 
     context_class = Context
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
-
     def example_lines(self) -> list[str]:
-        return cleandoc(self.examples).splitlines()
+        return cleandoc((self.help or "").partition(_EXAMPLES)[2]).splitlines()
 
     def paragraphs(self) -> list[str]:
         """Return the help as it was written: the first is what a list of commands says."""
-        return [" ".join(each.split()) for each in cleandoc(self.help or "").split("\n\n")]
+        text = cleandoc((self.help or "").partition(_EXAMPLES)[0]).strip()
+        return [" ".join(each.split()) for each in text.split("\n\n")]
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the whole first paragraph, for the formatter to wrap."""
@@ -158,8 +161,9 @@ class Command(click.Command):
         """Write the summary, examples, usage, the rest of the text, and the options."""
         summary, *rest = self.paragraphs()
         formatter.write_text(summary)
-        if self.examples and isinstance(formatter, _Formatter):
-            formatter.write_examples(self.example_lines())
+        examples = self.example_lines()
+        if examples and isinstance(formatter, _Formatter):
+            formatter.write_examples(examples)
         formatter.write_paragraph()
         self.format_usage(ctx, formatter)
         for paragraph in rest:
@@ -210,14 +214,6 @@ def sections_of(
     return {**sections, OTHER if sections else "Options": other} if other else sections
 
 
-_EXAMPLES: Final = """
-    uppercase send                       talk to the server on this machine
-    uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-    uppercase ping -u -c 10              loss and delay of ten datagrams
-    uppercase COMMAND --help             a command's examples and options
-"""
-
-
 class _Commands(Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
 
@@ -249,23 +245,27 @@ class _Commands(Group):
 
 @click.group(
     cls=_Commands,
-    help="Talk to a server that answers each message, and measure it.",
-    examples=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:
-    """Hold the sub-commands."""
+    """Talk to a server that answers each message, and measure it.
+
+    Examples:
+        uppercase send                       talk to the server on this machine
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase ping -u -c 10              loss and delay of ten datagrams
+        uppercase COMMAND --help             a command's examples and options
+    """
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command."""
-    _answer_shell()
+    """Run a command; what ends it is a sentence."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
-    if sys.stdout is None:
-        return _complain("standard output is closed; for none there is >/dev/null", USAGE)
     try:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; for none there is >/dev/null")
         status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
     except click.Abort:
         return INTERRUPTED
@@ -273,29 +273,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        return _complain(error.format_message(), USAGE)
-    except NetworkError as error:
-        return _complain(str(error), NETWORK)
+        sentence, status = error.format_message(), USAGE
     except UppercaseError as error:
-        return _complain(str(error), USAGE)
+        sentence, status = str(error), NETWORK if isinstance(error, NetworkError) else USAGE
     except OSError as error:
         # Commands explain what the network does; what is left is a file or a standard stream.
         place = f"use {error.filename}" if error.filename else "read or write a standard stream"
-        return _complain(f"cannot {place}: {error.strerror or error}", USAGE)
-    return status if isinstance(status, int) else OK
-
-
-def _answer_shell() -> None:
-    """Let a shell ask about a command line of `twistd`; click answers for our own."""
-    if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
-        # Imported for either: it has our words for each shell.
-        from uppercase.commands._generated import COMPLETE_TWISTD, complete_twistd
-
-        if COMPLETE_TWISTD in os.environ:
-            complete_twistd()
-
-
-def _complain(sentence: str, status: int) -> int:
+        sentence, status = f"cannot {place}: {error.strerror or error}", USAGE
+    else:
+        return status if isinstance(status, int) else OK
     say(printable(sentence, keep="\n"))
     return status
 

@@ -7,9 +7,9 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any, Final
 
 OK: Final = 0
@@ -22,14 +22,12 @@ CHUNK: Final = 64 * 1024
 """Bytes that are read at once: what a pipe holds, and what Twisted reads at once from a connection,
 so that what is made of a chunk is bounded as in a server."""
 
-MEANINGS: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        OK: "Everything was answered as expected.",
-        NETWORK: "A network outcome: refused, timed out, too many lost; or a wrong reply.",
-        USAGE: "A mistake on the command line, or a local error.",
-        INTERRUPTED: "Ctrl-C ended it before there was a result.",
-    }
-)
+MEANINGS: Final = {
+    OK: "Everything was answered as expected.",
+    NETWORK: "A network outcome: refused, timed out, too many lost; or a wrong reply.",
+    USAGE: "A mistake on the command line, or a local error.",
+    INTERRUPTED: "Ctrl-C ended it before there was a result.",
+}
 
 
 def die_of(number: signal.Signals) -> None:
@@ -65,12 +63,7 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
 
 
 def write_all(data: bytes) -> None:
-    """Write everything to standard output.
-
-    Raises:
-        UserError: it cannot be written.
-        BrokenPipeError: nobody reads it any more.
-    """
+    """Write everything to standard output; where nobody reads it, `BrokenPipeError` is raised."""
     sink = sys.stdout.fileno()
     left = memoryview(data)
     while left:
@@ -89,11 +82,14 @@ def write_all(data: bytes) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Args:
-        arguments: what follows the program's name; without it, the process's own, and then Ctrl-C
-            ends the process as it ends every program: of SIGINT, so that a shell's loop ends too.
+    Without arguments they are the process's own, and then Ctrl-C ends the process as it ends every
+    program: of SIGINT, so that a shell's loop ends too.
     """
     try:
+        if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
+            from uppercase.commands._generated import answer_shell
+
+            answer_shell()
         from uppercase.commands._group import run
 
         status = run(arguments)

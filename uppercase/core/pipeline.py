@@ -80,8 +80,10 @@ class _Guard:
         """Await a transform's reply."""
         try:
             reply = await result
-        except GeneratorExit:
-            # What awaits this is being closed, or the transform pretends so: it ends either way.
+        except GeneratorExit as error:
+            # What awaits this is being closed, or the transform pretends so: it ends either way,
+            # and who takes it for a failure has the name.
+            error.transform = name  # type: ignore[attr-defined]
             raise
         except BaseException as error:
             failure = _failure(name, error)

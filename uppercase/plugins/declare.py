@@ -110,50 +110,39 @@ def transform(
         PluginError: the declaration breaks a rule.
     """
     if target is None:
-        return partial(
-            transform,
-            name=name,
-            summary=summary,
-            streaming=streaming,
-            blocking=blocking,
-            ascii=ascii,
-        )
+        given = {"streaming": streaming, "blocking": blocking, "ascii": ascii}
+        return partial(transform, name=name, summary=summary, **given)
     owner = _owner(target)
     function, kind, parameters = _read(target, owner)
     is_async = inspect.iscoroutinefunction(function)
-    for flag, given in (("streaming", streaming), ("blocking", blocking)):
-        if is_async and given:
-            raise PluginError(
-                f"{owner} is async and cannot be {flag} as well; take out {flag}=True"
-            )
-    if streaming and blocking:
-        raise PluginError(
-            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
-        )
+    made = _adapter(owner, is_async, streaming, blocking)
     if ascii is not None and (kind is Kind.BYTES or blocking):
         raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")
     chosen = _name(target, name)
 
     def make(arguments: dict[str, Any]) -> ITransform:
         call: Any = target(**arguments) if inspect.isclass(target) else _bound(target, arguments)
-        if blocking:
-            return ThreadedTransform(chosen, kind, call)
         fast = None if ascii is None else _bound(ascii, arguments)
-        made = (
-            AsyncTransform if is_async else StreamableTransform if streaming else MessageTransform
-        )
         return made(chosen, kind, call, fast)
 
-    return DeclaredTransform(
-        target,
-        make,
-        name=chosen,
-        summary=_summary(target, summary),
-        kind=kind,
-        parameters=parameters,
-        streaming=streaming,
-        is_async=is_async,
-    )
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming, is_async)
+
+
+def _adapter(owner: str, is_async: bool, streaming: bool, blocking: bool) -> type[MessageTransform]:
+    """Return what makes a transform of a function that is declared so."""
+    if is_async and (streaming or blocking):
+        flag = "streaming" if streaming else "blocking"
+        raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
+    if streaming and blocking:
+        raise PluginError(
+            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
+        )
+    if is_async:
+        return AsyncTransform
+    if blocking:
+        return ThreadedTransform
+    return StreamableTransform if streaming else MessageTransform
 
 
 @overload
@@ -170,12 +159,9 @@ def stream_transform(
     """Declare a class, or a function annotated with one, whose instances are streams.
 
     Each stream is an instance of its own. The parameter of `feed` is annotated `str` (text, cut
-    between characters) or `bytes`; both `feed` and `finish` give the same type.
-
-    Args:
-        target: what makes a stream; its keyword-only parameters are the arguments.
-        name: what users type; without it, the class's name in lower case with hyphens.
-        summary: one line; without it, the first line of the docstring.
+    between characters) or `bytes`; both `feed` and `finish` give the same type. The keyword-only
+    parameters of what makes a stream are the arguments. Without a name it is the class's, in lower
+    case with hyphens, without a summary the first line of the docstring.
 
     Raises:
         PluginError: the declaration breaks a rule.
@@ -202,15 +188,9 @@ def stream_transform(
         target(**arguments)
         return StreamTransform(chosen, kind, _bound(target, arguments))
 
-    return DeclaredTransform(
-        target,
-        make,
-        name=chosen,
-        summary=_summary(target, summary),
-        kind=kind,
-        parameters=parameters_of(signature, owner, positional=0),
-        streaming=True,
-    )
+    parameters = parameters_of(signature, owner, positional=0)
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming=True)
 
 
 def adopt(
@@ -221,15 +201,10 @@ def adopt(
     streaming: bool = False,
     ascii: Callable[..., bytes] | None = None,
 ) -> ITransformPlugin:
-    """Make a plugin of what a reference points at.
+    """Make a plugin of what a reference points at; what is declared of it is as for `transform`.
 
-    Args:
-        target: a plugin, which is taken as it is; an `ITransform`, or a class of them; what
-            `stream_transform` or `transform` accepts.
-        name: as for `transform`.
-        summary: as for `transform`.
-        streaming: as for `transform`.
-        ascii: as for `transform`.
+    That is a plugin, which is taken as it is; an `ITransform`, or a class of them; what
+    `stream_transform` or `transform` accepts.
 
     Raises:
         PluginError: it is none of these, or its declaration breaks a rule.

@@ -10,14 +10,7 @@ from itertools import chain
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
-from uppercase.errors import (
-    BadArgument,
-    NameClash,
-    PluginError,
-    UnknownName,
-    UserError,
-    suggest,
-)
+from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
@@ -29,11 +22,8 @@ from uppercase.registry.references import Found
 class Listing:
     """All that one scan of the doors found, and what it knows of what a user writes.
 
-    Attributes:
-        transforms: by name, in order of names.
-        clashes: what is wrong with each name that several plugins have.
-        broken: what is wrong besides.
-        folders: the `twisted/plugins` folders that were searched, in order.
+    The transforms are in order of their names, the `twisted/plugins` folders in that of the search.
+    `clashes` is what is wrong with each name that several plugins have, `broken` what is besides.
     """
 
     transforms: dict[str, Found]
@@ -43,17 +33,10 @@ class Listing:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that is wrong."""
         return [*self.broken, *chain.from_iterable(self.clashes.values())]
 
     def lookup(self, name: str) -> Found:
-        """Find a transform by its name or by reference, `module:function`.
-
-        Raises:
-            UnknownName: there is none.
-            NameClash: there are several of this name.
-            PluginError: the reference cannot be loaded.
-        """
+        """Find a transform by its name or by reference, `module:function`; fails as `find`."""
         found, rest = self._resolve(name)
         if rest:
             raise BadArgument(f"got {name!r}; a name without arguments is expected here")
@@ -62,10 +45,9 @@ class Listing:
     def find(self, wanted: object) -> ITransform:
         r"""Make the transform that somebody asks for.
 
-        Args:
-            wanted: `name[:key=value...]` or `module:function[:key=value...]`; in a value, `\:`
-                stands for a colon and `\\` for a backslash. Or a decorated or plain function or
-                class, a plugin, an `ITransform`.
+        It is asked for as `name[:key=value...]` or `module:function[:key=value...]`; in a value,
+        `\:` stands for a colon and `\\` for a backslash. Or it is a decorated or plain function or
+        class, a plugin, an `ITransform`.
 
         Raises:
             UnknownName: nothing has this name.
@@ -96,11 +78,7 @@ class Listing:
         return declared
 
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
-        """Make a chain's transforms, each with the name that errors and logs use.
-
-        Raises:
-            UserError: there is none, or it is a string.
-        """
+        """Make a chain's transforms, each with the name that errors and logs use."""
         if isinstance(wanted, str) or not wanted:
             raise UserError(f"got {wanted!r} as transforms; a list is expected: ['uppercase']")
         return [Stage(_name(each), self.find(each)) for each in wanted]
@@ -149,11 +127,10 @@ class Listing:
 def listing(*, thorough: bool = False) -> Listing:
     """Find all plugins that are announced, through the first two doors.
 
-    Args:
-        thorough: also import all drop-ins and what the entry points name, so that whatever is
-            wrong with them is among the problems.
+    Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
+    wrong with them is among the problems.
     """
-    scanned = sources.scan(thorough=thorough)
+    scanned = sources.Scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}
     for found in scanned.transforms:
         try:

@@ -32,22 +32,11 @@ _CACHE: Final = "dropin.cache"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor found.
+    """What the doctor found; `lines` say where was looked, and what is there."""
 
-    Attributes:
-        folders: each `twisted/plugins` that was searched, with its drop-ins but Twisted's own.
-        beside: the one of the current directory, whether it is there or not; None where the
-            current directory is not searched.
-        entry_points: for each distribution that has some of ours, these.
-        found: the listing, thorough.
-        problems: all that is wrong.
-    """
-
-    folders: dict[str, list[str]]
-    beside: str | None
-    entry_points: dict[str, list[str]]
     found: Listing
     problems: list[Problem]
+    lines: list[str]
 
 
 def diagnose() -> Diagnosis:
@@ -63,34 +52,40 @@ def diagnose() -> Diagnosis:
         *_not_installed(installed),
         *_reactor_imports(found.transforms.values()),
     ]
+    return Diagnosis(found, problems, [*_searched(found, installed)])
+
+
+def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str]:
+    """Say where was looked, and what is there but Twisted's own."""
     theirs = drop_ins_of_twisted()
-    return Diagnosis(
-        folders={
-            folder: [
-                name
-                for name in _drop_ins(folder)
-                if os.path.realpath(os.path.join(folder, name)) not in theirs
-            ]
-            for folder in found.folders
-        },
-        beside=None if sys.flags.safe_path else os.path.join(os.getcwd(), _DROP_INS),
-        entry_points=_entry_points(installed),
-        found=found,
-        problems=problems,
-    )
+    yield "Searched for drop-ins:"
+    for folder in found.folders:
+        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in _drop_ins(folder)}
+        others = [name for name, path in paths.items() if path not in theirs]
+        yield f"  {folder}: {', '.join(others) or 'none'}"
+    if sys.flags.safe_path:
+        yield "  not the current directory: PYTHONSAFEPATH or python -P excludes it"
+    elif not os.path.isdir(beside := os.path.join(os.getcwd(), _DROP_INS)):
+        yield f"  {beside}: no such folder"
+    yield f"Searched for entry points ({GROUP}):"
+    points = {
+        f"{each.name} {each.version}": [p.name for p in each.entry_points if p.group == GROUP]
+        for each in installed
+    }
+    ours = [
+        f"  {distribution}: {', '.join(names)}" for distribution, names in points.items() if names
+    ]
+    yield from ours or ["  none in any distribution that is installed"]
+    yield "Found:"
+    origins: dict[str, list[str]] = {}
+    for transform in found.transforms.values():
+        origins.setdefault(transform.origin, []).append(transform.name)
+    yield from (f"  {origin}: {', '.join(names)}" for origin, names in origins.items())
 
 
 def _drop_ins(folder: str) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if name.endswith(".py") and name != "__init__.py")
-
-
-def _entry_points(installed: Sequence[Distribution]) -> dict[str, list[str]]:
-    return {
-        f"{distribution.name} {distribution.version}": points
-        for distribution in installed
-        if (points := [str(p.name) for p in distribution.entry_points if p.group == GROUP])
-    }
 
 
 def _package_files() -> Iterator[Problem]:

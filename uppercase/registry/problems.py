@@ -6,7 +6,6 @@ The message is one sentence with the likely fix; the traceback is kept beside it
 import inspect
 import os
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from inspect import isclass
 from types import ModuleType
@@ -28,13 +27,7 @@ _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of one plugin.
-
-    Attributes:
-        file: the file to look at, or the entry point's description.
-        line: the line there, or None where there is none to name.
-        traceback: the traceback's text, or "".
-    """
+    """One fault of one plugin; `file` is the one to look at, or the entry point's description."""
 
     file: str
     message: str
@@ -160,39 +153,29 @@ def stale(label: str, file: str) -> Problem:
     return Problem(file, f"{label} is not what {cache} says; delete that file")
 
 
-def near_misses(
-    module: ModuleType, file: str, by_name: Any, known: set[tuple[str, str]]
-) -> Iterator[Problem]:
-    """Tell what in a drop-in was probably meant to be a plugin, and why it is none."""
-    values = dict(vars(module))
-    for label, value in values.items():
-        if isclass(value):
-            is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-            made = any(isinstance(other, value) for other in values.values())
-            if is_ours and value.__module__ == module.__name__ and not made:
-                yield Problem(
-                    file,
-                    f"{label} is a class and no instance of it is here; add one, such as "
-                    f"{label.lower()} = {label}()",
-                    line_of(value, file),
-                )
-        elif by_name is not None and by_name.providedBy(value):
-            if (module.__name__, label) not in known:
-                yield stale(label, file)
-        elif ITransformPlugin(value, None) is not None:
-            if not IPlugin.providedBy(value):
-                yield Problem(
-                    file,
-                    f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
-                    "its class with @implementer(ITransformPlugin, IPlugin)",
-                    line_of(value, file),
-                )
-            elif (module.__name__, label) not in known:
-                yield stale(label, file)
-        elif ITransform.providedBy(value):
-            yield Problem(
-                file,
-                f"{label} provides ITransform but not ITransformPlugin, which has the name; "
-                "declare it with @transform or implement both ITransformPlugin and IPlugin",
-                line_of(value, file),
-            )
+def why_no_plugin(label: str, value: Any, module: ModuleType, by_name: Any) -> str | None:
+    """Return why what may have been meant as a plugin is none; None if it is one, else ""."""
+    if isclass(value):
+        is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
+        made = any(isinstance(other, value) for other in vars(module).values())
+        if not is_ours or value.__module__ != module.__name__ or made:
+            return ""
+        return (
+            f"{label} is a class and no instance of it is here; add one, such as "
+            f"{label.lower()} = {label}()"
+        )
+    if by_name is not None and by_name.providedBy(value):
+        return None
+    if ITransformPlugin(value, None) is not None:
+        if IPlugin.providedBy(value):
+            return None
+        return (
+            f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
+            "its class with @implementer(ITransformPlugin, IPlugin)"
+        )
+    if ITransform.providedBy(value):
+        return (
+            f"{label} provides ITransform but not ITransformPlugin, which has the name; "
+            "declare it with @transform or implement both ITransformPlugin and IPlugin"
+        )
+    return ""

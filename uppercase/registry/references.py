@@ -23,11 +23,8 @@ from uppercase.registry.problems import NoSuchModule, from_exception, place_of, 
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
 
-    `python -m` and gunicorn do so; scripts such as twistd do not. PYTHONSAFEPATH and `python -P`
-    switch it off here as they do there.
-
-    Returns:
-        The directory, or None where it is not searched.
+    `python -m` and gunicorn do so; scripts such as twistd do not. Gives the directory, or None
+    where it is not searched: PYTHONSAFEPATH and `python -P` switch it off here as they do there.
     """
     try:
         here = None if sys.flags.safe_path else os.getcwd()
@@ -45,15 +42,7 @@ def current_directory() -> Iterator[str | None]:
 
 
 def load(reference: str) -> Any:
-    """Import what a reference points at.
-
-    Args:
-        reference: `module:attribute`; both may be dotted.
-
-    Raises:
-        NoSuchModule: its module does not exist.
-        PluginError: it cannot be had; the text names the file and the likely fix.
-    """
+    """Import what a reference, `module:attribute`, points at; both may be dotted."""
     module_name, _, path = reference.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
         raise PluginError(f"got {reference!r}; a reference is written module:function")
@@ -109,17 +98,10 @@ _BUILT_INS: Final = "uppercase.transforms."
 class Found:
     """A transform that was found: its name, its origin, and a plugin or a reference to its code.
 
-    What is not known before the code is loaded is a property; it loads it, and may raise
-    `PluginError`.
-
-    Attributes:
-        origin: its file, the entry point and its distribution, or the reference.
-        reference: `module:attribute`, or "" where the plugin itself was found.
-
-    Args:
-        plugin: the plugin, or None where there is a reference.
-        **declared: what is known of a reference without loading it, as for
-            `uppercase.transform`: name, summary, streaming; and ascii, which is a reference, too.
+    The origin is its file, the entry point and its distribution, or the reference. What is not
+    known before the code is loaded is a property; it loads it, and may raise `PluginError`. What is
+    known of a reference is `declared`, as for `uppercase.transform`: name, summary, streaming; and
+    ascii, which is a reference, too.
     """
 
     def __init__(
@@ -155,7 +137,6 @@ class Found:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is ours."""
         return self.reference.startswith(_BUILT_INS)
 
     @property
@@ -165,17 +146,14 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What users type."""
         return str(self._declared.get("name") or self.plugin.name)
 
     @property
     def summary(self) -> str:
-        """One line for a listing."""
         return str(self._declared.get("summary") or self.plugin.summary)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Its arguments."""
         return tuple(self.plugin.parameters)
 
     @property
@@ -207,12 +185,7 @@ class Found:
         return "\n".join(lines)
 
     def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is unknown, missing or not acceptable.
-            PluginError: the code cannot be loaded or makes no transform.
-        """
+        """Make the transform; see `Listing.find`."""
         try:
             arguments = convert_arguments(self.parameters, texts)
             made: Any = self.plugin.build(**arguments)

@@ -25,9 +25,8 @@ from uppercase._facade import lazy
 from uppercase.errors import install
 
 if TYPE_CHECKING:
-    from uppercase.testing._contract import TransformContract
     from uppercase.testing._examination import Broken
-    from uppercase.testing._laws import LAWS, Law, Report, check
+    from uppercase.testing._laws import LAWS, Law, Report, TransformContract, check
     from uppercase.testing._memory import Connection, UDPClient, connect, connect_udp
 
 __all__ = [
@@ -44,7 +43,7 @@ __all__ = [
 ]
 
 _load_in_memory = lazy(__name__, __all__, ["._memory"])
-_load_of_kit = lazy(__name__, __all__, ["._laws", "._contract"])
+_load_of_kit = lazy(__name__, __all__, ["._laws"])
 
 
 def __getattr__(name: str) -> Any:

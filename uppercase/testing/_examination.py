@@ -5,10 +5,11 @@ laws. Where replies are awaited, cases overlap as the messages of a server's cli
 """
 
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, product, takewhile
 from time import monotonic, perf_counter
 from traceback import extract_tb
 from typing import Any, Final, cast
@@ -17,7 +18,7 @@ import twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 
 import uppercase
 from uppercase import registry
@@ -57,18 +58,12 @@ _NOT_THE_AUTHORS: Final = tuple(
 )
 
 Case = tuple[Any, ...]
-
 Test = Callable[..., Coroutine[Any, Any, None]]
 """Raises `Broken` where a case, its arguments, breaks a law."""
 
 
 class Broken(AssertionError):
-    """A law is broken.
-
-    Attributes:
-        law: its name.
-        example: the smallest case that was found.
-    """
+    """A law of this name is broken; `example` is the smallest case that was found."""
 
     def __init__(self, example: str, law: str = "") -> None:
         super().__init__(example)
@@ -82,12 +77,9 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What came of one message or stream.
+    """What came of one message or stream, which may have given something before it failed.
 
-    Attributes:
-        output: the reply, or what a stream had given before it failed.
-        error: what was raised.
-        tail: how much of the output `finish` gave.
+    `tail` is how much of the output `finish` gave.
     """
 
     output: bytes
@@ -129,17 +121,9 @@ class CallResult:
 class Examination:
     """One transform and what is tried on it.
 
-    Args:
-        examples: messages that are always tried, besides those of the kit.
-        messages: a hypothesis strategy for messages, besides that of the kit.
-        count: how many messages are drawn for each search.
-
-    Attributes:
-        make: gives a transform, a new one at each call if the target can be made anew.
-        any: draws messages of any bytes, the author's among them.
-        text: draws messages that are UTF-8, and the author's.
-        corpus: messages that are always tried, the author's examples after those of the kit.
-        pairs: pairs of messages that are always tried.
+    `make` gives a transform, a new one at each call if the target can be made anew. Messages of the
+    `corpus`, and `pairs` of some, are always tried; `any` and `text`, those that are UTF-8, draw
+    more. All of them have the author's among them.
     """
 
     def __init__(
@@ -154,14 +138,13 @@ class Examination:
         self._transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self._transform)
         given_examples = sorted(examples, key=lambda message: (len(message), message))
-        own = [] if messages is None else [messages]
-        if given_examples:
-            own.insert(0, st.sampled_from(given_examples))
+        own = [st.sampled_from(given_examples)] if given_examples else []
+        if messages is not None:
+            own.append(messages)
         self.any = st.one_of(ANY, *own)
         self.text = st.one_of(TEXT, *own)
         self.corpus = (*CORPUS, *given_examples)
-        few = (*FEW, *given_examples)
-        pairs = [(one, other) for one in few for other in few]
+        pairs = product((*FEW, *given_examples), repeat=2)
         self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
         self._left_out = 0
         self._count = count
@@ -183,8 +166,7 @@ class Examination:
     def verify(self, law: str, keeps: Callable[["Examination"], None]) -> None:
         """Verify the law of this name by a function that raises `Broken` if it is not kept.
 
-        Raises:
-            Unanswered: a reply was awaited in vain, now or before.
+        Raises `Unanswered` if a reply was awaited in vain, now or before.
         """
         if self._unanswered is not None:
             raise self._unanswered
@@ -239,60 +221,22 @@ class Examination:
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
         """Put a test to cases, several at once where it waits for replies, but at most so many.
 
-        Raises:
-            Broken: for the first case, of those under way, that breaks the law by itself.
-            Unanswered: for one that has no reply by itself.
+        Raises `Broken` or `Unanswered` for the first case, of those under way, that by itself
+        breaks the law or has no reply.
         """
-        left = enumerate(cases)
+        left = iter(cases)
         until = monotonic() + KIT_SEARCH_TIME
-        most = most or self._window
-        while failed := self._waiter.wait_for(self._try_together(test, left, until, most)):
-            for _, case, error in sorted(failed, key=lambda each: each[0]):
+        while batch := list(islice(left, most or self._window)):
+            if monotonic() > until:
+                self._left_out += len(batch)
+                continue
+            for case, error in self._waiter.wait_for(_try_together(test, batch)):
                 if error is not None:
                     raise error
                 # What breaks only beside others is for the law of calls that overlap.
                 self._waiter.wait_for(test(*case))
 
-    async def _try_together(
-        self, test: Test, left: Iterator[tuple[int, Case]], until: float, most: int
-    ) -> list[tuple[int, Case, Exception | None]]:
-        """Take cases until one fails.
-
-        Returns:
-            Those that failed with their positions, and with the error where none was beside it.
-        """
-        failed: list[tuple[int, Case, Exception | None]] = []
-        over = False
-
-        async def work() -> None:
-            while not (failed or over) and (following := next(left, None)):
-                position, case = following
-                if monotonic() > until:
-                    self._left_out += 1
-                    continue
-                try:
-                    await test(*case)
-                except (Broken, Unanswered) as error:
-                    failed.append((position, case, None if workers else error))
-
-        def stop(_: object) -> None:
-            nonlocal over
-            over = True
-            for worker in workers:
-                worker.cancel()
-
-        workers: list[Deferred[None]] = []
-        while len(workers) < most and not (workers and workers[0].called):
-            workers.append(start(work()))
-        ended: Deferred[object] = Deferred(stop)
-        gatherResults(workers, consumeErrors=True).addCallbacks(
-            ended.callback, lambda failure: ended.errback(failure.value.subFailure)
-        )
-        await ended
-        return failed
-
     async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
-        """Return what comes of one message."""
         (result,) = await self.replies([message], transform)
         return result
 
@@ -306,9 +250,11 @@ class Examination:
     def _call(self, transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
         try:
             result: Any = transform.transform(message)
+            if not isinstance(result, Awaitable):
+                return CallResult(_bytes(result))
         except (Exception, SystemExit) as error:
             return CallResult(b"", error)
-        return _start(message, result) if isinstance(result, Awaitable) else _checked(result)
+        return _start(message, result)
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
@@ -345,12 +291,25 @@ class Examination:
         return tried
 
 
+async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Exception | None]]:
+    """Return the cases that failed, with the error where none was beside it."""
+    begun = [start(test(*case)) for case in batch]
+    alone = sum(1 for _ in takewhile(lambda each: each.called, begun))
+    outcomes: Any = await DeferredList(begun, consumeErrors=True)
+    failed: list[tuple[Case, Exception | None]] = []
+    for number, (fine, failure) in enumerate(outcomes):
+        if not fine:
+            failure.trap(Broken, Unanswered)
+            failed.append((batch[number], failure.value if number < alone else None))
+    return failed
+
+
 def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
     """Start to await a reply, for so long."""
 
     async def wait() -> CallResult:
         try:
-            return _checked(await reply)
+            return CallResult(_bytes(await reply))
         except (Exception, SystemExit) as error:
             return CallResult(b"", error)
 
@@ -367,13 +326,6 @@ def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
         known: Any = reactor
         started.addTimeout(KIT_WAIT, known, give_up)
     return started
-
-
-def _checked(result: object) -> CallResult:
-    try:
-        return CallResult(_bytes(result))
-    except WrongResult as error:
-        return CallResult(b"", error)
 
 
 def _bytes(result: object) -> bytes:

@@ -1,16 +1,23 @@
 """The laws that every transform keeps, each with a search for the smallest case that breaks it.
 
+`check` examines a transform by all of them, `TransformContract` is a test for pytest of each.
+
 A transform may refuse a message by raising `ValueError` or `TransformError`. To refuse is an
 outcome like any other: the laws ask that it be the same each time. Any other exception is a fault.
 """
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
+from uppercase.awaiting import is_in_reactor
 from uppercase.errors import WrongResult
 from uppercase.limits import MAX_OUTPUT
 from uppercase.testing._examination import (
@@ -65,12 +72,9 @@ def check(
 ) -> Report:
     """Examine a transform.
 
-    Args:
-        target: a specification such as `caesar:shift=3` or `module:function`, a decorated or plain
-            function or class, a plugin, or an `ITransform`.
-        examples: messages that are always tried: what the transform is made for.
-        messages: a hypothesis strategy that draws more of them.
-        count: how many messages are drawn for each search.
+    It is a specification such as `caesar:shift=3` or `module:function`, a decorated or plain
+    function or class, a plugin, or an `ITransform`. The examples, what it is made for, are always
+    tried; `count` messages are drawn for each search, from the strategy `messages` too.
 
     Raises:
         uppercase.errors.UserError: the specification is wrong.
@@ -96,7 +100,6 @@ def check(
 
 
 def _singly(messages: Iterable[bytes]) -> Iterator[tuple[bytes]]:
-    """Return messages as cases of one."""
     return ((message,) for message in messages)
 
 
@@ -112,41 +115,27 @@ def _bytes(examined: Examination) -> None:
     examined.hold(is_bytes, _singly(examined.corpus), examined.any)
 
 
-def _judge(call: str, outcome: CallResult) -> None:
+def _accept(call: str, outcome: CallResult) -> None:
     if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
         return
     place = f" ({outcome.place})" if outcome.place else ""
     raise Broken(f"{call} {outcome}{place}; raise ValueError where a message is refused")
 
 
-def _messages(examined: Examination) -> None:
-    _are_answered(examined, [b"", *_bytes_from(0, 0x80)], examined.text, utf_8=True)
-
-
-def _invalid_utf_8(examined: Examination) -> None:
-    _are_answered(examined, _bytes_from(0x80, 0x100), INVALID, utf_8=False)
-
-
-def _are_answered(
-    examined: Examination, usual: list[bytes], drawn: st.SearchStrategy[bytes], *, utf_8: bool
-) -> None:
+def _answered(examined: Examination, *, utf_8: bool) -> None:
     """Search, among the messages that are UTF-8 or those that are not, for one that fails."""
 
     async def is_answered(message: bytes) -> None:
-        _judge(f"transform({show(message)})", await examined.reply(message))
+        _accept(f"transform({show(message)})", await examined.reply(message))
         if examined.streams:
-            _judge(f"feed({show(message)}) + finish()", examined.stream([message]))
+            _accept(f"feed({show(message)}) + finish()", examined.stream([message]))
 
-    messages = (*usual, *examined.corpus)
+    messages = (b"", *(bytes([byte]) for byte in range(0x100)), *examined.corpus)
     suitable = (message for message in messages if _is_utf_8(message) is utf_8)
-    examined.hold(is_answered, _singly(suitable), drawn)
+    examined.hold(is_answered, _singly(suitable), examined.text if utf_8 else INVALID)
     for message, outcome, _ in examined.large:
         if _is_utf_8(message) is utf_8:
-            _judge(f"transform({show(message)})", outcome)
-
-
-def _bytes_from(first: int, end: int) -> list[bytes]:
-    return [bytes([byte]) for byte in range(first, end)]
+            _accept(f"transform({show(message)})", outcome)
 
 
 def _is_utf_8(message: bytes) -> bool:
@@ -332,8 +321,16 @@ _TIME: Final = Law("time", "a call keeps nobody else waiting, and its reply come
 
 LAWS: Final = (
     Law("bytes", "bytes in, bytes out; text in, text out that UTF-8 can hold", _bytes),
-    Law("messages", "a message of any size is answered or refused: 0, 1, 65,536 bytes", _messages),
-    Law("invalid-utf-8", "bytes that are not UTF-8 are answered or refused", _invalid_utf_8),
+    Law(
+        "messages",
+        "a message of any size is answered or refused: 0, 1, 65,536 bytes",
+        partial(_answered, utf_8=True),
+    ),
+    Law(
+        "invalid-utf-8",
+        "bytes that are not UTF-8 are answered or refused",
+        partial(_answered, utf_8=False),
+    ),
     Law("determinism", "the same message has the same reply", _determinism),
     Law("calls", "no call leaves anything behind for the next", _calls),
     Law("connections", "streams that are open at once share nothing", _connections),
@@ -343,3 +340,85 @@ LAWS: Final = (
     _TIME,
 )
 """All laws, in the order in which they are verified."""
+
+
+def _test_of(name: str) -> Callable[["TransformContract"], Deferred[None] | None]:
+    """Return the test of a law, which is verified in a thread where this is the reactor's."""
+    (law,) = (law for law in LAWS if law.name == name)
+
+    def test(self: "TransformContract") -> Deferred[None] | None:
+        if not is_in_reactor():
+            _judge(self, law)
+            return None
+        # As with pytest-twisted, which waits for what a test returns.
+        from twisted.internet.threads import deferToThread
+
+        return deferToThread(_judge, self, law)
+
+    test.__doc__ = law.promise
+    return test
+
+
+class TransformContract:
+    """Subclass it in a test module; pytest then tests one law after the other.
+
+        class TestCaesar(TransformContract):
+            specification = "caesar:shift=3"
+            examples = (b"hello", b"xyz")
+
+    Attributes:
+        specification: the transform as on a command line, `name:key=value` or `module:function`.
+        transform: instead of it, a decorated or plain function or class, or an `ITransform`.
+        examples: messages that are always tried. A transform that refuses most messages needs
+            some that it takes, or the laws are hardly put to the test.
+        messages: a hypothesis strategy that draws more of them.
+    """
+
+    specification: ClassVar[str]
+    transform: ClassVar[Any]
+    examples: ClassVar[Sequence[bytes]] = ()
+    messages: ClassVar[st.SearchStrategy[bytes] | None] = None
+
+    test_bytes_come_out_for_bytes = _test_of("bytes")
+    test_a_message_of_any_size_is_answered_or_refused = _test_of("messages")
+    test_bytes_that_are_not_utf_8_are_answered_or_refused = _test_of("invalid-utf-8")
+    test_the_same_message_has_the_same_reply = _test_of("determinism")
+    test_no_call_leaves_anything_behind = _test_of("calls")
+    test_streams_share_nothing = _test_of("connections")
+    test_cuts_do_not_matter = _test_of("cuts")
+    test_a_stream_can_end_at_any_time = _test_of("reuse")
+    test_the_output_is_bounded = _test_of("growth")
+    test_a_call_is_quick = _test_of("time")
+
+
+def _judge(contract: Any, law: Law) -> None:
+    """Fail with one sentence where a law is broken."""
+    # Imported here: what runs this is pytest, and nothing else of the kit needs it.
+    import pytest
+
+    kind: Any = type(contract)
+    examination = _examination(kind)
+    left_out = examination.left_out
+    try:
+        examination.verify(law.name, law.verify)
+    except (Broken, Unanswered) as error:
+        case = str(error)
+    else:
+        if examination.left_out != left_out:
+            warnings.warn(examination.left_out, stacklevel=1)
+        return
+    pytest.fail(f"{law.promise}: {case}", pytrace=False)
+
+
+@cache
+def _examination(contract: Any) -> Examination:
+    """Return the examination that all tests of a subclass share."""
+    # Not by the dot: a plain function would become a method.
+    target = inspect.getattr_static(contract, "transform", None)
+    if isinstance(target, staticmethod):
+        target = target.__func__
+    specification = getattr(contract, "specification", None)
+    if (target is None) == (specification is None):
+        raise TypeError(f"{contract.__name__} needs either specification or transform")
+    wanted = specification if target is None else target
+    return Examination(wanted, examples=contract.examples, messages=contract.messages)

@@ -63,50 +63,30 @@ def connect(
 ) -> "Connection":
     """Serve a chain of transforms and connect to it, in memory.
 
-    Args:
-        *transforms: specifications as on a command line, decorated or plain functions and classes,
-            plugins, or `ITransform`s; none stands for `uppercase`.
-        framing: as for `--framing`.
-        limits: the server's bounds; without them, its defaults.
-        max_output: bytes that each transform may give for one message or chunk.
+    They are specifications as on a command line, decorated or plain functions and classes, plugins,
+    or `ITransform`s; none stands for `uppercase`. The rest is as for the service's options.
 
     Raises:
         uppercase.errors.UserError: a specification or the framing is wrong.
         uppercase.errors.PluginError: a transform cannot be loaded.
     """
     limits = limits or Limits()
-    events: list[Event] = []
+    events = _Events()
     chain = _make_chain(transforms, max_output, events)
     chosen = choose_framing(framing, chain.streams)
     clock = Clock()
-    factory = TransformFactory(
-        conversation_opener(chosen, chain, limits), limits, clock, _Recorder(events)
-    )
+    factory = TransformFactory(conversation_opener(chosen, chain, limits), limits, clock, events)
     return Connection(factory.buildProtocol(_TCP_CLIENT), clock, events)
 
 
 def connect_udp(
     *transforms: object, limits: DatagramLimits | None = None, max_output: int = MAX_OUTPUT
 ) -> "UDPClient":
-    """Serve a chain of transforms over UDP, in memory, for one client.
-
-    Args:
-        *transforms: as for `uppercase.testing.connect`.
-        limits: the server's bounds; without them, its defaults.
-        max_output: bytes that each transform may give for one message.
-
-    Raises:
-        uppercase.errors.UserError: a specification is wrong.
-        uppercase.errors.PluginError: a transform cannot be loaded.
-    """
-    events: list[Event] = []
+    """Serve a chain of transforms over UDP, in memory, for one client; see `connect`."""
+    events = _Events()
     clock = Clock()
-    responder = Responder(
-        _make_chain(transforms, max_output, events),
-        limits,
-        clock=clock.seconds,
-        observer=_Recorder(events),
-    )
+    chain = _make_chain(transforms, max_output, events)
+    responder = Responder(chain, limits, clock=clock.seconds, observer=events)
     return UDPClient(responder, clock, events)
 
 
@@ -134,12 +114,7 @@ class _Client:
 
 
 class Connection(_Client):
-    """The client's end of one connection.
-
-    Attributes:
-        clock: the server's.
-        events: what the server has reported so far.
-    """
+    """The client's end of one connection; `clock` is the server's, `events` what it reported."""
 
     def __init__(self, protocol: TransformProtocol, clock: Clock, events: list[Event]) -> None:
         super().__init__(clock, events)
@@ -147,12 +122,7 @@ class Connection(_Client):
         protocol.makeConnection(self._transport)  # type: ignore[no-untyped-call]
 
     def send(self, data: bytes, cuts: Iterable[int] = ()) -> None:
-        """Send bytes.
-
-        Args:
-            data: what the server gets as one chunk, or as several.
-            cuts: where it is cut; a cut beyond the end is none.
-        """
+        """Send bytes, as one chunk or cut at these places; one beyond the end is none."""
         places = sorted({0, len(data), *(cut for cut in cuts if 0 < cut < len(data))})
         self._transport.arrive([data[start:end] for start, end in pairwise(places)])
 
@@ -172,7 +142,6 @@ class Connection(_Client):
 
     @property
     def ended(self) -> bool:
-        """Whether the server sends no more."""
         return self._transport.ended
 
     @property
@@ -200,10 +169,10 @@ class _TCPTransport(StringTransport):
     def arrive(self, chunks: Iterable[bytes | None]) -> None:
         """Take chunks from the client; None is the end."""
         self._unread.extend(chunks)
-        self._soon(self._deliver)
+        self._clock.callLater(0, self._deliver)
+        self._clock.advance(0)
 
     def lose(self, reason: Exception) -> None:
-        """End both directions."""
         if self.connected:
             self.connected = False
             self.ended = True
@@ -232,15 +201,9 @@ class _TCPTransport(StringTransport):
     def readConnectionLost(self, reason: Failure) -> None:
         """Part of `IHalfCloseableDescriptor`: reactors call it; there is none here."""
 
-    def writeConnectionLost(self, reason: Failure) -> None:
-        """Part of `IHalfCloseableDescriptor`: reactors call it; there is none here."""
-
-    def _soon(self, call: Any) -> None:
-        self._clock.callLater(0, call)
-        self._clock.advance(0)
+    writeConnectionLost = readConnectionLost
 
     def _deliver(self) -> None:
-        """Let the protocol read while it wants to."""
         while self._unread and self.connected and self.producerState == "producing":
             chunk = self._unread.popleft()
             if chunk is None:
@@ -250,12 +213,7 @@ class _TCPTransport(StringTransport):
 
 
 class UDPClient(_Client):
-    """A client whose datagrams all arrive, in order.
-
-    Attributes:
-        clock: the server's.
-        events: what the server has reported so far.
-    """
+    """A client whose datagrams all arrive, in order; `clock` and `events` are the server's."""
 
     def __init__(self, responder: Responder, clock: Clock, events: list[Event]) -> None:
         super().__init__(clock, events)
@@ -272,8 +230,7 @@ class UDPClient(_Client):
 
     def receive(self) -> list[bytes]:
         """Return the replies that have come since the last call, in the order of their arrival."""
-        came = self._replies[:]
-        self._replies.clear()
+        came, self._replies[:] = self._replies[:], []
         return came
 
     @property
@@ -310,11 +267,8 @@ def _make_chain(
 
 
 @implementer(IObserver)
-class _Recorder:
-    """Appends what it is told to a list."""
-
-    def __init__(self, events: list[Event]) -> None:
-        self._events = events
+class _Events(list[Event]):
+    """What an observer has been told."""
 
     def notify(self, event: Event) -> None:
-        self._events.append(event)
+        self.append(event)

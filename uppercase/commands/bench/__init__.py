@@ -5,8 +5,8 @@ MB is 1,000,000 bytes of messages, without the headers that carry them.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,6 @@ from uppercase.commands._group import Command, section
 from uppercase.commands._options import (
     Count,
     Duration,
-    Expect,
     Size,
     expectation,
     judgement_options,
@@ -27,21 +26,14 @@ from uppercase.commands._options import (
     timeout_option,
 )
 from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Bench, Pace, connect
-from uppercase.commands.bench._workload import Counts, Latencies, Workload
+from uppercase.commands.bench._loop import Bench, connect
+from uppercase.commands.bench._workload import Counts, Latencies, Plan, Workload
 from uppercase.commands.cli import NETWORK, OK, signals
-from uppercase.commands.ping._report import (
-    difference,
-    excerpt,
-    in_a_row,
-    in_words,
-    place,
-    to_json,
-)
+from uppercase.commands.ping._report import difference, excerpt, in_a_row, in_words, to_json
 from uppercase.limits import PROBE_SIZE
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 _CONNECTIONS: Final = 8
 """Enough that a server is never idle between one client's request and the next, few enough that
@@ -53,18 +45,11 @@ _PIPELINE: Final = 1
 _DURATION: Final = 10.0
 """Seconds of load: long enough for a stable p99, as in iperf3."""
 
-_EXAMPLES: Final = """
-    uppercase bench                            as much as 8 connections get through, for 10 s
-    uppercase bench --pipeline 64 --size 1k    many messages under way at once
-    uppercase bench --rate 5000                the latency at 5000 messages a second
-    uppercase bench -u --json | tail -1 | jq .latency_ms
-"""
-
 _load = section("Load")
 _output = section("Output")
 
 
-@click.command("bench", cls=Command, examples=_EXAMPLES)
+@click.command("bench", cls=Command)
 @target_options
 @_load(
     "--connections",
@@ -102,44 +87,42 @@ _output = section("Output")
 @plot_option("Draw the throughput and the latencies.")
 def bench(
     target: Target,
-    connections: int,
-    size: int,
-    pipeline: int,
-    rate: int | None,
-    duration: float,
     timeout: float | None,
     expect: tuple[str, ...],
     max_loss: float,
     as_json: bool,
     plot: Path | None,
+    **load: Any,
 ) -> int:
     """Load a server and check every reply.
 
     Without --rate each connection sends the next message when a reply has come (closed loop); with
     it messages are sent when they are planned, and latency counts from then (open loop).
+
+    Examples:
+        uppercase bench                            as much as 8 connections get through, for 10 s
+        uppercase bench --pipeline 64 --size 1k    many messages under way at once
+        uppercase bench --rate 5000                the latency at 5000 messages a second
+        uppercase bench -u --json | tail -1 | jq .latency_ms
     """
-    timeout = reply_timeout(target, timeout)
-    pace = Pace(duration, rate, pipeline)
-    workload = _workload(target, connections, size, pace, expectation(expect), timeout)
-    load_kind = DatagramLoad if target.udp else StreamLoad
+    plan = Plan(target, timeout=reply_timeout(target, timeout), **load)
+    workload = Workload.of(plan, expectation(expect))
     latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
-    for attempt, sockets in enumerate(connect(target, connections)):
+    for attempt, sockets in enumerate(connect(target, plan.connections)):
         counts = Counts(latencies)
-        monitor = Monitor(counts, duration, as_json)
+        monitor = Monitor(counts, plan.duration, as_json)
         if attempt == 0 and not as_json:
-            planned = Result(target, pace, connections, size, counts, 0.0, 0, 0.0)
-            print(f"BENCH {place(target)} {planned.setting}", flush=True)
-        loads = [load_kind(each, target, workload, counts, timeout) for each in sockets]
-        run = Bench(loads, pace, timeout, counts, monitor.tick)
-        with signals(run.stop, lambda: None), monitor.showing():
+            print(f"BENCH {target.place} {plan}", flush=True)
+        load_kind = DatagramLoad if target.udp else StreamLoad
+        loads = [load_kind(each, plan, workload, counts) for each in sockets]
+        run = Bench(loads, plan, counts, monitor.tick)
+        with signals(run.stop, lambda: None), monitor.bar:
             run.run()
-        for load in loads:
-            load.close()
+        for each in loads:
+            each.close()
         if not counts.refused:
             break
-    result = Result(
-        target, pace, connections, size, counts, run.elapsed, run.answered, run.processor
-    )
+    result = Result(plan, counts)
     if as_json:
         print(to_json(result.as_object()), flush=True)
     elif counts.answered or not counts.errors:
@@ -149,27 +132,15 @@ def bench(
 
         bench_plot(
             f"bench {target}: {result.rate:.0f} messages/s",
-            result.setting,
+            str(plan),
             monitor.rates,
-            counts.latencies.distribution(),
-            result.losses,
+            latencies.distribution(),
+            in_words(counts, _AMISS),
             result.percentiles,
         ).save(plot)
     if counts.errors:
         raise counts.errors[0]
     return OK if counts.acceptable(max_loss) else NETWORK
-
-
-def _workload(
-    target: Target, connections: int, size: int, pace: Pace, expect: Expect, timeout: float
-) -> Workload:
-    """Return what each connection sends."""
-    if not target.udp:
-        return Workload.for_stream(expect, size, pace.pipeline)
-    under_way = pace.pipeline
-    if pace.rate is not None:
-        under_way = int(pace.rate * timeout / connections) + 1
-    return Workload.for_datagrams(expect, size, under_way)
 
 
 _AMISS: Final = ("lost", "late", "duplicates", "wrong")
@@ -180,141 +151,98 @@ _BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured.
+    """What was measured, in words and as an object."""
 
-    Attributes:
-        elapsed: seconds of load.
-        answered: messages answered within them.
-        processor: seconds of processor time that we used in them.
-    """
-
-    target: Target
-    pace: Pace
-    connections: int
-    size: int
+    plan: Plan
     counts: Counts
-    elapsed: float
-    answered: int
-    processor: float
 
     @property
     def rate(self) -> float:
-        """Messages answered a second."""
-        return self.answered / self.elapsed if self.elapsed else 0.0
+        return self.counts.in_time / (self.counts.elapsed or 1.0)
 
     @property
-    def busy(self) -> float:
-        """The part of one core that we used, 0 to 1."""
-        return self.processor / self.elapsed if self.elapsed else 0.0
-
-    @property
-    def setting(self) -> str:
-        """How the server was loaded, in a line."""
-        pace = self.pace
-        loop = (
-            f"closed loop, pipeline {pace.pipeline}"
-            if pace.rate is None
-            else f"open loop, {pace.rate:g} messages/s"
-        )
-        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
-        return f"{loop}, {connections}, {self.size}-byte messages, {pace.duration:g} s"
-
-    def as_object(self) -> dict[str, Any]:
-        """Return the fields of the summary object."""
-        counts, pace = self.counts, self.pace
-        elapsed = self.elapsed or 1.0
-        wrong = counts.first_wrong
-        return {
-            "type": "summary",
-            "target": str(self.target),
-            "loop": "closed" if pace.rate is None else "open",
-            "connections": self.connections,
-            "size": self.size,
-            "pipeline": pace.pipeline if pace.rate is None else None,
-            "rate": pace.rate,
-            "elapsed_s": round(self.elapsed, 6),
-            **{
-                name: getattr(counts, name)
-                for name in ("transmitted", "received", *_AMISS, "pending")
-            },
-            "messages_per_s": round(self.rate, 1),
-            "sent_mb_per_s": round(counts.sent_bytes / elapsed / _MB, 3),
-            "received_mb_per_s": round(counts.received_bytes / elapsed / _MB, 3),
-            "latency_ms": counts.latencies.summary_ms(_PERCENTILES),
-            "send_lag_ms": None if pace.rate is None else round(counts.lag * 1e3, 3),
-            "client_cpu": round(self.busy, 3),
-            "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
-            "error": str(counts.errors[0]) if counts.errors else None,
-        }
-
-    @property
-    def losses(self) -> str:
-        """What went wrong, in a line."""
-        return in_words(self.counts, _AMISS)
+    def latency(self) -> dict[str, float] | None:
+        """What `latency_ms` holds."""
+        return self.counts.latencies.summary_ms(_PERCENTILES)
 
     @property
     def percentiles(self) -> str:
         """The percentiles of the latencies, in a line; nothing without latencies."""
-        latency = self.as_object()["latency_ms"] or {}
-        names = [name for name in latency if name[0] == "p"]
-        return in_a_row(latency, names) if names else ""
+        latency = self.latency or {}
+        return in_a_row(latency, [name for name in latency if name[0] == "p"]) if latency else ""
+
+    def as_object(self) -> dict[str, Any]:
+        counts, plan = self.counts, self.plan
+        elapsed = counts.elapsed or 1.0
+        wrong = counts.first_wrong
+        counted = ("transmitted", "received", *_AMISS, "pending")
+        return {
+            "type": "summary",
+            "target": str(plan.target),
+            "loop": "closed" if plan.rate is None else "open",
+            "connections": plan.connections,
+            "size": plan.size,
+            "pipeline": plan.pipeline if plan.rate is None else None,
+            "rate": plan.rate,
+            "elapsed_s": round(counts.elapsed, 6),
+            **{name: getattr(counts, name) for name in counted},
+            "messages_per_s": round(self.rate, 1),
+            "sent_mb_per_s": round(counts.sent_bytes / elapsed / _MB, 3),
+            "received_mb_per_s": round(counts.received_bytes / elapsed / _MB, 3),
+            "latency_ms": self.latency,
+            "send_lag_ms": None if plan.rate is None else round(counts.lag * 1e3, 3),
+            "client_cpu": round(counts.processor / elapsed, 3),
+            "first_wrong": wrong and {"got": excerpt(wrong[0]), "expected": excerpt(wrong[1])},
+            "error": str(counts.errors[0]) if counts.errors else None,
+        }
 
     def as_text(self) -> str:
-        """Return the lines of the summary."""
         counts = self.counts
         fields = self.as_object()
         lines = [
-            f"--- {place(self.target)} bench statistics ---",
+            f"--- {self.plan.target.place} bench statistics ---",
             f"{counts.transmitted} messages transmitted, {counts.received} received, "
-            f"time {self.elapsed:.3f} s",
-            self.losses,
+            f"time {counts.elapsed:.3f} s",
+            in_words(counts, _AMISS),
             f"throughput {self.rate:.0f} messages/s, {fields['sent_mb_per_s']:.3f} MB/s sent, "
             f"{fields['received_mb_per_s']:.3f} MB/s received",
         ]
         if counts.first_wrong is not None:
             lines.append("the first wrong reply" + difference(*counts.first_wrong))
-        latency = fields["latency_ms"]
+        latency = self.latency
         if latency is not None:
-            since = "" if self.pace.rate is None else " from the planned time"
+            since = "" if self.plan.rate is None else " from the planned time"
             lines.append(f"latency{since} {in_a_row(latency, ('min', 'avg', 'max'))}")
             lines.append(f"latency{since} {self.percentiles}")
         return "\n".join([*lines, *self._cautions()])
 
     def _cautions(self) -> Iterator[str]:
         """Say what the numbers do not show."""
-        if self.pace.rate is not None:
-            yield f"messages were offered up to {self.counts.lag * 1e3:.3f} ms after their time"
-        line = f"this client used {self.busy * 100:.0f}% of a core"
+        counts = self.counts
+        closed = self.plan.rate is None
+        if not closed:
+            yield f"messages were offered up to {counts.lag * 1e3:.3f} ms after their time"
+        busy = counts.processor / (counts.elapsed or 1.0)
+        line = f"this client used {busy * 100:.0f}% of a core"
         # An open loop asks the selector without pause on purpose.
-        if self.busy > _BUSY and self.pace.rate is None:
-            line += "; it may be what limits the throughput"
-        yield line
-        errors = self.counts.errors
-        if len(errors) > 1:
-            yield f"{len(errors)} connections ended early"
+        yield line + ("; it may be what limits the throughput" if closed and busy > _BUSY else "")
+        if len(counts.errors) > 1:
+            yield f"{len(counts.errors)} connections ended early"
 
 
 @dataclass
 class Monitor:
-    """Follows a run: a progress bar, an object each second, and the rates for a plot.
-
-    Attributes:
-        rates: seconds since the start, and messages a second in the second before.
-    """
+    """Follows a run: a progress bar, an object each second, and the rates for a plot."""
 
     counts: Counts
     duration: float
     as_json: bool
     rates: list[tuple[float, float]] = field(default_factory=list)
     _shown: tuple[float, int] = (0.0, 0)
-    _bar: "tuple[Progress, TaskID] | None" = None
 
-    @contextmanager
-    def showing(self) -> Iterator[None]:
-        """Show the progress bar on a terminal's standard error until the block ends."""
-        if not sys.stderr.isatty():
-            yield
-            return
+    @cached_property
+    def bar(self) -> "Progress":
+        """The progress bar, shown within a `with` block on a terminal's standard error."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -325,11 +253,10 @@ class Monitor:
             console=Console(stderr=True),
             transient=True,
             auto_refresh=False,  # its thread would disturb what is measured
+            disable=not sys.stderr.isatty(),
         )
-        with progress:
-            self._bar = (progress, progress.add_task("bench", total=self.duration, rate=""))
-            yield
-        self._bar = None
+        progress.add_task("bench", total=self.duration, rate="")
+        return progress
 
     def tick(self, elapsed: float) -> None:
         """Take note of the time; called about ten times a second, and at the end of the load."""
@@ -349,7 +276,5 @@ class Monitor:
                 "messages_per_s": round(rate, 1),
             }
             print(to_json(fields), flush=True)
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, completed=elapsed, rate=f"{rate:.0f} messages/s")
-            progress.refresh()
+        self.bar.update(self.bar.task_ids[0], completed=elapsed, rate=f"{rate:.0f} messages/s")
+        self.bar.refresh()

@@ -8,15 +8,14 @@ its reply.
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from itertools import takewhile
 from time import monotonic
 from typing import Final
 
-from uppercase.client.target import Target, explain, explain_send
-from uppercase.commands.bench._workload import BLOCK, Counts, Workload
+from uppercase.client.target import explain, explain_send
+from uppercase.commands.bench._workload import BLOCK, Counts, Plan, Workload
 from uppercase.errors import NetworkError
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -24,36 +23,28 @@ _EXCERPT: Final = 256
 
 
 class Load(ABC):
-    """One connection under load.
-
-    Args:
-        timeout: seconds after which a reply is late, and a datagram without one lost.
-    """
+    """One connection under load."""
 
     def __init__(
         self,
         connection: socket.socket,
-        target: Target,
+        plan: Plan,
         workload: Workload,
         counts: Counts,
-        timeout: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.fileno = connection.fileno
+        self.close = connection.close
         self._socket = connection
-        self._target = target
+        self._target = plan.target
+        self._timeout = plan.timeout
+        self._workload = workload
         self._counts = counts
-        self._timeout = timeout
         self._clock = clock
-        self._prepare(workload)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
+        self._prepare()
 
     @abstractmethod
-    def _prepare(self, workload: Workload) -> None:
+    def _prepare(self) -> None:
         """Set up what this kind of connection needs of its messages."""
 
     @abstractmethod
@@ -84,18 +75,12 @@ class StreamLoad(Load):
     """A stream: requests cut from a cycle of bytes, replies compared with another.
 
     Invariant: `_sent` and `_taken` count bytes from the beginning of the connection, `_offered` and
-    `_answered` messages; each taken modulo its cycle is a place in the prepared bytes.
+    `_answered` messages.
     """
 
-    def _prepare(self, workload: Workload) -> None:
-        self._size = workload.size
-        self._number = len(workload.messages)
-        self._outgoing = memoryview(workload.outgoing)
-        self._incoming = workload.incoming
-        self._ends = workload.ends
-        self._cycle_in = len(self._incoming) // 2
-        self._cycle_out = len(self._outgoing) // 2
-        self._buffer = memoryview(bytearray(min(BLOCK, self._cycle_in)))
+    def _prepare(self) -> None:
+        self._outgoing = memoryview(self._workload.outgoing)
+        self._buffer = memoryview(bytearray(min(BLOCK, self._workload.ends[-1])))
         self._planned: deque[tuple[int, float]] = deque()  # (offered up to here, planned for)
         self._offered = 0
         self._answered = 0
@@ -109,10 +94,12 @@ class StreamLoad(Load):
         self._counts.transmitted += number
 
     def flush(self) -> bool:
+        size = self._workload.size
+        cycle = len(self._outgoing) // 2
         try:
-            while waiting := self._offered * self._size - self._sent:
-                start = self._sent % self._cycle_out
-                piece = min(waiting, self._cycle_out, BLOCK)
+            while waiting := self._offered * size - self._sent:
+                start = self._sent % cycle
+                piece = min(waiting, cycle, BLOCK)
                 sent = self._socket.send(self._outgoing[start : start + piece])
                 self._sent += sent
                 self._counts.sent_bytes += sent
@@ -133,15 +120,13 @@ class StreamLoad(Load):
         now = self._clock()
         if not size:
             raise self._end(None)
-        cycles, phase = divmod(self._taken, self._cycle_in)
-        got = self._buffer[:size]
+        got, workload = self._buffer[:size], self._workload
         # Equal to a slice of the expected bytes, without making the slice: one memcmp.
-        if not self._incoming.startswith(got, phase):
-            self._compare(bytes(got), cycles * self._number, phase)
+        if not workload.incoming.startswith(got, self._taken % workload.ends[-1]):
+            self._compare(bytes(got))
         self._taken += size
         self._counts.received_bytes += size
-        cycles, phase = divmod(self._taken, self._cycle_in)
-        reached = cycles * self._number + bisect_right(self._ends, phase)
+        reached = workload.answered(self._taken)
         if reached > self._offered:
             raise NetworkError(f"{self._target} sent more than it was asked for")
         return self._settle(reached, now)
@@ -149,11 +134,9 @@ class StreamLoad(Load):
     def abandon(self) -> None:
         """Count everything that is still awaited as lost, but half a reply as a wrong one."""
         self._counts.lost += self._offered - self._answered
-        phase = self._taken % self._cycle_in
-        start = ([0, *self._ends])[bisect_right(self._ends, phase)]
-        if start < phase and self._answered < self._offered:
-            end = self._ends[bisect_right(self._ends, phase)]
-            self._counts.note_wrong(self._incoming[start:phase], self._incoming[start:end])
+        reply, left = self._workload.next_reply(self._taken)
+        if left < len(reply) and self._answered < self._offered:
+            self._counts.note_wrong(reply[:-left], reply)
             self._counts.answered += 1
             self._counts.lost -= 1
 
@@ -176,22 +159,19 @@ class StreamLoad(Load):
         self._counts.answered += fresh
         return fresh
 
-    def _compare(self, got: bytes, base: int, phase: int) -> None:
+    def _compare(self, got: bytes) -> None:
         """Find the messages whose replies are wrong; slow, for a server that is."""
-        first = bisect_right(self._ends, phase)
-        start = phase
-        for number in range(first, first + 2 * self._number):
-            cycle, place = divmod(number, self._number)
-            end = self._ends[place] + cycle * self._cycle_in
-            piece = got[start - phase : end - phase]
-            if not piece:
-                return
-            expected = self._incoming[start : start + len(piece)]
-            if piece != expected and base + number != self._last_wrong:
-                self._last_wrong = base + number
-                whole = self._incoming[start : min(end, start + _EXCERPT)]
-                self._counts.note_wrong(got[start - phase :][:_EXCERPT], whole)
-            start = end
+        number = self._workload.answered(self._taken)
+        at = self._taken
+        while got:
+            reply, left = self._workload.next_reply(at)
+            expected = reply[-left:]
+            if not expected.startswith(got[:left]) and number != self._last_wrong:
+                self._last_wrong = number
+                self._counts.note_wrong(got[:_EXCERPT], expected[:_EXCERPT])
+            got = got[left:]
+            at += left
+            number += 1
 
     def _end(self, error: OSError | None) -> NetworkError:
         if error is not None and not isinstance(error, ConnectionError):
@@ -213,7 +193,8 @@ class DatagramLoad(Load):
     Invariant: `_awaited` is in the order of sending, so the oldest stands first.
     """
 
-    def _prepare(self, workload: Workload) -> None:
+    def _prepare(self) -> None:
+        workload = self._workload
         self._messages = workload.messages
         self._replies = workload.replies
         self._index = workload.index
@@ -230,12 +211,8 @@ class DatagramLoad(Load):
         self._counts.transmitted += number
 
     def flush(self) -> bool:
-        send, messages, awaited, unsent = (
-            self._socket.send,
-            self._messages,
-            self._awaited,
-            self._unsent,
-        )
+        send, messages = self._socket.send, self._messages
+        awaited, unsent = self._awaited, self._unsent
         try:
             while unsent:
                 number = self._next

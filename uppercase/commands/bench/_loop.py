@@ -12,7 +12,6 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic, process_time
 from typing import Final
 
@@ -26,12 +25,14 @@ from uppercase.client.target import (
     resolve,
 )
 from uppercase.commands.bench._loads import Load
-from uppercase.commands.bench._workload import Counts
+from uppercase.commands.bench._workload import Counts, Plan
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import CONNECT_TIMEOUT
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
+
+_TICK: Final = 0.1
 
 
 def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
@@ -107,125 +108,74 @@ def _tls_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """When messages are offered.
-
-    Attributes:
-        rate: messages a second over all connections, planned whatever comes back (open loop); or
-            None: each reply is followed by the next message (closed loop).
-        pipeline: in the closed loop, messages that each connection awaits at once.
-    """
-
-    duration: float
-    rate: float | None
-    pipeline: int
-
-    def due(self, elapsed: float) -> int:
-        """Return how many messages of an open loop are planned by now, the first at 0 s."""
-        assert self.rate is not None
-        return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
-
-    def planned(self, number: int) -> float:
-        """Return when message `number`, from 0, is planned: seconds from the start."""
-        assert self.rate is not None
-        return number / self.rate
-
-
 class Bench:
-    """One run.
-
-    Args:
-        timeout: seconds that the last replies are waited for.
-        tick: called with the seconds since the start every `tick_interval` seconds.
-
-    Attributes:
-        elapsed: seconds of load, when it is over.
-        answered: messages that were answered within them.
-        processor: seconds of processor time that we used in them.
-    """
-
-    tick_interval: Final = 0.1
+    """One run; `tick` is called with the seconds since its start, every `_TICK` seconds."""
 
     def __init__(
-        self,
-        loads: Sequence[Load],
-        pace: Pace,
-        timeout: float,
-        counts: Counts,
-        tick: Callable[[float], None],
+        self, loads: Sequence[Load], plan: Plan, counts: Counts, tick: Callable[[float], None]
     ) -> None:
-        self.elapsed = 0.0
-        self.answered = 0
-        self.processor = 0.0
         self._alive = list(loads)
-        self._pace = pace
-        self._timeout = timeout
+        self._plan = plan
         self._counts = counts
-        self._stopped = False
         self._tick = tick
+        self._stopped = False
+        self._start = 0.0
         self._planned = 0
         self._blocked: set[Load] = set()
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Load for the pace's duration, then wait for the last replies."""
+        """Load for the planned time, then wait for the last replies."""
+        counts, plan = self._counts, self._plan
         with self._selector:
             for load in self._alive:
                 self._selector.register(load, selectors.EVENT_READ, load)
-            start = monotonic()
+            self._start = monotonic()
             processor = process_time()
-            if self._pace.rate is None:
+            if plan.rate is None:
                 for load in list(self._alive):
                     if load in self._alive:  # not refused meanwhile
-                        self._give(load, self._pace.pipeline, start)
-            self._offer_until(start, start + self._pace.duration)
-            self.elapsed = monotonic() - start
-            self.processor = process_time() - processor
-            self.answered = self._counts.answered
-            if not self._counts.refused:
-                self._tick(self.elapsed)
+                        self._give(load, plan.pipeline, self._start)
+            self._serve_until(self._start + plan.duration, offering=True)
+            counts.elapsed = monotonic() - self._start
+            counts.processor = process_time() - processor
+            counts.in_time = counts.answered
+            if not counts.refused:
+                self._tick(counts.elapsed)
+            self._serve_until(monotonic() + plan.timeout, offering=False)
             if not self._stopped:
-                self._wait_for_the_rest(start)
                 for load in self._alive:
                     load.abandon()
 
     def stop(self) -> None:
         """End it without waiting for the last replies; a signal's handler may call it.
 
-        Invariant: no wait of the selector is longer than `tick_interval`.
+        Invariant: no wait of the selector is longer than `_TICK`.
         """
         self._stopped = True
 
-    def _offer_until(self, start: float, end: float) -> None:
-        next_tick = start + self.tick_interval
-        rate = self._pace.rate
-        closed = rate is None
-        while self._alive and not self._stopped:
+    def _serve_until(self, end: float, *, offering: bool) -> None:
+        """Offer messages, or only wait for what is pending."""
+        planned = offering and self._plan.rate is not None
+        refill = offering and not planned
+        next_tick = monotonic() + _TICK
+        while self._alive and not self._stopped and (offering or self._counts.pending > 0):
             now = monotonic()
             if now >= end:
                 break
             if now >= next_tick:
-                self._expire(now, closed)
-                self._tick(now - start)
-                next_tick = max(next_tick + self.tick_interval, now)
+                self._expire(now, refill)
+                if offering:
+                    self._tick(now - self._start)
+                next_tick = max(next_tick + _TICK, now)
             wake = min(next_tick, end)
-            if rate is not None:
-                self._offer_due(start, now)
-                wake = min(wake, start + self._pace.planned(self._planned))
+            if planned:
+                self._offer_due(now)
+                wake = min(wake, self._start + self._plan.planned(self._planned))
             # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
-            self._serve(max(0.0, wake - now - _TIMER), closed)
-        if rate is not None:
-            self._offer_due(start, end)
-
-    def _wait_for_the_rest(self, start: float) -> None:
-        end = monotonic() + self._timeout
-        while self._alive and self._counts.pending > 0 and not self._stopped:
-            now = monotonic()
-            if now >= end:
-                break
-            self._expire(now, refill=False)
-            self._serve(min(self.tick_interval, end - now), refill=False)
+            self._serve(max(0.0, wake - now - _TIMER), refill)
+        if planned:
+            self._offer_due(end)
 
     def _serve(self, wait: float, refill: bool) -> None:
         """Wait for something to happen; read, and send what follows."""
@@ -241,12 +191,12 @@ class Bench:
             elif mask & selectors.EVENT_WRITE:
                 self._flush(load)
 
-    def _offer_due(self, start: float, now: float) -> None:
+    def _offer_due(self, now: float) -> None:
         """Offer the messages of an open loop that are planned by now, to one after the other."""
-        due = self._pace.due(now - start)
+        due = self._plan.due(now - self._start)
         touched: dict[Load, None] = {}
         while self._planned < due and self._alive:
-            planned = start + self._pace.planned(self._planned)
+            planned = self._start + self._plan.planned(self._planned)
             load = self._alive[self._planned % len(self._alive)]
             load.offer(1, planned)
             touched[load] = None

@@ -1,9 +1,10 @@
-"""What a bench sends, and what it counts. No socket here.
+"""What a bench is to do, what it sends, and what it counts. No socket here.
 
 The messages and the replies that they must have are worked out beforehand. They differ, so that a
 reply in another's place is noticed, and are sent in turn again and again.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, Final
 
+from uppercase.client.target import Target
 from uppercase.commands._options import Expect
 from uppercase.errors import ConnectionRefused, NetworkError, UserError, install
 from uppercase.limits import KIB, MIB
@@ -32,15 +34,45 @@ many have followed it."""
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 
 
-class Workload:
-    """A cycle of messages.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a server is to be loaded.
 
-    Args:
-        ending: what ends each message and its reply.
-
-    Attributes:
-        replies: what must come back for each.
+    With a `rate`, messages a second over all connections, each is planned whatever comes back (open
+    loop). Without one, each reply is followed by the next message, and `pipeline` are awaited on
+    each connection (closed loop).
     """
+
+    target: Target
+    connections: int
+    size: int
+    pipeline: int
+    rate: int | None
+    duration: float
+    timeout: float
+
+    def due(self, elapsed: float) -> int:
+        """Return how many messages of an open loop are planned by now, the first at 0 s."""
+        assert self.rate is not None
+        return int(min(elapsed, self.duration) * self.rate) + (elapsed < self.duration)
+
+    def planned(self, number: int) -> float:
+        """Return when message `number`, from 0, is planned: seconds from the start."""
+        assert self.rate is not None
+        return number / self.rate
+
+    def __str__(self) -> str:
+        loop = (
+            f"closed loop, pipeline {self.pipeline}"
+            if self.rate is None
+            else f"open loop, {self.rate:g} messages/s"
+        )
+        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        return f"{loop}, {connections}, {self.size}-byte messages, {self.duration:g} s"
+
+
+class Workload:
+    """A cycle of messages, each ended by `ending`, and the replies that they must have."""
 
     def __init__(self, expect: Expect, size: int, number: int, ending: bytes) -> None:
         if size < MIN_SIZE:
@@ -60,17 +92,20 @@ class Workload:
         self.replies = [expect(text) + ending for text in texts]
 
     @classmethod
-    def for_stream(cls, expect: Expect, size: int, pipeline: int) -> "Workload":
-        """Return lines, enough of them that one call can move `BLOCK` bytes."""
-        number = max(2, pipeline, BLOCK // max(size, 1))
-        return cls(expect, size, number, b"\n")
+    def of(cls, plan: Plan, expect: Expect) -> "Workload":
+        """Return what each connection sends.
 
-    @classmethod
-    def for_datagrams(cls, expect: Expect, size: int, under_way: int) -> "Workload":
-        """Return datagrams, many more than are under way at once, each with a reply of its own."""
-        fitting = _MAX_MEMORY // max(size, 1)
-        number = max(2 * under_way, min(_UDP_MESSAGES, fitting))
-        workload = cls(expect, size, number, b"")
+        Lines on a stream, enough of them that one call can move `BLOCK` bytes; else datagrams, many
+        more than are under way at once, each with a reply of its own.
+        """
+        size = max(plan.size, 1)
+        if not plan.target.udp:
+            return cls(expect, plan.size, max(2, plan.pipeline, BLOCK // size), b"\n")
+        under_way = plan.pipeline
+        if plan.rate is not None:
+            under_way = int(plan.rate * plan.timeout / plan.connections) + 1
+        number = max(2 * under_way, min(_UDP_MESSAGES, _MAX_MEMORY // size))
+        workload = cls(expect, plan.size, number, b"")
         if len(workload.index) < number:
             raise UserError(
                 "several messages have the same reply, so datagrams cannot be told apart; "
@@ -95,8 +130,19 @@ class Workload:
 
     @cached_property
     def ends(self) -> list[int]:
-        """Where each reply of the cycle ends."""
+        """Where each reply of the cycle ends; the last end is the cycle's length."""
         return list(accumulate(map(len, self.replies)))
+
+    def answered(self, taken: int) -> int:
+        """Return how many replies are whole in so many bytes of one cycle after the other."""
+        cycles, phase = divmod(taken, self.ends[-1])
+        return cycles * len(self.ends) + bisect_right(self.ends, phase)
+
+    def next_reply(self, taken: int) -> tuple[bytes, int]:
+        """Return the reply that is not whole by then, and how much of it is left."""
+        phase = taken % self.ends[-1]
+        place = bisect_right(self.ends, phase)
+        return self.replies[place], self.ends[place] - phase
 
 
 _HOUR: Final = 3_600_000_000
@@ -109,10 +155,8 @@ class Latencies:
     """Takes latencies and gives their distribution, by HdrHistogram (`hdrhistogram`).
 
     Its memory is fixed: 3 significant digits from a microsecond to an hour. Recording into it costs
-    0.7 microseconds a call, so equal latencies are gathered in a dictionary first.
-
-    Attributes:
-        counts: microseconds, and how often; hot loops write into it, and call `fold` at times.
+    0.7 microseconds a call, so equal latencies are gathered in a dictionary first: `counts` has how
+    often there were so many microseconds; hot loops write into it, and call `fold` at times.
     """
 
     def __init__(self) -> None:
@@ -159,22 +203,12 @@ class Latencies:
 class Counts:
     """What there was so far, over all connections.
 
-    Each message is one of answered (correctly, in time or late, or wrongly), lost or pending.
-
-    Attributes:
-        transmitted: messages handed over, or waiting to be because a connection is full.
-        answered: replies to them, of whatever content.
-        wrong: replies that were not as expected.
-        stray: those of `wrong` that answered nothing, because nothing was awaited.
-        late: those of `answered` that came after the time-out.
-        lost: messages with no reply.
-        duplicates: further correct replies; a stream has none.
-        sent_bytes: bytes that the kernel took.
-        received_bytes: bytes that came.
-        lag: the longest time from when a message was planned to when it was offered.
-        latencies: of `answered`.
-        first_wrong: the first wrong reply, and what it should have been.
-        errors: what connections ended of.
+    Each message is one of answered (correctly, in time or late, or wrongly), lost or pending; one
+    is transmitted when it is handed over, or waits to be because a connection is full. `late` and
+    `latencies` are of the answered. `wrong` and `duplicates` are replies; a `stray` is a wrong one
+    that answered nothing, because nothing was awaited. `lag` is the longest time from when one was
+    planned to when it was offered. Once the load is over, there are the seconds that it took, of
+    which we used the processor for some, and what was answered `in_time`.
     """
 
     latencies: Latencies
@@ -190,6 +224,9 @@ class Counts:
     lag: float = 0.0
     first_wrong: tuple[bytes, bytes] | None = None
     errors: list[NetworkError] = field(default_factory=list)
+    elapsed: float = 0.0
+    in_time: int = 0
+    processor: float = 0.0
 
     @property
     def pending(self) -> int:
@@ -208,7 +245,6 @@ class Counts:
         return not self.answered and any(refusals)
 
     def note_wrong(self, got: bytes, expected: bytes) -> None:
-        """Take a wrong reply."""
         self.wrong += 1
         if self.first_wrong is None:
             self.first_wrong = (got, expected)

@@ -1,12 +1,11 @@
 """`uppercase ping`: its options and its exit status.
 
-What a reply means is the tracker's affair, when probes are sent the run's, how they travel the
-carriers', and how it is printed the report's.
+What a reply means is the tracker's affair, when probes are sent and how they travel the run's, and
+how it is printed the report's.
 """
 
 import secrets
 import string
-import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,30 +26,19 @@ from uppercase.commands._options import (
     timeout_option,
 )
 from uppercase.commands.cli import NETWORK, OK, signals
-from uppercase.commands.ping._report import Display, start_text
-from uppercase.commands.ping._tracker import Probes, Tracker
-from uppercase.errors import ConnectionRefused, NetworkError, UserError
+from uppercase.commands.ping._report import Display
+from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
+from uppercase.errors import ConnectionRefused, NetworkError
 from uppercase.limits import PROBE_SIZE
-
-PING_MIN_INTERVAL: Final = 0.001
-"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
 
 PING_INTERVAL: Final = 1.0
 """Seconds between probes, as in ping(8)."""
-
-_EXAMPLES: Final = """
-    uppercase ping -u -c 10                  ten datagrams to the server on this machine
-    uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
-    uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
-    uppercase ping -u --json | jq .rtt_ms    for a program
-    uppercase ping --expect=rot13            a server with another transform
-"""
 
 _probes = section("Probes")
 _output = section("Output")
 
 
-@click.command("ping", cls=Command, examples=_EXAMPLES)
+@click.command("ping", cls=Command)
 @target_options
 @_probes("-c", "--count", type=Count(positive=True), help="Stop after N probes.")
 @_probes(
@@ -89,39 +77,40 @@ def ping(
     deadline: float | None,
     expect: tuple[str, ...],
     max_loss: float,
-    quiet: bool,
-    timestamps: bool,
     as_json: bool,
     plot: Path | None,
+    **shown: bool,
 ) -> int:
     r"""Measure loss, delay and correctness, a probe at a time.
 
     Ctrl-C ends it with a summary; Ctrl-\ shows how it stands.
+
+    Examples:
+        uppercase ping -u -c 10                  ten datagrams to the server on this machine
+        uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
+        uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
+        uppercase ping -u --json | jq .rtt_ms    for a program
+        uppercase ping --expect=rot13            a server with another transform
     """
-    if interval < PING_MIN_INTERVAL:
-        raise UserError(
-            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is accepted, "
-            "and for more load there is: uppercase bench"
-        )
+    schedule = Schedule(interval, count, deadline)
     timeout = reply_timeout(target, timeout)
     mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
     probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands._reactor import reactor, running, wait
-    from uppercase.commands.ping._carriers import open_carriers
-    from uppercase.commands.ping._run import Run, Schedule
+    from uppercase.commands.ping._run import Run, open_carriers
 
     with running():
-        tell = _tell_nobody if as_json else say
+        # Of objects, the summary's `connections` tells.
+        tell = (lambda sentence: None) if as_json else say
         carriers = wait(lambda: open_carriers(reactor, target, tell))
         if not as_json:
-            print(start_text(target, size, expect), flush=True)
+            protocol = "Unix" if target.unix else str(target).partition(" ")[0]
+            what = f"{size} bytes, expecting {' then '.join(expect)}"
+            print(f"PING {target.place} ({protocol}): {what}", flush=True)
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
-            schedule = Schedule(time.monotonic(), interval, count, deadline)
-            display = Display(
-                target, timeout, quiet, as_json, timestamps, tracker.totals, schedule.start
-            )
+            display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
             run = Run(reactor, tracker, schedule, display)
             failure = None
             try:
@@ -134,7 +123,7 @@ def ping(
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(time.monotonic() - schedule.start, carrier.connections, failure)
+    display.show_summary(carrier.connections, failure)
     if plot is not None:
         from uppercase.commands._plots import ping_plot
 
@@ -143,7 +132,3 @@ def ping(
         raise failure
     asked_for = count if deadline is not None else None
     return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
-
-
-def _tell_nobody(sentence: str) -> None:
-    """Leave it to the objects: the summary's `connections` says it."""

@@ -2,6 +2,7 @@
 
 Numbers in the text have a unit; in the objects they are numbers and the key names the unit. The
 objects are documented in docs/reference/ping-and-bench.md; `SCHEMA` counts their breaking changes.
+What bench words in the same way is here, too.
 """
 
 import json
@@ -35,18 +36,18 @@ _PERCENTILES: Final = ("p50", "p95", "p99")
 _EXCERPT: Final = 60
 _BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
+_DECADE: Final = 10
 
-
-def place(target: Target) -> str:
-    """Return `HOST:PORT`, or the path of a Unix socket."""
-    if target.unix is not None:
-        return target.unix
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"{host}:{target.port}"
+_COLOURS: Final = {
+    "LOST": "red",
+    "LATE": "yellow",
+    "DUP": "blue",
+    "WRONG": "bright_red",
+    "REORDERED": "magenta",
+}
 
 
 def to_json(fields: dict[str, Any]) -> str:
-    """Return one line of NDJSON."""
     return json.dumps({"schema": SCHEMA, **fields}, ensure_ascii=False)
 
 
@@ -62,20 +63,8 @@ def difference(got: bytes, expected: bytes) -> str:
         return f" was {excerpt(got)!r}; no probe was awaiting one"
     pairs = enumerate(zip(got, expected, strict=False))
     at = next((at for at, (a, b) in pairs if a != b), min(len(got), len(expected)))
-    start = max(0, at - _BEFORE)
-    return (
-        f" differs at byte {at}: {excerpt(got[start : at + _AFTER])!r} "
-        f"instead of {excerpt(expected[start : at + _AFTER])!r}"
-    )
-
-
-_COLOURS: Final = {
-    "LOST": "red",
-    "LATE": "yellow",
-    "DUP": "blue",
-    "WRONG": "bright_red",
-    "REORDERED": "magenta",
-}
+    shown = slice(max(0, at - _BEFORE), at + _AFTER)
+    return f" differs at byte {at}: {excerpt(got[shown])!r} instead of {excerpt(expected[shown])!r}"
 
 
 def in_words(counts: Any, names: Iterable[str]) -> str:
@@ -116,8 +105,7 @@ def coloured(line: str) -> str:
     return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
 
 
-def finding_object(finding: Finding) -> dict[str, Any]:
-    """Return the object for a finding."""
+def _finding_object(finding: Finding) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "type": finding.kind.value,
         "time": round(time.time(), 6),
@@ -134,61 +122,13 @@ def finding_object(finding: Finding) -> dict[str, Any]:
     return fields
 
 
-def start_text(target: Target, size: int, expect: Sequence[str]) -> str:
-    """Return the line that says what is going to be sent where."""
-    protocol = "Unix" if target.unix else str(target).partition(" ")[0]
-    return f"PING {place(target)} ({protocol}): {size} bytes, expecting {' then '.join(expect)}"
-
-
-def summary_text(
-    totals: Totals, where: str, elapsed: float, first_wrong: Finding | None = None
-) -> str:
-    """Return the lines at the end."""
-    lines = [
-        f"--- {where} ping statistics ---",
-        f"{totals.transmitted} packets transmitted, {totals.received} received, "
-        f"{totals.loss * 100:.4g}% packet loss, time {elapsed * 1e3:.0f} ms",
-        in_words(totals, AMISS),
-    ]
-    if first_wrong is not None:
-        lines.append("the first wrong reply" + difference(first_wrong.got, first_wrong.expected))
-    values = round_trips(totals.rtt)
-    if values is not None:
-        lines += [f"rtt {in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
-    return "\n".join(lines)
-
-
-def interim_text(totals: Totals) -> str:
-    r"""Return the one line that Ctrl-\ asks for."""
-    line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
-    values = round_trips(totals.rtt)
-    return line if values is None else f"{line}, {in_a_row(values, _EXTENT[:3])}"
-
-
-def round_trips(rtt: RoundTrips) -> dict[str, float] | None:
+def _round_trips(rtt: RoundTrips) -> dict[str, float] | None:
     """Return what `rtt_ms` holds; None if there was no round trip."""
     if not rtt.count:
         return None
     percentiles = rtt.percentiles(*(float(name[1:]) for name in _PERCENTILES))
     values = (rtt.minimum, rtt.mean, rtt.maximum, rtt.mdev, *percentiles)
     return dict(zip(_EXTENT + _PERCENTILES, map(milliseconds, values), strict=True))
-
-
-def summary_object(
-    totals: Totals, target: Target, elapsed: float, connections: int | None
-) -> dict[str, Any]:
-    """Return the fields that the summary and an interim report share."""
-    return {
-        "target": str(target),
-        "connections": connections,
-        **{name: getattr(totals, name) for name in ("transmitted", "received", *AMISS, "pending")},
-        "loss": round(totals.loss, 6),
-        "elapsed_ms": milliseconds(elapsed),
-        "rtt_ms": round_trips(totals.rtt),
-    }
-
-
-_DECADE: Final = 10
 
 
 class Bin(NamedTuple):
@@ -223,19 +163,16 @@ def bins(samples: Iterable[float] | Mapping[float, int], number: int = 16) -> li
     return [Bin(*each) for each in zip(edges, ends, counts, strict=True)]
 
 
-def histogram_table(samples: Iterable[float] | Mapping[float, int], title: str) -> "Table":
-    """Return bars for a terminal, a row a bin; `samples` are seconds and shown in milliseconds."""
+def _histogram(seconds: Iterable[float], title: str) -> "Table":
+    """Return bars for a terminal, a row a bin, in milliseconds."""
     from rich.bar import Bar
     from rich.table import Table
 
-    rows = bins(samples)
-    most = max((row.height for row in rows), default=1)
-    table = Table.grid(padding=(0, 1), expand=False)
-    table.title = title
-    table.title_justify = "left"
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column(justify="right")
+    rows = bins(seconds)
+    most = max(row.height for row in rows)
+    table = Table.grid("", "", "", padding=(0, 1))
+    table.title, table.title_justify = title, "left"
+    table.columns[0].justify = table.columns[2].justify = "right"
     for row in rows:
         bar = Bar(most, 0, row.height, width=40, color="cyan")
         table.add_row(f"{row.low * 1e3:.3f} ms", bar, str(row.height))
@@ -244,62 +181,88 @@ def histogram_table(samples: Iterable[float] | Mapping[float, int], title: str) 
 
 @dataclass
 class Display:
-    """Prints what is found, and keeps what a plot needs.
-
-    Attributes:
-        target: the server.
-        timeout: seconds after which a probe is lost.
-    """
+    """Prints what is found, and keeps what a plot needs; each finding at once, unless `quiet`."""
 
     target: Target
     timeout: float
+    totals: Totals
     quiet: bool
     as_json: bool
     timestamps: bool
-    totals: Totals
-    started: float
-    first_wrong: Finding | None = None
-    found: deque[Finding] = field(default_factory=lambda: deque(maxlen=PING_SAMPLES))
+    started: float = field(default_factory=time.monotonic, init=False)
+    first_wrong: Finding | None = field(default=None, init=False)
+    found: deque[Finding] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = deque(maxlen=PING_SAMPLES)
 
     def show(self, finding: Finding) -> None:
-        """Print one finding at once, unless only the summary is wanted."""
         self.found.append(finding)
         if finding.kind is Kind.WRONG and self.first_wrong is None:
             self.first_wrong = finding
         if self.quiet:
             return
         if self.as_json:
-            line = to_json(finding_object(finding))
+            line = to_json(_finding_object(finding))
         else:
-            line = finding_text(finding, place(self.target), self.timeout)
+            line = finding_text(finding, self.target.place, self.timeout)
             if self.timestamps:
                 line = f"[{time.time():.6f}] {line}"
             line = coloured(line)
         print(line, flush=True)
 
     def show_interim(self, connections: int | None) -> None:
-        """Print how it stands: among the objects, or beside the lines."""
+        """Print how it stands: among the objects, or in a line beside the lines."""
         if self.as_json:
-            elapsed = time.monotonic() - self.started
-            fields = summary_object(self.totals, self.target, elapsed, connections)
-            print(to_json({"type": "interim", **fields}), flush=True)
-        else:
-            print(interim_text(self.totals), file=sys.stderr, flush=True)
-
-    def show_summary(
-        self, elapsed: float, connections: int | None, failure: NetworkError | None
-    ) -> None:
-        """Print the end of it."""
-        if self.as_json:
-            fields = summary_object(self.totals, self.target, elapsed, connections)
-            error = None if failure is None else str(failure)
-            print(to_json({"type": "summary", **fields, "error": error}), flush=True)
+            self._show_object("interim", connections, {})
             return
-        if failure is not None and self.totals.untouched:
+        totals = self.totals
+        line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
+        values = _round_trips(totals.rtt)
+        row = "" if values is None else f", {in_a_row(values, _EXTENT[:3])}"
+        print(line + row, file=sys.stderr, flush=True)
+
+    def show_summary(self, connections: int | None, failure: NetworkError | None) -> None:
+        totals = self.totals
+        if self.as_json:
+            error = None if failure is None else str(failure)
+            self._show_object("summary", connections, {"error": error})
+            return
+        if failure is not None and totals.untouched:
             return  # nothing has been measured; the sentence about the error says it all
-        where = place(self.target)
-        print("\n" + summary_text(self.totals, where, elapsed, self.first_wrong), flush=True)
-        if sys.stdout.isatty() and self.totals.rtt.count >= _HISTOGRAM_FROM:
+        lines = [
+            f"\n--- {self.target.place} ping statistics ---",
+            f"{totals.transmitted} packets transmitted, {totals.received} received, "
+            f"{totals.loss * 100:.4g}% packet loss, time {self._elapsed * 1e3:.0f} ms",
+            in_words(totals, AMISS),
+        ]
+        wrong = self.first_wrong
+        if wrong is not None:
+            lines.append("the first wrong reply" + difference(wrong.got, wrong.expected))
+        values = _round_trips(totals.rtt)
+        if values is not None:
+            lines += [f"rtt {in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
+        print("\n".join(lines), flush=True)
+        if sys.stdout.isatty() and totals.rtt.count >= _HISTOGRAM_FROM:
             from rich.console import Console
 
-            Console().print(histogram_table(self.totals.rtt.recent, "round trips"))
+            Console().print(_histogram(totals.rtt.recent, "round trips"))
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _show_object(self, kind: str, connections: int | None, more: dict[str, Any]) -> None:
+        """Print the fields that the summary and an interim report share, and some more."""
+        counted = ("transmitted", "received", *AMISS, "pending")
+        fields = {
+            "type": kind,
+            "target": str(self.target),
+            "connections": connections,
+            **{name: getattr(self.totals, name) for name in counted},
+            "loss": round(self.totals.loss, 6),
+            "elapsed_ms": milliseconds(self._elapsed),
+            "rtt_ms": _round_trips(self.totals.rtt),
+            **more,
+        }
+        print(to_json(fields), flush=True)

@@ -1,92 +1,75 @@
-"""A run of `uppercase ping`: one carrier and one schedule.
+"""A run of `uppercase ping`: when each probe is sent, and how it travels.
 
-It keeps time; how probes travel is the carrier's affair, what a reply means the tracker's, and how
-it is printed the report's.
+A carrier sends without waiting for the peer and tells its run what comes: a datagram each, or a
+line each on a stream. What is in it is the tracker's affair.
+
+A stream server may close as soon as it has answered, as the lecture's does. Once it has closed with
+nothing owed, each further probe gets a connection of its own, made when the probe is planned and
+not before: such a server often serves one client at a time, and an idle connection would keep it
+from all others.
 """
 
+import errno
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from uppercase.client._endpoints import (
+    Conversation,
+    IReactor,
+    at_peer,
+    explain_loss,
+    open_connection,
+)
+from uppercase.client._udp import DatagramSocket
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping._report import Display
-from uppercase.commands.ping._tracker import Tracker
+from uppercase.commands.ping._tracker import Schedule, Tracker
+from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.limits import MIB
 
+_LONGEST_LINE: Final = MIB
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When each probe is to be sent; replies do not move it.
+BACKLOG: Final = 16 * MIB
+"""Bytes that wait because nobody takes them, server or network, before ping says so and ends."""
 
-    Attributes:
-        interval: seconds from each to the next.
-        count: how many, or None for no end.
-        duration: seconds after which all is over, or None.
-    """
-
-    start: float
-    interval: float
-    count: int | None = None
-    duration: float | None = None
-
-    def planned(self, seq: int) -> float | None:
-        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
-        if self.count is not None and seq > self.count:
-            return None
-        time = self.start + (seq - 1) * self.interval
-        return None if self.end is not None and time >= self.end else time
-
-    @property
-    def end(self) -> float | None:
-        """The time at which all is over, whatever is still awaited."""
-        return None if self.duration is None else self.start + self.duration
-
-
-class Carrier(Protocol):
-    """What a run needs of a connection."""
-
-    @property
-    def connections(self) -> int | None:
-        """How many connections there have been; None where there is no such thing."""
-
-    def start(self, run: "Run") -> None:
-        """Tell a run of what comes from now on."""
-
-    def send(self, probe: bytes) -> None:
-        """Send a probe, or what can be sent of it now; the rest follows."""
-
-    def incomplete(self) -> bytes:
-        """Take out what has come of a reply whose end has not."""
-
-    async def close(self) -> None:
-        """End it."""
+CONNECTIONS: Final = 256
+"""Connections of one probe each that ping keeps open at once, for replies that are still to come;
+beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
 
 
 class Run:
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
-    Attributes:
-        finished: fires at the end. Fails with what ended it: a `NetworkError` if the server
-            refused, closed or reset.
+    `finished` fires then, or fails with what ended it before.
     """
 
     def __init__(
-        self, reactor: IReactorTime, tracker: Tracker, schedule: Schedule, display: Display
+        self, reactor: IReactor, tracker: Tracker, schedule: Schedule, display: Display
     ) -> None:
-        self.finished: Deferred[None] = Deferred()
+        self.finished: Deferred[Failure | None] = Deferred()
         self._reactor = reactor
         self._tracker = tracker
         self._schedule = schedule
         self._display = display
         self._timer: IDelayedCall | None = None
+        self._over = display.started + (schedule.duration or inf)
 
-    async def measure(self, carrier: Carrier) -> None:
+    async def measure(self, carrier: "Carrier") -> None:
         """Do it, with a carrier that has been opened; it is closed at the end."""
         self._carrier = carrier
         carrier.start(self)
-        self._guard(self._turn)
+        self.guard(self._turn)
         try:
             await self.finished
         finally:
@@ -98,52 +81,57 @@ class Run:
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if error is None:
-            self.finished.callback(None)
-        else:
-            self.finished.errback(error)
+        self.finished.callback(None if error is None else Failure(error))
 
     def look(self) -> None:
-        """Show how it stands."""
-        self._guard(lambda: self._display.show_interim(self._carrier.connections))
+        self.guard(lambda: self._display.show_interim(self._carrier.connections))
 
     def begun(self, probe: bytes) -> None:
-        """Know that a probe had to wait for a connection, and is sent now."""
+        """Know that a probe may have had to wait, and is sent now."""
         self._tracker.restart(probe, monotonic())
 
     def received(self, reply: bytes) -> None:
         """Take a reply that has come now."""
-        now = monotonic()
-        self._guard(lambda: self._take(reply, now))
+        self.guard(partial(self._take, reply, monotonic()))
+
+    def guard(self, step: Callable[[], None]) -> None:
+        """Do a step; what it raises (nobody reads the output, say) ends the run."""
+        if self.finished.called:
+            return
+        try:
+            step()
+        except Exception as error:
+            self.end(error)
 
     def _take(self, reply: bytes, now: float) -> None:
         self._display.show(self._tracker.receive(reply, now))
-        if self._planned() is None and not self._tracker.totals.pending:
-            self.end()
+        self._end_if_done()
 
     def _turn(self) -> None:
         """Do what is due, and come back when the next thing is."""
         now = monotonic()
-        end = self._schedule.end
-        if end is not None and now >= end:
+        if now >= self._over:
             self.end()
             return
         planned = self._planned()
         if planned is not None and planned <= now:
             self._carrier.send(self._tracker.send(monotonic()))
-            planned = self._planned()
         self._expire(now)
-        if planned is None and not self._tracker.totals.pending:
-            self.end()
+        self._end_if_done()
         if not self.finished.called:
-            times = (planned, self._tracker.next_expiry, end)
+            times = (self._planned(), self._tracker.next_expiry, self._over)
             wake = min(time for time in times if time is not None)
             self._timer = self._reactor.callLater(
-                max(0.0, wake - monotonic()), self._guard, self._turn
+                max(0.0, wake - monotonic()), self.guard, self._turn
             )
 
     def _planned(self) -> float | None:
-        return self._schedule.planned(self._tracker.totals.transmitted + 1)
+        after = self._schedule.planned(self._tracker.totals.transmitted + 1)
+        return None if after is None else self._display.started + after
+
+    def _end_if_done(self) -> None:
+        if self._planned() is None and not self._tracker.totals.pending:
+            self.end()
 
     def _expire(self, now: float) -> None:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
@@ -155,11 +143,274 @@ class Run:
             for finding in self._tracker.expire(now):
                 self._display.show(finding)
 
-    def _guard(self, step: Callable[[], None]) -> None:
-        """Do a step; what it raises (nobody reads the output, say) ends the run."""
-        if self.finished.called:
+
+class DatagramCarrier:
+    """A probe a datagram, all from one connected socket; what waits has found no room so far."""
+
+    connections = None
+
+    def __init__(self, reactor: IReactor, target: Target, address: Address) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._address = address
+        self._waiting: deque[bytes] = deque()
+
+    def start(self, run: Run) -> None:
+        self._run = run
+
+        def failed(error: OSError) -> None:
+            run.end(explain(error, self._target))
+
+        datagrams = connect_udp(self._target, self._address)
+        self._port = DatagramSocket(self._reactor, datagrams, run.received, failed)
+
+    def send(self, probe: bytes) -> None:
+        """Send one datagram; a full queue of this host is waited for, it is no loss."""
+        self._waiting.append(probe)
+        if len(self._waiting) == 1:
+            self._flush()
+        elif len(self._waiting) * len(probe) > BACKLOG:
+            raise NetworkError(
+                f"{len(self._waiting)} probes to {self._target} wait for room in this host's "
+                "queue; the network takes fewer, so try a longer -i"
+            )
+
+    def _flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        while self._waiting:
+            probe = self._waiting[0]
+            self._run.begun(probe)
+            try:
+                self._port.socket.send(probe)
+            except BlockingIOError:
+                self._port.when_writable(partial(self._run.guard, self._flush))
+                return
+            except OSError as error:
+                raise explain_send(error, self._target, len(probe)) from error
+            self._waiting.popleft()
+
+    def incomplete(self) -> bytes:
+        """Return nothing: a datagram comes whole or not at all."""
+        return b""
+
+    async def close(self) -> None:
+        self._port.close()
+
+
+class StreamCarrier:
+    """A probe a line; the connections behind it come and go.
+
+    `tell` is called with a sentence if the probes cannot share a connection.
+    """
+
+    def __init__(self, reactor: IReactor, target: Target, tell: Callable[[str], None]) -> None:
+        self.connections = 1
+        self._reactor = reactor
+        self._target = target
+        self._peer = target
+        self._tell = tell
+        self._notice = ""
+        self._shared: Lines | None = Lines(target)
+        self._alone: dict[Lines, Deferred[None]] = {}
+
+    async def connect(self) -> None:
+        """Open the connection that all probes share for as long as the server keeps it."""
+        assert self._shared is not None
+        await open_connection(self._target, self._shared, self._reactor)
+        self._peer = at_peer(self._target, self._shared.transport.getPeer())
+        self._shared.transport.pauseProducing()  # until there is somebody to be told
+
+    def start(self, run: Run) -> None:
+        self._run = run
+        assert self._shared is not None
+        self._shared.deliver = run.received
+        self._shared.over.addCallback(self._shared_ended)
+        if self._shared is not None:
+            self._shared.transport.resumeProducing()
+
+    def send(self, probe: bytes) -> None:
+        """Send a line on the connection that all share, or begin to connect for it."""
+        if self._shared is not None:
+            self._shared.send(probe)
             return
+        if self._notice:
+            self._tell(self._notice)
+            self._notice = ""
+        if len(self._alone) >= CONNECTIONS:
+            self._give_up(next(iter(self._alone)))
+        self.connections += 1
+        lines = Lines(self._target, self._run.received)
+        self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
+        self._alone[lines].addBoth(lambda _: self._forget(lines))
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a line: the one that was asked for first."""
+        if self._shared is not None:
+            return self._shared.incomplete()
+        return next(filter(None, (lines.incomplete() for lines in self._alone)), b"")
+
+    async def close(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+        for lines in list(self._alone):
+            self._give_up(lines)
+        await deferLater(self._reactor, 0)  # the reactor takes that long
+
+    def _shared_ended(self, error: NetworkError | None) -> None:
+        shared = self._shared
+        assert shared is not None
+        if error is None and 0 < shared.replies >= shared.sent:
+            # The server has answered everything and closed: go on without the shared connection.
+            self._notice = (
+                f"{self._target} closed the connection after {shared.so_far}, "
+                "so each further probe has a connection of its own"
+            )
+            shared.close()
+            self._shared = None
+        else:
+            self._run.end(error or shared.ending("closed"))
+
+    async def _ask_alone(self, lines: "Lines", probe: bytes) -> None:
+        """Ask on a connection of its own; one that ends without a reply means a lost probe."""
         try:
-            step()
-        except Exception as error:
-            self.end(error)
+            await open_connection(self._target, lines, self._reactor, self._peer)
+            self._run.begun(probe)
+            lines.send(probe)
+            await lines.over
+            lines.close()
+        except CancelledError:
+            pass
+        except (NetworkError, UserError) as error:
+            number = getattr(error.__cause__, "osError", None)
+            if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
+                return  # A busy server's word, about this connection only: the probe is lost.
+            # That is the end (the system gives no more sockets, say); what has come is given first.
+            await deferLater(self._reactor, 0)
+            self._run.end(error)
+
+    def _forget(self, lines: "Lines") -> None:
+        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
+        self._alone.pop(lines, None)
+
+    def _give_up(self, lines: "Lines") -> None:
+        self._alone.pop(lines).cancel()
+        if lines.transport is not None:
+            lines.close()
+
+
+Carrier = DatagramCarrier | StreamCarrier
+
+
+async def open_carriers(
+    reactor: IReactor, target: Target, tell: Callable[[str], None]
+) -> list[Carrier]:
+    """Connect to a target; return one carrier, or for UDP one for each of its addresses.
+
+    Of these the next is for whoever is refused by the one before.
+    """
+    if target.udp:
+        return [DatagramCarrier(reactor, target, address) for address in reachable(target)]
+    carrier = StreamCarrier(reactor, target, tell)
+    await carrier.connect()
+    return [carrier]
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Lines(Conversation):
+    """Whole lines in and out on one connection: `deliver` is called with each that comes.
+
+    `over` fires when no more will: with None if the server just closed, else with the sentence.
+    """
+
+    transport: Any = None
+
+    def __init__(self, target: Target, deliver: Callable[[bytes], None] = lambda _: None) -> None:
+        self.deliver = deliver
+        self.sent = 0
+        self.replies = 0
+        self.over: Deferred[NetworkError | None] = Deferred()
+        self._target = target
+        self._incoming = bytearray()
+        self._blocked = False
+        self._waiting = 0
+
+    @property
+    def so_far(self) -> str:
+        return "1 reply" if self.replies == 1 else f"{self.replies} replies"
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+
+    def send(self, line: bytes) -> None:
+        self.sent += 1
+        self.transport.write(line)
+        self._waiting = self._waiting + len(line) if self._blocked else 0
+        if self._waiting > BACKLOG:
+            raise NetworkError(
+                f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
+            )
+
+    def incomplete(self) -> bytes:
+        data = bytes(self._incoming)
+        self._incoming.clear()
+        return data
+
+    def close(self) -> None:
+        """End the connection in order, without waiting for the server; what waits is dropped."""
+        self.transport.unregisterProducer()  # TLS would wait for it
+        if self._blocked:
+            self.transport.abortConnection()
+            return
+        self.transport.loseConnection()
+        if self._target.tls is not None:
+            # TLS waits for the other side's close_notify, which may never come.
+            self.transport.transport.loseConnection()
+
+    def ending(self, did: str) -> NetworkError:
+        """Return the sentence for an end that came too early."""
+        hint = ""
+        if self.replies == 1:
+            hint = (
+                "; one that closes after each reply, like the lecture's, must have closed "
+                "before the next probe: try a longer -i"
+            )
+        return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
+
+    def pauseProducing(self) -> None:
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        self._blocked = False
+        self._waiting = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """Tell of the lines; a rest counts as one where it is too long."""
+        *lines, rest = (self.incomplete() + data).split(b"\n")
+        self._incoming += rest
+        for line in lines:
+            self._tell(line + b"\n")
+        if len(rest) > _LONGEST_LINE:
+            self._tell(self.incomplete())
+
+    def readConnectionLost(self) -> None:
+        self._end(None)
+
+    def lost(self, reason: Failure) -> None:
+        self._end(None if reason.check(ConnectionDone) else reason)
+
+    def _tell(self, line: bytes) -> None:
+        self.replies += 1
+        self.deliver(line)
+
+    def _end(self, reason: Failure | None) -> None:
+        """Tell of the end once; what has come of a line before it is a reply, if a wrong one."""
+        if self.over.called:
+            return
+        if self._incoming:
+            self._tell(self.incomplete())
+        if reason is None:
+            self.over.callback(None)
+        elif self._target.tls is None:
+            self.over.callback(self.ending("reset"))
+        else:
+            self.over.callback(explain_loss(self._target, reason))

@@ -1,4 +1,4 @@
-"""What `uppercase ping` knows without a socket: what became of each probe.
+"""What `uppercase ping` knows without a socket: when to send each probe, and what became of it.
 
 A probe is lower-case text that carries its number; the reply that it must have is known before it
 is sent. Replies are told apart by their content alone, so any server will do. The terms are those
@@ -31,6 +31,9 @@ from a wrong one: four hours of probes at the defaults."""
 PING_SAMPLES: Final = 100_000
 """Round trips that percentiles and plots look back on: a day at the default interval."""
 
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
+
 PROBE_MIN_SIZE: Final = 16
 """A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
 
@@ -44,9 +47,8 @@ _RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from
 class Probes:
     """The probes of one run and the replies that they must have.
 
-    Attributes:
-        mark: 4 lower-case letters that tell this run's probes from another's.
-        ending: what ends each probe and each reply: a newline on a stream, nothing in a datagram.
+    `mark` is 4 lower-case letters that tell this run's probes from another's; `ending` ends each
+    probe and each reply: a newline on a stream, nothing in a datagram.
     """
 
     expect: Expect
@@ -73,22 +75,47 @@ class Probes:
             )
 
     def probe(self, seq: int) -> bytes:
-        """Return the bytes of probe `seq`."""
         return self._text(seq) + self.ending
 
     def reply(self, seq: int) -> bytes:
         """Return the reply that probe `seq` must have."""
         return self.expect(self._text(seq)) + self.ending
 
-    def claimed(self, reply: bytes) -> int | None:
-        """Return the number that an unexpected reply seems to carry, if any."""
+    def claimed(self, reply: bytes) -> int:
+        """Return the number that an unexpected reply seems to carry, or 0."""
         match = re.search(self.mark + rb"([0-9]{1,10})", reply.lower())
-        return int(match[1]) if match else None
+        return int(match[1]) if match else 0
 
     def _text(self, seq: int) -> bytes:
         length = self.size - len(self.ending)
         head = self.mark + b"%d" % seq
         return (head + _LETTERS * (length // len(_LETTERS) + 1))[:length]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When each probe is to be sent, in seconds from the start; replies do not move it.
+
+    After `duration` all is over, whatever is still awaited.
+    """
+
+    interval: float
+    count: int | None = None
+    duration: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval < PING_MIN_INTERVAL:
+            raise UserError(
+                f"got an interval of {self.interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
+                "accepted, and for more load there is: uppercase bench"
+            )
+
+    def planned(self, seq: int) -> float | None:
+        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
+        time = (seq - 1) * self.interval
+        too_many = self.count is not None and seq > self.count
+        too_late = self.duration is not None and time >= self.duration
+        return None if too_many or too_late else time
 
 
 class Kind(StrEnum):
@@ -110,13 +137,9 @@ class Kind(StrEnum):
 class Finding:
     """One reply, or the absence of one.
 
-    Attributes:
-        seq: the probe's number; None for a wrong reply that belongs to none.
-        size: bytes that came.
-        rtt: seconds from the probe to the reply, or None.
-        reordered: whether the reply to a later probe came first (RFC 4737); for replies in time.
-        got: the reply, if it was wrong.
-        expected: what it should have been, if that is known.
+    A wrong reply that belongs to no probe has no `seq` and no `rtt` (seconds from the probe to the
+    reply). `reordered` is a reply in time before which that to a later probe came (RFC 4737). `got`
+    and `expected` are of a wrong reply; what it should have been may not be known.
     """
 
     kind: Kind
@@ -139,11 +162,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 class RoundTrips:
     """Takes round trips one by one and sums them up at any time, in bounded memory.
 
-    Args:
-        window: how many of the latest round trips the percentiles look back on.
-
-    Attributes:
-        recent: the latest ones, in the order they came.
+    The percentiles look back on the latest `window` of them, which are `recent`.
     """
 
     def __init__(self, window: int = PING_SAMPLES) -> None:
@@ -155,7 +174,6 @@ class RoundTrips:
         self._squares = 0.0
 
     def record(self, seconds: float) -> None:
-        """Take one round trip."""
         self.count += 1
         self.minimum = min(self.minimum, seconds)
         self.maximum = max(self.maximum, seconds)
@@ -180,19 +198,9 @@ class RoundTrips:
 class Totals:
     """What there was so far.
 
-    Each probe is one of received, late, lost, wrong only, or pending. `wrong` counts replies, so
-    that a probe with a wrong and a correct reply counts under both.
-
-    Attributes:
-        transmitted: probes sent.
-        received: probes with a correct reply in time.
-        late: probes with a correct reply after the time-out.
-        lost: probes with no reply at all.
-        wrong: replies that were not as expected.
-        duplicates: further correct replies.
-        reordered: those of `received` that came after the reply to a later probe.
-        pending: probes whose time-out has not come yet.
-        rtt: the round trips of `received`.
+    Each probe is one of received, late, lost, wrong only, or pending; `Kind` says what that is.
+    `wrong` counts replies, so that a probe with a wrong and a correct reply counts under both;
+    `reordered` are some of the `received`, whose round trips are `rtt`.
     """
 
     transmitted: int = 0
@@ -211,38 +219,31 @@ class Totals:
         return self.pending == self.transmitted and not self.wrong
 
     @property
-    def loss(self) -> float:
-        """The part of the settled probes that was lost, 0 to 1."""
-        settled = self.transmitted - self.pending
-        return self.lost / settled if settled else 0.0
+    def settled(self) -> int:
+        """The probes of which it is known what became of them."""
+        return self.transmitted - self.pending
 
     @property
-    def missed(self) -> float:
-        """The part of the settled probes that was lost or late, 0 to 1."""
-        settled = self.transmitted - self.pending
-        return (self.lost + self.late) / settled if settled else 0.0
+    def loss(self) -> float:
+        """The part of the settled probes that was lost, 0 to 1."""
+        return self.lost / (self.settled or 1)
 
     def acceptable(self, max_loss: float, count: int | None = None) -> bool:
         """Return whether all is as expected, of `count` probes at least, if that is given."""
-        settled = self.transmitted - self.pending
         answered = self.received + self.late > 0 or max_loss == 1
-        complete = count is None or settled >= count
-        return answered and complete and not self.wrong and self.missed <= max_loss
-
-
-class _State(StrEnum):
-    WAITING = "waiting"
-    LOST = "lost"
-    MISANSWERED = "misanswered"
-    ANSWERED = "answered"
+        complete = count is None or self.settled >= count
+        missed = (self.lost + self.late) / (self.settled or 1)
+        return answered and complete and not self.wrong and missed <= max_loss
 
 
 @dataclass(slots=True)
 class _Probe:
+    """A probe and what became of it: a `REPLY` in time or not, `WRONG`, `LOST`, or None yet."""
+
     seq: int
     sent: float
     expected: bytes
-    state: _State = _State.WAITING
+    became: Kind | None = None
 
 
 class Tracker:
@@ -273,7 +274,7 @@ class Tracker:
 
         One that is lost already stays so: its reply will be late.
         """
-        waiting = self._waiting.get(self._probes.claimed(probe) or 0)
+        waiting = self._waiting.get(self._probes.claimed(probe))
         if waiting is not None:
             waiting.sent = now
             self._waiting.move_to_end(waiting.seq)  # they are in the order of their expiry
@@ -285,10 +286,10 @@ class Tracker:
             return self._wrong(reply, now)
         rtt = now - probe.sent
         kind = Kind.LATE if rtt > self._timeout else Kind.REPLY
-        if probe.state is _State.ANSWERED:
+        if probe.became is Kind.REPLY:
             self.totals.duplicates += 1
             return Finding(Kind.DUPLICATE, probe.seq, len(reply), rtt)
-        self._settle(probe, _State.ANSWERED)
+        self._settle(probe, Kind.REPLY)
         reordered = kind is Kind.REPLY and probe.seq < self._highest
         self._highest = max(self._highest, probe.seq)
         if kind is Kind.LATE:
@@ -304,7 +305,7 @@ class Tracker:
         lost = []
         while (expiry := self.next_expiry) is not None and expiry <= now:
             probe = next(iter(self._waiting.values()))
-            self._settle(probe, _State.LOST)
+            self._settle(probe, Kind.LOST)
             self.totals.lost += 1
             lost.append(Finding(Kind.LOST, probe.seq))
         return lost
@@ -319,14 +320,11 @@ class Tracker:
     def _wrong(self, reply: bytes, now: float) -> Finding:
         """Take a reply that is nobody's; it counts for the probe that it names or resembles."""
         self.totals.wrong += 1
-        claimed = self._probes.claimed(reply)
-        probe = self._known.get(claimed) if claimed is not None else None
-        if probe is None:
-            probe = self._most_alike(reply)
+        probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
         if probe is None:
             return Finding(Kind.WRONG, None, len(reply), got=reply)
-        if probe.state is not _State.ANSWERED:
-            self._settle(probe, _State.MISANSWERED)
+        if probe.became is not Kind.REPLY:
+            self._settle(probe, Kind.WRONG)
         rtt = now - probe.sent
         return Finding(Kind.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
 
@@ -338,17 +336,17 @@ class Tracker:
             default=None,
         )
 
-    def _settle(self, probe: _Probe, state: _State) -> None:
+    def _settle(self, probe: _Probe, became: Kind) -> None:
         if self._waiting.pop(probe.seq, None):
             self.totals.pending -= 1
-        elif probe.state is _State.LOST:
+        elif probe.became is Kind.LOST:
             self.totals.lost -= 1
-        probe.state = state
+        probe.became = became
 
     def _forget(self) -> None:
         """Keep memory bounded: drop the oldest probes that nothing is expected for any more."""
         while len(self._known) > self._memory:
             probe = next(iter(self._known.values()))
-            if probe.state is _State.WAITING:
+            if probe.became is None:
                 break
             del self._known[probe.seq], self._by_reply[probe.expected]

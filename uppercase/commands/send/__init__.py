@@ -40,7 +40,6 @@ default receive buffer (208 KiB), and 16 a round trip is no burden for a network
 UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
 
-
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
 
@@ -49,16 +48,7 @@ _tcp = section("TCP")
 _udp = section("UDP")
 
 
-@click.command(
-    "send",
-    cls=Command,
-    examples="""
-        uppercase send                       type lines to 127.0.0.1:12000
-        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-        uppercase send -u < in.txt           a datagram a line, asked again if lost
-        uppercase send --tls --ca ca.pem example.org:12001
-    """,
-)
+@click.command("send", cls=Command)
 @target_options
 @_waiting(
     "-W",
@@ -111,6 +101,12 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
 
     On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
     UDP sends a datagram for each line and prints the replies in the order of the lines.
+
+    Examples:
+        uppercase send                       type lines to 127.0.0.1:12000
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase send -u < in.txt           a datagram a line, asked again if lost
+        uppercase send --tls --ca ca.pem example.org:12001
     """
     if sys.stdin is None:
         raise UserError("standard input is closed; for none there is </dev/null")
@@ -128,7 +124,7 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands._reactor import reactor, running, wait
+    from uppercase.commands._reactor import Input, reactor, running, wait
 
     if sys.stdin.isatty():
         from uppercase.commands.send._stream import LineConversation
@@ -144,13 +140,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
 
     from uppercase.commands.send._stream import Filter
 
-    conversation = Filter(
-        reactor,
-        target,
-        source=sys.stdin.fileno(),
-        timeout=timeout,
-        allow_empty=allow_empty,
-    )
+    conversation = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
     with running():
         with _notice(target):
             wait(conversation.connect)

@@ -1,15 +1,10 @@
 """Input through a datagram server: a message each, many at a time, their replies in order."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredQueue,
-    DeferredSemaphore,
-    ensureDeferred,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, DeferredSemaphore, fail
 
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
@@ -22,81 +17,73 @@ SAFE_DATAGRAM: Final = 1232
 Flag Day 2020)."""
 
 
+_LOSSES_NAMED: Final = 10
+
+
+@dataclass
 class Messages:
     """Sends messages, each within what one datagram carries.
 
-    Args:
-        warn: told once, with a sentence, if a message is large enough to be cut into fragments.
-        tell: told, with a sentence, when a message is sent again.
+    `warn` is told once if one is large enough to be cut into fragments, `tell` of each that is sent
+    again.
     """
 
-    def __init__(
-        self,
-        datagrams: Datagrams,
-        target: Target,
-        max_message: int,
-        warn: Callable[[str], None] | None,
-        tell: Callable[[str], None] = lambda sentence: None,
-    ) -> None:
-        self._tell = tell
-        self._datagrams = datagrams
-        self._target = target
-        self.max_message = max_message
-        self._warn = warn
-        self._asked = 0
+    datagrams: Datagrams
+    target: Target
+    max_message: int
+    warn: Callable[[str], None] | None
+    tell: Callable[[str], None]
+    asked: int = 0
 
     async def ask(self, message: bytes) -> bytes | None:
         """Return the reply to a message, or None if every attempt went unanswered."""
-        self._asked += 1
-        number = self._asked
+        self.asked += 1
+        name = f"message {self.asked}"
         if len(message) > self.max_message:
             raise UserError(
-                f"got a message of {len(message):,} bytes; a datagram to {self._target} carries "
+                f"got a message of {len(message):,} bytes; a datagram to {self.target} carries "
                 f"{self.max_message:,} at the most; cut the input with --chunk, or use TCP"
             )
-        if self._warn is not None and len(message) > SAFE_DATAGRAM:
-            self._warn(
-                f"message {self._asked} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
+        if self.warn is not None and len(message) > SAFE_DATAGRAM:
+            self.warn(
+                f"{name} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
                 "may be cut into fragments, which many networks drop (--no-warn)"
             )
-            self._warn = None
+            self.warn = None
+
+        def again(attempt: str) -> None:
+            self.tell(f"{name}: no reply, sent again ({attempt})")
+
         try:
-            return await self._datagrams.ask(
-                message,
-                lambda attempt: self._tell(f"message {number}: no reply, sent again ({attempt})"),
-            )
+            return await self.datagrams.ask(message, again)
         except NoReply:
             return None
 
 
-_LOSSES_NAMED: Final = 10
-
-
+@dataclass
 class Replies:
     """Writes replies, and decides what becomes of a message without one."""
 
-    def __init__(self, attempts: str, on_loss: str) -> None:
-        self.lost: list[int] = []
-        self._attempts = attempts
-        self._on_loss = on_loss
+    attempts: str
+    on_loss: str
+    lost: list[int] = field(default_factory=list)
 
     async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
         """Write the reply to a message, or do without."""
         if reply is not None:
             await write(reply + trailer)
-        elif self._on_loss == "fail":
-            raise NetworkError(f"message {number} got no reply {self._attempts}")
+        elif self.on_loss == "fail":
+            raise NetworkError(f"message {number} got no reply {self.attempts}")
         else:
             self.lost.append(number)
-            if self._on_loss == "empty":
+            if self.on_loss == "empty":
                 await write(trailer)
 
     def losses(self) -> str:
-        """Return the sentence that says what was lost."""
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
         messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
-        return f"{messages} got no reply {self._attempts}: number {first}{more}"
+        return f"{messages} got no reply {self.attempts}: number {first}{more}"
 
 
 class Chunks:
@@ -131,26 +118,25 @@ async def filter_datagrams(
     from 1, its reply or None, and its trailer. Those before a fault of the input are delivered.
     """
     places = DeferredSemaphore(window)
-    under_way: Any = DeferredQueue()
+    under_way: _UnderWay = DeferredQueue()
     feeding = Deferred.fromCoroutine(_feed(messages, source, framer, places, under_way))
     feeding.addErrback(lambda failure: failure.trap(CancelledError))
     number = 0
     try:
-        while True:
-            reply, trailer = await under_way.get()
-            if reply is None:
-                return
-            if isinstance(reply, Exception):
-                raise reply
+        while (entry := await under_way.get()) is not None:
+            reply, trailer = entry
             number += 1
             await deliver(number, await reply, trailer)
             places.release()
     finally:
         feeding.cancel()
-        for reply, _ in under_way.pending:
-            if isinstance(reply, Deferred):
-                reply.addErrback(lambda failure: None)
-                reply.cancel()
+        for entry in filter(None, under_way.pending):
+            entry[0].addErrback(lambda failure: None)
+            entry[0].cancel()
+
+
+_UnderWay = DeferredQueue[tuple[Deferred[bytes | None], bytes] | None]
+"""What becomes of each message, and its trailer; the last entry is None, or a fault."""
 
 
 async def _feed(
@@ -158,28 +144,24 @@ async def _feed(
     source: Input,
     framer: IFramer | Chunks,
     places: DeferredSemaphore,
-    under_way: Any,
+    under_way: _UnderWay,
 ) -> None:
-    """Send what there is, a place in the window each; the queue's last entry is the end."""
+    """Send what there is, a place in the window each."""
+    end = None
     try:
         data = b"more"
         while data:
             data = await source.read()
-            for message, trailer in _split(framer, data):
+            for message, trailer in framer.feed(data) if data else framer.finish():
                 await places.acquire()
-                under_way.put((ensureDeferred(messages.ask(message)), trailer))
+                under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
     except FramingError as error:
         fault = UserError(
             f"a message of the input is too large for a datagram: more than "
             f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
         )
         fault.__cause__ = error
-        under_way.put((fault, b""))
+        end = fail(fault), b""
     except UserError as error:
-        under_way.put((error, b""))
-    else:
-        under_way.put((None, b""))
-
-
-def _split(framer: IFramer | Chunks, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    return iter(framer.feed(data) if data else framer.finish())
+        end = fail(error), b""
+    under_way.put(end)
