@@ -20,7 +20,6 @@ from twisted.internet.task import LoopingCall
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.lab import Experiment, Lab
 from uppercase.services._base import (
     SHORTHAND,
     OpenPlace,
@@ -65,15 +64,19 @@ class UDPService(TransformService):
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
         clock = self.clock.seconds
-        # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
-        experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
+        lab = None
+        if settings.lab is not None or settings.observers:
+            from uppercase.lab import Experiment, Lab
+
+            # Whoever watches each datagram wants its number: without a lab, of one that does none.
+            lab = Lab(settings.lab or Experiment(seed=0), clock, self)
         self.responder = Responder(
             self.chain,
             settings.limits,
             clock=clock,
             observer=self,
             tell_each=_tell_each(settings),
-            lab=None if experiment is None else Lab(experiment, clock, self),
+            lab=lab,
         )
         self.ports: list[Any] = []
         self._endpoints = [
