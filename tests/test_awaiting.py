@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+from collections.abc import Awaitable
+from typing import cast
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -9,12 +11,25 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from uppercase import awaiting
-from uppercase.awaiting import cancelled_have_ended, start
+from uppercase.awaiting import await_reply, cancelled_have_ended, start
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.interfaces import ITransform
 
 
 async def reply() -> bytes:
     await asyncio.sleep(0)
     return b"x"
+
+
+def test_a_coroutine_that_pretends_to_be_closed_has_failed_by_its_name() -> None:
+    class Pretends:
+        async def transform(self, message: bytes) -> bytes:
+            raise GeneratorExit
+
+    chain = make_pipeline([Stage("mine", cast(ITransform, Pretends()))])
+    told: list[object] = []
+    await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
+    assert list(map(str, told)) == ["transform 'mine' failed: GeneratorExit: "]
 
 
 def test_what_is_cancelled_before_it_has_begun_is_begun_and_ended() -> None:

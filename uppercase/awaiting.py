@@ -68,7 +68,7 @@ def await_reply(
             let_go(error)
             done(error)
         elif not failure.check(CancelledError):
-            done(TransformError.caused_by("?", error))
+            done(TransformError.caused_by(getattr(error, "transform", "?"), error))
 
     deferred = start(awaitable)
     deferred.addCallbacks(done, failed)

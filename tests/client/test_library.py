@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from socket import AF_INET
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock, deferLater
@@ -42,7 +44,8 @@ from uppercase.client import (
     exchange,
 )
 from uppercase.client._session import Exchange
-from uppercase.client._udp import Request, backoff
+from uppercase.client._udp import Datagrams, backoff
+from uppercase.client.target import Address
 from uppercase.errors import UserError
 
 # In memory: sessions.
@@ -259,6 +262,9 @@ class FakeSocket:
             raise result
         return result
 
+    def getsockname(self) -> tuple[str, int]:
+        return ("192.0.2.2", 49152)
+
     def close(self) -> None:
         self.open = False
 
@@ -284,7 +290,9 @@ TARGET = Target("192.0.2.1", 7, udp=True)
 def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, FakeSocket]:
     clock: Any = FakeReactor()
     datagrams: Any = FakeSocket()
-    return Request(clock, TARGET, datagrams, b"hello", 1.0, retries).reply, clock, datagrams
+    asked = Datagrams(clock, TARGET, [Address(AF_INET, None)], 1.0, retries)
+    with mock.patch("uppercase.client._udp.connect_udp", return_value=datagrams):
+        return ensureDeferred(asked.ask(b"hello")), clock, datagrams
 
 
 def test_a_datagram_is_asked_again_after_1_2_and_4_seconds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
 from threading import get_ident
@@ -128,7 +129,7 @@ def test_a_decorated_function_stays_callable_as_the_function_it_is() -> None:
     assert flip(b"ab") == b"ba"
     assert caesar.__name__ == "caesar"  # type: ignore[attr-defined]
     assert caesar.__doc__ == "Not the summary."
-    assert caesar.__wrapped__("abc", shift=1) == "bcd"
+    assert inspect.unwrap(caesar)("abc", shift=1) == "bcd"
 
 
 def test_a_decorated_class_stays_callable_as_the_class_it_is() -> None:

@@ -190,8 +190,8 @@ class TestOneScan:
     ) -> None:
         project.drop_in("acme_bad", "import no_such_module_xyz")
         scans = []
-        scan = sources.scan
-        monkeypatch.setattr(sources, "scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
+        scan = sources.Scan
+        monkeypatch.setattr(sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
         transforms = ("strip", "uppercase", "caesar:shift=3")
         reactor = Clock()
         service = tcp_service(TCPSettings(transforms=transforms, port=0), cast(Any, reactor))

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from uppercase import transform
 from uppercase.client import Target, ask
@@ -161,9 +160,7 @@ class Ports:
         return host, port
 
     def on_one_port(self, settings: Settings) -> list[tuple[str, int]]:
-        return open_on_one_port(
-            settings, self.listen, lambda each: each[1], self.open.remove, Logger()
-        )
+        return open_on_one_port(settings, self.listen, lambda each: each[1], self.open.remove)
 
 
 def test_any_free_port_is_the_same_in_both_families() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
-from uppercase.services._supervisor import Plan, Supervisor
+from uppercase.services._supervisor import Generation, Plan, Supervisor
 from uppercase.services._worker import REPORTS, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 
@@ -41,6 +43,17 @@ def test_shares_are_never_less_than_the_whole() -> None:
     assert [share(1000, 3), share(1, 4), share(8, 4)] == [334, 1, 2]
 
 
+def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large() -> None:
+    """It has the sockets, and the imports take seconds on a busy machine."""
+    program = [sys.executable, "-X", "importtime", "-m", "uppercase.taps._worker"]
+    done = subprocess.run(
+        [*program, str(os.getppid()), "uppercase.taps.tcp"], capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"uppercase.taps" in done.stderr
+    assert b"twisted" not in done.stderr
+
+
 class Recorder:
     """A superior of one worker."""
 
@@ -48,9 +61,6 @@ class Recorder:
         self.end: Deferred[str] = Deferred()
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        raise AssertionError("it cannot be")
-
-    def numbers(self, worker: Worker, numbers: object, not_ready: str) -> None:
         raise AssertionError("it cannot be")
 
     def ended(self, worker: Worker, how: str) -> None:
@@ -110,11 +120,13 @@ class Hung(Worker):
 def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
     clock = Clock()
-    plan = Plan(workers=1, command=["python"], directory="/", watchdog=4.0)
+    plan = Plan(workers=1, program=["python"], words=[], directory="/", watchdog=4.0)
     service = udp_service(UDPSettings(port=0))
     supervisor = Supervisor([service], plan, clock)
     worker = Hung(supervisor)
-    monkeypatch.setattr(supervisor, "_serving", lambda: [worker])
+    generation = Generation(1)
+    generation.workers[0] = worker
+    monkeypatch.setattr(supervisor, "_current", generation)
     supervisor._watch.start(1.0, now=False)
     clock.advance(60)
     assert worker.kills == 0
@@ -135,13 +147,11 @@ class Stoppable(Clock):
         self.stops += 1
 
 
-def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One that has served for a while begins the count anew."""
-    clock, exits = Stoppable(), list[int]()
-    monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
-    plan = Plan(workers=1, command=["python"], directory="/")
+def supervisor_of(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Supervisor, dict[int, Worker]]:
+    """Return a supervisor of one worker, and the latest worker by its number: no process."""
+    plan = Plan(workers=1, program=["python"], words=[], directory="/")
     supervisor = Supervisor([udp_service(UDPSettings(port=0))], plan, clock)
     workers: dict[int, Worker] = {}
 
@@ -149,14 +159,39 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
         generation.workers[number] = workers[number] = Worker(number, supervisor)
 
     monkeypatch.setattr(supervisor, "_spawn", spawn)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     supervisor._begin()
+    return supervisor, workers
+
+
+def test_a_reload_before_the_first_workers_are_ready_does_not_keep_the_ready_lines_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supervisor, workers = supervisor_of(Clock(), monkeypatch)
+    called: list[str] = []
+    supervisor.call_when_ready(lambda: called.append("ready"))
+    supervisor.reload()
+    for _ in range(2):
+        workers[0].state = State.SERVING
+        supervisor.ready(workers[0], [[]])
+        assert called == ["ready"]
+        supervisor.reload()
+
+
+def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that has served for a while begins the count anew."""
+    clock, exits = Stoppable(), list[int]()
+    monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
+    supervisor, workers = supervisor_of(clock, monkeypatch)
 
     def end(*, proven: bool = False) -> float:
         """End the worker; return after how long there is another."""
         worker, before = workers.pop(0), clock.seconds()
         if proven:
-            worker.proven = True
-            supervisor._proven()
+            worker.state = State.SERVING
+            supervisor._proven(worker)
         supervisor.ended(worker, "out of luck")
         clock.advance(0)
         while not workers and clock.stops == 0:
@@ -170,13 +205,13 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     end()
     assert clock.stops == 1
     assert exits == [3]
-    assert supervisor.restarts == 9
+    assert supervisor.snapshot()["worker_restarts",] == 9
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     superior, assignment = Recorder(), object.__new__(Assignment)
     worker = Worker(0, superior)
-    worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, 0, [])
+    worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, [0])
     worker.end(b"stop", 1)
     assert "cannot be started: No such file" in await superior.end
     assert worker.state is State.ENDED

@@ -73,6 +73,16 @@ TCP = '[services.a]\nprotocol = "tcp"\n'
     ("text", "sentence"),
     [
         ("[services.a", " is not TOML: Expected ']' at the end of a table declaration"),
+        (
+            "[services.a]\nprotocol = tcp",
+            " is not TOML: Invalid value (at line 2, column 12); text is in quotes",
+        ),
+        ('protocol = "tcp"', ": no table or key named 'protocol'; it is a service's: put it below"),
+        ("port = 1", ": no table or key named 'port'; it is a service's: put it below"),
+        ("metrics = true", ", metrics: got True; accepted is a string or a number"),
+        ("page-key = true\n" + UDP, ": got --page-key without a page; add one"),
+        ("workers = 2\n" + UDP + "loss = 0.5", ": got --workers with a lab for datagrams"),
+        ('watchdog = "5s"\n' + UDP, ": got --watchdog without workers"),
         ("service = 1", ": no table or key named 'service'; did you mean 'services'?"),
         ("", ': it has no service; add a table [services.lecture] with protocol = "tcp"'),
         ("[services]\na = 1", ": got 1 for services.a, which is to be a table"),
@@ -98,7 +108,7 @@ TCP = '[services.a]\nprotocol = "tcp"\n'
 )
 def test_a_mistake_names_file_table_and_key(text: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(usage.UsageError) as raised:
-        made(text, tmp_path)
+        made(text, tmp_path, "--check")
     assert str(raised.value).startswith(f"{tmp_path}/services.toml")
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -1,10 +1,12 @@
 """A target as one of Twisted's client endpoints, and Twisted's failures as our sentences."""
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error as twisted_error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -15,6 +17,7 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHandshakeListener,
     IReactorFDSet,
     IReactorTCP,
@@ -26,6 +29,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
+from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
@@ -34,7 +38,6 @@ from uppercase.client.target import (
     Address,
     Target,
     explain,
-    is_address,
     reachable,
     refuse_more_files,
     resolve,
@@ -59,15 +62,20 @@ _FAMILIES: Final[dict[int, Any]] = {
 }
 
 
-class Conversation(Protocol):
+class Conversation(TimeoutMixin, Protocol):
     """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`.
 
-    What only some of them need to hear of their transport they may leave out.
+    What only some of them need to hear of their transport they may leave out. Those that time
+    something out have a `clock`.
     """
 
     transport: Any
+    clock: IReactorTime
     shaking_hands: "Deferred[None] | None" = None
     """Fires when TLS has made sure of the server; None without TLS, and when that is over."""
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:  # noqa: N802
+        return self.clock.callLater(period, func)
 
     def handshakeCompleted(self) -> None:
         """Begin: the server's certificate is good."""
@@ -94,7 +102,6 @@ class Conversation(Protocol):
 
 
 def name_of(server: Server) -> str:
-    """Return what messages call the server."""
     return str(server) if isinstance(server, Target) else "the server"
 
 
@@ -174,13 +181,12 @@ def endpoint_for(target: Target, reactor: IReactor) -> IStreamClientEndpoint:
 
 
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
-    """Look the addresses of a target up: in a thread, since that may take its time.
+    """Look the addresses of a target up as `reachable`, for datagrams, and `resolve` do.
 
-    Returns:
-        Those of a datagram target that can be reached. Fails as `reachable` and `resolve` do.
+    In a thread, since that may take its time.
     """
     look_up = reachable if target.udp else resolve
-    if is_address(target.host):
+    if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
 
@@ -195,7 +201,6 @@ def at_peer(target: Target, address: Any) -> Target:
 
 
 def _as_os_error(error: twisted_error.ConnectError) -> OSError:
-    """Return what a socket would have raised."""
     if isinstance(error, twisted_error.TimeoutError):
         return TimeoutError()
     # OSError makes the subclass that the number means.

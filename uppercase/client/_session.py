@@ -10,13 +10,11 @@ and replies come in the order of the requests.
 """
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
-from twisted.protocols.policies import TimeoutMixin
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,30 +30,18 @@ from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
-from uppercase.limits import (
-    CLOSE_TIMEOUT,
-    MAX_LENGTH,
-    MIB,
-    REPLY_TIMEOUT,
-    UDP_RETRIES,
-    UDP_TIMEOUT,
-)
+from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
 
 
-class _Patient(TimeoutMixin, Conversation):
+class _Patient(Conversation):
     """A conversation in which a server that owes something may be silent for `timeout` seconds."""
 
     def __init__(self, name: str, timeout: float, clock: IReactorTime) -> None:
+        self.clock = clock
         self._name = name
         self._timeout = timeout
-        self._clock = clock
-
-    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:  # noqa: N802
-        """Return a call in time as the given clock has it; `TimeoutMixin` asks."""
-        return self._clock.callLater(period, func)
 
     def _explain(self, reason: Failure) -> NetworkError:
-        """Return the sentence for the end of the connection."""
         if reason.check(ConnectionDone):
             return NetworkError(f"{self._name} ended the conversation")
         if reason.check(ConnectionLost):
@@ -189,7 +175,6 @@ class Exchange(_Patient):
         self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect, within the limit."""
         self.resetTimeout()
         self._received += data
         if len(self._received) > self._max_reply:

@@ -14,10 +14,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Final
+from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.internet.defer import CancelledError, DeferredQueue
+from twisted.internet.defer import TimeoutError as Silence
+from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -78,7 +79,6 @@ class DatagramSocket:
         return type(self).__name__
 
     def doRead(self) -> None:
-        """Take what has come, without waiting."""
         for _ in range(_TURN):
             if not self._open:
                 return
@@ -115,80 +115,6 @@ class DatagramSocket:
             self.socket.close()
 
 
-class Request:
-    """One message on its way: sent at once, and again, until there is a reply or no more patience.
-
-    `datagrams` is a socket for this request alone, which is closed at its end. `again` is told
-    before each repetition which attempt it will be, in words.
-
-    Attributes:
-        reply: fails with `ConnectionRefused`, `NoReply`, `NetworkError` or `UserError` (too large).
-    """
-
-    def __init__(
-        self,
-        reactor: IReactor,
-        target: Target,
-        datagrams: socket.socket,
-        message: bytes,
-        timeout: float,
-        retries: int,
-        again: Callable[[str], None] = lambda attempt: None,
-    ) -> None:
-        self._again = again
-        self.reply: Deferred[bytes] = Deferred(lambda _: self._close())
-        self._clock = reactor
-        self._target = target
-        self._message = message
-        self._timeout = timeout
-        self._attempts = retries + 1
-        self._attempt = 0
-        self._timer: IDelayedCall | None = None
-        self._port = DatagramSocket(reactor, datagrams, self._finish, self.fail)
-        self._send()
-
-    def fail(self, error: Exception) -> None:
-        """Give up because of what the socket raised."""
-        if isinstance(error, OSError):
-            error = explain(error, self._target)
-        self._finish(Failure(error))
-
-    def _send(self) -> None:
-        self._attempt += 1
-        self._timer = self._clock.callLater(backoff(self._timeout, self._attempt), self._expired)
-        try:
-            self._port.socket.send(self._message)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                size = len(self._message)
-                self.fail(UserError(f"got {size} bytes, too many for a datagram; use TCP"))
-            # No room in the kernel is a loss like any other: it is sent again in time.
-            elif error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                self.fail(error)
-
-    def _expired(self) -> None:
-        # Timers go before sockets when the program was held up: a reply may have come meanwhile.
-        self._port.doRead()
-        if self.reply.called:
-            return
-        if self._attempt < self._attempts:
-            self._again(f"attempt {self._attempt + 1} of {self._attempts}")
-            self._send()
-            return
-        attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
-        self.fail(NoReply(f"{self._target} did not reply to {attempts}"))
-
-    def _finish(self, result: bytes | Failure) -> None:
-        self._close()
-        if not self.reply.called:
-            self.reply.callback(result)
-
-    def _close(self) -> None:
-        self._port.close()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-
-
 class Datagrams:
     """Asks a datagram server, any number of messages at the same time, or with `one_socket` one.
 
@@ -211,54 +137,82 @@ class Datagrams:
         self._target = target
         self._addresses = deque(addresses)
         self._timeout = timeout
-        self._retries = retries
+        self._attempts = retries + 1
         self._answered = False
-        self._requests: set[Request] = set()
+        self._under_way: set[DeferredQueue[Any]] = set()
         self._recent_ports: OrderedDict[int, None] = OrderedDict()
 
     async def ask(
         self, message: bytes, again: Callable[[str], None] = lambda attempt: None
     ) -> bytes:
-        """Return the reply to a message.
-
-        Raises:
-            NoReply: every attempt went unanswered.
-            NetworkError: nothing listens there, or it cannot be reached.
-            UserError: the message is too large, or the system gives no socket.
-        """
-        open_socket = self._share_socket if self._one_socket else self._open_socket
-        wait, retries = self._timeout, self._retries
+        """Return the reply to a message; `again` is told of each further attempt, in words."""
         while True:
             address = self._addresses[0]
-            datagrams = open_socket(address)
-            request = Request(self._reactor, self._target, datagrams, message, wait, retries, again)
-            self._requests.add(request)
             try:
-                reply = await request.reply
+                reply = await self._ask(address, message, again)
             except ConnectionRefused as error:
                 if address is self._addresses[0]:
                     self._refused(error)
             else:
                 self._answered = True
                 return reply
-            finally:
-                self._requests.discard(request)
+
+    async def _ask(self, address: Address, message: bytes, again: Callable[[str], None]) -> bytes:
+        """Ask one address, again and again, until there is a reply or no more patience."""
+        came: DeferredQueue[Any] = DeferredQueue()
+
+        def failed(error: OSError) -> None:
+            came.put(Failure(explain(error, self._target)))
+
+        datagrams = self._share_socket(address) if self._one_socket else self._open_socket(address)
+        port = DatagramSocket(self._reactor, datagrams, came.put, failed)
+        self._under_way.add(came)
+        try:
+            for attempt in range(1, self._attempts + 1):
+                if attempt > 1:
+                    again(f"attempt {attempt} of {self._attempts}")
+                self._send(datagrams, message)
+                wait = backoff(self._timeout, attempt)
+                try:
+                    return cast(bytes, await came.get().addTimeout(wait, self._reactor))
+                except Silence:
+                    # Timers go before sockets when the program was held up: it may have come.
+                    port.doRead()
+                    if came.pending:
+                        return cast(bytes, await came.get())
+        finally:
+            self._under_way.discard(came)
+            port.close()
+        attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
+        raise NoReply(f"{self._target} did not reply to {attempts}")
+
+    def _send(self, datagrams: socket.socket, message: bytes) -> None:
+        """Send a datagram; no room in the kernel is a loss like any other."""
+        try:
+            datagrams.send(message)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                sentence = f"got {len(message)} bytes, too many for a datagram; use TCP"
+                raise UserError(sentence) from error
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                raise explain(error, self._target) from error
 
     def close(self) -> None:
         """Give up whatever is under way."""
-        for request in list(self._requests):
-            request.reply.cancel()
+        self._give_up(CancelledError())
         while self._shared:
             self._shared.popitem()[1].close()
+
+    def _give_up(self, error: Exception) -> None:
+        for came in list(self._under_way):
+            came.put(Failure(error))
 
     def _refused(self, error: NetworkError) -> None:
         """Go on to the next address with all that is under way, or give all of it up."""
         last = self._answered or len(self._addresses) == 1
         if not last:
             self._addresses.popleft()
-        for request in list(self._requests):
-            if not request.reply.called:
-                request.fail(error)
+        self._give_up(error)
         if last:
             raise error
 

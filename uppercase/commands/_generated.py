@@ -157,19 +157,17 @@ def answer_shell() -> None:
         raise SystemExit(OK)
 
 
-@click.command(
-    "completion",
-    cls=Command,
-    examples="""
-        eval "$(uppercase completion bash)"        in ~/.bashrc
-        eval "$(uppercase completion zsh)"         in ~/.zshrc, after compinit
-        uppercase completion fish | source         in ~/.config/fish/config.fish
-    """,
-)
+@click.command("completion", cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), help="The shell.")
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script for a shell: it completes command lines of uppercase and twistd."""
+    """Print a script for a shell: it completes command lines of uppercase and twistd.
+
+    Examples:
+        eval "$(uppercase completion bash)"        in ~/.bashrc
+        eval "$(uppercase completion zsh)"         in ~/.zshrc, after compinit
+        uppercase completion fish | source         in ~/.config/fish/config.fish
+    """
     make = get_completion_class(shell)
     assert make is not None
     command = context.find_root().command
@@ -180,15 +178,7 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(re.sub(r"(_complete |\(commandline -t\) )(\$1|twistd\b)", r"\1uppercase", script))
 
 
-@click.command(
-    "man",
-    cls=Command,
-    examples="""
-        uppercase man | man -l -                      read it
-        uppercase man twistd-uppercase-tcp | man -l -  that of a service
-        uppercase man > ~/.local/share/man/man1/uppercase.1
-    """,
-)
+@click.command("man", cls=Command)
 @click.argument(
     "page",
     type=click.Choice(PAGES),
@@ -198,7 +188,13 @@ def completion(context: click.Context, shell: str) -> None:
 )
 @click.pass_context
 def man(context: click.Context, page: str) -> None:
-    """Print a manual page (troff): that of this command, or of a service."""
+    """Print a manual page (troff): that of this command, or of a service.
+
+    Examples:
+        uppercase man | man -l -                      read it
+        uppercase man twistd-uppercase-tcp | man -l -  that of a service
+        uppercase man > ~/.local/share/man/man1/uppercase.1
+    """
     root = context.find_root()
     if page != root.info_name:
         program, _, name = page.partition("-")
@@ -247,7 +243,7 @@ def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
         yield f'.SS "{_escape(usage)}"'
         for paragraph in command.paragraphs():
             yield from [".PP", _escape(paragraph)]
-        if command.examples:
+        if command.example_lines():
             yield from [".PP", "Examples:", ".PP", *_examples(command)]
         yield from _options(command, context)
         if isinstance(command, click.Group):

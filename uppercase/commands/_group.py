@@ -2,10 +2,14 @@
 
 A command is declared so::
 
-    @click.command("ping", cls=Command, examples='''
-        uppercase ping -c 10              ten requests to the server on this machine
-    ''')
+    @click.command("ping", cls=Command)
     @section("Schedule")("-c", "--count", type=Count(), help="...")
+    def ping(count: int) -> int:
+        '''Measure loss.
+
+Examples:
+            uppercase ping -c 10              ten requests to the server on this machine
+        '''
 
 A help page has examples first, then the options in sections; a section is printed where its first
 option stands. A sub-command's function returns its exit status (None is 0) and raises `UserError`
@@ -49,6 +53,9 @@ COMMANDS: Final = {
 
 OTHER: Final = "Other"
 """The section of what names none."""
+
+_EXAMPLES: Final = "Examples:\n"
+"""What is between a command's help and its examples."""
 
 _COLUMNS: Final = 64
 """Where the text of an option has less room than this for it and the option, it stands below."""
@@ -138,16 +145,13 @@ class Command(click.Command):
 
     context_class = Context
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
-
     def example_lines(self) -> list[str]:
-        return cleandoc(self.examples).splitlines()
+        return cleandoc((self.help or "").partition(_EXAMPLES)[2]).splitlines()
 
     def paragraphs(self) -> list[str]:
         """Return the help as it was written: the first is what a list of commands says."""
-        return [" ".join(each.split()) for each in cleandoc(self.help or "").split("\n\n")]
+        text = cleandoc((self.help or "").partition(_EXAMPLES)[0]).strip()
+        return [" ".join(each.split()) for each in text.split("\n\n")]
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the whole first paragraph, for the formatter to wrap."""
@@ -157,8 +161,9 @@ class Command(click.Command):
         """Write the summary, examples, usage, the rest of the text, and the options."""
         summary, *rest = self.paragraphs()
         formatter.write_text(summary)
-        if self.examples and isinstance(formatter, _Formatter):
-            formatter.write_examples(self.example_lines())
+        examples = self.example_lines()
+        if examples and isinstance(formatter, _Formatter):
+            formatter.write_examples(examples)
         formatter.write_paragraph()
         self.format_usage(ctx, formatter)
         for paragraph in rest:
@@ -209,14 +214,6 @@ def sections_of(
     return {**sections, OTHER if sections else "Options": other} if other else sections
 
 
-_EXAMPLES: Final = """
-    uppercase send                       talk to the server on this machine
-    uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-    uppercase ping -u -c 10              loss and delay of ten datagrams
-    uppercase COMMAND --help             a command's examples and options
-"""
-
-
 class _Commands(Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
 
@@ -248,13 +245,18 @@ class _Commands(Group):
 
 @click.group(
     cls=_Commands,
-    help="Talk to a server that answers each message, and measure it.",
-    examples=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:
-    """Hold the sub-commands."""
+    """Talk to a server that answers each message, and measure it.
+
+    Examples:
+        uppercase send                       talk to the server on this machine
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase ping -u -c 10              loss and delay of ten datagrams
+        uppercase COMMAND --help             a command's examples and options
+    """
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

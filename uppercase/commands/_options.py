@@ -240,7 +240,6 @@ def _check_plot(
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return the error for a plot that cannot be written."""
     return UserError(
         f"cannot write --plot={path}: {error.strerror}; name a file in a folder of yours"
     )

@@ -6,20 +6,20 @@ wanted, and a reader of the output that takes its time holds nobody else up. Onl
 needs the network imports this module.
 """
 
+import gc
 import os
 import select
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from threading import Thread
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet import reactor as _installed
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.awaiting import Waiter
 from uppercase.commands.cli import CHUNK, write_all
 from uppercase.errors import UserError
 
@@ -28,45 +28,24 @@ T = TypeVar("T")
 reactor: Any = _installed
 
 
-@contextmanager
-def running() -> Iterator[None]:
-    """Have the reactor run inside the `with` block; once in a process.
-
-    An interrupt waits for nothing: neither for a look-up nor for somebody who does not read.
-    """
-    thread = Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        _stop(thread)
-        raise
-    else:
-        _stop(thread)
+def running() -> Waiter:
+    """Return what has the reactor run inside a `with` block."""
+    # A full collection of what was imported holds all up for 40 ms, and for seconds where twenty
+    # others want the processor: students' programs and `ping` would measure it.
+    gc.freeze()
+    return Waiter(())
 
 
 def wait(conversation: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Have the running reactor do something; return what it gives, or raise what it raises."""
-
-    def begin() -> Deferred[T]:
-        return Deferred.fromCoroutine(conversation())
-
-    return blockingCallFromThread(reactor, begin)  # type: ignore[arg-type]
-
-
-def _stop(thread: Thread) -> None:
-    reactor.callFromThread(reactor.stop)
-    thread.join()
+    return Waiter(()).wait_for(conversation())
 
 
 @implementer(IReadDescriptor)
 class Input:
     """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
 
-    Args:
-        reactor: Twisted's epoll reactor takes regular files, too.
+    Twisted's epoll reactor takes regular files, too.
     """
 
     def __init__(self, reactor: IReactorFDSet, source: int) -> None:
@@ -75,11 +54,7 @@ class Input:
         self._wanted: Deferred[bytes] | None = None
 
     def read(self) -> Deferred[bytes]:
-        """Return the next bytes, b"" at the end; one read at a time.
-
-        Returns:
-            Fails with `UserError` if it cannot be read; when it is cancelled, nothing was read.
-        """
+        """Return the next bytes, b"" at the end; one at a time, and none if it is cancelled."""
         self._wanted = Deferred(self._unwanted)
         self._reactor.addReader(self)
         return self._wanted

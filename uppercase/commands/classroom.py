@@ -76,15 +76,7 @@ def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
     return lambda: {name: lab.summary for kind in kinds for name, lab in kind.items()}
 
 
-@click.command(
-    "fates",
-    cls=Command,
-    examples="""
-        uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
-        uppercase fates --seed 7 --lab udp-pinger        a lab by name
-        uppercase fates --seed 7 --loss request:0.1,reply:0.2
-    """,
-)
+@click.command("fates", cls=Command)
 @_lab("--seed", type=Count(), help="The server's --seed; required.")
 @_lab(
     "--lab",
@@ -105,6 +97,11 @@ def fates(
     """Print what the server's lab does to a client's datagrams, one a line.
 
     A value is for requests; reply: or both: before it names the other side, a comma joins two.
+
+    Examples:
+        uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
+        uppercase fates --seed 7 --lab udp-pinger        a lab by name
+        uppercase fates --seed 7 --loss request:0.1,reply:0.2
     """
     if seed is None:
         raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
@@ -119,15 +116,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     return {name.replace("_", "-"): text for name, text in options.items() if text is not None}
 
 
-@click.command(
-    "run",
-    cls=Command,
-    examples="""
-        uppercase run -- python3 TCPClient.py {host} {port}
-        uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
-        uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
-    """,
-)
+@click.command("run", cls=Command)
 @_service("-u", "--udp", is_flag=True, help="UDP; without it, TCP.")
 @_service(
     "-t",
@@ -177,6 +166,11 @@ def run(
     {host} and {port} in its arguments are the service's, and so are UPPERCASE_HOST and
     UPPERCASE_PORT in its environment. The exit status is the program's, 124 after --timeout. The
     timeline goes to standard error.
+
+    Examples:
+        uppercase run -- python3 TCPClient.py {host} {port}
+        uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
+        uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
     from uppercase.classroom.captive import Overtime, run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
@@ -220,16 +214,7 @@ def run(
     return status
 
 
-@click.command(
-    "timeline",
-    cls=Command,
-    examples="""
-        uppercase timeline record.jsonl                    as text
-        uppercase timeline record.jsonl -o lesson.svg      as a picture
-        uppercase timeline record.jsonl -o lesson.pcapng   for Wireshark
-        uppercase timeline record.jsonl --client 192.0.2.20
-    """,
-)
+@click.command("timeline", cls=Command)
 @click.argument(
     "record",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -243,7 +228,14 @@ def run(
     help=f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
-    """Draw what a service did: an arrow a datagram, time downward."""
+    """Draw what a service did: an arrow a datagram, time downward.
+
+    Examples:
+        uppercase timeline record.jsonl                    as text
+        uppercase timeline record.jsonl -o lesson.svg      as a picture
+        uppercase timeline record.jsonl -o lesson.pcapng   for Wireshark
+        uppercase timeline record.jsonl --client 192.0.2.20
+    """
     from uppercase.classroom.record import read_record
     from uppercase.classroom.timeline import Timeline
 
@@ -295,16 +287,7 @@ def _exercises() -> dict[str, str]:
     return {name: each.summary for name, each in find_exercises()[0].items()}
 
 
-@click.command(
-    "grade",
-    cls=Command,
-    examples="""
-        uppercase grade --list
-        uppercase grade udp-client -- python3 UDPClient.py {host} {port}
-        uppercase grade tcp-server --port 12000 -- python3 TCPServer.py
-        uppercase grade lab3.toml --report marks -- java Client {host} {port}
-    """,
-)
+@click.command("grade", cls=Command)
 @_exercise("--list", "listed", is_flag=True, help="List the exercises.")
 @_port(_exercise, "The port, for programs that have a fixed one.")
 @_exercise(
@@ -348,6 +331,12 @@ def grade(
 
     {host} and {port} in its arguments, UPPERCASE_HOST and UPPERCASE_PORT in its environment, say
     where to serve or whom to ask. The exit status is 0 if all checks pass, else 1.
+
+    Examples:
+        uppercase grade --list
+        uppercase grade udp-client -- python3 UDPClient.py {host} {port}
+        uppercase grade tcp-server --port 12000 -- python3 TCPServer.py
+        uppercase grade lab3.toml --report marks -- java Client {host} {port}
     """
     from uppercase.classroom import marks as outputs
     from uppercase.classroom.exercises import find_exercise
@@ -370,6 +359,8 @@ def grade(
                     click.echo(line)
     had, most = outputs.total(marks)
     click.echo(outputs.as_json(wanted, marks) if as_json else f"{had} of {most} points")
+    if warning := outputs.warning(marks):
+        say(warning)
     if junit is not None:
         _save(junit, lambda: junit.write_bytes(outputs.as_junit(wanted, marks)))
     if gradescope is not None:

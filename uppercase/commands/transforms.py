@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from shutil import get_terminal_size
 from typing import Any, Final
@@ -25,14 +25,6 @@ from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
-
-_EXAMPLES: Final = """
-    uppercase transforms list                 what is installed, and from where
-    uppercase transforms new shout            a folder with all that a transform needs
-    uppercase transforms try caesar:shift=3   run one on what is typed or piped in
-    uppercase transforms check mymodule:f     does it keep the laws that a server relies on?
-    uppercase transforms doctor               why is mine not found?
-"""
 
 
 class _Command(Command):
@@ -66,11 +58,17 @@ def _show_traceback(ctx: click.Context) -> None:
         _say(traceback.format_exc().rstrip(), err=True)
 
 
-@click.group(
-    cls=Group, help="List transforms, try them, check them, write new ones.", examples=_EXAMPLES
-)
+@click.group(cls=Group)
 def transforms() -> None:
-    """Hold the commands."""
+    """List transforms, try them, check them, write new ones.
+
+    Examples:
+        uppercase transforms list                 what is installed, and from where
+        uppercase transforms new shout            a folder with all that a transform needs
+        uppercase transforms try caesar:shift=3   run one on what is typed or piped in
+        uppercase transforms check mymodule:f     does it keep the laws that a server relies on?
+        uppercase transforms doctor               why is mine not found?
+    """
 
 
 _NAMED = click.argument(
@@ -80,20 +78,15 @@ _NAMED = click.argument(
 )
 
 
-def _command(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
-    return transforms.command(name, cls=_Command, examples=examples)
-
-
-@_command(
-    "list",
-    """
-    uppercase transforms list
-    uppercase transforms list --json | jq -r 'select(.streams).name'
-    """,
-)
+@transforms.command("list", cls=_Command)
 @option("--json", "as_json", is_flag=True, help="Print an object for each, a line each.")
 def list_(as_json: bool) -> int:
-    """List the transforms that are installed, and where each comes from."""
+    """List the transforms that are installed, and where each comes from.
+
+    Examples:
+        uppercase transforms list
+        uppercase transforms list --json | jq -r 'select(.streams).name'
+    """
     from uppercase.registry import listing
 
     found = listing()
@@ -160,30 +153,22 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
         _say("  ".join(padded).rstrip())
 
 
-@_command(
-    "show",
-    """
-    uppercase transforms show caesar
-    uppercase transforms show mymodule:shout
-    """,
-)
+@transforms.command("show", cls=_Command)
 @_NAMED
 def show(name: str) -> int:
-    """Show one transform: its arguments, what it works on, where it comes from."""
+    """Show one transform: its arguments, what it works on, where it comes from.
+
+    Examples:
+        uppercase transforms show caesar
+        uppercase transforms show mymodule:shout
+    """
     from uppercase.registry import lookup
 
     _say(lookup(name).describe())
     return OK
 
 
-@_command(
-    "try",
-    r"""
-    printf 'hello\n' | uppercase transforms try uppercase
-    uppercase transforms try strip caesar:shift=3 < in.txt > out.txt
-    uppercase transforms try mymodule:reverse --framing line < in.txt
-    """,
-)
+@transforms.command("try", cls=_Command)
 @click.argument(
     "names",
     nargs=-1,
@@ -224,7 +209,13 @@ def try_(
     max_length: int,
     max_output: int,
 ) -> int:
-    """Run a chain of transforms on standard input, without a socket."""
+    r"""Run a chain of transforms on standard input, without a socket.
+
+    Examples:
+        printf 'hello\n' | uppercase transforms try uppercase
+        uppercase transforms try strip caesar:shift=3 < in.txt > out.txt
+        uppercase transforms try mymodule:reverse --framing line < in.txt
+    """
     from uppercase.commands._author import run
     from uppercase.errors import FramingError, TransformError
 
@@ -239,14 +230,7 @@ def try_(
     return OK
 
 
-@_command(
-    "check",
-    """
-    uppercase transforms check caesar:shift=3
-    uppercase transforms check mymodule:shout
-    uppercase transforms check base64-decode --example aGVsbG8=
-    """,
-)
+@transforms.command("check", cls=_Command)
 @_NAMED
 @option(
     "-e",
@@ -260,6 +244,11 @@ def check(name: str, examples: Sequence[str]) -> int:
     """Check that a transform keeps the laws that servers rely on.
 
     Where one is broken, the smallest case is shown and the exit status is 1.
+
+    Examples:
+        uppercase transforms check caesar:shift=3
+        uppercase transforms check mymodule:shout
+        uppercase transforms check base64-decode --example aGVsbG8=
     """
     with tempfile.TemporaryDirectory() as scratch:
         # Hypothesis writes notes into the current directory unless it is told otherwise.
@@ -293,19 +282,18 @@ def check(name: str, examples: Sequence[str]) -> int:
     return _WRONG if broken else OK
 
 
-@_command(
-    "new",
-    """
-    uppercase transforms new shout            a function of a message
-    uppercase transforms new lookup --async   one that waits, such as for another server
-    uppercase transforms new dashes --stream  a class that keeps something from chunk to chunk
-    """,
-)
+@transforms.command("new", cls=_Command)
 @click.argument("name", help="Of the transform, and of the folder.")
 @option("--async", "is_async", is_flag=True, help="An async function, which may await asyncio.")
 @option("--stream", is_flag=True, help="A class whose instances are streams.")
 def new(name: str, is_async: bool, stream: bool) -> int:
-    """Write a small project in a new folder NAME: transform, tests, README."""
+    """Write a small project in a new folder NAME: transform, tests, README.
+
+    Examples:
+        uppercase transforms new shout            a function of a message
+        uppercase transforms new lookup --async   one that waits, such as for another server
+        uppercase transforms new dashes --stream  a class that keeps something from chunk to chunk
+    """
     from uppercase.commands._author import write_project
 
     for file in write_project(name, is_async=is_async, stream=stream):
@@ -314,19 +302,18 @@ def new(name: str, is_async: bool, stream: bool) -> int:
     return OK
 
 
-@_command(
-    "doctor",
-    """
-    uppercase transforms doctor
-    uppercase transforms doctor shout
-    """,
-)
+@transforms.command("doctor", cls=_Command)
 @click.argument(
     "name", required=False, help="Tell of this one only.", shell_complete=completer(transform_names)
 )
 @click.pass_context
 def doctor(ctx: click.Context, name: str | None) -> int:
-    """Tell why a transform is not found: where was looked, what is there, what is wrong."""
+    """Tell why a transform is not found: where was looked, what is there, what is wrong.
+
+    Examples:
+        uppercase transforms doctor
+        uppercase transforms doctor shout
+    """
     from uppercase.registry.doctor import diagnose
 
     diagnosis = diagnose()

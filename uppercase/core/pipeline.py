@@ -80,8 +80,10 @@ class _Guard:
         """Await a transform's reply."""
         try:
             reply = await result
-        except GeneratorExit:
-            # What awaits this is being closed, or the transform pretends so: it ends either way.
+        except GeneratorExit as error:
+            # What awaits this is being closed, or the transform pretends so: it ends either way,
+            # and who takes it for a failure has the name.
+            error.transform = name  # type: ignore[attr-defined]
             raise
         except BaseException as error:
             failure = _failure(name, error)
@@ -284,6 +286,28 @@ class _ChainedStream:
                 continue
             raise failure
         return data
+
+    @property
+    def sole(self) -> tuple[Callable[[bytes], Any], int] | None:
+        """The one stage's own call, and the most bytes that it may give; None if there are several.
+
+        Who calls it in the place of `feed` hands to `settle` what is out of the ordinary.
+        """
+        return (self._feeds[0][1], self._guard.max_output) if len(self._feeds) == 1 else None
+
+    def settle(
+        self, started: float, result: object, error: BaseException | None
+    ) -> bytes | TransformError:
+        """Return what the sole stage's call comes to, and report it if it blocked."""
+        guard, ((name, _),) = self._guard, self._feeds
+        if error is not None:
+            return guard.failed(name, error, started)
+        if perf_counter() - started > SLOW_CALL:
+            guard.slow(name, started)
+        try:
+            return guard.checked(name, result)
+        except TransformError as failure:
+            return failure
 
     def finish(self) -> bytes:
         """End every stage in turn: what one gives at its end is input of those behind it."""

@@ -7,6 +7,7 @@ checked: it must neither read signatures nor import the reactor, but in a call.
 
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, update_wrapper
 from inspect import isawaitable
@@ -41,15 +42,10 @@ class Kind(StrEnum):
     BYTES = "bytes"
 
     def from_bytes(self, message: bytes) -> Any:
-        """Return what the author's code takes for a message."""
         return message if self is Kind.BYTES else message.decode("utf-8", _ESCAPE)
 
     def to_bytes(self, name: str, result: object) -> bytes:
-        """Return the bytes of what the author's code returned.
-
-        Raises:
-            WrongResult: it is of the wrong type, or text without a UTF-8 form.
-        """
+        """Return the bytes of what the author's code returned, or raise `WrongResult`."""
         if self is Kind.BYTES:
             if isinstance(result, bytes):
                 return result
@@ -77,6 +73,7 @@ class Stream(Protocol[T]):
 
 
 @implementer(ITransformPlugin, IPlugin, ITransform)
+@dataclass(eq=False, repr=False)
 class DeclaredTransform(Generic[P, R]):
     """A plugin made of a function or class, which stays callable as what it is.
 
@@ -85,47 +82,31 @@ class DeclaredTransform(Generic[P, R]):
     asyncio's.
     """
 
-    def __init__(
-        self,
-        target: Callable[P, R],
-        make: Callable[[dict[str, Any]], ITransform],
-        *,
-        name: str,
-        summary: str,
-        kind: Kind,
-        parameters: tuple[Parameter, ...],
-        streaming: bool,
-        is_async: bool = False,
-    ) -> None:
-        update_wrapper(self, target, updated=())
-        self.__wrapped__ = target
-        self._make = make
-        self.name = name
-        self.summary = summary
-        self.kind = kind
-        self.parameters = parameters
-        self.streaming = streaming
-        self.is_async = is_async
-        if streaming:
+    target: Callable[P, R]
+    make: Callable[[dict[str, Any]], ITransform]
+    name: str
+    summary: str
+    kind: Kind
+    parameters: tuple[Parameter, ...]
+    streaming: bool
+    is_async: bool = False
+
+    def __post_init__(self) -> None:
+        update_wrapper(self, self.target, updated=())
+        if self.streaming:
             alsoProvides(self, IStreamTransform)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function or class itself."""
-        return self.__wrapped__(*args, **kwargs)
+        return self.target(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<transform {self.name!r}: {self.__wrapped__!r}>"
+        return f"<transform {self.name!r}: {self.target!r}>"
 
     def build(self, **arguments: Any) -> ITransform:
-        """Make the transform.
-
-        Raises:
-            BadArgument: an argument is missing, unknown or, to the author's code, not acceptable
-                (a ValueError from a class or its call).
-        """
+        """Make the transform; a `ValueError` of the author's code is about the arguments."""
         require_arguments(self.parameters, arguments)
         try:
-            return self._make(arguments)
+            return self.make(arguments)
         except ValueError as error:
             raise BadArgument(str(error)) from error
 
@@ -134,69 +115,60 @@ class DeclaredTransform(Generic[P, R]):
         return self.build()
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Return the reply to one message, with the default of each argument."""
         reply: bytes | Awaitable[bytes] = self._default.transform(message)
         return reply
 
     def open_stream(self) -> ITransformStream:
-        """Start one stream, with the default of each argument; for one that streams."""
         stream: ITransformStream = self._default.open_stream()
         return stream
 
 
 @implementer(ITransform)
+@dataclass(eq=False)
 class MessageTransform:
     """A function of a whole message, which gives a result or an awaitable of one.
 
     `ascii` gives the same bytes, faster, for a message that is pure ASCII.
     """
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        function: Callable[[Any], Any],
-        ascii: Callable[[bytes], bytes] | None = None,
-    ) -> None:
-        self.name = name
-        self._kind = kind
-        self._function = function
-        self._ascii = ascii
+    name: str
+    kind: Kind
+    function: Callable[[Any], Any]
+    ascii: Callable[[bytes], bytes] | None = None
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Return the reply to one message, or an awaitable of it."""
-        if self._ascii is not None and message.isascii():
-            return self._ascii(message)
-        result = self._function(self._kind.from_bytes(message))
+        ascii = self.ascii  # else the call of what it holds could not be specialised by CPython
+        if ascii is not None and message.isascii():
+            return ascii(message)
+        result = self.function(self.kind.from_bytes(message))
         if not isinstance(result, (str, bytes)) and isawaitable(result):
             return self._settle(result)
-        return self._kind.to_bytes(self.name, result)
+        return self.kind.to_bytes(self.name, result)
 
     async def _settle(self, result: Awaitable[object]) -> bytes:
-        return self._kind.to_bytes(self.name, await result)
+        return self.kind.to_bytes(self.name, await result)
 
 
 class AsyncTransform(MessageTransform):
     """A coroutine function, which is told from other transforms by what it is."""
 
     async def transform(self, message: bytes) -> bytes:
-        if self._ascii is not None and message.isascii():
-            return self._ascii(message)
-        return await self._settle(self._function(self._kind.from_bytes(message)))
+        if self.ascii is not None and message.isascii():
+            return self.ascii(message)
+        return await self._settle(self.function(self.kind.from_bytes(message)))
 
 
 class ThreadedTransform(MessageTransform):
     """A function that blocks: each message is a call in the reactor's thread pool."""
 
     def transform(self, message: bytes) -> Awaitable[bytes]:
-        """Return an awaitable of the reply to one message."""
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
         return deferToThread(self._call, message)
 
     def _call(self, message: bytes) -> bytes:
-        return self._kind.to_bytes(self.name, self._function(self._kind.from_bytes(message)))
+        return self.kind.to_bytes(self.name, self.function(self.kind.from_bytes(message)))
 
 
 @implementer(IPiecewiseTransform)
@@ -204,23 +176,23 @@ class StreamableTransform(MessageTransform):
     """A function f with f(a + b) == f(a) + f(b), on text cut between characters only."""
 
     def open_stream(self) -> ITransformStream:
-        return _open_stream(self.name, self._kind, self._source, self._ascii)
+        return _open_stream(self.name, self.kind, self._source, self.ascii)
 
     @cached_property
     def _source(self) -> Any:
         """What each stream is of: none has a state."""
-        nothing = self._kind.from_bytes(b"")
-        return SimpleNamespace(feed=self._function, finish=lambda: nothing)
+        nothing = self.kind.from_bytes(b"")
+        return SimpleNamespace(feed=self.function, finish=lambda: nothing)
 
 
 @implementer(IStreamTransform)
+@dataclass(eq=False)
 class StreamTransform:
     """A transform whose streams have state; `open_source` makes the author's object for one."""
 
-    def __init__(self, name: str, kind: Kind, open_source: Callable[[], Stream[Any]]) -> None:
-        self.name = name
-        self._kind = kind
-        self._open = open_source
+    name: str
+    kind: Kind
+    open_source: Callable[[], Stream[Any]]
 
     def transform(self, message: bytes) -> bytes:
         """Return the reply to one message: a stream of its own."""
@@ -228,55 +200,50 @@ class StreamTransform:
         return stream.feed(message) + stream.finish()
 
     def open_stream(self) -> ITransformStream:
-        return _open_stream(self.name, self._kind, self._open())
+        return _open_stream(self.name, self.kind, self.open_source())
 
 
 @implementer(ITransformStream)
+@dataclass(eq=False)
 class _ByteStream:
     kind = Kind.BYTES
-
-    def __init__(self, name: str, source: Stream[Any]) -> None:
-        self._name = name
-        self._source = source
+    name: str
+    source: Stream[Any]
 
     def feed(self, data: bytes) -> bytes:
-        return self.kind.to_bytes(self._name, self._source.feed(data))
+        return self.kind.to_bytes(self.name, self.source.feed(data))
 
     def finish(self) -> bytes:
-        return self.kind.to_bytes(self._name, self._source.finish())
+        return self.kind.to_bytes(self.name, self.source.finish())
 
 
+@dataclass(eq=False)
 class _TextStream(_ByteStream):
     """Cuts text between characters: up to 3 bytes of an incomplete one wait for the rest."""
 
     kind = Kind.TEXT
-
-    def __init__(
-        self, name: str, source: Stream[Any], ascii: Callable[[bytes], bytes] | None
-    ) -> None:
-        super().__init__(name, source)
-        self._ascii = ascii
-        # Made for the first that is not ASCII.
-        self._decoder: IncrementalDecoder | None = None
-        self._waiting = False
+    ascii: Callable[[bytes], bytes] | None
+    decoder: IncrementalDecoder | None = None  # made for the first that is not ASCII
+    waiting: bool = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._ascii is not None and not self._waiting and data.isascii():
-            return self._ascii(data)
-        if self._decoder is None:
-            self._decoder = _Decoder(_ESCAPE)
-        text = self._decoder.decode(data)
-        self._waiting = bool(self._decoder.getstate()[0])
+        ascii = self.ascii
+        if ascii is not None and not self.waiting and data.isascii():
+            return ascii(data)
+        if self.decoder is None:
+            self.decoder = _Decoder(_ESCAPE)
+        text = self.decoder.decode(data)
+        self.waiting = bool(self.decoder.getstate()[0])
         return self._feed(text)
 
     def finish(self) -> bytes:
         rest = b""
-        if self._waiting and self._decoder is not None:
-            rest = self._feed(self._decoder.decode(b"", final=True))
+        if self.waiting and self.decoder is not None:
+            rest = self._feed(self.decoder.decode(b"", final=True))
         return rest + super().finish()
 
     def _feed(self, text: str) -> bytes:
-        return self.kind.to_bytes(self._name, self._source.feed(text)) if text else b""
+        return self.kind.to_bytes(self.name, self.source.feed(text)) if text else b""
 
 
 def _open_stream(

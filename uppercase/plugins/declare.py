@@ -125,16 +125,8 @@ def transform(
         fast = None if ascii is None else _bound(ascii, arguments)
         return made(chosen, kind, call, fast)
 
-    return DeclaredTransform(
-        target,
-        make,
-        name=chosen,
-        summary=_summary(target, summary),
-        kind=kind,
-        parameters=parameters,
-        streaming=streaming,
-        is_async=is_async,
-    )
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming, is_async)
 
 
 def _adapter(owner: str, is_async: bool, streaming: bool, blocking: bool) -> type[MessageTransform]:
@@ -196,15 +188,9 @@ def stream_transform(
         target(**arguments)
         return StreamTransform(chosen, kind, _bound(target, arguments))
 
-    return DeclaredTransform(
-        target,
-        make,
-        name=chosen,
-        summary=_summary(target, summary),
-        kind=kind,
-        parameters=parameters_of(signature, owner, positional=0),
-        streaming=True,
-    )
+    parameters = parameters_of(signature, owner, positional=0)
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming=True)
 
 
 def adopt(

@@ -1,8 +1,9 @@
 """A transform's arguments: read from a signature, described for help, converted from text.
 
 The keyword-only parameters of an author's function or class are the arguments that users write as
-`name:key=value`. This module reads signatures and converts values; it must not call the author's
-code, and it imports neither Twisted nor zope.
+`name:key=value`. This module reads signatures and converts values: an author's mistake raises
+`PluginError`, a user's `BadArgument`. It must not call the author's code, and it imports neither
+Twisted nor zope.
 """
 
 import inspect
@@ -48,12 +49,10 @@ class Parameter:
 
     @property
     def required(self) -> bool:
-        """Whether a value must be given."""
         return self.default is REQUIRED
 
     @property
     def accepts(self) -> str:
-        """What a value may be, in a few words."""
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
         return _ACCEPTED[self.type]
@@ -79,11 +78,7 @@ class Parameter:
         return f"default {self.default!r}" if self.type is str else f"default {self.default}"
 
     def convert(self, text: str) -> Any:
-        """Return the value that a text stands for.
-
-        Raises:
-            BadArgument: the text is none that `accepts` tells of.
-        """
+        """Return the value that a text stands for."""
         try:
             return self._convert(text)
         except (ValueError, KeyError):
@@ -142,11 +137,7 @@ def _positional(signature: inspect.Signature) -> list[inspect.Parameter]:
 def parameters_of(
     signature: inspect.Signature, owner: str, *, positional: int
 ) -> tuple[Parameter, ...]:
-    """Read a transform's arguments: the keyword-only parameters of a signature.
-
-    Raises:
-        PluginError: a parameter that users could not give; the text says what to write instead.
-    """
+    """Read a transform's arguments: the keyword-only parameters of a signature."""
     extra = _positional(signature)[positional:]
     if extra:
         raise PluginError(
@@ -216,11 +207,7 @@ def _spelling(annotation: object) -> str:
 def convert_arguments(
     parameters: Sequence[Parameter], given: Iterable[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Convert what a user wrote; hyphens in a name stand for underscores.
-
-    Raises:
-        BadArgument: an argument is unknown, given twice, missing or not acceptable.
-    """
+    """Convert what a user wrote; hyphens in a name stand for underscores."""
     known = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Any] = {}
     for written, text in given:
@@ -235,11 +222,7 @@ def convert_arguments(
 
 
 def require_arguments(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> None:
-    """Check that values by name are for known arguments and none is missing.
-
-    Raises:
-        BadArgument: an argument is unknown or missing.
-    """
+    """Check that values by name are for known arguments and none is missing."""
     known = {parameter.name for parameter in parameters}
     for name in values:
         if name not in known:

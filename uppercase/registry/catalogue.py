@@ -10,19 +10,11 @@ from itertools import chain
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
-from uppercase.errors import (
-    BadArgument,
-    NameClash,
-    PluginError,
-    UnknownName,
-    UserError,
-    suggest,
-)
+from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
-from uppercase.registry.problems import NoSuchModule, Problem, from_exception
-from uppercase.registry.references import Found
+from uppercase.registry.found import Found, NoSuchModule, Problem, from_exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +32,10 @@ class Listing:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that is wrong."""
         return [*self.broken, *chain.from_iterable(self.clashes.values())]
 
     def lookup(self, name: str) -> Found:
-        """Find a transform by its name or by reference, `module:function`.
-
-        Raises:
-            UnknownName: there is none.
-            NameClash: there are several of this name.
-            PluginError: the reference cannot be loaded.
-        """
+        """Find a transform by its name or by reference, `module:function`; fails as `find`."""
         found, rest = self._resolve(name)
         if rest:
             raise BadArgument(f"got {name!r}; a name without arguments is expected here")
@@ -92,11 +77,7 @@ class Listing:
         return declared
 
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
-        """Make a chain's transforms, each with the name that errors and logs use.
-
-        Raises:
-            UserError: there is none, or it is a string.
-        """
+        """Make a chain's transforms, each with the name that errors and logs use."""
         if isinstance(wanted, str) or not wanted:
             raise UserError(f"got {wanted!r} as transforms; a list is expected: ['uppercase']")
         return [Stage(_name(each), self.find(each)) for each in wanted]
@@ -148,7 +129,7 @@ def listing(*, thorough: bool = False) -> Listing:
     Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
     wrong with them is among the problems.
     """
-    scanned = sources.scan(thorough=thorough)
+    scanned = sources.Scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}
     for found in scanned.transforms:
         try:

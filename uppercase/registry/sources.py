@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from traceback import extract_tb
@@ -24,15 +23,17 @@ from twisted.python.modules import getModule
 from zope.interface import implementer
 
 from uppercase.interfaces import ITransformPlugin
-from uppercase.registry.problems import (
+from uppercase.registry.found import (
+    Found,
     Problem,
+    current_directory,
     fault_of_name,
     fault_of_plugin,
     from_exception,
-    near_misses,
+    line_of,
     stale,
+    why_no_plugin,
 )
-from uppercase.registry.references import Found, current_directory
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""
@@ -40,75 +41,114 @@ GROUP: Final = "uppercase.transforms"
 _PACKAGE: Final = twisted.plugins.__name__
 
 
-@dataclass
 class Scan:
-    """What the doors showed: folders in the order of the search, what is there, what is wrong."""
+    """What both doors showed: folders in the order of the search, what is there, what is wrong.
 
-    folders: list[str] = field(default_factory=list)
-    transforms: list[Found] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    Thoroughly means to import every drop-in but Twisted's own, and to look for what it passes over.
+    """
+
+    def __init__(self, *, thorough: bool) -> None:
+        self.folders: list[str] = []
+        self.transforms: list[Found] = []
+        self.problems: list[Problem] = []
+        self._by_name: Any = None
+        with current_directory() as here, _beside(here):
+            self._scan_drop_ins(thorough)
+        self._scan_entry_points()
 
     def note(self, problem: Problem) -> None:
         """Add a problem unless it is known: Twisted may try a module twice."""
         if str(problem) not in map(str, self.problems):
             self.problems.append(problem)
 
-    def take(self, transform: Found, problem: Problem | None) -> None:
+    def _scan_drop_ins(self, thorough: bool) -> None:
+        modules = getModule(_PACKAGE).iterModules()
+        files = {module.name: str(module.filePath.path) for module in modules}
+        self.folders += [str(path) for path in twisted.plugins.__path__ if os.path.isdir(path)]
+        try:
+            # Invariant: it is imported before the cache is read, so that a scan looks at what the
+            # module holds and not at what the cache says.
+            from twisted.plugins.uppercase_transforms import ITransformByName
+        except ImportError:
+            message = (
+                "the drop-in of the built-in transforms is in no twisted/plugins folder on "
+                "sys.path; install uppercase again"
+            )
+            self.note(Problem("uppercase_transforms.py", message))
+        else:
+            self._by_name = ITransformByName
+        dropins, failures = _read_cache()
+        for error in failures:
+            self.note(from_exception(error, _file_in(error, files)))
+        for dropin in dropins.values():
+            file = files.get(dropin.moduleName, dropin.moduleName)
+            for label, candidate in _candidates(dropin):
+                self._take(label, candidate, file)
+        if thorough:
+            self._find_hidden_files()
+            theirs = drop_ins_of_twisted()
+            known = {each.moduleName: {p.name for p in each.plugins} for each in dropins.values()}
+            for name, file in files.items():
+                if os.path.realpath(file) not in theirs:
+                    self._find_near_misses(name, file, known.get(name, set()))
+
+    def _take(self, label: str, candidate: Any, file: str) -> None:
+        """Load one plugin if it is one of ours, and check it."""
+        try:
+            names = None if self._by_name is None else self._by_name(candidate, None)
+            plugin = None if names is not None else ITransformPlugin(candidate, None)
+        except AttributeError as error:
+            self.note(stale(label, file) if error.name == label else from_exception(error, file))
+        except (Exception, SystemExit) as error:
+            self.note(from_exception(error, file))
+        else:
+            if names is not None:
+                said = {attribute: getattr(names, attribute) for attribute in self._by_name}
+                self._add(Found(file, **said), fault_of_name(names.name, label, file))
+            elif plugin is not None:
+                self._add(Found(file, plugin), fault_of_plugin(plugin, label, file))
+
+    def _add(self, transform: Found, problem: Problem | None) -> None:
         """Add a transform, or what is wrong with it."""
         if problem is None:
             self.transforms.append(transform)
         else:
             self.note(problem)
 
+    def _find_hidden_files(self) -> None:
+        """Note drop-ins that Twisted never sees: one of the same file name comes before."""
+        first: dict[str, str] = {}
+        for folder in self.folders:
+            for name in sorted(os.listdir(folder)):
+                file = os.path.join(folder, name)
+                shown = first.setdefault(name, file) if name.endswith(".py") else file
+                if name != "__init__.py" and not os.path.samefile(shown, file):
+                    message = f"{shown} has the same file name and hides it; rename one of them"
+                    self.note(Problem(file, message))
 
-def scan(*, thorough: bool = False) -> Scan:
-    """Look through both doors.
-
-    Thoroughly means to import every drop-in but Twisted's own, and to look for what it passes over.
-    """
-    found = Scan()
-    _scan_drop_ins(found, thorough=thorough)
-    _scan_entry_points(found)
-    return found
-
-
-def _scan_drop_ins(found: Scan, *, thorough: bool) -> None:
-    with current_directory() as here, _beside(here):
-        files = {
-            module.name: str(module.filePath.path) for module in getModule(_PACKAGE).iterModules()
-        }
-        found.folders = [str(path) for path in twisted.plugins.__path__ if os.path.isdir(path)]
+    def _find_near_misses(self, module_name: str, file: str, known: set[str]) -> None:
+        """Import a drop-in; note what was probably meant to be a plugin, and why it is none."""
         try:
-            # Invariant: it is imported before the cache is read, so that a scan looks at what the
-            # module holds and not at what the cache says.
-            from twisted.plugins.uppercase_transforms import ITransformByName
-        except ImportError:
-            by_name: Any = None
-            message = (
-                "the drop-in of the built-in transforms is in no twisted/plugins folder on "
-                "sys.path; install uppercase again"
-            )
-            found.note(Problem("uppercase_transforms.py", message))
-        else:
-            by_name = ITransformByName
-        dropins, failures = _read_cache()
-        for error in failures:
-            found.note(from_exception(error, _file_in(error, files)))
-        for dropin in dropins.values():
-            file = files.get(dropin.moduleName, dropin.moduleName)
-            for label, candidate in _candidates(dropin):
-                _take(label, candidate, by_name, file, found)
-        if thorough:
-            known = {
-                (dropin.moduleName, cached.name)
-                for dropin in dropins.values()
-                for cached in dropin.plugins
-            }
-            _find_hidden_files(found)
-            theirs = drop_ins_of_twisted()
-            for module_name, file in files.items():
-                if os.path.realpath(file) not in theirs:
-                    _find_near_misses(module_name, file, by_name, known, found)
+            module = import_module(module_name)
+            for label, value in list(vars(module).items()):
+                message = why_no_plugin(label, value, module, self._by_name)
+                if message:
+                    self.note(Problem(file, message, line_of(value, file)))
+                elif message is None and label not in known:
+                    self.note(stale(label, file))
+        except (Exception, SystemExit) as error:
+            self.note(from_exception(error, file))
+
+    def _scan_entry_points(self) -> None:
+        # Imported here: Twisted does not import it, and it costs milliseconds.
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=GROUP):
+            dist = point.dist
+            origin = f"entry point of {dist.name} {dist.version}" if dist else GROUP
+            transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
+            label = f"{point.name} = {point.value}"
+            self._add(transform, fault_of_name(point.name, label, origin))
 
 
 @cache
@@ -192,54 +232,3 @@ def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
     return [
         (label, value) for label, value in list(vars(module).items()) if IPlugin.providedBy(value)
     ]
-
-
-def _take(label: str, candidate: Any, by_name: Any, file: str, found: Scan) -> None:
-    """Load one plugin if it is one of ours, and check it."""
-    try:
-        names = None if by_name is None else by_name(candidate, None)
-        plugin = None if names is not None else ITransformPlugin(candidate, None)
-    except AttributeError as error:
-        found.note(stale(label, file) if error.name == label else from_exception(error, file))
-    except (Exception, SystemExit) as error:
-        found.note(from_exception(error, file))
-    else:
-        if names is not None:
-            said = {attribute: getattr(names, attribute) for attribute in by_name}
-            found.take(Found(file, **said), fault_of_name(names.name, label, file))
-        elif plugin is not None:
-            found.take(Found(file, plugin), fault_of_plugin(plugin, label, file))
-
-
-def _find_hidden_files(found: Scan) -> None:
-    """Note drop-ins that Twisted never sees: one of the same file name comes before."""
-    first: dict[str, str] = {}
-    for folder in found.folders:
-        for name in sorted(os.listdir(folder)):
-            file = os.path.join(folder, name)
-            shown = first.setdefault(name, file) if name.endswith(".py") else file
-            if name != "__init__.py" and not os.path.samefile(shown, file):
-                message = f"{shown} has the same file name and hides it; rename one of them"
-                found.note(Problem(file, message))
-
-
-def _find_near_misses(
-    module_name: str, file: str, by_name: Any, known: set[tuple[str, str]], found: Scan
-) -> None:
-    """Import a drop-in and note what was probably meant to be a plugin."""
-    try:
-        module = import_module(module_name)
-        for problem in near_misses(module, file, by_name, known):
-            found.note(problem)
-    except (Exception, SystemExit) as error:
-        found.note(from_exception(error, file))
-
-
-def _scan_entry_points(found: Scan) -> None:
-    # Imported here: Twisted does not import it, and it costs milliseconds.
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP):
-        origin = f"entry point of {point.dist.name} {point.dist.version}" if point.dist else GROUP
-        transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
-        found.take(transform, fault_of_name(point.name, f"{point.name} = {point.value}", origin))

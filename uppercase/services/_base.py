@@ -3,14 +3,15 @@
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
+from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
@@ -22,6 +23,7 @@ from uppercase.errors import CannotListen
 from uppercase.registry import listing
 from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
+from uppercase.services.log_format import say
 from uppercase.services.observers import Counters, LogObserver
 
 SHORTHAND: Final = "--port"
@@ -47,16 +49,6 @@ class OpenPlace(NamedTuple):
     release: Callable[[], None]
 
 
-class Inherited(NamedTuple):
-    """A socket that another process has opened.
-
-    socket: this process's own descriptor of it.
-    """
-
-    place: str
-    socket: socket.socket
-
-
 def share(whole: int, workers: int) -> int:
     """Return each worker's share of a limit, rounded up."""
     return -(-whole // workers)
@@ -78,7 +70,6 @@ def open_on_one_port(
     open_: Callable[[str, int], Opened],
     port_of: Callable[[Opened], int],
     close: Callable[[Opened], object],
-    log: Logger,
 ) -> list[Opened]:
     """Open the addresses of the shorthands, all on one port, also where that is any free one.
 
@@ -94,7 +85,7 @@ def open_on_one_port(
                 except CannotListen as error:
                     if not (address_is_missing(error) and settings.may_do_without(host)):
                         raise
-                    log.info("this machine has no IPv6; IPv4 only is served")
+                    say("this machine has no IPv6; IPv4 only is served")
                 else:
                     port = port_of(opened[0])
         except CannotListen as error:
@@ -143,8 +134,9 @@ class TransformService(Service, ABC):
         label: what the ready line calls that.
         counters: what has happened so far.
         notes: lines for the log, behind the ready lines.
-        inherited: sockets to serve instead of opening any, where another process has opened them.
-            Then nothing is announced either, which that process does.
+        listen_places: what `--listen` binds, a string each, without what is served there.
+        inherited: sockets to serve instead of opening any, each with its place, where another
+            process has opened them. Then nothing is announced either, which that process does.
         hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
@@ -153,6 +145,7 @@ class TransformService(Service, ABC):
     """
 
     protocol: ClassVar[str]
+    listen_places: Sequence[str]
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
@@ -161,13 +154,12 @@ class TransformService(Service, ABC):
         if reactor is None:
             choose_reactor(any(is_async(stage.transform) for stage in stages))
             from twisted.internet import reactor
-        self.log = Logger("uppercase")
         self.reactor: Any = reactor
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
         self.notes = [*settings.lab_notes]
-        self.inherited: list[Inherited] | None = None
+        self.inherited: list[tuple[str, socket.socket]] | None = None
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
         self.notes += [
@@ -176,12 +168,14 @@ class TransformService(Service, ABC):
             for stage in stages
             if is_async(stage.transform) and not runs_asyncio(reactor)
         ]
-        self.chain = make_pipeline(stages, settings.max_output, self._slow_call)
+        self.chain = make_pipeline(
+            stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
+        )
         self.label = self.chain.name
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them
         self._listening = False
-        self._waiting: list[Deferred[None]] = []
+        self._stopping: Deferred[None] | None = None
         self._signals = StopSignals(reactor, settings.drain)
 
     def setServiceParent(self, parent: object) -> None:
@@ -199,9 +193,6 @@ class TransformService(Service, ABC):
         self._log_observer.notify(event)
         for observer in self.settings.observers:
             observer.notify(event)
-
-    def _slow_call(self, transform: str, seconds: float) -> None:
-        self.notify(SlowCall(transform, seconds))
 
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)
@@ -238,30 +229,47 @@ class TransformService(Service, ABC):
             and not self.settings.listen
             and all(ip_address(host).is_loopback for host in hosts)
         ):
-            self.log.info("only this machine can reach it; --interface='*' opens it to others")
+            say("only this machine can reach it; --interface='*' opens it to others")
         elif any(ip_address(host).is_unspecified for host in hosts):
             for address in addresses_for_others():
-                self.log.info("others reach this machine at {address}", address=address)
+                say(f"others reach this machine at {address}")
         for note in self.notes:
-            self.log.info("{note}", note=note)
+            say(note)
         for problem in self._problems:
-            self.log.warn("a plugin cannot be used: {problem}", problem=str(problem))
+            say(f"a plugin cannot be used: {problem}", LogLevel.warn)
 
     @abstractmethod
     def listen(self) -> None:
         """Open every address of the settings, or raise `CannotListen`."""
 
-    @abstractmethod
     def open_sockets(self, workers: int) -> list[OpenPlace]:
         """Open every address of the settings for other processes to serve; `close` before release.
 
         Raises:
             CannotListen: one of them could not be had; nothing is left open.
         """
+        opened = open_on_one_port(
+            self.settings,
+            lambda host, port: self.open_address(host, port, workers),
+            lambda place: int(place.sockets[0].getsockname()[1]),
+            lambda place: place.release(),
+        )
+        try:
+            for place in self.open_listed(workers):
+                opened.append(place)
+        except CannotListen:
+            for place in opened:
+                place.release()
+            raise
+        return opened
 
     @abstractmethod
-    def listen_places(self) -> list[str]:
-        """Return what `--listen` binds, a string each, without what is served there."""
+    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+        """Open an address of the shorthands, or raise `CannotListen`."""
+
+    @abstractmethod
+    def open_listed(self, workers: int) -> Iterator[OpenPlace]:
+        """Open what `--listen` says, one after the other, or raise `CannotListen`."""
 
     @abstractmethod
     def share_limits(self, workers: int) -> None:
@@ -271,7 +279,7 @@ class TransformService(Service, ABC):
         """Return everything that is bound, in order."""
         settings = self.settings
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
-        return where + self.listen_places()
+        return [*where, *self.listen_places]
 
     @abstractmethod
     def close(self) -> None:
@@ -283,20 +291,16 @@ class TransformService(Service, ABC):
         A stop while another is under way waits for the same end; one without a start is over.
         """
         Service.stopService(self)
-        if not self._listening:
-            return succeed(None)
-        ended: Deferred[None] = Deferred()
-        self._waiting.append(ended)
-        if len(self._waiting) == 1:
-            self.end().addBoth(self._clean_up).addBoth(self._ended)
-        return ended
+        if self._listening and self._stopping is None:
+            self._stopping = Deferred()
+            self.end().addBoth(self._ended)
+        return self._stopping or succeed(None)
 
-    def _clean_up(self, result: Any) -> Deferred[Any]:
-        """Wait for coroutines that were cancelled, as long as the loop that runs them does."""
-        return cancelled_have_ended().addCallback(lambda _: result)
-
-    def _ended(self, result: Any) -> None:
+    @inlineCallbacks
+    def _ended(self, result: Any) -> Any:
         """Sum up; the service can be started again."""
+        # Coroutines that were cancelled have ended as long as the loop that runs them goes on.
+        yield cancelled_have_ended()
         self._listening = False
         self._signals.stop()
         self._log_observer.stop()
@@ -308,9 +312,9 @@ class TransformService(Service, ABC):
             event="summary",
             counts=counts,
         )
-        waiting, self._waiting = self._waiting, []
-        for ended in waiting:
-            ended.callback(result)
+        stopping, self._stopping = self._stopping, None
+        assert stopping is not None
+        stopping.callback(result)
 
     @abstractmethod
     def end(self) -> Deferred[Any]:
@@ -323,7 +327,7 @@ class TransformService(Service, ABC):
     @property
     def phase(self) -> str:
         """What the service is doing: `not started`, `serving` or `draining`."""
-        if self._waiting:
+        if self._stopping is not None:
             return "draining"
         return "serving" if self._listening else "not started"
 
@@ -337,16 +341,15 @@ class TransformService(Service, ABC):
 
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        self.log.info(
-            "The server is ready to receive: {address} ({label})",
+        say(
+            f"The server is ready to receive: {address} ({self.label})",
+            event="ready",
             address=address,
-            label=self.label,
-            facts={"event": "ready", "address": address, "transform": self.chain.name},
+            transform=self.chain.name,
         )
 
 
-@implementer(IReactorTime)
-class _SteadyClock:
+class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]
     """A reactor's timers beside the monotonic clock.
 
     Whatever a timer was for is decided by the time here: one that a step of the wall's clock has
@@ -354,21 +357,8 @@ class _SteadyClock:
     goes by another clock could help that.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
     # No method around it: it is read for each message.
     seconds = staticmethod(time.monotonic)
-
-    def callLater(  # noqa: N802
-        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
-    ) -> IDelayedCall:
-        call: IDelayedCall = self._reactor.callLater(delay, callable, *args, **kw)
-        return call
-
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:  # noqa: N802
-        calls: Sequence[IDelayedCall] = self._reactor.getDelayedCalls()
-        return calls
 
 
 def clock_of(reactor: Any) -> Any:

@@ -12,11 +12,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 from time import perf_counter
-from typing import Any, Final, Protocol
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.application.service import Service
+from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import LoopingCall
 from zope.interface import alsoProvides, implementer
 
@@ -99,6 +102,8 @@ FAMILIES: Final = (
 )
 """All that is exposed; the reference page, the dashboard and the alerts are held to it."""
 
+_GAUGES: Final = {family.name for family in FAMILIES if family.kind == "gauge"}
+
 _BY_KIND: Final[Mapping[str, str]] = {
     "opened": "connections",
     "closed": "connections_closed",
@@ -111,6 +116,16 @@ _BY_KIND: Final[Mapping[str, str]] = {
 }
 """Which family shows what `Counters` count."""
 
+_AT_FIRST: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
+    "TCP": {
+        "connections": [""],
+        "connections_closed": Outcome,
+        "connections_refused": RefusalReason,
+    },
+    "UDP": {"kernel_drops": [""], "datagrams_dropped": DropReason},
+}
+"""What may still happen, by protocol and family, so that the first time is a rise from 0."""
+
 LAG_LOOK: Final = 0.5
 """Seconds between two looks at how late the event loop is."""
 
@@ -122,27 +137,12 @@ _OVERLOAD_LASTS: Final = 5.0
 every few seconds, and must not come and go with each burst."""
 
 
-class Source(Protocol):
-    """Where a page of metrics has its numbers from."""
-
-    def start(self) -> None:
-        """Begin to measure."""
-
-    def stop(self) -> None:
-        """End it."""
-
-    def snapshot(self) -> Snapshot:
-        """Return the numbers as they are now."""
-
-    def not_ready(self) -> str:
-        """Return why no more clients should be sent here, in a word or two; "" if they should."""
-
-    def ended(self) -> Deferred[Any]:
-        """Return what fires when everything that is measured has been stopped."""
-
-
 def _name(service: TransformService) -> str:
     return service.name or service.protocol.lower()
+
+
+def _key(*parts: str) -> tuple[str, ...]:
+    return tuple(str(part) for part in parts if part)
 
 
 def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -152,7 +152,7 @@ def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]
         if (kind, what) == ("dropped", "by-the-kernel"):
             yield ("kernel_drops", name), count
         elif kind in _BY_KIND:
-            yield tuple(filter(None, (_BY_KIND[kind], name, what))), count
+            yield _key(_BY_KIND[kind], name, what), count
         else:
             yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
 
@@ -175,7 +175,13 @@ class _ServiceMeter:
         """Return the numbers of the service."""
         service = self.service
         name = _name(service)
-        yield from self._zeros(name)
+        may_happen = {
+            **_AT_FIRST[service.protocol],
+            "transform_failures": self._took,
+            "slow_calls": self._took,
+        }
+        for family, words in may_happen.items():
+            yield from ((_key(family, name, word), 0) for word in words)
         for level, number in service.levels().items():
             yield (level, name), number
         yield from counted(service)
@@ -185,22 +191,9 @@ class _ServiceMeter:
         for transform, took in self._took.items():
             yield from took.numbers("transform_seconds", name, transform)
 
-    def _zeros(self, name: str) -> Iterator[tuple[tuple[str, ...], float]]:
-        """Return what may still happen, so that the first time is a rise from 0."""
-        families: dict[str, Iterable[str]] = {"datagrams_dropped": DropReason}
-        if self.service.protocol == "TCP":
-            families = {"connections_closed": Outcome, "connections_refused": RefusalReason}
-            yield ("connections", name), 0
-        else:
-            yield ("kernel_drops", name), 0
-        for family, words in families.items():
-            yield from (((family, name, str(word)), 0) for word in words)
-        for family in ("transform_failures", "slow_calls"):
-            yield from (((family, name, transform), 0) for transform in self._took)
 
-
-class Measurements:
-    """Measures the services of this process, from before they are started."""
+class Measurements(Service):
+    """Measures the services of this process, from before they are started until they have ended."""
 
     def __init__(self, services: Sequence[TransformService], reactor: Any) -> None:
         self._services = services
@@ -212,27 +205,32 @@ class Measurements:
         self._look = LoopingCall(self._look_at_loop)
         self._look.clock = reactor
 
-    def start(self) -> None:
+    def startService(self) -> None:
+        super().startService()
         self._due = self._clock.seconds() + LAG_LOOK
         self._look.start(LAG_LOOK, now=False)
 
-    def stop(self) -> None:
-        self._look.stop()
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop when everything that is measured has."""
+        super().stopService()
+        yield gatherResults([service.stopService() for service in self._services])
+        if self._look.running:
+            self._look.stop()
 
     def snapshot(self) -> Snapshot:
+        """Return the numbers as they are now."""
         numbers = dict(self._lag.numbers("event_loop_lag_seconds"))
         for meter in self._meters:
             numbers.update(meter.numbers())
         return numbers
 
     def not_ready(self) -> str:
+        """Return why no more clients should be sent here, in a word or two; "" if they should."""
         for service in self._services:
             if service.phase != "serving":
                 return service.phase
         return "overloaded" if self._clock.seconds() < self._overloaded_until else ""
-
-    def ended(self) -> Deferred[Any]:
-        return gatherResults([service.stopService() for service in self._services])
 
     def _look_at_loop(self) -> None:
         now = self._clock.seconds()
@@ -262,6 +260,11 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
         # Not `+`, which leaves out zeros. Counters take floats as they take whole numbers.
         total.update(snapshot)
     return dict(total)
+
+
+def without_gauges(snapshot: Snapshot) -> Snapshot:
+    """Return what of a snapshot stays true when its process has ended."""
+    return {key: number for key, number in snapshot.items() if key[0] not in _GAUGES}
 
 
 def exposition(snapshot: Snapshot) -> bytes:
@@ -347,7 +350,9 @@ class Measured:
         return result
 
     def open_stream(self) -> ITransformStream:
-        return _MeasuredStream(self._inner.open_stream(), self)
+        inner = self._inner.open_stream()
+        feed, finish = (partial(self.call, each) for each in (inner.feed, inner.finish))
+        return cast(ITransformStream, SimpleNamespace(feed=feed, finish=finish))
 
     def call(self, function: Callable[..., Any], *data: bytes) -> Any:
         """Call a function of the transform, or of a stream of it."""
@@ -373,18 +378,3 @@ class Measured:
             self._took.observe(perf_counter() - started)
         self.sent += len(reply) if isinstance(reply, bytes) else 0
         return reply
-
-
-@implementer(ITransformStream)
-class _MeasuredStream:
-    def __init__(self, inner: ITransformStream, owner: Measured) -> None:
-        self._inner = inner
-        self._owner = owner
-
-    def feed(self, data: bytes) -> bytes:
-        result: bytes = self._owner.call(self._inner.feed, data)
-        return result
-
-    def finish(self) -> bytes:
-        result: bytes = self._owner.call(self._inner.finish)
-        return result

@@ -12,14 +12,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from threading import Timer
 from types import FrameType
 from typing import Any, ClassVar, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import LogLevel
+
+from uppercase.services.log_format import say
 
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
@@ -33,7 +36,6 @@ _LAST_RESORT: Final = 1.0
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
-
 
 _DRAIN_LOOK: Final = 0.1
 """Seconds between looks at which connections are quiet by now."""
@@ -68,8 +70,6 @@ class Drain:
         done: fires when no connection is left.
     """
 
-    log = Logger("uppercase")
-
     def __init__(
         self,
         clock: IReactorTime,
@@ -83,24 +83,25 @@ class Drain:
         self._connections = connections
         self._drained: set[Drainable] = set()
         self._deadline = clock.seconds() + seconds
-        self._calls: list[IDelayedCall] = []
-        self._look()
-        self._later(seconds, self._time_is_over)
-        self._later(_DRAIN_REPORT, self._report)
+        self._ends = [
+            clock.callLater(seconds, self._time_is_over),
+            clock.callLater(seconds + _LAST_WORD, self._abort),
+        ]
+        self._loops = [LoopingCall(self._look), LoopingCall(self._report)]
+        for loop, interval in zip(self._loops, (_DRAIN_LOOK, _DRAIN_REPORT), strict=True):
+            loop.clock = clock
+            loop.start(interval, now=interval == _DRAIN_LOOK)
         self.closed()
 
     def closed(self) -> None:
         """Take note that a connection has ended."""
         if not self._connections and not self.done.called:
-            for call in self._calls:
+            for loop in self._loops:
+                loop.stop()
+            for call in self._ends:
                 if call.active():
                     call.cancel()
             self.done.callback(None)
-
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        # Invariant: those are left out that have been made, which a second call would not cancel.
-        self._calls = [each for each in self._calls if each.active()]
-        self._calls.append(self._clock.callLater(seconds, call))
 
     def _look(self) -> None:
         """Drain the connections that are quiet by now."""
@@ -113,7 +114,6 @@ class Drain:
                 or (since is not None and now - since >= self._quiet)
             ):
                 self._drain(connection)
-        self._later(_DRAIN_LOOK, self._look)
 
     def _drain(self, connection: Drainable) -> None:
         self._drained.add(connection)
@@ -121,30 +121,22 @@ class Drain:
 
     def _report(self) -> None:
         left = len(self._connections)
-        self.log.info(
-            "{left} left, {seconds:.0f} s",
-            left="1 connection" if left == 1 else f"{left} connections",
-            seconds=max(0.0, self._deadline - self._clock.seconds()),
-        )
-        self._later(_DRAIN_REPORT, self._report)
+        seconds = max(0.0, self._deadline - self._clock.seconds())
+        say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
 
     def _time_is_over(self) -> None:
         """Abort what ends by now; what was busy until now has a moment to end."""
         busy = [each for each in self._connections if each not in self._drained]
-        if busy:
-            self._later(_LAST_WORD, lambda: self._abort(busy))
-        self._abort([each for each in self._connections if each in self._drained])
+        self._abort()
         for connection in busy:
             self._drain(connection)
 
-    def _abort(self, those: list[Drainable]) -> None:
-        left = [each for each in those if each in self._connections]
-        if not left:
-            return
-        self.log.warn(
-            "the drain time is over: {left} aborted (--drain)",
-            left="1 connection is" if len(left) == 1 else f"{len(left)} connections are",
-        )
+    def _abort(self) -> None:
+        """Abort what should have ended."""
+        left = [each for each in self._connections if each in self._drained]
+        if left:
+            those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"
+            say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
         for connection in left:
             connection.abort()
 
@@ -205,12 +197,8 @@ class StopSignals:
                 del self._before[number]
         if self._signalled:
             faulthandler.cancel_dump_traceback_later()
-            self._call_off_last_resort()
-
-    @staticmethod
-    def _call_off_last_resort() -> None:
-        if StopSignals._last_resort is not None:
-            StopSignals._last_resort.cancel()
+            if StopSignals._last_resort is not None:
+                StopSignals._last_resort.cancel()
 
     def _take(self) -> None:
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
@@ -240,10 +228,12 @@ class StopSignals:
             faulthandler.dump_traceback_later(
                 StopSignals._deadline - now, exit=True, file=sys.__stderr__
             )
-        self._call_off_last_resort()
-        timer = Timer(StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,))
+        if StopSignals._last_resort is not None:
+            StopSignals._last_resort.cancel()
+        StopSignals._last_resort = timer = Timer(
+            StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,)
+        )
         timer.daemon = True
         timer.start()
-        StopSignals._last_resort = timer
         handler = self._before[number]
         (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)

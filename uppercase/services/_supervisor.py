@@ -8,20 +8,23 @@ knows neither of a loop of crashes nor of a new generation.
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 
 from uppercase.errors import CannotListen
 from uppercase.services._base import CannotStart, OpenPlace, TransformService
+from uppercase.services._metrics import Snapshot, add_up, counted, without_gauges
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
+from uppercase.services.log_format import say
 
 BEAT: Final = 1.0
 """Seconds between a worker's signs of life, unless the watchdog looks more often."""
@@ -52,19 +55,22 @@ class Plan:
 
     Attributes:
         workers: how many.
-        directory: where its options are read.
+        program: what a worker runs, before the number of our process, which it ends with.
+        words: what is behind that.
+        directory: where it runs.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
         measure: whether workers send their numbers.
     """
 
     workers: int
-    command: Sequence[str]
+    program: Sequence[str]
+    words: Sequence[str]
     directory: str
     watchdog: float | None = None
     measure: bool = False
 
 
-class _Generation:
+class Generation:
     """Workers that have begun together, or in each other's place, and what they share.
 
     Attributes:
@@ -74,11 +80,11 @@ class _Generation:
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
         self.workers: dict[int, Worker] = {}
-        self.respawns: dict[int, Any] = {}
+        self.respawns: dict[int, IDelayedCall] = {}
 
-    def serves(self) -> bool:
-        """Whether all of the workers do."""
-        return all(each.state is State.SERVING for each in self.workers.values())
+    def serving(self) -> list[Worker]:
+        """Return the workers that do."""
+        return [each for each in self.workers.values() if each.state is State.SERVING]
 
     def close(self) -> None:
         """Replace nobody any more; the workers are ended by whoever knows what for."""
@@ -93,18 +99,11 @@ class Supervisor(Service):
     Args:
         services: as the options describe them; they are asked, opened and never started.
         plan: how to serve them.
-
-    Attributes:
-        restarts: workers that have been replaced after they ended by themselves.
-        tally: takes the workers' numbers, if anything does.
     """
 
     def __init__(self, services: Sequence[TransformService], plan: Plan, reactor: Any) -> None:
-        self.log = Logger("uppercase")
-        self.services = services
-        self.plan = plan
-        self.restarts = 0
-        self.tally: Any = None
+        self._services = services
+        self._plan = plan
         self._reactor = reactor
         self._drain = max(each.settings.drain for each in services)
         self._signals = StopSignals(reactor, self._drain)
@@ -113,16 +112,15 @@ class Supervisor(Service):
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
-        self._current: _Generation | None = None
-        self._fresh: _Generation | None = None
-        self._quick_deaths = 0
-        self._announced = False
-        self._when_ready: list[Callable[[], object]] = []
+        self._current: Generation | None = None
+        self._fresh: Generation | None = None
+        self._quick_deaths = self._restarts = 0
+        self._counted: Snapshot = {}
+        self._when_ready: list[Callable[[], object]] | None = []
         self._stopping: Deferred[None] | None = None
-        beat = BEAT if plan.watchdog is None else min(BEAT, plan.watchdog / _LOOKS)
+        self._beat = BEAT if plan.watchdog is None else min(BEAT, plan.watchdog / _LOOKS)
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
-        self._beat = beat
 
     # Starting
 
@@ -141,14 +139,14 @@ class Supervisor(Service):
         if self._opened:
             return
         try:
-            for service in self.services:
-                self._opened.append(service.open_sockets(self.plan.workers))
+            for service in self._services:
+                self._opened.append(service.open_sockets(self._plan.workers))
         except CannotListen as error:
             self._release()
             raise CannotStart(str(error)) from error
 
     def _release(self) -> None:
-        for service, places in zip(self.services, self._opened, strict=False):
+        for service, places in zip(self._services, self._opened, strict=False):
             service.close()
             for place in places:
                 place.release()
@@ -158,180 +156,155 @@ class Supervisor(Service):
         hangup = getattr(signal, "SIGHUP", None)
         # Under nohup it is ignored, and stays so.
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
-            self._before_hangup = signal.signal(hangup, self._hangup)
-        if self.plan.watchdog is not None:
+            self._before_hangup = signal.signal(
+                hangup, lambda *_: self._reactor.callFromThread(self.reload)
+            )
+        if self._plan.watchdog is not None:
             self._watch.start(self._beat, now=False)
         self._current = self._generation()
 
-    def _hangup(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self.reload)
-
-    def _generation(self) -> _Generation:
-        generation = _Generation(self.plan.workers)
-        for number in range(self.plan.workers):
+    def _generation(self) -> Generation:
+        generation = Generation(self._plan.workers)
+        for number in range(self._plan.workers):
             self._spawn(number, generation)
         return generation
 
-    def _spawn(self, number: int, generation: _Generation) -> None:
+    def _spawn(self, number: int, generation: Generation) -> None:
         """Start a worker, with a socket of each place."""
-        sockets, descriptors = [], []
-        for places in self._opened:
-            sockets.append([each.place for each in places])
-            descriptors += [each.sockets[number % len(each.sockets)].fileno() for each in places]
         assignment = Assignment(
-            supervisor=os.getpid(),
             number=number,
-            workers=self.plan.workers,
+            workers=self._plan.workers,
             beat=self._beat,
-            measure=self.plan.measure,
+            measure=self._plan.measure,
             reactor=type(self._reactor).__module__,
             directory=os.getcwd(),
-            places=[each.places() for each in self.services],
-            sockets=sockets,
+            places=[each.places() for each in self._services],
+            sockets=[[each.place for each in places] for places in self._opened],
         )
+        sockets = [
+            each.sockets[number % len(each.sockets)].fileno()
+            for places in self._opened
+            for each in places
+        ]
+        generation.respawns.pop(number, None)
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
         worker.spawn(
             self._reactor,
-            self.plan.command,
-            self.plan.directory,
+            [*self._plan.program, str(os.getpid()), *self._plan.words],
+            self._plan.directory,
             assignment,
-            generation.board.descriptor,
-            descriptors,
+            [generation.board.descriptor, *sockets],
         )
 
     def call_when_ready(self, call: Callable[[], object]) -> None:
-        """Call once all workers serve."""
-        self._when_ready.append(call)
+        """Call once all workers serve, for the first time."""
+        if self._when_ready is not None:
+            self._when_ready.append(call)
 
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
         """Take note that a worker serves."""
-        worker.later(PROVEN, self._proven)
-        if self._fresh is not None and worker in self._fresh.workers.values():
-            if self._fresh.serves():
-                self._switch()
-        elif not self._announced and self._current is not None and self._current.serves():
-            self._announced = True
-            for service, addresses in zip(self.services, served, strict=True):
+        self._reactor.callLater(PROVEN, self._proven, worker)
+        if self._serves(self._fresh):
+            self._switch()
+        if self._when_ready is not None and self._serves(self._current):
+            calls, self._when_ready = self._when_ready, None
+            for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
-            self.log.info("{count} workers serve them", count=self.plan.workers)
-            for call in self._when_ready:
+            say(f"{self._plan.workers} workers serve them")
+            for call in calls:
                 call()
 
-    def numbers(self, worker: Worker, numbers: Any, not_ready: str) -> None:
-        """Take what a worker has counted so far."""
-        worker.not_ready = not_ready or ""
-        if self.tally is not None and numbers is not None:
-            self.tally.take(worker, {tuple(key): number for key, number in numbers})
+    def _serves(self, generation: Generation | None) -> bool:
+        """Whether all workers of a generation do."""
+        return generation is not None and len(generation.serving()) == self._plan.workers
 
     def ended(self, worker: Worker, how: str) -> None:
         """Take note that a worker has ended, and see to it that somebody serves."""
         self._all.discard(worker)
-        if self.tally is not None:
-            self.tally.forget(worker)
+        self._counted = add_up([self._counted, without_gauges(worker.numbers)])
         if self._stopping is not None:
             self._end_if_alone()
         elif self._fresh is not None and worker in self._fresh.workers.values():
-            self._refuse_reload(how)
-        elif self._current is not None and self._current.workers.get(worker.number) is worker:
+            self._retire(self._fresh)
+            self._fresh = None
+            text = f"not reloaded, the old workers go on: {how}"
+            say(text, LogLevel.error, event="not-reloaded", how=how)
+        elif self._current is not None and worker in self._current.workers.values():
             self._replace(worker, self._current, how)
 
-    def _proven(self) -> None:
-        self._quick_deaths = 0
+    def _proven(self, worker: Worker) -> None:
+        if worker.state is State.SERVING:
+            worker.proven = True
+            self._quick_deaths = 0
 
-    def _replace(self, worker: Worker, generation: _Generation, how: str) -> None:
+    def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
         """Start another in the place of one that has ended by itself."""
         del generation.workers[worker.number]
         generation.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
         if self._quick_deaths >= QUICK_DEATHS:
-            self._give_up(how)
+            say(
+                f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
+                f"one: {how}",
+                LogLevel.critical,
+                event="gave-up",
+                how=how,
+            )
+            exit_with(_CRASHED)
+            self._reactor.stop()
             return
-        self.restarts += 1
+        self._restarts += 1
         delay = _BACK_OFF[self._quick_deaths]
-        self.log.error(
-            "worker {worker} (process {pid}) has ended: {how}; a new one is started{when}",
-            worker=worker.number + 1,
-            pid=worker.pid,
-            how=how,
-            when=f" in {delay:g} s" if delay else "",
-            facts={"event": "worker-ended", "worker": worker.number + 1, "how": how},
+        when = f" in {delay:g} s" if delay else ""
+        text = f"{worker} has ended: {how}; a new one is started{when}"
+        say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
+        generation.respawns[worker.number] = self._reactor.callLater(
+            delay, self._spawn, worker.number, generation
         )
-        call = self._reactor.callLater(delay, self._respawn, worker.number, generation)
-        generation.respawns[worker.number] = call
-
-    def _respawn(self, number: int, generation: _Generation) -> None:
-        del generation.respawns[number]
-        self._spawn(number, generation)
-
-    def _give_up(self, how: str) -> None:
-        self.log.critical(
-            "{count} workers in a row have ended as soon as they had begun; the last one: {how}",
-            count=QUICK_DEATHS,
-            how=how,
-            facts={"event": "gave-up", "how": how},
-        )
-        exit_with(_CRASHED)
-        self._reactor.stop()
 
     # Reloading
 
     def reload(self) -> None:
         """Start workers with everything as it is now; they take over once all of them serve."""
-        if self._stopping is not None:
-            return
-        self._discard_fresh()
-        self._fresh = self._generation()
+        if self._stopping is None:
+            self._retire(self._fresh)
+            self._fresh = self._generation()
 
     def _switch(self) -> None:
         old, self._current, self._fresh = self._current, self._fresh, None
         self._retire(old)
-        self.log.info(
-            "reloaded: {count} new workers serve; the old ones finish what they have",
-            count=self.plan.workers,
-            facts={"event": "reloaded", "count": self.plan.workers},
-        )
+        count = self._plan.workers
+        text = f"reloaded: {count} new workers serve; the old ones finish what they have"
+        say(text, event="reloaded", count=count)
 
-    def _refuse_reload(self, how: str) -> None:
-        self._discard_fresh()
-        self.log.error(
-            "not reloaded, the old workers go on: {how}",
-            how=how,
-            facts={"event": "not-reloaded", "how": how},
-        )
-
-    def _discard_fresh(self) -> None:
-        fresh, self._fresh = self._fresh, None
-        self._retire(fresh)
-
-    def _retire(self, generation: _Generation | None) -> None:
+    def _retire(self, generation: Generation | None) -> None:
+        """Have a generation that does not serve, or will no more, finish."""
         if generation is not None:
             generation.close()
-            for worker in generation.workers.values():
-                self._end(worker, RETIRE)
+            self._end(generation.workers.values(), RETIRE)
 
     # Ending
 
-    def _end(self, worker: Worker, word: bytes) -> None:
-        """Have a worker finish; one that does not is ended."""
-        if worker in self._all:
+    def _end(self, workers: Iterable[Worker], word: bytes) -> None:
+        """Have workers finish; those that do not are ended."""
+        for worker in workers:
             worker.end(word, self._drain + _OVERTIME)
 
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
-        for worker in self._serving():
+        for worker in self._current.serving() if self._current else ():
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
-            if self.plan.watchdog is not None and worker.silent * self._beat > self.plan.watchdog:
-                self.log.error(
-                    "worker {worker} (process {pid}) hangs: no sign of life for {seconds:g} s "
+            if self._plan.watchdog is not None and worker.silent * self._beat > self._plan.watchdog:
+                say(
+                    f"{worker} hangs: no sign of life for {self._plan.watchdog:g} s "
                     "(--watchdog); this is where:",
+                    LogLevel.error,
+                    event="worker-hangs",
                     worker=worker.number + 1,
-                    pid=worker.pid,
-                    seconds=self.plan.watchdog,
-                    facts={"event": "worker-hangs", "worker": worker.number + 1},
                 )
                 worker.silent = 0
                 worker.kill()
@@ -348,8 +321,7 @@ class Supervisor(Service):
             self._watch.stop()
         for generation in filter(None, (self._current, self._fresh)):
             generation.close()
-        for worker in list(self._all):
-            self._end(worker, STOP)
+        self._end(list(self._all), STOP)
         self._end_if_alone()
         return stopping
 
@@ -358,15 +330,22 @@ class Supervisor(Service):
             if self._before_hangup is not None:
                 signal.signal(signal.SIGHUP, self._before_hangup)
             self._signals.stop()
-            self.log.info("all workers have ended")
+            say("all workers have ended")
             self._stopping.callback(None)
+
+    # What a page of metrics shows
+
+    def snapshot(self) -> Snapshot:
+        """Return the sum of what all workers there have ever been have counted."""
+        numbers = [each.numbers for each in self._all if each.numbers]
+        ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
+        # What this process counts itself, as it has the sockets.
+        looked_at = (dict(counted(each)) for each in self._services)
+        return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:
         """Return why no more clients should be sent here; "" if they should."""
         if self._stopping is not None:
             return "draining"
-        return min((each.not_ready for each in self._serving()), default="not started")
-
-    def _serving(self) -> list[Worker]:
-        workers = [] if self._current is None else self._current.workers.values()
-        return [each for each in workers if each.state is State.SERVING]
+        serving = self._current.serving() if self._current else ()
+        return min((each.not_ready for each in serving), default="not started")

@@ -2,15 +2,16 @@
 
 import errno
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
@@ -18,11 +19,9 @@ from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
-from uppercase.errors import CannotListen
 from uppercase.limits import Limits
 from uppercase.services._base import (
     SHORTHAND,
-    Inherited,
     OpenPlace,
     TransformService,
     open_on_one_port,
@@ -30,6 +29,7 @@ from uppercase.services._base import (
 )
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
+from uppercase.services.log_format import say
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import (
@@ -76,12 +76,26 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
     return open_conversation
 
 
+class _Open(NamedTuple):
+    """What is listening, and who accepts in its place, if anybody does."""
+
+    listener: Listener
+    port: IListeningPort
+    name: str
+    acceptor: Acceptor | None
+
+    def stop(self) -> Deferred[Any]:
+        """Accept no more, and listen no more."""
+        if self.acceptor is not None:
+            self.acceptor.stop()
+        return maybeDeferred(self.port.stopListening)
+
+
 class TCPService(TransformService):
     """Serves one chain of transforms on any number of addresses.
 
     Attributes:
         factory: serves the connections, knows them.
-        ports: what is listening.
         waits: says whether other processes should accept first, where there are any.
     """
 
@@ -103,33 +117,38 @@ class TCPService(TransformService):
         )
         if framing == "line":
             self.factory.watch_incomplete()
-        self.ports: list[IListeningPort] = []
         self.waits: Callable[[], bool] | None = None
-        self._acceptors: list[Acceptor] = []
-        self._closing: list[Acceptor] = []
-        self._names: list[str] = []
+        self._open: list[_Open] = []
         self._listeners = [
             (inherited_listener if settings.inherits else listener_of_string)(
                 self.reactor, text, settings.proxy_from
             )
             for text in settings.listen
         ]
+        self.listen_places = [each.place for each in self._listeners]
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """What is listening."""
+        return [each.port for each in self._open]
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         settings = self.settings
         if self.factory.lab is not None:
-            self.log.info("lab: {options}", options=str(self.factory.lab))
+            say(f"lab: {self.factory.lab}")
         if self.inherited is not None:
-            listeners = [self._adopt(each) for each in self.inherited]
+            listeners = [self._adopt(*each) for each in self.inherited]
         else:
-            shorthands = [
-                listener_of_socket(
-                    self.reactor, skt, f"port {settings.port_number()}", settings.proxy_from
-                )
-                for skt in self._bind_shorthands()
-            ]
+            bound = open_on_one_port(
+                settings,
+                bind,
+                lambda skt: int(skt.getsockname()[1]),
+                lambda skt: skt.close(),
+            )
+            name, proxies = f"port {settings.port_number()}", settings.proxy_from
+            shorthands = [listener_of_socket(self.reactor, skt, name, proxies) for skt in bound]
             listeners = [*shorthands, *self._listeners]
         for listener in listeners:
             failures: list[Failure] = []
@@ -141,42 +160,24 @@ class TCPService(TransformService):
                 # An endpoint that has to wait for something, as some third-party ones do.
                 listening.addBoth(partial(self._opened_late, listener.description, failures))
 
-    def _bind_shorthands(self) -> list[socket.socket]:
-        return open_on_one_port(
-            self.settings,
-            bind,
-            lambda skt: int(skt.getsockname()[1]),
-            lambda skt: skt.close(),
-            self.log,
-        )
-
-    def _adopt(self, inherited: Inherited) -> Listener:
+    def _adopt(self, place: str, skt: socket.socket) -> Listener:
         """Return the listener of an inherited socket."""
-        endpoint = inherited_endpoint(self.reactor, inherited.socket)
+        endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
-            if listener.place == inherited.place:
+            if listener.place == place:
                 return replace(listener, endpoint=endpoint)
-        return Listener(inherited.place, endpoint, None, self.settings.proxy_from)
+        return Listener(place, endpoint, None, self.settings.proxy_from)
 
-    def listen_places(self) -> list[str]:
-        return [listener.place for listener in self._listeners]
+    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+        skt = bind(host, port)
+        return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
 
-    def open_sockets(self, workers: int) -> list[OpenPlace]:
-        opened = [
-            OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
-            for skt in self._bind_shorthands()
-        ]
-        try:
-            for listener in self._listeners:
-                endpoint = listener_of_string(OPENER, listener.place).endpoint
-                made = open_endpoint(listener.description, endpoint)
-                let_go = partial(_let_go, listener.place, made.socket, made.release)
-                opened.append(OpenPlace(listener.place, [made.socket], let_go))
-        except CannotListen:
-            for each in opened:
-                each.release()
-            raise
-        return opened
+    def open_listed(self, workers: int) -> Iterator[OpenPlace]:
+        for listener in self._listeners:
+            endpoint = listener_of_string(OPENER, listener.place).endpoint
+            made = open_endpoint(listener.description, endpoint)
+            let_go = partial(_let_go, listener.place, made.socket, made.release)
+            yield OpenPlace(listener.place, [made.socket], let_go)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -185,30 +186,27 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        return list(self._names)
+        return [each.name for each in self._open]
 
     def levels(self) -> dict[str, int]:
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
         """Stop listening; connections go on."""
-        self._stop_accepting()
-        self._names.clear()
-        while self.ports:
-            self.ports.pop().stopListening()
+        while self._open:
+            self._open.pop().stop()
 
     @inlineCallbacks
     def end(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening, answer what was asked, and end within the drain time."""
-        ports, self.ports = self.ports, []
-        self._names.clear()
+        opened, self._open = self._open, []
         # Other workers accept who waits where only this one ends.
         if not self.hands_over:
-            yield self._end_handshakes(ports)
-            for acceptor in self._acceptors:
-                acceptor.accept_waiting()
-        self._stop_accepting()
-        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+            yield self._end_handshakes(opened)
+            for each in opened:
+                if each.acceptor is not None:
+                    each.acceptor.accept_waiting()
+        yield gatherResults([each.stop() for each in opened])
         drain = Drain(
             self.clock,
             self.settings.drain,
@@ -219,11 +217,12 @@ class TCPService(TransformService):
         yield drain.done
         self.factory.on_closed = None
 
-    def _end_handshakes(self, ports: list[IListeningPort]) -> Deferred[None]:
+    def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no handshake any more; fire when those under way have had their time."""
-        for acceptor in self._closing:
-            acceptor.admit_nobody()
-        hosts = [getattr(port.getHost(), "host", "127.0.0.1") for port in ports]
+        for each in opened:
+            if each.acceptor is not None and _ends_with_us(each.listener.place):
+                each.acceptor.admit_nobody()
+        hosts = [getattr(each.port.getHost(), "host", "127.0.0.1") for each in opened]
         local = all(ip_address(host).is_loopback for host in hosts)
         return deferLater(self.reactor, _LOCAL_HANDSHAKE if local else _HANDSHAKE)
 
@@ -232,39 +231,28 @@ class TCPService(TransformService):
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
-            self.log.warn(
-                "{possible} connections at the most instead of {wanted} (--max-connections), "
+            say(
+                f"{possible} connections at the most instead of {wanted} (--max-connections), "
                 "because the process may have few files open; a higher limit (ulimit -n) allows "
                 "more",
-                possible=possible,
-                wanted=wanted,
+                LogLevel.warn,
             )
 
-    def _stop_accepting(self) -> None:
-        self._closing.clear()
-        while self._acceptors:
-            self._acceptors.pop().stop()
+    def _opened(self, listener: Listener, port: IListeningPort) -> None:
+        acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
+        self._open.append(_Open(listener, port, listener.name(port), acceptor))
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
         self.notify(AcceptFailed(name, error.strerror or ""))
 
-    def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        self.ports.append(port)
-        self._names.append(listener.name(port))
-        acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
-        if acceptor is not None:
-            self._acceptors.append(acceptor)
-            if _ends_with_us(listener.place):
-                self._closing.append(acceptor)
-
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
         if failures:
-            self.log.critical("{error}", error=listen_error(description, failures[0]))
+            say(str(listen_error(description, failures[0])), LogLevel.critical)
             self.reactor.stop()
         else:
-            self.say_ready(self._names[-1])
+            self.say_ready(self._open[-1].name)
 
 
 def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -20,8 +20,6 @@ from twisted.internet.task import LoopingCall
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.errors import CannotListen
-from uppercase.lab import Experiment, Lab
 from uppercase.services._base import (
     SHORTHAND,
     OpenPlace,
@@ -46,27 +44,11 @@ KERNEL_LOOK: Final = 2.0
 """Seconds between looks at how many datagrams the system had no room for: a line while the class
 still wonders, for one system call."""
 
-_KERNEL_COUNTS: Final = 1 << 32
+_KERNEL_WRAPS: Final = 1 << 32
 """The kernel's counter of drops starts again at 0 here."""
 
-
-class _Watched:
-    """A socket whose dropped datagrams are looked at.
-
-    Args:
-        count: asks the kernel; None if it does not tell, as of a socket that is closed.
-    """
-
-    def __init__(self, name: str, count: Callable[[], int | None]) -> None:
-        self.name = name
-        self._count = count
-        # A socket from systemd may have dropped some before, which are not this program's.
-        self._told = count() or 0
-
-    def new(self) -> int:
-        """Return how many were dropped since it was last asked."""
-        before, self._told = self._told, self._count() or 0
-        return (self._told - before) % _KERNEL_COUNTS
+_KernelCount = tuple[str, Callable[[], int | None]]
+"""A socket's name, and what asks the kernel; None if it does not tell, as of one that is closed."""
 
 
 class UDPService(TransformService):
@@ -82,76 +64,66 @@ class UDPService(TransformService):
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
         clock = self.clock.seconds
-        # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
-        experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
+        lab = None
+        if settings.lab is not None or settings.observers:
+            from uppercase.lab import Experiment, Lab
+
+            # Whoever watches each datagram wants its number: without a lab, of one that does none.
+            lab = Lab(settings.lab or Experiment(seed=0), clock, self)
         self.responder = Responder(
             self.chain,
             settings.limits,
             clock=clock,
             observer=self,
             tell_each=_tell_each(settings),
-            lab=None if experiment is None else Lab(experiment, clock, self),
+            lab=lab,
         )
         self.ports: list[Any] = []
         self._endpoints = [
             datagram_endpoint_from_string(self.reactor, text)
             for text in (() if settings.inherits else settings.listen)
         ]
+        self.listen_places = settings.listen
         self._errors: Counter[str] = Counter()
-        self._watched: list[_Watched] = []
+        self._kernel_counts: list[_KernelCount] = []
+        self._kernel_drops: list[int] = []
         self._watch = LoopingCall(self._look_at_kernel)
         self._watch.clock = self.reactor
 
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         if self.inherited is not None:
-            for each in self.inherited:
-                descriptor = each.socket.detach()
-                self.ports.append(self._open(AdoptedUDPEndpoint(self.reactor, descriptor)))
+            for _, skt in self.inherited:
+                self.ports.append(self._open(AdoptedUDPEndpoint(self.reactor, skt.detach())))
             return
         self.ports += open_on_one_port(
             self.settings,
             lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
             lambda port: int(port.getHost().port),
             lambda port: port.stopListening(),
-            self.log,
         )
         for endpoint in self._endpoints:
             self.ports.append(self._open(endpoint))
         # A reactor without file descriptors has ports of its own, which do not tell.
         telling = [port for port in self.ports if isinstance(port, Port)]
-        self._watch_kernel([_Watched(_name(port), port.kernel_drops) for port in telling])
-
-    def listen_places(self) -> list[str]:
-        return list(self.settings.listen)
+        self._watch_kernel([(_name(port), port.kernel_drops) for port in telling])
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        opened = [
-            _place(SHORTHAND, sockets)
-            for sockets in open_on_one_port(
-                self.settings,
-                lambda host, port: UDPEndpoint(self.reactor, port, host).open(workers),
-                lambda sockets: int(sockets[0].getsockname()[1]),
-                _close_all,
-                self.log,
-            )
-        ]
-        try:
-            for text, endpoint in zip(self.settings.listen, self._endpoints, strict=True):
-                opened.append(_place(text, endpoint.open(workers)))
-        except CannotListen:
-            for each in opened:
-                each.release()
-            raise
+        opened = super().open_sockets(workers)
         # Here, as a socket's count is one for all processes that serve it, and outlives them.
+        sockets = [skt for place in opened for skt in place.sockets]
+        names = [printable_address(*skt.getsockname()[:2]) for skt in sockets]
         self._watch_kernel(
-            [
-                _Watched(printable_address(*skt.getsockname()[:2]), partial(kernel_drops, skt))
-                for place in opened
-                for skt in place.sockets
-            ]
+            [(name, partial(kernel_drops, skt)) for name, skt in zip(names, sockets, strict=True)]
         )
         return opened
+
+    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+        return _place(SHORTHAND, UDPEndpoint(self.reactor, port, host).open(workers))
+
+    def open_listed(self, workers: int) -> Iterator[OpenPlace]:
+        for text, endpoint in zip(self.settings.listen, self._endpoints, strict=True):
+            yield _place(text, endpoint.open(workers))
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits
@@ -200,15 +172,21 @@ class UDPService(TransformService):
             **{name: errors[name] for name in sorted(errors)},
         }
 
-    def _watch_kernel(self, watched: list["_Watched"]) -> None:
+    def _watch_kernel(self, counts: list[_KernelCount]) -> None:
         """Report what the kernel has no room for, lest the lab or the transform be blamed."""
-        self._watched = watched
+        self._kernel_counts = counts
+        # A socket from systemd may have dropped some before, which are not this program's.
+        self._kernel_drops = [count() or 0 for _, count in counts]
         self._watch.start(KERNEL_LOOK, now=False)
 
     def _look_at_kernel(self) -> None:
-        for each in self._watched:
-            if new := each.new():
-                self.notify(KernelDropped(each.name, new))
+        before = self._kernel_drops
+        self._kernel_drops = [count() or 0 for _, count in self._kernel_counts]
+        for (name, _), then, now in zip(
+            self._kernel_counts, before, self._kernel_drops, strict=True
+        ):
+            if now != then:
+                self.notify(KernelDropped(name, (now - then) % _KERNEL_WRAPS))
 
     def _stop_watching(self) -> None:
         if self._watch.running:
@@ -237,12 +215,11 @@ def _errors_of(port: Any) -> Counter[str]:
 
 
 def _place(place: str, sockets: list[socket.socket]) -> OpenPlace:
-    return OpenPlace(place, sockets, lambda: _close_all(sockets))
+    def release() -> None:
+        for each in sockets:
+            each.close()
 
-
-def _close_all(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
+    return OpenPlace(place, sockets, release)
 
 
 def _name(port: Any) -> str:

@@ -5,20 +5,20 @@ that the supervisor is gone, and the worker goes too. Into `REPORTS` it writes o
 a line: what it logs, that it is ready, that it lives and what it has counted, and why it failed.
 """
 
-import ctypes
 import faulthandler
 import json
 import mmap
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from twisted.application.service import MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
@@ -27,7 +27,8 @@ from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
 from uppercase.errors import PluginError, UserError
-from uppercase.services._base import CannotStart, Inherited, TransformService
+from uppercase.services._base import CannotStart, TransformService
+from uppercase.services._metrics import Measurements
 from uppercase.services._tcp import TCPService
 
 REPORTS: Final = 3
@@ -48,8 +49,6 @@ STOP: Final = b"stop"
 RETIRE: Final = b"retire"
 """Others go on serving the sockets: answer what was asked, and end."""
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -65,7 +64,6 @@ class Assignment:
         sockets: the place of each, by service, in the order of the descriptors.
     """
 
-    supervisor: int
     number: int
     workers: int
     beat: float
@@ -106,9 +104,8 @@ def _report_log(event: LogEvent) -> None:
 
 
 def begin() -> Assignment:
-    """Make this process a worker: its end, its signals, its reactor and its log."""
+    """Make this process a worker: its signals, its reactor and its log."""
     assignment = Assignment.read()
-    _die_with(assignment.supervisor)
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         # A terminal sends them to all of its processes; the supervisor says what they mean.
@@ -119,68 +116,47 @@ def begin() -> Assignment:
     return assignment
 
 
-def _die_with(supervisor: int) -> None:
-    """Have the system kill this process when the supervisor ends, however hung either is."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        os._exit(1)
-
-
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
-    """Serve until told to end; return the status to exit with."""
+    """Serve until told to end, with signs of life; return the status to exit with."""
     from twisted.internet import reactor
 
     known: Any = reactor
+    together = MultiService()
+    measured: Measurements | None = None
     try:
         services = make()
         _inherit(services, assignment)
         os.chdir(assignment.directory)
-        measured: Any = None
-        if assignment.measure:
-            from uppercase.services._metrics import Measurements
-
-            measured = Measurements(services, reactor)
-        together = MultiService()
         for service in services:
             service.setServiceParent(together)
+        if assignment.measure:
+            measured = Measurements(services, reactor)
+            measured.setServiceParent(together)
         together.startService()
     except (UserError, PluginError, CannotStart, OSError) as error:
         report("failed", text=str(error))
         return 1
-    _serve(known, services, together, assignment, measured)
-    return 0
-
-
-def _serve(
-    reactor: Any,
-    services: Sequence[TransformService],
-    together: MultiService,
-    assignment: Assignment,
-    measured: Any,
-) -> None:
-    """Run the reactor, with signs of life."""
 
     def beat() -> None:
-        numbers = not_ready = None
-        if measured is not None:
-            numbers, not_ready = list(measured.snapshot().items()), measured.not_ready()
-        report("beat", numbers=numbers, not_ready=not_ready)
+        report(
+            "beat",
+            numbers=list(measured.snapshot().items()) if measured else [],
+            not_ready=measured.not_ready() if measured else "",
+        )
 
-    def started() -> None:
-        if measured is not None:
-            measured.start()
+    def ready() -> None:
         beats.start(assignment.beat)
         report("ready", served=[each.served() for each in services])
 
     beats = LoopingCall(beat)
-    beats.clock = reactor
-    reactor.callWhenRunning(started)
-    reactor.addReader(_Commands(reactor, services))
-    reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
-    reactor.run()
+    beats.clock = known
+    known.callWhenRunning(ready)
+    known.addReader(_Commands(known, services))
+    known.addSystemEventTrigger("before", "shutdown", together.stopService)
+    known.run()
     # What has happened since the last, up to the end.
     beat()
+    return 0
 
 
 def _inherit(services: Sequence[TransformService], assignment: Assignment) -> None:
@@ -195,7 +171,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     for service, sockets in zip(services, assignment.sockets, strict=True):
         service.inherited = []
         for place in sockets:
-            service.inherited.append(Inherited(place, socket.socket(fileno=number)))
+            service.inherited.append((place, socket.socket(fileno=number)))
             number += 1
         service.share_limits(assignment.workers)
     board = Board(BOARD, assignment.workers)
@@ -219,10 +195,7 @@ class _Commands:
     def __init__(self, reactor: Any, services: Sequence[TransformService]) -> None:
         self._reactor = reactor
         self._services = services
-        self._ending = False
         os.set_blocking(COMMANDS, False)
-        # Also where somebody else has sent SIGTERM to this worker alone.
-        reactor.addSystemEventTrigger("before", "shutdown", self._note_end)
 
     def fileno(self) -> int:
         return COMMANDS
@@ -243,14 +216,12 @@ class _Commands:
             os._exit(1)
         for service in self._services:
             service.hands_over = RETIRE in words
-        if not self._ending:
-            # It may go to the whole group, as from `timeout` or systemd, and must neither stop a
-            # reactor that is stopping nor be this worker's second one.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # It may go to the whole group, as from `timeout` or systemd, and must not be this worker's
+        # second one.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Where somebody has sent it to this worker before, it is stopping.
+        with suppress(ReactorNotRunning):
             self._reactor.stop()
-
-    def _note_end(self) -> None:
-        self._ending = True
 
 
 _SIZE: Final = 8

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -10,10 +10,12 @@ from typing import Any, Final, Protocol
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import InvalidLogLevelError, Logger, LogLevel
+from twisted.logger import InvalidLogLevelError, LogLevel
 from twisted.python.failure import Failure
 
-from uppercase.services._worker import BOARD, COMMANDS, REPORTS, SOCKETS, Assignment
+from uppercase.services._metrics import Snapshot
+from uppercase.services._worker import BOARD, COMMANDS, REPORTS, Assignment
+from uppercase.services.log_format import say
 
 _LAST_OUTPUT: Final = 0.5
 """Seconds after a worker's end in which its last output is waited for; a program that it has
@@ -27,7 +29,6 @@ _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
 
 _LINE: Final = 1 << 16
 """Bytes of one line of output that are kept; a longer one is logged in parts."""
-
 
 _REPORT: Final = 1 << 20
 """Bytes of one report at the most: a hundred times what the numbers of a worker take."""
@@ -44,16 +45,10 @@ class State(Enum):
 
 
 class Superior(Protocol):
-    """Who is told what a worker does."""
+    """Who is told when a worker serves, what each service of it does, and how it has ended."""
 
-    def ready(self, worker: "Worker", served: list[list[str]]) -> None:
-        """It serves."""
-
-    def numbers(self, worker: "Worker", numbers: Any, not_ready: str) -> None:
-        """It lives, and has counted so much."""
-
-    def ended(self, worker: "Worker", how: str) -> None:
-        """It has ended."""
+    def ready(self, worker: "Worker", served: list[list[str]]) -> None: ...
+    def ended(self, worker: "Worker", how: str) -> None: ...
 
 
 class Worker(ProcessProtocol):
@@ -68,6 +63,7 @@ class Worker(ProcessProtocol):
         pid: its process.
         proven: whether it has served for a while.
         silent: looks since its last sign of life.
+        numbers: what it has counted so far, where that is asked for.
         not_ready: its own word for why it wants no more clients.
     """
 
@@ -80,14 +76,17 @@ class Worker(ProcessProtocol):
         self.pid: int | None = None
         self.proven = False
         self.silent = 0
+        self.numbers: Snapshot = {}
         self.not_ready = ""
         self._superior = superior
-        self._log = Logger("uppercase")
         self._lines = {1: b"", 2: b"", REPORTS: b""}
         self._calls: list[IDelayedCall] = []
         self._last_words = ""
         self._garbled = False
         self._status: Failure | None = None
+
+    def __str__(self) -> str:
+        return f"worker {self.number + 1} (process {self.pid})"
 
     def spawn(
         self,
@@ -95,30 +94,15 @@ class Worker(ProcessProtocol):
         command: Sequence[str],
         directory: str,
         assignment: Assignment,
-        board: int,
-        sockets: Sequence[int],
+        inherited: Sequence[int],
     ) -> None:
-        """Start the process, with these descriptors."""
+        """Start the process, with descriptors: of the board, then of the sockets."""
         self._reactor = reactor
         self._assignment = assignment
-        inherited = {SOCKETS + place: number for place, number in enumerate(sockets)}
+        pipes = {0: "w", 1: "r", 2: "r", REPORTS: "r", COMMANDS: "w"}
+        fds = {**pipes, **dict(enumerate(inherited, BOARD))}
         try:
-            reactor.spawnProcess(
-                self,
-                command[0],
-                command,
-                env=None,
-                path=directory,
-                childFDs={
-                    0: "w",
-                    1: "r",
-                    2: "r",
-                    REPORTS: "r",
-                    COMMANDS: "w",
-                    BOARD: board,
-                    **inherited,
-                },
-            )
+            reactor.spawnProcess(self, command[0], command, env=None, path=directory, childFDs=fds)
         except OSError as error:
             # Such as a Python that the user whom twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
@@ -128,15 +112,6 @@ class Worker(ProcessProtocol):
         self.pid = self.transport.pid
         self.transport.closeStdin()
         self.transport.writeToChild(COMMANDS, self._assignment.to_line())
-
-    def later(self, seconds: float, call: Callable[[], object]) -> None:
-        """Take it for proven, and call, unless it ends before."""
-
-        def proven() -> None:
-            self.proven = True
-            call()
-
-        self._calls.append(self._reactor.callLater(seconds, proven))
 
     def end(self, word: bytes, seconds: float) -> None:
         """Tell it to finish; if it has not after so many seconds, kill it."""
@@ -175,54 +150,52 @@ class Worker(ProcessProtocol):
             text = line.decode(errors="backslashreplace")
             if descriptor == 2:
                 self._last_words = text.strip()
-            facts = {"event": "output"}
-            self._write({"level": _OUTPUT[descriptor].name, "text": text, "facts": facts})
+            self._write(_OUTPUT[descriptor], text, {"event": "output"})
 
     def _complain(self) -> None:
         """Say once that something else than reports comes through their pipe."""
         if not self._garbled:
             self._garbled = True
-            self._log.error(
-                "worker {worker} (process {pid}) has told what is no report, which is left out; "
-                "does a transform write to file descriptors that it has not opened?",
+            say(
+                f"{self} has told what is no report, which is left out; does a transform write to "
+                "file descriptors that it has not opened?",
+                LogLevel.error,
+                event="garbled-report",
                 worker=self.number + 1,
-                pid=self.pid,
-                facts={"event": "garbled-report", "worker": self.number + 1},
             )
 
     def _hear(self, said: dict[str, Any]) -> None:
         self.silent = 0
         match said["report"]:
             case "log":
-                self._write(said)
+                facts = {key: each for key, each in said["facts"].items() if each is not None}
+                self._write(LogLevel.lookupByName(said["level"]), said["text"], facts)
             case "ready":
                 if self.state is State.STARTING:
                     self.state = State.SERVING
                     self._superior.ready(self, said["served"])
             case "beat":
-                self._superior.numbers(self, said["numbers"], said["not_ready"])
+                self.numbers = {tuple(key): number for key, number in said["numbers"]}
+                self.not_ready = said["not_ready"]
             case "failed":
                 self._last_words = said["text"]
             case other:
                 raise ValueError(other)
 
-    def _write(self, said: dict[str, Any]) -> None:
+    def _write(self, level: Any, text: str, facts: dict[str, Any]) -> None:
         """Write a line of the worker's into our log."""
-        facts = {key: value for key, value in said["facts"].items() if value is not None}
-        self._log.emit(
-            LogLevel.lookupByName(said["level"]),
-            "worker {worker}: {text}",
-            worker=self.number + 1,
-            text=said["text"],
-            facts={**facts, "worker": self.number + 1},
-        )
+        number = self.number + 1
+        say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
         self._status = reason
+        self._call_off()
+        self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
+
+    def _call_off(self) -> None:
         for call in self._calls:
             if call.active():
                 call.cancel()
-        self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
         self._ended()
@@ -231,9 +204,7 @@ class Worker(ProcessProtocol):
         """Take leave, once."""
         if self.state is State.ENDED:
             return
-        for call in self._calls:
-            if call.active():
-                call.cancel()
+        self._call_off()
         for descriptor in (1, 2):
             self._take(descriptor, self._lines[descriptor])
         self.state = State.ENDED

@@ -1,7 +1,7 @@
 """How lines of the log look, as text or as JSON, for a file, a terminal or the journal of systemd.
 
-Twisted's own formats lack milliseconds and a vocabulary. Here an event of the service carries its
-facts (`facts=` in the call of the logger): text shows its sentence, JSON its facts too.
+Twisted's own formats lack milliseconds and a vocabulary. Here a line carries facts beside its
+sentence (`say`): text shows the sentence, JSON both.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 from twisted.logger import (
     FileLogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     eventAsText,
     formatEvent,
@@ -25,13 +26,7 @@ from twisted.python.logfile import LogFile
 from uppercase.core.values import printable
 from uppercase.errors import UnknownName, suggest
 
-_PRIORITIES: Final = {
-    LogLevel.debug: 7,
-    LogLevel.info: 6,
-    LogLevel.warn: 4,
-    LogLevel.error: 3,
-    LogLevel.critical: 2,
-}
+_PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=True))
 """What syslog(3) and the journal call the levels of Twisted."""
 
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -39,6 +34,13 @@ _UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 surrogates, which no file could take."""
 
 Format = Callable[[LogEvent], str | None]
+
+_log: Final = Logger("uppercase")
+
+
+def say(text: str, level: Any = LogLevel.info, /, **facts: Any) -> None:
+    """Write a line into the log: a sentence for people, and facts for programs."""
+    _log.emit(level, "{text}", text=text, facts=facts)
 
 
 def as_text(event: LogEvent) -> str | None:
@@ -52,12 +54,6 @@ def _local_time(when: float | None) -> str:
         return "-"
     cut = formatTime(when, "%Y-%m-%dT%H:%M:%S.%f")[:-3]
     return cut + formatTime(when, "%z")
-
-
-def as_untimed_text(event: LogEvent) -> str | None:
-    """Return the line without its time, for what adds one itself."""
-    text = as_text(event)
-    return text and text.partition(" ")[2]
 
 
 def as_json(event: LogEvent) -> str | None:
@@ -81,12 +77,9 @@ def as_json(event: LogEvent) -> str | None:
         line["from"] = event["log_namespace"]
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    return _UNSEEN.sub(_escape, json.dumps(line, ensure_ascii=False)) + "\n"
-
-
-def _escape(found: re.Match[str]) -> str:
-    """Return a character as JSON has it in ASCII; there are two for one above U+FFFF."""
-    return json.dumps(found[0])[1:-1]
+    text = json.dumps(line, ensure_ascii=False)
+    # As JSON has them in ASCII.
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
 def for_journal(format_: Format) -> Format:
@@ -123,7 +116,9 @@ def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
-    return FileLogObserver(file, for_journal(as_untimed_text if format_ == "text" else as_json))
+    # Which adds the time itself.
+    untimed: Format = lambda event: (as_text(event) or "").partition(" ")[2]  # noqa: E731
+    return FileLogObserver(file, for_journal(untimed if format_ == "text" else as_json))
 
 
 class WatchedLogFile(LogFile):

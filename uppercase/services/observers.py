@@ -6,37 +6,19 @@ escaped and cut, and each reason has at most one line a second, which says how m
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from enum import Enum
 from traceback import TracebackException
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
-from uppercase.core.events import (
-    AcceptFailed,
-    Closed,
-    Dropped,
-    Event,
-    Impaired,
-    Incomplete,
-    IObserver,
-    KernelDropped,
-    LabAction,
-    Opened,
-    Outcome,
-    Refused,
-    Replied,
-    SlowCall,
-    TransformFailed,
-    WouldDrop,
-    word_of,
-    word_of_name,
-)
+from uppercase.core import events
+from uppercase.core.events import Event, IObserver, Outcome, word_of, word_of_name
 from uppercase.core.values import printable
 from uppercase.limits import LOG_INTERVAL
+from uppercase.services.log_format import say
 
 _LOG_PAYLOAD: Final = 24
 """Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
@@ -56,39 +38,38 @@ _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
 
-
 _WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
-    SlowCall: (
+    events.SlowCall: (
         "transform {event.transform}: slow",
         "transform {event.transform!r} blocked the reactor for {milliseconds:.0f} ms; nobody else "
         "was served meanwhile",
     ),
-    AcceptFailed: (
+    events.AcceptFailed: (
         "{protocol} connections not accepted: {event.error}",
         "no connection can be accepted for now: {event.detail} ({event.error}); new clients wait",
     ),
-    Refused: (
+    events.Refused: (
         "{protocol} connections refused: {event.reason}",
         "{event.peer} was refused: {event.reason}{because}",
     ),
-    Incomplete: (
+    events.Incomplete: (
         "{protocol} lines without an end",
         "{event.peer} has sent {event.held} bytes without a line's end and waits; "
         "--framing=segment answers programs that send none",
     ),
-    Closed: (
+    events.Closed: (
         "{protocol} connections closed: {event.outcome}",
         "{event.peer} was closed: {event.outcome}{because}",
     ),
-    Dropped: (
+    events.Dropped: (
         "{protocol} datagrams dropped: {event.reason}",
         "a datagram of {event.peer} was dropped: {event.reason}{because}",
     ),
-    WouldDrop: (
+    events.WouldDrop: (
         "{protocol} datagrams answered on a dry run: {event.reason}",
         "a datagram of {event.peer} would have been dropped: {event.reason}",
     ),
-    KernelDropped: (
+    events.KernelDropped: (
         "datagrams dropped by the system",
         "the system dropped {event.count} datagrams for {event.address}, which came faster than "
         "they were read; a larger --rcvbuf holds more, as far as the system allows (Linux: "
@@ -104,8 +85,7 @@ def facts_of(event: Event) -> dict[str, Any]:
     Payloads are told by their lengths: what they hold is the peers' own.
     """
     facts: dict[str, Any] = {"event": word_of(event)}
-    for name in (field.name for field in fields(event)):
-        value = getattr(event, name)
+    for name, value in event._asdict().items():
         if isinstance(value, bytes):
             facts[f"{name}_bytes"] = len(value)
         elif value not in ("", ()):
@@ -121,14 +101,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
-@dataclass(slots=True)
-class _Held:
-    """What one key of a throttle has held back since its last line."""
-
-    call: IDelayedCall
-    count: int = 0
-
-
 class Throttle:
     """Lets one line a key through per interval and tells how many it held back.
 
@@ -142,32 +114,31 @@ class Throttle:
         self._clock = clock
         self._interval = interval
         self._write = write
-        self._held: dict[str, _Held] = {}
+        self._intervals: dict[str, IDelayedCall] = {}
+        self._held: Counter[str] = Counter()
 
     def allows(self, key: str) -> bool:
         """Whether a line may be written now; counts it if not."""
-        held = self._held.get(key)
-        if held is None:
-            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
-            return True
-        held.count += 1
-        return False
+        if key in self._intervals:
+            self._held[key] += 1
+            return False
+        self._intervals[key] = self._clock.callLater(self._interval, self._end, key)
+        return True
 
     def stop(self) -> None:
         """Tell of everything that is held back, and forget it."""
-        for key, held in list(self._held.items()):
-            held.call.cancel()
-            self._tell(key, self._held.pop(key))
+        for call in self._intervals.values():
+            call.cancel()
+        for key, count in self._held.items():
+            self._write(key, count)
+        self._intervals.clear()
+        self._held.clear()
 
     def _end(self, key: str) -> None:
-        held = self._held.pop(key)
-        if held.count:
-            self._held[key] = _Held(self._clock.callLater(self._interval, self._end, key))
-            self._tell(key, held)
-
-    def _tell(self, key: str, held: _Held) -> None:
-        if held.count:
-            self._write(key, held.count)
+        del self._intervals[key]
+        if key in self._held:
+            self.allows(key)
+            self._write(key, self._held.pop(key))
 
 
 @implementer(IObserver)
@@ -184,8 +155,6 @@ class LogObserver:
     service = ""
 
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
-        # Of the instance, as one of the class would bear the name of the class, and longer lines.
-        self.log = Logger("uppercase")
         self._protocol = protocol
         self._log_peers = log_peers
         self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
@@ -200,26 +169,23 @@ class LogObserver:
         """Write a line about this service: a sentence for people, and facts for programs."""
         known = self.service.lower() in ("", self._protocol.lower())
         named = {} if known else {"service": self.service}
-        self.log.emit(
-            level,
-            "{who}: {text}",
-            who=self._protocol if known else f"{self._protocol} {self.service}",
-            text=text,
-            facts={"protocol": self._protocol, **named, **facts},
-        )
+        who = self._protocol if known else f"{self._protocol} {self.service}"
+        say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
         kind = type(event)
-        if isinstance(event, TransformFailed):
+        if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
         elif kind in _WARNINGS and not self._is_told_otherwise(event):
-            words = {
-                "event": event,
-                "protocol": self._protocol,
-                "because": _because(getattr(event, "detail", "")),
-                "milliseconds": getattr(event, "seconds", 0.0) * 1000,
-            }
-            key, text = (each.format(**words) for each in _WARNINGS[kind])
+            key, text = (
+                each.format(
+                    event=event,
+                    protocol=self._protocol,
+                    because=_because(event),
+                    milliseconds=getattr(event, "seconds", 0.0) * 1000,
+                )
+                for each in _WARNINGS[kind]
+            )
             if self._throttle.allows(key):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
@@ -227,11 +193,11 @@ class LogObserver:
 
     def _is_told_otherwise(self, event: Event) -> bool:
         """Whether an end is as it should be, or has a line of its own in a classroom's log."""
-        if isinstance(event, Closed):
+        if isinstance(event, events.Closed):
             return self._log_peers or event.outcome in _UNREMARKABLE
-        return self._log_peers and isinstance(event, Dropped)
+        return self._log_peers and isinstance(event, events.Dropped)
 
-    def _transform_failed(self, event: TransformFailed) -> None:
+    def _transform_failed(self, event: events.TransformFailed) -> None:
         """Show one traceback per transform and exception type in a while."""
         trace, cause = event.error.traceback, event.error.__cause__
         if trace is None:
@@ -242,12 +208,9 @@ class LogObserver:
             self.line(LogLevel.error, text, **facts_of(event))
 
     def _more(self, key: str, count: int) -> None:
-        self.log.warn(
-            "{key}: {count} more since the last line",
-            key=printable(key, _LOG_TEXT),
-            count=count,
-            facts={"event": "more", "like": printable(key, _LOG_TEXT), "count": count},
-        )
+        like = printable(key, _LOG_TEXT)
+        text = f"{like}: {count} more since the last line"
+        say(text, LogLevel.warn, event="more", like=like, count=count)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:
@@ -260,35 +223,36 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
     return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
 
-def _because(detail: str) -> str:
+def _because(event: Any) -> str:
+    detail: str = getattr(event, "detail", "")
     return f": {detail}" if detail else ""
 
 
 def _peer_line(event: Event) -> str:
     """Return the line of a classroom's log for one event."""
     match event:
-        case Opened():
+        case events.Opened():
             return f"{event.peer} connected"
-        case Closed():
+        case events.Closed():
             return (
                 f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
-                f"{event.sent} bytes out{_because(event.detail)}"
+                f"{event.sent} bytes out{_because(event)}"
             )
-        case Replied():
+        case events.Replied():
             return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
-        case Dropped():
-            reason = f"{event.reason}{_because(event.detail)}"
+        case events.Dropped():
+            reason = f"{event.reason}{_because(event)}"
             return f"{_datagram(event)}: no reply ({reason}) to {_payload(event.request)}"
-        case Impaired() if not event.fates:
+        case events.Impaired() if not event.fates:
             number = f" {event.number}" if event.number else ""
             return f"{event.peer}{number}: {event.fate}"
-        case Impaired() if LabAction.LOST in event.actions:
+        case events.Impaired() if events.LabAction.LOST in event.actions:
             return f"{_datagram(event)}: {_payload(event.data)}"
     # A datagram has one line, which says how it ended: the rest is told by that.
     return ""
 
 
-def _datagram(event: Replied | Dropped | Impaired) -> str:
+def _datagram(event: events.Replied | events.Dropped | events.Impaired) -> str:
     """Name a datagram, with its line of the answer key where there is a lab."""
     if not event.number:
         return event.peer
@@ -299,22 +263,18 @@ def _payload(data: bytes) -> str:
     return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"
 
 
-_SAYS_MORE: Final[Mapping[type[Event], tuple[str, str]]] = {
-    kind: (word_of_name(kind.__name__), attribute)
-    for kind, attribute in (
-        (Opened, ""),
-        (Closed, "outcome"),
-        (AcceptFailed, "error"),
-        (Refused, "reason"),
-        (Incomplete, ""),
-        (Dropped, "reason"),
-        (WouldDrop, "reason"),
-        (TransformFailed, "transform"),
-        (SlowCall, "transform"),
+_APART: Final = ("outcome", "reason", "transform", "error")
+"""Attributes, of which the first that an event has tells it from others of its kind."""
+
+_COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
+    kind: (
+        word_of_name(kind.__name__),
+        next((name for name in _APART if name in kind._fields), ""),
     )
+    for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
 }
-"""What is counted: by which word, and which attribute says more of it. Requests and replies are not
-counted here: they are told only where somebody watches, and the responder counts all of them."""
+"""What is counted: by which word, and which attribute. Requests and replies are not counted here:
+they are told only where somebody watches, and the responder counts all of them."""
 
 
 @implementer(IObserver)
@@ -330,17 +290,14 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        # First what each connection has: patterns are tried one after the other.
-        if known := _SAYS_MORE.get(type(event)):
+        if isinstance(event, events.KernelDropped):
+            self.counts["dropped", "by-the-kernel"] += event.count
+        elif isinstance(event, events.Impaired):
+            for action in event.actions:
+                self.counts[f"lab-{event.direction.value}", action.value] += 1
+        elif known := _COUNTED.get(type(event)):
             word, attribute = known
             self.counts[word, str(getattr(event, attribute)) if attribute else ""] += 1
-            return
-        match event:
-            case KernelDropped(count=count):
-                self.counts["dropped", "by-the-kernel"] += count
-            case Impaired(direction=direction, actions=actions):
-                for action in actions:
-                    self.counts[f"lab-{direction.value}", action.value] += 1
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

@@ -3,17 +3,16 @@
 Whoever asks must not be able to hurt the service. A connection has one request, with a small body
 or none, and a few seconds for all of it; there are so many at a time, and the oldest makes room;
 and so many a second are answered. Headers are bounded by `twisted.web` itself, at 16 KiB. Numbers
-are gathered once a second at the most; those of workers are summed here.
+are gathered once a second at the most.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
@@ -21,12 +20,14 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
-from uppercase.errors import UserError
+from uppercase.errors import UserError, install
 from uppercase.services._base import CannotStart
-from uppercase.services._metrics import FAMILIES, Snapshot, Source, add_up, counted, exposition
-from uppercase.services._supervisor import Supervisor
-from uppercase.services._worker_process import Worker
+from uppercase.services._metrics import Measurements, exposition
+from uppercase.services.log_format import say
 from uppercase.tcp.listening import listen_error, listener_of_string
+
+if TYPE_CHECKING:
+    from uppercase.services._supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +76,9 @@ class BoundedChannel(HTTPChannel):
     transport: Any
     factory: "BoundedSite"
 
-    _deadline: IDelayedCall | None = None
-
     def connectionMade(self) -> None:
         super().connectionMade()
-        if self.factory.lets_in(self):
-            abort = self.transport.abortConnection
-            seconds = self.factory.limits.deadline
-            self._deadline = self.factory.reactor.callLater(seconds, abort)
-        else:
+        if not self.factory.lets_in(self):
             self.transport.abortConnection()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
@@ -92,9 +87,9 @@ class BoundedChannel(HTTPChannel):
 
     def leave_bounds(self) -> None:
         """Have no deadline any more, and no place among the others; the caller sees to both."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self.factory.channels.pop(self, None)
+        deadline = self.factory.channels.pop(self, None)
+        if deadline is not None and deadline.active():
+            deadline.cancel()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.leave_bounds()
@@ -111,25 +106,21 @@ class BoundedSite(Site):
     def __init__(self, root: Resource, limits: WebLimits, reactor: Any) -> None:
         super().__init__(root, _Request, timeout=None, reactor=reactor)
         self.limits = limits
-        # A dictionary, as an ordered set: the oldest comes first.
-        self.channels: dict[BoundedChannel, None] = {}
+        # With their deadlines; the oldest comes first.
+        self.channels: dict[BoundedChannel, IDelayedCall] = {}
         self._bucket = TokenBuckets(limits.rate, limits.burst, 1)
 
     def lets_in(self, channel: BoundedChannel) -> bool:
         """Let a connection in, in place of the oldest where there are enough; not too often."""
         if not self._bucket.allow("", self.reactor.seconds()):
             return False
-        self.channels[channel] = None
+        abort = channel.transport.abortConnection
+        self.channels[channel] = self.reactor.callLater(self.limits.deadline, abort)
         if len(self.channels) > self.limits.connections:
             oldest = next(iter(self.channels))
-            del self.channels[oldest]
+            oldest.leave_bounds()
             oldest.transport.abortConnection()
         return True
-
-    def abort_all(self) -> None:
-        """End every connection."""
-        for channel in list(self.channels):
-            channel.transport.abortConnection()
 
     def log(self, request: Request) -> None:
         """Write no line for each request."""
@@ -146,8 +137,6 @@ class WebService(Service):
         port: what listens, while it does.
     """
 
-    log = Logger("uppercase")
-
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
         self._listener = listener_of_string(reactor, on_loopback(description))
         if self._listener.context is not None:
@@ -158,7 +147,8 @@ class WebService(Service):
         self.site = site
         self.port: IListeningPort | None = None
 
-    def listen(self) -> None:
+    def startService(self) -> None:
+        super().startService()
         failures: list[Failure] = []
         listening = self._listener.endpoint.listen(self.site)
         listening.addCallbacks(self._opened, failures.append)
@@ -173,24 +163,24 @@ class WebService(Service):
         """Say where it is."""
 
     @inlineCallbacks
-    def close(self) -> Any:
-        """Stop listening, and end every connection."""
+    def stopService(self) -> Any:
+        super().stopService()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)
-        self.site.abort_all()
+        for channel in list(self.site.channels):
+            channel.transport.abortConnection()
 
 
-DEADLINE: Final = 5.0
-"""Seconds that a connection has from its acceptance to its end: a scrape takes a millisecond."""
-
-CONNECTIONS: Final = 16
-"""Connections at one time: two Prometheus servers, a load balancer and a person, four times."""
-
-_RATE: Final = 50.0
-"""Connections a second that are answered; at 2 ms each, a tenth of one processor."""
-
-_BURST: Final = 100.0
+_LIMITS: Final = WebLimits(
+    # Two Prometheus servers, a load balancer and a person, four times.
+    connections=16,
+    # A scrape takes a millisecond.
+    deadline=5.0,
+    # At 2 ms each, a tenth of one processor.
+    rate=50.0,
+    burst=100.0,
+)
 
 FRESH: Final = 1.0
 """Seconds that gathered numbers serve: nobody scrapes more often than that."""
@@ -209,43 +199,41 @@ class MetricsService(WebService):
         UserError: the description cannot be used, or the library for the format is missing.
     """
 
-    def __init__(self, description: str, source: Source, reactor: Any) -> None:
+    def __init__(self, description: str, source: "Measurements | Supervisor", reactor: Any) -> None:
         try:
             import prometheus_client  # noqa: F401
         except ImportError as error:
             raise UserError(
-                "metrics need prometheus-client; install it with: "
-                "pip install 'twisted-uppercase[metrics]'"
+                f"metrics need prometheus-client; install it with: {install('metrics')}"
             ) from error
-        limits = WebLimits(connections=CONNECTIONS, deadline=DEADLINE, rate=_RATE, burst=_BURST)
-        site = BoundedSite(_metrics_root(source, reactor), limits, reactor)
-        super().__init__("metrics are", description, site, reactor)
+        root = Resource()
+        root.putChild(b"metrics", _Text(self._metrics))
+        root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
+        root.putChild(b"readyz", _Text(self._ready))
+        super().__init__("metrics are", description, BoundedSite(root, _LIMITS, reactor), reactor)
         self._source = source
-        self._measuring = False
-
-    def startService(self) -> None:
-        super().startService()
-        self._source.start()
-        self._measuring = True
-        self.listen()
+        self._gathered, self._when = b"", float("-inf")
 
     def opened(self, address: str) -> None:
         """Say where metrics are."""
-        self.log.info(
-            "metrics are at {address}: /metrics, /healthz, /readyz",
-            address=address,
-            facts={"event": "metrics", "address": address},
-        )
+        text = f"metrics are at {address}: /metrics, /healthz, /readyz"
+        say(text, event="metrics", address=address)
 
     @inlineCallbacks
     def stopService(self) -> Any:
         """Tell of the drain until it is over, then stop."""
-        super().stopService()
-        yield self._source.ended()
-        if self._measuring:
-            self._measuring = False
-            self._source.stop()
-        yield self.close()
+        yield self._source.stopService()
+        yield super().stopService()
+
+    def _metrics(self) -> tuple[int, bytes]:
+        now = self.site.reactor.seconds()
+        if now - self._when >= FRESH:
+            self._gathered, self._when = exposition(self._source.snapshot()), now
+        return 200, self._gathered
+
+    def _ready(self) -> tuple[int, bytes]:
+        why = self._source.not_ready()
+        return (503 if why else 200), f"{why or 'ready'}\n".encode()
 
 
 class _Text(Resource):
@@ -262,69 +250,3 @@ class _Text(Resource):
         status, body = self._give()
         request.setResponseCode(status)
         return bytes(body)
-
-
-def _metrics_root(source: Source, reactor: Any) -> Resource:
-    """Return the three pages."""
-    gathered: tuple[float, bytes] = (float("-inf"), b"")
-
-    def metrics() -> tuple[int, bytes]:
-        nonlocal gathered
-        now = reactor.seconds()
-        if now - gathered[0] >= FRESH:
-            gathered = now, exposition(source.snapshot())
-        return 200, gathered[1]
-
-    def ready() -> tuple[int, bytes]:
-        why = source.not_ready()
-        return (503 if why else 200), f"{why or 'ready'}\n".encode()
-
-    root = Resource()
-    root.putChild(b"metrics", _Text(metrics))
-    root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
-    root.putChild(b"readyz", _Text(ready))
-    return root
-
-
-_GAUGES = {family.name for family in FAMILIES if family.kind == "gauge"}
-
-
-class Tally:
-    """A `Source` of metrics: what workers last sent, and the counters of those that have ended."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._past: Snapshot = {}
-        self._last: dict[Worker, Snapshot] = {}
-        supervisor.tally = self
-
-    def take(self, worker: Worker, numbers: Snapshot) -> None:
-        """Take a worker's numbers in place of those before."""
-        self._last[worker] = numbers
-
-    def forget(self, worker: Worker) -> None:
-        """Keep only what an ended worker has counted; what it had is gone with it."""
-        last = self._last.pop(worker, {})
-        counted = {key: number for key, number in last.items() if key[0] not in _GAUGES}
-        self._past = add_up([self._past, counted])
-
-    def start(self) -> None:
-        """The workers measure from their own start."""
-
-    def stop(self) -> None:
-        """And to their own end."""
-
-    def snapshot(self) -> Snapshot:
-        ours: Snapshot = {
-            ("workers",): len(self._last),
-            ("worker_restarts",): self._supervisor.restarts,
-        }
-        # What the supervisor counts itself, as it has the sockets.
-        looked_at = (dict(counted(each)) for each in self._supervisor.services)
-        return add_up([self._past, *self._last.values(), *looked_at, ours])
-
-    def not_ready(self) -> str:
-        return self._supervisor.not_ready()
-
-    def ended(self) -> Deferred[Any]:
-        return self._supervisor.stopService()

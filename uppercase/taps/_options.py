@@ -1,7 +1,7 @@
 """The options that services share, and what one process makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import twisted
@@ -10,17 +10,8 @@ from twisted.python import usage
 
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor
+from uppercase.core import values
 from uppercase.core.events import IObserver
-from uppercase.core.values import (
-    parse_count,
-    parse_duration,
-    parse_host_names,
-    parse_port,
-    parse_size,
-    parse_timeout,
-    printable,
-    up_to,
-)
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
@@ -29,8 +20,6 @@ from uppercase.taps._process import (
     accompany,
     check_pid_file,
     choose_log,
-    page_of,
-    plan_of,
     use_monotonic_time,
 )
 from uppercase.taps._table import Group, Option, TableOptions
@@ -46,141 +35,135 @@ def listening(endpoint: str, example: str) -> Group:
     """Return the options that say where to listen."""
     return Group(
         "Where to listen",
-        (
-            Option(
-                "-p, --port=N",
-                "port number; 0 takes any free one, which the ready line shows",
-                parse=parse_port,
-                shown=str(DEFAULT_PORT),
-            ),
-            Option(
-                "-i, --interface=ADDRESS",
-                "IP address of this machine, or '*' for every address, both families; "
-                "may be repeated",
-                shown="loopback, both families",
-            ),
-            Option(
-                "-l, --listen=DESCRIPTION",
-                f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
-            ),
+        Option(
+            "-p, --port=N",
+            "port number; 0 takes any free one, which the ready line shows",
+            parse=values.parse_port,
+            shown=str(DEFAULT_PORT),
+        ),
+        Option(
+            "-i, --interface=ADDRESS",
+            "IP address of this machine, or '*' for every address, both families; may be repeated",
+            shown="loopback, both families",
+            many=True,
+        ),
+        Option(
+            "-l, --listen=DESCRIPTION",
+            f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
+            many=True,
         ),
     )
 
 
 TRANSFORMING = Group(
     "What to serve",
-    (
-        Option(
-            "-t, --transform=NAME[:key=value...]",
-            "transform, or module:function for a plain function; may be repeated: "
-            "a chain, applied in the order given",
-            shown="uppercase",
-            values=summaries,
-        ),
-        Option(
-            "--max-output=SIZE",
-            "what each transform of the chain may give for one message or chunk",
-            parse=up_to(parse_size, _LARGEST_OUTPUT, "each client may have as much made"),
-            default=MAX_OUTPUT,
-            shown="1M",
-        ),
-        Option("--help-transforms", "list the transforms that are installed, and exit", exits=True),
-        Option(
-            "--help-transform=NAME",
-            "show one transform and its arguments, and exit",
-            values=summaries,
-            exits=True,
-        ),
+    Option(
+        "-t, --transform=NAME[:key=value...]",
+        "transform, or module:function for a plain function; may be repeated: "
+        "a chain, applied in the order given",
+        shown="uppercase",
+        values=summaries,
+        many=True,
+    ),
+    Option(
+        "--max-output=SIZE",
+        "what each transform of the chain may give for one message or chunk",
+        parse=values.up_to(values.parse_size, _LARGEST_OUTPUT, "each client may have as much made"),
+        default=MAX_OUTPUT,
+        shown="1M",
+    ),
+    Option("--help-transforms", "list the transforms that are installed, and exit", exits=True),
+    Option(
+        "--help-transform=NAME",
+        "show one transform and its arguments, and exit",
+        values=summaries,
+        exits=True,
     ),
 )
 
 ENDING = Option(
     "--drain=DURATION",
     "how long SIGTERM and SIGINT wait for what is owed",
-    parse=parse_duration,
+    parse=values.parse_duration,
     default=DRAIN,
     shown="10s",
 )
 
 PROCESS = Group(
     "The process",
-    (
-        Option(
-            "--log-format=FORMAT",
-            "text, or json: an object a line, with a word for what happened and its facts",
-            parse=parse_log_format,
-            shown="text",
-            values=lambda: dict.fromkeys(FORMATS, ""),
-        ),
-        Option(
-            "--metrics=DESCRIPTION",
-            "serve metrics for Prometheus, /healthz and /readyz, such as at tcp:9100; on loopback "
-            "unless :interface= says otherwise",
-            parse=str,
-            shown="off",
-        ),
-        Option(
-            "--workers=N",
-            "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
-            "Each has its share of --max-connections and --max-per-address, and its own --rate",
-            parse=up_to(parse_count, _MOST_WORKERS, "0 is one for each processor"),
-            shown="1",
-        ),
-        Option(
-            "--watchdog=DURATION",
-            "replace a worker that has given no sign of life for so long",
-            parse=parse_timeout,
-            shown="off",
-        ),
+    Option(
+        "--log-format=FORMAT",
+        "text, or json: an object a line, with a word for what happened and its facts",
+        parse=parse_log_format,
+        shown="text",
+        values=lambda: dict.fromkeys(FORMATS, ""),
+    ),
+    Option(
+        "--metrics=DESCRIPTION",
+        "serve metrics for Prometheus, /healthz and /readyz, such as at tcp:9100; on loopback "
+        "unless :interface= says otherwise",
+        parse=str,
+        shown="off",
+    ),
+    Option(
+        "--workers=N",
+        "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
+        "Each has its share of --max-connections and --max-per-address, and its own --rate",
+        parse=values.up_to(values.parse_count, _MOST_WORKERS, "0 is one for each processor"),
+        shown="1",
+    ),
+    Option(
+        "--watchdog=DURATION",
+        "replace a worker that has given no sign of life for so long",
+        parse=values.parse_timeout,
+        shown="off",
     ),
 )
 
 CLASSROOM = Group(
     "For a classroom",
-    (
-        Option(
-            "--record=FILE",
-            "write each datagram or chunk, and what became of it, for `uppercase timeline`",
-            parse=str,
-            shown="off",
-        ),
-        Option(
-            "--record-bytes=N",
-            "how many bytes of each payload the record keeps",
-            parse=parse_count,
-            default=RECORD_BYTES,
-        ),
-        Option(
-            "--record-limit=SIZE",
-            "how large the record may become; it ends there, and the service goes on",
-            parse=parse_size,
-            default=RECORD_LIMIT,
-            shown="100M",
-        ),
+    Option(
+        "--record=FILE",
+        "write each datagram or chunk, and what became of it, for `uppercase timeline`",
+        parse=str,
+        shown="off",
+    ),
+    Option(
+        "--record-bytes=N",
+        "how many bytes of each payload the record keeps",
+        parse=values.parse_count,
+        default=RECORD_BYTES,
+    ),
+    Option(
+        "--record-limit=SIZE",
+        "how large the record may become; it ends there, and the service goes on",
+        parse=values.parse_size,
+        default=RECORD_LIMIT,
+        shown="100M",
     ),
 )
 
 PAGE = Group(
     "The live page",
-    (
-        Option(
-            "--page=DESCRIPTION",
-            "serve a page that shows what happens to each datagram or chunk, such as at tcp:8080; "
-            "on loopback unless :interface= says otherwise",
-            parse=str,
-            shown="off",
-        ),
-        Option("--page-key", "show the lab's seed and the answer key on it"),
-        Option(
-            "--page-host=NAME,...",
-            "names by which browsers reach it; this machine's addresses and localhost need none",
-            parse=parse_host_names,
-        ),
+    Option(
+        "--page=DESCRIPTION",
+        "serve a page that shows what happens to each datagram or chunk, such as at tcp:8080; "
+        "on loopback unless :interface= says otherwise",
+        parse=str,
+        shown="off",
+    ),
+    Option("--page-key", "show the lab's seed and the answer key on it"),
+    Option(
+        "--page-host=NAME,...",
+        "names by which browsers reach it; this machine's addresses and localhost need none",
+        parse=values.parse_host_names,
     ),
 )
 
 PROCESS_GROUPS = (PAGE, PROCESS)
 """What the options of one process are about, whatever it serves."""
+
+PROCESS_ROWS = {row.name: row for group in PROCESS_GROUPS for row in group.options}
 
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
@@ -189,10 +172,8 @@ VERSION_AND_HELP = (
 
 INFORMATION = Group(
     "Information",
-    (
-        Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
-        *VERSION_AND_HELP,
-    ),
+    Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
+    *VERSION_AND_HELP,
 )
 
 
@@ -241,23 +222,19 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self.awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
-            page = page_of(self["page"], bool(self["page-key"]), self["page-host"])
-            self.has_page = self.has_page or page is not None
+            self.has_page = self.has_page or self["page"] is not None
             self.service = self.make_service()
             if self.is_part:
                 return
+            self.service = self.make_whole()
             check_pid_file(self.parent)
-            plan = plan_of(
-                self["workers"],
-                self["watchdog"],
-                self["metrics"],
-                type(self).__module__,
-                self._words,
-            )
-            self.service = accompany(self.service, self["metrics"], plan, page)
             choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
+
+    def make_whole(self) -> IService:
+        """Return the service with what this process has beside it."""
+        return accompany(self.service, self, [type(self).__module__, *self._words])
 
     @abstractmethod
     def awaits_asyncio(self) -> bool:
@@ -273,37 +250,15 @@ class ServiceOptions(ProcessOptions):
 
     protocol: ClassVar[str]
 
-    def __init__(self) -> None:
-        usage.Options.__init__(self)
-        self.update({"listen": [], "interface": [], "transform": []})
-
-    def opt_listen(self, description: str) -> None:
-        """Listen at an endpoint too."""
-        self["listen"].append(description)
-
-    opt_l = opt_listen
-
-    def opt_interface(self, address: str) -> None:
-        """Listen on an address too."""
-        self["interface"].append(address)
-
-    opt_i = opt_interface
-
-    def opt_transform(self, specification: str) -> None:
-        """Put one more transform behind those given so far."""
-        self["transform"].append(specification)
-
-    opt_t = opt_transform
-
     def opt_help_transforms(self) -> None:
         """List the transforms."""
-        print(printable(listing().describe(), keep="\n"))
+        print(values.printable(listing().describe(), keep="\n"))
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
         """Show one transform."""
         try:
-            print(printable(lookup(name).describe(), keep="\n"))
+            print(values.printable(lookup(name).describe(), keep="\n"))
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)
@@ -322,8 +277,10 @@ class ServiceOptions(ProcessOptions):
         Args:
             lab: the lab's options as one types them, for the record.
         """
+        transforms = self["transform"] or ["uppercase"]
+        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
-            "transforms": tuple(self["transform"]) or ("uppercase",),
+            "transforms": tuple(transforms),
             "listen": tuple(self["listen"]),
             "port": self["port"],
             "interfaces": tuple(self["interface"]),
@@ -331,29 +288,23 @@ class ServiceOptions(ProcessOptions):
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
             "inherits": self.inherits,
-            "observers": self._observers(lab),
+            "observers": tuple(self._observers(about)),
         }
 
-    def _observers(self, lab: str) -> tuple[IObserver, ...]:
+    def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        chain = "|".join(self["transform"]) or "uppercase"
-        about = {"protocol": self.protocol, "transform": chain, "lab": lab}
-        observers: list[IObserver] = []
-        if self["record"] is not None:
-            from twisted.internet import reactor
+        from twisted.internet import reactor
 
+        known: Any = reactor
+        if self["record"] is not None:
             from uppercase.classroom.record import open_record
 
             head, limit = self["record-bytes"], self["record-limit"]
-            observers.append(open_record(self["record"], about, reactor, head=head, limit=limit))
+            yield open_record(self["record"], about, known, head=head, limit=limit)
         if self.has_page:
-            from twisted.internet import reactor
-
             from uppercase.classroom.page import Audience
 
-            known: Any = reactor
-            observers.append(Audience(about, known.seconds))
-        return tuple(observers)
+            yield Audience(about, known.seconds)
 
 
 def makeService(options: ProcessOptions) -> IService:

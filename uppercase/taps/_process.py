@@ -7,51 +7,28 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import FileLogObserver, Logger
+from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
 from uppercase.services import UDPSettings
-from uppercase.services.log_format import WatchedLogFile, observer_of
+from uppercase.services.log_format import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Plan
 
 
-class Page(NamedTuple):
-    """What the command line says of the live page.
-
-    Attributes:
-        shows_key: whether the answer key is on it.
-        hosts: names by which browsers reach it.
-    """
-
-    description: str
-    shows_key: bool
-    hosts: tuple[str, ...]
-
-
-def page_of(description: str | None, shows_key: bool, hosts: tuple[str, ...] | None) -> Page | None:
-    """Return what the options say of the page; None if there is none.
-
-    Raises:
-        UserError: they say something of a page that there is not.
-    """
-    if description is not None:
-        return Page(description, shows_key, hosts or ())
-    if shows_key or hosts:
-        option = "--page-key" if shows_key else "--page-host"
-        raise UserError(f"got {option} without a page; add one, such as --page=tcp:8080")
-    return None
-
-
-def accompany(
-    service: IService, metrics: str | None, plan: "Plan | None", page: Page | None = None
-) -> IService:
+def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
+
+    Args:
+        service: as the options describe it.
+        options: those of the process.
+        words: by which a worker makes the same service: the module of the options, and the command
+            line behind the service's name.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
@@ -64,31 +41,30 @@ def accompany(
     company: list[Any] = []
     call_when_ready = known.callWhenRunning
     supervisor: Any = None
-    if plan is not None:
+    if plan := _plan_of(options, words):
         from uppercase.services._supervisor import Supervisor
 
         _check_for_workers(services)
         service = supervisor = Supervisor(services, plan, reactor)
         call_when_ready = supervisor.call_when_ready
-    if metrics is not None:
+    if options["metrics"] is not None:
         # Here, as they take a tenth of a second to import.
         from uppercase.services._metrics import Measurements
         from uppercase.services.web import MetricsService
 
         if supervisor is None:
-            source: Any = Measurements(services, reactor)
-        else:
-            from uppercase.services.web import Tally
-
-            source = Tally(supervisor)
-        company.append(MetricsService(metrics, source, reactor))
-    if page is not None:
+            company.append(Measurements(services, reactor))
+        source = supervisor or company[0]
+        company.append(MetricsService(options["metrics"], source, reactor))
+    for name in ("page-key", "page-host"):
+        if options[name] and options["page"] is None:
+            raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
+    if options["page"] is not None:
         from uppercase.classroom.page import PageService
 
+        shows_key, hosts = bool(options["page-key"]), options["page-host"] or ()
         company.append(
-            PageService(
-                page.description, services, reactor, shows_key=page.shows_key, hosts=page.hosts
-            )
+            PageService(options["page"], services, reactor, shows_key=shows_key, hosts=hosts)
         )
     if "NOTIFY_SOCKET" in os.environ:
         company.append(Notifier(reactor, call_when_ready))
@@ -157,20 +133,13 @@ def _check_for_workers(services: list[Any]) -> None:
             )
 
 
-def plan_of(
-    workers: int | None, watchdog: float | None, metrics: str | None, tap: str, words: Sequence[str]
-) -> "Plan | None":
-    """Return by which workers to serve; None if this process serves.
-
-    They run the same options: `words` is the command line behind the service's name, `tap` the
-    module of it. 0 workers are one for each processor that this process may use.
-
-    Raises:
-        UserError: they cannot be had.
-    """
+def _plan_of(options: Mapping[str, Any], words: Sequence[str]) -> "Plan | None":
+    """Return by which workers to serve; None if this process serves."""
+    workers, watchdog = options["workers"], options["watchdog"]
     if watchdog is not None and workers is None:
         raise UserError("got --watchdog without workers to watch; add --workers=2")
     if workers == 0:
+        # One for each processor that this process may use.
         can_tell = hasattr(os, "sched_getaffinity")
         workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
     if workers is None or (workers == 1 and watchdog is None):
@@ -181,10 +150,11 @@ def plan_of(
 
     return Plan(
         workers=workers,
-        command=[sys.executable, "-m", "uppercase.taps._worker", tap, *words],
+        program=[sys.executable, "-m", "uppercase.taps._worker"],
+        words=words,
         directory=os.getcwd(),
         watchdog=watchdog,
-        measure=metrics is not None,
+        measure=options["metrics"] is not None,
     )
 
 
@@ -202,9 +172,10 @@ def use_monotonic_time() -> None:
     if not known.getDelayedCalls():
         known.seconds = time.monotonic
     else:
-        Logger("uppercase").warn(
+        say(
             "a transform's module has scheduled calls while it was imported, so all time-outs go "
-            "by the wall's clock; schedule them when the transform is called"
+            "by the wall's clock; schedule them when the transform is called",
+            LogLevel.warn,
         )
 
 

@@ -32,7 +32,8 @@ class Option:
     Attributes:
         spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
         parse: makes the value of the text, raising `UserError`; None for options that the
-            options class has an `opt_` method for, such as repeatable ones.
+            options class has an `opt_` method for.
+        many: it may be repeated; its values are a list of texts.
         default: its value if it is not given.
         shown: the default as the help shows it, where that is not the bare number.
         values: gives what a shell offers for its value, each with what it means.
@@ -46,6 +47,7 @@ class Option:
     shown: str = ""
     values: Callable[[], Mapping[str, str]] | None = None
     exits: bool = False
+    many: bool = False
 
     @property
     def name(self) -> str:
@@ -76,12 +78,12 @@ class Option:
             raise usage.UsageError(f"--{self.name}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
 class Group:
     """Options that belong together."""
 
-    title: str
-    options: tuple[Option, ...]
+    def __init__(self, title: str, *options: Option) -> None:
+        self.title = title
+        self.options = options
 
 
 class TableOptions(usage.Options):
@@ -102,6 +104,10 @@ class TableOptions(usage.Options):
     def __init_subclass__(cls) -> None:
         """Hand the rows to `usage` in its own form."""
         rows = [row for group in cls.__dict__.get("groups", ()) for row in group.options]
+        for row in rows:
+            if row.many:
+                for name in filter(None, (row.name, row.short)):
+                    setattr(cls, f"opt_{name}", _adder(row.name))
         cls.optParameters = [
             [row.name, row.short, row.default, row.text, row.coerce] for row in rows if row.parse
         ]
@@ -111,6 +117,10 @@ class TableOptions(usage.Options):
             if not row.takes_value and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
         ]
 
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.update({row.name: [] for group in self.groups for row in group.options if row.many})
+
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
 
@@ -119,29 +129,22 @@ class TableOptions(usage.Options):
         Raises:
             usage.UsageError: something is wrong, and no program has us parse.
         """
+        parent = getattr(self, "parent", None)
         try:
-            self._parse(options)
+            usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
-            parent = getattr(self, "parent", None)
+            unknown = _UNKNOWN.fullmatch(str(error))
+            text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
             if parent is None:
-                raise
+                raise usage.UsageError(text) from error
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
             print(
-                f"{command}: {printable(str(error))}\ntry '{command} --help'",
+                f"{command}: {printable(text)}\ntry '{command} --help'",
                 # Where the program itself writes its usage errors.
                 file=sys.stdout if twistd else sys.stderr,
             )
             raise SystemExit(1 if twistd else os.EX_USAGE) from error
-
-    def _parse(self, options: list[str] | None) -> None:
-        try:
-            usage.Options.parseOptions(self, options)
-        except usage.UsageError as error:
-            match = _UNKNOWN.fullmatch(str(error))
-            if match is None:
-                raise
-            raise usage.UsageError(self._explain_unknown(match[1] + match[2])) from error
 
     def _explain_unknown(self, option: str) -> str:
         """Return the sentence for an option that this service does not have."""
@@ -178,6 +181,15 @@ class TableOptions(usage.Options):
             for row in group.options:
                 lines += _help_lines(row, width)
         return "\n".join(lines) + "\n"
+
+
+def _adder(name: str) -> Callable[[TableOptions, str], None]:
+    """Return the method by which `usage` takes one more value of an option."""
+
+    def add(self: TableOptions, value: str) -> None:
+        self[name].append(value)
+
+    return add
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:

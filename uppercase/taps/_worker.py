@@ -1,23 +1,37 @@
-"""The program of a worker: `python -m uppercase.taps._worker SERVICE OPTION...`.
+"""The program of a worker: `python -m uppercase.taps._worker SUPERVISOR SERVICE OPTION...`.
 
-Only a supervisor starts it; see `uppercase.services._worker`.
+Only a supervisor starts it, by its process number; see `uppercase.services._worker`.
 """
 
+import ctypes
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.application.service import MultiService
-from twisted.python import usage
-from twisted.python.reflect import namedModule
+if TYPE_CHECKING:
+    from uppercase.services._base import TransformService
 
-from uppercase.errors import UserError
-from uppercase.services._base import TransformService
-from uppercase.services._worker import begin, run
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-def make_services(tap: str, words: Sequence[str]) -> Sequence[TransformService]:
+def die_with(supervisor: int) -> None:
+    """Have the system kill this process when the supervisor ends, however hung either is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)
+
+
+def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"]:
     """Make the services that a command line describes."""
+    from twisted.application.service import MultiService
+    from twisted.python import usage
+    from twisted.python.reflect import namedModule
+
+    from uppercase.errors import UserError
+
     options: Any = namedModule(tap).Options()
     options.is_part = options.inherits = True
     try:
@@ -29,5 +43,10 @@ def make_services(tap: str, words: Sequence[str]) -> Sequence[TransformService]:
 
 
 if __name__ == "__main__":
+    supervisor, tap, *words = sys.argv[1:]
+    # First: it has the sockets, and all that is imported takes seconds on a busy machine.
+    die_with(int(supervisor))
+    from uppercase.services._worker import begin, run
+
     assignment = begin()
-    sys.exit(run(assignment, lambda: make_services(sys.argv[1], sys.argv[2:])))
+    sys.exit(run(assignment, lambda: make_services(tap, words)))

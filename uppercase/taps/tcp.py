@@ -7,31 +7,17 @@ from typing import Final
 
 from twisted.application.service import IService
 
+from uppercase.core import values
 from uppercase.core.framing import AUTO, framing_summaries
-from uppercase.core.values import (
-    parse_duration,
-    parse_limit,
-    parse_peers,
-    parse_size,
-    parse_timeout,
-    up_to,
-)
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
 from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
 from uppercase.services import TCPSettings, tcp_service
-from uppercase.taps._options import (
-    CLASSROOM,
-    ENDING,
-    INFORMATION,
-    PROCESS_GROUPS,
-    TRANSFORMING,
-    ServiceOptions,
-    listening,
-    makeService,
-)
+from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
+
+makeService = _options.makeService
 
 _LONGEST_MESSAGE: Final = 16 * MIB
 """Each of a thousand clients may have us hold so much, and while a message is transformed, all
@@ -45,14 +31,14 @@ _LABS = {name: lab.summary for name, lab in TCP_PRESETS.items()}
 
 
 def _bound(
-    spelling: str, text: str, shown: str = "", parse: Callable[[str], float] = parse_timeout
+    spelling: str, text: str, shown: str = "", parse: Callable[[str], float] = values.parse_timeout
 ) -> Option:
     """Return the option of a bound; every bound of `Limits` is an option of the same name."""
     name = spelling.removeprefix("--").partition("=")[0].replace("-", "_")
     return Option(spelling, text, parse=parse, default=getattr(_DEFAULTS, name), shown=shown)
 
 
-class Options(ServiceOptions):
+class Options(_options.ServiceOptions):
     """The options of `uppercase-tcp`."""
 
     protocol = "TCP"
@@ -68,115 +54,107 @@ class Options(ServiceOptions):
         ("twistd -n uppercase-tcp -t mymodule:shout", "a function of yours in ./mymodule.py"),
     )
     groups = (
-        listening("Twisted endpoint string", "unix:/run/uppercase.sock"),
+        _options.listening("Twisted endpoint string", "unix:/run/uppercase.sock"),
         Group(
             "Behind a proxy",
-            (
-                Option(
-                    "--proxy-from=CIDR,...",
-                    "the proxies, as IP addresses or networks, or unix for those "
-                    "who come through a UNIX socket: they must send a PROXY header (version 1 "
-                    "or 2), whose address limits and logs go by, and nobody else is served",
-                    parse=parse_peers,
-                ),
+            Option(
+                "--proxy-from=CIDR,...",
+                "the proxies, as IP addresses or networks, or unix for those "
+                "who come through a UNIX socket: they must send a PROXY header (version 1 "
+                "or 2), whose address limits and logs go by, and nobody else is served",
+                parse=values.parse_peers,
             ),
         ),
-        TRANSFORMING,
+        _options.TRANSFORMING,
         Group(
             "How messages are framed",
-            (
-                Option(
-                    "-f, --framing=NAME",
-                    "; ".join(map(": ".join, _FRAMINGS.items())),
-                    parse=str,
-                    shown=AUTO,
-                    values=lambda: _FRAMINGS,
-                ),
-                _bound(
-                    "--max-length=SIZE",
-                    "longest message of a framing; a longer one closes the connection",
-                    "64k",
-                    parse=up_to(parse_size, _LONGEST_MESSAGE, "each client may have one held"),
+            Option(
+                "-f, --framing=NAME",
+                "; ".join(map(": ".join, _FRAMINGS.items())),
+                parse=str,
+                shown=AUTO,
+                values=lambda: _FRAMINGS,
+            ),
+            _bound(
+                "--max-length=SIZE",
+                "longest message of a framing; a longer one closes the connection",
+                "64k",
+                parse=values.up_to(
+                    values.parse_size, _LONGEST_MESSAGE, "each client may have one held"
                 ),
             ),
         ),
         Group(
             "Connections",
-            (
-                _bound(
-                    "--max-connections=N",
-                    "how many may be open; when all are taken, the one that has been idle longest "
-                    "makes room, if it has been for 30 s",
-                    parse=parse_limit,
-                ),
-                _bound(
-                    "--max-per-address=N",
-                    "how many one IPv4 address or IPv6 /64 may have; mind classes behind one "
-                    "address",
-                    "any number",
-                    parse=parse_limit,
-                ),
-                _bound(
-                    "--async-window=N",
-                    "how many replies of one connection may be awaited at once, where the "
-                    "transform is asynchronous; at this number it is not read from",
-                    parse=up_to(parse_limit, _MOST_AWAITED, "each client may have them awaited"),
+            _bound(
+                "--max-connections=N",
+                "how many may be open; when all are taken, the one that has been idle longest "
+                "makes room, if it has been for 30 s",
+                parse=values.parse_limit,
+            ),
+            _bound(
+                "--max-per-address=N",
+                "how many one IPv4 address or IPv6 /64 may have; mind classes behind one address",
+                "any number",
+                parse=values.parse_limit,
+            ),
+            _bound(
+                "--async-window=N",
+                "how many replies of one connection may be awaited at once, where the "
+                "transform is asynchronous; at this number it is not read from",
+                parse=values.up_to(
+                    values.parse_limit, _MOST_AWAITED, "each client may have them awaited"
                 ),
             ),
         ),
         Group(
             "Time",
-            (
-                _bound(
-                    "--proxy-timeout=DURATION",
-                    "how long a proxy may take for its PROXY header",
-                    "5s",
-                ),
-                _bound("--handshake-timeout=DURATION", "how long a TLS handshake may take", "15s"),
-                _bound(
-                    "--idle-timeout=DURATION",
-                    "how long a connection may neither send nor take anything",
-                    "10m",
-                ),
-                _bound(
-                    "--send-timeout=DURATION",
-                    "how long a client may take nothing of what it is owed before it is cut off",
-                    "60s",
-                ),
-                _bound(
-                    "--close-timeout=DURATION",
-                    "how long a client that has all it is owed may take to close its side",
-                    "5s",
-                ),
-                ENDING,
-                Option(
-                    "--drain-quiet=DURATION",
-                    "during a stop, a connection is closed once nothing was sent or taken for so "
-                    "long",
-                    parse=parse_duration,
-                    default=DRAIN_QUIET,
-                    shown="500ms",
-                ),
+            _bound(
+                "--proxy-timeout=DURATION",
+                "how long a proxy may take for its PROXY header",
+                "5s",
+            ),
+            _bound("--handshake-timeout=DURATION", "how long a TLS handshake may take", "15s"),
+            _bound(
+                "--idle-timeout=DURATION",
+                "how long a connection may neither send nor take anything",
+                "10m",
+            ),
+            _bound(
+                "--send-timeout=DURATION",
+                "how long a client may take nothing of what it is owed before it is cut off",
+                "60s",
+            ),
+            _bound(
+                "--close-timeout=DURATION",
+                "how long a client that has all it is owed may take to close its side",
+                "5s",
+            ),
+            _options.ENDING,
+            Option(
+                "--drain-quiet=DURATION",
+                "during a stop, a connection is closed once nothing was sent or taken for so long",
+                parse=values.parse_duration,
+                default=DRAIN_QUIET,
+                shown="500ms",
             ),
         ),
         Group(
             "Lab: what TCP may do to a program, done on purpose",
-            (
-                Option(
-                    "--lab=PRESET",
-                    f"options for an exercise; {'; '.join(map(': '.join, _LABS.items()))}",
-                    parse=partial(find_preset, presets=TCP_PRESETS),
-                    values=lambda: _LABS,
-                ),
-                *(
-                    Option(f"--{row.name}={row.metavar}", row.text, parse=row.parse)
-                    for row in TCP_OPTIONS.values()
-                ),
+            Option(
+                "--lab=PRESET",
+                f"options for an exercise; {'; '.join(map(': '.join, _LABS.items()))}",
+                parse=partial(find_preset, presets=TCP_PRESETS),
+                values=lambda: _LABS,
+            ),
+            *(
+                Option(f"--{row.name}={row.metavar}", row.text, parse=row.parse)
+                for row in TCP_OPTIONS.values()
             ),
         ),
-        CLASSROOM,
-        *PROCESS_GROUPS,
-        INFORMATION,
+        _options.CLASSROOM,
+        *_options.PROCESS_GROUPS,
+        _options.INFORMATION,
     )
 
     def make_service(self) -> IService:

@@ -15,19 +15,14 @@ from twisted.python import usage
 from uppercase.errors import BadArgument, PluginError, UserError, suggest
 from uppercase.registry import listing
 from uppercase.services import Settings
-from uppercase.taps import tcp, udp
-from uppercase.taps._options import (
-    PROCESS_GROUPS,
-    VERSION_AND_HELP,
-    ProcessOptions,
-    ServiceOptions,
-    makeService,
-)
+from uppercase.taps import _options, tcp, udp
 from uppercase.taps._table import Group, Option
 
 __all__ = ["Options", "makeService"]
 
-_PROTOCOLS: Final[Mapping[str, type[ServiceOptions]]] = {"tcp": tcp.Options, "udp": udp.Options}
+makeService = _options.makeService
+
+_PROTOCOLS: Final[Mapping[str, Any]] = {"tcp": tcp.Options, "udp": udp.Options}
 
 _LARGEST_FILE: Final = 1 << 20
 """Bytes; thousands of services fit. It keeps `/dev/zero` and the like from filling the memory."""
@@ -36,7 +31,7 @@ _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 """What is served where no file says otherwise."""
 
 
-class Options(ProcessOptions):
+class Options(_options.ProcessOptions):
     """The options of `uppercase`."""
 
     purpose = (
@@ -54,18 +49,16 @@ class Options(ProcessOptions):
     groups = (
         Group(
             "What to serve",
-            (
-                Option(
-                    "-c, --config=FILE",
-                    "TOML file with a table [services.NAME] for each service: protocol, and the "
-                    "options of uppercase-tcp or uppercase-udp by their names",
-                    parse=str,
-                ),
-                Option("--check", "say whether the file is right, and exit", exits=True),
+            Option(
+                "-c, --config=FILE",
+                "TOML file with a table [services.NAME] for each service: protocol, and the "
+                "options of uppercase-tcp or uppercase-udp by their names",
+                parse=str,
             ),
+            Option("--check", "say whether the file is right, and exit", exits=True),
         ),
-        *PROCESS_GROUPS,
-        Group("Information", VERSION_AND_HELP),
+        *_options.PROCESS_GROUPS,
+        Group("Information", *_options.VERSION_AND_HELP),
     )
 
     def likely_option(self, word: str) -> str:
@@ -87,36 +80,89 @@ class Options(ProcessOptions):
         return False
 
     def make_service(self) -> IService:
-        """Make the services of the file."""
-        path = self["config"]
+        """Make the services of the file, each named after its table."""
+        path = self["config"] or ""
         services = MultiService()
-        for service in make_services(
-            self._tables, path or "", inherits=self.inherits, has_page=self.has_page
-        ):
+        for name, table in self._tables.items():
+            if not isinstance(table, dict):
+                raise UserError(
+                    f"{path}: got {table!r} for services.{name}, which is to be a table; one of a "
+                    "service begins with a line such as [services.lecture]"
+                )
+            where = f"{path}, [services.{name}]"
+            service = self._make_part(dict(table), where)
+            for other in services:
+                if _same_place(service, other):
+                    raise UserError(
+                        f"{where}: {service.protocol} port {service.settings.port_number()} "
+                        f"belongs to [services.{other.name}] already; give it another port"
+                    )
+            service.setName(name)
             service.setServiceParent(services)
+        return services
+
+    def make_whole(self) -> IService:
+        """Make the process; where only a check was asked for, say that it can be, and exit."""
+        path = self["config"]
+        services: Any = self.service
+        try:
+            whole = super().make_whole()
+        except UserError as error:
+            raise UserError(f"{path}: {error}" if path else str(error)) from error
         if self["check"]:
             names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
             print(f"{path} is right: {names}")
             raise SystemExit(0)
-        return services
+        return whole
+
+    def _make_part(self, table: dict[str, Any], where: str) -> Any:
+        """Make the service of a table."""
+        protocol = table.pop("protocol", None)
+        if protocol is None:
+            raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
+        if protocol not in list(_PROTOCOLS):
+            known = suggest(str(protocol), _PROTOCOLS)
+            raise UserError(f"{where}, protocol: no protocol named {protocol!r}{known}")
+        options = _PROTOCOLS[protocol]()
+        options.is_part = True
+        options.inherits, options.has_page = self.inherits, self.has_page
+        rows = _rows(protocol)
+        words: list[str] = []
+        for key, value in table.items():
+            if key not in rows:
+                raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
+            try:
+                words += _words(rows[key], value)
+            except BadArgument as error:
+                raise UserError(f"{where}, {key}: {error}") from error
+        try:
+            options.parseOptions(words)
+        except usage.UsageError as error:
+            # Of one option: `--port: got ...`; else of what several make together.
+            option, _, rest = str(error).partition(": ")
+            key = option.removeprefix("--")
+            text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
+            raise UserError(text) from error
+        return options.service
 
     def _read(self, path: str) -> dict[str, Any]:
         """Take the options of the process from a file; return its tables of services."""
         content = _load(path)
         services = content.pop("services", None)
-        rows = {row.name: row for group in PROCESS_GROUPS for row in group.options}
+        rows = _options.PROCESS_ROWS
         for key, value in content.items():
             if key not in rows:
                 known = suggest(key, ["services", *rows])
+                if key == "protocol" or any(key in _rows(each) for each in _PROTOCOLS):
+                    known = "; it is a service's: put it below a line such as [services.lecture]"
                 raise UserError(f"{path}: no table or key named {key!r}{known}")
             # The command line decides where both say something.
             if self[key]:
                 continue
             try:
-                if rows[key].takes_value:
-                    self[key] = rows[key].coerce(str(value))
-                else:
-                    self[key] = len(list(_words(rows[key], value)))
+                words = list(_words(rows[key], value))
+                takes_value = rows[key].takes_value
+                self[key] = rows[key].coerce(str(value)) if takes_value else len(words)
             except (BadArgument, usage.UsageError) as error:
                 named = str(error) if isinstance(error, usage.UsageError) else f"{key}: {error}"
                 raise UserError(f"{path}, {named.removeprefix('--')}") from error
@@ -140,7 +186,10 @@ def _load(path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: it is not UTF-8, as TOML is ({error})") from error
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+        quotes = (
+            '; text is in quotes, as in protocol = "tcp"' if "Invalid value" in str(error) else ""
+        )
+        raise UserError(f"{path} is not TOML: {error}{quotes}") from error
     except RecursionError as error:
         raise UserError(f"{path}: its values are nested too deeply") from error
     # Of a number with thousands of digits.
@@ -149,65 +198,16 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
-def make_services(
-    tables: Mapping[str, Any], path: str, *, inherits: bool = False, has_page: bool = False
-) -> list[Any]:
-    """Make the services of the tables of a file, each named after its table."""
-    services: dict[str, Any] = {}
-    for name, table in tables.items():
-        where = f"{path}, [services.{name}]"
-        if not isinstance(table, dict):
-            raise UserError(f"{path}: got {table!r} for services.{name}, which is to be a table")
-        service = services[name] = _make_service(dict(table), where, inherits, has_page)
-        service.setName(name)
-        for other in services.values():
-            if other is not service and _same_place(service, other):
-                raise UserError(
-                    f"{where}: {service.protocol} port {service.settings.port_number()} belongs to "
-                    f"[services.{other.name}] already; give it another port"
-                )
-    return list(services.values())
-
-
-def _make_service(table: dict[str, Any], where: str, inherits: bool, has_page: bool) -> Any:
-    protocol = table.pop("protocol", None)
-    if protocol is None:
-        raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
-    if protocol not in list(_PROTOCOLS):
-        raise UserError(
-            f"{where}, protocol: no protocol named {protocol!r}{suggest(str(protocol), _PROTOCOLS)}"
-        )
-    options = _PROTOCOLS[protocol]()
-    options.is_part, options.inherits, options.has_page = True, inherits, has_page
-    rows = _rows(protocol)
-    words: list[str] = []
-    for key, value in table.items():
-        if key not in rows:
-            raise UserError(f"{where}: no key named {key!r}{_likely_key(key, protocol, rows)}")
-        try:
-            words += _words(rows[key], value)
-        except BadArgument as error:
-            raise UserError(f"{where}, {key}: {error}") from error
-    try:
-        options.parseOptions(words)
-    except usage.UsageError as error:
-        # Of one option: `--port: got ...`; else of what several make together.
-        option, _, rest = str(error).partition(": ")
-        key = option.removeprefix("--")
-        text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
-        raise UserError(text) from error
-    return options.service
-
-
 def _rows(protocol: str) -> dict[str, Option]:
     """Return the options that the table of a service may have."""
-    groups = [group for group in _PROTOCOLS[protocol].groups if group not in PROCESS_GROUPS]
-    return {row.name: row for group in groups for row in group.options if not row.exits}
+    rows = {row.name: row for group in _PROTOCOLS[protocol].groups for row in group.options}
+    known = rows.keys() - _options.PROCESS_ROWS.keys()
+    return {name: row for name, row in rows.items() if name in known and not row.exits}
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
     """Return the end of a sentence about a key that a service does not have."""
-    if key in {row.name for group in PROCESS_GROUPS for row in group.options}:
+    if key in _options.PROCESS_ROWS:
         return "; it is the whole process's: put it above every table"
     for other in _PROTOCOLS:
         if key in _rows(other):
@@ -221,11 +221,10 @@ def _words(row: Option, value: object) -> Iterator[str]:
         if not isinstance(value, bool):
             raise BadArgument(f"got {value!r}; accepted are true and false")
         return iter([f"--{row.name}"] if value else [])
-    # Repeatable options are those that have no parser of their own.
-    values = value if isinstance(value, list) and row.parse is None else [value]
+    values = value if isinstance(value, list) and row.many else [value]
     for each in values:
         if isinstance(each, bool) or not isinstance(each, str | int | float):
-            several = " or a list of them" if row.parse is None else ""
+            several = " or a list of them" if row.many else ""
             raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
     return iter([f"--{row.name}={each}" for each in values])
 

@@ -1,19 +1,14 @@
 """`twistd uppercase-udp`."""
 
+from typing import TYPE_CHECKING
+
 from twisted.application.service import IService
 
-from uppercase.core.values import (
-    parse_count,
-    parse_factor,
-    parse_rate,
-    parse_size,
-    up_to,
-)
+from uppercase.core import values
 from uppercase.errors import UserError
 from uppercase.lab import (
     UDP_OPTIONS,
     UDP_PRESETS,
-    Experiment,
     command_line,
     make_experiment,
     merge_settings,
@@ -21,24 +16,20 @@ from uppercase.lab import (
 )
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
 from uppercase.services import UDPSettings, udp_service
-from uppercase.taps._options import (
-    CLASSROOM,
-    ENDING,
-    INFORMATION,
-    PROCESS_GROUPS,
-    TRANSFORMING,
-    ServiceOptions,
-    listening,
-    makeService,
-)
+from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
 
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
+
 __all__ = ["Options", "makeService"]
+
+makeService = _options.makeService
 
 _DEFAULTS = DatagramLimits()
 
 
-class Options(ServiceOptions):
+class Options(_options.ServiceOptions):
     """The options of `uppercase-udp`."""
 
     protocol = "UDP"
@@ -50,81 +41,77 @@ class Options(ServiceOptions):
         ("twistd -n uppercase-udp --lab=udp-pinger --seed=7", "lose datagrams, the same for all"),
     )
     groups = (
-        listening("datagram endpoint string", "udp:12000:interface=127.0.0.1"),
-        TRANSFORMING,
+        _options.listening("datagram endpoint string", "udp:12000:interface=127.0.0.1"),
+        _options.TRANSFORMING,
         Group(
             "What is answered",
-            (
-                Option(
-                    "--max-request=SIZE",
-                    "longest request; a longer one is dropped and counted, never cut",
-                    parse=up_to(parse_size, UDP_MAX_REQUEST, "no datagram is longer"),
-                    default=_DEFAULTS.max_request,
-                ),
-                Option(
-                    "--max-amplification=FACTOR",
-                    "bytes of a reply per byte of its request; 64 more "
-                    "than the request are always allowed",
-                    parse=parse_factor,
-                    default=_DEFAULTS.max_amplification,
-                ),
-                Option(
-                    "--loop-guard=N",
-                    "how often our own reply may come back within a second "
-                    "before one is dropped; 0 is off",
-                    parse=parse_count,
-                    default=_DEFAULTS.loop_guard,
-                ),
-                Option(
-                    "--allow-low-ports",
-                    "answer source ports below 1024 and 2049 too, where "
-                    "services are that would answer our answer",
-                ),
-                Option(
-                    "--rate=R[:BURST]",
-                    "datagrams a second that one address may send, and how many at once",
-                    parse=parse_rate,
-                    default=(_DEFAULTS.rate, _DEFAULTS.burst),
-                    shown="off",
-                ),
-                Option("--rate-dry-run", "count what --rate would drop, and answer it"),
-                Option(
-                    "--rcvbuf=SIZE",
-                    "receive buffer to ask the system for; 0 leaves its default",
-                    parse=up_to(parse_size, 2**31 - 1, "the system counts in 31 bits"),
-                    default=_DEFAULTS.receive_buffer,
-                    shown="4M",
-                ),
+            Option(
+                "--max-request=SIZE",
+                "longest request; a longer one is dropped and counted, never cut",
+                parse=values.up_to(values.parse_size, UDP_MAX_REQUEST, "no datagram is longer"),
+                default=_DEFAULTS.max_request,
+            ),
+            Option(
+                "--max-amplification=FACTOR",
+                "bytes of a reply per byte of its request; 64 more "
+                "than the request are always allowed",
+                parse=values.parse_factor,
+                default=_DEFAULTS.max_amplification,
+            ),
+            Option(
+                "--loop-guard=N",
+                "how often our own reply may come back within a second "
+                "before one is dropped; 0 is off",
+                parse=values.parse_count,
+                default=_DEFAULTS.loop_guard,
+            ),
+            Option(
+                "--allow-low-ports",
+                "answer source ports below 1024 and 2049 too, where "
+                "services are that would answer our answer",
+            ),
+            Option(
+                "--rate=R[:BURST]",
+                "datagrams a second that one address may send, and how many at once",
+                parse=values.parse_rate,
+                default=(_DEFAULTS.rate, _DEFAULTS.burst),
+                shown="off",
+            ),
+            Option("--rate-dry-run", "count what --rate would drop, and answer it"),
+            Option(
+                "--rcvbuf=SIZE",
+                "receive buffer to ask the system for; 0 leaves its default",
+                parse=values.up_to(values.parse_size, 2**31 - 1, "the system counts in 31 bits"),
+                default=_DEFAULTS.receive_buffer,
+                shown="4M",
             ),
         ),
         Group(
             "Lab: what happens on purpose (to requests; reply: or both: before a value to others)",
-            (
-                Option(
-                    "--lab=PRESET",
-                    f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
-                    parse=str,
-                    shown="none",
-                    values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
-                ),
-                # As they were typed: one parser makes the experiment here and in `uppercase fates`.
-                *(
-                    Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown="0")
-                    for row in UDP_OPTIONS.values()
-                ),
-                Option(
-                    "--seed=N",
-                    "decides what happens to which datagram; `uppercase fates` prints it",
-                    parse=parse_count,
-                    shown="random, logged",
-                ),
-                Option("--per-client", "give each client's address fates of its own"),
+            Option(
+                "--lab=PRESET",
+                f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
+                parse=str,
+                shown="none",
+                values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
             ),
+            # As they were typed: one parser makes the experiment here and in `uppercase fates`.
+            *(
+                Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown="0")
+                for row in UDP_OPTIONS.values()
+            ),
+            Option(
+                "--seed=N",
+                "decides what happens to which datagram; `uppercase fates` prints it",
+                parse=values.parse_count,
+                shown="random, logged",
+            ),
+            Option("--per-client", "give each client's address fates of its own"),
         ),
-        Group("Time", (ENDING,)),
-        CLASSROOM,
-        *PROCESS_GROUPS,
-        INFORMATION,
+        Group("Time", _options.ENDING),
+        _options.CLASSROOM,
+        *_options.PROCESS_GROUPS,
+        _options.INFORMATION,
     )
 
     def make_service(self) -> IService:
@@ -149,7 +136,7 @@ class Options(ServiceOptions):
             UDPSettings(**self.shared_settings(key), limits=limits, lab=lab, lab_notes=notes)
         )
 
-    def _lab(self) -> tuple[Experiment | None, list[str], str]:
+    def _lab(self) -> tuple["Experiment | None", list[str], str]:
         """Return the lab that the options ask for, if any, what to say about it, and its key's."""
         given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)

@@ -142,7 +142,6 @@ class Connection(_Client):
 
     @property
     def ended(self) -> bool:
-        """Whether the server sends no more."""
         return self._transport.ended
 
     @property
@@ -174,7 +173,6 @@ class _TCPTransport(StringTransport):
         self._clock.advance(0)
 
     def lose(self, reason: Exception) -> None:
-        """End both directions."""
         if self.connected:
             self.connected = False
             self.ended = True
@@ -206,7 +204,6 @@ class _TCPTransport(StringTransport):
     writeConnectionLost = readConnectionLost
 
     def _deliver(self) -> None:
-        """Let the protocol read while it wants to."""
         while self._unread and self.connected and self.producerState == "producing":
             chunk = self._unread.popleft()
             if chunk is None:

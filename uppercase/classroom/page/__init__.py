@@ -24,6 +24,7 @@ from uppercase.classroom.page.watchers import (
 from uppercase.core.values import printable_address
 from uppercase.lab import answer_key
 from uppercase.services._base import TransformService, addresses_for_others
+from uppercase.services.log_format import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 __all__ = ["Audience", "PageService"]
@@ -83,10 +84,6 @@ class PageService(WebService):
         root = Site(self.watchers, self._senders, hosts, self._address, key)
         super().__init__("the page is", description, BoundedSite(root, _LIMITS, reactor), reactor)
 
-    def startService(self) -> None:
-        super().startService()
-        self.listen()
-
     def opened(self, address: str) -> None:
         """Say where the page is."""
         place: Any = self.port and self.port.getHost()
@@ -95,18 +92,15 @@ class PageService(WebService):
             everywhere = ip_address(place.host).is_unspecified
             host = "localhost" if everywhere else place.host
             url = f"http://{printable_address(host, place.port)}/"
-        self.log.info(
-            "the page is at {address}", address=url, facts={"event": "page", "address": url}
-        )
+        say(f"the page is at {url}", event="page", address=url)
         if other := self._address():
-            self.log.info("others open the page at {address}", address=other)
+            say(f"others open the page at {other}")
 
     def stopService(self) -> Deferred[Any]:
         """Stop, and let all who watch go."""
-        super().stopService()
         self.watchers.stop()
-        closed: Deferred[Any] = self.close()
-        return closed
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
 
     def _address(self) -> str:
         """Return the address that others open; "" where only this machine can."""

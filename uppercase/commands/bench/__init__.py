@@ -45,18 +45,11 @@ _PIPELINE: Final = 1
 _DURATION: Final = 10.0
 """Seconds of load: long enough for a stable p99, as in iperf3."""
 
-_EXAMPLES: Final = """
-    uppercase bench                            as much as 8 connections get through, for 10 s
-    uppercase bench --pipeline 64 --size 1k    many messages under way at once
-    uppercase bench --rate 5000                the latency at 5000 messages a second
-    uppercase bench -u --json | tail -1 | jq .latency_ms
-"""
-
 _load = section("Load")
 _output = section("Output")
 
 
-@click.command("bench", cls=Command, examples=_EXAMPLES)
+@click.command("bench", cls=Command)
 @target_options
 @_load(
     "--connections",
@@ -105,6 +98,12 @@ def bench(
 
     Without --rate each connection sends the next message when a reply has come (closed loop); with
     it messages are sent when they are planned, and latency counts from then (open loop).
+
+    Examples:
+        uppercase bench                            as much as 8 connections get through, for 10 s
+        uppercase bench --pipeline 64 --size 1k    many messages under way at once
+        uppercase bench --rate 5000                the latency at 5000 messages a second
+        uppercase bench -u --json | tail -1 | jq .latency_ms
     """
     plan = Plan(target, timeout=reply_timeout(target, timeout), **load)
     workload = Workload.of(plan, expectation(expect))
@@ -159,7 +158,6 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Messages answered a second."""
         return self.counts.in_time / (self.counts.elapsed or 1.0)
 
     @property
@@ -174,7 +172,6 @@ class Result:
         return in_a_row(latency, [name for name in latency if name[0] == "p"]) if latency else ""
 
     def as_object(self) -> dict[str, Any]:
-        """Return the fields of the summary object."""
         counts, plan = self.counts, self.plan
         elapsed = counts.elapsed or 1.0
         wrong = counts.first_wrong
@@ -200,7 +197,6 @@ class Result:
         }
 
     def as_text(self) -> str:
-        """Return the lines of the summary."""
         counts = self.counts
         fields = self.as_object()
         lines = [
@@ -236,11 +232,7 @@ class Result:
 
 @dataclass
 class Monitor:
-    """Follows a run: a progress bar, an object each second, and the rates for a plot.
-
-    Attributes:
-        rates: seconds since the start, and messages a second in the second before.
-    """
+    """Follows a run: a progress bar, an object each second, and the rates for a plot."""
 
     counts: Counts
     duration: float

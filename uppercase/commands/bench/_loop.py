@@ -119,30 +119,31 @@ class Bench:
         self._counts = counts
         self._tick = tick
         self._stopped = False
+        self._start = 0.0
         self._planned = 0
         self._blocked: set[Load] = set()
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Load for the planned time, then wait for the last replies."""
-        counts = self._counts
+        counts, plan = self._counts, self._plan
         with self._selector:
             for load in self._alive:
                 self._selector.register(load, selectors.EVENT_READ, load)
-            start = monotonic()
+            self._start = monotonic()
             processor = process_time()
-            if self._plan.rate is None:
+            if plan.rate is None:
                 for load in list(self._alive):
                     if load in self._alive:  # not refused meanwhile
-                        self._give(load, self._plan.pipeline, start)
-            self._offer_until(start, start + self._plan.duration)
-            counts.elapsed = monotonic() - start
+                        self._give(load, plan.pipeline, self._start)
+            self._serve_until(self._start + plan.duration, offering=True)
+            counts.elapsed = monotonic() - self._start
             counts.processor = process_time() - processor
             counts.in_time = counts.answered
             if not counts.refused:
                 self._tick(counts.elapsed)
+            self._serve_until(monotonic() + plan.timeout, offering=False)
             if not self._stopped:
-                self._wait_for_the_rest(start)
                 for load in self._alive:
                     load.abandon()
 
@@ -153,34 +154,28 @@ class Bench:
         """
         self._stopped = True
 
-    def _offer_until(self, start: float, end: float) -> None:
-        next_tick = start + _TICK
-        closed = self._plan.rate is None
-        while self._alive and not self._stopped:
+    def _serve_until(self, end: float, *, offering: bool) -> None:
+        """Offer messages, or only wait for what is pending."""
+        planned = offering and self._plan.rate is not None
+        refill = offering and not planned
+        next_tick = monotonic() + _TICK
+        while self._alive and not self._stopped and (offering or self._counts.pending > 0):
             now = monotonic()
             if now >= end:
                 break
             if now >= next_tick:
-                self._expire(now, closed)
-                self._tick(now - start)
+                self._expire(now, refill)
+                if offering:
+                    self._tick(now - self._start)
                 next_tick = max(next_tick + _TICK, now)
             wake = min(next_tick, end)
-            if not closed:
-                self._offer_due(start, now)
-                wake = min(wake, start + self._plan.planned(self._planned))
+            if planned:
+                self._offer_due(now)
+                wake = min(wake, self._start + self._plan.planned(self._planned))
             # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
-            self._serve(max(0.0, wake - now - _TIMER), closed)
-        if not closed:
-            self._offer_due(start, end)
-
-    def _wait_for_the_rest(self, start: float) -> None:
-        end = monotonic() + self._plan.timeout
-        while self._alive and self._counts.pending > 0 and not self._stopped:
-            now = monotonic()
-            if now >= end:
-                break
-            self._expire(now, refill=False)
-            self._serve(min(_TICK, end - now), refill=False)
+            self._serve(max(0.0, wake - now - _TIMER), refill)
+        if planned:
+            self._offer_due(end)
 
     def _serve(self, wait: float, refill: bool) -> None:
         """Wait for something to happen; read, and send what follows."""
@@ -196,12 +191,12 @@ class Bench:
             elif mask & selectors.EVENT_WRITE:
                 self._flush(load)
 
-    def _offer_due(self, start: float, now: float) -> None:
+    def _offer_due(self, now: float) -> None:
         """Offer the messages of an open loop that are planned by now, to one after the other."""
-        due = self._plan.due(now - start)
+        due = self._plan.due(now - self._start)
         touched: dict[Load, None] = {}
         while self._planned < due and self._alive:
-            planned = start + self._plan.planned(self._planned)
+            planned = self._start + self._plan.planned(self._planned)
             load = self._alive[self._planned % len(self._alive)]
             load.offer(1, planned)
             touched[load] = None

@@ -4,6 +4,7 @@ The messages and the replies that they must have are worked out beforehand. They
 reply in another's place is noticed, and are sent in turn again and again.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,8 +130,19 @@ class Workload:
 
     @cached_property
     def ends(self) -> list[int]:
-        """Where each reply of the cycle ends."""
+        """Where each reply of the cycle ends; the last end is the cycle's length."""
         return list(accumulate(map(len, self.replies)))
+
+    def answered(self, taken: int) -> int:
+        """Return how many replies are whole in so many bytes of one cycle after the other."""
+        cycles, phase = divmod(taken, self.ends[-1])
+        return cycles * len(self.ends) + bisect_right(self.ends, phase)
+
+    def next_reply(self, taken: int) -> tuple[bytes, int]:
+        """Return the reply that is not whole by then, and how much of it is left."""
+        phase = taken % self.ends[-1]
+        place = bisect_right(self.ends, phase)
+        return self.replies[place], self.ends[place] - phase
 
 
 _HOUR: Final = 3_600_000_000
@@ -194,15 +206,9 @@ class Counts:
     Each message is one of answered (correctly, in time or late, or wrongly), lost or pending; one
     is transmitted when it is handed over, or waits to be because a connection is full. `late` and
     `latencies` are of the answered. `wrong` and `duplicates` are replies; a `stray` is a wrong one
-    that answered nothing, because nothing was awaited.
-
-    Attributes:
-        lag: the longest time from when a message was planned to when it was offered.
-        first_wrong: the first wrong reply, and what it should have been.
-        errors: what connections ended of.
-        elapsed: seconds of load; 0 until it is over, as the next two.
-        in_time: messages that were answered within them.
-        processor: seconds of processor time that we used in them.
+    that answered nothing, because nothing was awaited. `lag` is the longest time from when one was
+    planned to when it was offered. Once the load is over, there are the seconds that it took, of
+    which we used the processor for some, and what was answered `in_time`.
     """
 
     latencies: Latencies

@@ -34,19 +34,11 @@ from uppercase.limits import PROBE_SIZE
 PING_INTERVAL: Final = 1.0
 """Seconds between probes, as in ping(8)."""
 
-_EXAMPLES: Final = """
-    uppercase ping -u -c 10                  ten datagrams to the server on this machine
-    uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
-    uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
-    uppercase ping -u --json | jq .rtt_ms    for a program
-    uppercase ping --expect=rot13            a server with another transform
-"""
-
 _probes = section("Probes")
 _output = section("Output")
 
 
-@click.command("ping", cls=Command, examples=_EXAMPLES)
+@click.command("ping", cls=Command)
 @target_options
 @_probes("-c", "--count", type=Count(positive=True), help="Stop after N probes.")
 @_probes(
@@ -92,6 +84,13 @@ def ping(
     r"""Measure loss, delay and correctness, a probe at a time.
 
     Ctrl-C ends it with a summary; Ctrl-\ shows how it stands.
+
+    Examples:
+        uppercase ping -u -c 10                  ten datagrams to the server on this machine
+        uppercase ping -i 10ms -w 5s -q          five seconds of probes, only the summary
+        uppercase ping -u -c 100 --plot rtt.svg  a picture of the round trips and losses
+        uppercase ping -u --json | jq .rtt_ms    for a program
+        uppercase ping --expect=rot13            a server with another transform
     """
     schedule = Schedule(interval, count, deadline)
     timeout = reply_timeout(target, timeout)

@@ -48,7 +48,6 @@ _COLOURS: Final = {
 
 
 def to_json(fields: dict[str, Any]) -> str:
-    """Return one line of NDJSON."""
     return json.dumps({"schema": SCHEMA, **fields}, ensure_ascii=False)
 
 
@@ -224,7 +223,6 @@ class Display:
         print(line + row, file=sys.stderr, flush=True)
 
     def show_summary(self, connections: int | None, failure: NetworkError | None) -> None:
-        """Print the end of it."""
         totals = self.totals
         if self.as_json:
             error = None if failure is None else str(failure)

@@ -48,16 +48,7 @@ _tcp = section("TCP")
 _udp = section("UDP")
 
 
-@click.command(
-    "send",
-    cls=Command,
-    examples="""
-        uppercase send                       type lines to 127.0.0.1:12000
-        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-        uppercase send -u < in.txt           a datagram a line, asked again if lost
-        uppercase send --tls --ca ca.pem example.org:12001
-    """,
-)
+@click.command("send", cls=Command)
 @target_options
 @_waiting(
     "-W",
@@ -110,6 +101,12 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
 
     On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
     UDP sends a datagram for each line and prints the replies in the order of the lines.
+
+    Examples:
+        uppercase send                       type lines to 127.0.0.1:12000
+        uppercase send < in.txt > out.txt    a file through TCP, byte for byte
+        uppercase send -u < in.txt           a datagram a line, asked again if lost
+        uppercase send --tls --ca ca.pem example.org:12001
     """
     if sys.stdin is None:
         raise UserError("standard input is closed; for none there is </dev/null")

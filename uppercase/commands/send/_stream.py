@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -67,7 +67,7 @@ class Filter(Conversation):
     def __init__(
         self, reactor: IReactor, target: Target, source: Input, timeout: float, allow_empty: bool
     ) -> None:
-        self._reactor = reactor
+        self.clock = self._reactor = reactor
         self._target = target
         self._input = source
         self._timeout = timeout
@@ -79,7 +79,6 @@ class Filter(Conversation):
         self._replies: list[bytes] = []
         self._held = 0
         self._writing: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
         self._lost: Deferred[None] = Deferred()
@@ -127,7 +126,6 @@ class Filter(Conversation):
             self._room = Deferred(lambda _: None)
 
     def resumeProducing(self) -> None:
-        """Go on reading input."""
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
@@ -138,7 +136,6 @@ class Filter(Conversation):
             self._turn(_Sending.ENDED)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass a reply on."""
         if self._sending is _Sending.OVER:
             return
         if self._sending is _Sending.GOODBYE:
@@ -161,7 +158,7 @@ class Filter(Conversation):
 
     def lost(self, reason: Failure) -> None:
         """Judge the end of the connection, unless we made it."""
-        self._stop_watching()
+        self.setTimeout(None)
         # A TLS server may close without a goodbye after ours, having sent all that it would.
         if self._sending not in (_Sending.OVER, _Sending.GOODBYE):
             if reason.check(ConnectionDone):
@@ -217,36 +214,30 @@ class Filter(Conversation):
 
     def _watch(self) -> None:
         """Begin to wait anew: something has happened."""
-        self._stop_watching()
         if self._writing is not None or self._sending in (_Sending.READING, _Sending.OVER):
-            return
-        if self._owed_nothing_but_the_end():
-            self._timer = self._reactor.callLater(TLS_QUIET_TIME, self._say_goodbye)
+            self.setTimeout(None)
         else:
-            self._timer = self._reactor.callLater(self._timeout, self._silence)
-
-    def _stop_watching(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+            quiet = self._owed_nothing_but_the_end()
+            self.setTimeout(TLS_QUIET_TIME if quiet else self._timeout)
 
     def _owed_nothing_but_the_end(self) -> bool:
         """Return whether silence means that a TLS server is done: it is not told of our end."""
         answered = self._received or not self._sent or self._allow_empty
         return bool(self._target.tls and self._sending is _Sending.ENDED and answered)
 
-    def _say_goodbye(self) -> None:
-        """End TLS; a reply that crosses it is an error, never lost in silence."""
-        self._sending = _Sending.GOODBYE
-        self._timer = self._reactor.callLater(self._timeout, self._end, None)
-        self.transport.loseConnection()
-
-    def _silence(self) -> None:
-        taking = self._sending in (_Sending.BLOCKED, _Sending.ENDING)
-        what = "takes no more of the input" if taking else "has not ended its replies"
-        self._end(
-            NetworkError(f"{self._target} {what} and has been silent for {self._timeout:g} s (-W)")
-        )
+    def timeoutConnection(self) -> None:
+        """End TLS; a reply that crosses that is an error, never lost. Or end for the silence."""
+        if self._sending is _Sending.GOODBYE:
+            self._end(None)
+        elif self._owed_nothing_but_the_end():
+            self._sending = _Sending.GOODBYE
+            self.setTimeout(self._timeout)
+            self.transport.loseConnection()
+        else:
+            taking = self._sending in (_Sending.BLOCKED, _Sending.ENDING)
+            what = "takes no more of the input" if taking else "has not ended its replies"
+            silent = f"and has been silent for {self._timeout:g} s (-W)"
+            self._end(NetworkError(f"{self._target} {what} {silent}"))
 
     def _verdict(self) -> NetworkError | None:
         """Return what is wrong with an end of the server's side here and now, if anything is."""
@@ -276,7 +267,7 @@ class Filter(Conversation):
             # Where the output fails at last, that counts: nobody sees what else went wrong.
             self._error = error or self._error
             return
-        self._stop_watching()
+        self.setTimeout(None)
         self._sending = _Sending.OVER
         self._error = error
         self.transport.abortConnection()
