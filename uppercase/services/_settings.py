@@ -7,14 +7,7 @@ from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, Experiment, TCPLab
-from uppercase.limits import (
-    DEFAULT_PORT,
-    DRAIN,
-    DRAIN_QUIET,
-    MAX_OUTPUT,
-    DatagramLimits,
-    Limits,
-)
+from uppercase.limits import DEFAULT_PORT, DRAIN, DRAIN_QUIET, MAX_OUTPUT, DatagramLimits, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +53,6 @@ class Settings:
         return hosts_of(self.interfaces) or LOOPBACK
 
     def port_number(self) -> int:
-        """Return the port to listen on."""
         return DEFAULT_PORT if self.port is None else self.port
 
     def may_do_without(self, host: str) -> bool:

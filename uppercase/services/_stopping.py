@@ -122,7 +122,6 @@ class Drain:
             self._drain(connection)
 
     def _abort(self) -> None:
-        """Abort what should have ended."""
         left = [each for each in self._connections if each in self._drained]
         if left:
             those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"

@@ -61,7 +61,6 @@ class Generation:
         self.respawns: dict[int, IDelayedCall] = {}
 
     def serving(self) -> list[Worker]:
-        """Return the workers that do."""
         return [each for each in self.workers.values() if each.state is State.SERVING]
 
     def close(self) -> None:
@@ -202,7 +201,6 @@ class Supervisor(Service):
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        """Take note that a worker serves."""
         self._reactor.callLater(PROVEN, self._proven, worker)
         if self._serves(self._fresh):
             self._switch()
@@ -215,7 +213,6 @@ class Supervisor(Service):
                 call()
 
     def _serves(self, generation: Generation | None) -> bool:
-        """Whether all workers of a generation do."""
         return generation is not None and len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
@@ -238,7 +235,6 @@ class Supervisor(Service):
             self._quick_deaths = 0
 
     def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
-        """Start another in the place of one that has ended by itself."""
         del generation.workers[worker.number]
         generation.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
@@ -286,7 +282,6 @@ class Supervisor(Service):
     # Ending
 
     def _end(self, workers: Iterable[Worker], word: bytes) -> None:
-        """Have workers finish; those that do not are ended."""
         for worker in workers:
             worker.end(word, self._drain + _OVERTIME)
 
@@ -341,7 +336,6 @@ class Supervisor(Service):
         return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:
-        """Return why no more clients should be sent here; "" if they should."""
         if self._stopping is not None:
             return "draining"
         serving = self._current.serving() if self._current else ()

@@ -20,13 +20,7 @@ from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.limits import Limits
-from uppercase.services._base import (
-    SHORTHAND,
-    OpenPlace,
-    TransformService,
-    open_on_one_port,
-    share,
-)
+from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.services.log_format import say
@@ -76,7 +70,6 @@ class _Open(NamedTuple):
     acceptor: listening.Acceptor | None
 
     def stop(self) -> Deferred[Any]:
-        """Accept no more, and listen no more."""
         if self.acceptor is not None:
             self.acceptor.stop()
         return maybeDeferred(self.port.stopListening)
@@ -120,7 +113,6 @@ class TCPService(TransformService):
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """What is listening."""
         return [each.port for each in self._open]
 
     def listen(self) -> None:
@@ -138,11 +130,7 @@ class TCPService(TransformService):
                 lambda skt: int(skt.getsockname()[1]),
                 lambda skt: skt.close(),
             )
-            name, proxies = f"port {settings.port_number()}", settings.proxy_from
-            shorthands = [
-                listening.listener_of_socket(self.reactor, skt, name, proxies) for skt in bound
-            ]
-            listeners = [*shorthands, *self._listeners]
+            listeners = [*(self._adopt(SHORTHAND, skt) for skt in bound), *self._listeners]
         for listener in listeners:
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)
@@ -154,7 +142,6 @@ class TCPService(TransformService):
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        """Return the listener of an inherited socket."""
         endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
@@ -201,10 +188,7 @@ class TCPService(TransformService):
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
         drain = Drain(
-            self.clock,
-            self.settings.drain,
-            self.settings.drain_quiet,
-            self.factory.connections,
+            self.clock, self.settings.drain, self.settings.drain_quiet, self.factory.connections
         )
         self.factory.on_closed = drain.closed
         yield drain.done

@@ -22,13 +22,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.lab import Experiment, Lab
-from uppercase.services._base import (
-    SHORTHAND,
-    OpenPlace,
-    TransformService,
-    open_on_one_port,
-    share,
-)
+from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
 from uppercase.services._settings import UDPSettings
 from uppercase.udp.sockets import kernel_drops
 
@@ -123,7 +117,6 @@ class UDPService(TransformService):
         return [f"UDP {_name(port)}" for port in self.ports]
 
     def levels(self) -> dict[str, int]:
-        """Return what the responder counts of all datagrams."""
         return {
             "datagrams_received": self.responder.received,
             "datagrams_answered": self.responder.answered,

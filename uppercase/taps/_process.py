@@ -207,7 +207,6 @@ class Notifier(Service):
         self._watchdog = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
 
     def startService(self) -> None:
-        """Say that we are ready, once we are."""
         super().startService()
         self._call_when_ready(self._ready)
 
