@@ -18,6 +18,15 @@ from uppercase.registry import listing
 PEER = ("127.0.0.1", 50000)
 
 
+def arrows_of(told: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return arrows as the page tells them, but for their numbers, as records have them."""
+    ways = ("", "request", "reply")
+    return sorted(
+        (peer, begin, end, ways[way], number, text, size, tuple(actions), words)
+        for _, peer, begin, end, way, number, text, size, actions, words in told["arrows"]
+    )
+
+
 @implementer(IObserver)
 class Everybody:
     """Tells several observers."""

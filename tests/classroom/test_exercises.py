@@ -1,9 +1,8 @@
 """The exercises: reference solutions get all points, typical mistakes lose exactly their own."""
 
-import os
-import subprocess
+import json
 import sys
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.system.processes import ROOT
+from tests.system.processes import ROOT, START_TIMEOUT
+from uppercase.classroom import grade as grader
 from uppercase.classroom.exercises import find_exercise, find_exercises
 from uppercase.classroom.grade import Exercise, Trial, grade
+from uppercase.classroom.marks import as_json, warning
 from uppercase.commands import _reactor
 
 SOLUTIONS = ROOT / "examples" / "exercises"
@@ -66,6 +67,8 @@ LOSS, DUPLICATES, CORRUPTION = (f"{word} in both directions" for word in (
 ))  # fmt: skip
 LATE, ALL, ECONOMY = "replies later than its time-out", "all of it", "sends no more than it must"
 
+HASTY = "begin + 1", "begin + 0.1"
+
 MISTAKES = [
     # One recv is taken for one message.
     Mistake("tcp-server", "while data := connection.recv(65536)",
@@ -111,7 +114,7 @@ MISTAKES = [
     Mistake("udp-pinger", "client.settimeout(left)", "pass",
             {"sends ten pings", "tells of each loss", "prints the loss rate",
              "ends with status 0"}),
-    Mistake("udp-pinger", "begin + 1", "begin + 0.1",
+    Mistake("udp-pinger", *HASTY,
             {"waits a second for each reply", "tells of each loss", "prints each round trip",
              "prints the loss rate"}),
     Mistake("udp-pinger", "(time.monotonic() - begin)", "(begin - begin)",
@@ -181,38 +184,78 @@ async def test_a_mistake_fails_what_it_breaks_and_the_solution_nothing(
     assert all(len(each) > 20 for sentences in wrong.values() for each in sentences.values())
 
 
-@pytest.fixture
-def busy_loops() -> Iterator[None]:
-    """Have every core do something else as well."""
-    loops = [
-        subprocess.Popen([sys.executable, "-SEc", "while True: pass"])
-        for _ in range(os.cpu_count() or 1)
-    ]
-    yield
-    for loop in loops:
-        loop.kill()
-        loop.wait()
+def counted(folder: Path, name: str, right: str = "", instead: str = "") -> tuple[Trial, Path]:
+    """Put a solution, or a mistake, on trial; return a file with a line for each run of it, too."""
+    path = folder / f"program{bool(right):d}.py"
+    runs = path.with_suffix(".runs")
+    runs.touch()
+    source = (SOLUTIONS / name).read_text().replace("PINGS = 10", "PINGS = 3")
+    source = source.replace(right, instead)
+    # Its first datagram comes when there has been time to see the line.
+    told = f"open({str(runs)!r}, 'a').write('run\\n'); __import__('time').sleep(0.3)"
+    path.write_text(source.replace("with socket", f"{told}\nwith socket"))
+    return trial(path), runs
 
 
-@pytest.mark.usefixtures("busy_loops")
+async def hold_up(runs: Path, number: int) -> None:
+    """Starve our service as the datagrams of a run come."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while len(runs.read_text().splitlines()) < number:
+        assert time.monotonic() < deadline
+        await deferLater(_reactor.reactor, 0.01)
+    time.sleep(1.2)
+
+
 @in_reactor
-async def test_on_a_busy_machine_the_same_program_gets_the_same_marks(tmp_path: Path) -> None:
+async def test_what_a_busy_machine_has_disturbed_is_made_again(tmp_path: Path) -> None:
     """Where the marks are about time: pings that wait a second, and such that do not."""
     options = {"pings": 3, "seed": 2}
     exercise = find_exercise("udp-pinger").changed(
         name="x", summary="", points={}, texts={}, options=options
     )
-    source = (SOLUTIONS / "udp_pinger.py").read_text().replace("PINGS = 10", "PINGS = 3")
-    right, hasty = tmp_path / "right.py", tmp_path / "hasty.py"
-    right.write_text(source)
-    hasty.write_text(source.replace("begin + 1", "begin + 0.1"))
-    running = [
-        Deferred.fromCoroutine(failed(exercise, trial(path)))
-        for path in (right, hasty, right, hasty)
-    ]
+    trials = counted(tmp_path, "udp_pinger.py"), counted(tmp_path, "udp_pinger.py", *HASTY)
+    running = [Deferred.fromCoroutine(failed(exercise, each)) for each, _ in trials]
+    for _, runs in trials:
+        await hold_up(runs, 1)
     marks = [set(await each) for each in running]
-    (wrong,) = (mistake.fails for mistake in MISTAKES if mistake.instead == "begin + 0.1")
-    assert marks == [set(), wrong, set(), wrong]
+    (wrong,) = (mistake.fails for mistake in MISTAKES if mistake.instead == HASTY[1])
+    assert marks == [set(), wrong]
+    assert [runs.read_text() for _, runs in trials] == ["run\n" * 2] * 2
+
+
+@in_reactor
+async def test_what_stays_disturbed_is_said(tmp_path: Path) -> None:
+    points = {"sends the line": 1, "prints the reply": 0, "ends without a reply": 0}
+    exercise = find_exercise("udp-client").changed(
+        name="x", summary="", points=points, texts={}, options={}
+    )
+    on_trial, runs = counted(tmp_path, "udp_client.py")
+    marks = deferToThread(lambda: list(grade(exercise, on_trial)))
+    for number in range(1, 5):
+        await hold_up(runs, number)
+    told = await marks
+    assert [mark.passed for mark in told] == [True, True]
+    assert "may be wrong" in warning(told)
+    assert "sends the line, ends with status 0" in warning(told)
+    assert all(each["starved"] for each in json.loads(as_json(exercise, told))["checks"])
+    assert runs.read_text() == "run\n" * 4
+
+
+@pytest.mark.parametrize("name", ["udp-pinger", "stop-and-wait"])
+@in_reactor
+async def test_who_never_begins_is_waited_for_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in each of the six networks that an exercise has; and it gets no points."""
+    monkeypatch.setattr(grader, "_STARTS_WITHIN", 0.5)
+    exercise = find_exercise(name).changed(
+        name="x", summary="", points={}, texts={}, options={"quiet": 0.5}
+    )
+    runs, path = tmp_path / "runs", tmp_path / "silent.py"
+    path.write_text(f"import time; open({str(runs)!r}, 'a').write('run\\n'); time.sleep(600)")
+    marks = await deferToThread(lambda: list(grade(exercise, trial(path))))
+    assert not any(mark.passed for mark in marks)
+    assert runs.read_text() == "run\n"
 
 
 @in_reactor

@@ -1,6 +1,5 @@
 """The live page: what it tells, to whom, and what neither clients nor visitors can do to it."""
 
-import io
 import json
 import sys
 import time
@@ -16,13 +15,11 @@ from twisted.internet.testing import StringTransport
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from tests.classroom.helpers import PEER, exchange
-from uppercase.classroom import Recorder, Timeline, read_record
+from tests.classroom.helpers import arrows_of
 from uppercase.classroom.page import Audience, PageService
 from uppercase.classroom.page.audience import (
     CLIENTS,
     CLIENTS_TOLD,
-    COUNTS,
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
@@ -48,7 +45,7 @@ from uppercase.core.events import (
 from uppercase.core.guards import Destination, Origin
 from uppercase.core.values import parse_host_names
 from uppercase.errors import BadValue
-from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
+from uppercase.lab import Experiment, answer_key, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.taps import together, udp
@@ -160,53 +157,6 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
     made.page.watchers.stop()
-
-
-def arrows_of(told: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Return arrows as the page tells them, but for their numbers, as records have them."""
-    ways = ("", "request", "reply")
-    return sorted(
-        (peer, begin, end, ways[way], number, text, size, tuple(actions), words)
-        for _, peer, begin, end, way, number, text, size, actions, words in told["arrows"]
-    )
-
-
-@pytest.mark.parametrize("preset", UDP_PRESETS)
-def test_the_page_the_record_and_the_answer_key_agree(preset: str) -> None:
-    """Datagram for datagram."""
-    experiment = make_experiment(UDP_PRESETS[preset].settings, seed=7)
-    now = [0.0]
-    file = io.BytesIO()
-    audience = Audience(ABOUT, lambda: now[0])
-    exchange(experiment, 60, now, Recorder(file, ABOUT, clock=lambda: now[0]), audience)
-    told = audience.snapshot()
-    timeline = Timeline.of(*read_record(file.getvalue().splitlines())[:2])
-    (recorded,) = timeline.clients.values()
-    assert arrows_of(told) == sorted(
-        (
-            "127.0.0.1:50000",
-            round(each.begin, 4),
-            round(each.end, 4),
-            each.direction,
-            each.number,
-            each.text,
-            each.size,
-            each.actions,
-            each.words,
-        )
-        for each in recorded
-    )
-    key = list(answer_key(experiment, 60))
-    for row in key:
-        words = [words for *_, number, _, _, _, words in arrows_of(told) if number == row.number]
-        assert all(any(each.startswith(event) for each in words) for event in row.events)
-    replies = [copies for row in key for copies in row.replies]
-    ((_, peer, _, *counts),) = told["clients"]
-    assert peer == f"{PEER[0]}:{PEER[1]}"
-    counted = dict(zip(COUNTS, counts, strict=True))
-    assert counted["received"] == 60
-    assert counted["answered"] == sum(each.copies for each in replies)
-    assert counted["lost"] == sum(not each.copies for each in [*replies, *(k.request for k in key)])
 
 
 def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,9 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.classroom.helpers import arrows_of, exchange
 from tests.classroom.test_record import recorded
 from tests.commands.command import run
 from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw_text, read_record
+from uppercase.classroom.page import Audience
+from uppercase.classroom.page.audience import COUNTS
 from uppercase.classroom.picture import save_picture
 from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
 from uppercase.errors import UserError
@@ -65,13 +68,31 @@ def comments(pcapng: bytes) -> Counter[str]:
     return found
 
 
+def words_of(lines: Iterable[str]) -> list[str]:
+    """Return the words beside a text's arrows; what has no time goes on with those above."""
+    found: list[str] = []
+    for line in lines:
+        assert len(line) <= 80
+        time, _, words = line[:9].strip(), *line.rpartition("|")[1:]
+        if time:
+            found.append(words.strip())
+        elif line.startswith(" "):
+            found[-1] += words[1:]
+    return found
+
+
 def agree(experiment: Experiment, count: int, pause: float) -> None:
-    """Hold record, arrows, text and packets against the answer key, datagram for datagram."""
-    record = recorded(experiment, count, pause).getvalue()
+    """Hold record, arrows, text, packets and page against the answer key, datagram for datagram."""
+    now = [0.0]
+    file = io.BytesIO()
+    recorder = Recorder(file, {"protocol": "UDP"}, clock=lambda: now[0])
+    audience = Audience({"protocol": "UDP"}, lambda: now[0])
+    exchange(experiment, count, now, recorder, audience, pause=pause)
+    record = file.getvalue()
     rows = read_record(record.splitlines())[1]
     timeline = timeline_of(record)
     (arrows,) = timeline.clients.values()
-    shown = Counter(line.rpartition("|  ")[2] for line in draw_text(timeline))
+    shown = Counter(words_of(draw_text(timeline)))
     expected: Counter[str] = Counter()
     for key in answer_key(experiment, count):
         mine = [each for each in rows if each.get("number") == key.number]
@@ -94,12 +115,33 @@ def agree(experiment: Experiment, count: int, pause: float) -> None:
     told = comments(draw_packets(timeline))
     assert told.total() == len(arrows)
     assert told == Counter(arrow.words for arrow in arrows)
+    page = audience.snapshot()
+    assert arrows_of(page) == sorted(
+        (
+            "127.0.0.1:50000",
+            round(each.begin, 4),
+            round(each.end, 4),
+            each.direction,
+            each.number,
+            each.text,
+            each.size,
+            each.actions,
+            each.words,
+        )
+        for each in arrows
+    )
+    fates = [fate for key in answer_key(experiment, count) for fate in (key.request, *key.replies)]
+    ((_, _, _, *counts),) = page["clients"]
+    counted = dict(zip(COUNTS, counts, strict=True))
+    assert counted["received"] == count
+    assert counted["answered"] == sum(each["event"] == "replied" for each in rows)
+    assert counted["lost"] == sum(not fate.copies for fate in fates)
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), pause=st.sampled_from([0.0, 0.05, 1.0]))
 def test_every_preset_agrees_with_the_answer_key(seed: int, pause: float) -> None:
-    """Whatever the seed: record, arrows, text and packets."""
+    """Whatever the seed: record, text, packets and page."""
     for preset in UDP_PRESETS.values():
         agree(make_experiment(preset.settings, seed=seed), 20, pause)
 

@@ -25,6 +25,7 @@ from uppercase.core.events import (
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
+    MAX_DELAY,
     SEEDS,
     UDP_OPTIONS,
     UDP_PRESETS,
@@ -39,7 +40,7 @@ from uppercase.lab import (
     merge_settings,
     new_seed,
 )
-from uppercase.lab._fates import MAX_DELAY, REORDER_HOLD
+from uppercase.lab._fates import REORDER_HOLD
 from uppercase.lab._stage import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY

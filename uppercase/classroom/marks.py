@@ -33,6 +33,15 @@ def total(marks: Sequence[Mark]) -> tuple[int, int]:
     return sum(mark.points for mark in marks), sum(mark.check.points for mark in marks)
 
 
+def warning(marks: Sequence[Mark]) -> str:
+    """Return what is to be said of marks in which nobody should trust, "" where there are none."""
+    starved = ", ".join(mark.check.name for mark in marks if mark.starved)
+    return starved and (
+        "this machine has so much other work that marks may be wrong, although their checks were "
+        f"repeated: {starved}; grade again when it has less"
+    )
+
+
 def as_lines(mark: Mark, *, timeline: bool) -> Iterator[str]:
     """Return a check's lines, with its timeline if it failed and somebody wants to see it."""
     word = "pass" if mark.passed else "FAIL"
@@ -54,6 +63,7 @@ def as_json(exercise: Exercise, marks: Sequence[Mark]) -> str:
             "passed": mark.passed,
             "sentence": mark.sentence,
             "seconds": round(mark.seconds, 3),
+            "starved": mark.starved,
             "timeline": "\n".join(_picture(mark)),
         }
         for mark in marks

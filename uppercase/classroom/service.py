@@ -1,8 +1,11 @@
 """A service of our own on a free port, for one program: with a lab, and its record in memory."""
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from twisted.internet.task import LoopingCall
 
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.classroom.timeline import Timeline
@@ -20,8 +23,12 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
+from uppercase.services._base import clock_of
 
 HOST: Final = "127.0.0.1"
+
+_BEAT: Final = 0.05
+"""Seconds between two looks at how late the event loop is."""
 
 
 class Exhibit:
@@ -30,6 +37,7 @@ class Exhibit:
     Attributes:
         port: where it listens, once it does.
         settings: the lab's options as one types them.
+        late: seconds by which a reply was late at worst, because the machine had other work.
     """
 
     def __init__(
@@ -59,7 +67,10 @@ class Exhibit:
             "transform": "|".join(transforms),
             "lab": self.settings,
         }
-        self.recorder = Recorder(self._file, about, clock=reactor.seconds)
+        self.recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
+        self.late = 0.0
+        self._beat = LoopingCall(self._look)
+        self._beat.clock = reactor
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "interfaces": (HOST,),
@@ -84,9 +95,17 @@ class Exhibit:
         except CannotListen as error:
             raise UserError(str(error)) from error
         self.port = int(self._service.served()[0].rpartition(":")[2])
+        self._due = time.monotonic()
+        self._beat.start(_BEAT)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self.late, self._due = max(self.late, now - self._due), now + _BEAT
 
     async def stop(self) -> None:
         """Stop listening and end all connections within a second."""
+        self._look()
+        self._beat.stop()
         await self._service.end()
         self.recorder.flush()
 

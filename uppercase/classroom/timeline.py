@@ -6,6 +6,8 @@ server's side of it: a datagram leaves and arrives when the server, or the lab i
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any, Final
 
 from uppercase.classroom.record import Row
@@ -19,6 +21,9 @@ FOLD: Final = 2.0
 
 _LANE: Final = 42
 """Columns between the two lines of the text."""
+
+_WORDS: Final = 80 - 9 - 2 - (_LANE + 2) - 2
+"""Columns for the words beside them, on a terminal of 80."""
 
 _TEXT: Final = 22
 """Characters of a payload on its arrow: a line of the lecture."""
@@ -225,26 +230,37 @@ def title_of(timeline: Timeline) -> str:
 
 
 def draw_text(timeline: Timeline) -> Iterator[str]:
-    """Return the lines of the text: an arrow is one line, and one more where it arrives later."""
-    yield title_of(timeline)
+    """Return the lines of the text: an arrow is one, another where it arrives later.
+
+    What has no room goes on in the next line, which has no time.
+    """
+    yield from wrap(title_of(timeline), 80)
     for client, arrows in timeline.clients.items():
         yield ""
         yield f"{'seconds':>9}  {client:<{_LANE}}  server"
         begin = before = arrows[0].begin
-        for moment, line, words in sorted(_text_rows(arrows), key=lambda row: row[0]):
+        for moment, lines, words in sorted(_text_rows(arrows), key=lambda row: row[0]):
             if moment - before > FOLD:
                 yield f"{'⋮':>9}  {f'nothing for {moment - before:.1f} s':^{_LANE + 2}}"
             before = moment
-            yield f"{moment - begin:9.3f}  {line}  {words}".rstrip()
+            stamp, empty = f"{moment - begin:9.3f}", f"|{'':{_LANE}}|"
+            # No line ends between a number and its unit.
+            parts = [
+                part.replace("\xa0", " ") for part in wrap(words.replace(" ms", "\xa0ms"), _WORDS)
+            ]
+            for line, part in zip_longest(lines, parts):
+                yield f"{stamp}  {line or empty}  {part or ''}".rstrip()
+                stamp = f"{'':9}"
     if not timeline.clients:
         yield "nothing came"
 
 
-def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, str, str]]:
-    """Return time, picture and words of each line."""
+def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]]:
+    """Return time, picture and words of each moment."""
     for arrow in arrows:
         if not arrow.direction:
-            yield arrow.begin, f"|{f' {arrow.words} ':·^{_LANE}}|", ""
+            lines = wrap(arrow.words, _LANE - 4)
+            yield arrow.begin, [f"|{f' {line} ':·^{_LANE}}|" for line in lines], ""
             continue
         number = f"{arrow.number} " if arrow.number else ""
         label = f" {number}{arrow.text} "
@@ -253,9 +269,10 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, str, str]]:
         line = (
             "*" if "corrupted" in arrow.actions else "=" if "duplicated" in arrow.actions else "-"
         )
-        yield arrow.begin, _lane(label, arrow.direction, end, line, line), arrow.words
+        words = _COPY.strip() if arrow.words.endswith(_COPY) else arrow.words
+        yield arrow.begin, [_lane(label, arrow.direction, end, line, line)], words
         if late:
-            yield arrow.end, _lane(f" {number}", arrow.direction, ">", "~", line), ""
+            yield arrow.end, [_lane(f" {number}", arrow.direction, ">", "~", line)], ""
 
 
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:

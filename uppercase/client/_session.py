@@ -30,14 +30,7 @@ from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
-from uppercase.limits import (
-    CLOSE_TIMEOUT,
-    MAX_LENGTH,
-    MIB,
-    REPLY_TIMEOUT,
-    UDP_RETRIES,
-    UDP_TIMEOUT,
-)
+from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
 
 
 class _Patient(Conversation):

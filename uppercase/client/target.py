@@ -5,7 +5,6 @@ Streams are the endpoints' affair. What the network does becomes `NetworkError` 
 """
 
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -124,15 +123,6 @@ class Address:
 
     family: socket.AddressFamily
     sockaddr: Any
-
-
-def is_address(host: str) -> bool:
-    """Return whether a host is an address, which needs no look-up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def resolve(target: Target) -> list[Address]:

@@ -359,6 +359,8 @@ def grade(
                     click.echo(line)
     had, most = outputs.total(marks)
     click.echo(outputs.as_json(wanted, marks) if as_json else f"{had} of {most} points")
+    if warning := outputs.warning(marks):
+        say(warning)
     if junit is not None:
         _save(junit, lambda: junit.write_bytes(outputs.as_junit(wanted, marks)))
     if gradescope is not None:

@@ -10,19 +10,11 @@ from itertools import chain
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
-from uppercase.errors import (
-    BadArgument,
-    NameClash,
-    PluginError,
-    UnknownName,
-    UserError,
-    suggest,
-)
+from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins.declare import adopt
 from uppercase.registry import sources
-from uppercase.registry.problems import NoSuchModule, Problem, from_exception
-from uppercase.registry.references import Found
+from uppercase.registry.found import Found, NoSuchModule, Problem, from_exception
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from urllib.parse import unquote, urlsplit
 import twisted
 
 from uppercase.registry.catalogue import Listing, listing
-from uppercase.registry.problems import Problem
-from uppercase.registry.references import Found
+from uppercase.registry.found import Found, Problem
 from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
-from uppercase.lab import NO_LAB, Experiment, TCPLab
+from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DEFAULT_PORT, DRAIN, DRAIN_QUIET, MAX_OUTPUT, DatagramLimits, Limits
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,4 +94,4 @@ class UDPSettings(Settings):
     """
 
     limits: DatagramLimits = field(default_factory=DatagramLimits)
-    lab: Experiment | None = None
+    lab: "Experiment | None" = None

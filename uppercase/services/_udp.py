@@ -21,7 +21,6 @@ from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.lab import Experiment, Lab
 from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
 from uppercase.services._settings import UDPSettings
 from uppercase.udp.sockets import kernel_drops
@@ -50,15 +49,19 @@ class UDPService(TransformService):
     def __init__(self, settings: UDPSettings, reactor: Any = None) -> None:
         super().__init__(settings, reactor)
         clock = self.clock.seconds
-        # Whoever watches each datagram wants its number: without a lab, of one that does nothing.
-        experiment = settings.lab or (Experiment(seed=0) if settings.observers else None)
+        lab = None
+        if settings.lab is not None or settings.observers:
+            from uppercase.lab import Experiment, Lab
+
+            # Whoever watches each datagram wants its number: without a lab, of one that does none.
+            lab = Lab(settings.lab or Experiment(seed=0), clock, self)
         self.responder = Responder(
             self.chain,
             settings.limits,
             clock=clock,
             observer=self,
             tell_each=_tell_each(settings),
-            lab=None if experiment is None else Lab(experiment, clock, self),
+            lab=lab,
         )
         self.ports: list[Any] = []
         self._endpoints = [

@@ -6,7 +6,6 @@ escaped and cut, and each reason has at most one line a second, which says how m
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from enum import Enum
 from traceback import TracebackException
 from typing import Any, Final
@@ -86,8 +85,7 @@ def facts_of(event: Event) -> dict[str, Any]:
     Payloads are told by their lengths: what they hold is the peers' own.
     """
     facts: dict[str, Any] = {"event": word_of(event)}
-    for name in (field.name for field in fields(event)):
-        value = getattr(event, name)
+    for name, value in event._asdict().items():
         if isinstance(value, bytes):
             facts[f"{name}_bytes"] = len(value)
         elif value not in ("", ()):
@@ -267,7 +265,7 @@ _APART: Final = ("outcome", "reason", "transform", "error")
 _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
     kind: (
         word_of_name(kind.__name__),
-        next((name for name in _APART if name in kind.__dataclass_fields__), ""),
+        next((name for name in _APART if name in kind._fields), ""),
     )
     for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
 }

@@ -1,15 +1,19 @@
-"""How the contract kit examines a transform: the calls, what comes of them, the search for a case.
+"""How the contract kit examines a transform: messages, what comes of calls, the search for a case.
+
+Messages are what has broken text and stream code before. Small ones are drawn and shrunk by
+hypothesis, which simplifies towards what comes first here.
 
 A call has an outcome, whatever happens: outcomes are compared and shown here, and judged by the
 laws. Where replies are awaited, cases overlap as the messages of a server's clients do.
 """
 
 import os
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import islice, product, takewhile
 from time import monotonic, perf_counter
 from traceback import extract_tb
 from typing import Any, Final, cast
@@ -18,15 +22,85 @@ import twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
-from uppercase.limits import ASYNC_WINDOW, SLOW_CALL
-from uppercase.testing._messages import ANY, CORPUS, FEW, TEXT, large_messages
+from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
+
+_TEXT: Final = tuple(
+    text.encode()
+    for text in (
+        "a", "B", "1", " ", "\n", "\r\n",
+        "é",  # two bytes
+        "Σ",  # lower case depends on what follows
+        "ß", "ŉ", "İ",  # change their length with their case
+        "e\u0301",  # a letter and a combining mark
+        "ﬁ", "€", "\u2028",
+        "👩\u200d👩\u200d👧",  # one character to its reader
+        "\0", "=", ":", ",", "aGk=", "6869",
+    )
+)  # fmt: skip
+
+_NOT_UTF_8: Final = (
+    b"\xff",
+    b"\xc3",  # the first byte of two
+    b"\xa9",  # the second of two
+    b"\xf0\x9f\x98",  # three of four
+    b"\xc0\x80",  # an overlong NUL
+    b"\xed\xa0\x80",  # a surrogate
+    b"\xf4\x90\x80\x80",  # beyond U+10FFFF
+)
+
+
+def _joined(*fragments: bytes) -> st.SearchStrategy[bytes]:
+    return st.lists(st.sampled_from(fragments), max_size=8).map(b"".join)
+
+
+TEXT: Final = _joined(*_TEXT)
+"""Messages that are UTF-8."""
+
+_FRAGMENTS: Final = (*_TEXT, *_NOT_UTF_8)
+
+CORPUS: Final = tuple(
+    sorted((b"", *_FRAGMENTS, *map(b"".join, product(_FRAGMENTS, repeat=2))), key=len)
+)
+"""Messages that are always tried, short ones first: a fragment, two of them. What is drawn adds
+longer ones."""
+
+FEW: Final = (b"", b"a", b"B", b"1", b"\n", "é".encode(), "Σ".encode(), b"=", b"\xff", b"\xc3")
+"""Messages that are always tried two by two."""
+
+_BYTES: Final = sorted(
+    (bytes([byte]) for byte in range(0x100)), key=lambda byte: (not byte.isalpha(), byte)
+)
+
+ANY: Final = st.one_of(
+    TEXT,
+    _joined(*_FRAGMENTS),
+    st.lists(st.sampled_from(_BYTES), max_size=32).map(b"".join),
+)
+"""Messages of any bytes."""
+
+INVALID: Final = st.tuples(TEXT, st.sampled_from(_NOT_UTF_8), TEXT).map(b"".join)
+"""Messages that are not UTF-8, most of them."""
+
+CUTS: Final = st.integers(0, 64)
+"""Where to cut, in bytes."""
+
+
+def large_messages() -> Iterator[bytes]:
+    """Return messages of growing length, up to `KIT_LARGE`: repetitions, then random bytes."""
+    size = KIB
+    while size <= KIT_LARGE:
+        for unit in (b"a", b" ", b"a ", "é".encode(), "\u0301".encode(), b"\xff"):
+            yield unit * (size // len(unit))
+        yield random.Random(size).randbytes(size)
+        size *= 4
+
 
 KIT_EXAMPLES: Final = 60
 """Messages that the contract kit tries for each law beside those that it always tries: the nine
@@ -224,52 +298,17 @@ class Examination:
         Raises `Broken` or `Unanswered` for the first case, of those under way, that by itself
         breaks the law or has no reply.
         """
-        left = enumerate(cases)
+        left = iter(cases)
         until = monotonic() + KIT_SEARCH_TIME
-        most = most or self._window
-        while failed := self._waiter.wait_for(self._try_together(test, left, until, most)):
-            for _, case, error in sorted(failed, key=lambda each: each[0]):
+        while batch := list(islice(left, most or self._window)):
+            if monotonic() > until:
+                self._left_out += len(batch)
+                continue
+            for case, error in self._waiter.wait_for(_try_together(test, batch)):
                 if error is not None:
                     raise error
                 # What breaks only beside others is for the law of calls that overlap.
                 self._waiter.wait_for(test(*case))
-
-    async def _try_together(
-        self, test: Test, left: Iterator[tuple[int, Case]], until: float, most: int
-    ) -> list[tuple[int, Case, Exception | None]]:
-        """Take cases until one fails.
-
-        Return those that failed with their positions, and the error where none was beside it.
-        """
-        failed: list[tuple[int, Case, Exception | None]] = []
-        over = False
-
-        async def work() -> None:
-            while not (failed or over) and (following := next(left, None)):
-                position, case = following
-                if monotonic() > until:
-                    self._left_out += 1
-                    continue
-                try:
-                    await test(*case)
-                except (Broken, Unanswered) as error:
-                    failed.append((position, case, None if workers else error))
-
-        def stop(_: object) -> None:
-            nonlocal over
-            over = True
-            for worker in workers:
-                worker.cancel()
-
-        workers: list[Deferred[None]] = []
-        while len(workers) < most and not (workers and workers[0].called):
-            workers.append(start(work()))
-        ended: Deferred[object] = Deferred(stop)
-        gatherResults(workers, consumeErrors=True).addCallbacks(
-            ended.callback, lambda failure: ended.errback(failure.value.subFailure)
-        )
-        await ended
-        return failed
 
     async def reply(self, message: bytes, transform: ITransform | None = None) -> CallResult:
         (result,) = await self.replies([message], transform)
@@ -324,6 +363,19 @@ class Examination:
         # One by one: an outcome beside others would be no law's but that of calls.
         self._try(measure, ((message,) for message in large_messages()), most=1)
         return tried
+
+
+async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Exception | None]]:
+    """Return the cases that failed, with the error where none was beside it."""
+    begun = [start(test(*case)) for case in batch]
+    alone = sum(1 for _ in takewhile(lambda each: each.called, begun))
+    outcomes: Any = await DeferredList(begun, consumeErrors=True)
+    failed: list[tuple[Case, Exception | None]] = []
+    for number, (fine, failure) in enumerate(outcomes):
+        if not fine:
+            failure.trap(Broken, Unanswered)
+            failed.append((batch[number], failure.value if number < alone else None))
+    return failed
 
 
 def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:

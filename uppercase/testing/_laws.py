@@ -21,6 +21,8 @@ from uppercase.awaiting import is_in_reactor
 from uppercase.errors import WrongResult
 from uppercase.limits import MAX_OUTPUT
 from uppercase.testing._examination import (
+    CUTS,
+    INVALID,
     KIT_CALL_TIME,
     KIT_EXAMPLES,
     Broken,
@@ -29,7 +31,6 @@ from uppercase.testing._examination import (
     Unanswered,
     show,
 )
-from uppercase.testing._messages import CUTS, INVALID
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""

@@ -28,6 +28,11 @@ def _ends(run: Run) -> None:
         raise Wrong("expected that it ends, got a program that had to be killed")
 
 
+def _begins(run: Run) -> None:
+    if not run.rows:
+        raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
+
+
 def _ends_well(run: Run) -> None:
     _ends(run)
     if run.status:
@@ -87,8 +92,7 @@ class _UDPClient(_Client):
     def lonely(self, trial: Trial) -> None:
         run = self.run(trial, options={"loss": "1"}, seed=7)
         _ends(run)
-        if not run.rows:
-            raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
+        _begins(run)
 
 
 class _UDPPinger:
@@ -100,9 +104,11 @@ class _UDPPinger:
 
     def run(self, trial: Trial) -> Run:
         options = {"loss": self.loss, "delay": f"reply:{_DELAY}s"}
-        return trial.client(
+        run = trial.client(
             True, "", seconds=self.seconds, quiet=self.quiet, options=options, seed=self.seed
         )
+        _begins(run)
+        return run
 
     @check("sends ten pings", 3)
     def ten(self, trial: Trial) -> None:

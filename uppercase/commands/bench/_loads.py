@@ -8,7 +8,6 @@ its reply.
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from itertools import takewhile
@@ -76,19 +75,12 @@ class StreamLoad(Load):
     """A stream: requests cut from a cycle of bytes, replies compared with another.
 
     Invariant: `_sent` and `_taken` count bytes from the beginning of the connection, `_offered` and
-    `_answered` messages; each taken modulo its cycle is a place in the prepared bytes.
+    `_answered` messages.
     """
 
     def _prepare(self) -> None:
-        workload = self._workload
-        self._size = workload.size
-        self._number = len(workload.messages)
-        self._outgoing = memoryview(workload.outgoing)
-        self._incoming = workload.incoming
-        self._ends = workload.ends
-        self._cycle_in = len(self._incoming) // 2
-        self._cycle_out = len(self._outgoing) // 2
-        self._buffer = memoryview(bytearray(min(BLOCK, self._cycle_in)))
+        self._outgoing = memoryview(self._workload.outgoing)
+        self._buffer = memoryview(bytearray(min(BLOCK, self._workload.ends[-1])))
         self._planned: deque[tuple[int, float]] = deque()  # (offered up to here, planned for)
         self._offered = 0
         self._answered = 0
@@ -102,10 +94,12 @@ class StreamLoad(Load):
         self._counts.transmitted += number
 
     def flush(self) -> bool:
+        size = self._workload.size
+        cycle = len(self._outgoing) // 2
         try:
-            while waiting := self._offered * self._size - self._sent:
-                start = self._sent % self._cycle_out
-                piece = min(waiting, self._cycle_out, BLOCK)
+            while waiting := self._offered * size - self._sent:
+                start = self._sent % cycle
+                piece = min(waiting, cycle, BLOCK)
                 sent = self._socket.send(self._outgoing[start : start + piece])
                 self._sent += sent
                 self._counts.sent_bytes += sent
@@ -126,15 +120,13 @@ class StreamLoad(Load):
         now = self._clock()
         if not size:
             raise self._end(None)
-        cycles, phase = divmod(self._taken, self._cycle_in)
-        got = self._buffer[:size]
+        got, workload = self._buffer[:size], self._workload
         # Equal to a slice of the expected bytes, without making the slice: one memcmp.
-        if not self._incoming.startswith(got, phase):
-            self._compare(bytes(got), cycles * self._number, phase)
+        if not workload.incoming.startswith(got, self._taken % workload.ends[-1]):
+            self._compare(bytes(got))
         self._taken += size
         self._counts.received_bytes += size
-        cycles, phase = divmod(self._taken, self._cycle_in)
-        reached = cycles * self._number + bisect_right(self._ends, phase)
+        reached = workload.answered(self._taken)
         if reached > self._offered:
             raise NetworkError(f"{self._target} sent more than it was asked for")
         return self._settle(reached, now)
@@ -142,11 +134,9 @@ class StreamLoad(Load):
     def abandon(self) -> None:
         """Count everything that is still awaited as lost, but half a reply as a wrong one."""
         self._counts.lost += self._offered - self._answered
-        phase = self._taken % self._cycle_in
-        start = ([0, *self._ends])[bisect_right(self._ends, phase)]
-        if start < phase and self._answered < self._offered:
-            end = self._ends[bisect_right(self._ends, phase)]
-            self._counts.note_wrong(self._incoming[start:phase], self._incoming[start:end])
+        reply, left = self._workload.next_reply(self._taken)
+        if left < len(reply) and self._answered < self._offered:
+            self._counts.note_wrong(reply[:-left], reply)
             self._counts.answered += 1
             self._counts.lost -= 1
 
@@ -169,22 +159,19 @@ class StreamLoad(Load):
         self._counts.answered += fresh
         return fresh
 
-    def _compare(self, got: bytes, base: int, phase: int) -> None:
+    def _compare(self, got: bytes) -> None:
         """Find the messages whose replies are wrong; slow, for a server that is."""
-        first = bisect_right(self._ends, phase)
-        start = phase
-        for number in range(first, first + 2 * self._number):
-            cycle, place = divmod(number, self._number)
-            end = self._ends[place] + cycle * self._cycle_in
-            piece = got[start - phase : end - phase]
-            if not piece:
-                return
-            expected = self._incoming[start : start + len(piece)]
-            if piece != expected and base + number != self._last_wrong:
-                self._last_wrong = base + number
-                whole = self._incoming[start : min(end, start + _EXCERPT)]
-                self._counts.note_wrong(got[start - phase :][:_EXCERPT], whole)
-            start = end
+        number = self._workload.answered(self._taken)
+        at = self._taken
+        while got:
+            reply, left = self._workload.next_reply(at)
+            expected = reply[-left:]
+            if not expected.startswith(got[:left]) and number != self._last_wrong:
+                self._last_wrong = number
+                self._counts.note_wrong(got[:_EXCERPT], expected[:_EXCERPT])
+            got = got[left:]
+            at += left
+            number += 1
 
     def _end(self, error: OSError | None) -> NetworkError:
         if error is not None and not isinstance(error, ConnectionError):

@@ -4,6 +4,7 @@ The messages and the replies that they must have are worked out beforehand. They
 reply in another's place is noticed, and are sent in turn again and again.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,8 +130,19 @@ class Workload:
 
     @cached_property
     def ends(self) -> list[int]:
-        """Where each reply of the cycle ends."""
+        """Where each reply of the cycle ends; the last end is the cycle's length."""
         return list(accumulate(map(len, self.replies)))
+
+    def answered(self, taken: int) -> int:
+        """Return how many replies are whole in so many bytes of one cycle after the other."""
+        cycles, phase = divmod(taken, self.ends[-1])
+        return cycles * len(self.ends) + bisect_right(self.ends, phase)
+
+    def next_reply(self, taken: int) -> tuple[bytes, int]:
+        """Return the reply that is not whole by then, and how much of it is left."""
+        phase = taken % self.ends[-1]
+        place = bisect_right(self.ends, phase)
+        return self.replies[place], self.ends[place] - phase
 
 
 _HOUR: Final = 3_600_000_000

@@ -396,23 +396,21 @@ class Lines(Conversation):
         self._end(None)
 
     def lost(self, reason: Failure) -> None:
-        if reason.check(ConnectionDone):
-            self._end(None)
-        elif self._target.tls is None:
-            self._end(self.ending("reset"))
-        else:
-            self._end(explain_loss(self._target, reason))
+        self._end(None if reason.check(ConnectionDone) else reason)
 
     def _tell(self, line: bytes) -> None:
         self.replies += 1
         self.deliver(line)
 
-    def _end(self, error: NetworkError | None) -> None:
+    def _end(self, reason: Failure | None) -> None:
         """Tell of the end once; what has come of a line before it is a reply, if a wrong one."""
         if self.over.called:
             return
         if self._incoming:
             self._tell(self.incomplete())
-        if error is not None and self._target.tls is None:
-            error = self.ending("reset")  # the count has grown
-        self.over.callback(error)
+        if reason is None:
+            self.over.callback(None)
+        elif self._target.tls is None:
+            self.over.callback(self.ending("reset"))
+        else:
+            self.over.callback(explain_loss(self._target, reason))

@@ -2,15 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredQueue,
-    DeferredSemaphore,
-    ensureDeferred,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, DeferredSemaphore, fail
 
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
@@ -124,26 +118,25 @@ async def filter_datagrams(
     from 1, its reply or None, and its trailer. Those before a fault of the input are delivered.
     """
     places = DeferredSemaphore(window)
-    under_way: Any = DeferredQueue()
+    under_way: _UnderWay = DeferredQueue()
     feeding = Deferred.fromCoroutine(_feed(messages, source, framer, places, under_way))
     feeding.addErrback(lambda failure: failure.trap(CancelledError))
     number = 0
     try:
-        while True:
-            reply, trailer = await under_way.get()
-            if reply is None:
-                return
-            if isinstance(reply, Exception):
-                raise reply
+        while (entry := await under_way.get()) is not None:
+            reply, trailer = entry
             number += 1
             await deliver(number, await reply, trailer)
             places.release()
     finally:
         feeding.cancel()
-        for reply, _ in under_way.pending:
-            if isinstance(reply, Deferred):
-                reply.addErrback(lambda failure: None)
-                reply.cancel()
+        for entry in filter(None, under_way.pending):
+            entry[0].addErrback(lambda failure: None)
+            entry[0].cancel()
+
+
+_UnderWay = DeferredQueue[tuple[Deferred[bytes | None], bytes] | None]
+"""What becomes of each message, and its trailer; the last entry is None, or a fault."""
 
 
 async def _feed(
@@ -151,24 +144,24 @@ async def _feed(
     source: Input,
     framer: IFramer | Chunks,
     places: DeferredSemaphore,
-    under_way: Any,
+    under_way: _UnderWay,
 ) -> None:
-    """Send what there is, a place in the window each; the queue's last entry is the end."""
+    """Send what there is, a place in the window each."""
+    end = None
     try:
         data = b"more"
         while data:
             data = await source.read()
             for message, trailer in framer.feed(data) if data else framer.finish():
                 await places.acquire()
-                under_way.put((ensureDeferred(messages.ask(message)), trailer))
+                under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
     except FramingError as error:
         fault = UserError(
             f"a message of the input is too large for a datagram: more than "
             f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
         )
         fault.__cause__ = error
-        under_way.put((fault, b""))
+        end = fail(fault), b""
     except UserError as error:
-        under_way.put((error, b""))
-    else:
-        under_way.put((None, b""))
+        end = fail(error), b""
+    under_way.put(end)
