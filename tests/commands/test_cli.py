@@ -10,7 +10,12 @@ import pytest
 
 import uppercase
 from tests.client.servers import free_port, tcp_server
-from tests.commands.command import Outcome, command_line, environment, run_process
+from tests.commands.command import (
+    Outcome,
+    command_line,
+    environment,
+    run_process,
+)
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands._group import COMMANDS
 from uppercase.commands.cli import MEANINGS, main

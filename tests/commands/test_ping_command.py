@@ -36,7 +36,13 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import make_certificate
-from tests.commands.command import Outcome, command_line, environment, run, terminal
+from tests.commands.command import (
+    Outcome,
+    Piped,
+    environment,
+    run,
+    terminal,
+)
 from uppercase.commands import _reactor
 from uppercase.commands.ping._report import coloured
 
@@ -312,63 +318,47 @@ def test_a_process_that_may_open_no_more_files_is_told_so(monkeypatch: pytest.Mo
     assert "uppercase: cannot open a socket: Too many open files; `ulimit -n`" in outcome.stderr
 
 
-def start(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command_line("ping", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-
-
 def test_lines_are_live_and_ctrl_c_prints_the_summary() -> None:
-    with udp_server() as server:
-        process = start("-u", "-i", "50ms", server.address)
-        assert process.stdout is not None
+    with udp_server() as server, Piped("ping", "-u", "-i", "50ms", server.address) as process:
         process.stdout.readline()
         assert b"seq=1" in process.stdout.readline(), "the line is there while ping runs"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
-    assert b"packets transmitted" in rest
-    assert (process.returncode, errors) == (0, b"")
+        ended = process.finish()
+    assert b"packets transmitted" in ended.stdout
+    assert (ended.status, ended.stderr) == (0, "")
 
 
 def test_ctrl_backslash_shows_how_it_stands_and_goes_on() -> None:
-    with udp_server() as server:
-        process = start("-u", "-i", "50ms", server.address)
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with udp_server() as server, Piped("ping", "-u", "-i", "50ms", server.address) as process:
         process.stdout.readline()
         process.stdout.readline()
         process.send_signal(signal.SIGQUIT)
         interim = process.stderr.readline().decode()
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        ended = process.finish()
     assert "packets, 0% loss, min/avg/max = " in interim
-    assert b"packets transmitted" in rest
+    assert b"packets transmitted" in ended.stdout
 
 
 def test_ctrl_c_stops_waiting_and_calls_what_is_awaited_neither_lost_nor_received() -> None:
-    with udp_server(silent) as server:
-        process = start("-u", "-i", "10s", "-W", "60s", "--json", server.address)
+    with (
+        udp_server(silent) as server,
+        Piped("ping", "-u", "-i", "10s", "-W", "60s", "--json", server.address) as process,
+    ):
         server.wait_for(1)
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
-    summary = json.loads(rest.splitlines()[-1])
+        ended = process.finish()
+    summary = json.loads(ended.stdout.splitlines()[-1])
     assert (summary["transmitted"], summary["pending"], summary["lost"]) == (1, 1, 0)
-    assert process.returncode == 1, "nothing has been answered"
+    assert ended.status == 1, "nothing has been answered"
 
 
 def test_a_reader_that_goes_away_ends_it_silently() -> None:
-    with udp_server() as server:
-        process = start("-u", "-i", "10ms", server.address)
-        assert process.stdout is not None
+    with udp_server() as server, Piped("ping", "-u", "-i", "10ms", server.address) as process:
         process.stdout.readline()
         process.stdout.close()
-        process.stdout = None
-        _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (-signal.SIGPIPE, b"")
+        assert process.finish() == Outcome(-signal.SIGPIPE, b"", "")
 
 
 def test_a_terminal_gets_a_histogram() -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection
 from threading import Timer
 from types import FrameType
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +23,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
 from uppercase.services.log_format import say
+
+if TYPE_CHECKING:
+    from uppercase.tcp.connection import TransformProtocol
 
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
@@ -45,19 +48,6 @@ _LAST_WORD: Final = 1.0
 behind a reply and not within one."""
 
 
-class Drainable(Protocol):
-    """A connection that can be brought to its end."""
-
-    def idle_since(self) -> float | None:
-        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
-
-    def drain(self) -> None:
-        """Answer what has arrived, send what is owed, then close; may be called again."""
-
-    def abort(self) -> None:
-        """Close at once; what is owed is lost."""
-
-
 class Drain:
     """Brings all connections to their end, each when nothing is under way on it.
 
@@ -75,13 +65,13 @@ class Drain:
         clock: IReactorTime,
         seconds: float,
         quiet: float,
-        connections: Collection[Drainable],
+        connections: Collection["TransformProtocol"],
     ) -> None:
         self.done: Deferred[None] = Deferred()
         self._clock = clock
         self._quiet = quiet
         self._connections = connections
-        self._drained: set[Drainable] = set()
+        self._drained: set[TransformProtocol] = set()
         self._deadline = clock.seconds() + seconds
         self._ends = [
             clock.callLater(seconds, self._time_is_over),
@@ -115,7 +105,7 @@ class Drain:
             ):
                 self._drain(connection)
 
-    def _drain(self, connection: Drainable) -> None:
+    def _drain(self, connection: "TransformProtocol") -> None:
         self._drained.add(connection)
         connection.drain()
 
@@ -132,7 +122,6 @@ class Drain:
             self._drain(connection)
 
     def _abort(self) -> None:
-        """Abort what should have ended."""
         left = [each for each in self._connections if each in self._drained]
         if left:
             those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"

@@ -74,7 +74,6 @@ class Assignment:
     sockets: list[list[str]]
 
     def to_line(self) -> bytes:
-        """Return it as a line for `COMMANDS`."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
