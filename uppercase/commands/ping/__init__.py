@@ -45,8 +45,7 @@ _output = section("Output")
     "-i",
     "--interval",
     type=Duration(),
-    default=PING_INTERVAL,
-    show_default=f"{PING_INTERVAL:g}s",
+    default=f"{PING_INTERVAL:g}s",
     help="Time from each probe to the next, whatever comes back.",
 )
 @_probes(
