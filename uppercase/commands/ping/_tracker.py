@@ -13,7 +13,6 @@ No clock, no socket, no printing here: callers pass the time, in seconds of a mo
 import math
 import re
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -151,14 +150,6 @@ class Finding:
     expected: bytes = b""
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest sample that at least `percent` percent of the samples do not exceed.
-
-    This is the nearest-rank definition: the result is one of the samples, never a mean of two.
-    """
-    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
-
-
 class RoundTrips:
     """Takes round trips one by one and sums them up at any time, in bounded memory.
 
@@ -189,9 +180,13 @@ class RoundTrips:
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def percentiles(self, *percents: float) -> list[float]:
-        """Return percentiles of the recent round trips; there must have been one."""
+        """Return percentiles of the recent round trips, of which there must be one.
+
+        Each is the smallest that at least so many percent do not exceed: one of the samples, never
+        a mean of two (nearest rank).
+        """
         ordered = sorted(self.recent)
-        return [percentile(ordered, percent) for percent in percents]
+        return [ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in percents]
 
 
 @dataclass(slots=True)
