@@ -9,11 +9,12 @@ import pytest
 LAZY = [
     "uppercase",
     "uppercase.client",
+    "uppercase.lab",
     "uppercase.plugins",
     "uppercase.registry",
     "uppercase.testing",
 ]
-FACADES = [*LAZY, "uppercase.lab", "uppercase.limits", "uppercase.services"]
+FACADES = [*LAZY, "uppercase.limits", "uppercase.services"]
 
 
 @pytest.mark.parametrize("package", FACADES)

@@ -29,6 +29,9 @@ class Conversation(Protocol):
             nothing until input comes or a reply that is awaited. A shell stops reading while it
             is false.
         incomplete: bytes of a message whose end has not come.
+        sole: what answers a chunk as long as input is wanted, with the most bytes that it may give,
+            where that is one call. Whoever makes it in the place of `exchange` hands to `settle`
+            what it gives or raises that is no reply.
     """
 
     outcome: Outcome | None
@@ -37,6 +40,9 @@ class Conversation(Protocol):
 
     @property
     def incomplete(self) -> int: ...
+
+    @property
+    def sole(self) -> tuple[Callable[[bytes], object], int] | None: ...
 
     @property
     def awaiting(self) -> bool:

@@ -287,6 +287,28 @@ class _ChainedStream:
             raise failure
         return data
 
+    @property
+    def sole(self) -> tuple[Callable[[bytes], Any], int] | None:
+        """The one stage's own call, and the most bytes that it may give; None if there are several.
+
+        Who calls it in the place of `feed` hands to `settle` what is out of the ordinary.
+        """
+        return (self._feeds[0][1], self._guard.max_output) if len(self._feeds) == 1 else None
+
+    def settle(
+        self, started: float, result: object, error: BaseException | None
+    ) -> bytes | TransformError:
+        """Return what the sole stage's call comes to, and report it if it blocked."""
+        guard, ((name, _),) = self._guard, self._feeds
+        if error is not None:
+            return guard.failed(name, error, started)
+        if perf_counter() - started > SLOW_CALL:
+            guard.slow(name, started)
+        try:
+            return guard.checked(name, result)
+        except TransformError as failure:
+            return failure
+
     def finish(self) -> bytes:
         """End every stage in turn: what one gives at its end is input of those behind it."""
         output = b""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from uppercase.core.conversation import AwaitReply, Cancel, Clock
 from uppercase.core.events import Outcome
@@ -92,6 +92,10 @@ class StreamConversation:
             self._end(Outcome.FAILED, error)
 
     @property
+    def sole(self) -> tuple[Callable[[bytes], object], int] | None:
+        return getattr(self._stream, "sole", None)
+
+    @property
     def incomplete(self) -> int:
         return 0
 
@@ -110,6 +114,16 @@ class StreamConversation:
         except TransformError as error:
             let_go(error)
             self._end(Outcome.FAILED, error)
+        return b""
+
+    def settle(self, started: float, result: object, error: BaseException | None = None) -> bytes:
+        """Return the bytes to send of a call of `sole`; it may be the end."""
+        stream: Any = self._stream
+        output: bytes | TransformError = stream.settle(started, result, error)
+        if isinstance(output, bytes):
+            return output
+        let_go(output)
+        self._end(Outcome.FAILED, output)
         return b""
 
     def end_of_input(self) -> None:
@@ -176,6 +190,8 @@ class MessageConversation:
         joined: bytes of whole lines, in a framing of lines, to which one reply may be made: that to
             them all is the same as theirs. 0 if it is not, or if they are no lines.
     """
+
+    sole = None
 
     def __init__(
         self,

@@ -9,18 +9,23 @@ Here are the options of both as text: what a command line gives, and presets mad
 servers and `uppercase fates` hand the texts over as they got them, so that equal options give equal
 fates. A value is for requests; `reply:` or `both:` before it names the other side, and a comma
 joins two: `--loss=0.3`, `--delay=both:50ms`, `--loss=request:0.3,reply:0.1`.
+
+The lab over UDP loads on first use: every service knows the options, and few have a lab.
 """
 
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from uppercase._facade import lazy
 from uppercase.core.events import Direction
 from uppercase.core.values import parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UnknownName, suggest
-from uppercase.lab._fates import MAX_DELAY, BurstLoss, Experiment, Fate, Impairments
-from uppercase.lab._stage import Lab, Numbering, Row, answer_key
+
+if TYPE_CHECKING:
+    from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments
+    from uppercase.lab._stage import Lab, Numbering, Row, answer_key
 
 __all__ = [
     "NO_LAB",
@@ -46,6 +51,10 @@ __all__ = [
     "new_seed",
 ]
 
+__getattr__ = lazy(__name__, __all__, ["._fates", "._stage"])
+
+MAX_DELAY: Final = 60.0
+"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
 
 SEEDS: Final = 1_000_000
 """Random seeds are below this: six digits can be read from a projector and typed."""
@@ -181,8 +190,10 @@ def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, st
 
 def make_experiment(
     settings: Mapping[str, str], *, seed: int, per_client: bool = False
-) -> Experiment:
+) -> "Experiment":
     """Return what the texts of the options mean."""
+    from uppercase.lab._fates import Experiment, Impairments
+
     sides: dict[Direction, dict[str, Any]] = {side: {} for side in Direction}
     for name, text in settings.items():
         if name not in UDP_OPTIONS:
@@ -208,13 +219,15 @@ def new_seed() -> int:
     return secrets.randbelow(SEEDS)
 
 
-def _parse_burst_loss(text: str) -> BurstLoss:
+def _parse_burst_loss(text: str) -> "BurstLoss":
     """Read `ENTER:LEAVE` or `ENTER:LEAVE:LOSS`, three probabilities."""
     parts = text.split(":")
     if len(parts) not in (2, 3):
         raise BadValue(
             f"got {text!r}; burst loss is ENTER:LEAVE or ENTER:LEAVE:LOSS, such as 0.02:0.25"
         )
+    from uppercase.lab._fates import BurstLoss
+
     return BurstLoss(*map(parse_probability, parts))
 
 

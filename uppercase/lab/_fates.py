@@ -30,9 +30,7 @@ from typing import Final, NamedTuple
 
 from uppercase.core.events import Direction, LabAction
 from uppercase.errors import BadValue
-
-MAX_DELAY: Final = 60.0
-"""The longest delay and the widest jitter of the lab: what is delayed is held in memory."""
+from uppercase.lab import MAX_DELAY
 
 REORDER_HOLD: Final = 0.25
 """How long a reordered datagram is held. A client with several under way sends the next one within

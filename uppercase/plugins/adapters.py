@@ -137,8 +137,9 @@ class MessageTransform:
     ascii: Callable[[bytes], bytes] | None = None
 
     def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        if self.ascii is not None and message.isascii():
-            return self.ascii(message)
+        ascii = self.ascii  # else the call of what it holds could not be specialised by CPython
+        if ascii is not None and message.isascii():
+            return ascii(message)
         result = self.function(self.kind.from_bytes(message))
         if not isinstance(result, (str, bytes)) and isawaitable(result):
             return self._settle(result)
@@ -226,8 +227,9 @@ class _TextStream(_ByteStream):
     waiting: bool = False
 
     def feed(self, data: bytes) -> bytes:
-        if self.ascii is not None and not self.waiting and data.isascii():
-            return self.ascii(data)
+        ascii = self.ascii
+        if ascii is not None and not self.waiting and data.isascii():
+            return ascii(data)
         if self.decoder is None:
             self.decoder = _Decoder(_ESCAPE)
         text = self.decoder.decode(data)

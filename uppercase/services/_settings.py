@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
-from uppercase.lab import NO_LAB, Experiment, TCPLab
-from uppercase.limits import (
-    DEFAULT_PORT,
-    DRAIN,
-    DRAIN_QUIET,
-    MAX_OUTPUT,
-    DatagramLimits,
-    Limits,
-)
+from uppercase.lab import NO_LAB, TCPLab
+from uppercase.limits import DEFAULT_PORT, DRAIN, DRAIN_QUIET, MAX_OUTPUT, DatagramLimits, Limits
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +57,6 @@ class Settings:
         return hosts_of(self.interfaces) or LOOPBACK
 
     def port_number(self) -> int:
-        """Return the port to listen on."""
         return DEFAULT_PORT if self.port is None else self.port
 
     def may_do_without(self, host: str) -> bool:
@@ -98,4 +94,4 @@ class UDPSettings(Settings):
     """
 
     limits: DatagramLimits = field(default_factory=DatagramLimits)
-    lab: Experiment | None = None
+    lab: "Experiment | None" = None

@@ -85,8 +85,7 @@ def facts_of(event: Event) -> dict[str, Any]:
     Payloads are told by their lengths: what they hold is the peers' own.
     """
     facts: dict[str, Any] = {"event": word_of(event)}
-    for name in event.__match_args__:
-        value = getattr(event, name)
+    for name, value in event._asdict().items():
         if isinstance(value, bytes):
             facts[f"{name}_bytes"] = len(value)
         elif value not in ("", ()):
@@ -146,9 +145,6 @@ class Throttle:
 class LogObserver:
     """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
 
-    Args:
-        log_peers: a line for each connection or datagram.
-
     Attributes:
         service: the service's name, where one process has several; lines begin with it.
     """
@@ -162,7 +158,6 @@ class LogObserver:
         self._tracebacks = Throttle(clock, _TRACEBACK_INTERVAL, self._more)
 
     def stop(self) -> None:
-        """Write what is left to say."""
         self._throttle.stop()
         self._tracebacks.stop()
 
@@ -270,7 +265,7 @@ _APART: Final = ("outcome", "reason", "transform", "error")
 _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
     kind: (
         word_of_name(kind.__name__),
-        next((name for name in _APART if name in kind.__dataclass_fields__), ""),
+        next((name for name in _APART if name in kind._fields), ""),
     )
     for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
 }

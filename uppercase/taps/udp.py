@@ -1,5 +1,7 @@
 """`twistd uppercase-udp`."""
 
+from typing import TYPE_CHECKING
+
 from twisted.application.service import IService
 
 from uppercase.core import values
@@ -7,7 +9,6 @@ from uppercase.errors import UserError
 from uppercase.lab import (
     UDP_OPTIONS,
     UDP_PRESETS,
-    Experiment,
     command_line,
     make_experiment,
     merge_settings,
@@ -17,6 +18,9 @@ from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
 from uppercase.services import UDPSettings, udp_service
 from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 __all__ = ["Options", "makeService"]
 
@@ -111,7 +115,6 @@ class Options(_options.ServiceOptions):
     )
 
     def make_service(self) -> IService:
-        """Make the UDP service."""
         lab, notes, key = self._lab()
         rate, burst = self["rate"]
         if self["rate-dry-run"] and not rate:
@@ -132,7 +135,7 @@ class Options(_options.ServiceOptions):
             UDPSettings(**self.shared_settings(key), limits=limits, lab=lab, lab_notes=notes)
         )
 
-    def _lab(self) -> tuple[Experiment | None, list[str], str]:
+    def _lab(self) -> tuple["Experiment | None", list[str], str]:
         """Return the lab that the options ask for, if any, what to say about it, and its key's."""
         given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
         settings = merge_settings(self["lab"], given)

@@ -48,12 +48,18 @@ class Hub:
 
     Args:
         reactor: any that watches descriptors.
+
+    Attributes:
+        now: when the event at hand had its turn, by `time.monotonic`.
     """
 
     def __init__(self, reactor: Any) -> None:
+        self.now = 0.0
         self._reactor = reactor
         self._set = select.epoll()
         self._descriptors: dict[int, Any] = {}
+        # Methods, mostly `doRead`. Invariant: of exactly those that are watched for input.
+        self._reads: dict[int, Any] = {}
         self._events: dict[int, int] = {}
         # What was found to be ready and has not had its turn.
         self._ready: Iterator[tuple[int, int]] | None = None
@@ -62,9 +68,8 @@ class Hub:
         # which finds them ready again if they are.
         self._changed: set[int] = set()
         self._newcomers = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+        # No `__getattr__`: all else about the hub would be found three times as slowly.
+        self.callLater, self.seconds = reactor.callLater, reactor.seconds
 
     def fileno(self) -> int:
         """Return the descriptor of the set."""
@@ -77,6 +82,12 @@ class Hub:
     def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
         """Call `doRead` of a descriptor when it can be read."""
         self._watch(reader, _IN)
+
+    def read_by(self, read: Any) -> None:
+        """Call this method of a reader instead of its `doRead`, until it is added anew."""
+        number = read.__self__.fileno()
+        if number in self._reads:
+            self._reads[number] = read
 
     def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
         """Call `doWrite` of a descriptor when it can be written."""
@@ -112,7 +123,9 @@ class Hub:
 
     def doRead(self) -> None:
         """Serve the descriptors that are ready, until it is the reactor's turn."""
-        until, changed, descriptors = monotonic() + TURN, self._changed, self._descriptors
+        changed, reads = self._changed, self._reads
+        self.now = monotonic()
+        until = self.now + TURN
         while True:
             if self._ready is None:
                 changed.clear()
@@ -122,16 +135,17 @@ class Hub:
                 if number not in changed:
                     if event == _IN:
                         # What nearly all are; `_serve` comes to the same.
-                        descriptor = descriptors[number]
+                        read = reads[number]
                         try:
-                            why = descriptor.doRead()
+                            why = read()
                         except BaseException as error:
-                            why = self._failed(descriptor, error)
+                            why = self._failed(read.__self__, error)
                         if why:
-                            self._end(descriptor, why, reading=True)
+                            self._end(read.__self__, why, reading=True)
                     else:
                         self._serve(number, event)
-                if monotonic() > until:
+                self.now = now = monotonic()
+                if now > until:
                     return
             self._ready = None
             # Who was accepted just now has most likely said already what it wants, and to look
@@ -191,6 +205,8 @@ class Hub:
             if len(self._descriptors) == 1:
                 self._reactor.addReader(self)
         self._events[number] = events | event
+        if event == _IN:
+            self._reads[number] = descriptor.doRead
         self._changed.add(number)
 
     def _ignore(self, descriptor: Any, event: int) -> None:
@@ -199,6 +215,8 @@ class Hub:
         events = self._events.get(number, 0)
         if not events & event:
             return
+        if event & _IN:
+            self._reads.pop(number, None)
         if left := events & ~event:
             self._set.modify(number, left)
             self._events[number] = left

@@ -24,7 +24,7 @@ class PromptConnection(Connection):
 
     # Invariant: as long as this is true the transport has, or may have, bytes in its queue, and
     # everything goes through that, in order.
-    _queueing = False
+    queueing = False
     _aborted = False
     _input_ends = False
 
@@ -48,13 +48,13 @@ class PromptConnection(Connection):
         self._input_ends = True
         super().readConnectionLost(reason)
         self._input_ends = False
-        if self.disconnecting and self.connected and not self._queueing:
+        if self.disconnecting and self.connected and not self.queueing:
             self.connectionLost(_DONE)
 
     @property
     def ends_at_once(self) -> bool:
         """Whether the connection, once asked to, ends before the reactor has its next turn."""
-        return self._input_ends and not self._queueing
+        return self._input_ends and not self.queueing
 
     def loseConnection(self) -> None:
         """Close when all is sent."""
@@ -67,13 +67,13 @@ class PromptConnection(Connection):
 
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait until the socket is writable."""
-        self._queueing = True
+        self.queueing = True
         super().startWriting()  # type: ignore[no-untyped-call]
 
     def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
         """Wait no longer: nothing is queued."""
-        if self._queueing:
-            self._queueing = False
+        if self.queueing:
+            self.queueing = False
             super().stopWriting()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
@@ -86,7 +86,7 @@ class PromptConnection(Connection):
         """Send what the kernel takes, queue the rest."""
         if self._aborted:
             return
-        if not (self._queueing or self.TLS) and self.connected:
+        if not (self.queueing or self.TLS) and self.connected:
             try:
                 sent = self.socket.send(data)
             except OSError:

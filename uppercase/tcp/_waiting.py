@@ -32,11 +32,11 @@ class WaitingProtocol(Protocol):
     _factory: "TransformFactory"
     _clock: IReactorTime
     _conversation: Conversation
+    _state: State
     _active_at: float
     _sent_at: float
     _taken_at: float
 
-    _state = State.OPENING
     _paused = False
     _reading = True
     _peer_ended = False

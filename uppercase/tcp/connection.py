@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, cast
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
@@ -35,8 +34,8 @@ from uppercase.core.events import (
 )
 from uppercase.errors import TransformError
 from uppercase.lab.outlet import LabOutlet
+from uppercase.tcp._answering import TURN_OF_ONE, AnsweringProtocol
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
-from uppercase.tcp._waiting import WaitingProtocol
 from uppercase.tcp.closing import (
     LINGER,
     CloseLadder,
@@ -49,18 +48,13 @@ from uppercase.tcp.kernel import unacknowledged_output, unread_input
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
-_TURN: Final = 0.0005
-"""How long one connection may keep the reactor before the others have their turn, unless one
-message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
-of 1 ms a minute. A hundred that flood at once have had theirs after 65 ms."""
-
 _DRAIN_QUIET: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
 more input may be under way, and closing a socket that has some resets the replies before it."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class TransformProtocol(WaitingProtocol):
+class TransformProtocol(AnsweringProtocol):
     """Serves one connection.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
@@ -77,8 +71,6 @@ class TransformProtocol(WaitingProtocol):
 
     client: Hashable = None
 
-    _output: IConsumer
-
     # Made when they are needed: most connections never await.
     _ladder: CloseLadder | None = None
     _peer_watch: PeerWatch | None = None
@@ -86,11 +78,10 @@ class TransformProtocol(WaitingProtocol):
     _detail = ""
     _pumping = False
     _drain_at: int | None = None
-    _received = 0
-    _sent = 0
     _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
+        self._state = State.OPENING
         self._factory = factory
         self._address = address
         self._clock = factory.clock
@@ -161,32 +152,6 @@ class TransformProtocol(WaitingProtocol):
         if self._state in OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Pass a chunk to the conversation and send what it has to say."""
-        self._received += len(data)
-        seconds = self._seconds
-        now = self._active_at = seconds()
-        if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
-            # Nothing is out of the ordinary: what `receive` and `_pump` come to, in one call.
-            conversation, until = self._conversation, now + _TURN
-            if output := conversation.exchange(data, until, seconds):
-                self._sent += len(output)
-                self._output.write(output)
-                now = self._active_at = self._sent_at = seconds()
-            if now > until and conversation.outcome is None:
-                self._yield_turn()
-            elif self._paused or not conversation.wants_input or conversation.awaiting:
-                self._pump()
-        elif self._state in OPEN_STATES:
-            self._conversation.receive(data)
-            self._pump()
-            if self._state is State.DRAINING:
-                self.input_taken()
-        elif self._state is State.CLOSING and self._received > self._linger_until:
-            if self._conversation.outcome is not None:
-                self._end_with(self._conversation.outcome, "")
-            self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -302,7 +267,7 @@ class TransformProtocol(WaitingProtocol):
         if self._pumping or self._state not in OPEN_STATES:
             return
         conversation, seconds = self._conversation, self._seconds
-        until, over = seconds() + _TURN, False
+        until, over = seconds() + TURN_OF_ONE, False
         self._pumping = True
         while not (over or self._paused) and (output := conversation.replies(until, seconds)):
             self._sent += len(output)
@@ -343,6 +308,7 @@ class TransformProtocol(WaitingProtocol):
             return
         self._reading = wanted
         if wanted:
+            self._may_hurry = True
             if self._peer_watch is not None:
                 self._peer_watch.stop()
             self.transport.resumeProducing()

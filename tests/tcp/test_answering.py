@@ -1,0 +1,192 @@
+"""The quick way from a chunk to its reply comes to what the ordinary one comes to."""
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.tcp import Server
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from tests.conftest import LoggedErrors
+from tests.tcp.wire import Notes
+from uppercase.core.events import Closed, SlowCall, TransformFailed
+from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.interfaces import IStreamTransform, ITransformStream
+from uppercase.limits import Limits
+from uppercase.services._tcp import conversation_opener
+from uppercase.tcp import _answering
+from uppercase.tcp._hub import Hub
+from uppercase.tcp._prompt import prompt
+from uppercase.tcp.factory import TransformFactory
+
+MOST = 100_000
+
+
+@implementer(IStreamTransform, ITransformStream)
+class Moody:
+    """Upper-cases, unless it is told to do something else."""
+
+    def transform(self, message: bytes) -> bytes:
+        return message.upper()
+
+    def open_stream(self) -> "Moody":
+        return self
+
+    def feed(self, data: bytes) -> Any:
+        if data == b"sleep":
+            time.sleep(0.11)
+        if data == b"raise":
+            raise ValueError("on purpose")
+        return {b"none": None, b"too much": bytes(MOST + 1), b"hold": b""}.get(data, data.upper())
+
+    def finish(self) -> bytes:
+        return b"."
+
+
+class Served:
+    """A connection on a hub that a test turns, and its other end."""
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+        reactor: Any = MemoryReactorClock()
+        reactor.seconds = time.monotonic
+        self.reactor, self.hub = reactor, Hub(reactor)
+        chain = make_pipeline(
+            [Stage("moody", Moody())], MOST, lambda *said: self.notes.notify(SlowCall(*said))
+        )
+        self.factory = TransformFactory(
+            conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
+        )
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            self.peer = socket.create_connection(door.getsockname(), timeout=30)
+            skt, _ = door.accept()
+        where = ("192.0.2.1", 1)
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", *where))
+        make: Any = prompt(Server)
+        self.transport = make(skt, protocol, where, None, 0, self.hub)
+        protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+
+    def send(self, data: bytes) -> None:
+        """Let a chunk come, and everybody have a turn."""
+        self.peer.sendall(data)
+        self.turn()
+
+    def turn(self) -> None:
+        for _ in range(3):
+            self.hub.doRead()
+            self.reactor.advance(0)
+
+    def is_quick(self) -> bool:
+        return "read" in [each.__name__ for each in self.hub._reads.values()]
+
+    def receive(self) -> bytes:
+        """Return what is there."""
+        self.peer.setblocking(False)
+        parts = []
+        try:
+            while part := self.peer.recv(1 << 20):
+                parts.append(part)
+        except (BlockingIOError, ConnectionResetError):
+            pass
+        self.peer.settimeout(30)
+        return b"".join(parts)
+
+
+@pytest.fixture(params=["quick", "ordinary"])
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    # On a busy machine a turn may be over before anything was done.
+    monkeypatch.setattr(_answering, "TURN_OF_ONE", 60.0)
+    if request.param == "ordinary":
+        monkeypatch.setattr(_answering.AnsweringProtocol, "_hurry", lambda self: None)
+    made = Served()
+    made.send(b"one")
+    assert not made.is_quick()
+    made.send(b"two")
+    made.send(b"three")
+    assert made.is_quick() is (request.param == "quick")
+    assert made.receive() == b"ONETWOTHREE"
+    yield made
+    made.hub.removeAll()
+    made.peer.close()
+    if made.transport.connected:
+        made.transport.socket.close()
+
+
+def test_the_end_of_input_ends_it_in_order(served: Served) -> None:
+    served.send(b"hold")
+    served.peer.shutdown(socket.SHUT_WR)
+    served.turn()
+    assert served.receive() == b"."
+    closed = served.notes.closed
+    assert (closed.outcome, closed.received, closed.sent) == ("finished", 15, 12)
+    assert not served.factory.connections
+
+
+@pytest.mark.parametrize(
+    ("word", "detail"),
+    [("raise", "on purpose"), ("none", "NoneType"), ("too much", f"{MOST + 1} bytes")],
+)
+def test_a_transform_that_fails_ends_the_connection(
+    served: Served, word: str, detail: str, logged_errors: LoggedErrors
+) -> None:
+    served.send(word.encode())
+    served.peer.shutdown(socket.SHUT_WR)
+    served.turn()
+    served.turn()
+    (failed, closed) = served.notes.events[-2:]
+    assert isinstance(failed, TransformFailed)
+    assert isinstance(closed, Closed)
+    assert closed.outcome == "failed"
+    assert detail in closed.detail
+    assert served.receive() == b""
+
+
+def test_a_slow_call_is_told_of_and_costs_the_turn(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_answering, "TURN_OF_ONE", 0.1)
+    served.peer.sendall(b"sleep")
+    served.hub.doRead()
+    assert not served.hub._reads
+    assert served.receive() == b"SLEEP"
+    told = served.notes.events[-1]
+    assert isinstance(told, SlowCall)
+    assert told.transform == "moody"
+    assert told.seconds > 0.1
+    served.turn()
+    served.send(b"again")
+    served.send(b"and again")
+    assert served.receive() == b"AGAINAND AGAIN"
+
+
+def test_what_the_peer_does_not_take_follows_in_order(served: Served) -> None:
+    """And no more is read meanwhile than it is owed at the most."""
+    block, sent, got = b"abcdefgh" * 4096, bytearray(), bytearray()
+    served.peer.setblocking(False)
+    try:
+        while True:
+            sent += block[: served.peer.send(block)]
+            served.turn()
+    except BlockingIOError:
+        pass
+    for _ in range(2000):
+        got += served.receive()
+        served.turn()
+        if len(got) == len(sent):
+            break
+    assert bytes(got) == bytes(sent).upper()
+    served.send(b"after")
+    served.send(b"wards")
+    assert served.receive() == b"AFTERWARDS"
+
+
+def test_a_peer_that_is_gone_is_found_out(served: Served) -> None:
+    served.peer.close()
+    served.turn()
+    served.turn()
+    assert served.notes.outcomes
+    assert not served.factory.connections
