@@ -1,5 +1,6 @@
 """Checks that every test must pass besides its own: a clean reactor and a clean log."""
 
+import gc
 import os
 import shutil
 import signal
@@ -59,6 +60,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
         config.stash[_LACKING] = {name: len(found) for name, found in lacking.items()}
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there for good out of each look for garbage, of which tests have many."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

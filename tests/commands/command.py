@@ -5,6 +5,7 @@ interpreter takes longer than most of what is tested. `run_process` and `termina
 for pipes that close, and for what only a fresh interpreter shows.
 """
 
+import io
 import os
 import pty
 import signal
@@ -13,11 +14,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, TextIO
+from typing import IO, Any, Self, TextIO
 from unittest import mock
 
 import pexpect
@@ -45,12 +46,6 @@ __all__ = [
 _TIMEOUT = 30.0
 """Seconds; a bound for a busy machine, not an expectation."""
 
-_TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
-"""Makes standard input the controlling terminal, as a shell does, so that Ctrl-C is a signal."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -73,22 +68,73 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
 
 
-class Piped(subprocess.Popen[bytes]):
-    """The command as a process, with its standard streams in pipes."""
+class Piped(Forked):
+    """The command as a process, with its standard streams in pipes.
 
-    stdin: IO[bytes]
-    stdout: IO[bytes]
-    stderr: IO[bytes]
+    Args:
+        arguments: of the command.
+        stdin: a descriptor for its standard input instead of a pipe.
+        stdout: one for its standard output.
+        stderr: one for its standard error.
+        env: more of its environment.
+        cwd: where it runs.
+    """
 
-    def __init__(self, *arguments: str) -> None:
-        pipe = subprocess.PIPE
-        command = command_line(*arguments)
-        super().__init__(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
+    def __init__(
+        self,
+        *arguments: str,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        with ExitStack() as theirs:
+
+            def end(given: int | None, mode: str) -> tuple[int, IO[bytes]]:
+                """Return the process's end of a pipe, which has one of its own then, and ours."""
+                if given is not None:
+                    return given, io.BytesIO()
+                reader, writer = os.pipe()
+                its, kept = (writer, reader) if mode == "rb" else (reader, writer)
+                theirs.callback(os.close, its)
+                return its, open(kept, mode)
+
+            its_in, self.stdin = end(stdin, "wb")
+            its_out, self.stdout = end(stdout, "rb")
+            its_err, self.stderr = end(stderr, "rb")
+            command = command_line(*arguments)
+            super().__init__(
+                command, environment(env), its_out, stdin=its_in, stderr=its_err, cwd=cwd
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.kill()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            with suppress(BrokenPipeError):
+                pipe.close()
 
     def say(self, data: bytes) -> None:
         """Give it input, at once."""
         self.stdin.write(data)
         self.stdin.flush()
+
+    def finish(self, data: bytes = b"") -> Outcome:
+        """Give it its last input; return what it still said, and how it ended."""
+        last = threading.Thread(target=self._end_input, args=[data])
+        last.start()
+        with _deadline(), closing(self.stdout), self.stderr:
+            said = b"" if self.stdout.closed else self.stdout.read()
+            errors = self.stderr.read().decode()
+            last.join()
+            return Outcome(self.wait(), said, errors)
+
+    def _end_input(self, data: bytes) -> None:
+        with suppress(BrokenPipeError), self.stdin:
+            self.stdin.write(data)
 
 
 def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:
@@ -193,28 +239,7 @@ def run_process(
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr.decode())
-    reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        process = Forked(
-            command_line(*arguments),
-            environment(env),
-            stdout,
-            stderr=stderr,
-            stdin=reader,
-            cwd=cwd,
-        )
-        os.write(writer, data)
-        os.close(writer)
-        try:
-            status = process.wait(_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        finally:
-            os.close(reader)
-        stdout.seek(0)
-        stderr.seek(0)
-        return Outcome(status, stdout.read(), stderr.read().decode())
+    return Piped(*arguments, env=env, cwd=cwd).finish(data)
 
 
 class Terminal:
@@ -225,7 +250,7 @@ class Terminal:
         process: the command.
     """
 
-    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, descriptor: int, process: Forked) -> None:
         self._screen: fdpexpect.fdspawn[bytes] = fdpexpect.fdspawn(descriptor, timeout=_TIMEOUT)
         self._process = process
 
@@ -265,13 +290,13 @@ def terminal(*arguments: str, stdout: int | None = None) -> Iterator[Terminal]:
         stdout: a descriptor for its standard output instead of the terminal.
     """
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _TAKE_TERMINAL, *command_line(*arguments)[1:]],
+    process = Forked(
+        command_line(*arguments),
+        environment(),
+        theirs if stdout is None else stdout,
         stdin=theirs,
-        stdout=theirs if stdout is None else stdout,
         stderr=theirs,
-        env=environment(),
-        start_new_session=True,
+        session=True,
     )
     os.close(theirs)
     session = Terminal(ours, process)
@@ -279,6 +304,5 @@ def terminal(*arguments: str, stdout: int | None = None) -> Iterator[Terminal]:
         yield session
     finally:
         session.hang_up()
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait(_TIMEOUT)

@@ -10,7 +10,12 @@ import pytest
 
 import uppercase
 from tests.client.servers import free_port, tcp_server
-from tests.commands.command import Outcome, command_line, environment, run_process
+from tests.commands.command import (
+    Outcome,
+    command_line,
+    environment,
+    run_process,
+)
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands._group import COMMANDS
 from uppercase.commands.cli import MEANINGS, main
@@ -188,26 +193,6 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 def test_the_module_runs_as_the_command_does() -> None:
     assert run_process("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_a_script_that_completes_commands(
-    shell: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["completion", shell]) == 0
-    assert "_UPPERCASE_COMPLETE" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"), [("uppercase se", "send"), ("uppercase send --on-loss sk", "skip")]
-)
-def test_the_shell_is_given_what_completes_a_word(words: str, completed: str) -> None:
-    settings = {
-        "_UPPERCASE_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    assert run_process(env=settings).stdout.decode().split() == [f"plain,{completed}"]
 
 
 def test_the_manual_page_has_every_command_option_and_exit_status(

@@ -33,7 +33,13 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import Certificate, make_certificate
-from tests.commands.command import Piped, command_line, environment, run
+from tests.commands.command import (
+    Outcome,
+    Piped,
+    command_line,
+    environment,
+    run,
+)
 from uppercase.client.target import Target
 from uppercase.commands._reactor import reactor
 from uppercase.commands.cli import write_all
@@ -280,16 +286,11 @@ def test_a_ca_file_that_is_none_is_a_mistake(tmp_path: Path) -> None:
 
 def test_the_output_s_reader_may_go_away() -> None:
     """As in `| head -c 1`: it ends of SIGPIPE as every filter does, and says nothing."""
-    with tcp_server() as server:
-        process = Piped("send", server.address)
+    with tcp_server() as server, Piped("send", server.address) as process:
         process.say(b"hello")
         assert process.stdout.read(1) == b"H"
         process.stdout.close()
-        process.say(b"again")
-        assert process.wait(30) == -signal.SIGPIPE
-        assert process.stderr.read() == b""
-        process.stdin.close()
-        process.stderr.close()
+        assert process.finish(b"again") == Outcome(-signal.SIGPIPE, b"", "")
 
 
 def test_an_interrupt_ends_it_quietly() -> None:
@@ -303,29 +304,16 @@ def test_an_interrupt_ends_it_quietly() -> None:
 
 def test_output_that_cannot_be_written_is_one_sentence() -> None:
     with tcp_server() as server, open("/dev/full", "wb") as full:
-        process = subprocess.run(
-            command_line("send", server.address),
-            input=b"hello",
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            check=False,
-        )
-    assert process.returncode == 2
-    assert process.stderr == b"uppercase: cannot write the output: No space left on device\n"
+        ended = Piped("send", server.address, stdout=full.fileno()).finish(b"hello")
+    assert ended.status == 2
+    assert ended.stderr == "uppercase: cannot write the output: No space left on device\n"
 
 
 def test_input_that_cannot_be_read_is_one_sentence() -> None:
     with tcp_server() as server, open(os.devnull, "wb") as write_only:
-        process = subprocess.run(
-            command_line("send", server.address),
-            stdin=write_only,
-            capture_output=True,
-            env=environment(),
-            check=False,
-        )
-    assert process.returncode == 2
-    assert process.stderr == b"uppercase: cannot read the input: Bad file descriptor\n"
+        ended = Piped("send", server.address, stdin=write_only.fileno()).finish()
+    assert ended.status == 2
+    assert ended.stderr == "uppercase: cannot read the input: Bad file descriptor\n"
 
 
 def late_tls_reply(connection: socket.socket, server: Server) -> None:

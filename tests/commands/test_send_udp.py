@@ -29,7 +29,11 @@ from tests.client.servers import (
     udp_server,
     wrong,
 )
-from tests.commands.command import Piped, run
+from tests.commands.command import (
+    Outcome,
+    Piped,
+    run,
+)
 from uppercase.client._udp import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands._reactor import reactor
@@ -330,13 +334,9 @@ def test_the_largest_datagram_passes_and_a_larger_one_is_one_sentence(host: str,
 
 
 def test_the_output_s_reader_may_go_away() -> None:
-    with udp_server() as server:
-        process = Piped("send", "-u", server.address)
+    with udp_server() as server, Piped("send", "-u", server.address) as process:
         process.stdout.close()
-        process.stdout = None  # type: ignore[assignment]
-        _, stderr = process.communicate(b"hello\n", timeout=30)
-        assert process.returncode == -signal.SIGPIPE
-        assert stderr == b""
+        assert process.finish(b"hello\n") == Outcome(-signal.SIGPIPE, b"", "")
 
 
 def test_verbose_says_which_message_is_sent_again() -> None:

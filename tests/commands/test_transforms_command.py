@@ -18,7 +18,7 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.commands.command import Outcome, command_line, environment, run_process
+from tests.commands.command import Outcome, Piped, command_line, environment, run_process
 from uppercase.commands.cli import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
@@ -118,15 +118,14 @@ def test_list_goes_on_when_a_plugin_is_broken_and_names_it(here: Path) -> None:
 def test_on_a_terminal_list_fits_its_width(here: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    command = command_line("transforms", "list")
-    with subprocess.Popen(command, stdout=theirs, cwd=here, env=environment()) as process:
+    with Piped("transforms", "list", stdout=theirs, cwd=here) as process:
         os.close(theirs)
         shown = b""
         with contextlib.suppress(OSError):  # Linux's way to tell of a terminal's end.
             while data := os.read(ours, 1 << 16):
                 shown += data
         os.close(ours)
-        assert process.wait(20) == 0
+        assert process.finish().status == 0
     lines = shown.decode().splitlines()
     assert "uppercase" in shown.decode()
     assert max(map(len, lines)) <= 80

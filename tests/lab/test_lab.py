@@ -191,7 +191,7 @@ def test_a_line_of_the_key_says_what_befalls_request_and_reply() -> None:
 
 # Rates and independence
 
-DRAWS = 100_000
+DRAWS = 30_000
 SIGMAS = 5
 """Fixed seeds: the tests cannot fail by chance, only if the layout changes for the worse."""
 
@@ -246,7 +246,7 @@ def test_turning_one_impairment_on_does_not_change_what_the_others_do() -> None:
 def test_delays_are_spread_evenly_over_delay_plus_and_minus_jitter() -> None:
     """Those of the datagrams that are not lost, too: the loss does not choose among them."""
     experiment = Experiment(seed=5, request=Impairments(loss=0.5, delay=0.1, jitter=0.05))
-    fates = [experiment.fate(REQUEST, number) for number in range(40_000)]
+    fates = [experiment.fate(REQUEST, number) for number in range(20_000)]
     delays = [fate.delay for fate in fates if fate.copies]
     assert min(delays) == pytest.approx(0.05, abs=0.001)
     assert max(delays) == pytest.approx(0.15, abs=0.001)
@@ -284,7 +284,7 @@ def test_a_burst_is_found_without_having_been_followed(
 
 def test_bursts_have_the_length_and_the_share_of_the_model() -> None:
     experiment = Experiment(seed=9, request=Impairments(burst_loss=BurstLoss(0.02, 0.25)))
-    lost = [not experiment.fate(REQUEST, number).copies for number in range(1, 50_000)]
+    lost = [not experiment.fate(REQUEST, number).copies for number in range(1, 30_000)]
     bursts = [sum(1 for _ in run) for state, run in groupby(lost) if state]
     assert fmean(bursts) == pytest.approx(4, rel=0.1)
     assert fmean(lost) == pytest.approx(0.02 / 0.27, rel=0.1)

@@ -18,9 +18,8 @@ def pip(folder: Path, *arguments: str | Path) -> None:
 
 
 def install(folder: Path, *what: str | Path) -> None:
-    """Make a virtual environment with this in it."""
-    venv.create(folder)
-    pip(folder, "install", "-q", "--no-compile", *what)
+    """Install this as people do, without a look at what else is there, which is nothing."""
+    pip(folder, "install", "-q", "--no-compile", "--no-warn-conflicts", *what)
 
 
 def checkout(folder: Path) -> Path:
@@ -61,26 +60,28 @@ def check_listing(folder: Path) -> None:
         assert shown.splitlines()[-1] == "[]"
 
 
-def test_the_wheel_serves_from_any_directory_and_leaves_twisted_intact(tmp_path: Path) -> None:
-    """It holds the package and the drop-ins and nothing else, and no more is left of it."""
+def test_a_wheel_and_a_checkout_serve_from_any_directory_and_leave_twisted_intact(
+    tmp_path: Path,
+) -> None:
+    """The wheel holds the package and the drop-ins and nothing else, and no more is left of it.
+
+    The checkout is installed in pip's default mode; setuptools decides by a heuristic how.
+    """
     source, target, folder, work = (
         tmp_path / name for name in ("source", "wheel", "environment", "work")
     )
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", target, checkout(source), cwd=ROOT)
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", target)
+    run(*build, checkout(source), cwd=ROOT)
     (wheel,) = target.iterdir()
     check_contents(wheel)
+    venv.create(folder)
     install(folder, wheel)
     work.mkdir()
     check_services(folder, work)
     check_listing(folder)
     pip(folder, "uninstall", "-qy", "twisted-uppercase")
     check_nothing_is_left(folder)
-
-
-def test_an_editable_install_is_found_from_any_directory(tmp_path: Path) -> None:
-    """In pip's default mode; setuptools decides by a heuristic how it does that."""
-    folder = tmp_path / "environment"
-    install(folder, "--editable", checkout(tmp_path / "checkout"))
+    install(folder, "--editable", source)
     shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
     assert "uppercase-tcp" in shown
     assert "uppercase-udp" in shown

@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
-from uppercase.services._supervisor import Generation, Plan, Supervisor
+from uppercase.services._supervisor import Generation, Supervisor
 from uppercase.services._worker import REPORTS, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 
@@ -120,9 +120,8 @@ class Hung(Worker):
 def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
     clock = Clock()
-    plan = Plan(workers=1, program=["python"], words=[], directory="/", watchdog=4.0)
     service = udp_service(UDPSettings(port=0))
-    supervisor = Supervisor([service], plan, clock)
+    supervisor = Supervisor([service], clock, workers=1, program=["python"], watchdog=4.0)
     worker = Hung(supervisor)
     generation = Generation(1)
     generation.workers[0] = worker
@@ -151,8 +150,9 @@ def supervisor_of(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Supervisor, dict[int, Worker]]:
     """Return a supervisor of one worker, and the latest worker by its number: no process."""
-    plan = Plan(workers=1, program=["python"], words=[], directory="/")
-    supervisor = Supervisor([udp_service(UDPSettings(port=0))], plan, clock)
+    supervisor = Supervisor(
+        [udp_service(UDPSettings(port=0))], clock, workers=1, program=["python"]
+    )
     workers: dict[int, Worker] = {}
 
     def spawn(number: int, generation: Any) -> None:

@@ -6,14 +6,18 @@ start of an interpreter needs a real one: variables that a module reads as it is
 that are found before ours, limits that hold before the start.
 """
 
+import fcntl
+import gc
 import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import termios
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -36,17 +40,27 @@ _FORKS.set_forkserver_preload(
 
 
 def _become(
-    command: list[str], environment: dict[str, str], streams: tuple[str, str, str], cwd: Path
+    command: list[str],
+    environment: dict[str, str],
+    streams: list[Connection],
+    cwd: Path,
+    session: bool,
 ) -> None:
     """Run the script of a command, or its module, as if it had just been started."""
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
-    for number, path in enumerate(streams):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY), number)
-    sys.stdin = open(0)  # noqa: SIM115
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+    if session:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What was imported beforehand is no garbage; a look for some would copy its pages.
+    gc.freeze()
     found = environment["PYTHONPATH"].split(os.pathsep)
     if command[1] == "-m":
         sys.path[:0] = [str(cwd), *found]
@@ -64,34 +78,41 @@ class Forked:
     Args:
         command: a script and its arguments, or what comes after `python`, from `-m` on.
         environment: all of it.
-        stdout: an open file; standard error too, unless there is another for it.
-        stderr: an open file.
-        stdin: a descriptor, open until the process has ended; else there is no input.
+        stdin: a descriptor; else there is no input.
+        stdout: a descriptor.
+        stderr: another descriptor for standard error.
         cwd: where it runs.
+        session: whether standard input is a terminal that is to be its own, as a shell has it.
     """
 
     def __init__(
         self,
         command: list[str],
         environment: dict[str, str],
-        stdout: IO[Any],
+        stdout: int,
         *,
-        stderr: IO[Any] | None = None,
         stdin: int | None = None,
+        stderr: int | None = None,
         cwd: Path | None = None,
+        session: bool = False,
     ) -> None:
         self._command = command
-        # Who opens them from there has the files themselves, which have no names.
-        ours = f"/proc/{os.getpid()}/fd"
-        streams = (
-            os.devnull if stdin is None else f"{ours}/{stdin}",
-            f"{ours}/{stdout.fileno()}",
-            f"{ours}/{(stderr or stdout).fileno()}",
-        )
-        self._process = _FORKS.Process(
-            target=_become, args=(command, environment, streams, cwd or Path.cwd()), daemon=True
-        )
-        self._process.start()
+        with ExitStack() as ours, open(os.devnull) as nothing:
+            # It gets its own of each, over the socket that starts it.
+            streams = [
+                ours.enter_context(Connection(os.dup(descriptor)))
+                for descriptor in (
+                    nothing.fileno() if stdin is None else stdin,
+                    stdout,
+                    stdout if stderr is None else stderr,
+                )
+            ]
+            self._process = _FORKS.Process(
+                target=_become,
+                args=(command, environment, streams, cwd or Path.cwd(), session),
+                daemon=True,
+            )
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 

@@ -115,7 +115,7 @@ class Server:
 
     def _start(self) -> "Forked | subprocess.Popen[bytes]":
         if self._forked:
-            return Forked(self._command, self._env, self._log, cwd=self._cwd)
+            return Forked(self._command, self._env, self._log.fileno(), cwd=self._cwd)
         return subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -173,7 +173,7 @@ def run(
 def ended(command: list[str], cwd: Path | None = None) -> tuple[int, str]:
     """Run a server's command that ends by itself; return its status and what it said."""
     with tempfile.TemporaryFile("w+") as log:
-        status = Forked(command, environment(), log, cwd=cwd).wait(START_TIMEOUT)
+        status = Forked(command, environment(), log.fileno(), cwd=cwd).wait(START_TIMEOUT)
         log.seek(0)
         return status, log.read()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error as twisted_error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -37,7 +38,6 @@ from uppercase.client.target import (
     Address,
     Target,
     explain,
-    is_address,
     reachable,
     refuse_more_files,
     resolve,
@@ -186,7 +186,7 @@ def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     In a thread, since that may take its time.
     """
     look_up = reachable if target.udp else resolve
-    if is_address(target.host):
+    if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
 

@@ -5,7 +5,6 @@ Streams are the endpoints' affair. What the network does becomes `NetworkError` 
 """
 
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -88,8 +87,14 @@ def parse_target(
     host, port = _split(text or "")
     host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
     what = "the port" if port else "UPPERCASE_PORT"
-    port = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
-    return Target(host, _parse_port(port, what), udp, tls, unix, family)
+    text = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
+    try:
+        number = parse_port(text)
+    except BadValue:
+        number = 0
+    if not number:
+        raise BadValue(f"got {text!r} for {what}; a whole number from 1 to {MAX_PORT} is accepted")
+    return Target(host, number, udp, tls, unix, family)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -108,31 +113,12 @@ def _split(text: str) -> tuple[str, str]:
     return host, port
 
 
-def _parse_port(text: str, what: str) -> int:
-    try:
-        port = parse_port(text)
-    except BadValue:
-        port = 0
-    if not port:
-        raise BadValue(f"got {text!r} for {what}; a whole number from 1 to {MAX_PORT} is accepted")
-    return port
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """One address that a target's name stands for."""
 
     family: socket.AddressFamily
     sockaddr: Any
-
-
-def is_address(host: str) -> bool:
-    """Return whether a host is an address, which needs no look-up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def resolve(target: Target) -> list[Address]:

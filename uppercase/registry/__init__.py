@@ -17,8 +17,7 @@ from uppercase._facade import lazy
 
 if TYPE_CHECKING:
     from uppercase.registry.catalogue import Listing, find, listing, lookup, summaries
-    from uppercase.registry.problems import Problem
-    from uppercase.registry.references import Found
+    from uppercase.registry.found import Found, Problem
 
 __all__ = ["Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
 

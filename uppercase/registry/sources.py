@@ -23,8 +23,10 @@ from twisted.python.modules import getModule
 from zope.interface import implementer
 
 from uppercase.interfaces import ITransformPlugin
-from uppercase.registry.problems import (
+from uppercase.registry.found import (
+    Found,
     Problem,
+    current_directory,
     fault_of_name,
     fault_of_plugin,
     from_exception,
@@ -32,7 +34,6 @@ from uppercase.registry.problems import (
     stale,
     why_no_plugin,
 )
-from uppercase.registry.references import Found, current_directory
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""

@@ -276,7 +276,6 @@ class TransformService(Service, ABC):
         """Take this process's share of what is limited for all of the service."""
 
     def places(self) -> list[str]:
-        """Return everything that is bound, in order."""
         settings = self.settings
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
         return [*where, *self.listen_places]
@@ -307,10 +306,7 @@ class TransformService(Service, ABC):
         counts = self.counts()
         text = ", ".join(f"{name} {count}" for name, count in counts.items())
         self._log_observer.line(
-            LogLevel.info,
-            f"in total: {text or 'no connections'}",
-            event="summary",
-            counts=counts,
+            LogLevel.info, f"in total: {text or 'no connections'}", event="summary", counts=counts
         )
         stopping, self._stopping = self._stopping, None
         assert stopping is not None
@@ -321,7 +317,6 @@ class TransformService(Service, ABC):
         """Stop listening and answer what was asked, within the drain time."""
 
     def counts(self) -> dict[str, int]:
-        """Return the counts so far, by name."""
         return self.counters.by_name()
 
     @property

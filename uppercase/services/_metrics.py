@@ -172,7 +172,6 @@ class _ServiceMeter:
         return Stage(stage.name, self._stages[-1])
 
     def numbers(self) -> Iterator[tuple[tuple[str, ...], float]]:
-        """Return the numbers of the service."""
         service = self.service
         name = _name(service)
         may_happen = {
@@ -272,28 +271,25 @@ def exposition(snapshot: Snapshot) -> bytes:
     from prometheus_client import generate_latest
     from prometheus_client.core import Metric
 
-    metrics = []
-    for family in FAMILIES:
-        metric = Metric(f"uppercase_{family.name}", family.help, family.kind)
-        for (name, *values), number in snapshot.items():
-            if name == family.name:
-                _add_sample(metric, family, values, number)
-        if metric.samples:
-            metrics.append(metric)
+    metrics = {
+        family.name: (family, Metric(f"uppercase_{family.name}", family.help, family.kind))
+        for family in FAMILIES
+    }
+    for (name, *values), number in snapshot.items():
+        _add_sample(*metrics[name], values, number)
 
     class Shown:
         def collect(self) -> list[Metric]:
-            return metrics
+            return [metric for _, metric in metrics.values() if metric.samples]
 
     return generate_latest(Shown())
 
 
-def _add_sample(metric: Any, family: Family, values: list[str], number: float) -> None:
+def _add_sample(family: Family, metric: Any, values: list[str], number: float) -> None:
     labels = dict(zip(family.labels, values, strict=False))
-    if family.kind == "counter":
-        metric.add_sample(f"{metric.name}_total", labels, number)
-    elif family.kind == "gauge":
-        metric.add_sample(metric.name, labels, number)
+    if family.kind != "histogram":
+        suffix = "_total" if family.kind == "counter" else ""
+        metric.add_sample(metric.name + suffix, labels, number)
     elif values[-1] == "sum":
         metric.add_sample(f"{metric.name}_sum", labels, number)
     else:
@@ -315,12 +311,10 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Take one value."""
         self._counts[bisect_left(BOUNDS, value)] += 1
         self._sum += value
 
     def numbers(self, *key: str) -> Iterator[tuple[tuple[str, ...], float]]:
-        """Return its part of a snapshot."""
         total = 0
         for bound, count in zip([*map(str, BOUNDS), "+Inf"], self._counts, strict=True):
             total += count

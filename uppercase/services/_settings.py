@@ -8,14 +8,7 @@ from uppercase.core.events import IObserver
 from uppercase.core.framing import AUTO
 from uppercase.core.values import LOOPBACK, DeclaredPeers, hosts_of
 from uppercase.lab import NO_LAB, TCPLab
-from uppercase.limits import (
-    DEFAULT_PORT,
-    DRAIN,
-    DRAIN_QUIET,
-    MAX_OUTPUT,
-    DatagramLimits,
-    Limits,
-)
+from uppercase.limits import DEFAULT_PORT, DRAIN, DRAIN_QUIET, MAX_OUTPUT, DatagramLimits, Limits
 
 if TYPE_CHECKING:
     from uppercase.lab import Experiment
@@ -64,7 +57,6 @@ class Settings:
         return hosts_of(self.interfaces) or LOOPBACK
 
     def port_number(self) -> int:
-        """Return the port to listen on."""
         return DEFAULT_PORT if self.port is None else self.port
 
     def may_do_without(self, host: str) -> bool:

@@ -11,11 +11,10 @@ import faulthandler
 import os
 import signal
 import sys
-import time
 from collections.abc import Collection
 from threading import Timer
 from types import FrameType
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +22,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
 from uppercase.services.log_format import say
+
+if TYPE_CHECKING:
+    from uppercase.tcp.connection import TransformProtocol
 
 _DRAIN_REPORT: Final = 1.0
 """Seconds between the lines that tell how a stop gets on."""
@@ -45,19 +47,6 @@ _LAST_WORD: Final = 1.0
 behind a reply and not within one."""
 
 
-class Drainable(Protocol):
-    """A connection that can be brought to its end."""
-
-    def idle_since(self) -> float | None:
-        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
-
-    def drain(self) -> None:
-        """Answer what has arrived, send what is owed, then close; may be called again."""
-
-    def abort(self) -> None:
-        """Close at once; what is owed is lost."""
-
-
 class Drain:
     """Brings all connections to their end, each when nothing is under way on it.
 
@@ -75,13 +64,13 @@ class Drain:
         clock: IReactorTime,
         seconds: float,
         quiet: float,
-        connections: Collection[Drainable],
+        connections: Collection["TransformProtocol"],
     ) -> None:
         self.done: Deferred[None] = Deferred()
         self._clock = clock
         self._quiet = quiet
         self._connections = connections
-        self._drained: set[Drainable] = set()
+        self._drained: set[TransformProtocol] = set()
         self._deadline = clock.seconds() + seconds
         self._ends = [
             clock.callLater(seconds, self._time_is_over),
@@ -115,7 +104,7 @@ class Drain:
             ):
                 self._drain(connection)
 
-    def _drain(self, connection: Drainable) -> None:
+    def _drain(self, connection: "TransformProtocol") -> None:
         self._drained.add(connection)
         connection.drain()
 
@@ -132,7 +121,6 @@ class Drain:
             self._drain(connection)
 
     def _abort(self) -> None:
-        """Abort what should have ended."""
         left = [each for each in self._connections if each in self._drained]
         if left:
             those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"
@@ -159,24 +147,22 @@ class StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
 
     SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
-    leaves the pid file. Where the program has handlers of its own, nothing is changed.
+    leaves the pid file. Where the program has handlers of its own, nothing is changed. Each service
+    has one of these; the handlers and timers are the program's.
 
     Args:
         reactor: Twisted's.
         seconds: how long a stop may take; five more are added.
     """
 
-    _deadline = 0.0
-    """When the process is ended, by the monotonic clock; the latest that any service asks for."""
-
+    _running: ClassVar[list["StopSignals"]] = []
+    _before: ClassVar[dict[int, Any]] = {}
     _last_resort: ClassVar[Timer | None] = None
-    """What ends it then; one for all services."""
+    """What ends the process if the stop does not; None until a signal has come."""
 
     def __init__(self, reactor: Any, seconds: float) -> None:
         self._reactor = reactor
         self._seconds = seconds + STOP_GRACE
-        self._signalled = False
-        self._before: dict[int, Any] = {}
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
@@ -184,56 +170,52 @@ class StopSignals:
 
     def stop(self) -> None:
         """Give them back; if one of them is what ends the program, only once the reactor has."""
-        if self._signalled:
+        if self in self._running:
+            self._running.remove(self)
+        if self._last_resort is not None:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._give_back)
         else:
             self._give_back()
 
-    def _give_back(self) -> None:
-        for number, handler in list(self._before.items()):
-            # Where another has been put before it since, it stays and passes signals on.
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler)
-                del self._before[number]
-        if self._signalled:
-            faulthandler.cancel_dump_traceback_later()
-            if StopSignals._last_resort is not None:
-                StopSignals._last_resort.cancel()
-
     def _take(self) -> None:
+        self._running.append(self)
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
         own = (self._reactor.sigInt, self._reactor.sigTerm)
         for number in _SIGNALS:
-            if number in self._before:
-                continue
             handler = signal.getsignal(number)
-            ours = isinstance(getattr(handler, "__self__", None), StopSignals)
             default = number == _SIGHUP and handler is signal.SIG_DFL
-            if handler in own or ours or (default and signal.SIGTERM in self._before):
+            if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
+    @classmethod
+    def _give_back(cls) -> None:
+        if cls._running:
+            return
+        for number, handler in list(cls._before.items()):
+            # Where another has been put before it since, it stays and passes signals on.
+            if signal.getsignal(number) == cls._handle:
+                signal.signal(number, handler)
+                del cls._before[number]
+        if cls._last_resort is not None:
+            faulthandler.cancel_dump_traceback_later()
+            cls._last_resort.cancel()
+            cls._last_resort = None
+
+    @classmethod
+    def _handle(cls, number: int, frame: FrameType | None) -> None:
+        if cls._last_resort is not None:
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             # The first process of a container is not ended by it: such a one gets no signal that
             # it does not handle.
             os._exit(128 + number)
-        self._signalled = True
-        now = time.monotonic()
-        StopSignals._deadline = max(StopSignals._deadline, now + self._seconds)
+        seconds = max((each._seconds for each in cls._running), default=STOP_GRACE)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
-            faulthandler.dump_traceback_later(
-                StopSignals._deadline - now, exit=True, file=sys.__stderr__
-            )
-        if StopSignals._last_resort is not None:
-            StopSignals._last_resort.cancel()
-        StopSignals._last_resort = timer = Timer(
-            StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,)
-        )
-        timer.daemon = True
-        timer.start()
-        handler = self._before[number]
-        (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        cls._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
+        cls._last_resort.daemon = True
+        cls._last_resort.start()
+        handler = cls._before[number]
+        (cls._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)

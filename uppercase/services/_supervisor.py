@@ -9,7 +9,6 @@ knows neither of a loop of crashes nor of a new generation.
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -49,27 +48,6 @@ _OVERTIME: Final = 2.0
 """Seconds beyond the drain time after which a worker is taken to hang."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a service is to be served.
-
-    Attributes:
-        workers: how many.
-        program: what a worker runs, before the number of our process, which it ends with.
-        words: what is behind that.
-        directory: where it runs.
-        watchdog: seconds without a sign of life after which a worker is replaced; None for any.
-        measure: whether workers send their numbers.
-    """
-
-    workers: int
-    program: Sequence[str]
-    words: Sequence[str]
-    directory: str
-    watchdog: float | None = None
-    measure: bool = False
-
-
 class Generation:
     """Workers that have begun together, or in each other's place, and what they share.
 
@@ -83,7 +61,6 @@ class Generation:
         self.respawns: dict[int, IDelayedCall] = {}
 
     def serving(self) -> list[Worker]:
-        """Return the workers that do."""
         return [each for each in self.workers.values() if each.state is State.SERVING]
 
     def close(self) -> None:
@@ -98,12 +75,31 @@ class Supervisor(Service):
 
     Args:
         services: as the options describe them; they are asked, opened and never started.
-        plan: how to serve them.
+        workers: how many.
+        program: what a worker runs, before the number of our process, which it ends with.
+        words: what is behind that.
+        watchdog: seconds without a sign of life after which a worker is replaced; None for any.
+        measure: whether workers send their numbers.
     """
 
-    def __init__(self, services: Sequence[TransformService], plan: Plan, reactor: Any) -> None:
+    def __init__(
+        self,
+        services: Sequence[TransformService],
+        reactor: Any,
+        *,
+        workers: int,
+        program: Sequence[str],
+        words: Sequence[str] = (),
+        watchdog: float | None = None,
+        measure: bool = False,
+    ) -> None:
         self._services = services
-        self._plan = plan
+        self._workers = workers
+        self._program, self._words = program, words
+        # Where the options were read, and are again.
+        self._directory = os.getcwd()
+        self._watchdog = watchdog
+        self._measure = measure
         self._reactor = reactor
         self._drain = max(each.settings.drain for each in services)
         self._signals = StopSignals(reactor, self._drain)
@@ -118,7 +114,7 @@ class Supervisor(Service):
         self._counted: Snapshot = {}
         self._when_ready: list[Callable[[], object]] | None = []
         self._stopping: Deferred[None] | None = None
-        self._beat = BEAT if plan.watchdog is None else min(BEAT, plan.watchdog / _LOOKS)
+        self._beat = BEAT if watchdog is None else min(BEAT, watchdog / _LOOKS)
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
@@ -140,7 +136,7 @@ class Supervisor(Service):
             return
         try:
             for service in self._services:
-                self._opened.append(service.open_sockets(self._plan.workers))
+                self._opened.append(service.open_sockets(self._workers))
         except CannotListen as error:
             self._release()
             raise CannotStart(str(error)) from error
@@ -159,13 +155,13 @@ class Supervisor(Service):
             self._before_hangup = signal.signal(
                 hangup, lambda *_: self._reactor.callFromThread(self.reload)
             )
-        if self._plan.watchdog is not None:
+        if self._watchdog is not None:
             self._watch.start(self._beat, now=False)
         self._current = self._generation()
 
     def _generation(self) -> Generation:
-        generation = Generation(self._plan.workers)
-        for number in range(self._plan.workers):
+        generation = Generation(self._workers)
+        for number in range(self._workers):
             self._spawn(number, generation)
         return generation
 
@@ -173,9 +169,9 @@ class Supervisor(Service):
         """Start a worker, with a socket of each place."""
         assignment = Assignment(
             number=number,
-            workers=self._plan.workers,
+            workers=self._workers,
             beat=self._beat,
-            measure=self._plan.measure,
+            measure=self._measure,
             reactor=type(self._reactor).__module__,
             directory=os.getcwd(),
             places=[each.places() for each in self._services],
@@ -191,8 +187,8 @@ class Supervisor(Service):
         self._all.add(worker)
         worker.spawn(
             self._reactor,
-            [*self._plan.program, str(os.getpid()), *self._plan.words],
-            self._plan.directory,
+            [*self._program, str(os.getpid()), *self._words],
+            self._directory,
             assignment,
             [generation.board.descriptor, *sockets],
         )
@@ -205,7 +201,6 @@ class Supervisor(Service):
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        """Take note that a worker serves."""
         self._reactor.callLater(PROVEN, self._proven, worker)
         if self._serves(self._fresh):
             self._switch()
@@ -213,13 +208,12 @@ class Supervisor(Service):
             calls, self._when_ready = self._when_ready, None
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
-            say(f"{self._plan.workers} workers serve them")
+            say(f"{self._workers} workers serve them")
             for call in calls:
                 call()
 
     def _serves(self, generation: Generation | None) -> bool:
-        """Whether all workers of a generation do."""
-        return generation is not None and len(generation.serving()) == self._plan.workers
+        return generation is not None and len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
         """Take note that a worker has ended, and see to it that somebody serves."""
@@ -241,7 +235,6 @@ class Supervisor(Service):
             self._quick_deaths = 0
 
     def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
-        """Start another in the place of one that has ended by itself."""
         del generation.workers[worker.number]
         generation.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
@@ -276,7 +269,7 @@ class Supervisor(Service):
     def _switch(self) -> None:
         old, self._current, self._fresh = self._current, self._fresh, None
         self._retire(old)
-        count = self._plan.workers
+        count = self._workers
         text = f"reloaded: {count} new workers serve; the old ones finish what they have"
         say(text, event="reloaded", count=count)
 
@@ -289,7 +282,6 @@ class Supervisor(Service):
     # Ending
 
     def _end(self, workers: Iterable[Worker], word: bytes) -> None:
-        """Have workers finish; those that do not are ended."""
         for worker in workers:
             worker.end(word, self._drain + _OVERTIME)
 
@@ -298,9 +290,9 @@ class Supervisor(Service):
         for worker in self._current.serving() if self._current else ():
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
-            if self._plan.watchdog is not None and worker.silent * self._beat > self._plan.watchdog:
+            if self._watchdog is not None and worker.silent * self._beat > self._watchdog:
                 say(
-                    f"{worker} hangs: no sign of life for {self._plan.watchdog:g} s "
+                    f"{worker} hangs: no sign of life for {self._watchdog:g} s "
                     "(--watchdog); this is where:",
                     LogLevel.error,
                     event="worker-hangs",
@@ -344,7 +336,6 @@ class Supervisor(Service):
         return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:
-        """Return why no more clients should be sent here; "" if they should."""
         if self._stopping is not None:
             return "draining"
         serving = self._current.serving() if self._current else ()

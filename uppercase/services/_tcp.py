@@ -20,28 +20,13 @@ from uppercase.core.framing import choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.limits import Limits
-from uppercase.services._base import (
-    SHORTHAND,
-    OpenPlace,
-    TransformService,
-    open_on_one_port,
-    share,
-)
+from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
 from uppercase.services._settings import TCPSettings
 from uppercase.services._stopping import Drain
 from uppercase.services.log_format import say
+from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.listening import (
-    Acceptor,
-    Listener,
-    acceptor_of,
-    bind,
-    inherited_listener,
-    listen_error,
-    listener_of_socket,
-    listener_of_string,
-)
 from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
 
 _HANDSHAKE: Final = 0.2
@@ -79,13 +64,12 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
 class _Open(NamedTuple):
     """What is listening, and who accepts in its place, if anybody does."""
 
-    listener: Listener
+    listener: listening.Listener
     port: IListeningPort
     name: str
-    acceptor: Acceptor | None
+    acceptor: listening.Acceptor | None
 
     def stop(self) -> Deferred[Any]:
-        """Accept no more, and listen no more."""
         if self.acceptor is not None:
             self.acceptor.stop()
         return maybeDeferred(self.port.stopListening)
@@ -120,7 +104,7 @@ class TCPService(TransformService):
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
         self._listeners = [
-            (inherited_listener if settings.inherits else listener_of_string)(
+            (listening.inherited_listener if settings.inherits else listening.listener_of_string)(
                 self.reactor, text, settings.proxy_from
             )
             for text in settings.listen
@@ -129,7 +113,6 @@ class TCPService(TransformService):
 
     @property
     def ports(self) -> list[IListeningPort]:
-        """What is listening."""
         return [each.port for each in self._open]
 
     def listen(self) -> None:
@@ -143,38 +126,35 @@ class TCPService(TransformService):
         else:
             bound = open_on_one_port(
                 settings,
-                bind,
+                listening.bind,
                 lambda skt: int(skt.getsockname()[1]),
                 lambda skt: skt.close(),
             )
-            name, proxies = f"port {settings.port_number()}", settings.proxy_from
-            shorthands = [listener_of_socket(self.reactor, skt, name, proxies) for skt in bound]
-            listeners = [*shorthands, *self._listeners]
+            listeners = [*(self._adopt(SHORTHAND, skt) for skt in bound), *self._listeners]
         for listener in listeners:
             failures: list[Failure] = []
-            listening = listener.listen(self.factory)
-            listening.addCallbacks(partial(self._opened, listener), failures.append)
+            waiting = listener.listen(self.factory)
+            waiting.addCallbacks(partial(self._opened, listener), failures.append)
             if failures:
-                raise listen_error(listener.description, failures[0])
-            if not listening.called:
+                raise listening.listen_error(listener.description, failures[0])
+            if not waiting.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
-                listening.addBoth(partial(self._opened_late, listener.description, failures))
+                waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
-    def _adopt(self, place: str, skt: socket.socket) -> Listener:
-        """Return the listener of an inherited socket."""
+    def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
         endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
                 return replace(listener, endpoint=endpoint)
-        return Listener(place, endpoint, None, self.settings.proxy_from)
+        return listening.Listener(place, endpoint, None, self.settings.proxy_from)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        skt = bind(host, port)
+        skt = listening.bind(host, port)
         return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
-            endpoint = listener_of_string(OPENER, listener.place).endpoint
+            endpoint = listening.listener_of_string(OPENER, listener.place).endpoint
             made = open_endpoint(listener.description, endpoint)
             let_go = partial(_let_go, listener.place, made.socket, made.release)
             yield OpenPlace(listener.place, [made.socket], let_go)
@@ -208,10 +188,7 @@ class TCPService(TransformService):
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
         drain = Drain(
-            self.clock,
-            self.settings.drain,
-            self.settings.drain_quiet,
-            self.factory.connections,
+            self.clock, self.settings.drain, self.settings.drain_quiet, self.factory.connections
         )
         self.factory.on_closed = drain.closed
         yield drain.done
@@ -238,8 +215,8 @@ class TCPService(TransformService):
                 LogLevel.warn,
             )
 
-    def _opened(self, listener: Listener, port: IListeningPort) -> None:
-        acceptor = acceptor_of(port, self.reactor, self._accept_failed, self.waits)
+    def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
+        acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         self._open.append(_Open(listener, port, listener.name(port), acceptor))
 
     def _accept_failed(self, error: OSError) -> None:
@@ -249,7 +226,7 @@ class TCPService(TransformService):
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
         if failures:
-            say(str(listen_error(description, failures[0])), LogLevel.critical)
+            say(str(listening.listen_error(description, failures[0])), LogLevel.critical)
             self.reactor.stop()
         else:
             self.say_ready(self._open[-1].name)

@@ -17,27 +17,12 @@ from twisted.internet.defer import (
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
+from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.services._base import (
-    SHORTHAND,
-    OpenPlace,
-    TransformService,
-    open_on_one_port,
-    share,
-)
+from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
 from uppercase.services._settings import UDPSettings
-from uppercase.udp import (
-    AdoptedUDPEndpoint,
-    IDatagramEndpoint,
-    Port,
-    ResponderProtocol,
-    UDPEndpoint,
-    datagram_endpoint_from_string,
-    drain,
-    listen,
-)
 from uppercase.udp.sockets import kernel_drops
 
 KERNEL_LOOK: Final = 2.0
@@ -80,7 +65,7 @@ class UDPService(TransformService):
         )
         self.ports: list[Any] = []
         self._endpoints = [
-            datagram_endpoint_from_string(self.reactor, text)
+            udp.datagram_endpoint_from_string(self.reactor, text)
             for text in (() if settings.inherits else settings.listen)
         ]
         self.listen_places = settings.listen
@@ -94,18 +79,18 @@ class UDPService(TransformService):
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         if self.inherited is not None:
             for _, skt in self.inherited:
-                self.ports.append(self._open(AdoptedUDPEndpoint(self.reactor, skt.detach())))
+                self.ports.append(self._open(udp.AdoptedUDPEndpoint(self.reactor, skt.detach())))
             return
         self.ports += open_on_one_port(
             self.settings,
-            lambda host, port: self._open(UDPEndpoint(self.reactor, port, host)),
+            lambda host, port: self._open(udp.UDPEndpoint(self.reactor, port, host)),
             lambda port: int(port.getHost().port),
             lambda port: port.stopListening(),
         )
         for endpoint in self._endpoints:
             self.ports.append(self._open(endpoint))
         # A reactor without file descriptors has ports of its own, which do not tell.
-        telling = [port for port in self.ports if isinstance(port, Port)]
+        telling = [port for port in self.ports if isinstance(port, udp.Port)]
         self._watch_kernel([(_name(port), port.kernel_drops) for port in telling])
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
@@ -119,7 +104,7 @@ class UDPService(TransformService):
         return opened
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        return _place(SHORTHAND, UDPEndpoint(self.reactor, port, host).open(workers))
+        return _place(SHORTHAND, udp.UDPEndpoint(self.reactor, port, host).open(workers))
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for text, endpoint in zip(self.settings.listen, self._endpoints, strict=True):
@@ -135,7 +120,6 @@ class UDPService(TransformService):
         return [f"UDP {_name(port)}" for port in self.ports]
 
     def levels(self) -> dict[str, int]:
-        """Return what the responder counts of all datagrams."""
         return {
             "datagrams_received": self.responder.received,
             "datagrams_answered": self.responder.answered,
@@ -158,7 +142,7 @@ class UDPService(TransformService):
             self._errors += _errors_of(port)
 
     def _drain(self, port: Any) -> Deferred[Any]:
-        drained: Deferred[Any] = drain(port).addTimeout(self.settings.drain, self.reactor)
+        drained: Deferred[Any] = udp.drain(port).addTimeout(self.settings.drain, self.reactor)
         # What has no reply by then is counted when the port stops.
         return drained.addErrback(lambda failure: failure.trap(TimeoutError))
 
@@ -193,8 +177,8 @@ class UDPService(TransformService):
             self._look_at_kernel()
             self._watch.stop()
 
-    def _open(self, endpoint: IDatagramEndpoint) -> Any:
-        return listen(self.reactor, endpoint, self.responder)
+    def _open(self, endpoint: udp.IDatagramEndpoint) -> Any:
+        return udp.listen(self.reactor, endpoint, self.responder)
 
 
 def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
@@ -208,7 +192,7 @@ def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
 def _errors_of(port: Any) -> Counter[str]:
     """Return what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
     found: Counter[str] = Counter()
-    if isinstance(port, Port):
+    if isinstance(port, udp.Port):
         for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
             found.update({f"{kind}-error {name}": count for name, count in errors.items()})
     return found
@@ -235,4 +219,4 @@ def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol
     settings, where to listen and how to stop is not looked at.
     """
     service = UDPService(settings, reactor)
-    return ResponderProtocol(service.responder, service.reactor)
+    return udp.ResponderProtocol(service.responder, service.reactor)

@@ -54,13 +54,8 @@ class Superior(Protocol):
 class Worker(ProcessProtocol):
     """A worker process.
 
-    Args:
-        number: its place, from 0.
-        superior: is told what it does.
-
     Attributes:
-        state: what it is doing.
-        pid: its process.
+        number: its place, from 0.
         proven: whether it has served for a while.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
@@ -183,7 +178,6 @@ class Worker(ProcessProtocol):
                 raise ValueError(other)
 
     def _write(self, level: Any, text: str, facts: dict[str, Any]) -> None:
-        """Write a line of the worker's into our log."""
         number = self.number + 1
         say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 

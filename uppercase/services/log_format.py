@@ -129,7 +129,6 @@ class WatchedLogFile(LogFile):
         self._ours = self._on_disk()
 
     def reopen(self) -> None:
-        """Open the file of this name, or make it."""
         super().reopen()
         self._ours = self._on_disk()
 

@@ -145,9 +145,6 @@ class Throttle:
 class LogObserver:
     """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
 
-    Args:
-        log_peers: a line for each connection or datagram.
-
     Attributes:
         service: the service's name, where one process has several; lines begin with it.
     """
@@ -161,7 +158,6 @@ class LogObserver:
         self._tracebacks = Throttle(clock, _TRACEBACK_INTERVAL, self._more)
 
     def stop(self) -> None:
-        """Write what is left to say."""
         self._throttle.stop()
         self._tracebacks.stop()
 

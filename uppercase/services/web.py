@@ -189,15 +189,7 @@ _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsService(WebService):
-    """Serves the numbers of a source until what is measured has ended.
-
-    Args:
-        description: an endpoint string; TCP without an interface is on loopback, and so is a bare
-            port number.
-
-    Raises:
-        UserError: the description cannot be used, or the library for the format is missing.
-    """
+    """Serves the numbers of a source until what is measured has ended."""
 
     def __init__(self, description: str, source: "Measurements | Supervisor", reactor: Any) -> None:
         try:
@@ -215,7 +207,6 @@ class MetricsService(WebService):
         self._gathered, self._when = b"", float("-inf")
 
     def opened(self, address: str) -> None:
-        """Say where metrics are."""
         text = f"metrics are at {address}: /metrics, /healthz, /readyz"
         say(text, event="metrics", address=address)
 

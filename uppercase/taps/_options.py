@@ -16,12 +16,7 @@ from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
-from uppercase.taps._process import (
-    accompany,
-    check_pid_file,
-    choose_log,
-    use_monotonic_time,
-)
+from uppercase.taps._process import accompany, check_pid_file, choose_log, use_monotonic_time
 from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB
@@ -251,12 +246,10 @@ class ServiceOptions(ProcessOptions):
     protocol: ClassVar[str]
 
     def opt_help_transforms(self) -> None:
-        """List the transforms."""
         print(values.printable(listing().describe(), keep="\n"))
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
-        """Show one transform."""
         try:
             print(values.printable(lookup(name).describe(), keep="\n"))
         except (UserError, PluginError) as error:

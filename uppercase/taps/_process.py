@@ -18,7 +18,7 @@ from uppercase.services import UDPSettings
 from uppercase.services.log_format import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
-    from uppercase.services._supervisor import Plan
+    from uppercase.services._supervisor import Supervisor
 
 
 def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
@@ -40,13 +40,9 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
     services: list[Any] = list(parts)
     company: list[Any] = []
     call_when_ready = known.callWhenRunning
-    supervisor: Any = None
-    if plan := _plan_of(options, words):
-        from uppercase.services._supervisor import Supervisor
-
-        _check_for_workers(services)
-        service = supervisor = Supervisor(services, plan, reactor)
-        call_when_ready = supervisor.call_when_ready
+    supervisor: Any = _supervisor_of(services, options, words)
+    if supervisor is not None:
+        service, call_when_ready = supervisor, supervisor.call_when_ready
     if options["metrics"] is not None:
         # Here, as they take a tenth of a second to import.
         from uppercase.services._metrics import Measurements
@@ -118,23 +114,14 @@ def _running(path: str) -> int | None:
     return number
 
 
-def _check_for_workers(services: list[Any]) -> None:
-    """Refuse what several processes could not do right."""
-    for service in services:
-        if isinstance(service.settings, UDPSettings) and service.settings.lab is not None:
-            raise UserError(
-                "got --workers with a lab for datagrams, whose numbers would start anew with each "
-                "worker; leave out one of them"
-            )
-        if service.settings.observers:
-            raise UserError(
-                "got --workers with --record or --page, which tell of what one process sees; leave "
-                "out one of them"
-            )
+def _supervisor_of(
+    services: list[Any], options: Mapping[str, Any], words: Sequence[str]
+) -> "Supervisor | None":
+    """Return who has workers serve; None if this process serves.
 
-
-def _plan_of(options: Mapping[str, Any], words: Sequence[str]) -> "Plan | None":
-    """Return by which workers to serve; None if this process serves."""
+    Raises:
+        UserError: several processes could not do it, or not right.
+    """
     workers, watchdog = options["workers"], options["watchdog"]
     if watchdog is not None and workers is None:
         raise UserError("got --watchdog without workers to watch; add --workers=2")
@@ -146,13 +133,27 @@ def _plan_of(options: Mapping[str, Any], words: Sequence[str]) -> "Plan | None":
         return None
     if os.name != "posix":
         raise UserError("got --workers, which only POSIX systems have; leave it out")
-    from uppercase.services._supervisor import Plan
+    for service in services:
+        if isinstance(service.settings, UDPSettings) and service.settings.lab is not None:
+            raise UserError(
+                "got --workers with a lab for datagrams, whose numbers would start anew with each "
+                "worker; leave out one of them"
+            )
+        if service.settings.observers:
+            raise UserError(
+                "got --workers with --record or --page, which tell of what one process sees; leave "
+                "out one of them"
+            )
+    from twisted.internet import reactor
 
-    return Plan(
+    from uppercase.services._supervisor import Supervisor
+
+    return Supervisor(
+        services,
+        reactor,
         workers=workers,
         program=[sys.executable, "-m", "uppercase.taps._worker"],
         words=words,
-        directory=os.getcwd(),
         watchdog=watchdog,
         measure=options["metrics"] is not None,
     )
@@ -206,7 +207,6 @@ class Notifier(Service):
         self._watchdog = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
 
     def startService(self) -> None:
-        """Say that we are ready, once we are."""
         super().startService()
         self._call_when_ready(self._ready)
 

@@ -51,17 +51,14 @@ class Option:
 
     @property
     def name(self) -> str:
-        """Its long name, without the dashes."""
         return self.spelling.partition("--")[2].partition("=")[0]
 
     @property
     def short(self) -> str | None:
-        """Its letter, if it has one."""
         return None if self.spelling.startswith("--") else self.spelling[1]
 
     @property
     def takes_value(self) -> bool:
-        """Whether a value follows it."""
         return "=" in self.spelling
 
     def described(self) -> str:

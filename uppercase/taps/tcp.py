@@ -110,9 +110,7 @@ class Options(_options.ServiceOptions):
         Group(
             "Time",
             _bound(
-                "--proxy-timeout=DURATION",
-                "how long a proxy may take for its PROXY header",
-                "5s",
+                "--proxy-timeout=DURATION", "how long a proxy may take for its PROXY header", "5s"
             ),
             _bound("--handshake-timeout=DURATION", "how long a TLS handshake may take", "15s"),
             _bound(
@@ -158,7 +156,6 @@ class Options(_options.ServiceOptions):
     )
 
     def make_service(self) -> IService:
-        """Make the TCP service."""
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
         lab = {} if self["lab"] is None else dict(self["lab"].settings)
         framing = self["framing"] or lab.pop("framing", AUTO)

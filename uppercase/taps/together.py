@@ -116,7 +116,6 @@ class Options(_options.ProcessOptions):
         return whole
 
     def _make_part(self, table: dict[str, Any], where: str) -> Any:
-        """Make the service of a table."""
         protocol = table.pop("protocol", None)
         if protocol is None:
             raise UserError(f'{where}: no protocol; add protocol = "tcp" or protocol = "udp"')
@@ -174,7 +173,6 @@ class Options(_options.ProcessOptions):
 
 
 def _load(path: str) -> dict[str, Any]:
-    """Return what a file holds."""
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)

@@ -115,7 +115,6 @@ class Options(_options.ServiceOptions):
     )
 
     def make_service(self) -> IService:
-        """Make the UDP service."""
         lab, notes, key = self._lab()
         rate, burst = self["rate"]
         if self["rate-dry-run"] and not rate:

@@ -67,15 +67,7 @@ def server_context(
         _load(dh_parameters, "Diffie-Hellman parameters", bytes)
         parameters = DiffieHellmanParameters.fromFile(FilePath(dh_parameters))
     leaf, *others = chain
-    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    if not start <= datetime.now(UTC) <= end:
-        _log.warn(
-            "the certificate in {path!r} is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d} only: "
-            "clients that verify it will refuse; renew it, or set this machine's clock",
-            path=cert_key,
-            start=start,
-            end=end,
-        )
+    _warn_of_dates(leaf, cert_key)
     try:
         # Twisted hands these on to pyOpenSSL, which has wanted cryptography's own since 24.3.
         options = CertificateOptions(
@@ -89,6 +81,18 @@ def server_context(
             f"({error})"
         ) from error
     return context
+
+
+def _warn_of_dates(certificate: Any, path: str) -> None:
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not start <= datetime.now(UTC) <= end:
+        _log.warn(
+            "the certificate in {path!r} is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d} only: "
+            "clients that verify it will refuse; renew it, or set this machine's clock",
+            path=path,
+            start=start,
+            end=end,
+        )
 
 
 def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:

@@ -49,7 +49,7 @@ from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody, refuse_group
-from uppercase.tcp.opening import InheritedUNIXPort, SocketEndpoint, locked, open_port
+from uppercase.tcp.opening import InheritedUNIXPort, locked, open_port
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
@@ -311,13 +311,6 @@ def bind(host: str, port: int) -> socket.socket:
             skt.close()
         raise cannot_listen("TCP", printable_address(host, port), error) from error
     return skt
-
-
-def listener_of_socket(
-    reactor: Any, skt: socket.socket, description: str, proxies: DeclaredPeers | None
-) -> Listener:
-    """Return a listener that takes over a listening socket."""
-    return Listener(description, SocketEndpoint(reactor, skt), None, proxies)
 
 
 def listener_of_string(
