@@ -98,13 +98,10 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
 @contextmanager
 def _foreground(group: int) -> Iterator[None]:
     """Give a process group the terminal, if there is one and we have it, and take it back."""
-    try:
-        ours = os.tcgetpgrp(0)
-        settings = termios.tcgetattr(0)
-    except (OSError, termios.error):
-        yield
-        return
-    if ours != os.getpgrp():
+    ours, settings = os.getpgrp(), None
+    with suppress(OSError, termios.error):
+        settings = termios.tcgetattr(0) if os.tcgetpgrp(0) == ours else None
+    if settings is None:
         yield
         return
     # Whoever is in the background and takes the terminal is stopped by this signal otherwise.

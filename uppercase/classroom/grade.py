@@ -46,11 +46,9 @@ class Run:
     """A client's run against a service of ours.
 
     Attributes:
-        output: what it printed.
         complaint: the last line of its standard error.
         status: its exit status; None if it had to be killed.
-        rows: the service's record.
-        timeline: the same as a picture.
+        rows: the service's record, as the timeline has it too.
         late: seconds by which our service was late at worst.
     """
 
@@ -99,9 +97,7 @@ class Trial:
     """
 
     command: Sequence[str]
-    port: int
-    reactor: Any
-    wait: Callable[[Callable[[], Any]], Any]
+    port: int = 0
     timeline: Timeline | None = None
     late: float = 0.0
     alone: bool = False
@@ -179,16 +175,12 @@ class Trial:
     def _run(
         self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
     ) -> Run:
-        exhibit = Exhibit(self.reactor, udp=udp, port=self.port, **lab)
+        exhibit = Exhibit(udp=udp, port=self.port, **lab)
         if self.shared.silent is not None:
             return replace(self.shared.silent, timeline=Timeline.of(*exhibit.seen()))
-        self.wait(exhibit.start)
-        try:
-            with self._program(exhibit.port, text) as program:
-                status = _wait(program, exhibit, seconds, quiet)
-                said = program.output(), program.complaint()
-        finally:
-            self.wait(exhibit.stop)
+        with exhibit, self._program(exhibit.port, text) as program:
+            status = _wait(program, exhibit, seconds, quiet)
+            said = program.output(), program.complaint()
         about, rows = exhibit.seen()
         run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
         if status is None and not run.rows and run.late <= STARVED:
@@ -234,12 +226,7 @@ def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> i
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a program does right or not.
-
-    Attributes:
-        points: what it is worth.
-        examine: the exercise's method; raises `Wrong` if the program does not do it.
-    """
+    """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
     points: int
@@ -251,7 +238,6 @@ class Exercise:
     """What a program has to do.
 
     Attributes:
-        checks: in the order in which they are made.
         subject: an instance of the decorated class, with its options.
     """
 
@@ -262,7 +248,6 @@ class Exercise:
 
     @property
     def points(self) -> int:
-        """What all of it is worth."""
         return sum(check.points for check in self.checks)
 
     def changed(
@@ -348,8 +333,7 @@ class Mark:
     """The outcome of one check.
 
     Attributes:
-        passed: whether the program does it.
-        sentence: what was expected and got, if it does not.
+        sentence: what was expected and got, if it has not passed.
         starved: whether the machine had so much other work that this may be wrong.
     """
 
@@ -362,7 +346,6 @@ class Mark:
 
     @property
     def points(self) -> int:
-        """What it gives."""
         return self.check.points if self.passed else 0
 
 

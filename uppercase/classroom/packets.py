@@ -116,13 +116,8 @@ class _Pair:
     ) -> _Packet:
         """Return a packet with its checksums.
 
-        Args:
-            direction: which way it goes.
-            head: the header of UDP or, longer, TCP, from behind its ports on; its checksum is 0.
-            time: when it left.
-            data: what was captured.
-            size: how much it was.
-            words: the comment.
+        The head is that of UDP or, longer, TCP, from behind the ports on, its checksum 0; the size
+        is that of all data, captured or not.
         """
         pairs = (self.client, self.port), (self.server, _PORT)
         (source, port), (goal, their_port) = pairs if direction == REQUEST else pairs[::-1]

@@ -178,18 +178,11 @@ def run(
     from uppercase.commands import _reactor
 
     exhibit = Exhibit(
-        _reactor.reactor,
-        udp=udp,
-        transforms=transforms,
-        port=port,
-        lab=lab,
-        options=_given(options),
-        seed=seed,
+        udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
     problem: UserError | None = None
     status = 0
-    with _reactor.running():
-        _reactor.wait(exhibit.start)
+    with _reactor.running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
@@ -197,7 +190,6 @@ def run(
             status = OVERTIME
         except UserError as error:
             problem = error
-        _reactor.wait(exhibit.stop)
     drawn = Timeline.of(*exhibit.seen())
     _print_timeline(drawn, err=True)
     if problem is None and not drawn.clients:
@@ -342,8 +334,7 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     with _reactor.running():
-        trial = Trial(command, port, _reactor.reactor, _reactor.wait)
-        for mark in examine(wanted, trial, jobs):
+        for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:
                 for line in outputs.as_lines(mark, timeline=timelines):
