@@ -16,7 +16,13 @@ from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
-from uppercase.taps._process import accompany, check_pid_file, choose_log, use_monotonic_time
+from uppercase.taps._process import (
+    accompany,
+    check_pid_file,
+    choose_log,
+    the_reactor,
+    use_monotonic_time,
+)
 from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB
@@ -286,18 +292,15 @@ class ServiceOptions(ProcessOptions):
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        from twisted.internet import reactor
-
-        known: Any = reactor
         if self["record"] is not None:
             from uppercase.classroom.record import open_record
 
             head, limit = self["record-bytes"], self["record-limit"]
-            yield open_record(self["record"], about, known, head=head, limit=limit)
+            yield open_record(self["record"], about, the_reactor(), head=head, limit=limit)
         if self.has_page:
             from uppercase.classroom.page import Audience
 
-            yield Audience(about, known.seconds)
+            yield Audience(about, the_reactor().seconds)
 
 
 def makeService(options: ProcessOptions) -> IService:
