@@ -184,7 +184,6 @@ class ProcessOptions(TableOptions, ABC):
     Parsing them makes it, so that every mistake is a usage error.
 
     Attributes:
-        service: what the options describe.
         is_part: what the process has beside the service is somebody else's matter.
         inherits: a supervisor has opened the sockets.
         has_page: a page shows what is served.

@@ -36,11 +36,8 @@ def parts_of(service: Any) -> list[Any]:
 def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
-    Args:
-        service: as the options describe it.
-        options: those of the process.
-        words: by which a worker makes the same service: the module of the options, and the command
-            line behind the service's name.
+    By the words a worker makes the same service: the module of the options, and the command line
+    behind the service's name.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
