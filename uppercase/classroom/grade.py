@@ -9,7 +9,7 @@ are found, are in `uppercase.classroom.exercises`.
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from threading import Lock
@@ -52,7 +52,6 @@ class Run:
         rows: the service's record.
         timeline: the same as a picture.
         late: seconds by which our service was late at worst.
-        alone: whether nothing else of ours ran meanwhile.
     """
 
     output: str
@@ -61,7 +60,15 @@ class Run:
     rows: Sequence[Row]
     timeline: Timeline
     late: float
-    alone: bool
+
+
+@dataclass
+class _Runs:
+    """The last of several equal runs, how many there were, and who makes one meanwhile."""
+
+    run: Run | None = None
+    made: int = 0
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass
@@ -71,7 +78,7 @@ class _Shared:
     lock: Lock = field(default_factory=Lock)
     unserved: str = ""
     silent: Run | None = None
-    runs: dict[str, Future[Run]] = field(default_factory=dict)
+    runs: dict[str, _Runs] = field(default_factory=dict)
     programs: set[Program] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
     over: bool = False
@@ -158,21 +165,14 @@ class Trial:
         """
         key = repr((udp, text, sorted(lab.items())))
         with self.shared.lock:
-            first = key not in self.shared.runs
-            future = self.shared.runs.setdefault(key, Future())
-        if first:
-            try:
-                future.set_result(self._run(udp, text, seconds, quiet, lab))
-            except BaseException as error:
-                future.set_exception(error)
-        run = future.result()
-        if self.alone and run.late > STARVED and not run.alone:
-            for _ in range(_TRIES):
-                run = self._run(udp, text, seconds, quiet, lab)
-                if run.late <= STARVED:
-                    break
-            future = self.shared.runs[key] = Future()
-            future.set_result(run)
+            runs = self.shared.runs.setdefault(key, _Runs())
+        with runs.lock:
+            while runs.run is None or (
+                self.alone and runs.run.late > STARVED and runs.made <= _TRIES
+            ):
+                runs.run = self._run(udp, text, seconds, quiet, lab)
+                runs.made += 1
+            run = runs.run
         self.timeline, self.late = run.timeline, run.late
         return run
 
@@ -181,31 +181,24 @@ class Trial:
     ) -> Run:
         exhibit = Exhibit(self.reactor, udp=udp, port=self.port, **lab)
         if self.shared.silent is not None:
-            return replace(self.shared.silent, timeline=exhibit.timeline())
+            return replace(self.shared.silent, timeline=Timeline.of(*exhibit.seen()))
         self.wait(exhibit.start)
         try:
-            with self._program(exhibit.port) as program:
-                program.type(text)
+            with self._program(exhibit.port, text) as program:
                 status = _wait(program, exhibit, seconds, quiet)
+                said = program.output(), program.complaint()
         finally:
             self.wait(exhibit.stop)
-        run = Run(
-            program.output(),
-            program.complaint(),
-            status,
-            exhibit.rows(),
-            exhibit.timeline(),
-            exhibit.late,
-            self.alone,
-        )
+        about, rows = exhibit.seen()
+        run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of a network that could make a difference another time.
             self.shared.silent = run
         return run
 
     @contextmanager
-    def _program(self, port: int) -> Iterator[Program]:
-        with Program(self.command, HOST, port) as program:
+    def _program(self, port: int, typed: str = "") -> Iterator[Program]:
+        with Program(self.command, HOST, port, typed) as program:
             with self.shared.lock:
                 self.shared.programs.add(program)
                 if self.shared.over:

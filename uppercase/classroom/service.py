@@ -8,7 +8,6 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 
 from uppercase.classroom.record import Recorder, Row, read_record
-from uppercase.classroom.timeline import Timeline
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UnknownName, UserError, suggest
 from uppercase.lab import (
@@ -114,18 +113,12 @@ class Exhibit:
         """How large the record is by now: what does not grow is silent."""
         return self._file.tell()
 
-    def rows(self) -> list[Row]:
-        """Return what was recorded."""
-        return read_record(self._file.getvalue().splitlines(keepends=True))[1]
-
-    def timeline(self) -> Timeline:
-        """Return the timeline of what was recorded."""
-        about, rows, _ = read_record(self._file.getvalue().splitlines(keepends=True))
-        return Timeline.of(about, rows)
-
     def record(self) -> bytes:
-        """Return the record itself."""
         return self._file.getvalue()
+
+    def seen(self) -> tuple[Row, list[Row]]:
+        """Return the first line of the record, and the events."""
+        return read_record(self.record().splitlines(keepends=True))[:2]
 
 
 def _tcp_texts(lab: str | None, given: Mapping[str, str]) -> dict[str, str]:

@@ -174,6 +174,7 @@ def run(
     """
     from uppercase.classroom.captive import Overtime, run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.classroom.timeline import Timeline
     from uppercase.commands import _reactor
 
     exhibit = Exhibit(
@@ -197,7 +198,7 @@ def run(
         except UserError as error:
             problem = error
         _reactor.wait(exhibit.stop)
-    drawn = exhibit.timeline()
+    drawn = Timeline.of(*exhibit.seen())
     _print_timeline(drawn, err=True)
     if problem is None and not drawn.clients:
         say(
@@ -258,19 +259,9 @@ def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
 
 
 def _save_timeline(timeline: "Timeline", path: Path) -> None:
-    """Write a timeline in the format that the file's name says."""
-    from uppercase.classroom.packets import draw_packets
-    from uppercase.classroom.picture import save_picture
-    from uppercase.classroom.timeline import draw_text
+    from uppercase.classroom.picture import save_timeline
 
-    match path.suffix.lower():
-        case ".txt":
-            lines = "".join(f"{line}\n" for line in draw_text(timeline))
-            _save(path, lambda: path.write_text(lines, encoding="utf-8"))
-        case ".pcapng":
-            _save(path, lambda: path.write_bytes(draw_packets(timeline)))
-        case _:
-            _save(path, lambda: save_picture(timeline, path))
+    _save(path, lambda: save_timeline(timeline, path))
 
 
 def _save(path: Path, write: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ No clock, no socket, no printing here: callers pass the time, in seconds of a mo
 
 import math
 import re
+import secrets
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,12 +43,16 @@ _HEAD: Final = 32  # bytes of each that are compared: the number is among them
 _RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from its reply
 
 
+def new_mark() -> bytes:
+    """Return 4 lower-case letters that tell one run's probes from another's."""
+    return bytes(secrets.choice(_LETTERS) for _ in range(4))
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """The probes of one run and the replies that they must have.
 
-    `mark` is 4 lower-case letters that tell this run's probes from another's; `ending` ends each
-    probe and each reply: a newline on a stream, nothing in a datagram.
+    `ending` ends each probe and each reply: a newline on a stream, nothing in a datagram.
     """
 
     expect: Expect
