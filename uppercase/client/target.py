@@ -196,6 +196,13 @@ def refuse_more_files(error: OSError) -> None:
         ) from error
 
 
+def unusable_authorities(path: str | None, reason: str) -> UserError:
+    """Return the error for a file that holds no certificates."""
+    return UserError(
+        f"got --ca={path}, which cannot be used ({reason}); a PEM file of certificates is accepted"
+    )
+
+
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
 ) -> NetworkError:

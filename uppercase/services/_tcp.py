@@ -79,7 +79,6 @@ class TCPService(TransformService):
     """Serves one chain of transforms on any number of addresses.
 
     Attributes:
-        factory: serves the connections, knows them.
         waits: says whether other processes should accept first, where there are any.
     """
 
