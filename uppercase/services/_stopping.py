@@ -54,9 +54,6 @@ class Drain:
         seconds: how long they have; the rest is aborted then.
         quiet: seconds without traffic after which nothing is taken to be under way.
         connections: the open ones, kept up to date by their owner, who calls `closed` for each.
-
-    Attributes:
-        done: fires when no connection is left.
     """
 
     def __init__(
@@ -66,6 +63,7 @@ class Drain:
         quiet: float,
         connections: Collection["TransformProtocol"],
     ) -> None:
+        # Fires when no connection is left.
         self.done: Deferred[None] = Deferred()
         self._clock = clock
         self._quiet = quiet
