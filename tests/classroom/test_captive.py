@@ -17,7 +17,9 @@ WITHIN = 60.0
 
 def ran(code: str, **limits: int) -> tuple[int | None, str]:
     """Return how Python code ended under other limits, and what it printed."""
-    with Program([sys.executable, "-c", code], "127.0.0.1", 1, {**LIMITS, **limits}) as program:
+    with Program(
+        [sys.executable, "-c", code], "127.0.0.1", 1, limits={**LIMITS, **limits}
+    ) as program:
         status = program.wait(WITHIN)
         return status, program.output() + program.complaint()
 

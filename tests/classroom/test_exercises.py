@@ -5,12 +5,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import deferLater
-from twisted.internet.threads import blockingCallFromThread, deferToThread
+from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import ROOT, START_TIMEOUT
@@ -18,20 +18,13 @@ from uppercase.classroom import grade as grader
 from uppercase.classroom.exercises import find_exercise, find_exercises
 from uppercase.classroom.grade import Exercise, Trial, grade
 from uppercase.classroom.marks import as_json, warning
-from uppercase.commands import _reactor
 
 SOLUTIONS = ROOT / "examples" / "exercises"
 
 
 def trial(path: Path) -> Trial:
-    """Put a program on trial beside the tests' reactor."""
-
-    def wait(conversation: Any) -> Any:
-        return blockingCallFromThread(
-            _reactor.reactor, lambda: Deferred.fromCoroutine(conversation())
-        )
-
-    return Trial([sys.executable, "-SEu", str(path)], 0, _reactor.reactor, wait)
+    """Put a program on trial, outside of the tests' environment."""
+    return Trial([sys.executable, "-SEu", str(path)])
 
 
 async def failed(exercise: Exercise, on_trial: Trial) -> dict[str, str]:
@@ -202,7 +195,7 @@ async def hold_up(runs: Path, number: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while len(runs.read_text().splitlines()) < number:
         assert time.monotonic() < deadline
-        await deferLater(_reactor.reactor, 0.01)
+        await deferLater(reactor, 0.01)
     time.sleep(1.2)
 
 
@@ -270,6 +263,6 @@ async def test_who_interrupts_the_grader_waits_for_no_program(tmp_path: Path) ->
     on_trial = trial(path)
     ended = Deferred.fromCoroutine(failed(exercise, on_trial))
     while not started.exists():
-        await deferLater(_reactor.reactor, 0.02)
+        await deferLater(reactor, 0.02)
     on_trial.interrupt()
-    assert len(await ended.addTimeout(60, _reactor.reactor)) == 4
+    assert len(await ended.addTimeout(60, reactor)) == 4

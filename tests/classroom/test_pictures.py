@@ -21,7 +21,7 @@ from tests.commands.command import run
 from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw_text, read_record
 from uppercase.classroom.page import Audience
 from uppercase.classroom.page.audience import COUNTS
-from uppercase.classroom.picture import save_picture
+from uppercase.classroom.picture import save_timeline
 from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
 from uppercase.errors import UserError
 from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
@@ -290,7 +290,7 @@ def test_in_a_picture_time_goes_down_and_nothing_overlaps() -> None:
 def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
     record = recorded(make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7), 6).getvalue()
     path = tmp_path / f"class{kind}"
-    save_picture(timeline_of(record.replace(b"<b>", b"$<b")), path)
+    save_timeline(timeline_of(record.replace(b"<b>", b"$<b")), path)
     begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     assert path.read_bytes().startswith(begins[kind])
     assert path.stat().st_size > 2000

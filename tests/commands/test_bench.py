@@ -1,6 +1,8 @@
 """What bench sends and how it counts; in memory."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -33,17 +35,20 @@ def upper(message: bytes) -> bytes:
 class Stream:
     """A load on one end of a stream, a test on the other."""
 
-    def __init__(self, number: int = 50) -> None:
+    def __init__(self) -> None:
         self.clock = Clock()
         self.counts = Counts(Latencies())
-        self.workload = Workload(upper, SIZE, number, b"\n")
+        self.workload = Workload(upper, SIZE, 50, b"\n")
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
         self.load = StreamLoad(ours, plan(), self.workload, self.counts, self.clock)
 
-    def close(self) -> None:
-        self.load.close()
-        self.server.close()
+
+@pytest.fixture
+def stream() -> Iterator[Stream]:
+    made = Stream()
+    with closing(made.load), made.server:
+        yield made
 
 
 def test_messages_differ_and_have_the_size_asked_for() -> None:
@@ -54,9 +59,8 @@ def test_messages_differ_and_have_the_size_asked_for() -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 16, 160, 4096])
-def test_replies_are_counted_whatever_the_pieces_they_come_in(pieces: int) -> None:
+def test_replies_are_counted_whatever_the_pieces_they_come_in(stream: Stream, pieces: int) -> None:
     """Over the end of the cycle of messages too."""
-    stream = Stream(number=50)
     for _ in range(3):
         stream.load.offer(40, 0.0)
         assert stream.load.flush()
@@ -67,12 +71,10 @@ def test_replies_are_counted_whatever_the_pieces_they_come_in(pieces: int) -> No
     assert (stream.counts.transmitted, stream.counts.answered) == (120, 120)
     assert (stream.counts.wrong, stream.counts.pending) == (0, 0)
     assert stream.counts.sent_bytes == stream.counts.received_bytes == 120 * SIZE
-    stream.close()
 
 
 @pytest.mark.parametrize("pieces", [5, 16, 4096])
-def test_each_wrong_reply_is_counted_once(pieces: int) -> None:
-    stream = Stream()
+def test_each_wrong_reply_is_counted_once(stream: Stream, pieces: int) -> None:
     stream.load.offer(30, 0.0)
     stream.load.flush()
     replies = bytearray(stream.server.recv(65536).upper())
@@ -84,32 +86,26 @@ def test_each_wrong_reply_is_counted_once(pieces: int) -> None:
         stream.load.receive()
     assert (stream.counts.wrong, stream.counts.received) == (3, 27)
     assert not stream.counts.acceptable(max_loss=1.0)
-    stream.close()
 
 
-def test_replies_in_each_others_place_are_wrong() -> None:
-    stream = Stream()
+def test_replies_in_each_others_place_are_wrong(stream: Stream) -> None:
     stream.load.offer(2, 0.0)
     stream.load.flush()
     replies = stream.server.recv(65536).upper()
     stream.server.sendall(replies[SIZE:] + replies[:SIZE])
     stream.load.receive()
     assert stream.counts.wrong == 2
-    stream.close()
 
 
-def test_more_than_was_asked_for_is_trouble() -> None:
-    stream = Stream()
+def test_more_than_was_asked_for_is_trouble(stream: Stream) -> None:
     stream.load.offer(1, 0.0)
     stream.load.flush()
     stream.server.sendall(b"".join(stream.workload.replies[:2]))
     with pytest.raises(NetworkError, match="sent more than it was asked for"):
         stream.load.receive()
-    stream.close()
 
 
-def test_latency_counts_from_the_planned_time() -> None:
-    stream = Stream()
+def test_latency_counts_from_the_planned_time(stream: Stream) -> None:
     stream.load.offer(1, 0.0)
     stream.load.offer(1, 0.2)
     stream.load.flush()
@@ -120,11 +116,9 @@ def test_latency_counts_from_the_planned_time() -> None:
     assert summary is not None
     assert summary["min"] == pytest.approx(100, rel=2e-3)
     assert summary["max"] == pytest.approx(300, rel=2e-3)
-    stream.close()
 
 
-def test_a_reply_after_the_timeout_is_late() -> None:
-    stream = Stream()
+def test_a_reply_after_the_timeout_is_late(stream: Stream) -> None:
     stream.load.offer(2, 0.0)
     stream.load.flush()
     replies = stream.server.recv(65536).upper()
@@ -133,7 +127,6 @@ def test_a_reply_after_the_timeout_is_late() -> None:
         stream.server.sendall(reply)
         stream.load.receive()
     assert (stream.counts.received, stream.counts.late) == (1, 1)
-    stream.close()
 
 
 class Datagrams:
@@ -165,20 +158,20 @@ class Datagrams:
         counts = self.counts
         return (counts.received, counts.lost, counts.late, counts.duplicates, counts.wrong)
 
-    def close(self) -> None:
-        self.load.close()
-        self.server.close()
+
+@pytest.fixture
+def pair() -> Iterator[Datagrams]:
+    made = Datagrams()
+    with closing(made.load), made.server:
+        yield made
 
 
-def test_datagrams_may_come_in_any_order() -> None:
-    pair = Datagrams()
+def test_datagrams_may_come_in_any_order(pair: Datagrams) -> None:
     pair.answer(*reversed(pair.ask(10)))
     assert pair.outcome() == (10, 0, 0, 0, 0)
-    pair.close()
 
 
-def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart() -> None:
-    pair = Datagrams()
+def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart(pair: Datagrams) -> None:
     first, second, third, _ = pair.ask(4)
     pair.answer(first, first, b"?" + second[1:])
     pair.clock.now = 1.0
@@ -186,26 +179,21 @@ def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart() -> None:
     pair.answer(third)
     assert pair.outcome() == (1, 1, 1, 1, 1)
     assert pair.counts.pending == 0
-    pair.close()
 
 
-def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing() -> None:
+def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing(pair: Datagrams) -> None:
     """A garbled reply does not say whose it is; the oldest is blamed, until its own comes."""
-    pair = Datagrams()
     oldest, _ = pair.ask(2)
     pair.answer(b"?")
     pair.answer(oldest)
     assert pair.outcome() == (1, 0, 0, 0, 1)
     assert pair.counts.pending == 0
-    pair.close()
 
 
-def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received() -> None:
-    pair = Datagrams()
+def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received(pair: Datagrams) -> None:
     pair.answer(*pair.ask(3))
     pair.answer(b"?")
     assert pair.outcome() == (3, 0, 0, 0, 1)
-    pair.close()
 
 
 def test_replies_that_cannot_be_told_apart_are_refused() -> None:

@@ -195,26 +195,6 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert run_process("--version").stdout.decode() == f"uppercase {uppercase.__version__}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_a_script_that_completes_commands(
-    shell: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["completion", shell]) == 0
-    assert "_UPPERCASE_COMPLETE" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"), [("uppercase se", "send"), ("uppercase send --on-loss sk", "skip")]
-)
-def test_the_shell_is_given_what_completes_a_word(words: str, completed: str) -> None:
-    settings = {
-        "_UPPERCASE_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    assert run_process(env=settings).stdout.decode().split() == [f"plain,{completed}"]
-
-
 def test_the_manual_page_has_every_command_option_and_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

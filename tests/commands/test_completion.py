@@ -27,6 +27,8 @@ LINES = [
     ("twistd --nod", ["--nodaemon"]),
     ("twistd uppercase --ch", ["--check"]),
     ("twistd uppercase-t", ["uppercase-tcp"]),
+    ("uppercase se", ["send"]),
+    ("uppercase send --on-loss sk", ["skip"]),
     ("uppercase run -t ro", ["rot13"]),
     ("uppercase ping --expect ro", ["rot13"]),
     ("uppercase transforms try ca", ["caesar", "casefold"]),
@@ -36,7 +38,7 @@ LINES = [
 ]
 """What is typed, and what completes its last word."""
 
-IN_SHELLS = [LINES[number] for number in (0, 3, 4, 9, 14)]
+IN_SHELLS = [LINES[number] for number in (0, 3, 4, 9, 16)]
 """What shells do in different ways: options and their values, apart and with `=`, and commands."""
 
 

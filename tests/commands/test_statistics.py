@@ -1,6 +1,7 @@
 """Numbers about round trips: what ping prints in its last lines."""
 
 import statistics
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -9,19 +10,25 @@ from hypothesis import strategies as st
 
 from uppercase.commands.bench._workload import Latencies
 from uppercase.commands.ping._report import bins
-from uppercase.commands.ping._tracker import RoundTrips, percentile
+from uppercase.commands.ping._tracker import RoundTrips
 
 PERCENTILES = (50.0, 99.0, 99.9)
 
 samples = st.lists(st.floats(min_value=1e-6, max_value=100.0), min_size=1, max_size=200)
 
 
+def trips(values: Iterable[float], window: int = 1000) -> RoundTrips:
+    made = RoundTrips(window)
+    for value in values:
+        made.record(value)
+    return made
+
+
 @given(samples, st.floats(min_value=0.1, max_value=100.0))
 def test_a_percentile_is_the_least_sample_that_enough_samples_do_not_exceed(
     values: list[float], percent: float
 ) -> None:
-    ordered = sorted(values)
-    result = percentile(ordered, percent)
+    (result,) = trips(values).percentiles(percent)
     assert result in values
     assert sum(value <= result for value in values) >= len(values) * percent / 100 - 1e-9
     below = [value for value in values if value < result]
@@ -30,14 +37,12 @@ def test_a_percentile_is_the_least_sample_that_enough_samples_do_not_exceed(
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 5), (95, 10), (99, 10), (10, 1), (11, 2)])
 def test_percentiles_of_one_to_ten(percent: float, expected: float) -> None:
-    assert percentile(range(1, 11), percent) == expected
+    assert trips(range(1, 11)).percentiles(percent) == [expected]
 
 
 @given(samples)
 def test_mean_and_mdev_are_those_of_the_population(values: list[float]) -> None:
-    rtt = RoundTrips()
-    for value in values:
-        rtt.record(value)
+    rtt = trips(values)
     assert rtt.count == len(values)
     assert (rtt.minimum, rtt.maximum) == (min(values), max(values))
     assert rtt.mean == pytest.approx(statistics.fmean(values))
@@ -45,16 +50,12 @@ def test_mean_and_mdev_are_those_of_the_population(values: list[float]) -> None:
 
 
 def test_mdev_keeps_its_digits_when_round_trips_are_nearly_equal() -> None:
-    rtt = RoundTrips()
-    for value in (1e6, 1e6 + 1e-3) * 1000:
-        rtt.record(value)
+    rtt = trips((1e6, 1e6 + 1e-3) * 1000)
     assert rtt.mdev == pytest.approx(5e-4, rel=1e-3)
 
 
 def test_percentiles_look_back_on_a_bounded_number_of_round_trips() -> None:
-    rtt = RoundTrips(window=100)
-    for value in range(1000):
-        rtt.record(float(value))
+    rtt = trips(map(float, range(1000)), window=100)
     assert rtt.percentiles(1, 100) == [900.0, 999.0]
     assert (rtt.count, rtt.minimum) == (1000, 0.0)
 

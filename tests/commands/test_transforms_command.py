@@ -612,16 +612,21 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
     # Of the check's extra; the projects ask for it themselves.
     pytest.importorskip("mypy")
+    # One as its author would, the others together: what is dear is to load the libraries.
+    first, *others = (here / name for name in kinds)
+    pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    assert "12 passed" in within(*pytest_, cwd=first)
+    assert "24 passed" in within(*pytest_, *map(str, others), cwd=here)
+    assert "no issues found" in within("-m", "mypy", cwd=first)
+    checked = [str(path) for project in others for path in sorted(project.rglob("*.py"))]
+    assert "no issues found" in within("-m", "mypy", "--strict", *checked, cwd=here)
     for name, kind in kinds.items():
-        project, package = here / name, name.replace("-", "_")
-        tests = ("pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-        assert "12 passed" in within("-m", *tests, cwd=project)
+        package = name.replace("-", "_")
         assert found[name]["from"] == f"entry point of uppercase-{name} 0.1.0"
         assert found[name]["streams"] is (kind != ["--async"])
         (record,) = site.glob(f"uppercase_{package}-*.dist-info/licenses/LICENSE")
         assert record.read_text().startswith("MIT License")
-        assert (project / f"uppercase_{package}" / "py.typed").exists()
-        assert "no issues found" in within("-m", "mypy", cwd=project)
+        assert (here / name / f"uppercase_{package}" / "py.typed").exists()
 
 
 def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:

@@ -154,7 +154,7 @@ def test_a_request_runs_no_line_of_what_was_not_asked_for(monkeypatch: pytest.Mo
 
     calls = calls_of(ask)
     assert wire.take() == b"HELLO" * 11
-    assert calls["uppercase.tcp._answering"] >= 10, calls
+    assert calls["uppercase.tcp.connection"] >= 10, calls
     assert calls["uppercase.core.datagram"] >= 10, calls
     rooms = ("services", "taps", "classroom", "lab", "core.events")
     beside = (*(f"uppercase.{room}" for room in rooms), "prometheus_client", "twisted.logger")

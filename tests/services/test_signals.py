@@ -38,6 +38,8 @@ def before() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     yield
+    StopSignals._running.clear()
+    StopSignals._give_back()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -146,7 +146,7 @@ def test_a_switch_turns_it_off() -> None:
     assert done.stdout.strip() == b"False"
 
 
-# `Responder.exchange` against `Responder.answer_in_turn`
+# `Responder.exchange` against `Responder.answer_batch`
 
 _SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]
 _PAYLOADS = [b"", b"a", b"B", b"bad", b"ten", b"x" * 30, b"y" * 41]

@@ -19,8 +19,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from tempfile import TemporaryFile
+from typing import Any, Final
 from uuid import uuid4
 
 from uppercase.errors import UserError
@@ -70,11 +70,6 @@ class Overtime(UserError):
     """A program was killed because its time was over."""
 
 
-def fill_in(command: Sequence[str], host: str, port: int) -> list[str]:
-    """Return a command with `{host}` and `{port}` replaced."""
-    return [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
-
-
 def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int:
     """Run a program with our own standard streams; return its status as a shell has it.
 
@@ -85,7 +80,7 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
         Overtime: it took more than `seconds`.
     """
     try:
-        process, mark = _CUSTODY.start(fill_in(command, host, port), host, port)
+        process, mark = _CUSTODY.start(command, host, port)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
     try:
@@ -103,13 +98,10 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
 @contextmanager
 def _foreground(group: int) -> Iterator[None]:
     """Give a process group the terminal, if there is one and we have it, and take it back."""
-    try:
-        ours = os.tcgetpgrp(0)
-        settings = termios.tcgetattr(0)
-    except (OSError, termios.error):
-        yield
-        return
-    if ours != os.getpgrp():
+    ours, settings = os.getpgrp(), None
+    with suppress(OSError, termios.error):
+        settings = termios.tcgetattr(0) if os.tcgetpgrp(0) == ours else None
+    if settings is None:
         yield
         return
     # Whoever is in the background and takes the terminal is stopped by this signal otherwise.
@@ -127,62 +119,44 @@ def _foreground(group: int) -> Iterator[None]:
         signal.signal(signal.SIGTTOU, before)
 
 
-@dataclass
-class _Stream:
-    """One output of a program: read to its end, kept up to a bound."""
-
-    pipe: IO[bytes]
-    kept: bytearray = field(default_factory=bytearray)
-
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self) -> None:
-        with suppress(OSError, ValueError):
-            while chunk := os.read(self.pipe.fileno(), 1 << 14):
-                self.kept += chunk[: OUTPUT - len(self.kept)]
-
-
 class Program:
-    """A student's program on trial: limited, its output kept up to a bound.
+    """A student's program on trial: limited, what it prints kept up to a bound.
+
+    It reads and writes files, so that nobody has to take what it prints, or to give it more.
 
     Args:
+        typed: what it reads from standard input, and then the end.
         limits: of each of its processes, by their names in `resource`.
     """
 
     def __init__(
-        self, command: Sequence[str], host: str, port: int, limits: Mapping[str, int] = LIMITS
+        self,
+        command: Sequence[str],
+        host: str,
+        port: int,
+        typed: str = "",
+        limits: Mapping[str, int] = LIMITS,
     ) -> None:
         limits = {"RLIMIT_NPROC": _processes() + 100, **limits}
         words = ",".join(f"{name}={value}" for name, value in limits.items())
-        pipe = subprocess.PIPE
+        self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (`kill` closes them)
+        stdin, stdout, stderr = self._files
+        stdin.write(typed.encode())
+        stdin.seek(0)
         self._process, self._mark = _CUSTODY.start(
-            [sys.executable, "-ISc", _LAUNCH, words, *fill_in(command, host, port)],
+            [sys.executable, "-ISc", _LAUNCH, words, *command],
             host,
             port,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
         )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._streams = _Stream(self._process.stdout), _Stream(self._process.stderr)
 
     def __enter__(self) -> "Program":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.kill()
-
-    def type(self, text: str) -> None:
-        """Give it a text on standard input, and the end of it."""
-        pipe = self._process.stdin
-        assert pipe is not None
-        with suppress(OSError):
-            pipe.write(text.encode())
-        with suppress(OSError):
-            pipe.close()
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit status, None if it does not end within the seconds."""
@@ -192,22 +166,20 @@ class Program:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
         return self._process.poll() is None
 
     def output(self) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
-        return self._text(0)
+        return self._text(1)
 
     def complaint(self) -> str:
         """Return the last line of its standard error, "" if there is none."""
-        lines = self._text(1).strip().splitlines()
+        lines = self._text(2).strip().splitlines()
         return lines[-1][:200] if lines else ""
 
-    def _text(self, stream: int) -> str:
-        if not self.alive:
-            self._streams[stream].thread.join(1.0)
-        return bytes(self._streams[stream].kept).decode(errors="replace")
+    def _text(self, number: int) -> str:
+        # At a place of its own: where the program writes on does not change.
+        return os.pread(self._files[number].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def serves(self, port: int, kind: str) -> bool:
         """Wait until somebody listens on a port; whether that happens while the program lives."""
@@ -232,12 +204,8 @@ class Program:
     def kill(self) -> None:
         """Kill it, and all that it has started."""
         _CUSTODY.end(self._process, self._mark)
-        for stream in self._streams:
-            stream.thread.join(1.0)
-            stream.pipe.close()
-        with suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        for file in self._files:
+            file.close()
 
 
 class _Custody:
@@ -255,7 +223,11 @@ class _Custody:
     def start(
         self, command: Sequence[str], host: str, port: int, **pipes: Any
     ) -> tuple["subprocess.Popen[bytes]", str]:
-        """Start a command in a process group of its own; return it and its mark."""
+        """Start a command in a process group of its own; return it and its mark.
+
+        In its words `{host}` and `{port}` are replaced.
+        """
+        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
         mark = uuid4().hex
         with self._lock:
             if not self._running:
@@ -270,7 +242,7 @@ class _Custody:
             _MARK: mark,
         }
         try:
-            return subprocess.Popen(command, env=surroundings, process_group=0, **pipes), mark
+            return subprocess.Popen(words, env=surroundings, process_group=0, **pipes), mark
         except OSError:
             with self._lock:
                 self._running.remove(mark)

@@ -9,7 +9,7 @@ are found, are in `uppercase.classroom.exercises`.
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from threading import Lock
@@ -46,13 +46,10 @@ class Run:
     """A client's run against a service of ours.
 
     Attributes:
-        output: what it printed.
         complaint: the last line of its standard error.
         status: its exit status; None if it had to be killed.
-        rows: the service's record.
-        timeline: the same as a picture.
+        rows: the service's record, as the timeline has it too.
         late: seconds by which our service was late at worst.
-        alone: whether nothing else of ours ran meanwhile.
     """
 
     output: str
@@ -61,7 +58,15 @@ class Run:
     rows: Sequence[Row]
     timeline: Timeline
     late: float
-    alone: bool
+
+
+@dataclass
+class _Runs:
+    """The last of several equal runs, how many there were, and who makes one meanwhile."""
+
+    run: Run | None = None
+    made: int = 0
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass
@@ -71,7 +76,7 @@ class _Shared:
     lock: Lock = field(default_factory=Lock)
     unserved: str = ""
     silent: Run | None = None
-    runs: dict[str, Future[Run]] = field(default_factory=dict)
+    runs: dict[str, _Runs] = field(default_factory=dict)
     programs: set[Program] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
     over: bool = False
@@ -92,9 +97,7 @@ class Trial:
     """
 
     command: Sequence[str]
-    port: int
-    reactor: Any
-    wait: Callable[[Callable[[], Any]], Any]
+    port: int = 0
     timeline: Timeline | None = None
     late: float = 0.0
     alone: bool = False
@@ -158,54 +161,36 @@ class Trial:
         """
         key = repr((udp, text, sorted(lab.items())))
         with self.shared.lock:
-            first = key not in self.shared.runs
-            future = self.shared.runs.setdefault(key, Future())
-        if first:
-            try:
-                future.set_result(self._run(udp, text, seconds, quiet, lab))
-            except BaseException as error:
-                future.set_exception(error)
-        run = future.result()
-        if self.alone and run.late > STARVED and not run.alone:
-            for _ in range(_TRIES):
-                run = self._run(udp, text, seconds, quiet, lab)
-                if run.late <= STARVED:
-                    break
-            future = self.shared.runs[key] = Future()
-            future.set_result(run)
+            runs = self.shared.runs.setdefault(key, _Runs())
+        with runs.lock:
+            while runs.run is None or (
+                self.alone and runs.run.late > STARVED and runs.made <= _TRIES
+            ):
+                runs.run = self._run(udp, text, seconds, quiet, lab)
+                runs.made += 1
+            run = runs.run
         self.timeline, self.late = run.timeline, run.late
         return run
 
     def _run(
         self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
     ) -> Run:
-        exhibit = Exhibit(self.reactor, udp=udp, port=self.port, **lab)
+        exhibit = Exhibit(udp=udp, port=self.port, **lab)
         if self.shared.silent is not None:
-            return replace(self.shared.silent, timeline=exhibit.timeline())
-        self.wait(exhibit.start)
-        try:
-            with self._program(exhibit.port) as program:
-                program.type(text)
-                status = _wait(program, exhibit, seconds, quiet)
-        finally:
-            self.wait(exhibit.stop)
-        run = Run(
-            program.output(),
-            program.complaint(),
-            status,
-            exhibit.rows(),
-            exhibit.timeline(),
-            exhibit.late,
-            self.alone,
-        )
+            return replace(self.shared.silent, timeline=Timeline.of(*exhibit.seen()))
+        with exhibit, self._program(exhibit.port, text) as program:
+            status = _wait(program, exhibit, seconds, quiet)
+            said = program.output(), program.complaint()
+        about, rows = exhibit.seen()
+        run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of a network that could make a difference another time.
             self.shared.silent = run
         return run
 
     @contextmanager
-    def _program(self, port: int) -> Iterator[Program]:
-        with Program(self.command, HOST, port) as program:
+    def _program(self, port: int, typed: str = "") -> Iterator[Program]:
+        with Program(self.command, HOST, port, typed) as program:
             with self.shared.lock:
                 self.shared.programs.add(program)
                 if self.shared.over:
@@ -241,12 +226,7 @@ def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> i
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a program does right or not.
-
-    Attributes:
-        points: what it is worth.
-        examine: the exercise's method; raises `Wrong` if the program does not do it.
-    """
+    """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
     points: int
@@ -258,7 +238,6 @@ class Exercise:
     """What a program has to do.
 
     Attributes:
-        checks: in the order in which they are made.
         subject: an instance of the decorated class, with its options.
     """
 
@@ -269,7 +248,6 @@ class Exercise:
 
     @property
     def points(self) -> int:
-        """What all of it is worth."""
         return sum(check.points for check in self.checks)
 
     def changed(
@@ -355,8 +333,7 @@ class Mark:
     """The outcome of one check.
 
     Attributes:
-        passed: whether the program does it.
-        sentence: what was expected and got, if it does not.
+        sentence: what was expected and got, if it has not passed.
         starved: whether the machine had so much other work that this may be wrong.
     """
 
@@ -369,7 +346,6 @@ class Mark:
 
     @property
     def points(self) -> int:
-        """What it gives."""
         return self.check.points if self.passed else 0
 
 

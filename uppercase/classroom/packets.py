@@ -111,27 +111,18 @@ class _Pair:
             loopback = ipaddress.ip_address("127.0.0.1").packed
             return cls(loopback, 49_152 + number % 16_000, loopback)
 
-    def datagram(self, arrow: Arrow) -> _Packet:
-        """Return the packet of one copy of a datagram."""
-        size = min(arrow.size, _DATAGRAM)
-        head = pack("!HHHH", *self._ports(arrow.direction), 8 + size, 0)
-        return self.packet(_UDP, head, 6, arrow.data[:size], arrow, size, arrow.words)
-
-    def _ports(self, direction: str) -> tuple[int, int]:
-        return (self.port, _PORT) if direction == REQUEST else (_PORT, self.port)
-
-    def segment(self, direction: str, numbers: tuple[int, int], flags: int, at: int) -> bytes:
-        """Return a TCP header."""
-        seq, ack = (number & 0xFFFFFFFF for number in numbers)
-        offset = 5 << 4
-        return pack("!HHIIBBHHH", *self._ports(direction), seq, ack, offset, flags, 65_535, 0, at)
-
     def packet(
-        self, protocol: int, head: bytes, at: int, data: bytes, arrow: Arrow, size: int, words: str
+        self, direction: str, head: bytes, time: float, data: bytes, size: int, words: str
     ) -> _Packet:
-        """Return a packet with its checksums."""
-        ends = (self.client, self.server)
-        source, goal = ends if arrow.direction == REQUEST else ends[::-1]
+        """Return a packet with its checksums.
+
+        The head is that of UDP or, longer, TCP, from behind the ports on, its checksum 0; the size
+        is that of all data, captured or not.
+        """
+        pairs = (self.client, self.port), (self.server, _PORT)
+        (source, port), (goal, their_port) = pairs if direction == REQUEST else pairs[::-1]
+        head = pack("!HH", port, their_port) + head
+        protocol, at = (_UDP, 6) if len(head) == 8 else (_TCP, 16)
         length = len(head) + size
         # What a record does not hold counts as zeros: readers cannot check it anyway.
         pseudo = source + goal + pack("!II", length, protocol)
@@ -145,7 +136,13 @@ class _Pair:
             ip = ip[:10] + pack("!H", _checksum(ip)) + ip[12:]
         else:
             ip = pack("!IHBB", 6 << 28, length, protocol, _HOPS) + source + goal
-        return _Packet(arrow.begin, ip + head + data, len(ip) + length, words)
+        return _Packet(time, ip + head + data, len(ip) + length, words)
+
+    def datagram(self, arrow: Arrow) -> _Packet:
+        """Return the packet of one copy of a datagram."""
+        size = min(arrow.size, _DATAGRAM)
+        head = pack("!HH", 8 + size, 0)
+        return self.packet(arrow.direction, head, arrow.begin, arrow.data[:size], size, arrow.words)
 
 
 @dataclass
@@ -183,9 +180,9 @@ class _Connection:
             self.ended.add(way)
         comment = "; ".join(filter(None, [*self.remarks, words]))
         self.remarks.clear()
-        head = self.pair.segment(way, numbers, flags, 0)
-        moment = Arrow(arrow.begin, arrow.begin, way)
-        return self.pair.packet(_TCP, head, 16, data, moment, size, comment)
+        seq, ack = (number & 0xFFFFFFFF for number in numbers)
+        head = pack("!IIBBHHH", seq, ack, 5 << 4, flags, 65_535, 0, 0)
+        return self.pair.packet(way, head, arrow.begin, data, size, comment)
 
     def _open(self, arrow: Arrow) -> Iterator[_Packet]:
         self.next = {"request": 0, "reply": 0}
@@ -203,13 +200,11 @@ class _Connection:
 
     def _close(self, arrow: Arrow) -> Iterator[_Packet]:
         outcome = arrow.actions[0] if arrow.actions else ""
-        if outcome == "disconnected" and "request" not in self.ended:
+        client_has_ended = "request" in self.ended
+        if outcome == "disconnected" and not client_has_ended:
             yield self._send(arrow, "request", _RST | _ACK, arrow.words)
         elif outcome in _RESET_BY_SERVER or outcome == "disconnected":
             yield self._send(arrow, "reply", _RST | _ACK, arrow.words)
         else:
             yield self._send(arrow, "reply", _FIN | _ACK, arrow.words)
-            if "request" not in self.ended:
-                yield self._send(arrow, "request", _FIN | _ACK, "")
-            else:
-                yield self._send(arrow, "request", _ACK, "")
+            yield self._send(arrow, "request", _ACK if client_has_ended else _FIN | _ACK, "")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, title_of
+from uppercase.classroom.packets import draw_packets
+from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_text, title_of
 from uppercase.errors import UserError
 
 _CLIENT, _SERVER = 130.0, 560.0
@@ -110,12 +111,21 @@ def draw_svg(timeline: Timeline) -> str:
     )
 
 
-def save_picture(timeline: Timeline, path: Path) -> None:
-    """Write the diagram as its file's name says: `.svg`, `.pdf` or `.png`."""
-    kind = path.suffix.lower()
-    if kind == ".svg":
-        path.write_text(draw_svg(timeline), encoding="utf-8")
-        return
+def save_timeline(timeline: Timeline, path: Path) -> None:
+    """Write a timeline as its file's name says: `.txt`, `.pcapng`, `.svg`, `.pdf` or `.png`."""
+    match path.suffix.lower():
+        case ".txt":
+            lines = "".join(f"{line}\n" for line in draw_text(timeline))
+            path.write_text(lines, encoding="utf-8")
+        case ".pcapng":
+            path.write_bytes(draw_packets(timeline))
+        case ".svg":
+            path.write_text(draw_svg(timeline), encoding="utf-8")
+        case kind:
+            _save_by_matplotlib(timeline, path, kind)
+
+
+def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
     try:
         import matplotlib
     except ImportError as error:

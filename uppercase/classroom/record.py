@@ -82,9 +82,7 @@ class Recorder:
 
     Args:
         about: facts for the first line, such as the protocol and the lab's options.
-        head: bytes of each payload that are kept.
-        limit: bytes of the file.
-        clock: gives the seconds by which the lab counts a client's silence.
+        limit: bytes of the file; the others are a `RowMaker`'s.
 
     Attributes:
         ended: why nothing is recorded any more, "" while something is.

@@ -3,21 +3,21 @@
 import io
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from twisted.internet.task import LoopingCall
 
+from uppercase.awaiting import Waiter
 from uppercase.classroom.record import Recorder, Row, read_record
-from uppercase.classroom.timeline import Timeline
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UnknownName, UserError, suggest
 from uppercase.lab import (
     TCP_OPTIONS,
     TCP_PRESETS,
     UDP_OPTIONS,
+    UDP_PRESETS,
     TCPLab,
     command_line,
-    find_preset,
     make_experiment,
     merge_settings,
     new_seed,
@@ -32,17 +32,17 @@ _BEAT: Final = 0.05
 
 
 class Exhibit:
-    """A service on loopback, and all that it saw.
+    """A service on loopback while the `with` block lasts, and all that it saw.
+
+    The block is not in the reactor's thread.
 
     Attributes:
         port: where it listens, once it does.
-        settings: the lab's options as one types them.
         late: seconds by which a reply was late at worst, because the machine had other work.
     """
 
     def __init__(
         self,
-        reactor: Any,
         *,
         udp: bool,
         transforms: Sequence[str] = ("uppercase",),
@@ -51,32 +51,32 @@ class Exhibit:
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
+        from twisted.internet import reactor
+
         given = dict(options or {})
         self.port = port
         self._file = io.BytesIO()
-        known = UDP_OPTIONS if udp else TCP_OPTIONS
+        known, presets = (UDP_OPTIONS, UDP_PRESETS) if udp else (TCP_OPTIONS, TCP_PRESETS)
         for name in given:
             if name not in known:
                 protocol = "UDP" if udp else "TCP"
                 raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
         seed = new_seed() if seed is None else seed
-        texts = merge_settings(lab, given) if udp else _tcp_texts(lab, given)
-        self.settings = command_line(texts, seed=seed if udp and texts else None)
+        texts = merge_settings(lab, given, presets)
         about = {
             "protocol": "UDP" if udp else "TCP",
             "transform": "|".join(transforms),
-            "lab": self.settings,
+            "lab": command_line(texts, seed=seed if udp and texts else None),
         }
-        self.recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
+        self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
         self.late = 0.0
         self._beat = LoopingCall(self._look)
-        self._beat.clock = reactor
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,
-            "observers": (self.recorder,),
+            "observers": (self._recorder,),
         }
         self._service: UDPService | TCPService
         if udp:
@@ -89,7 +89,14 @@ class Exhibit:
                 TCPSettings(**shared, framing=framing, lab=TCPLab(**values)), reactor
             )
 
-    async def start(self) -> None:
+    def __enter__(self) -> Self:
+        Waiter(()).wait_for(self._start())
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        Waiter(()).wait_for(self._stop())
+
+    async def _start(self) -> None:
         try:
             self._service.listen()
         except CannotListen as error:
@@ -102,32 +109,21 @@ class Exhibit:
         now = time.monotonic()
         self.late, self._due = max(self.late, now - self._due), now + _BEAT
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Stop listening and end all connections within a second."""
         self._look()
         self._beat.stop()
         await self._service.end()
-        self.recorder.flush()
+        self._recorder.flush()
 
     @property
     def recorded(self) -> int:
         """How large the record is by now: what does not grow is silent."""
         return self._file.tell()
 
-    def rows(self) -> list[Row]:
-        """Return what was recorded."""
-        return read_record(self._file.getvalue().splitlines(keepends=True))[1]
-
-    def timeline(self) -> Timeline:
-        """Return the timeline of what was recorded."""
-        about, rows, _ = read_record(self._file.getvalue().splitlines(keepends=True))
-        return Timeline.of(about, rows)
-
     def record(self) -> bytes:
-        """Return the record itself."""
         return self._file.getvalue()
 
-
-def _tcp_texts(lab: str | None, given: Mapping[str, str]) -> dict[str, str]:
-    preset = {} if lab is None else find_preset(lab, TCP_PRESETS).settings
-    return {**preset, **given}
+    def seen(self) -> tuple[Row, list[Row]]:
+        """Return the first line of the record, and the events."""
+        return read_record(self.record().splitlines(keepends=True))[:2]

@@ -18,8 +18,7 @@ from twisted.internet.ssl import (
 )
 from zope.interface import implementer
 
-from uppercase.client.target import TLS
-from uppercase.errors import UserError
+from uppercase.client.target import TLS, unusable_authorities
 
 _END: Final = b"-----END CERTIFICATE-----"
 
@@ -90,13 +89,7 @@ def _authorities(path: str) -> Any:
             blocks = file.read().split(_END)[:-1]
         authorities = [Certificate.loadPEM(block + _END) for block in blocks]
     except (OSError, NotPem, ValueError) as error:
-        raise _unusable(path, getattr(error, "strerror", None) or "not PEM") from error
+        raise unusable_authorities(path, getattr(error, "strerror", None) or "not PEM") from error
     if not authorities:
-        raise _unusable(path, "no certificate in it")
+        raise unusable_authorities(path, "no certificate in it")
     return trustRootFromCertificates(authorities)
-
-
-def _unusable(path: str, reason: str) -> UserError:
-    return UserError(
-        f"got --ca={path}, which cannot be used ({reason}); a PEM file of certificates is accepted"
-    )

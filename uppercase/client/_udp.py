@@ -10,9 +10,10 @@ Twisted's own UDP ports close without a word under epoll when a connected one is
 
 import errno
 import socket
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, cast
 
@@ -49,31 +50,27 @@ def backoff(timeout: float, attempt: int) -> float:
 
 
 @implementer(IReadWriteDescriptor)
+@dataclass(eq=False)
 class DatagramSocket:
     """A connected datagram socket (see `connect_udp`) in the reactor, open until it is closed."""
 
-    def __init__(
-        self,
-        reactor: IReactor,
-        datagrams: socket.socket,
-        received: Callable[[bytes], None],
-        failed: Callable[[OSError], None],
-    ) -> None:
-        self.socket = datagrams
-        self._reactor = reactor
-        self._received = received
-        self._failed = failed
-        self._open = True
-        self._go_on: Callable[[], None] | None = None
-        reactor.addReader(self)
+    reactor: IReactor
+    datagrams: socket.socket
+    received: Callable[[bytes], None]
+    failed: Callable[[OSError], None]
+    _open: bool = field(default=True, init=False)
+    _go_on: Callable[[], None] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.reactor.addReader(self)
 
     def when_writable(self, go_on: Callable[[], None]) -> None:
         """Call this once, when this host's own queue, which is full, has room again."""
         self._go_on = go_on
-        self._reactor.addWriter(self)
+        self.reactor.addWriter(self)
 
     def fileno(self) -> int:
-        return self.socket.fileno()
+        return self.datagrams.fileno()
 
     def logPrefix(self) -> str:
         return type(self).__name__
@@ -83,16 +80,16 @@ class DatagramSocket:
             if not self._open:
                 return
             try:
-                datagram = self.socket.recv(UDP_READ_SIZE)
+                datagram = self.datagrams.recv(UDP_READ_SIZE)
             except BlockingIOError:
                 return
             except OSError as error:
-                self._failed(error)
+                self.failed(error)
                 return
-            self._received(datagram)
+            self.received(datagram)
 
     def doWrite(self) -> None:
-        self._reactor.removeWriter(self)
+        self.reactor.removeWriter(self)
         go_on, self._go_on = self._go_on, None
         if go_on is not None:
             go_on()
@@ -101,20 +98,21 @@ class DatagramSocket:
         """Hear of an error under epoll: it drops the descriptor, and the socket says what it is."""
         self.doRead()
         if self._open:
-            self._reactor.addReader(self)
+            self.reactor.addReader(self)
             if self._go_on is not None:
-                self._reactor.addWriter(self)
+                self.reactor.addWriter(self)
 
     def close(self) -> None:
         """Close the socket; nothing is called any more."""
         if self._open:
             self._open = False
             # Invariant: the reactor lets go first, since a closed socket has no descriptor to name.
-            self._reactor.removeReader(self)
-            self._reactor.removeWriter(self)
-            self.socket.close()
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+            self.datagrams.close()
 
 
+@dataclass(eq=False)
 class Datagrams:
     """Asks a datagram server, any number of messages at the same time, or with `one_socket` one.
 
@@ -122,36 +120,27 @@ class Datagrams:
     the first datagram of a message; each repetition waits twice as long.
     """
 
-    def __init__(
-        self,
-        reactor: IReactor,
-        target: Target,
-        addresses: Sequence[Address],
-        timeout: float,
-        retries: int,
-        one_socket: bool = False,
-    ) -> None:
-        self._one_socket = one_socket
-        self._shared: dict[Address, socket.socket] = {}
-        self._reactor = reactor
-        self._target = target
-        self._addresses = deque(addresses)
-        self._timeout = timeout
-        self._attempts = retries + 1
-        self._answered = False
-        self._under_way: set[DeferredQueue[Any]] = set()
-        self._recent_ports: OrderedDict[int, None] = OrderedDict()
+    reactor: IReactor
+    target: Target
+    addresses: list[Address]
+    timeout: float
+    retries: int
+    one_socket: bool = False
+    _answered: bool = field(default=False, init=False)
+    _shared: dict[Address, socket.socket] = field(default_factory=dict, init=False)
+    _under_way: set[DeferredQueue[Any]] = field(default_factory=set, init=False)
+    _recent_ports: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False)
 
     async def ask(
         self, message: bytes, again: Callable[[str], None] = lambda attempt: None
     ) -> bytes:
         """Return the reply to a message; `again` is told of each further attempt, in words."""
         while True:
-            address = self._addresses[0]
+            address = self.addresses[0]
             try:
                 reply = await self._ask(address, message, again)
             except ConnectionRefused as error:
-                if address is self._addresses[0]:
+                if address is self.addresses[0]:
                     self._refused(error)
             else:
                 self._answered = True
@@ -162,19 +151,20 @@ class Datagrams:
         came: DeferredQueue[Any] = DeferredQueue()
 
         def failed(error: OSError) -> None:
-            came.put(Failure(explain(error, self._target)))
+            came.put(Failure(explain(error, self.target)))
 
-        datagrams = self._share_socket(address) if self._one_socket else self._open_socket(address)
-        port = DatagramSocket(self._reactor, datagrams, came.put, failed)
+        datagrams = self._share_socket(address) if self.one_socket else self._open_socket(address)
+        port = DatagramSocket(self.reactor, datagrams, came.put, failed)
         self._under_way.add(came)
+        most = self.retries + 1
         try:
-            for attempt in range(1, self._attempts + 1):
+            for attempt in range(1, most + 1):
                 if attempt > 1:
-                    again(f"attempt {attempt} of {self._attempts}")
+                    again(f"attempt {attempt} of {most}")
                 self._send(datagrams, message)
-                wait = backoff(self._timeout, attempt)
+                wait = backoff(self.timeout, attempt)
                 try:
-                    return cast(bytes, await came.get().addTimeout(wait, self._reactor))
+                    return cast(bytes, await came.get().addTimeout(wait, self.reactor))
                 except Silence:
                     # Timers go before sockets when the program was held up: it may have come.
                     port.doRead()
@@ -183,8 +173,8 @@ class Datagrams:
         finally:
             self._under_way.discard(came)
             port.close()
-        attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
-        raise NoReply(f"{self._target} did not reply to {attempts}")
+        attempts = "1 attempt" if most == 1 else f"{most} attempts"
+        raise NoReply(f"{self.target} did not reply to {attempts}")
 
     def _send(self, datagrams: socket.socket, message: bytes) -> None:
         """Send a datagram; no room in the kernel is a loss like any other."""
@@ -195,7 +185,7 @@ class Datagrams:
                 sentence = f"got {len(message)} bytes, too many for a datagram; use TCP"
                 raise UserError(sentence) from error
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                raise explain(error, self._target) from error
+                raise explain(error, self.target) from error
 
     def close(self) -> None:
         """Give up whatever is under way."""
@@ -209,9 +199,9 @@ class Datagrams:
 
     def _refused(self, error: NetworkError) -> None:
         """Go on to the next address with all that is under way, or give all of it up."""
-        last = self._answered or len(self._addresses) == 1
+        last = self._answered or len(self.addresses) == 1
         if not last:
-            self._addresses.popleft()
+            self.addresses = self.addresses[1:]
         self._give_up(error)
         if last:
             raise error
@@ -219,7 +209,7 @@ class Datagrams:
     def _share_socket(self, address: Address) -> socket.socket:
         """Return a duplicate of the one socket, for one request to close."""
         if address not in self._shared:
-            self._shared[address] = connect_udp(self._target, address)
+            self._shared[address] = connect_udp(self.target, address)
         shared = self._shared[address]
         # What comes late must not pass for the next reply; a refusal is heard again.
         with suppress(OSError):
@@ -230,7 +220,7 @@ class Datagrams:
     def _open_socket(self, address: Address) -> socket.socket:
         """Open a socket whose port no recent message had."""
         for refused in count(1):
-            fresh = connect_udp(self._target, address)
+            fresh = connect_udp(self.target, address)
             port = fresh.getsockname()[1]
             if port not in self._recent_ports:
                 break

@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 from uppercase.core.values import parse_port
@@ -24,12 +23,10 @@ from uppercase.errors import (
 )
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
-ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
-        "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
-    }
-)
+ENVIRONMENT: Final = {
+    "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
+    "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
+}
 """The environment variables that name a server, and what each is for."""
 
 
@@ -87,8 +84,14 @@ def parse_target(
     host, port = _split(text or "")
     host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
     what = "the port" if port else "UPPERCASE_PORT"
-    port = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
-    return Target(host, _parse_port(port, what), udp, tls, unix, family)
+    text = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
+    try:
+        number = parse_port(text)
+    except BadValue:
+        number = 0
+    if not number:
+        raise BadValue(f"got {text!r} for {what}; a whole number from 1 to {MAX_PORT} is accepted")
+    return Target(host, number, udp, tls, unix, family)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -105,16 +108,6 @@ def _split(text: str) -> tuple[str, str]:
             f"got the address {text!r}; accepted are HOST, HOST:PORT, :PORT and [IPV6]:PORT"
         )
     return host, port
-
-
-def _parse_port(text: str, what: str) -> int:
-    try:
-        port = parse_port(text)
-    except BadValue:
-        port = 0
-    if not port:
-        raise BadValue(f"got {text!r} for {what}; a whole number from 1 to {MAX_PORT} is accepted")
-    return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +191,13 @@ def refuse_more_files(error: OSError) -> None:
         raise UserError(
             f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
         ) from error
+
+
+def unusable_authorities(path: str | None, reason: str) -> UserError:
+    """Return the error for a file that holds no certificates."""
+    return UserError(
+        f"got --ca={path}, which cannot be used ({reason}); a PEM file of certificates is accepted"
+    )
 
 
 def explain(

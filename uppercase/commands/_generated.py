@@ -49,16 +49,10 @@ class _Twistd(Group):
         from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
         options: Any = ServerOptions()
-        self._services = {
+        services: dict[str, click.Command] = {
             name: _Service(name, text, make) for name, _, make, text in options.subCommands
         }
-        super().__init__("twistd", params=[*_parameters(options)], add_help_option=False)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._services)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._services.get(cmd_name)
+        super().__init__("twistd", services, params=[*_parameters(options)], add_help_option=False)
 
 
 class _Service(Command):
@@ -198,11 +192,9 @@ def man(context: click.Context, page: str) -> None:
     root = context.find_root()
     if page != root.info_name:
         program, _, name = page.partition("-")
-        twistd = click.Context(_Twistd(), info_name=program)
-        assert isinstance(twistd.command, _Twistd)
-        service = twistd.command.get_command(twistd, name)
-        assert service is not None
-        root = click.Context(service, info_name=name, parent=twistd)
+        twistd = _Twistd()
+        parent = click.Context(twistd, info_name=program)
+        root = click.Context(twistd.commands[name], info_name=name, parent=parent)
     for line in _page(page, root):
         click.echo(line)
 

@@ -119,14 +119,16 @@ def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
         insecure: bool,
         **options: Any,
     ) -> _T:
-        _refuse_contradictions(
+        for name, value, other_name, other_value in (
             ("-4", ipv4, "-6", ipv6),
             ("--unix", unix, "-u", udp),
             ("--unix", unix, "--tls", tls),
             ("--unix", unix, "a HOST", address),
             ("--tls", tls, "-u", udp),
             ("--ca", ca, "--insecure", insecure),
-        )
+        ):
+            if value and other_value:
+                raise UserError(f"got {name} and {other_name}, which exclude each other; give one")
         if (ca or insecure) and not tls:
             raise UserError(f"{'--ca' if ca else '--insecure'} is about TLS; add --tls")
         target = parse_target(
@@ -141,12 +143,6 @@ def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
     for decorate in reversed(_TARGET_PARAMETERS):
         with_target = decorate(with_target)
     return with_target
-
-
-def _refuse_contradictions(*pairs: tuple[str, object, str, object]) -> None:
-    for name, value, other_name, other_value in pairs:
-        if value and other_value:
-            raise UserError(f"got {name} and {other_name}, which exclude each other; give one")
 
 
 def judgement_options(command: _Function) -> _Function:

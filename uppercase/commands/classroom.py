@@ -174,21 +174,15 @@ def run(
     """
     from uppercase.classroom.captive import Overtime, run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.classroom.timeline import Timeline
     from uppercase.commands import _reactor
 
     exhibit = Exhibit(
-        _reactor.reactor,
-        udp=udp,
-        transforms=transforms,
-        port=port,
-        lab=lab,
-        options=_given(options),
-        seed=seed,
+        udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
     problem: UserError | None = None
     status = 0
-    with _reactor.running():
-        _reactor.wait(exhibit.start)
+    with _reactor.running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
@@ -196,8 +190,7 @@ def run(
             status = OVERTIME
         except UserError as error:
             problem = error
-        _reactor.wait(exhibit.stop)
-    drawn = exhibit.timeline()
+    drawn = Timeline.of(*exhibit.seen())
     _print_timeline(drawn, err=True)
     if problem is None and not drawn.clients:
         say(
@@ -258,19 +251,9 @@ def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
 
 
 def _save_timeline(timeline: "Timeline", path: Path) -> None:
-    """Write a timeline in the format that the file's name says."""
-    from uppercase.classroom.packets import draw_packets
-    from uppercase.classroom.picture import save_picture
-    from uppercase.classroom.timeline import draw_text
+    from uppercase.classroom.picture import save_timeline
 
-    match path.suffix.lower():
-        case ".txt":
-            lines = "".join(f"{line}\n" for line in draw_text(timeline))
-            _save(path, lambda: path.write_text(lines, encoding="utf-8"))
-        case ".pcapng":
-            _save(path, lambda: path.write_bytes(draw_packets(timeline)))
-        case _:
-            _save(path, lambda: save_picture(timeline, path))
+    _save(path, lambda: save_timeline(timeline, path))
 
 
 def _save(path: Path, write: Callable[[], object]) -> None:
@@ -351,8 +334,7 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     with _reactor.running():
-        trial = Trial(command, port, _reactor.reactor, _reactor.wait)
-        for mark in examine(wanted, trial, jobs):
+        for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:
                 for line in outputs.as_lines(mark, timeline=timelines):

@@ -9,20 +9,17 @@ either side of the server, so it is outermost; where there is none, nothing asks
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import (
-    Awaitable,
     Callable,
     Collection,
     Generator,
-    Iterable,
     Mapping,
     Sequence,
-    Set,
 )
-from contextlib import closing
 from functools import partial
-from operator import xor
+from itertools import starmap
+from operator import attrgetter, xor
 from time import perf_counter
 from typing import Final
 
@@ -56,6 +53,8 @@ from uppercase.interfaces import ITransform
 from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
 _NOTHING: Final = Replies((), (), ())
+
+_DIGEST: Final = attrgetter("digest")
 
 
 class Responder:
@@ -123,94 +122,49 @@ class Responder:
         """Take the datagrams of one wake-up; give replies to send and what is to be done after.
 
         Each part is to be carried out before the next is asked for, and takes a `TURN` or one
-        message. The outcome is that of `answer_in_turn`, in less time: what datagrams have in
-        common is looked at once.
+        message. The outcome is that of `answer_batch`, in less time: what datagrams have in common
+        is looked at once.
         """
-        # Invariant: what is answered here would pass every rule. Those about the origin and the
-        # guards are asked before, of all; a request up to `max_request` and a reply up to
+        # Invariant: what is answered by `_run` would pass every rule. Those about the origin and
+        # the guards are asked before, of all; a request up to `max_request` and a reply up to
         # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
-        # others; and what is not answered at once goes the way of `answer_in_turn` from there on.
+        # others; and what is not answered so goes the way of all datagrams.
         if self._singly and (self._wants is None or self._wants(len(payloads))):
-            batch = list(map(Origin.datagram, origins, payloads))
-            with closing(self.answer_in_turn(batch)) as parts:
-                for steps in parts:
-                    yield _NOTHING, steps
+            yield from self._one_by_one(list(map(Origin.datagram, origins, payloads)))
             return
-        self.received += len(payloads)
+        position, count = 0, len(payloads)
+        self.received += count
+        digests = list(map(_DIGEST, origins))
         arrived = _tally(origins)
-        if self._told_each is not None:
-            self._tell_several(Direction.REQUEST, arrived)
-        digests = [origin.digest for origin in origins]
-        odd = self._odd(payloads, digests, arrived)
-        replies: list[bytes] = []
-        result: Result = None
-        longest, limits = max(map(len, payloads), default=0), self.limits
-        if (
-            not odd
-            and longest <= min(limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
-            and self.outstanding < limits.max_outstanding
-        ):
-            result = self._run(payloads, replies, REPLY_SLACK, perf_counter() + TURN)
-        done = len(replies)
-        if done == len(payloads):
-            self._release_all(replies, digests, arrived)
-            yield Replies(replies, origins, payloads), []
-            return
-        ready = Replies(replies, origins[:done], payloads[:done])
-        yield from self._exchange_rest(payloads[done:], origins[done:], odd, result, ready)
-
-    def _exchange_rest(
-        self,
-        payloads: Sequence[bytes],
-        origins: Sequence[Origin],
-        odd: Set[object],
-        result: Result,
-        ready: Replies,
-    ) -> Generator[tuple[Replies, list[Step]], None, None]:
-        """Go on one by one, behind what is ready; the first has that result if it is not None."""
-        limits, until = self.limits, perf_counter() + TURN
-        replies, where, requests = list(ready.payloads), list(ready.origins), list(ready.requests)
-        left = zip(payloads, origins, strict=True)
+        alone = self._arrive_together(payloads, arrived, origins, digests)
         try:
-            if replies and result is None:
-                # The time was over, else nothing would be left.
-                yield self._released(replies, where, requests), []
-                replies, where, requests = [], [], []
-            for data, origin in left:
-                more: list[Step] = []
-                if (
-                    result is None
-                    and len(data) <= limits.max_request
-                    and self.outstanding < limits.max_outstanding
-                    and not (origin in odd or origin.digest ^ hash(data) in odd)
-                ):
-                    try:
-                        result = self._transform.transform(data)
-                    except TransformError as error:
-                        let_go(error)
-                        result = error
-                if (
-                    isinstance(result, bytes)
-                    and len(result) <= len(data) + REPLY_SLACK
-                    and len(result) <= IPV4_MAX_DATAGRAM
-                ):
-                    replies.append(result)
-                    where.append(origin)
-                    requests.append(data)
-                else:
-                    request = Request(origin.datagram(data), origin.client)
-                    if result is None:
-                        self._judge(request, more)
-                    else:
-                        self._take(result, request, more)
-                result = None
-                if more or perf_counter() > until:
-                    yield self._released(replies, where, requests), more
-                    replies, where, requests = [], [], []
+            while position < count:
+                begin, end = position, alone[0] if alone else count
+                replies: list[bytes] = []
+                steps: list[Step] = []
+                result: Result = None
+                if begin < end and self.outstanding < self.limits.max_outstanding:
                     until = perf_counter() + TURN
-            yield self._released(replies, where, requests), []
+                    result = self._run(payloads[begin:end], replies, REPLY_SLACK, until)
+                    position += len(replies)
+                    which = slice(begin, position)
+                    counts = arrived if len(replies) == count else _tally(origins[which])
+                    self._release_all(replies, digests[which], counts)
+                ready = Replies(replies, origins[begin:position], payloads[begin:position])
+                if result is not None or begin == position:
+                    request = _request(payloads[position], origins[position])
+                    position += 1
+                    if result is not None:
+                        self._take(result, request, steps)
+                    else:
+                        if begin == end:
+                            alone.popleft()
+                        self._judge(request, steps)
+                if replies or steps:
+                    yield ready, steps
         except GeneratorExit:
-            self._stop(Request(origin.datagram(data), origin.client) for data, origin in left)
+            for request in map(_request, payloads[position:], origins[position:]):
+                self._drop(request, DropReason.STOPPED)
             raise
 
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
@@ -221,8 +175,7 @@ class Responder:
             sent = [each for place, each in enumerate(replies.origins) if place not in gone]
             self._tell_several(Direction.REPLY, _tally(sent))
         for position, error in refused:
-            origin, data = replies.origins[position], replies.requests[position]
-            request = Request(origin.datagram(data), origin.client)
+            request = _request(replies.requests[position], replies.origins[position])
             self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
 
     def _tell_several(self, direction: Direction, counts: Mapping[Origin, int]) -> None:
@@ -236,15 +189,30 @@ class Responder:
         if self._told_each is not None:
             self._told_each.notify(events.Several(direction, by_client))
 
-    def _odd(
-        self, payloads: Sequence[bytes], digests: Sequence[int], arrived: Mapping[Origin, int]
-    ) -> Set[object]:
-        """Take note of what has arrived; return which origins and loop keys the guards suspect."""
+    def _arrive_together(
+        self,
+        payloads: Sequence[bytes],
+        arrived: Mapping[Origin, int],
+        origins: Sequence[Origin],
+        digests: Sequence[int],
+    ) -> deque[int]:
+        """Take note of what has arrived; return the places of what has to be judged by itself."""
+        if self._told_each is not None:
+            self._tell_several(Direction.REQUEST, arrived)
+        keys = list(map(xor, digests, map(hash, payloads)))
         odd: set[object] = {origin for origin in arrived if self._refuses(origin)}
         if self._loops is not None and self._lock_steps is not None:
             odd.update(self._lock_steps.suspects(arrived, self._clock()))
-            odd |= self._loops.knows(list(map(xor, digests, map(hash, payloads))))
-        return odd
+            odd |= self._loops.knows(keys)
+        most = min(self.limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
+        if not odd and max(map(len, payloads), default=0) <= most:
+            return deque()
+        columns = enumerate(zip(payloads, origins, keys, strict=True))
+        return deque(
+            place
+            for place, (data, origin, key) in columns
+            if origin in odd or key in odd or len(data) > most
+        )
 
     def _refuses(self, origin: Origin) -> bool:
         """Return whether a request rule drops whatever comes from there."""
@@ -254,13 +222,6 @@ class Responder:
                 holds(empty, origin.client, self.limits) for _, holds in REQUEST_RULES
             )
         return origin.is_refused
-
-    def _released(
-        self, replies: list[bytes], origins: list[Origin], requests: list[bytes]
-    ) -> Replies:
-        """Let replies go, and know them again."""
-        self._release_all(replies, [origin.digest for origin in origins], _tally(origins))
-        return Replies(replies, origins, requests)
 
     def _release_all(
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
@@ -276,14 +237,15 @@ class Responder:
 
     def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
-        return [step for steps in self.answer_in_turn(batch) for step in steps]
+        return [step for _, steps in self._one_by_one(batch) for step in steps]
 
-    def answer_in_turn(self, batch: Sequence[Datagram]) -> Generator[list[Step], None, None]:
+    def _one_by_one(
+        self, batch: Sequence[Datagram]
+    ) -> Generator[tuple[Replies, list[Step]], None, None]:
         """Take the datagrams of one wake-up; give what is to be done, in parts.
 
-        Each part is to be carried out before the next is asked for. Where each datagram is told of,
-        it is one datagram's, so that what is told is in the order of their arrival; else it takes a
-        `TURN` or one message.
+        Where each datagram is told of, a part is one datagram's, so that what is told is in the
+        order of their arrival; else it takes a `TURN` or one message.
         """
         steps: list[Step] = []
         self.received += len(batch)
@@ -296,12 +258,13 @@ class Responder:
             for datagram, client in left:
                 self._arrive(datagram, client, steps)
                 if (self._told_each is not None and steps) or perf_counter() > until:
-                    yield steps
+                    yield _NOTHING, steps
                     steps = []
                     until = perf_counter() + TURN
-            yield steps
+            yield _NOTHING, steps
         except GeneratorExit:
-            self._stop(Request(datagram, client) for datagram, client in left)
+            for request in starmap(Request, left):
+                self._drop(request, DropReason.STOPPED)
             raise
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
@@ -350,19 +313,14 @@ class Responder:
         if self._told_each is not None:
             self._told_each.notify(events.Received(str(client), datagram.data))
         if self._lab is None:
-            return self._judge(Request(datagram, client), steps)
+            self._judge(Request(datagram, client), steps)
+            return
         for passage in self._lab.request(client, datagram.data):
             request = Request(datagram._replace(data=passage.data), client, passage)
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REQUEST, request))
             else:
                 self._judge(request, steps)
-        return None
-
-    def _stop(self, requests: Iterable[Request]) -> None:
-        """Drop what will have no turn, because the service stops."""
-        for request in requests:
-            self._drop(request, DropReason.STOPPED)
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""
@@ -387,24 +345,19 @@ class Responder:
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""
         try:
-            reply = self._transform.transform(request.datagram.data)
+            result: Result = self._transform.transform(request.datagram.data)
         except TransformError as error:
             let_go(error)
-            return self._failed(request, error)
-        return self._take(reply, request, steps)
+            result = error
+        self._take(result, request, steps)
 
-    def _take(
-        self,
-        result: bytes | Awaitable[bytes] | TransformError,
-        request: Request,
-        steps: list[Step],
-    ) -> None:
+    def _take(self, result: Result, request: Request, steps: list[Step]) -> None:
         """Go on with what a transform gave."""
         if isinstance(result, TransformError):
             self._failed(request, result)
         elif isinstance(result, bytes):
             self._reply(result, request, steps)
-        else:
+        elif result is not None:
             self.outstanding += 1
             steps.append(Wait(result, request))
 
@@ -414,22 +367,19 @@ class Responder:
         for reason, holds in REPLY_RULES:
             if holds(reply, datagram, client, self.limits):
                 detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
-                return self._drop(request, reason, detail)
+                self._drop(request, reason, detail)
+                return
         if self._lab is None or request.passage is None:
-            return self._release(reply, request, steps)
+            self._release(reply, request, steps)
+            return
         for passage in self._lab.reply(client, reply, request.passage):
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REPLY, request))
             else:
                 self._release(passage.data, request, steps, passage)
-        return None
 
     def _release(
-        self,
-        data: bytes,
-        request: Request,
-        steps: list[Step],
-        passage: Passage | None = None,
+        self, data: bytes, request: Request, steps: list[Step], passage: Passage | None = None
     ) -> None:
         """Let a reply go, and know it again should it come back."""
         if self._loops is not None:
@@ -458,8 +408,12 @@ class Responder:
 
 
 def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:
-    """Return the origins and how often each is among them."""
+    """Return the origins and how often each is among them; a `Counter` is slower to make."""
     found: dict[Origin, int] = {}
     for origin in origins:
         found[origin] = found.get(origin, 0) + 1
     return found
+
+
+def _request(data: bytes, origin: Origin) -> Request:
+    return Request(origin.datagram(data), origin.client)

@@ -182,9 +182,11 @@ def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     return presets[name]
 
 
-def merge_settings(preset: str | None, given: Mapping[str, str]) -> dict[str, str]:
-    """Return all options of UDP by name: the preset's, each replaced where one is given."""
-    settings = {} if preset is None else find_preset(preset, UDP_PRESETS).settings
+def merge_settings(
+    preset: str | None, given: Mapping[str, str], presets: Mapping[str, Preset] = UDP_PRESETS
+) -> dict[str, str]:
+    """Return all options by name: the preset's, each replaced where one is given."""
+    settings = {} if preset is None else find_preset(preset, presets).settings
     return {**settings, **given}
 
 

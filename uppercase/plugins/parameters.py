@@ -175,8 +175,9 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
         if len(choices) == len(annotation):
             return Parameter(item.name, annotation, item.default, choices)
     raise PluginError(
-        f"{owner} annotates its argument {item.name!r} with {_spelling(item.annotation)}, which "
-        f"cannot be given as text; use {_ANNOTATIONS}"
+        f"{owner} annotates its argument {item.name!r} with "
+        f"{inspect.formatannotation(item.annotation)}, which cannot be given as text; use "
+        f"{_ANNOTATIONS}"
     )
 
 
@@ -198,10 +199,6 @@ def _text_of(value: object) -> str:
     if isinstance(value, Enum):
         return value.name.lower().replace("_", "-")
     return str(value).lower()
-
-
-def _spelling(annotation: object) -> str:
-    return inspect.formatannotation(annotation)
 
 
 def convert_arguments(

@@ -155,7 +155,9 @@ def listing(*, thorough: bool = False) -> Listing:
             ]
             transforms[name] = built_in[0]
         elif len(distinct) > 1:
-            clashes[name] = [Problem(distinct[0].origin, _clash(name, distinct))]
+            count, origins = len(distinct), " and ".join(sorted({each.origin for each in distinct}))
+            message = f"{count} transforms are named {name!r}, in {origins}; rename all but one"
+            clashes[name] = [Problem(distinct[0].origin, message)]
         else:
             transforms[name] = distinct[0]
     return Listing(transforms, clashes, scanned.problems, scanned.folders)
@@ -165,11 +167,6 @@ def _name(wanted: object) -> str:
     """Return what errors and logs call a transform: as a user wrote it, or its own name."""
     name = wanted if isinstance(wanted, str) else getattr(wanted, "name", None)
     return str(name or getattr(wanted, "__name__", None) or type(wanted).__name__)
-
-
-def _clash(name: str, claims: list[Found]) -> str:
-    origins = " and ".join(sorted({claim.origin for claim in claims}))
-    return f"{len(claims)} transforms are named {name!r}, in {origins}; rename all but one"
 
 
 def _distinct(claims: list[Found]) -> list[Found]:

@@ -197,7 +197,8 @@ def _normal(name: str) -> str:
 
 def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
     """Find modules of transforms that choose the reactor of whoever imports them."""
-    modules = {_module_of(found) for found in transforms}
+    targets = [inspect.unwrap(found.target) for found in transforms]
+    modules = {str(getattr(each, "__module__", None) or type(each).__module__) for each in targets}
     for module in filter(None, map(sys.modules.get, sorted(modules))):
         try:
             file, tree = inspect.getsourcefile(module), ast.parse(inspect.getsource(module))
@@ -211,12 +212,6 @@ def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
                 "import the reactor within the functions that use it",
                 line,
             )
-
-
-def _module_of(found: Found) -> str:
-    """Return the module where the code of a transform is."""
-    target = inspect.unwrap(found.target)
-    return str(getattr(target, "__module__", None) or type(target).__module__)
 
 
 def _line_of_reactor_import(tree: ast.Module) -> int | None:

@@ -129,10 +129,7 @@ class TransformService(Service, ABC):
 
     Attributes:
         clock: by what it decides.
-        settings: what the service was told.
-        chain: what is served.
-        label: what the ready line calls that.
-        counters: what has happened so far.
+        label: what the ready line calls the chain.
         notes: lines for the log, behind the ready lines.
         listen_places: what `--listen` binds, a string each, without what is served there.
         inherited: sockets to serve instead of opening any, each with its place, where another

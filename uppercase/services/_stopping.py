@@ -11,7 +11,6 @@ import faulthandler
 import os
 import signal
 import sys
-import time
 from collections.abc import Collection
 from threading import Timer
 from types import FrameType
@@ -55,9 +54,6 @@ class Drain:
         seconds: how long they have; the rest is aborted then.
         quiet: seconds without traffic after which nothing is taken to be under way.
         connections: the open ones, kept up to date by their owner, who calls `closed` for each.
-
-    Attributes:
-        done: fires when no connection is left.
     """
 
     def __init__(
@@ -67,6 +63,7 @@ class Drain:
         quiet: float,
         connections: Collection["TransformProtocol"],
     ) -> None:
+        # Fires when no connection is left.
         self.done: Deferred[None] = Deferred()
         self._clock = clock
         self._quiet = quiet
@@ -148,24 +145,22 @@ class StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
 
     SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
-    leaves the pid file. Where the program has handlers of its own, nothing is changed.
+    leaves the pid file. Where the program has handlers of its own, nothing is changed. Each service
+    has one of these; the handlers and timers are the program's.
 
     Args:
         reactor: Twisted's.
         seconds: how long a stop may take; five more are added.
     """
 
-    _deadline = 0.0
-    """When the process is ended, by the monotonic clock; the latest that any service asks for."""
-
+    _running: ClassVar[list["StopSignals"]] = []
+    _before: ClassVar[dict[int, Any]] = {}
     _last_resort: ClassVar[Timer | None] = None
-    """What ends it then; one for all services."""
+    """What ends the process if the stop does not; None until a signal has come."""
 
     def __init__(self, reactor: Any, seconds: float) -> None:
         self._reactor = reactor
         self._seconds = seconds + STOP_GRACE
-        self._signalled = False
-        self._before: dict[int, Any] = {}
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
@@ -173,56 +168,52 @@ class StopSignals:
 
     def stop(self) -> None:
         """Give them back; if one of them is what ends the program, only once the reactor has."""
-        if self._signalled:
+        if self in self._running:
+            self._running.remove(self)
+        if self._last_resort is not None:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._give_back)
         else:
             self._give_back()
 
-    def _give_back(self) -> None:
-        for number, handler in list(self._before.items()):
-            # Where another has been put before it since, it stays and passes signals on.
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler)
-                del self._before[number]
-        if self._signalled:
-            faulthandler.cancel_dump_traceback_later()
-            if StopSignals._last_resort is not None:
-                StopSignals._last_resort.cancel()
-
     def _take(self) -> None:
+        self._running.append(self)
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
         own = (self._reactor.sigInt, self._reactor.sigTerm)
         for number in _SIGNALS:
-            if number in self._before:
-                continue
             handler = signal.getsignal(number)
-            ours = isinstance(getattr(handler, "__self__", None), StopSignals)
             default = number == _SIGHUP and handler is signal.SIG_DFL
-            if handler in own or ours or (default and signal.SIGTERM in self._before):
+            if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
+    @classmethod
+    def _give_back(cls) -> None:
+        if cls._running:
+            return
+        for number, handler in list(cls._before.items()):
+            # Where another has been put before it since, it stays and passes signals on.
+            if signal.getsignal(number) == cls._handle:
+                signal.signal(number, handler)
+                del cls._before[number]
+        if cls._last_resort is not None:
+            faulthandler.cancel_dump_traceback_later()
+            cls._last_resort.cancel()
+            cls._last_resort = None
+
+    @classmethod
+    def _handle(cls, number: int, frame: FrameType | None) -> None:
+        if cls._last_resort is not None:
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             # The first process of a container is not ended by it: such a one gets no signal that
             # it does not handle.
             os._exit(128 + number)
-        self._signalled = True
-        now = time.monotonic()
-        StopSignals._deadline = max(StopSignals._deadline, now + self._seconds)
+        seconds = max((each._seconds for each in cls._running), default=STOP_GRACE)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
-            faulthandler.dump_traceback_later(
-                StopSignals._deadline - now, exit=True, file=sys.__stderr__
-            )
-        if StopSignals._last_resort is not None:
-            StopSignals._last_resort.cancel()
-        StopSignals._last_resort = timer = Timer(
-            StopSignals._deadline - now + _LAST_RESORT, os._exit, (1,)
-        )
-        timer.daemon = True
-        timer.start()
-        handler = self._before[number]
-        (self._reactor.sigTerm if handler is signal.SIG_DFL else handler)(number, frame)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        cls._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
+        cls._last_resort.daemon = True
+        cls._last_resort.start()
+        handler = cls._before[number]
+        (cls._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)

@@ -27,7 +27,7 @@ from uppercase.services.log_format import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.opening import OPENER, inherited_endpoint, open_endpoint
+from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoint
 
 _HANDSHAKE: Final = 0.2
 """Seconds for handshakes under way when a stop begins: a long round trip."""
@@ -79,7 +79,6 @@ class TCPService(TransformService):
     """Serves one chain of transforms on any number of addresses.
 
     Attributes:
-        factory: serves the connections, knows them.
         waits: says whether other processes should accept first, where there are any.
     """
 
@@ -126,7 +125,7 @@ class TCPService(TransformService):
         else:
             bound = open_on_one_port(
                 settings,
-                listening.bind,
+                bind,
                 lambda skt: int(skt.getsockname()[1]),
                 lambda skt: skt.close(),
             )
@@ -149,7 +148,7 @@ class TCPService(TransformService):
         return listening.Listener(place, endpoint, None, self.settings.proxy_from)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        skt = listening.bind(host, port)
+        skt = bind(host, port)
         return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:

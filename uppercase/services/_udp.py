@@ -37,12 +37,7 @@ _KernelCount = tuple[str, Callable[[], int | None]]
 
 
 class UDPService(TransformService):
-    """Answers datagrams with one chain of transforms on any number of addresses.
-
-    Attributes:
-        responder: decides what is answered, and counts.
-        ports: what is listening.
-    """
+    """Answers datagrams with one chain of transforms on any number of addresses."""
 
     protocol = "UDP"
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any, Final
 
 from twisted.application.service import MultiService
@@ -166,12 +167,9 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
             f"got {_listed(wanted)} to listen on, but the sockets are {_listed(assignment.places)} "
             "and stay; start the service anew for that"
         )
-    number = SOCKETS
-    for service, sockets in zip(services, assignment.sockets, strict=True):
-        service.inherited = []
-        for place in sockets:
-            service.inherited.append((place, socket.socket(fileno=number)))
-            number += 1
+    numbers = count(SOCKETS)
+    for service, places in zip(services, assignment.sockets, strict=True):
+        service.inherited = [(place, socket.socket(fileno=next(numbers))) for place in places]
         service.share_limits(assignment.workers)
     board = Board(BOARD, assignment.workers)
     tcp = [each for each in services if isinstance(each, TCPService)]
@@ -242,8 +240,7 @@ class Board:
 
     def __init__(self, descriptor: int, workers: int) -> None:
         self.descriptor = descriptor
-        self._memory = mmap.mmap(descriptor, workers * _SIZE)
-        self._counts = memoryview(self._memory).cast("q")
+        self._counts = memoryview(mmap.mmap(descriptor, workers * _SIZE)).cast("q")
 
     @classmethod
     def make(cls, workers: int) -> "Board":
@@ -271,5 +268,4 @@ class Board:
     def close(self) -> None:
         """Let go of the memory; workers keep theirs."""
         self._counts.release()
-        self._memory.close()
         os.close(self.descriptor)

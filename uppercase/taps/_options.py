@@ -1,7 +1,8 @@
 """The options that services share, and what one process makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import twisted
@@ -16,7 +17,13 @@ from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
-from uppercase.taps._process import accompany, check_pid_file, choose_log, use_monotonic_time
+from uppercase.taps._process import (
+    accompany,
+    check_pid_file,
+    choose_log,
+    the_reactor,
+    use_monotonic_time,
+)
 from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB
@@ -178,13 +185,14 @@ class ProcessOptions(TableOptions, ABC):
     Parsing them makes it, so that every mistake is a usage error.
 
     Attributes:
-        service: what the options describe.
         is_part: what the process has beside the service is somebody else's matter.
         inherits: a supervisor has opened the sockets.
         has_page: a page shows what is served.
+        meant: the option that a word without one was meant for.
     """
 
     service: IService
+    meant: ClassVar[str]
     synopsis = "[options]"
     is_part = False
     inherits = False
@@ -205,16 +213,12 @@ class ProcessOptions(TableOptions, ABC):
         """Refuse words that belong to no option."""
         if words:
             raise usage.UsageError(
-                f"got {words[0]!r}, which belongs to no option; {self.likely_option(words[0])}"
+                f"got {words[0]!r}, which belongs to no option; {self.meant}={words[0]}"
             )
-
-    @abstractmethod
-    def likely_option(self, word: str) -> str:
-        """Return the end of a sentence: the option that a word without one was meant for."""
 
     def postOptions(self) -> None:
         try:
-            choose_reactor(self.awaits_asyncio())
+            choose_reactor(self._awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
             self.has_page = self.has_page or self["page"] is not None
@@ -231,9 +235,19 @@ class ProcessOptions(TableOptions, ABC):
         """Return the service with what this process has beside it."""
         return accompany(self.service, self, [type(self).__module__, *self._words])
 
-    @abstractmethod
-    def awaits_asyncio(self) -> bool:
+    def _awaits_asyncio(self) -> bool:
         """Whether a transform may await asyncio; found out before anything imports a reactor."""
+        for wanted in self.transforms():
+            # What is wrong is told by the service.
+            with suppress(UserError, PluginError):
+                # The scan of the doors takes milliseconds; the default transform needs none.
+                if listing().is_async(str(wanted)):
+                    return True
+        return False
+
+    @abstractmethod
+    def transforms(self) -> Iterable[object]:
+        """Return the names of the transforms that are asked for."""
 
     @abstractmethod
     def make_service(self) -> IService:
@@ -244,6 +258,7 @@ class ServiceOptions(ProcessOptions):
     """The options of a service that serves one chain of transforms."""
 
     protocol: ClassVar[str]
+    meant = "a transform is given as --transform"
 
     def opt_help_transforms(self) -> None:
         print(values.printable(listing().describe(), keep="\n"))
@@ -256,13 +271,9 @@ class ServiceOptions(ProcessOptions):
             raise usage.UsageError(str(error)) from error
         raise SystemExit(0)
 
-    def likely_option(self, word: str) -> str:
-        return f"a transform is given as --transform={word}"
-
-    def awaits_asyncio(self) -> bool:
-        wanted = self["transform"]
-        # The default is none; the scan of the doors takes milliseconds.
-        return bool(wanted) and any(map(listing().is_async, wanted))
+    def transforms(self) -> Iterable[object]:
+        wanted: list[str] = self["transform"]
+        return wanted
 
     def shared_settings(self, lab: str) -> dict[str, Any]:
         """Return the settings that both services have, by name.
@@ -286,18 +297,15 @@ class ServiceOptions(ProcessOptions):
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
         """Return who watches each datagram or chunk; mostly nobody."""
-        from twisted.internet import reactor
-
-        known: Any = reactor
         if self["record"] is not None:
             from uppercase.classroom.record import open_record
 
             head, limit = self["record-bytes"], self["record-limit"]
-            yield open_record(self["record"], about, known, head=head, limit=limit)
+            yield open_record(self["record"], about, the_reactor(), head=head, limit=limit)
         if self.has_page:
             from uppercase.classroom.page import Audience
 
-            yield Audience(about, known.seconds)
+            yield Audience(about, the_reactor().seconds)
 
 
 def makeService(options: ProcessOptions) -> IService:

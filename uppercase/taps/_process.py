@@ -21,25 +21,31 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
 
 
+def the_reactor() -> Any:
+    """Return Twisted's reactor, which whoever asks first installs."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def parts_of(service: Any) -> list[Any]:
+    """Return the services that options have made, one or several."""
+    return list(service) if isinstance(service, MultiService) else [service]
+
+
 def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
-    Args:
-        service: as the options describe it.
-        options: those of the process.
-        words: by which a worker makes the same service: the module of the options, and the command
-            line behind the service's name.
+    By the words a worker makes the same service: the module of the options, and the command line
+    behind the service's name.
 
     Raises:
         UserError: they cannot be served there, or workers cannot serve it.
     """
-    from twisted.internet import reactor
-
-    known: Any = reactor
-    parts: Any = service if isinstance(service, MultiService) else [service]
-    services: list[Any] = list(parts)
+    reactor = the_reactor()
+    services = parts_of(service)
     company: list[Any] = []
-    call_when_ready = known.callWhenRunning
+    call_when_ready = reactor.callWhenRunning
     supervisor: Any = _supervisor_of(services, options, words)
     if supervisor is not None:
         service, call_when_ready = supervisor, supervisor.call_when_ready
@@ -144,13 +150,11 @@ def _supervisor_of(
                 "got --workers with --record or --page, which tell of what one process sees; leave "
                 "out one of them"
             )
-    from twisted.internet import reactor
-
     from uppercase.services._supervisor import Supervisor
 
     return Supervisor(
         services,
-        reactor,
+        the_reactor(),
         workers=workers,
         program=[sys.executable, "-m", "uppercase.taps._worker"],
         words=words,
@@ -166,12 +170,9 @@ def use_monotonic_time() -> None:
     and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
     goes, and the process is ours. Programs that embed a service decide for themselves.
     """
-    from twisted.internet import reactor
-
-    known: Any = reactor
     # Invariant: nothing is scheduled by the other clock; it would wait for decades.
-    if not known.getDelayedCalls():
-        known.seconds = time.monotonic
+    if not the_reactor().getDelayedCalls():
+        the_reactor().seconds = time.monotonic
     else:
         say(
             "a transform's module has scheduled calls while it was imported, so all time-outs go "
@@ -188,23 +189,19 @@ class Notifier(Service):
 
     Args:
         call_when_ready: calls what it is given once clients are served.
-        environ: has NOTIFY_SOCKET, and WATCHDOG_USEC where systemd wants to hear that we live.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        call_when_ready: Callable[[Callable[[], object]], object],
-        environ: Mapping[str, str] = os.environ,
+        self, reactor: Any, call_when_ready: Callable[[Callable[[], object]], object]
     ) -> None:
-        name = environ["NOTIFY_SOCKET"]
+        name = os.environ["NOTIFY_SOCKET"]
         # Of Linux's abstract sockets, which begin with a null byte.
         self._address = "\0" + name[1:] if name.startswith("@") else name
         self._call_when_ready = call_when_ready
         self._beat = LoopingCall(self._tell, "WATCHDOG=1")
         self._beat.clock = reactor
-        watched = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watchdog = int(environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
+        watched = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog = int(os.environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
 
     def startService(self) -> None:
         super().startService()
@@ -283,7 +280,4 @@ def _rotate_by_signal(file: WatchedLogFile) -> None:
     """Do at SIGUSR1 what twistd's own log does: who uses it must not end the service by it."""
     number = getattr(signal, "SIGUSR1", None)
     if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-        from twisted.internet import reactor
-
-        known: Any = reactor
-        signal.signal(number, lambda *_: known.callFromThread(file.rotate))
+        signal.signal(number, lambda *_: the_reactor().callFromThread(file.rotate))

@@ -84,13 +84,7 @@ class Group:
 
 
 class TableOptions(usage.Options):
-    """Options that are declared by groups of rows.
-
-    Attributes:
-        groups: the table.
-        purpose: one sentence for the top of the help.
-        examples: pairs of a command and what it does, shown first.
-    """
+    """Options that are declared by groups of rows; the help begins with a purpose and examples."""
 
     groups: ClassVar[tuple[Group, ...]] = ()
     purpose: ClassVar[str] = ""

@@ -26,11 +26,11 @@ def die_with(supervisor: int) -> None:
 
 def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"]:
     """Make the services that a command line describes."""
-    from twisted.application.service import MultiService
     from twisted.python import usage
     from twisted.python.reflect import namedModule
 
     from uppercase.errors import UserError
+    from uppercase.taps._process import parts_of
 
     options: Any = namedModule(tap).Options()
     options.is_part = options.inherits = True
@@ -38,8 +38,7 @@ def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"
         options.parseOptions(list(words))
     except usage.UsageError as error:
         raise UserError(str(error)) from error
-    service = options.service
-    return list(service) if isinstance(service, MultiService) else [service]
+    return parts_of(options.service)
 
 
 if __name__ == "__main__":

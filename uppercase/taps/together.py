@@ -5,15 +5,13 @@ parsed by the very options of `uppercase-tcp` and `uppercase-udp`: nothing is kn
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
 
-from uppercase.errors import BadArgument, PluginError, UserError, suggest
-from uppercase.registry import listing
+from uppercase.errors import BadArgument, UserError, suggest
 from uppercase.services import Settings
 from uppercase.taps import _options, tcp, udp
 from uppercase.taps._table import Group, Option
@@ -34,6 +32,7 @@ _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 class Options(_options.ProcessOptions):
     """The options of `uppercase`."""
 
+    meant = "a file is given as --config"
     purpose = (
         "Serve transforms over TCP and UDP in one process, as a file says; without one, "
         "upper-case over both on port 12000."
@@ -61,23 +60,14 @@ class Options(_options.ProcessOptions):
         Group("Information", *_options.VERSION_AND_HELP),
     )
 
-    def likely_option(self, word: str) -> str:
-        return f"a file is given as --config={word}"
-
-    def awaits_asyncio(self) -> bool:
+    def transforms(self) -> Iterable[object]:
         path = self["config"]
         if path is None and self["check"]:
             raise UserError("got --check without a file to check; add --config=FILE")
         self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
-        found = listing()
         for table in self._tables.values():
             wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
-            for each in wanted if isinstance(wanted, list) else [wanted]:
-                # What is wrong is told by the service, which knows its table.
-                with suppress(UserError, PluginError):
-                    if found.is_async(str(each)):
-                        return True
-        return False
+            yield from wanted if isinstance(wanted, list) else [wanted]
 
     def make_service(self) -> IService:
         """Make the services of the file, each named after its table."""

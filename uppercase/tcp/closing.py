@@ -37,7 +37,7 @@ _PROGRESS_CHECKS: Final = 4
 """Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
 found at most a quarter of the time-out late."""
 
-_STALL_CHECKS: Final = 8
+STALL_CHECKS: Final = 8
 """Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
 quarter of the time-out late. A look costs some microseconds a connection."""
 
@@ -275,6 +275,8 @@ class IdleWatch(Generic[C]):
         connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
         since: tells the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.
+        every: seconds between two looks, where what happens is only known by looking; then it may
+            have begun to wait any time after the last.
     """
 
     def __init__(
@@ -284,9 +286,11 @@ class IdleWatch(Generic[C]):
         connections: Collection[C],
         since: Callable[[C], float | None],
         act: Callable[[C], object],
+        every: float = 0.0,
     ) -> None:
         self._clock = clock
-        self._timeout = timeout
+        self._every = every
+        self._timeout = timeout + every
         self._connections = connections
         self._since = since
         self._act = act
@@ -319,35 +323,4 @@ class IdleWatch(Generic[C]):
 
     def _pause(self, first: float) -> float:
         """Return when to look again, given when the first began to wait, from now."""
-        return max(first + self._timeout, self._timeout * _IDLE_PRECISION)
-
-
-class StallWatch(IdleWatch[C]):
-    """Does something about the connections whose peers take nothing of what they are owed.
-
-    What a peer has taken is only known by looking, so all are looked at every so often.
-
-    Args:
-        clock: the reactor.
-        timeout: seconds.
-        connections: as for `IdleWatch`.
-        since: tells the last look at which one of them had taken something, or was owed nothing;
-            None if it is owed nothing now.
-        act: called with one that has taken nothing for `timeout`.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        timeout: float,
-        connections: Collection[C],
-        since: Callable[[C], float | None],
-        act: Callable[[C], object],
-    ) -> None:
-        self._every = timeout / _STALL_CHECKS
-        # A reply may have been written any time after that look.
-        super().__init__(clock, timeout + self._every, connections, since, act)
-
-    def _pause(self, first: float) -> float:
-        """Return when to look again."""
-        return self._every
+        return self._every or max(first + self._timeout, self._timeout * _IDLE_PRECISION)

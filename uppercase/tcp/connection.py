@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
@@ -34,8 +35,9 @@ from uppercase.core.events import (
 )
 from uppercase.errors import TransformError
 from uppercase.lab.outlet import LabOutlet
-from uppercase.tcp._answering import TURN_OF_ONE, AnsweringProtocol
+from uppercase.tcp._quick import TURN_OF_ONE, read_quickly
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
+from uppercase.tcp._waiting import WaitingProtocol
 from uppercase.tcp.closing import (
     LINGER,
     CloseLadder,
@@ -54,7 +56,7 @@ more input may be under way, and closing a socket that has some resets the repli
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class TransformProtocol(AnsweringProtocol):
+class TransformProtocol(WaitingProtocol):
     """Serves one connection.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
@@ -71,13 +73,18 @@ class TransformProtocol(AnsweringProtocol):
 
     client: Hashable = None
 
+    _output: IConsumer
+
     # Made when they are needed: most connections never await.
     _ladder: CloseLadder | None = None
     _peer_watch: PeerWatch | None = None
     _outcome: Outcome | None = None
     _detail = ""
     _pumping = False
+    _may_hurry = True
     _drain_at: int | None = None
+    _received = 0
+    _sent = 0
     _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
@@ -152,6 +159,40 @@ class TransformProtocol(AnsweringProtocol):
         if self._state in OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass a chunk to the conversation and send what it has to say."""
+        self._received += len(data)
+        now = self._active_at = self._seconds()
+        if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
+            # Nothing is out of the ordinary: what `receive` and `_pump` come to, in one call.
+            until = now + TURN_OF_ONE
+            self._give(self._conversation.exchange(data, until, self._seconds), until)
+            if self._may_hurry and self._received > len(data):
+                # From the second chunk on: who asks once does without.
+                self._may_hurry = False
+                read_quickly(self)
+        elif self._state in OPEN_STATES:
+            self._conversation.receive(data)
+            self._pump()
+            if self._state is State.DRAINING:
+                self.input_taken()
+        elif self._state is State.CLOSING and self._received > self._linger_until:
+            if self._conversation.outcome is not None:
+                self._end_with(self._conversation.outcome, "")
+            self.transport.abortConnection()
+
+    def _give(self, output: bytes, until: float) -> None:
+        """Send what an exchange has given, and go on with what is out of the ordinary."""
+        conversation = self._conversation
+        if output:
+            self._sent += len(output)
+            self._output.write(output)
+            self._active_at = self._sent_at = self._seconds()
+        if conversation.outcome is None and self._seconds() > until:
+            self._yield_turn()
+        elif self._paused or not conversation.wants_input or conversation.awaiting:
+            self._pump()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.

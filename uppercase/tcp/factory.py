@@ -25,7 +25,7 @@ from uppercase.core.events import (
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp._states import client_at, name_of
-from uppercase.tcp.closing import IdleWatch, StallWatch
+from uppercase.tcp.closing import STALL_CHECKS, IdleWatch
 from uppercase.tcp.connection import TransformProtocol
 
 _ROUND: Final = 0.005
@@ -126,9 +126,10 @@ class TransformFactory(ServerFactory):
         self.on_closed: Callable[[], None] | None = None
         idle = TransformProtocol.idle_since, TransformProtocol.close_idle
         stalled = TransformProtocol.stalled_since, TransformProtocol.close_stalled
+        every = limits.send_timeout / STALL_CHECKS
         self._watches = [
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
-            StallWatch(clock, limits.send_timeout, self.connections, *stalled),
+            IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
         self._listening = False
         self.tell: Callable[[Event], None] = _tell_nobody if observer is None else observer.notify

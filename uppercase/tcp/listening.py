@@ -1,8 +1,4 @@
-"""Where connections come from: sockets of our own, Twisted's endpoint strings, and accepting.
-
-The shorthands (`--port`, `--interface`) bind their own sockets, because Twisted's TCP endpoints
-leave IPV6_V6ONLY alone, so that `*` could not mean both families. Everything else is Twisted's:
-the sockets are adopted through its public endpoint for that.
+"""Where connections come from: Twisted's endpoint strings, and accepting.
 
 Accepting goes on when the system has no descriptor or no memory for one more connection. Twisted
 accepts and closes clients then, or, for some errors, tries again at once and for ever, with a log
@@ -37,7 +33,6 @@ from zope.interface import implementer
 from uppercase.core.values import (
     DeclaredPeers,
     cannot_listen,
-    family_of,
     printable_address,
     split_escaped,
     unescape,
@@ -48,16 +43,12 @@ from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.kernel import admit_nobody, refuse_group
-from uppercase.tcp.opening import InheritedUNIXPort, locked, open_port
+from uppercase.tcp.kernel import admit_nobody
+from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, locked, open_port
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
-
-BACKLOG: Final = 1024
-"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
-server is busy for a second sees 149 of them wait for TCP's retransmission."""
 
 _ACCEPT_PAUSE: Final = 0.1
 """Seconds that a port rests when the system has no descriptor or memory for a new connection; it
@@ -287,30 +278,6 @@ def acceptor_of(
     if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
         return Acceptor(port, hub_of(reactor), on_scarce, waits)
     return None
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket, with our backlog, for one family only.
-
-    Raises:
-        CannotListen: one sentence with the likely fix.
-    """
-    skt = None
-    try:
-        skt = socket.socket(family_of(host), socket.SOCK_STREAM)
-        if os.name == "posix":
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if skt.family == socket.AF_INET6:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        skt.bind((host, port))
-        refuse_group(host)
-        skt.listen(BACKLOG)
-        skt.setblocking(False)
-    except OSError as error:
-        if skt is not None:
-            skt.close()
-        raise cannot_listen("TCP", printable_address(host, port), error) from error
-    return skt
 
 
 def listener_of_string(

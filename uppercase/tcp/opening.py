@@ -1,5 +1,8 @@
 """How listening sockets are opened, and how those are served that another process has opened.
 
+The shorthands (`--port`, `--interface`) have sockets of their own, because Twisted's TCP endpoints
+leave IPV6_V6ONLY alone, so that `*` could not mean both families.
+
 The kernel lets one listen at addresses that nobody can connect to. And it refuses the name of a
 UNIX socket that is there already, whether somebody listens or not: a program that was killed leaves
 one behind. Such a name is only removed where it is a socket, and a connection to it is refused.
@@ -31,6 +34,34 @@ from zope.interface import implementer
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
 from uppercase.tcp.kernel import refuse_group
+
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
+server is busy for a second sees 149 of them wait for TCP's retransmission."""
+
+
+def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = True) -> socket.socket:
+    """Return a listening socket; of `::` it may be one of both families.
+
+    Raises:
+        CannotListen: one sentence with the likely fix.
+    """
+    skt = None
+    try:
+        skt = socket.socket(family_of(host), socket.SOCK_STREAM)
+        if os.name == "posix":
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if skt.family == socket.AF_INET6 and one_family:
+            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        skt.bind((host, port))
+        refuse_group(host)
+        skt.listen(backlog)
+        skt.setblocking(False)
+    except OSError as error:
+        if skt is not None:
+            skt.close()
+        raise cannot_listen("TCP", printable_address(host, port), error) from error
+    return skt
 
 
 @implementer(IListeningPort)
@@ -108,16 +139,7 @@ class _Opener:
     """
 
     def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> Opened:  # noqa: N802
-        skt = socket.socket(family_of(interface or "0.0.0.0"), socket.SOCK_STREAM)
-        try:
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            skt.bind((interface, port))
-            refuse_group(interface or "0.0.0.0")
-            skt.listen(backlog)
-        except OSError as error:
-            skt.close()
-            address = printable_address(interface or "0.0.0.0", port)
-            raise cannot_listen("TCP", address, error) from error
+        skt = bind(interface or "0.0.0.0", port, backlog, one_family=False)
         return Opened(skt, skt.close)
 
     def listenUNIX(  # noqa: N802

@@ -349,12 +349,12 @@ def _test_of(name: str) -> Callable[["TransformContract"], Deferred[None] | None
 
     def test(self: "TransformContract") -> Deferred[None] | None:
         if not is_in_reactor():
-            _judge(self, law)
+            _judge(law, type(self))
             return None
         # As with pytest-twisted, which waits for what a test returns.
         from twisted.internet.threads import deferToThread
 
-        return deferToThread(_judge, self, law)
+        return deferToThread(_judge, law, type(self))
 
     test.__doc__ = law.promise
     return test
@@ -392,13 +392,12 @@ class TransformContract:
     test_a_call_is_quick = _test_of("time")
 
 
-def _judge(contract: Any, law: Law) -> None:
+def _judge(law: Law, contract: Any) -> None:
     """Fail with one sentence where a law is broken."""
     # Imported here: what runs this is pytest, and nothing else of the kit needs it.
     import pytest
 
-    kind: Any = type(contract)
-    examination = _examination(kind)
+    examination = _examination(contract)
     left_out = examination.left_out
     try:
         examination.verify(law.name, law.verify)

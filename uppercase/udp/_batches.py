@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 from mmap import mmap
+from operator import attrgetter
 from typing import Any, Final
 
 from uppercase.core.guards import Destination, Origin, SocketAddress
@@ -47,6 +48,7 @@ _CMSGHDR: Final = struct.Struct("@Nii")
 _SOCKADDR_IN: Final = struct.Struct("!H4s")
 _SOCKADDR_IN6: Final = struct.Struct("!HI16sI")
 _FAMILY: Final = struct.Struct("@H")
+_WIRE: Final = attrgetter("wire")
 _WORD: Final = struct.calcsize("@N")
 _SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview casts to
 
@@ -206,7 +208,9 @@ class Batches:
         out.payloads[: len(joined)] = joined
         out.sizes[:count] = _words(lengths)
         out.starts[:count] = _words(list(accumulate(lengths[:-1], initial=out.first)))
-        wires = [origin.wire or self._wire(origin) for origin in origins]
+        wires = list(map(_WIRE, origins))
+        if None in wires:
+            wires = [origin.wire or self._wire(origin) for origin in origins]
         out.records[: count * out.stride] = b"".join(wires)
         refused = []
         done = 0

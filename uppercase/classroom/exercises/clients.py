@@ -112,7 +112,7 @@ class _UDPPinger:
 
     @check("sends ten pings", 3)
     def ten(self, trial: Trial) -> None:
-        count = len(_pings(self.run(trial)))
+        count = len(_arrivals(self.run(trial)))
         if count != self.pings:
             raise Wrong(f"expected {self.pings} datagrams, got {count}")
 
@@ -121,7 +121,7 @@ class _UDPPinger:
         """No less, and hardly more: a busy machine may add some."""
         run = self.run(trial)
         lost = _lost(run)
-        times = _pings(run)
+        times = _arrivals(run)
         for number, (sent, following) in enumerate(pairwise(times), 1):
             if number in lost and not 0.8 <= following - sent <= 4:
                 raise Wrong(
@@ -153,7 +153,7 @@ class _UDPPinger:
     @check("prints the loss rate")
     def rate(self, trial: Trial) -> None:
         run = self.run(trial)
-        rate = 100 * len(_lost(run)) / max(1, len(_pings(run)))
+        rate = 100 * len(_lost(run)) / max(1, len(_arrivals(run)))
         told = re.findall(r"(\d+(?:\.\d+)?)\s*%", run.output)
         if not any(abs(float(each) - rate) <= 1 for each in told):
             got = f"{told[-1]} %" if told else "no percentage"
@@ -164,7 +164,7 @@ class _UDPPinger:
         _ends_well(self.run(trial))
 
 
-def _pings(run: Run) -> list[float]:
+def _arrivals(run: Run) -> list[float]:
     return [row["time"] for row in run.rows if row["event"] == "received"]
 
 
@@ -238,7 +238,7 @@ class _StopAndWait:
         """With the lab's round trips of up to 300 ms; half as many again as lines are the slack."""
         run = self.run(trial, **_ALL)
         _delivers(run)
-        sent = _sent(run)
+        sent = len(_arrivals(run))
         key = list(answer_key(make_experiment(_ALL, seed=self.seed), sent))
         needed = len(_WORDS) + sum(not _unharmed(row) for row in key)
         slack = len(_WORDS) // 2
@@ -254,10 +254,6 @@ def _unharmed(row: Row) -> bool:
     return row.request.flip is None and any(
         fate.copies and fate.flip is None for fate in row.replies
     )
-
-
-def _sent(run: Run) -> int:
-    return sum(row["event"] == "received" for row in run.rows)
 
 
 def _delivers(run: Run) -> None:

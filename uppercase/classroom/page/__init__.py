@@ -22,7 +22,8 @@ from uppercase.classroom.page.watchers import (
     Watchers,
 )
 from uppercase.core.values import printable_address
-from uppercase.lab import answer_key
+from uppercase.lab import Experiment, answer_key
+from uppercase.services import UDPSettings
 from uppercase.services._base import TransformService, addresses_for_others
 from uppercase.services.log_format import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
@@ -78,14 +79,11 @@ class PageService(WebService):
             lambda watcher: self._senders.forget(watcher.token),
             reactor,
         )
-        # What a key says depends on the host alone, and nobody can ask for many of them.
-        self._key_lines = lru_cache(64)(self._key_of)
         key = self._key if shows_key else None
         root = Site(self.watchers, self._senders, hosts, self._address, key)
         super().__init__("the page is", description, BoundedSite(root, _LIMITS, reactor), reactor)
 
     def opened(self, address: str) -> None:
-        """Say where the page is."""
         place: Any = self.port and self.port.getHost()
         url = address
         if hasattr(place, "host"):
@@ -97,7 +95,6 @@ class PageService(WebService):
             say(f"others open the page at {other}")
 
     def stopService(self) -> Deferred[Any]:
-        """Stop, and let all who watch go."""
         self.watchers.stop()
         stopped: Deferred[Any] = super().stopService()
         return stopped
@@ -138,7 +135,6 @@ class PageService(WebService):
         }
 
     def _facts(self, index: int) -> dict[str, Any]:
-        """Return what does not change."""
         service, about = self._services[index], self._audiences[index].about
         settings = [word for word in str(about["lab"]).split() if "=" in word]
         if not self._shows_key:
@@ -183,16 +179,17 @@ class PageService(WebService):
 
     def _key(self, index: int, client: int) -> list[str]:
         """Return the answer key of a service; where each client has its own, that of one."""
-        if not 0 <= index < len(self._services):
-            return []
-        experiment = getattr(self._services[index].settings, "lab", None)
-        host = self._audiences[index].host_of(client)
-        if self._services[index].protocol != "UDP" or experiment is None:
+        settings = self._services[index].settings if 0 <= index < len(self._services) else None
+        experiment = settings.lab if isinstance(settings, UDPSettings) else None
+        if experiment is None:
             return []
         if not experiment.per_client:
-            return self._key_lines(index, "")
-        return self._key_lines(index, host) if host else []
+            return _key_lines(experiment, "")
+        host = self._audiences[index].host_of(client)
+        return _key_lines(experiment, host) if host else []
 
-    def _key_of(self, index: int, host: str) -> list[str]:
-        experiment = self._services[index].settings.lab  # type: ignore[attr-defined]
-        return [str(row) for row in answer_key(experiment, KEY_LINES, host=host)]
+
+@lru_cache(64)
+def _key_lines(experiment: Experiment, host: str) -> list[str]:
+    """Return the first lines of a key, of which nobody can ask for many."""
+    return [str(row) for row in answer_key(experiment, KEY_LINES, host=host)]

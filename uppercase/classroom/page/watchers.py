@@ -84,14 +84,13 @@ class Watcher:
         self.stalled_since = self._watchers.seconds()
 
     def resumeProducing(self) -> None:
-        """It is empty again: catch up."""
         self.stalled_since = None
         if self._missed:
             self._missed = False
             self.push(self._watchers.greeting(self))
 
     def stopProducing(self) -> None:
-        """It is lost, which the request tells too."""
+        """Hear that it is lost, which the request tells too."""
 
     def end(self) -> None:
         self._request.channel.transport.abortConnection()
@@ -128,11 +127,9 @@ class Watchers:
         return len(self._watchers)
 
     def find(self, token: str) -> Watcher | None:
-        """Return the watcher of a token."""
         return self._watchers.get(token)
 
     def seconds(self) -> float:
-        """Return the time."""
         return float(self._clock.seconds())
 
     def have_room(self, *, local: bool) -> bool:
@@ -140,7 +137,6 @@ class Watchers:
         return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
 
     def admit(self, request: Request) -> None:
-        """Let a browser watch, from now on."""
         # Invariant: what has changed before the first one came is in its snapshot.
         if not self._frames.running:
             self._changes()
@@ -156,14 +152,12 @@ class Watchers:
         return frame("hello", {"you": watcher.token, **self._snapshot()})
 
     def forget(self, watcher: Watcher) -> None:
-        """Take note that one is gone."""
         self._watchers.pop(watcher.token, None)
         self._left(watcher)
         if not self._watchers and self._frames.running:
             self._frames.stop()
 
     def stop(self) -> None:
-        """Let everybody go."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -226,11 +220,7 @@ class _Socket(DatagramProtocol):
 
 
 class Senders:
-    """Sends what watchers type.
-
-    Args:
-        watchers: how many of them are remembered.
-    """
+    """Sends what watchers type, of whom so many are remembered."""
 
     def __init__(self, services: list[TransformService], watchers: int, reactor: Any) -> None:
         self._services = services
@@ -286,6 +276,5 @@ class Senders:
         )
 
     def forget(self, token: str) -> None:
-        """Close a watcher's sockets."""
         for known in [key for key in self._sockets if key[0] == token]:
             self._sockets.pop(known)[1].stopListening()

@@ -77,8 +77,7 @@ _output = section("Output")
 @_load(
     "--duration",
     type=Duration(positive=True),
-    default=_DURATION,
-    show_default=f"{_DURATION:g}s",
+    default=f"{_DURATION:g}s",
     help="How long to load the server.",
 )
 @timeout_option("Load")

@@ -7,9 +7,9 @@ its reply.
 
 import socket
 import ssl
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import takewhile
 from time import monotonic
 from typing import Final
@@ -22,65 +22,34 @@ _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteEr
 _EXCERPT: Final = 256
 
 
-class Load(ABC):
+@dataclass(eq=False)
+class _Load:
     """One connection under load."""
 
-    def __init__(
-        self,
-        connection: socket.socket,
-        plan: Plan,
-        workload: Workload,
-        counts: Counts,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self.fileno = connection.fileno
-        self.close = connection.close
-        self._socket = connection
-        self._target = plan.target
-        self._timeout = plan.timeout
-        self._workload = workload
-        self._counts = counts
-        self._clock = clock
-        self._prepare()
+    connection: socket.socket
+    plan: Plan
+    workload: Workload
+    counts: Counts
+    clock: Callable[[], float] = monotonic
 
-    @abstractmethod
-    def _prepare(self) -> None:
-        """Set up what this kind of connection needs of its messages."""
+    def fileno(self) -> int:
+        return self.connection.fileno()
 
-    @abstractmethod
-    def offer(self, number: int, planned: float) -> None:
-        """Take so many messages that were planned for that time; `flush` sends them."""
-
-    @abstractmethod
-    def flush(self) -> bool:
-        """Send what fits; tell whether everything has been sent."""
-
-    @abstractmethod
-    def receive(self) -> int:
-        """Read what has come; return how many messages it answers."""
-
-    def expire(self, now: float) -> int:
-        """Give up what is lost by now; return how many messages that is.
-
-        A stream delivers what was sent, if late: it gives up nothing.
-        """
-        return 0
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Count everything that is still awaited as lost."""
+    def close(self) -> None:
+        self.connection.close()
 
 
-class StreamLoad(Load):
+@dataclass(eq=False)
+class StreamLoad(_Load):
     """A stream: requests cut from a cycle of bytes, replies compared with another.
 
     Invariant: `_sent` and `_taken` count bytes from the beginning of the connection, `_offered` and
     `_answered` messages.
     """
 
-    def _prepare(self) -> None:
-        self._outgoing = memoryview(self._workload.outgoing)
-        self._buffer = memoryview(bytearray(min(BLOCK, self._workload.ends[-1])))
+    def __post_init__(self) -> None:
+        self._outgoing = memoryview(self.workload.outgoing)
+        self._buffer = memoryview(bytearray(min(BLOCK, self.workload.ends[-1])))
         self._planned: deque[tuple[int, float]] = deque()  # (offered up to here, planned for)
         self._offered = 0
         self._answered = 0
@@ -89,20 +58,22 @@ class StreamLoad(Load):
         self._last_wrong = -1
 
     def offer(self, number: int, planned: float) -> None:
+        """Take so many messages that were planned for that time; `flush` sends them."""
         self._offered += number
         self._planned.append((self._offered, planned))
-        self._counts.transmitted += number
+        self.counts.transmitted += number
 
     def flush(self) -> bool:
-        size = self._workload.size
+        """Send what fits; tell whether everything has been sent."""
+        size = self.workload.size
         cycle = len(self._outgoing) // 2
         try:
             while waiting := self._offered * size - self._sent:
                 start = self._sent % cycle
                 piece = min(waiting, cycle, BLOCK)
-                sent = self._socket.send(self._outgoing[start : start + piece])
+                sent = self.connection.send(self._outgoing[start : start + piece])
                 self._sent += sent
-                self._counts.sent_bytes += sent
+                self.counts.sent_bytes += sent
         except _WOULD_BLOCK:
             return False
         except OSError:
@@ -111,39 +82,44 @@ class StreamLoad(Load):
         return True
 
     def receive(self) -> int:
+        """Read what has come; return how many messages it answers."""
         try:
-            size = self._socket.recv_into(self._buffer)
+            size = self.connection.recv_into(self._buffer)
         except _WOULD_BLOCK:
             return 0
         except OSError as error:
             raise self._end(error) from error
-        now = self._clock()
+        now = self.clock()
         if not size:
             raise self._end(None)
-        got, workload = self._buffer[:size], self._workload
+        got, workload = self._buffer[:size], self.workload
         # Equal to a slice of the expected bytes, without making the slice: one memcmp.
         if not workload.incoming.startswith(got, self._taken % workload.ends[-1]):
             self._compare(bytes(got))
         self._taken += size
-        self._counts.received_bytes += size
+        self.counts.received_bytes += size
         reached = workload.answered(self._taken)
         if reached > self._offered:
-            raise NetworkError(f"{self._target} sent more than it was asked for")
+            raise NetworkError(f"{self.plan.target} sent more than it was asked for")
         return self._settle(reached, now)
+
+    def expire(self, now: float) -> int:
+        """Give up nothing: a stream delivers what was sent, if late."""
+        return 0
 
     def abandon(self) -> None:
         """Count everything that is still awaited as lost, but half a reply as a wrong one."""
-        self._counts.lost += self._offered - self._answered
-        reply, left = self._workload.next_reply(self._taken)
+        self.counts.lost += self._offered - self._answered
+        reply, left = self.workload.next_reply(self._taken)
         if left < len(reply) and self._answered < self._offered:
-            self._counts.note_wrong(reply[:-left], reply)
-            self._counts.answered += 1
-            self._counts.lost -= 1
+            self.counts.note_wrong(reply[:-left], reply)
+            self.counts.answered += 1
+            self.counts.lost -= 1
 
     def _settle(self, reached: int, now: float) -> int:
         """Take note that the messages before `reached` have been answered."""
         fresh = reached - self._answered
-        latencies = self._counts.latencies.counts
+        latencies = self.counts.latencies.counts
         while self._answered < reached:
             upto, planned = self._planned[0]
             if upto <= reached:
@@ -153,29 +129,29 @@ class StreamLoad(Load):
             number = upto - self._answered
             latency = now - planned
             latencies[int(latency * 1e6)] += number
-            if latency > self._timeout:
-                self._counts.late += number
+            if latency > self.plan.timeout:
+                self.counts.late += number
             self._answered = upto
-        self._counts.answered += fresh
+        self.counts.answered += fresh
         return fresh
 
     def _compare(self, got: bytes) -> None:
         """Find the messages whose replies are wrong; slow, for a server that is."""
-        number = self._workload.answered(self._taken)
+        number = self.workload.answered(self._taken)
         at = self._taken
         while got:
-            reply, left = self._workload.next_reply(at)
+            reply, left = self.workload.next_reply(at)
             expected = reply[-left:]
             if not expected.startswith(got[:left]) and number != self._last_wrong:
                 self._last_wrong = number
-                self._counts.note_wrong(got[:_EXCERPT], expected[:_EXCERPT])
+                self.counts.note_wrong(got[:_EXCERPT], expected[:_EXCERPT])
             got = got[left:]
             at += left
             number += 1
 
     def _end(self, error: OSError | None) -> NetworkError:
         if error is not None and not isinstance(error, ConnectionError):
-            return explain(error, self._target)
+            return explain(error, self.plan.target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
         number = "1 reply" if self._answered == 1 else f"{self._answered} replies"
         hint = ""
@@ -184,17 +160,18 @@ class StreamLoad(Load):
                 "; bench needs a server that keeps its connections, and one that closes after each "
                 "reply, like the lecture's, does not"
             )
-        return NetworkError(f"{self._target} {did} a connection after {number}{hint}")
+        return NetworkError(f"{self.plan.target} {did} a connection after {number}{hint}")
 
 
-class DatagramLoad(Load):
+@dataclass(eq=False)
+class DatagramLoad(_Load):
     """A datagram socket: each message is in at most one of `_awaited`, `_expired` and `_blamed`.
 
     Invariant: `_awaited` is in the order of sending, so the oldest stands first.
     """
 
-    def _prepare(self) -> None:
-        workload = self._workload
+    def __post_init__(self) -> None:
+        workload = self.workload
         self._messages = workload.messages
         self._replies = workload.replies
         self._index = workload.index
@@ -208,15 +185,15 @@ class DatagramLoad(Load):
 
     def offer(self, number: int, planned: float) -> None:
         self._unsent.extend([planned] * number)
-        self._counts.transmitted += number
+        self.counts.transmitted += number
 
     def flush(self) -> bool:
-        send, messages = self._socket.send, self._messages
+        send, messages = self.connection.send, self._messages
         awaited, unsent = self._awaited, self._unsent
         try:
             while unsent:
                 number = self._next
-                self._counts.sent_bytes += send(messages[number])
+                self.counts.sent_bytes += send(messages[number])
                 if number in awaited:
                     self._lose(number)
                 self._expired.pop(number, None)
@@ -226,17 +203,18 @@ class DatagramLoad(Load):
         except BlockingIOError:
             return False
         except OSError as error:
-            raise explain_send(error, self._target, len(messages[self._next])) from error
+            raise explain_send(error, self.plan.target, len(messages[self._next])) from error
         return True
 
     def receive(self) -> int:
-        counts, awaited, recv = self._counts, self._awaited, self._socket.recv
+        counts, awaited, recv = self.counts, self._awaited, self.connection.recv
+        timeout = self.plan.timeout
         latencies = counts.latencies.counts
         answered = 0
         try:
             while True:
                 reply = recv(self._read_size)
-                now = self._clock()
+                now = self.clock()
                 counts.received_bytes += len(reply)
                 planned = awaited.pop(self._index.get(reply, -1), None)
                 if planned is None:
@@ -244,7 +222,7 @@ class DatagramLoad(Load):
                     continue
                 latency = now - planned
                 latencies[int(latency * 1e6)] += 1
-                if latency > self._timeout:
+                if latency > timeout:
                     counts.late += 1
                 answered += 1
                 if not awaited:
@@ -252,12 +230,13 @@ class DatagramLoad(Load):
         except BlockingIOError:
             pass
         except OSError as error:
-            raise explain_send(error, self._target, 0) from error
+            raise explain_send(error, self.plan.target, 0) from error
         counts.answered += answered
         return answered
 
     def expire(self, now: float) -> int:
-        overdue = now - self._timeout
+        """Give up what is lost by now; return how many messages that is."""
+        overdue = now - self.plan.timeout
         in_time = takewhile(lambda each: each[1] <= overdue, self._awaited.items())
         gone = [number for number, _ in in_time]
         for number in gone:
@@ -267,39 +246,42 @@ class DatagramLoad(Load):
     def abandon(self) -> None:
         for number in list(self._awaited):
             self._lose(number)
-        self._counts.lost += len(self._unsent)
+        self.counts.lost += len(self._unsent)
         self._unsent.clear()
 
     def _lose(self, number: int) -> None:
         self._expired[number] = self._awaited.pop(number)
-        self._counts.lost += 1
+        self.counts.lost += 1
 
     def _judge(self, reply: bytes, now: float) -> int:
         """Take a reply that nothing awaits; return how many messages it answers."""
         number = self._index.get(reply, -1)
         if number in self._expired:
-            self._counts.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1
-            self._counts.lost -= 1
-            self._counts.late += 1
+            self.counts.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1
+            self.counts.lost -= 1
+            self.counts.late += 1
             # It has been given up before, and what follows it been sent.
-            self._counts.answered += 1
+            self.counts.answered += 1
             return 0
         if number in self._blamed:
             # So the wrong reply was to another one.
-            self._counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
+            self.counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
             return self._blame()
         if number >= 0:
-            self._counts.duplicates += 1
+            self.counts.duplicates += 1
             return 0
         oldest = next(iter(self._awaited), None)
-        self._counts.note_wrong(reply, b"" if oldest is None else self._replies[oldest])
+        self.counts.note_wrong(reply, b"" if oldest is None else self._replies[oldest])
         return self._blame()
 
     def _blame(self) -> int:
         """Put a wrong reply down to the message that has waited longest, if there is one."""
         oldest = next(iter(self._awaited), None)
         if oldest is None:
-            self._counts.stray += 1
+            self.counts.stray += 1
             return 0
         self._blamed[oldest] = self._awaited.pop(oldest)
         return 1
+
+
+Load = StreamLoad | DatagramLoad

@@ -23,10 +23,11 @@ from uppercase.client.target import (
     open_socket,
     reachable,
     resolve,
+    unusable_authorities,
 )
 from uppercase.commands.bench._loads import Load
 from uppercase.commands.bench._workload import Counts, Plan
-from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
+from uppercase.errors import NetworkError, NoReply, UppercaseError
 from uppercase.limits import CONNECT_TIMEOUT
 
 _TIMER: Final = 0.001
@@ -98,10 +99,7 @@ def _tls_context(tls: TLS) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:
-        raise UserError(
-            f"got --ca={tls.ca}, which cannot be used ({error.strerror or error}); "
-            "a PEM file of certificates is accepted"
-        ) from error
+        raise unusable_authorities(tls.ca, error.strerror or str(error)) from error
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -4,8 +4,6 @@ What a reply means is the tracker's affair, when probes are sent and how they tr
 how it is printed the report's.
 """
 
-import secrets
-import string
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +25,7 @@ from uppercase.commands._options import (
 )
 from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import Display
-from uppercase.commands.ping._tracker import Probes, Schedule, Tracker
+from uppercase.commands.ping._tracker import Probes, Schedule, Tracker, new_mark
 from uppercase.errors import ConnectionRefused, NetworkError
 from uppercase.limits import PROBE_SIZE
 
@@ -45,8 +43,7 @@ _output = section("Output")
     "-i",
     "--interval",
     type=Duration(),
-    default=PING_INTERVAL,
-    show_default=f"{PING_INTERVAL:g}s",
+    default=f"{PING_INTERVAL:g}s",
     help="Time from each probe to the next, whatever comes back.",
 )
 @_probes(
@@ -94,30 +91,26 @@ def ping(
     """
     schedule = Schedule(interval, count, deadline)
     timeout = reply_timeout(target, timeout)
-    mark = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)).encode()
-    probes = Probes(expectation(expect), size, mark, b"" if target.udp else b"\n")
+    probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands._reactor import reactor, running, wait
     from uppercase.commands.ping._run import Run, open_carriers
 
+    soon = reactor.callFromThread
     with running():
         # Of objects, the summary's `connections` tells.
         tell = (lambda sentence: None) if as_json else say
         carriers = wait(lambda: open_carriers(reactor, target, tell))
         if not as_json:
-            protocol = "Unix" if target.unix else str(target).partition(" ")[0]
             what = f"{size} bytes, expecting {' then '.join(expect)}"
-            print(f"PING {target.place} ({protocol}): {what}", flush=True)
+            print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
             run = Run(reactor, tracker, schedule, display)
             failure = None
             try:
-                with signals(
-                    partial(reactor.callFromThread, run.end),
-                    partial(reactor.callFromThread, run.look),
-                ):
+                with signals(partial(soon, run.end), partial(soon, run.look)):
                     wait(partial(run.measure, carrier))
             except NetworkError as error:
                 failure = error
@@ -130,5 +123,5 @@ def ping(
         ping_plot(target, display.found, tracker.totals).save(plot)
     if failure is not None:
         raise failure
-    asked_for = count if deadline is not None else None
-    return OK if tracker.totals.acceptable(max_loss, asked_for) else NETWORK
+    fine = tracker.totals.acceptable(max_loss, None if deadline is None else count)
+    return OK if fine else NETWORK

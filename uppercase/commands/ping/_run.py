@@ -181,7 +181,7 @@ class DatagramCarrier:
             probe = self._waiting[0]
             self._run.begun(probe)
             try:
-                self._port.socket.send(probe)
+                self._port.datagrams.send(probe)
             except BlockingIOError:
                 self._port.when_writable(partial(self._run.guard, self._flush))
                 return

@@ -12,8 +12,8 @@ No clock, no socket, no printing here: callers pass the time, in seconds of a mo
 
 import math
 import re
+import secrets
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -43,12 +43,16 @@ _HEAD: Final = 32  # bytes of each that are compared: the number is among them
 _RECORD: Final = 512  # bytes that CPython needs to remember a probe, apart from its reply
 
 
+def new_mark() -> bytes:
+    """Return 4 lower-case letters that tell one run's probes from another's."""
+    return bytes(secrets.choice(_LETTERS) for _ in range(4))
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """The probes of one run and the replies that they must have.
 
-    `mark` is 4 lower-case letters that tell this run's probes from another's; `ending` ends each
-    probe and each reply: a newline on a stream, nothing in a datagram.
+    `ending` ends each probe and each reply: a newline on a stream, nothing in a datagram.
     """
 
     expect: Expect
@@ -151,14 +155,6 @@ class Finding:
     expected: bytes = b""
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the smallest sample that at least `percent` percent of the samples do not exceed.
-
-    This is the nearest-rank definition: the result is one of the samples, never a mean of two.
-    """
-    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
-
-
 class RoundTrips:
     """Takes round trips one by one and sums them up at any time, in bounded memory.
 
@@ -189,9 +185,13 @@ class RoundTrips:
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def percentiles(self, *percents: float) -> list[float]:
-        """Return percentiles of the recent round trips; there must have been one."""
+        """Return percentiles of the recent round trips, of which there must be one.
+
+        Each is the smallest that at least so many percent do not exceed: one of the samples, never
+        a mean of two (nearest rank).
+        """
         ordered = sorted(self.recent)
-        return [percentile(ordered, percent) for percent in percents]
+        return [ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in percents]
 
 
 @dataclass(slots=True)

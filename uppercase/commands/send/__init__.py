@@ -125,26 +125,20 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
     from uppercase.commands._reactor import Input, reactor, running, wait
+    from uppercase.commands.send._stream import Filter, LineConversation
 
-    if sys.stdin.isatty():
-        from uppercase.commands.send._stream import LineConversation
-
-        if allow_empty:
-            raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
-        lines = LineConversation(reactor, target, timeout)
-        with running():
-            with _notice(target):
-                wait(lines.connect)
-            converse(lambda line: wait(lambda: lines.ask(line)), say)
-        return OK
-
-    from uppercase.commands.send._stream import Filter
-
-    conversation = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
+    typed = sys.stdin.isatty()
+    if typed and allow_empty:
+        raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
+    lines = LineConversation(reactor, target, timeout)
+    piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
     with running():
         with _notice(target):
-            wait(conversation.connect)
-        wait(conversation.run)
+            wait(lines.connect if typed else piped.connect)
+        if typed:
+            converse(lambda line: wait(lambda: lines.ask(line)))
+        else:
+            wait(piped.run)
     return OK
 
 
@@ -172,11 +166,10 @@ def _send_datagrams(
     if one_socket and window not in (None, 1):
         raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
     datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-    tell = say if verbose else lambda sentence: None
-    messages = Messages(datagrams, target, limit, None if no_warn else say, tell)
+    messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
     if sys.stdin.isatty() and chunk is None:
         with running():
-            answered = converse(lambda line: wait(lambda: messages.ask(line)), say)
+            answered = converse(lambda line: wait(lambda: messages.ask(line)))
             datagrams.close()
         return OK if answered else NETWORK
     if chunk is not None and chunk > limit:
@@ -197,14 +190,14 @@ def _send_datagrams(
     return NETWORK if replies.lost else OK
 
 
-def converse(ask: Callable[[bytes], bytes | None], complain: Callable[[str], None]) -> bool:
+def converse(ask: Callable[[bytes], bytes | None]) -> bool:
     """Ask for lines and show their replies until the end of input (Ctrl-D)."""
     all_answered = True
     for line in _lines():
         reply = ask(line)
         if reply is None:
             all_answered = False
-            complain("no reply; type it again, or end with Ctrl-D")
+            say("no reply; type it again, or end with Ctrl-D")
         else:
             ending = b"" if reply.endswith(b"\n") else b"\n"
             write_all(reply + ending)

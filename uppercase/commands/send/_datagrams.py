@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, Defe
 
 from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
+from uppercase.commands._group import say
 from uppercase.commands._reactor import Input, write
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
@@ -24,15 +25,15 @@ _LOSSES_NAMED: Final = 10
 class Messages:
     """Sends messages, each within what one datagram carries.
 
-    `warn` is told once if one is large enough to be cut into fragments, `tell` of each that is sent
+    It may warn, once, of one that is large enough to be cut into fragments, and say what is sent
     again.
     """
 
     datagrams: Datagrams
     target: Target
     max_message: int
-    warn: Callable[[str], None] | None
-    tell: Callable[[str], None]
+    warn: bool
+    verbose: bool
     asked: int = 0
 
     async def ask(self, message: bytes) -> bytes | None:
@@ -44,15 +45,16 @@ class Messages:
                 f"got a message of {len(message):,} bytes; a datagram to {self.target} carries "
                 f"{self.max_message:,} at the most; cut the input with --chunk, or use TCP"
             )
-        if self.warn is not None and len(message) > SAFE_DATAGRAM:
-            self.warn(
+        if self.warn and len(message) > SAFE_DATAGRAM:
+            say(
                 f"{name} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
                 "may be cut into fragments, which many networks drop (--no-warn)"
             )
-            self.warn = None
+            self.warn = False
 
         def again(attempt: str) -> None:
-            self.tell(f"{name}: no reply, sent again ({attempt})")
+            if self.verbose:
+                say(f"{name}: no reply, sent again ({attempt})")
 
         try:
             return await self.datagrams.ask(message, again)
