@@ -217,7 +217,10 @@ def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:
     assert tracker.receive(second.upper(), 1.3).kind is Kind.LATE, "it was lost before it was sent"
 
 
-def test_bench_says_that_it_needs_a_server_that_keeps_its_connections(lecture: str) -> None:
+def test_bench_says_that_it_needs_a_server_that_keeps_its_connections(
+    lecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uppercase.commands.bench._loop.CONNECT_TIMEOUT", 1.0)
     # The system resets what is closed with a message unread: the next may come before the close.
     ended = "(closed|reset) a connection after 1 reply"
     for connections, words in (("1", ended), ("8", "let ")):

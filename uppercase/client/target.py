@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 from uppercase.core.values import parse_port
@@ -24,12 +23,10 @@ from uppercase.errors import (
 )
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
-ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
-        "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
-    }
-)
+ENVIRONMENT: Final = {
+    "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
+    "UPPERCASE_PORT": f"The server's port where none is given, instead of {DEFAULT_PORT}.",
+}
 """The environment variables that name a server, and what each is for."""
 
 
