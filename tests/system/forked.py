@@ -8,6 +8,7 @@ that are found before ours, limits that hold before the start.
 
 import fcntl
 import gc
+import io
 import multiprocessing
 import os
 import runpy
@@ -51,7 +52,10 @@ def _become(
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
-    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+    sys.stdin = open(0)  # noqa: SIM115
+    # It stays the object that others may have by now; of all that PYTHONUNBUFFERED asks for, lines.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in environment)
     if session:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
