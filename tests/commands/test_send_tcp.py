@@ -95,9 +95,13 @@ def test_replies_come_out_while_the_input_goes_on() -> None:
 
 
 def peak_memory(size: int) -> int:
-    """Return the most resident memory, in bytes, of a filter that `size` bytes go through."""
+    """Return the most resident memory, in bytes, of a filter that `size` bytes go through.
+
+    The reader of the output takes its time at first: so what is not held back piles up.
+    """
     produce = f"import os\nfor _ in range({size // MIB}): os.write(1, bytes({MIB}))"
-    consume = "import os, sys\nn = 0\nwhile d := os.read(0, 1 << 20): n += len(d)\nprint(n)"
+    read = "n = 0\nwhile d := os.read(0, 1 << 20): n += len(d)\nprint(n)"
+    consume = f"import os, time\ntime.sleep(1)\n{read}"
     with tcp_server() as server:
         source = subprocess.Popen([sys.executable, "-c", produce], stdout=subprocess.PIPE)
         process = subprocess.Popen(
