@@ -138,7 +138,7 @@ class Trial:
                     self.shared.ports.add(port)
                     return port
 
-    def note(self, peer: str, rows: Sequence[Row]) -> None:
+    def note(self, rows: Sequence[Row]) -> None:
         """Add what a client of ours saw to the check's timeline."""
         if self.timeline is not None:
             self.timeline.clients.update(Timeline.of({}, rows).clients)

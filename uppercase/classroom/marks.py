@@ -90,7 +90,9 @@ def as_gradescope(marks: Sequence[Mark]) -> str:
 
 def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
     """Return the XML that CI systems show, a test case a check."""
-    suite = ElementTree.Element(
+    suites = ElementTree.Element("testsuites")
+    suite = ElementTree.SubElement(
+        suites,
         "testsuite",
         name=exercise.name,
         tests=str(len(marks)),
@@ -100,18 +102,11 @@ def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
         time=f"{sum(mark.seconds for mark in marks):.3f}",
     )
     for mark in marks:
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=exercise.name,
-            name=mark.check.name,
-            time=f"{mark.seconds:.3f}",
-        )
+        about = {"classname": exercise.name, "name": mark.check.name}
+        case = ElementTree.SubElement(suite, "testcase", about, time=f"{mark.seconds:.3f}")
         if mark.sentence:
             failure = ElementTree.SubElement(case, "failure", message=_xml(mark.sentence))
             failure.text = _xml("\n".join(_picture(mark)))
-    suites = ElementTree.Element("testsuites")
-    suites.append(suite)
     written: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
     return written
 

@@ -367,27 +367,30 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, drawing.width), ylim=(bottom, top))
     axes.axis("off")
-    for name, (colour, width, dashes) in _STYLES.items():
-        lines = [
-            ((x1, y1), (x2, y2))
-            for x1, y1, x2, y2, style in drawing.lines
-            if style == name and max(y1, y2) >= top and min(y1, y2) <= bottom
-        ]
-        pattern: Any = (0, [each / width for each in dashes]) if dashes else "solid"
-        axes.add_collection(
-            LineCollection(lines, colors=colour, linewidths=width, linestyles=[pattern])
+    lines = [
+        each
+        for each in drawing.lines
+        if max(each.y1, each.y2) >= top and min(each.y1, each.y2) <= bottom
+    ]
+    styles = [_STYLES[each.style] for each in lines]
+    axes.add_collection(
+        LineCollection(
+            [((each.x1, each.y1), (each.x2, each.y2)) for each in lines],
+            colors=[colour for colour, _, _ in styles],
+            linewidths=[width for _, width, _ in styles],
+            linestyles=[(0, [n / width for n in dashes] or None) for _, width, dashes in styles],
         )
-        for filled in (True, False):
-            shapes = [
-                each.points
-                for each in drawing.shapes
-                if (each.style, each.filled) == (name, filled)
-                and top - 8 <= each.points[0][1] <= bottom + 8
-            ]
-            face = colour if filled else "white"
-            axes.add_collection(
-                PolyCollection(shapes, facecolors=face, edgecolors=colour, zorder=3)
-            )
+    )
+    shapes = [each for each in drawing.shapes if top - 8 <= each.points[0][1] <= bottom + 8]
+    colours = [_STYLES[each.style].colour for each in shapes]
+    faces = [
+        colour if each.filled else "white" for each, colour in zip(shapes, colours, strict=True)
+    ]
+    axes.add_collection(
+        PolyCollection(
+            [each.points for each in shapes], facecolors=faces, edgecolors=colours, zorder=3
+        )
+    )
     anchors = {"start": "left", "middle": "center", "end": "right"}
     for words in drawing.words:
         if top <= words.y <= bottom:

@@ -176,23 +176,21 @@ class ClientArrows:
 
     def _impaired(self, row: Row) -> None:
         actions, words = tuple(map(str, row.get("actions", ()))), row.get("fate", "")
-        number, direction = row.get("number", 0), row.get("direction")
+        number = row.get("number", 0)
         if not row.get("fates"):
-            return self._note(row, words)
-        if direction == REPLY:
-            if "lost" in actions:
-                self._arrow(row, REPLY, actions=actions, words=words)
-            else:
-                self._left[number, row["fates"]] = row["time"], actions, words
-            return None
-        arrows = self._requests.get(number, [])
-        for arrow in arrows:
-            arrow.actions, arrow.words = actions, words
-            arrow.end = round(arrow.begin + row.get("delay", 0), 6)
-        if "duplicated" in actions and len(arrows) == 1:
-            arrows.append(replace(arrows[0], words=words + _COPY, text="", serial=0))
-            self.arrows.append(arrows[1])
-        return None
+            self._note(row, words)
+        elif row.get("direction") != REPLY:
+            arrows = self._requests.get(number, [])
+            for arrow in arrows:
+                arrow.actions, arrow.words = actions, words
+                arrow.end = round(arrow.begin + row.get("delay", 0), 6)
+            if "duplicated" in actions and len(arrows) == 1:
+                arrows.append(replace(arrows[0], words=words + _COPY, text="", serial=0))
+                self.arrows.append(arrows[1])
+        elif "lost" in actions:
+            self._arrow(row, REPLY, actions=actions, words=words)
+        else:
+            self._left[number, row["fates"]] = row["time"], actions, words
 
     def _replied(self, row: Row) -> None:
         arrow = self._arrow(row, REPLY)

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -30,7 +30,7 @@ from uppercase.lab import (
 if TYPE_CHECKING:
     from uppercase.classroom.timeline import Timeline
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -48,10 +48,9 @@ _lab, _key, _service = section("Lab"), section("Key"), section("Service")
 _exercise, _output = section("Exercise"), section("Output")
 
 
-def _file(option: Callable[..., Any], *names: str, **attributes: Any) -> Callable[..., Any]:
+def _file(option: Callable[..., _Decorator], *names: str, **attributes: Any) -> _Decorator:
     path = click.Path(dir_okay=False, path_type=Path)
-    decorator: Callable[..., Any] = option(*names, type=path, metavar="FILE", **attributes)
-    return decorator
+    return option(*names, type=path, metavar="FILE", **attributes)
 
 
 def _check_picture(
@@ -66,11 +65,8 @@ def _check_picture(
 _picture = partial(_file, callback=_check_picture)
 
 
-def _port(option: Callable[..., Any], help_text: str) -> Callable[[_Function], _Function]:
-    decorator: Callable[[_Function], _Function] = option(
-        "--port", type=Count(), default=0, show_default="any free one", help=help_text
-    )
-    return decorator
+def _port(option: Callable[..., _Decorator], text: str) -> _Decorator:
+    return option("--port", type=Count(), default=0, show_default="any free one", help=text)
 
 
 def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:

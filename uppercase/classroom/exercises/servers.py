@@ -150,7 +150,7 @@ class _Server:
             else:
                 _ask_tcp(port, data, expected, seen, self.seconds, **how)
         finally:
-            trial.note(seen.peer, seen.rows)
+            trial.note(seen.rows)
 
     def asks(self, trial: Trial, *messages: bytes, also: Sequence[bytes] = ()) -> None:
         """Start the server and ask it, one message after the other."""
