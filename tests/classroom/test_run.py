@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.command import run, run_process, terminal
-from tests.system.processes import Server, connect, receive_all, refused, tool
+from tests.commands.command import Piped, run, run_process, terminal
+from tests.system.processes import START_TIMEOUT, Server, connect, receive_all, refused, tool
 from tests.system.test_lecture import LECTURE, free_port, program
 
 PINGER = """
@@ -155,6 +155,22 @@ def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:
     assert b"killed after 2 s" in done.stderr
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
     assert not left
+
+
+@pytest.mark.parametrize("command", ["run", "grade"])
+def test_who_is_ended_leaves_no_program_behind(command: str, tmp_path: Path) -> None:
+    """As `timeout` does it, or a terminal that is closed."""
+    script, runs = tmp_path / "endless.py", tmp_path / "runs"
+    script.write_text(f"import time; open({str(runs)!r}, 'w'); time.sleep(600)")
+    words = ["grade", "udp-client"] if command == "grade" else ["run"]
+    with Piped(*words, "--", sys.executable, str(script)) as process:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not runs.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM if command == "grade" else signal.SIGHUP)
+        process.wait(START_TIMEOUT)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
 
 
 def names(path: Path, script: Path) -> bool:

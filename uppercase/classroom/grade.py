@@ -169,7 +169,7 @@ class Trial:
                 runs.run = self._run(udp, text, seconds, quiet, lab)
                 runs.made += 1
             run = runs.run
-        self.timeline, self.late = run.timeline, run.late
+        self.timeline, self.late = run.timeline, max(self.late, run.late)
         return run
 
     def _run(
@@ -368,6 +368,7 @@ def grade(exercise: Exercise, trial: Trial, jobs: int = 1) -> Iterator[Mark]:
                 yield mark
         except BaseException:
             trial.interrupt()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 

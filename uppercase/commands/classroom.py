@@ -5,6 +5,7 @@ for. The lab's options are handed on as they were typed, as the services do it, 
 options give equal fates.
 """
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -182,6 +183,7 @@ def run(
     )
     problem: UserError | None = None
     status = 0
+    _leave_nobody_behind()
     with _reactor.running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
@@ -241,6 +243,13 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
         _print_timeline(drawn)
     if problem:
         say(problem)
+
+
+def _leave_nobody_behind() -> None:
+    """Have what would end us interrupt us, as Ctrl-C does: programs that run are killed then."""
+    for number in signal.SIGTERM, signal.SIGHUP:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
@@ -333,6 +342,7 @@ def grade(
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
+    _leave_nobody_behind()
     with _reactor.running():
         for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
