@@ -32,8 +32,8 @@ from uppercase.plugins.adapters import (
 from uppercase.plugins.parameters import (
     REQUIRED,
     Parameter,
-    annotation_of,
     parameters_of,
+    positional_of,
     signature_of,
 )
 
@@ -299,11 +299,15 @@ def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Para
 
 def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
     """Return the kind that the annotation of the message says."""
-    annotation = annotation_of(signature, position, owner)
-    if annotation is str:
-        return Kind.TEXT
-    if annotation is bytes:
-        return Kind.BYTES
+    positional = positional_of(signature)
+    if position >= len(positional):
+        raise PluginError(
+            f"{owner} takes no message; give it one positional parameter, annotated `str` or "
+            "`bytes`"
+        )
+    annotation = positional[position].annotation
+    if annotation in (str, bytes):
+        return Kind.TEXT if annotation is str else Kind.BYTES
     got = (
         "has no annotation"
         if annotation is REQUIRED

@@ -118,18 +118,8 @@ def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
         ) from error
 
 
-def annotation_of(signature: inspect.Signature, position: int, owner: str) -> Any:
-    """Return the annotation of the positional parameter that is the message, or `REQUIRED`."""
-    positional = _positional(signature)
-    if position >= len(positional):
-        raise PluginError(
-            f"{owner} takes no message; give it one positional parameter, annotated `str` or "
-            "`bytes`"
-        )
-    return positional[position].annotation
-
-
-def _positional(signature: inspect.Signature) -> list[inspect.Parameter]:
+def positional_of(signature: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the parameters that may be given by position."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [item for item in signature.parameters.values() if item.kind in kinds]
 
@@ -138,7 +128,7 @@ def parameters_of(
     signature: inspect.Signature, owner: str, *, positional: int
 ) -> tuple[Parameter, ...]:
     """Read a transform's arguments: the keyword-only parameters of a signature."""
-    extra = _positional(signature)[positional:]
+    extra = positional_of(signature)[positional:]
     if extra:
         raise PluginError(
             f"{owner} takes {extra[0].name!r} by position; arguments are keyword-only: write "
