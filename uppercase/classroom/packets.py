@@ -20,6 +20,7 @@ from uppercase.classroom.timeline import REQUEST, Arrow, Timeline, title_of
 
 _PORT: Final = 12345
 """Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol."""
+_LOOPBACK: Final = {4: bytes((127, 0, 0, 1)), 6: bytes(15) + b"\1"}
 _RAW_IP: Final = 101
 _UDP, _TCP = 17, 6
 _HOPS: Final = 64
@@ -102,14 +103,9 @@ class _Pair:
         host, _, port = peer.rpartition(":")
         try:
             address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-            return cls(
-                address.packed,
-                int(port) & 0xFFFF,
-                ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1").packed,
-            )
+            return cls(address.packed, int(port) & 0xFFFF, _LOOPBACK[address.version])
         except ValueError:
-            loopback = ipaddress.ip_address("127.0.0.1").packed
-            return cls(loopback, 49_152 + number % 16_000, loopback)
+            return cls(_LOOPBACK[4], 49_152 + number % 16_000, _LOOPBACK[4])
 
     def packet(
         self, direction: str, head: bytes, time: float, data: bytes, size: int, words: str

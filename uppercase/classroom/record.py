@@ -105,9 +105,8 @@ class Recorder:
         self._write({"record": VERSION, "wall": time.time(), **about})
 
     def notify(self, event: Event) -> None:
-        if self.ended:
-            return
-        self._write(self._rows.row(event, self._rows.number(event)))
+        if not self.ended:
+            self._write(self._rows.row(event, self._rows.number(event)))
 
     def flush(self) -> None:
         self._try(self._file.flush)

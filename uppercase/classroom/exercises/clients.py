@@ -192,10 +192,9 @@ _WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf"
 
 _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
-
 _SEED: Final = 578
-"""One with which every check meets, both ways, what it is about, within a few datagrams: bits are
-flipped in words, and others so that what comes is no text."""
+"""With it each check meets, both ways, what it is about: bits are flipped in words, and others so
+that what comes is no text."""
 
 
 class _StopAndWait:
@@ -261,7 +260,9 @@ def _delivers(run: Run) -> None:
     wanted = [word.upper() for word in _WORDS]
     # Whatever stands beside the words: numbers, prompts, how often each was sent.
     got = [line for line in map(str.strip, run.output.splitlines()) if line]
-    if len(got) != len(wanted) or not _in_order(got, wanted):
+    if len(got) != len(wanted) or not all(
+        word in line.split() for line, word in zip(got, wanted, strict=True)
+    ):
         end = " and had to be killed" if run.status is None else ""
         complaint = f": {run.complaint}" if run.complaint else ""
         raise Wrong(
@@ -274,10 +275,6 @@ def _delivers(run: Run) -> None:
             raise Wrong(f"expected that {word} comes from the service, which has never sent it")
     if run.status is None:
         raise Wrong("expected that it ends, got a program that had to be killed")
-
-
-def _in_order(lines: Sequence[str], words: Sequence[str]) -> bool:
-    return all(word in line.split() for line, word in zip(lines, words, strict=True))
 
 
 def _shown(lines: Sequence[str]) -> str:

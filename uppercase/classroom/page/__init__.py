@@ -73,12 +73,7 @@ class PageService(WebService):
         self._hosts = hosts
         self._told: list[Any] = []
         self._senders = Senders(services, WATCHERS + KEPT_FOR_THIS_MACHINE, reactor)
-        self.watchers = Watchers(
-            self._snapshot,
-            self._changes,
-            lambda watcher: self._senders.forget(watcher.token),
-            reactor,
-        )
+        self.watchers = Watchers(self._snapshot, self._changes, reactor)
         key = self._key if shows_key else None
         root = Site(self.watchers, self._senders, hosts, self._address, key)
         super().__init__("the page is", description, BoundedSite(root, _LIMITS, reactor), reactor)

@@ -101,7 +101,7 @@ class Site(Resource):
         if not line:
             return _say(request, 400, "there is nothing to send")
         try:
-            told = self._senders.send(watcher.token, _number(request, b"service"), line)
+            told = self._senders.send(watcher, _number(request, b"service"), line)
         except OSError as error:
             return _say(request, 503, f"it cannot be sent: {error.strerror or error}")
         if not isinstance(told, Deferred):
@@ -119,13 +119,13 @@ class Site(Resource):
         return why_foreign(
             request.getHeader("host"),
             request.getHeader("origin"),
-            arrived_at=_arrived_at(request),
+            arrived_at=_host(request.getHost()),
             given=self._hosts,
             changes=changes,
         )
 
     def _watch(self, request: Request) -> bytes | int:
-        if not self._watchers.have_room(local=is_loopback(_peer(request))):
+        if not self._watchers.have_room(local=is_loopback(_host(request.getClientAddress()))):
             return _say(request, 503, "as many watch as may; try again later")
         self._watchers.admit(request)
         return NOT_DONE_YET
@@ -144,12 +144,8 @@ class Site(Resource):
         return picture.getvalue()
 
 
-def _arrived_at(request: Request) -> str:
-    return str(getattr(request.getHost(), "host", ""))
-
-
-def _peer(request: Request) -> str:
-    return str(getattr(request.getClientAddress(), "host", ""))
+def _host(address: Any) -> str:
+    return str(getattr(address, "host", ""))
 
 
 def _argument(request: Request, name: bytes) -> str:

@@ -61,11 +61,13 @@ class Watcher:
     Attributes:
         token: by which its other requests are known.
         stalled_since: since when its connection is full; None while it is not.
+        ports: those that what it types leaves from, by the service that it is for.
     """
 
     def __init__(self, request: Request, watchers: "Watchers") -> None:
         self.token = token_urlsafe(12)
         self.stalled_since: float | None = None
+        self.ports: dict[int, Any] = {}
         self._request: Any = request
         self._watchers = watchers
         self._missed = False
@@ -102,19 +104,16 @@ class Watchers:
     Args:
         snapshot: gives all that is kept, for one who comes.
         changes: gives what has changed since the last frame; an empty one says nothing.
-        left: told who is gone.
     """
 
     def __init__(
         self,
         snapshot: Callable[[], dict[str, Any]],
         changes: Callable[[], dict[str, Any]],
-        left: Callable[[Watcher], None],
         clock: Any,
     ) -> None:
         self._snapshot = snapshot
         self._changes = changes
-        self._left = left
         self._clock = clock
         self._watchers: dict[str, Watcher] = {}
         self._last_write = 0.0
@@ -153,7 +152,8 @@ class Watchers:
 
     def forget(self, watcher: Watcher) -> None:
         self._watchers.pop(watcher.token, None)
-        self._left(watcher)
+        for port in watcher.ports.values():
+            port.stopListening()
         if not self._watchers and self._frames.running:
             self._frames.stop()
 
@@ -226,7 +226,6 @@ class Senders:
         self._services = services
         self._reactor = reactor
         self._bucket = TokenBuckets(SEND_RATE, SEND_BURST, watchers)
-        self._sockets: dict[tuple[str, int], tuple[_Socket, Any]] = {}
 
     def target(self, index: int) -> Target | None:
         """Return where a service takes lines; None if it takes none from a plain client."""
@@ -247,24 +246,21 @@ class Senders:
         """Whether a watcher may send one more line now."""
         return self._bucket.allow(token, self._reactor.seconds())
 
-    def send(self, token: str, index: int, line: bytes) -> dict[str, Any] | Deferred[Any]:
+    def send(self, watcher: Watcher, index: int, line: bytes) -> dict[str, Any] | Deferred[Any]:
         """Send a line; return what the browser is told of it."""
         target = self.target(index)
         if target is None:
             return {"error": "this service takes no line from the page"}
         if not target.udp:
             return self._ask(index, target, line)
-        known = self._sockets.get((token, index))
-        if known is None:
-            protocol = _Socket()
-            port = self._reactor.listenUDP(0, protocol, interface=target.host)
-            known = self._sockets[token, index] = protocol, port
-        protocol, port = known
-        protocol.sent += 1
-        transport: Any = protocol.transport
-        transport.write(line, (target.host, target.port))
-        own_address = port.getHost()
-        return {"client": str(Client(own_address.host, own_address.port)), "number": protocol.sent}
+        port = watcher.ports.get(index)
+        if port is None:
+            port = self._reactor.listenUDP(0, _Socket(), interface=target.host)
+            watcher.ports[index] = port
+        port.protocol.sent += 1
+        port.write(line, (target.host, target.port))
+        place = port.getHost()
+        return {"client": str(Client(place.host, place.port)), "number": port.protocol.sent}
 
     def _ask(self, index: int, target: Target, line: bytes) -> Deferred[Any]:
         settings: Any = self._services[index].settings
@@ -274,7 +270,3 @@ class Senders:
             lambda reply: {"reply": reply.decode("utf-8", "replace")},
             lambda failure: {"error": failure.getErrorMessage()},
         )
-
-    def forget(self, token: str) -> None:
-        for known in [key for key in self._sockets if key[0] == token]:
-            self._sockets.pop(known)[1].stopListening()
