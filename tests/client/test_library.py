@@ -438,7 +438,7 @@ async def test_an_exchange_with_a_streaming_server() -> None:
 async def test_tcp_trouble_has_its_name() -> None:
     with pytest.raises(ConnectionRefused, match="twistd -n uppercase-tcp"):
         await ask(Target(port=free_port()), b"hello")
-    with pytest.raises(ConnectionRefused, match="Unix socket"):
+    with pytest.raises(ConnectionRefused, match="UNIX socket"):
         await connect(Target(unix="/nowhere/socket"))
     with pytest.raises(NetworkError, match="cannot resolve the name"):
         await connect(Target("nowhere.invalid"))

@@ -82,7 +82,7 @@ def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
     [
         (Target(), "TCP 127.0.0.1:12000"),
         (Target("::1", 7, udp=True), "UDP [::1]:7"),
-        (Target(unix="/run/u.sock"), "Unix socket /run/u.sock"),
+        (Target(unix="/run/u.sock"), "UNIX socket /run/u.sock"),
     ],
 )
 def test_a_target_is_named_as_the_ready_line_names_it(target: Target, name: str) -> None:
@@ -176,7 +176,7 @@ def test_an_address_that_answers_nothing_is_given_up_in_time(
 
 
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="nothing listens on Unix socket"):
+    with pytest.raises(NetworkError, match="nothing listens on UNIX socket"):
         connect_tcp(Target(unix=str(tmp_path / "socket")))
 
 

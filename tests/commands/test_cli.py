@@ -139,9 +139,9 @@ def run_without(closed: str, *arguments: str) -> Outcome:
 @pytest.mark.parametrize(
     ("closed", "command", "sentence"),
     [
-        ("<&-", "send", "uppercase: standard input is closed; for none there is </dev/null\n"),
-        (">&-", "send", "uppercase: standard output is closed; for none there is >/dev/null\n"),
-        (">&-", "ping", "uppercase: standard output is closed; for none there is >/dev/null\n"),
+        ("<&-", "send", "uppercase: standard input is closed; to send nothing, use </dev/null\n"),
+        (">&-", "send", "uppercase: standard output is closed; to throw it away, use >/dev/null\n"),
+        (">&-", "ping", "uppercase: standard output is closed; to throw it away, use >/dev/null\n"),
     ],
 )
 def test_a_closed_standard_stream_is_one_sentence(closed: str, command: str, sentence: str) -> None:

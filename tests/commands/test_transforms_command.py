@@ -328,7 +328,7 @@ def test_nothing_of_a_plugin_reaches_the_terminal_as_a_command(
 
 def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> None:
     asked = run("doctor", cwd=here, fresh=True, PYTHONSAFEPATH="1")
-    assert "not the current directory: PYTHONSAFEPATH" in asked.stdout.decode()
+    assert "not the current folder: PYTHONSAFEPATH" in asked.stdout.decode()
 
 
 @pytest.mark.parametrize(

@@ -551,7 +551,7 @@ def test_a_value_that_is_none_is_refused_with_what_is_accepted(
 
 
 def test_an_unknown_preset_or_option_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="no lab named 'udp-ping'; did you mean 'udp-pinger'"):
+    with pytest.raises(UnknownName, match="no preset named 'udp-ping'; did you mean 'udp-pinger'"):
         merge_settings("udp-ping", {})
     with pytest.raises(UnknownName, match="no option --losss; did you mean 'loss'"):
         make_experiment({"losss": "0.1"}, seed=1)

@@ -140,7 +140,7 @@ def test_a_client_that_leaves_early_leaves_no_timer() -> None:
 def test_presets_print_what_they_set() -> None:
     assert str(TCP_PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
     assert str(TCP_PRESETS["lecture"]).startswith("lecture: --framing=segment (")
-    with pytest.raises(UnknownName, match="no lab named 'lectrue'; did you mean 'lecture'"):
+    with pytest.raises(UnknownName, match="no preset named 'lectrue'; did you mean 'lecture'"):
         find_preset("lectrue", TCP_PRESETS)
     with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):
         TCPLab(accept_delay=100)

@@ -361,7 +361,7 @@ def test_a_storm_of_connections_leaves_nothing_behind(server: Server) -> None:
         ("--send-timeout=0s", "--send-timeout: got '0s'; a time-out is longer than 0"),
         ("--close-timeout=0", "--close-timeout: got '0'; a time-out is longer than 0"),
         ("--delay=2h", "got 7200 s for --delay; the lab holds nothing for more than 60 s"),
-        ("--lab=byte-steam", "no lab named 'byte-steam'; did you mean 'byte-stream'?"),
+        ("--lab=byte-steam", "no preset named 'byte-steam'; did you mean 'byte-stream'?"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_a_sentence(option: str, sentence: str) -> None:

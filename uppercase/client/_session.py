@@ -1,4 +1,4 @@
-"""Ask a server from a program: Deferreds over TCP, TLS, Unix sockets and UDP.
+"""Ask a server from a program: Deferreds over TCP, TLS, UNIX sockets and UDP.
 
 `ask` is one message and its reply, `connect` a session of many, `exchange` a whole stream. The
 server is a `Target`, or for TCP any of Twisted's client endpoints; without a reactor it is the

@@ -55,13 +55,13 @@ class Target:
 
     @property
     def place(self) -> str:
-        """Return host and port, or the path of a Unix socket."""
+        """Return host and port, or the path of a UNIX socket."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.unix is None else self.unix
 
     def __str__(self) -> str:
         protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
-        return f"{protocol if self.unix is None else 'Unix socket'} {self.place}"
+        return f"{protocol if self.unix is None else 'UNIX socket'} {self.place}"
 
 
 def parse_target(

@@ -262,7 +262,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
     try:
         if sys.stdout is None:
-            raise UserError("standard output is closed; for none there is >/dev/null")
+            raise UserError("standard output is closed; to throw it away, use >/dev/null")
         status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
     except click.Abort:
         return INTERRUPTED
@@ -270,7 +270,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        sentence, status = error.format_message(), USAGE
+        sentence, status = " ".join(error.format_message().split()), USAGE
     except UppercaseError as error:
         sentence, status = str(error), NETWORK if isinstance(error, NetworkError) else USAGE
     except OSError as error:

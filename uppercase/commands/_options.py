@@ -94,7 +94,7 @@ _TARGET_PARAMETERS: Final = (
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     _server("-u", "--udp", is_flag=True, help="UDP; without it, TCP."),
-    _server("--unix", metavar="PATH", help="A Unix stream socket."),
+    _server("--unix", metavar="PATH", help="A UNIX socket."),
     _server("-4", "ipv4", is_flag=True, help="IPv4 only."),
     _server("-6", "ipv6", is_flag=True, help="IPv6 only."),
     _server("--tls", is_flag=True, help="TLS; the certificate is verified."),

@@ -97,7 +97,7 @@ def fates(
 
     Examples:
         uppercase fates --seed 7 --loss 0.3 -n 20        which of 20 requests are lost
-        uppercase fates --seed 7 --lab udp-pinger        a lab by name
+        uppercase fates --seed 7 --lab udp-pinger        a preset
         uppercase fates --seed 7 --loss request:0.1,reply:0.2
     """
     if seed is None:

@@ -308,7 +308,7 @@ def new(name: str, is_async: bool, stream: bool) -> int:
 )
 @click.pass_context
 def doctor(ctx: click.Context, name: str | None) -> int:
-    """Tell why a transform is not found: where was looked, what is there, what is wrong.
+    """Tell why a transform is not found: where it was looked for, what is there, what is wrong.
 
     Examples:
         uppercase transforms doctor

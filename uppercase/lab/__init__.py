@@ -178,7 +178,7 @@ TCP_PRESETS: Final = _by_name(
 def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
     """Find a preset of one transport."""
     if name not in presets:
-        raise UnknownName(f"no lab named {name!r}{suggest(name, presets)}")
+        raise UnknownName(f"no preset named {name!r}{suggest(name, presets)}")
     return presets[name]
 
 

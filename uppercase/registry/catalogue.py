@@ -79,7 +79,9 @@ class Listing:
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
         """Make a chain's transforms, each with the name that errors and logs use."""
         if isinstance(wanted, str) or not wanted:
-            raise UserError(f"got {wanted!r} as transforms; a list is expected: ['uppercase']")
+            raise UserError(
+                f"got {wanted!r} as transforms; a list is accepted, such as ['uppercase']"
+            )
         return [Stage(_name(each), self.find(each)) for each in wanted]
 
     def _resolve(self, specification: str) -> tuple[Found, list[str]]:

@@ -63,7 +63,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
         others = [name for name, path in paths.items() if path not in theirs]
         yield f"  {folder}: {', '.join(others) or 'none'}"
     if sys.flags.safe_path:
-        yield "  not the current directory: PYTHONSAFEPATH or python -P excludes it"
+        yield "  not the current folder: PYTHONSAFEPATH or python -P excludes it"
     elif not os.path.isdir(beside := os.path.join(os.getcwd(), _DROP_INS)):
         yield f"  {beside}: no such folder"
     yield f"Searched for entry points ({GROUP}):"

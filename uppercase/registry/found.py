@@ -64,7 +64,7 @@ def load(reference: str) -> Any:
             if missing is not None and f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
-                    "directory that holds it",
+                    "folder that holds it",
                 ) from error
             problem = from_exception(error, _file_of(module_name))
             raise PluginError(f"{reference!r} cannot be loaded: {problem}") from error

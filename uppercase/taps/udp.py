@@ -87,7 +87,8 @@ class Options(_options.ServiceOptions):
             ),
         ),
         Group(
-            "Lab: what happens on purpose (to requests; reply: or both: before a value to others)",
+            "Lab: what happens to datagrams on purpose (a value is for requests; reply: or both: "
+            "before it names the other side)",
             Option(
                 "--lab=PRESET",
                 f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",

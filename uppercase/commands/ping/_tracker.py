@@ -111,7 +111,7 @@ class Schedule:
         if self.interval < PING_MIN_INTERVAL:
             raise UserError(
                 f"got an interval of {self.interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
-                "accepted, and for more load there is: uppercase bench"
+                "accepted; for more load, use uppercase bench"
             )
 
     def planned(self, seq: int) -> float | None:

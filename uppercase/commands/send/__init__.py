@@ -109,10 +109,12 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
         uppercase send --tls --ca ca.pem example.org:12001
     """
     if sys.stdin is None:
-        raise UserError("standard input is closed; for none there is </dev/null")
+        raise UserError("standard input is closed; to send nothing, use </dev/null")
     if target.udp:
         if allow_empty:
-            raise UserError("got --allow-empty and -u, but an empty datagram is a reply anyway")
+            raise UserError(
+                "got --allow-empty, but over UDP an empty datagram is a reply; leave it out"
+            )
         return _send_datagrams(target, timeout or UDP_TIMEOUT, **udp_options)
     for name, value in udp_options.items():
         if value is not None and value is not False:
