@@ -84,6 +84,8 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) 
     await first.stopService()
 
 
+# Twisted 24.7 leaves a socket that could not be bound to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", MAKERS)
 async def test_an_endpoint_that_fails_closes_those_before_it(kind: str) -> None:
     """All of them: those of the shorthands and those that were listed before it."""

@@ -134,6 +134,21 @@ def test_workers_serve_what_the_supervisor_has_opened(runner: str) -> None:
         assert "all workers have ended" in server.log()
 
 
+@pytest.mark.parametrize("workers", [(), ("--workers=1",)])
+def test_what_was_imported_is_no_garbage_to_look_for(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    """A look through all of it would hold all clients up."""
+    (tmp_path / "kept.py").write_text(
+        "import gc\ndef kept(text: str) -> str: return str(gc.get_freeze_count())\n"
+    )
+    # An interpreter of its own: a fork has frozen what there was.
+    fresh = {"PYTHONHASHSEED": "0"}
+    command = ("uppercase-tcp", "--port=0", "-i", "127.0.0.1", "-t", "kept:kept", *workers)
+    with Server(*command, addresses=1, cwd=tmp_path, env=fresh) as server:
+        assert int(ask(server.port)) > 10_000
+
+
 def test_a_worker_that_is_killed_costs_its_own_connections_only() -> None:
     """Those who wait in the queue are not its own: the others, or the next, serve them."""
     with served(*TCP) as server:

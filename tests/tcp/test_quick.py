@@ -2,10 +2,11 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
@@ -65,10 +66,10 @@ class Served:
             self.peer = socket.create_connection(door.getsockname(), timeout=30)
             skt, _ = door.accept()
         where = ("192.0.2.1", 1)
-        protocol = self.factory.buildProtocol(IPv4Address("TCP", *where))
+        self.protocol: Any = self.factory.buildProtocol(IPv4Address("TCP", *where))
         make: Any = prompt(Server)
-        self.transport = make(skt, protocol, where, None, 0, self.hub)
-        protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        self.transport = make(skt, self.protocol, where, None, 0, self.hub)
+        self.protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
     def send(self, data: bytes) -> None:
         """Let a chunk come, and everybody have a turn."""
@@ -173,11 +174,10 @@ def test_what_the_peer_does_not_take_follows_in_order(served: Served) -> None:
             served.turn()
     except BlockingIOError:
         pass
-    for _ in range(2000):
+    until = time.monotonic() + 30
+    while len(got) < len(sent) and time.monotonic() < until:
         got += served.receive()
         served.turn()
-        if len(got) == len(sent):
-            break
     assert bytes(got) == bytes(sent).upper()
     served.send(b"after")
     served.send(b"wards")
@@ -190,3 +190,41 @@ def test_a_peer_that_is_gone_is_found_out(served: Served) -> None:
     served.turn()
     assert served.notes.outcomes
     assert not served.factory.connections
+
+
+# What happens between the hub's look and the read: another's event may be the reason.
+
+
+def read_after(served: Served, happens: Callable[[], object], data: bytes) -> None:
+    """Let something happen once the connection was found to be readable, and it read then."""
+    (read,) = served.hub._reads.values()
+    served.peer.sendall(data)
+    happens()
+    read()
+
+
+def test_what_is_queued_goes_first(served: Served) -> None:
+    read_after(served, lambda: FileDescriptor.write(served.transport, b"first "), b"second")
+    served.turn()
+    assert served.receive() == b"first SECOND"
+
+
+def test_a_connection_that_is_paused_is_answered_once_it_goes_on(served: Served) -> None:
+    read_after(served, served.protocol.pauseProducing, b"later")
+    assert served.receive() == b""
+    served.protocol.resumeProducing()
+    served.turn()
+    assert served.receive() == b"LATER"
+
+
+def test_what_waits_in_the_conversation_goes_first(served: Served) -> None:
+    read_after(served, lambda: served.protocol._conversation.receive(b"one "), b"two")
+    served.turn()
+    assert served.receive() == b"ONE TWO"
+
+
+def test_one_that_drains_ends_behind_what_had_arrived(served: Served) -> None:
+    read_after(served, served.protocol.drain, b"last")
+    served.turn()
+    assert served.peer.recv(100) == b"LAST"
+    assert served.peer.recv(100) == b""

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,7 +143,8 @@ async def open_connection(
         raise explain(failure, server, CONNECT_TIMEOUT) from error
     if ITCPTransport.providedBy(protocol.transport):
         # A line typed must not wait for the acknowledgement of the line before.
-        protocol.transport.setTcpNoDelay(True)
+        with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
+            protocol.transport.setTcpNoDelay(True)
     if trust is not None and protocol.shaking_hands is not None:
         await _shake_hands(server, protocol, trust, reactor)
 

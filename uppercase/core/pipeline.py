@@ -268,23 +268,8 @@ class _ChainedStream:
         self._guard = guard
 
     def feed(self, data: bytes) -> bytes:
-        # `_Guard.call` and `checked` in one, as in `MessagePipeline.transform`.
-        guard, most = self._guard, self._guard.max_output
         for name, feed in self._feeds:
-            started = perf_counter()
-            try:
-                result: object = feed(data)
-            except BaseException as error:
-                failure = guard.failed(name, error, started)
-            else:
-                if perf_counter() - started > SLOW_CALL:
-                    guard.slow(name, started)
-                if isinstance(result, bytes) and len(result) <= most:
-                    data = result
-                else:
-                    data = guard.checked(name, result)
-                continue
-            raise failure
+            data = self._guard.checked(name, self._guard.call(name, feed, data))
         return data
 
     @property

@@ -80,6 +80,8 @@ class StreamConversation:
         transform: opens the stream; it and its stream raise only `TransformError`.
     """
 
+    incomplete, awaiting = 0, False
+
     def __init__(self, transform: IStreamTransform) -> None:
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
@@ -95,26 +97,13 @@ class StreamConversation:
     def sole(self) -> tuple[Callable[[bytes], object], int] | None:
         return getattr(self._stream, "sole", None)
 
-    @property
-    def incomplete(self) -> int:
-        return 0
-
-    @property
-    def awaiting(self) -> bool:
-        return False
-
     def receive(self, data: bytes) -> None:
         self._chunks.append(data)
         self.wants_input = False
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        # Invariant: while input is wanted there are no chunks and no outcome, and none is left.
-        try:
-            return self._stream.feed(data)
-        except TransformError as error:
-            let_go(error)
-            self._end(Outcome.FAILED, error)
-        return b""
+        self._chunks.append(data)
+        return self.replies(until, seconds)
 
     def settle(self, started: float, result: object, error: BaseException | None = None) -> bytes:
         """Return the bytes to send of a call of `sole`; it may be the end."""

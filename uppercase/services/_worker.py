@@ -6,6 +6,7 @@ a line: what it logs, that it is ready, that it lives and what it has counted, a
 """
 
 import faulthandler
+import gc
 import json
 import mmap
 import os
@@ -146,6 +147,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
 
     def ready() -> None:
         beats.start(assignment.beat)
+        gc.freeze()
         report("ready", served=[each.served() for each in services])
 
     beats = LoopingCall(beat)

@@ -6,6 +6,7 @@ peer that does not read costs one batch of output and no more.
 """
 
 from collections.abc import Hashable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
@@ -116,7 +117,8 @@ class TransformProtocol(WaitingProtocol):
             self._refuse()
             return
         if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+            with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
+                transport.setTcpNoDelay(True)
         self._output = transport
         if factory.lab is not None:
             unsent = partial(unacknowledged_output, transport)

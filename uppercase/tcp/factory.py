@@ -82,10 +82,6 @@ class Turns:
             self._call = self._clock.callLater(0, self._go_round)
 
 
-def _tell_nobody(event: Event) -> None:
-    """Stand in for an observer where there is none."""
-
-
 class TransformFactory(ServerFactory):
     """Makes the protocols of one service and knows which connections are open.
 
@@ -132,7 +128,9 @@ class TransformFactory(ServerFactory):
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
         self._listening = False
-        self.tell: Callable[[Event], None] = _tell_nobody if observer is None else observer.notify
+        self.tell: Callable[[Event], object] = (
+            (lambda _: None) if observer is None else observer.notify
+        )
 
     def startFactory(self) -> None:
         """The first port listens: the watches' timers outlast the last connection."""

@@ -9,6 +9,7 @@ Imports pyOpenSSL: only who was asked for TLS may import this module.
 """
 
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
@@ -128,7 +129,8 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         timeout = served.limits.handshake_timeout
         self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
         if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+            with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
+                transport.setTcpNoDelay(True)
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
