@@ -248,12 +248,12 @@ class Exercise:
 
     def changed(
         self,
-        *,
         name: str,
-        summary: str,
-        points: Mapping[str, Any],
-        texts: Mapping[str, Any],
-        options: Mapping[str, Any],
+        *,
+        summary: str = "",
+        points: Mapping[str, Any] = {},
+        texts: Mapping[str, Any] = {},
+        options: Mapping[str, Any] = {},
     ) -> "Exercise":
         """Return it with other points, texts and options, which name checks and attributes.
 

@@ -7,6 +7,7 @@ as in a textbook; the more it slants, the longer it was under way.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import cos, pi, sin
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -187,17 +188,12 @@ def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top
     drawing.say(_Words(_SERVER, top, "server", "middle"))
     begins, ends, folds = _places(arrows, top + 40)
     bottom = max(ends) + 16
-    start = top + 10
-    for fold_top, seconds in folds:
-        fold_bottom = fold_top + 22
+    edges = [top + 10, *(y for fold, _ in folds for y in (fold, fold + 22)), bottom]
+    for number, (start, end) in enumerate(pairwise(edges)):
         for x in (_CLIENT, _SERVER):
-            drawing.lines.append(_Line(x, start, x, fold_top, "life"))
-            drawing.lines.append(_Line(x, fold_top, x, fold_bottom, "fold"))
-        words = f"nothing for {seconds:.1f} s"
-        drawing.say(_Words(_MIDDLE, fold_top + 15, words, "middle", 11))
-        start = fold_bottom
-    for x in (_CLIENT, _SERVER):
-        drawing.lines.append(_Line(x, start, x, bottom, "life"))
+            drawing.lines.append(_Line(x, start, x, end, "fold" if number % 2 else "life"))
+    for fold, seconds in folds:
+        drawing.say(_Words(_MIDDLE, fold + 15, f"nothing for {seconds:.1f} s", "middle", 11))
     for arrow, begin, end in zip(arrows, begins, ends, strict=True):
         _lay_out_arrow(drawing, arrow, begin, end, arrows[0].begin)
     return bottom

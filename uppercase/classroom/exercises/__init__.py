@@ -73,11 +73,10 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
         if not isinstance(value, _KEYS[key]):
             kind = "a table" if _KEYS[key] is dict else "a text"
             raise UserError(f"{path}: {key} is {value!r}; {kind} is accepted")
-    base = str(table.get("base"))
+    base = str(table.pop("base", None))
     if base not in known:
         raise UserError(f"{path}: base is {base!r}; one of {', '.join(known)} is accepted")
-    tables = {key: table.get(key, {}) for key in ("points", "texts", "options")}
     try:
-        return known[base].changed(name=path.stem, summary=table.get("summary", ""), **tables)
+        return known[base].changed(path.stem, **table)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

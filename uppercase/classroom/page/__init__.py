@@ -22,8 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from uppercase.classroom.page.audience import COUNTS, Audience
-from uppercase.classroom.page.shown import LINE, Shown
+from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
 from uppercase.classroom.page.watchers import Watchers
 from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
