@@ -1,9 +1,13 @@
 """Has pydoctor make the pages of the API, beside the site that Sphinx has made.
 
 pydoctor links what is hidden too, although it writes none of it; such a link becomes its text.
+What is public is a list of patterns in `pyproject.toml`, compared here with what `reference/api.md`
+promises.
 """
 
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +22,23 @@ def only_living(link: re.Match[str]) -> str:
     return link[0] if link[1] and (API / link[1]).exists() else link[2]
 
 
+def missing() -> Iterator[str]:
+    """Return the public names that have no page, and no place on one."""
+    shown = {page.stem.rpartition(".")[2] for page in API.glob("*.html")}
+    for page in API.glob("uppercase*.html"):
+        shown.update(re.findall(r'name="(\w+)"', page.read_text()))
+    promised = (API.parents[1] / "reference" / "api.md").read_text()
+    for module in map(import_module, re.findall(r"^\| `([\w.]+)`", promised, re.MULTILINE)):
+        for name in getattr(module, "__all__", ()):
+            # A constant is said in words; what has two names is shown by its own.
+            if getattr(getattr(module, name), "__name__", name) not in {*shown, "__version__"}:
+                yield f"{module.__name__}.{name}"
+
+
 if __name__ == "__main__":
     if status := main([]):
         raise SystemExit(status)
+    if hidden := list(missing()):
+        raise SystemExit(f"public, but hidden by pyproject.toml: {', '.join(hidden)}")
     for page in API.glob("*.html"):
         page.write_text(_LINK.sub(only_living, page.read_text()))

@@ -16,7 +16,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from tests.classroom.helpers import arrows_of
-from uppercase.classroom.page import Audience, PageService
+from uppercase.classroom.page import Audience, PageService, why_foreign
 from uppercase.classroom.page.audience import (
     CLIENTS,
     CLIENTS_TOLD,
@@ -24,7 +24,6 @@ from uppercase.classroom.page.audience import (
     SHOWN_BURST,
     SHOWN_RATE,
 )
-from uppercase.classroom.page.site import why_foreign
 from uppercase.classroom.page.watchers import (
     FRAME,
     HEARTBEAT,

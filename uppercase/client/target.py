@@ -55,7 +55,7 @@ class Target:
 
     @property
     def place(self) -> str:
-        """`HOST:PORT`, or the path of a Unix socket."""
+        """Return host and port, or the path of a Unix socket."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.unix is None else self.unix
 

@@ -5,16 +5,13 @@ A command is declared so::
     @click.command("ping", cls=Command)
     @section("Schedule")("-c", "--count", type=Count(), help="...")
     def ping(count: int) -> int:
-        '''Measure loss.
+        "Measure loss."
 
-Examples:
-            uppercase ping -c 10              ten requests to the server on this machine
-        '''
-
-A help page has examples first, then the options in sections; a section is printed where its first
-option stands. A sub-command's function returns its exit status (None is 0) and raises `UserError`
-or `NetworkError` with one sentence. A sub-command's module is imported when the command is asked
-for; nothing here imports Twisted.
+Its docstring is its help, with examples below a line `Examples:`. A help page has these first, then
+the options in sections; a section is printed where its first option stands. A sub-command's
+function returns its exit status (None is 0) and raises `UserError` or `NetworkError` with one
+sentence. A sub-command's module is imported when the command is asked for; nothing here imports
+Twisted.
 """
 
 import os
