@@ -488,6 +488,7 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
     path = f"/send?watcher={hello['you']}&service=0"
     assert Visit(stage.page).ask(path, b"hi")[0] == 403
     assert Visit(stage.page).ask("/send?watcher=x", b"hi", origin=ORIGIN)[0] == 404
+    assert Visit(stage.page).ask(f"{path}9", b"hi", origin=ORIGIN)[0] == 404
     assert Visit(stage.page).ask(path, b"", origin=ORIGIN)[0] == 400
     status, _, said = Visit(stage.page).ask(path, b"hi", origin=ORIGIN)
     assert (status, json.loads(said)) == (
