@@ -164,10 +164,13 @@ class Audience:
     def notify(self, event: Event) -> None:
         number = self._rows.number(event)
         if isinstance(event, Several):
-            self._take_several(event)
+            # What is not drawn.
+            place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
+            for peer, count in event.counts.items():
+                self._client(peer).counts[place] += count
+                self.seen += count if place == _RECEIVED else 0
             return
-        peer: str = getattr(event, "peer", "")
-        if not peer:
+        if not (peer := getattr(event, "peer", "")):
             return
         client = self._client(peer)
         client.count(event)
@@ -179,14 +182,6 @@ class Audience:
     def wants(self, count: int) -> bool:
         """Whether there is room for drawing so many datagrams that came together."""
         return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
-
-    def _take_several(self, event: Several) -> None:
-        """Count what is not drawn."""
-        place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
-        for peer, count in event.counts.items():
-            self._client(peer).counts[place] += count
-        if place == _RECEIVED:
-            self.seen += sum(event.counts.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that is kept, for somebody who comes now."""
@@ -203,8 +198,8 @@ class Audience:
 
     def host_of(self, serial: int) -> str:
         """Return a client's address without its port; "" for one that is not known."""
-        found = [peer for peer, client in self._clients.items() if client.serial == serial]
-        return found[0].rpartition(":")[0].strip("[]") if found else ""
+        found = (peer for peer, client in self._clients.items() if client.serial == serial)
+        return next(found, "").rpartition(":")[0].strip("[]")
 
     def _client(self, peer: str) -> _Client:
         client = self._clients.get(peer)
@@ -251,22 +246,14 @@ class Audience:
             "met": self.met,
             "gone": gone,
             "clients": [[each.serial, peer, each.state, *each.counts] for peer, each in found],
-            "arrows": [
-                [
-                    arrow.serial,
-                    peer,
-                    round(arrow.begin, 4),
-                    round(arrow.end, 4),
-                    DIRECTIONS[arrow.direction],
-                    arrow.number,
-                    arrow.text,
-                    arrow.size,
-                    list(arrow.actions),
-                    arrow.words,
-                ]
-                for peer, arrow in drawn
-            ],
+            "arrows": [_arrow_told(peer, arrow) for peer, arrow in drawn],
         }
+
+
+def _arrow_told(peer: str, arrow: Arrow) -> list[Any]:
+    times = round(arrow.begin, 4), round(arrow.end, 4)
+    more = arrow.number, arrow.text, arrow.size, arrow.actions, arrow.words
+    return [arrow.serial, peer, *times, DIRECTIONS[arrow.direction], *more]
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Any:
