@@ -3,25 +3,12 @@
 It is::
 
     UppercaseError
-        UserError               a mistake on a command line or in a call; the text is for its author
-            UnknownName         nothing is registered under this name
-            BadArgument         a transform's argument is missing, unknown or not acceptable
-            BadValue            a number, duration, size or address that cannot be used
-        PluginError             a transform's code cannot be loaded or breaks its contract
-            NameClash           two plugins claim one name
-        Rejected                a transform's word for a message that it does not accept
-        TransformError          a transform failed on one message
-            OutputTooLong       its output is over the limit
-            WrongResult         what it gave is no reply: not bytes, or text without a UTF-8 form
-        FramingError            the peer's bytes do not follow the framing
-            MessageTooLong      a message is over the limit
-            MalformedFrame      a header or terminator is wrong
-        HandshakeFailed         TLS could not be agreed on, or was broken later
-        ProxyHeaderError        the PROXY header is malformed, missing or late
-        CannotListen            an address could not be had
-        NetworkError            a server could not be reached, or did not do what was asked of it
-            ConnectionRefused   nothing listens there
-            NoReply             no reply came in time
+        UserError           UnknownName, BadArgument, BadValue
+        PluginError         NameClash
+        TransformError      OutputTooLong, WrongResult
+        FramingError        MessageTooLong, MalformedFrame
+        NetworkError        ConnectionRefused, NoReply
+        Rejected, HandshakeFailed, ProxyHeaderError, CannotListen
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
 sentence. This module imports nothing of ours.

@@ -1,8 +1,8 @@
 """The bounds that several rooms share, and the records of those of each service, with reasons.
 
-A bound with one user stands beside its code. Sizes are bytes and durations are seconds unless the
-name says otherwise. The one switch between what only some systems have and what runs everywhere is
-here, too. This module imports nothing of ours.
+A bound with one user stands beside its code, or is the default of its field. Sizes are bytes and
+durations are seconds unless the name says otherwise. The one switch between what only some systems
+have and what runs everywhere is here, too. This module imports nothing of ours.
 """
 
 import os
@@ -52,25 +52,6 @@ much while a message is incomplete."""
 CLOSE_TIMEOUT: Final = 5.0
 """How long a peer has to close its side once all of our output has been handed to the kernel."""
 
-SEND_TIMEOUT: Final = 60.0
-"""How long a peer may take no byte of what it is owed before the connection is aborted."""
-
-IDLE_TIMEOUT: Final = 600.0
-"""How long a connection may neither send nor take anything. A human at nc thinks for minutes; what
-is lost is a descriptor and 3 KiB."""
-
-MAX_CONNECTIONS: Final = 1000
-"""Connections at one time: five classes of 200, at 256 KiB each (the most that a peer can make us
-hold) a quarter of a GiB."""
-
-HANDSHAKE_TIMEOUT: Final = 15.0
-"""How long a TLS handshake may take, from the connection's acceptance: two or three round trips and
-four retransmissions of a lost segment (1, 2, 4 and 8 s). It also bounds what a mute peer costs."""
-
-PROXY_TIMEOUT: Final = 5.0
-"""How long a proxy may take to send its PROXY header. Proxies send it in the first segment; the
-protocol asks receivers to allow for retransmissions, at least 3 s."""
-
 ASYNC_WINDOW: Final = 64
 """Replies of one connection that may be awaited at once; reading pauses at this number. Enough to
 hide a round trip of an asynchronous transform, small enough to bound a pipelining peer."""
@@ -80,40 +61,11 @@ OUTPUT_BATCH: Final = 64 * KIB
 one chunk of many small messages with large replies must not grow without bound. The transport's
 own high-water mark."""
 
-
 RECORD_BYTES: Final = 64
 """Bytes of a payload that a record keeps: a message of the lecture."""
 
 RECORD_LIMIT: Final = 100 * MIB
 """Bytes of a record: some 500,000 datagrams and their replies."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The bounds of one TCP service.
-
-    Attributes:
-        max_length: bytes in one message of a framed conversation; exactly this many pass.
-        async_window: replies of one connection that may be awaited at once.
-        close_timeout: seconds from our last byte's hand-over to the peer's close.
-        send_timeout: seconds without progress of what a peer is owed.
-        idle_timeout: seconds without anything sent or taken.
-        max_connections: open ones, over all addresses.
-        max_per_address: open ones of one IPv4 address or IPv6 /64; None for any number.
-        handshake_timeout: seconds that a TLS handshake may take.
-        proxy_timeout: seconds that a proxy may take for its PROXY header.
-    """
-
-    max_length: int = MAX_LENGTH
-    async_window: int = ASYNC_WINDOW
-    close_timeout: float = CLOSE_TIMEOUT
-    send_timeout: float = SEND_TIMEOUT
-    idle_timeout: float = IDLE_TIMEOUT
-    max_connections: int = MAX_CONNECTIONS
-    max_per_address: int | None = None
-    handshake_timeout: float = HANDSHAKE_TIMEOUT
-    proxy_timeout: float = PROXY_TIMEOUT
-
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""
@@ -126,51 +78,6 @@ UDP_READ_SIZE: Final = 65_536
 
 UDP_MAX_REQUEST: Final = 65_535
 """Every datagram passes by default: the length field of UDP is 16 bits wide (RFC 768)."""
-
-UDP_AMPLIFICATION: Final = 3.0
-"""A forged source address makes us a reflector; QUIC answers an unproven address with at most three
-times what it got (RFC 9000 section 8). `str.upper` in UTF-8 grows a text 3.0 times at the most."""
-
-UDP_RECEIVE_BUFFER: Final = 4 * MIB
-"""What we ask the kernel to hold while the server is busy. The usual 208 KiB hold 256 datagrams of
-one byte, less than a class of 200 sends at once. Linux grants up to net.core.rmem_max."""
-
-UDP_OUTSTANDING: Final = 2048
-"""Datagrams of one service whose replies may be awaited at once: ten for each of 200 clients. At
-worst, with the longest datagrams, they hold 128 MiB."""
-
-LOOP_GUARD: Final = 16
-"""Returns of one reply, byte for byte, within `LOOP_WINDOW`, of which the last is dropped. One drop
-ends a loop; a client that repeats a reply that fast loses one datagram in 16."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatagramLimits:
-    """The bounds of one UDP service.
-
-    Attributes:
-        max_request: bytes in a request; exactly this many pass, a longer one is dropped, never cut.
-        max_amplification: bytes of reply per byte of request; `REPLY_SLACK` more than the request
-            are always allowed.
-        loop_guard: returns of one reply within `LOOP_WINDOW` that take it for a loop; 0 is off.
-        allow_low_ports: answer source ports below `LOW_PORTS` and `NFS_PORT`.
-        rate: datagrams a second of one address; 0 is off.
-        burst: datagrams that may come at once; 0 stands for `RATE_BURST_FACTOR` times the rate.
-        rate_dry_run: count and report what the rate would drop, and answer it.
-        receive_buffer: bytes to ask the kernel for (SO_RCVBUF); 0 leaves the system's default.
-        max_outstanding: datagrams whose replies may be awaited at once.
-    """
-
-    max_request: int = UDP_MAX_REQUEST
-    max_amplification: float = UDP_AMPLIFICATION
-    loop_guard: int = LOOP_GUARD
-    allow_low_ports: bool = False
-    rate: float = 0.0
-    burst: float = 0.0
-    rate_dry_run: bool = False
-    receive_buffer: int = UDP_RECEIVE_BUFFER
-    max_outstanding: int = UDP_OUTSTANDING
-
 
 CONNECT_TIMEOUT: Final = 5.0
 """How long a client waits for a connection: two retransmissions of a lost SYN (1 s, then 2 s more)
@@ -196,3 +103,79 @@ KIT_LARGE: Final = MAX_LENGTH
 PORTABLE: Final = bool(os.environ.get("UPPERCASE_PORTABLE"))
 """Whether TCP and UDP go the ways of systems that have neither epoll nor recvmmsg: for comparison,
 and for tests that both ways come to the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one TCP service."""
+
+    max_length: int = MAX_LENGTH
+    """Bytes in one message of a framed conversation; exactly this many pass."""
+
+    async_window: int = ASYNC_WINDOW
+    """Replies of one connection that may be awaited at once."""
+
+    close_timeout: float = CLOSE_TIMEOUT
+    """Seconds from our last byte's hand-over to the peer's close."""
+
+    send_timeout: float = 60.0
+    """How long a peer may take no byte of what it is owed before the connection is aborted."""
+
+    idle_timeout: float = 600.0
+    """How long a connection may neither send nor take anything. A human at nc thinks for minutes;
+    what is lost is a descriptor and 3 KiB."""
+
+    max_connections: int = 1000
+    """Open ones, over all addresses: five classes of 200, at 256 KiB each (the most that a peer can
+    make us hold) a quarter of a GiB."""
+
+    max_per_address: int | None = None
+    """Open ones of one IPv4 address or IPv6 /64; None for any number."""
+
+    handshake_timeout: float = 15.0
+    """How long a TLS handshake may take, from the connection's acceptance: two or three round trips
+    and four retransmissions of a lost segment (1, 2, 4 and 8 s). It also bounds what a mute peer
+    costs."""
+
+    proxy_timeout: float = 5.0
+    """How long a proxy may take to send its PROXY header. Proxies send it in the first segment; the
+    protocol asks receivers to allow for retransmissions, at least 3 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramLimits:
+    """The bounds of one UDP service."""
+
+    max_request: int = UDP_MAX_REQUEST
+    """Bytes in a request; exactly this many pass, a longer one is dropped, never cut."""
+
+    max_amplification: float = 3.0
+    """Bytes of reply per byte of request; `REPLY_SLACK` more than the request are always allowed. A
+    forged source address makes us a reflector; QUIC answers an unproven address with at most three
+    times what it got (RFC 9000 section 8). `str.upper` in UTF-8 grows a text 3.0 times at most."""
+
+    loop_guard: int = 16
+    """Returns of one reply, byte for byte, within `LOOP_WINDOW`, that take it for a loop; the last
+    is dropped, and 0 is off. One drop ends a loop; a client that repeats a reply that fast loses
+    one datagram in 16."""
+
+    allow_low_ports: bool = False
+    """Answer source ports below `LOW_PORTS` and `NFS_PORT`."""
+
+    rate: float = 0.0
+    """Datagrams a second of one address; 0 is off."""
+
+    burst: float = 0.0
+    """Datagrams that may come at once; 0 stands for `RATE_BURST_FACTOR` times the rate."""
+
+    rate_dry_run: bool = False
+    """Count and report what the rate would drop, and answer it."""
+
+    receive_buffer: int = 4 * MIB
+    """Bytes to ask the kernel for (SO_RCVBUF), to hold while the server is busy; 0 leaves the
+    system's default. The usual 208 KiB hold 256 datagrams of one byte, less than a class of 200
+    sends at once. Linux grants up to net.core.rmem_max."""
+
+    max_outstanding: int = 2048
+    """Datagrams whose replies may be awaited at once: ten for each of 200 clients. At worst, with
+    the longest datagrams, they hold 128 MiB."""

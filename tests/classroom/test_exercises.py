@@ -151,9 +151,7 @@ async def test_a_mistake_fails_what_it_breaks_and_the_solution_nothing(
     solution = SOLUTIONS / f"{name.replace('-', '_')}.py"
     source = solution.read_text()
     options = PATIENCE.get(name, {})
-    exercise = find_exercise(name).changed(
-        name=name, summary="", points={}, texts={}, options=options
-    )
+    exercise = find_exercise(name).changed(name, options=options)
     mistakes = [each for each in MISTAKES if each.exercise == name]
     assert len(mistakes) >= 6
     # With all at once and other tests beside them, programs that ask again after a second do so
@@ -203,9 +201,7 @@ async def hold_up(runs: Path, number: int) -> None:
 async def test_what_a_busy_machine_has_disturbed_is_made_again(tmp_path: Path) -> None:
     """Where the marks are about time: pings that wait a second, and such that do not."""
     options = {"pings": 3, "seed": 2}
-    exercise = find_exercise("udp-pinger").changed(
-        name="x", summary="", points={}, texts={}, options=options
-    )
+    exercise = find_exercise("udp-pinger").changed("x", options=options)
     trials = counted(tmp_path, "udp_pinger.py"), counted(tmp_path, "udp_pinger.py", *HASTY)
     running = [Deferred.fromCoroutine(failed(exercise, each)) for each, _ in trials]
     for _, runs in trials:
@@ -219,9 +215,7 @@ async def test_what_a_busy_machine_has_disturbed_is_made_again(tmp_path: Path) -
 @in_reactor
 async def test_what_stays_disturbed_is_said(tmp_path: Path) -> None:
     points = {"sends the line": 1, "prints the reply": 0, "ends without a reply": 0}
-    exercise = find_exercise("udp-client").changed(
-        name="x", summary="", points=points, texts={}, options={}
-    )
+    exercise = find_exercise("udp-client").changed("x", points=points)
     on_trial, runs = counted(tmp_path, "udp_client.py")
     marks = deferToThread(lambda: list(grade(exercise, on_trial)))
     for number in range(1, 5):
@@ -241,9 +235,7 @@ async def test_who_never_begins_is_waited_for_once(
 ) -> None:
     """Not in each of the six networks that an exercise has; and it gets no points."""
     monkeypatch.setattr(grader, "_STARTS_WITHIN", 0.5)
-    exercise = find_exercise(name).changed(
-        name="x", summary="", points={}, texts={}, options={"quiet": 0.5}
-    )
+    exercise = find_exercise(name).changed("x", options={"quiet": 0.5})
     runs, path = tmp_path / "runs", tmp_path / "silent.py"
     path.write_text(f"import time; open({str(runs)!r}, 'a').write('run\\n'); time.sleep(600)")
     marks = await deferToThread(lambda: list(grade(exercise, trial(path))))
@@ -257,9 +249,7 @@ async def test_who_interrupts_the_grader_waits_for_no_program(tmp_path: Path) ->
     path, started = tmp_path / "endless.py", tmp_path / "started"
     path.write_text(f"import time; open({str(started)!r}, 'w'); time.sleep(600)")
     options = {"seconds": 600.0}
-    exercise = find_exercise("udp-client").changed(
-        name="x", summary="", points={}, texts={}, options=options
-    )
+    exercise = find_exercise("udp-client").changed("x", options=options)
     on_trial = trial(path)
     ended = Deferred.fromCoroutine(failed(exercise, on_trial))
     while not started.exists():

@@ -16,7 +16,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from tests.classroom.helpers import arrows_of
-from uppercase.classroom.page import Audience, PageService
+from uppercase.classroom.page import Audience, PageService, why_foreign
 from uppercase.classroom.page.audience import (
     CLIENTS,
     CLIENTS_TOLD,
@@ -24,7 +24,6 @@ from uppercase.classroom.page.audience import (
     SHOWN_BURST,
     SHOWN_RATE,
 )
-from uppercase.classroom.page.site import why_foreign
 from uppercase.classroom.page.watchers import (
     FRAME,
     HEARTBEAT,
@@ -489,6 +488,7 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
     path = f"/send?watcher={hello['you']}&service=0"
     assert Visit(stage.page).ask(path, b"hi")[0] == 403
     assert Visit(stage.page).ask("/send?watcher=x", b"hi", origin=ORIGIN)[0] == 404
+    assert Visit(stage.page).ask(f"{path}9", b"hi", origin=ORIGIN)[0] == 404
     assert Visit(stage.page).ask(path, b"", origin=ORIGIN)[0] == 400
     status, _, said = Visit(stage.page).ask(path, b"hi", origin=ORIGIN)
     assert (status, json.loads(said)) == (

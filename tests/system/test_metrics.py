@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,15 +85,25 @@ def test_it_is_ready_until_it_drains_and_healthy_to_the_end(server: Server) -> N
     metrics = port_of(server)
     assert get(metrics, "/readyz") == (200, "ready\n")
     with connect(server.port) as client:
-        client.sendall(b"hello\n")
-        receive_exactly(client, 6)
-        client.sendall(b"wor")
-        server.process.send_signal(signal.SIGTERM)
-        client_ended = receive_all(client)
-        assert client_ended in (b"", b"row")
-        # Our side is still open: the service waits for us.
-        assert get(metrics, "/readyz") == (503, "draining\n")
-        assert get(metrics, "/healthz") == (200, "ok\n")
+        over = threading.Event()
+
+        def keep_busy() -> None:
+            while not over.wait(0.02):
+                client.sendall(b"hello\n")
+
+        busy = threading.Thread(target=keep_busy)
+        busy.start()
+        try:
+            receive_exactly(client, 6)
+            server.process.send_signal(signal.SIGTERM)
+            # It drains as long as the client goes on.
+            while (said := get(metrics, "/readyz")) == (200, "ready\n"):
+                time.sleep(0.02)
+            assert said == (503, "draining\n")
+            assert get(metrics, "/healthz") == (200, "ok\n")
+        finally:
+            over.set()
+            busy.join()
     server.process.wait(30)
 
 

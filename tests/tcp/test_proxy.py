@@ -11,7 +11,7 @@ from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
 from uppercase.core.proxy_header import V2_SIGNATURE
 from uppercase.core.values import DeclaredPeers, parse_peers
 from uppercase.errors import BadValue
-from uppercase.limits import PROXY_TIMEOUT, Limits
+from uppercase.limits import Limits
 from uppercase.tcp.proxy import ProxyHeaderFactory
 
 HEADER = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"
@@ -123,7 +123,7 @@ def test_a_malformed_header_is_one_counted_outcome(world: World) -> None:
 def test_a_header_must_come_in_time(world: World, start: bytes) -> None:
     wire = connect(world)
     wire.send(start)
-    world.clock.advance(PROXY_TIMEOUT - 0.1)
+    world.clock.advance(Limits().proxy_timeout - 0.1)
     assert not wire.was_aborted()
     world.clock.advance(0.2)
     wire.settle()
@@ -135,7 +135,7 @@ def test_a_header_must_come_in_time(world: World, start: bytes) -> None:
 def test_a_header_in_time_leaves_no_deadline_behind(world: World) -> None:
     wire = connect(world)
     wire.send(HEADER)
-    world.clock.advance(2 * PROXY_TIMEOUT)
+    world.clock.advance(2 * Limits().proxy_timeout)
     assert not wire.was_aborted()
     assert wire.send(b"still there") == b"STILL THERE"
     wire.end()

@@ -13,7 +13,7 @@ from tests.system.processes import memory
 from tests.tcp.wire import Wire, World
 from tests.tls_peer import TLSPeer
 from uppercase.core.events import Outcome
-from uppercase.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, SEND_TIMEOUT
+from uppercase.limits import CLOSE_TIMEOUT, Limits
 from uppercase.tcp._certificates import server_context
 from uppercase.tcp.tls import TLSFactory
 
@@ -151,9 +151,9 @@ def test_a_peer_that_takes_nothing_is_cut_off(world: World, certificate: Certifi
     agree(wire, certificate.cert)
     assert wire.producer is not None
     wire.producer.pauseProducing()
-    world.wait(SEND_TIMEOUT - 1)
+    world.wait(Limits().send_timeout - 1)
     assert not wire.was_aborted()
-    world.wait(SEND_TIMEOUT / 2)
+    world.wait(Limits().send_timeout / 2)
     wire.settle()
     assert wire.was_aborted()
     assert world.notes.outcome is Outcome.STALLED
@@ -164,7 +164,7 @@ def test_an_idle_connection_is_told_so_and_cut_off_if_it_stays_mute(
 ) -> None:
     wire = connect(world, certificate)
     peer = agree(wire, certificate.cert)
-    world.clock.advance(IDLE_TIMEOUT)
+    world.clock.advance(Limits().idle_timeout)
     peer.arrived(wire.settle())
     peer.read()
     assert peer.closed
@@ -185,7 +185,7 @@ def test_a_peer_that_falls_silent_in_the_handshake_is_cut_off(
     hello = TLSPeer(certificate.cert).flight()
     if share:
         wire.send(hello[: int(len(hello) * share)])
-    world.clock.advance(HANDSHAKE_TIMEOUT - 0.1)
+    world.clock.advance(Limits().handshake_timeout - 0.1)
     assert not wire.was_aborted()
     world.clock.advance(0.2)
     wire.settle()
@@ -201,7 +201,7 @@ def test_a_handshake_in_time_leaves_no_deadline_behind(
 ) -> None:
     wire = connect(world, certificate)
     peer = agree(wire, certificate.cert)
-    world.clock.advance(2 * HANDSHAKE_TIMEOUT)
+    world.clock.advance(2 * Limits().handshake_timeout)
     peer.write(b"still there")
     peer.arrived(wire.send(peer.flight()))
     assert peer.read() == b"STILL THERE"

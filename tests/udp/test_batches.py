@@ -28,7 +28,6 @@ from tests.udp.helpers import (
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
-from uppercase.limits import UDP_RECEIVE_BUFFER
 from uppercase.udp import Port, ResponderProtocol, _batches, ports
 from uppercase.udp._batches import has_batches
 from uppercase.udp.sockets import open_socket
@@ -45,7 +44,7 @@ def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, *
     monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
     port = Port(open_socket(host, 0), ResponderProtocol(responder, reactor), reactor, **more)
     port.startListening()
-    port.ask_receive_buffer(UDP_RECEIVE_BUFFER)
+    port.ask_receive_buffer(DatagramLimits().receive_buffer)
     return port
 
 

@@ -30,7 +30,7 @@ from uppercase.core.conversation import Answer
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination
-from uppercase.limits import UDP_RECEIVE_BUFFER
+from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
@@ -314,7 +314,7 @@ def test_the_receive_buffer_that_was_granted_is_known() -> None:
         default = open_socket("127.0.0.1", 0)
         before = default.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         default.close()
-        assert before <= port.receive_buffer <= 2 * UDP_RECEIVE_BUFFER
+        assert before <= port.receive_buffer <= 2 * DatagramLimits().receive_buffer
 
 
 @pytest.mark.parametrize(

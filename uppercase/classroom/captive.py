@@ -11,6 +11,7 @@ reach the network.
 import ctypes
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase.errors import UserError
@@ -80,18 +81,16 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
         Overtime: it took more than `seconds`.
     """
     try:
-        process, mark = _CUSTODY.start(command, host, port)
+        captive = _Captive(command, host, port)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    try:
-        with _foreground(process.pid):
-            status = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise Overtime(
-            f"the program was killed after {seconds:g} s (--timeout); it did not end"
-        ) from None
-    finally:
-        _CUSTODY.end(process, mark)
+    with captive:
+        with _foreground(captive.process.pid):
+            status = captive.wait(seconds)
+        if status is None:
+            raise Overtime(
+                f"the program was killed after {seconds:g} s (--timeout); it did not end"
+            )
     return status if status >= 0 else 128 - status
 
 
@@ -119,7 +118,81 @@ def _foreground(group: int) -> Iterator[None]:
         signal.signal(signal.SIGTTOU, before)
 
 
-class Program:
+class _Captive:
+    """A running program, which ends with the `with` block and all that it has started, daemons too.
+
+    In the words of its command `{host}` and `{port}` are replaced.
+
+    What has a program's mark is that program's. What has hidden it may be any program's that runs:
+    it goes with the last of them.
+    """
+
+    _lock: Final = threading.Lock()
+    _running: ClassVar[set[str]] = set()
+    """The marks of all that run."""
+    _before: ClassVar[set[int]] = set()
+    """What descended from us before the first of them."""
+
+    def __init__(self, command: Sequence[str], host: str, port: int, **pipes: Any) -> None:
+        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+        self._mark = uuid4().hex
+        with self._lock:
+            if not self._running:
+                _adopt_orphans()
+                _Captive._before = _descendants(set())
+            self._running.add(self._mark)
+        surroundings = {
+            **os.environ,
+            "UPPERCASE_HOST": host,
+            "UPPERCASE_PORT": str(port),
+            "PYTHONUNBUFFERED": "1",
+            _MARK: self._mark,
+        }
+        try:
+            self.process = subprocess.Popen(words, env=surroundings, process_group=0, **pipes)
+        except OSError:
+            with self._lock:
+                self._running.remove(self._mark)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Kill it, its group, and what has left the group."""
+        # Invariant: the process is not reaped, or its group is empty: the number is still its own.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        deadline = time.monotonic() + _KILLED_WITHIN
+        dying: set[int] = set()
+        # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
+        with self._lock:
+            self._running.discard(self._mark)
+            while (dying := self._left() | dying) and time.monotonic() < deadline:
+                for pid in dying:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(_POLL)
+                dying = set(filter(_unreaped, dying))
+
+    def _left(self) -> set[int]:
+        needle = f"{_MARK}={self._mark}".encode()
+        marked = {pid for pid, text in _processes("environ") if needle in text.split(b"\0")}
+        return marked | (set() if self._running else _descendants(self._before))
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit status, None if it does not end within the seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+
+class Program(_Captive):
     """A student's program on trial: limited, what it prints kept up to a bound.
 
     It reads and writes files, so that nobody has to take what it prints, or to give it more.
@@ -137,36 +210,19 @@ class Program:
         typed: str = "",
         limits: Mapping[str, int] = LIMITS,
     ) -> None:
-        limits = {"RLIMIT_NPROC": _processes() + 100, **limits}
+        limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
         words = ",".join(f"{name}={value}" for name, value in limits.items())
-        self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (`kill` closes them)
+        self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
         stdin, stdout, stderr = self._files
         stdin.write(typed.encode())
         stdin.seek(0)
-        self._process, self._mark = _CUSTODY.start(
-            [sys.executable, "-ISc", _LAUNCH, words, *command],
-            host,
-            port,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-        )
+        launch = [sys.executable, "-ISc", _LAUNCH, words, *command]
+        super().__init__(launch, host, port, stdin=stdin, stdout=stdout, stderr=stderr)
 
-    def __enter__(self) -> "Program":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.kill()
-
-    def wait(self, seconds: float) -> int | None:
-        """Return its exit status, None if it does not end within the seconds."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        return self._process.poll()
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__()
+        for file in self._files:
+            file.close()
 
     def output(self) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
@@ -195,82 +251,11 @@ class Program:
         return not self.alive and not _listens(port, kind)
 
     def interrupt(self) -> None:
-        """End it at once, from another thread; whoever uses it will `kill` what is left."""
+        """End it at once, from another thread; its `with` block ends what is left."""
         # Invariant: it is not reaped, else `poll` says so: the number is still its own.
         if self.alive:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def kill(self) -> None:
-        """Kill it, and all that it has started."""
-        _CUSTODY.end(self._process, self._mark)
-        for file in self._files:
-            file.close()
-
-
-class _Custody:
-    """Starts programs, several at a time, and ends what they have started, daemons as well.
-
-    What has a program's mark is that program's. What has hidden it may be any program's that runs:
-    it goes with the last of them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[str] = set()
-        self._before: set[int] = set()
-
-    def start(
-        self, command: Sequence[str], host: str, port: int, **pipes: Any
-    ) -> tuple["subprocess.Popen[bytes]", str]:
-        """Start a command in a process group of its own; return it and its mark.
-
-        In its words `{host}` and `{port}` are replaced.
-        """
-        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
-        mark = uuid4().hex
-        with self._lock:
-            if not self._running:
-                _adopt_orphans()
-                self._before = _descendants(set())
-            self._running.add(mark)
-        surroundings = {
-            **os.environ,
-            "UPPERCASE_HOST": host,
-            "UPPERCASE_PORT": str(port),
-            "PYTHONUNBUFFERED": "1",
-            _MARK: mark,
-        }
-        try:
-            return subprocess.Popen(words, env=surroundings, process_group=0, **pipes), mark
-        except OSError:
-            with self._lock:
-                self._running.remove(mark)
-            raise
-
-    def end(self, process: "subprocess.Popen[bytes]", mark: str) -> None:
-        """Kill a process, its group, and what has left the group."""
-        # Invariant: the process is not reaped, or its group is empty: the number is still its own.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        deadline = time.monotonic() + _KILLED_WITHIN
-        dying: set[int] = set()
-        # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
-        with self._lock:
-            self._running.discard(mark)
-            while (dying := self._left(mark) | dying) and time.monotonic() < deadline:
-                for pid in dying:
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
-                time.sleep(_POLL)
-                dying = set(filter(_unreaped, dying))
-
-    def _left(self, mark: str) -> set[int]:
-        return _marked(mark) | (set() if self._running else _descendants(self._before))
-
-
-_CUSTODY: Final = _Custody()
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:
@@ -279,36 +264,26 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
 
 
-def _pids() -> Iterator[str]:
-    """Return the numbers of all processes (Linux; elsewhere none), quickly: each check asks."""
+def _processes(file: str) -> Iterator[tuple[int, bytes]]:
+    """Return all processes, and what a file of `/proc` says of each (Linux; elsewhere none)."""
     with suppress(OSError):
-        yield from filter(str.isdigit, os.listdir("/proc"))
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{pid}/{file}", "rb") as about:
+                yield int(pid), about.read()
 
 
 def _descendants(others: set[int]) -> set[int]:
     """Return our children that are not among some, and all that descends from them (Linux)."""
     children: dict[int, list[int]] = {}
-    for pid in _pids():
-        with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-            # The name in brackets may hold anything, brackets as well.
-            parent = int(file.read().rpartition(b")")[2].split()[1])
-            children.setdefault(parent, []).append(int(pid))
+    for pid, text in _processes("stat"):
+        # The name in brackets may hold anything, brackets as well.
+        parent = int(text.rpartition(b")")[2].split()[1])
+        children.setdefault(parent, []).append(pid)
     found: set[int] = set()
     wanted = {os.getpid()}
     while wanted:
         wanted = {child for pid in wanted for child in children.get(pid, ())} - others - found
         found |= wanted
-    return found
-
-
-def _marked(mark: str) -> set[int]:
-    """Return the processes whose environment has a mark (Linux)."""
-    needle = f"{_MARK}={mark}".encode()
-    found = set()
-    for pid in _pids():
-        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if needle in file.read().split(b"\0"):
-                found.add(int(pid))
     return found
 
 
@@ -320,15 +295,11 @@ def _unreaped(pid: int) -> bool:
         return False
 
 
-def _processes() -> int:
+def _count_tasks() -> int:
     """Return how many processes and threads this user has (Linux; elsewhere a guess)."""
-    count = 0
-    for pid in _pids():
-        with suppress(OSError):
-            tasks = os.stat(f"/proc/{pid}/task")
-            # A folder is linked by itself, its parent, and each folder in it.
-            count += tasks.st_nlink - 2 if tasks.st_uid == os.getuid() else 0
-    return count or 1000
+    texts = (text for _, text in _processes("status"))
+    found = (re.search(rb"\nUid:\t(\d+)(?s:.*)\nThreads:\t(\d+)", text) for text in texts)
+    return sum(int(each[2]) for each in found if each and int(each[1]) == os.getuid()) or 1000
 
 
 def _listens(port: int, kind: str) -> bool:

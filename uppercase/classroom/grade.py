@@ -8,6 +8,7 @@ are found, are in `uppercase.classroom.exercises`.
 
 import socket
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -151,17 +152,12 @@ class Trial:
         Checks that ask for the same get the same run. One in which our service was late, because
         the machine had other work, is repeated where the check is made alone.
 
-        Args:
-            udp: the service's transport; else TCP.
-            text: what is typed.
-            seconds: when it is killed.
-            quiet: it is also killed when nothing has come or gone for so long, or it does not
-                begin; 0 for programs that may be silent.
-            lab: `lab`, `options` and `seed` of an `Exhibit`.
+        It is killed after `seconds`, and when nothing has come or gone for `quiet` seconds or it
+        does not begin; 0 is for programs that may be silent. The lab is `lab`, `options` and `seed`
+        of an `Exhibit`.
         """
         key = repr((udp, text, sorted(lab.items())))
-        with self.shared.lock:
-            runs = self.shared.runs.setdefault(key, _Runs())
+        runs = self.shared.runs.setdefault(key, _Runs())
         with runs.lock:
             while runs.run is None or (
                 self.alone and runs.run.late > STARVED and runs.made <= _TRIES
@@ -252,12 +248,12 @@ class Exercise:
 
     def changed(
         self,
-        *,
         name: str,
-        summary: str,
-        points: Mapping[str, Any],
-        texts: Mapping[str, Any],
-        options: Mapping[str, Any],
+        *,
+        summary: str = "",
+        points: Mapping[str, Any] = {},
+        texts: Mapping[str, Any] = {},
+        options: Mapping[str, Any] = {},
     ) -> "Exercise":
         """Return it with other points, texts and options, which name checks and attributes.
 
@@ -268,18 +264,14 @@ class Exercise:
         for each in (*points, *texts):
             if each not in known:
                 raise UserError(f"{self.name} has no check {each!r}{suggest(each, known)}")
-        for check, worth in points.items():
-            if not isinstance(worth, int) or isinstance(worth, bool) or worth < 0:
-                raise UserError(f"points of {check!r}: got {worth!r}; a whole number is accepted")
+        for each, worth in points.items():
+            if type(worth) is not int or worth < 0:
+                raise UserError(f"points of {each!r}: got {worth!r}; a whole number is accepted")
         checks = [
-            replace(
-                check,
-                name=str(texts.get(check.name, check.name)),
-                points=points.get(check.name, check.points),
-            )
-            for check in self.checks
+            Check(str(texts.get(each.name, each.name)), worth, each.examine)
+            for each in self.checks
             # What is worth nothing is left out: it would only cost time.
-            if points.get(check.name, check.points)
+            if (worth := points.get(each.name, each.points))
         ]
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
@@ -288,11 +280,9 @@ class Exercise:
         for option, value in options.items():
             if option not in known:
                 raise UserError(f"{self.name} has no option {option!r}{suggest(option, known)}")
-            if isinstance(known[option], float) and type(value) is int:
-                continue
-            if type(value) is not type(known[option]):
-                wanted = type(known[option]).__name__
-                raise UserError(f"option {option}: got {value!r}; {wanted} is accepted")
+            wanted = type(known[option])
+            if type(value) is not wanted and (wanted, type(value)) != (float, int):
+                raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
         return replace(self.subject, **options)
 
 
@@ -314,14 +304,9 @@ def exercise(name: str, summary: str) -> Callable[[type], Exercise]:
 
     def decorate(kind: type) -> Exercise:
         # By name, so that a class may replace a check of its base.
-        methods = {
-            name: method for base in reversed(kind.__mro__) for name, method in vars(base).items()
-        }
-        checks = [
-            method.check
-            for method in methods.values()
-            if isinstance(getattr(method, "check", None), Check)
-        ]
+        methods = ChainMap(*({**vars(base)} for base in kind.__mro__)).values()
+        found = [getattr(method, "check", None) for method in methods]
+        checks = [each for each in found if isinstance(each, Check)]
         subject: Any = dataclass(frozen=True)(kind)
         return Exercise(name, summary, checks, subject())
 

@@ -11,12 +11,11 @@ numbers are those that a connection without losses has.
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from struct import pack
 from typing import Final, NamedTuple
 
 from uppercase import __version__
-from uppercase.classroom.timeline import REQUEST, Arrow, Timeline, title_of
+from uppercase.classroom.timeline import REPLY, REQUEST, Arrow, Timeline, title_of
 
 _PORT: Final = 12345
 """Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol."""
@@ -46,11 +45,9 @@ def draw_packets(timeline: Timeline) -> bytes:
     """Return a pcapng of the timeline: a packet an arrow, in the order of time."""
     packets: list[_Packet] = []
     for number, (client, arrows) in enumerate(timeline.clients.items()):
-        pair = _Pair.of(client, number)
-        if timeline.about.get("protocol") == "TCP":
-            packets += _Connection(pair).segments(arrows)
-        else:
-            packets += (pair.datagram(arrow) for arrow in arrows if arrow.direction)
+        maker = _Maker(client, number)
+        is_tcp = timeline.about.get("protocol") == "TCP"
+        packets += maker.segments(arrows) if is_tcp else maker.datagrams(arrows)
     packets.sort(key=lambda packet: packet.time)
     about = f"{title_of(timeline)}; the packets are made up from a record"
     header = pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _option(1, about)
@@ -89,25 +86,26 @@ def _checksum(data: bytes) -> int:
     return total ^ 0xFFFF
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A client's address and the server's, of one family."""
+class _Maker:
+    """Makes the packets of one client, whose TCP connections follow each other on one port.
 
-    client: bytes
-    port: int
-    server: bytes
+    Who has no address (a UNIX socket) is given one; the server's is of the same family.
+    """
 
-    @classmethod
-    def of(cls, peer: str, number: int) -> "_Pair":
-        """Read an address as a record has it; who has none (a UNIX socket) is given one."""
+    def __init__(self, peer: str, number: int) -> None:
         host, _, port = peer.rpartition(":")
         try:
             address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-            return cls(address.packed, int(port) & 0xFFFF, _LOOPBACK[address.version])
+            client = address.packed, int(port) & 0xFFFF
         except ValueError:
-            return cls(_LOOPBACK[4], 49_152 + number % 16_000, _LOOPBACK[4])
+            client = _LOOPBACK[4], 49_152 + number % 16_000
+        server = _LOOPBACK[4 if len(client[0]) == 4 else 6], _PORT
+        self._ends = {REQUEST: (client, server), REPLY: (server, client)}
+        self._next: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._remarks: list[str] = []
 
-    def packet(
+    def _packet(
         self, direction: str, head: bytes, time: float, data: bytes, size: int, words: str
     ) -> _Packet:
         """Return a packet with its checksums.
@@ -115,8 +113,7 @@ class _Pair:
         The head is that of UDP or, longer, TCP, from behind the ports on, its checksum 0; the size
         is that of all data, captured or not.
         """
-        pairs = (self.client, self.port), (self.server, _PORT)
-        (source, port), (goal, their_port) = pairs if direction == REQUEST else pairs[::-1]
+        (source, port), (goal, their_port) = self._ends[direction]
         head = pack("!HH", port, their_port) + head
         protocol, at = (_UDP, 6) if len(head) == 8 else (_TCP, 16)
         length = len(head) + size
@@ -134,24 +131,16 @@ class _Pair:
             ip = pack("!IHBB", 6 << 28, length, protocol, _HOPS) + source + goal
         return _Packet(time, ip + head + data, len(ip) + length, words)
 
-    def datagram(self, arrow: Arrow) -> _Packet:
-        """Return the packet of one copy of a datagram."""
-        size = min(arrow.size, _DATAGRAM)
-        head = pack("!HH", 8 + size, 0)
-        return self.packet(arrow.direction, head, arrow.begin, arrow.data[:size], size, arrow.words)
-
-
-@dataclass
-class _Connection:
-    """Makes segments of what a record tells of connections, which follow each other on one port."""
-
-    pair: _Pair
-    next: dict[str, int] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
-    remarks: list[str] = field(default_factory=list)
+    def datagrams(self, arrows: list[Arrow]) -> Iterator[_Packet]:
+        """Return a packet for each copy of a datagram."""
+        for arrow in arrows:
+            if arrow.direction:
+                size = min(arrow.size, _DATAGRAM)
+                head, data = pack("!HH", 8 + size, 0), arrow.data[:size]
+                yield self._packet(arrow.direction, head, arrow.begin, data, size, arrow.words)
 
     def segments(self, arrows: list[Arrow]) -> Iterator[_Packet]:
-        """Return the packets of all that happened."""
+        """Return the packets of all that happened to connections."""
         for arrow in arrows:
             if arrow.direction:
                 yield from self._chunk(arrow)
@@ -160,32 +149,32 @@ class _Connection:
                 if arrow.event == "refused":
                     yield from self._close(arrow)
             elif arrow.event == "half-closed":
-                yield self._send(arrow, "request", _FIN | _ACK, arrow.words)
+                yield self._send(arrow, REQUEST, _FIN | _ACK, arrow.words)
             elif arrow.event == "closed":
                 yield from self._close(arrow)
             else:
-                self.remarks.append(arrow.words)
+                self._remarks.append(arrow.words)
 
     def _send(
         self, arrow: Arrow, way: str, flags: int, words: str, data: bytes = b"", size: int = 0
     ) -> _Packet:
-        back = "reply" if way == "request" else "request"
-        numbers = self.next.get(way, 1), self.next.get(back, 1) if flags & _ACK else 0
-        self.next[way] = numbers[0] + size + bool(flags & (_SYN | _FIN))
+        back = REPLY if way == REQUEST else REQUEST
+        numbers = self._next.get(way, 1), self._next.get(back, 1) if flags & _ACK else 0
+        self._next[way] = numbers[0] + size + bool(flags & (_SYN | _FIN))
         if flags & _FIN:
-            self.ended.add(way)
-        comment = "; ".join(filter(None, [*self.remarks, words]))
-        self.remarks.clear()
+            self._ended.add(way)
+        comment = "; ".join(filter(None, [*self._remarks, words]))
+        self._remarks.clear()
         seq, ack = (number & 0xFFFFFFFF for number in numbers)
         head = pack("!IIBBHHH", seq, ack, 5 << 4, flags, 65_535, 0, 0)
-        return self.pair.packet(way, head, arrow.begin, data, size, comment)
+        return self._packet(way, head, arrow.begin, data, size, comment)
 
     def _open(self, arrow: Arrow) -> Iterator[_Packet]:
-        self.next = {"request": 0, "reply": 0}
-        self.ended.clear()
-        yield self._send(arrow, "request", _SYN, arrow.words)
-        yield self._send(arrow, "reply", _SYN | _ACK, "")
-        yield self._send(arrow, "request", _ACK, "")
+        self._next = {REQUEST: 0, REPLY: 0}
+        self._ended.clear()
+        yield self._send(arrow, REQUEST, _SYN, arrow.words)
+        yield self._send(arrow, REPLY, _SYN | _ACK, "")
+        yield self._send(arrow, REQUEST, _ACK, "")
 
     def _chunk(self, arrow: Arrow) -> Iterator[_Packet]:
         for start in range(0, max(arrow.size, 1), _SEGMENT):
@@ -196,11 +185,11 @@ class _Connection:
 
     def _close(self, arrow: Arrow) -> Iterator[_Packet]:
         outcome = arrow.actions[0] if arrow.actions else ""
-        client_has_ended = "request" in self.ended
+        client_has_ended = REQUEST in self._ended
         if outcome == "disconnected" and not client_has_ended:
-            yield self._send(arrow, "request", _RST | _ACK, arrow.words)
+            yield self._send(arrow, REQUEST, _RST | _ACK, arrow.words)
         elif outcome in _RESET_BY_SERVER or outcome == "disconnected":
-            yield self._send(arrow, "reply", _RST | _ACK, arrow.words)
+            yield self._send(arrow, REPLY, _RST | _ACK, arrow.words)
         else:
-            yield self._send(arrow, "reply", _FIN | _ACK, arrow.words)
-            yield self._send(arrow, "request", _ACK if client_has_ended else _FIN | _ACK, "")
+            yield self._send(arrow, REPLY, _FIN | _ACK, arrow.words)
+            yield self._send(arrow, REQUEST, _ACK if client_has_ended else _FIN | _ACK, "")

@@ -7,6 +7,7 @@ as in a textbook; the more it slants, the longer it was under way.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import cos, pi, sin
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,9 +15,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from uppercase.classroom.packets import draw_packets
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_text, title_of
-from uppercase.errors import UserError
+from uppercase.errors import UserError, install
 
-_CLIENT, _SERVER = 130.0, 560.0
+_CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
 _SLANT: Final = 16.0
 """What an arrow falls at least, in pixels: one that was not held back."""
 _APART: Final = 16.0
@@ -128,9 +129,10 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
     try:
         import matplotlib
+        from matplotlib.backends.backend_pdf import PdfPages
     except ImportError as error:
         raise UserError(
-            f"a {kind} needs matplotlib: pip install 'twisted-uppercase[plots]', or write a .svg"
+            f"a {kind} needs matplotlib: {install('plots')}, or write a .svg"
         ) from error
     drawing = _lay_out(timeline)
     if drawing.height > _HEIGHTS[kind]:
@@ -141,9 +143,13 @@ def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
     # A dollar sign in what clients send is no formula, and equal records give equal files.
     with matplotlib.rc_context({"text.parse_math": False, "pdf.fonttype": 42}):
         if kind == ".pdf":
-            _save_pdf(drawing, path)
+            with PdfPages(path, metadata={"Title": drawing.title, "CreationDate": None}) as pages:
+                for top, bottom in _pages(drawing):
+                    pages.savefig(_figure(drawing, top, bottom))
         else:
-            _save_png(drawing, path)
+            # Twice as sharp for a projector, where that is not too much.
+            scale = 2 if drawing.height * 2 <= _HEIGHTS[kind] else 1
+            _figure(drawing, 0, drawing.height).savefig(path, format="png", dpi=72 * scale)
 
 
 # Where things are
@@ -180,66 +186,57 @@ def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
 def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top: float) -> float:
     drawing.say(_Words(_CLIENT, top, client, "middle"))
     drawing.say(_Words(_SERVER, top, "server", "middle"))
-    places = _places(arrows, top + 40)
-    folds = sorted(places.folds)
-    bottom = places.bottom + 16
-    start = top + 10
-    for fold_top, fold_bottom, seconds in folds:
+    begins, ends, folds = _places(arrows, top + 40)
+    bottom = max(ends) + 16
+    edges = [top + 10, *(y for fold, _ in folds for y in (fold, fold + 22)), bottom]
+    for number, (start, end) in enumerate(pairwise(edges)):
         for x in (_CLIENT, _SERVER):
-            drawing.lines.append(_Line(x, start, x, fold_top, "life"))
-            drawing.lines.append(_Line(x, fold_top, x, fold_bottom, "fold"))
-        middle = (_CLIENT + _SERVER) / 2
-        words = f"nothing for {seconds:.1f} s"
-        drawing.say(_Words(middle, (fold_top + fold_bottom) / 2 + 4, words, "middle", 11))
-        start = fold_bottom
-    for x in (_CLIENT, _SERVER):
-        drawing.lines.append(_Line(x, start, x, bottom, "life"))
-    for number, arrow in enumerate(arrows):
-        _lay_out_arrow(drawing, arrow, places.begins[number], places.ends[number], arrows[0].begin)
+            drawing.lines.append(_Line(x, start, x, end, "fold" if number % 2 else "life"))
+    for fold, seconds in folds:
+        drawing.say(_Words(_MIDDLE, fold + 15, f"nothing for {seconds:.1f} s", "middle", 11))
+    for arrow, begin, end in zip(arrows, begins, ends, strict=True):
+        _lay_out_arrow(drawing, arrow, begin, end, arrows[0].begin)
     return bottom
 
 
-@dataclass
-class _Places:
-    """Where each arrow of a client begins and ends, and what is folded in between."""
+def _places(
+    arrows: Sequence[Arrow], top: float
+) -> tuple[list[float], list[float], list[tuple[float, float]]]:
+    """Return where each arrow begins and ends, and where so many seconds are folded.
 
-    begins: dict[int, float] = field(default_factory=dict)
-    ends: dict[int, float] = field(default_factory=dict)
-    folds: list[tuple[float, float, float]] = field(default_factory=list)
-    bottom: float = 0.0
-
-
-def _places(arrows: Sequence[Arrow], top: float) -> _Places:
-    """Return the places of all moments: time goes down, and what has words has room for them."""
-    longest = max((arrow.end - arrow.begin for arrow in arrows), default=0.0)
+    Time goes down, and what has words has room for them.
+    """
+    longest = max(arrow.end - arrow.begin for arrow in arrows)
     scale = _LONGEST / longest if longest else 100.0
     # At one time what begins comes first: an arrow cannot end before.
     moments = sorted(
-        [(arrow.begin, 0, number) for number, arrow in enumerate(arrows)]
-        + [(arrow.end, 1, number) for number, arrow in enumerate(arrows)],
-        key=lambda moment: (moment[0], moment[2], moment[1]),
+        (moment, number, is_end)
+        for number, arrow in enumerate(arrows)
+        for is_end, moment in enumerate((arrow.begin, arrow.end))
     )
-    places = _Places(bottom=top - _APART)
+    begins, ends = [0.0] * len(arrows), [0.0] * len(arrows)
+    folds = []
+    bottom = last_begin = top - _APART
     used = {"client": top - _ROW, "server": top - _ROW}
-    last_begin, before = top - _APART, moments[0][0]
-    for moment, is_end, number in moments:
+    before = moments[0][0]
+    for moment, number, is_end in moments:
         arrow, gap = arrows[number], moment - before
-        y = places.bottom + min(gap * scale, _MOST)
+        y = bottom + min(gap * scale, _MOST)
         if gap > FOLD:
-            y = max(places.bottom, *used.values()) + 52
-            places.folds.append((y - 42, y - 20, gap))
+            y = max(bottom, *used.values()) + 52
+            folds.append((y - 42, gap))
         before = moment
         side = "client" if (arrow.direction == REQUEST) != is_end else "server"
         if is_end:
-            y = max(y, places.begins[number] + (_SLANT if arrow.direction else 0), used[side] + 5)
-            places.ends[number] = y
+            y = max(y, begins[number] + (_SLANT if arrow.direction else 0), used[side] + 5)
+            ends[number] = y
         else:
             y = max(y, last_begin + _APART, used[side] + _ROW)
-            places.begins[number] = last_begin = y
-        used[side] = places.bottom = y
+            begins[number] = last_begin = y
+        used[side] = bottom = y
         if not arrow.direction:
             used = dict.fromkeys(used, y)
-    return places
+    return begins, ends, folds
 
 
 def _lay_out_arrow(
@@ -247,8 +244,7 @@ def _lay_out_arrow(
 ) -> None:
     drawing.say(_Words(20, top + 4, f"{arrow.begin - start:.3f} s", size=11))
     if not arrow.direction:
-        middle = (_CLIENT + _SERVER) / 2
-        drawing.say(_Words(middle, top + 4, arrow.words, "middle", 11))
+        drawing.say(_Words(_MIDDLE, top + 4, arrow.words, "middle", 11))
         return
     begin, goal = (_CLIENT, _SERVER) if arrow.direction == REQUEST else (_SERVER, _CLIENT)
     _arrow(drawing, (begin, top), (goal, bottom), arrow.actions)
@@ -327,21 +323,6 @@ def _svg(drawing: _Drawing) -> Iterator[str]:
 # PDF and PNG
 
 
-def _save_png(drawing: _Drawing, path: Path) -> None:
-    # Twice as sharp for a projector, where that is not too much.
-    scale = 2 if drawing.height * 2 <= _HEIGHTS[".png"] else 1
-    _figure(drawing, 0, drawing.height).savefig(path, format="png", dpi=72 * scale)
-
-
-def _save_pdf(drawing: _Drawing, path: Path) -> None:
-    from matplotlib.backends.backend_pdf import PdfPages
-
-    metadata = {"Title": drawing.title, "CreationDate": None}
-    with PdfPages(path, metadata=metadata) as pages:
-        for top, bottom in _pages(drawing):
-            pages.savefig(_figure(drawing, top, bottom))
-
-
 def _pages(drawing: _Drawing) -> Iterator[tuple[float, float]]:
     """Return the pages' tops and bottoms; no page ends within a line of text."""
     rows = {int(words.y) for words in drawing.words}
@@ -376,19 +357,18 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
     axes.add_collection(
         LineCollection(
             [((each.x1, each.y1), (each.x2, each.y2)) for each in lines],
-            colors=[colour for colour, _, _ in styles],
-            linewidths=[width for _, width, _ in styles],
-            linestyles=[(0, [n / width for n in dashes] or None) for _, width, dashes in styles],
+            colors=[style.colour for style in styles],
+            linewidths=[style.width for style in styles],
+            linestyles=[(0, [n / style.width for n in style.dashes] or None) for style in styles],
         )
     )
     shapes = [each for each in drawing.shapes if top - 8 <= each.points[0][1] <= bottom + 8]
-    colours = [_STYLES[each.style].colour for each in shapes]
-    faces = [
-        colour if each.filled else "white" for each, colour in zip(shapes, colours, strict=True)
-    ]
     axes.add_collection(
         PolyCollection(
-            [each.points for each in shapes], facecolors=faces, edgecolors=colours, zorder=3
+            [each.points for each in shapes],
+            facecolors=[_STYLES[each.style].colour if each.filled else "white" for each in shapes],
+            edgecolors=[_STYLES[each.style].colour for each in shapes],
+            zorder=3,
         )
     )
     anchors = {"start": "left", "middle": "center", "end": "right"}

@@ -137,21 +137,18 @@ class Recorder:
             self._log.warn("the record ends here: {why}; the service goes on", why=why)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file for writing; a pipe is neither waited for when it is opened nor when it is full.
-
-    A write that had to wait would hold up the service; like every one that fails, it ends the
-    record.
-    """
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-
-
 def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
+
+    def open_at_once(path: str, flags: int) -> int:
+        # A pipe is neither waited for when it is opened nor when it is full: a write that had to
+        # wait would hold up the service. Like every one that fails, it ends the record.
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
     try:
-        file = open(path, "wb", opener=_open_at_once)  # noqa: SIM115  (the recorder closes it)
+        file = open(path, "wb", opener=open_at_once)  # noqa: SIM115  (the recorder closes it)
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -184,7 +181,13 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
                 raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
-        rows.append({key: _shown(key, value) for key, value in row.items()})
+        rows.append(
+            # What a picture or a terminal may have; data is shown, and sent, by its bytes.
+            {
+                key: printable(value) if isinstance(value, str) and key != "data" else value
+                for key, value in row.items()
+            }
+        )
     if not rows:
         raise UserError(f"{name} is empty; one that --record=FILE wrote is accepted")
     if rows[0]["record"] != VERSION:
@@ -198,24 +201,11 @@ _MOST: Final = 1e11
 """Of any number in a record: what is above it is no time and no size, and would break a picture."""
 
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "time": (int, float),
-    "wall": (int, float),
-    "event": str,
-    "peer": str,
-    "direction": str,
-    "number": int,
-    "size": int,
-    "data": str,
+    **dict.fromkeys(("time", "wall", "delay"), (int, float)),
+    **dict.fromkeys(("number", "size"), int),
+    **dict.fromkeys(("event", "peer", "direction", "data", "fate", "fates"), str),
     "actions": list,
-    "delay": (int, float),
-    "fate": str,
-    "fates": str,
 }
-
-
-def _shown(key: str, value: Any) -> Any:
-    """Return what a picture or a terminal may have of it; data is shown, and sent, by its bytes."""
-    return printable(value) if isinstance(value, str) and key != "data" else value
 
 
 def _is_row(row: Any, *, first: bool) -> bool:

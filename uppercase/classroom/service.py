@@ -53,24 +53,23 @@ class Exhibit:
     ) -> None:
         from twisted.internet import reactor
 
-        given = dict(options or {})
         self.port = port
+        self.late = 0.0
         self._file = io.BytesIO()
+        self._beat = LoopingCall(self._look)
+        protocol = "UDP" if udp else "TCP"
         known, presets = (UDP_OPTIONS, UDP_PRESETS) if udp else (TCP_OPTIONS, TCP_PRESETS)
-        for name in given:
+        for name in options or {}:
             if name not in known:
-                protocol = "UDP" if udp else "TCP"
                 raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
         seed = new_seed() if seed is None else seed
-        texts = merge_settings(lab, given, presets)
+        texts = merge_settings(lab, dict(options or {}), presets)
         about = {
-            "protocol": "UDP" if udp else "TCP",
+            "protocol": protocol,
             "transform": "|".join(transforms),
             "lab": command_line(texts, seed=seed if udp and texts else None),
         }
         self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
-        self.late = 0.0
-        self._beat = LoopingCall(self._look)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "interfaces": (HOST,),
@@ -83,11 +82,9 @@ class Exhibit:
             experiment = make_experiment(texts, seed=seed) if texts else None
             self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
         else:
-            framing = texts.pop("framing", AUTO)
+            shared["framing"] = texts.pop("framing", AUTO)
             values = {name.replace("-", "_"): known[name].parse(texts[name]) for name in texts}
-            self._service = TCPService(
-                TCPSettings(**shared, framing=framing, lab=TCPLab(**values)), reactor
-            )
+            self._service = TCPService(TCPSettings(**shared, lab=TCPLab(**values)), reactor)
 
     def __enter__(self) -> Self:
         Waiter(()).wait_for(self._start())

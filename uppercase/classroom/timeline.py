@@ -90,7 +90,7 @@ class Timeline:
     def of(cls, about: Row, rows: Iterable[Row], client: str = "") -> "Timeline":
         """Make the timeline of a record, or of one client in it: ADDRESS or ADDRESS:PORT."""
         timeline = cls(about)
-        builder: dict[str, ClientArrows] = {}
+        builders: dict[str, ClientArrows] = {}
         others: dict[str, None] = {}
         for row in rows:
             timeline.epoch = timeline.epoch or row.get("wall", 0) - row["time"]
@@ -99,13 +99,15 @@ class Timeline:
             if client not in ("", peer, host, host.strip("[]")):
                 others[peer] = None
             elif peer:
-                builder.setdefault(peer, ClientArrows()).take(row)
-        if client and not builder:
+                builders.setdefault(peer, ClientArrows()).take(row)
+        if client and not builders:
             known = ", ".join(list(filter(None, others))[:5]) or "none"
             raise UserError(f"the record has no client {client!r}; the first that it has: {known}")
-        for peer, each in builder.items():
-            if each.arrows:
-                timeline.clients[peer] = sorted(each.arrows, key=lambda arrow: arrow.begin)
+        timeline.clients = {
+            peer: sorted(each.arrows, key=lambda arrow: arrow.begin)
+            for peer, each in builders.items()
+            if each.arrows
+        }
         return timeline
 
 
@@ -123,14 +125,10 @@ class ClientArrows:
 
     def take(self, row: Row) -> list[Arrow]:
         """Take the next row; return the arrows that are new, and those that may have changed."""
-        before = len(self.arrows)
-        self._take(row)
-        return [*self._requests.get(row.get("number", 0), ()), *self.arrows[before:]]
-
-    def _take(self, row: Row) -> None:
+        before, number = len(self.arrows), row.get("number", 0)
         match row["event"]:
             case "received":
-                self._requests[row.get("number", 0)] = [self._arrow(row, REQUEST)]
+                self._requests[number] = [self._arrow(row, REQUEST)]
             case "impaired":
                 self._impaired(row)
             case "replied":
@@ -147,6 +145,7 @@ class ClientArrows:
                 detail = f" ({row['detail']})" if row.get("detail") else ""
                 outcome = str(row.get("outcome", ""))
                 self._note(row, f"closed: {outcome}{detail}", outcome)
+        return [*self._requests.get(number, ()), *self.arrows[before:]]
 
     def forget(self, number: int) -> None:
         """Keep nothing of an exchange but its arrows: no more is to come of it."""
@@ -195,23 +194,23 @@ class ClientArrows:
     def _replied(self, row: Row) -> None:
         arrow = self._arrow(row, REPLY)
         key = arrow.number, row.get("fates", "")
-        begin = self._left.get(key)
-        if begin is not None:
-            arrow.begin, arrow.actions, arrow.words = begin
+        if key in self._left:
+            arrow.begin, arrow.actions, arrow.words = self._left[key]
             # A record may come from anywhere: no arrow goes back in time.
             arrow.end = max(arrow.begin, arrow.end)
             if arrow.words.endswith(_COPY):
                 arrow.text = ""
             elif "duplicated" in arrow.actions:
-                self._left[key] = (*begin[:2], arrow.words + _COPY)
+                self._left[key] = arrow.begin, arrow.actions, arrow.words + _COPY
 
     def _dropped(self, row: Row) -> None:
         text = f"dropped: {row.get('reason', '')}"
-        for arrow in self._requests.get(row.get("number", 0), []):
+        if arrows := self._requests.get(row.get("number", 0)):
+            arrow = arrows[0]
             arrow.words = f"{arrow.words}; {text}" if arrow.words else text
             arrow.actions = (*arrow.actions, "dropped")
-            return
-        self._note(row, text)
+        else:
+            self._note(row, text)
 
 
 def _readable(data: bytes, size: int) -> str:
@@ -222,9 +221,8 @@ def _readable(data: bytes, size: int) -> str:
 
 def title_of(timeline: Timeline) -> str:
     """Return what was served, and what its lab was told."""
-    about = timeline.about
-    parts = [str(about.get("protocol", "")), str(about.get("transform", "")), about.get("lab", "")]
-    return " · ".join(str(part) for part in parts if part)
+    facts = (timeline.about.get(name) for name in ("protocol", "transform", "lab"))
+    return " · ".join(str(each) for each in facts if each)
 
 
 def draw_text(timeline: Timeline) -> Iterator[str]:

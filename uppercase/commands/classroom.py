@@ -171,7 +171,7 @@ def run(
     """
     from uppercase.classroom.captive import Overtime, run_in_terminal
     from uppercase.classroom.service import HOST, Exhibit
-    from uppercase.classroom.timeline import Timeline
+    from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import _reactor
 
     exhibit = Exhibit(
@@ -189,7 +189,8 @@ def run(
         except UserError as error:
             problem = error
     drawn = Timeline.of(*exhibit.seen())
-    _print_timeline(drawn, err=True)
+    for line in draw_text(drawn):
+        click.echo(line, err=True)
     if problem is None and not drawn.clients:
         say(
             f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{exhibit.port}; "
@@ -228,7 +229,7 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
         uppercase timeline record.jsonl --client 192.0.2.20
     """
     from uppercase.classroom.record import read_record
-    from uppercase.classroom.timeline import Timeline
+    from uppercase.classroom.timeline import Timeline, draw_text
 
     with record.open("rb") as file:
         about, rows, problem = read_record(file, str(record))
@@ -236,7 +237,8 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
     if output is not None:
         _save_timeline(drawn, output)
     else:
-        _print_timeline(drawn)
+        for line in draw_text(drawn):
+            click.echo(line)
     if problem:
         say(problem)
 
@@ -246,13 +248,6 @@ def _leave_nobody_behind() -> None:
     for number in signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-
-
-def _print_timeline(timeline: "Timeline", *, err: bool = False) -> None:
-    from uppercase.classroom.timeline import draw_text
-
-    for line in draw_text(timeline):
-        click.echo(line, err=err)
 
 
 def _save_timeline(timeline: "Timeline", path: Path) -> None:

@@ -33,13 +33,7 @@ class State(Enum):
 
 NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {
     State.OPENING: (State.IDENTIFYING, State.SERVING, State.REFUSED),
-    State.IDENTIFYING: (
-        State.SERVING,
-        State.DRAINING,
-        State.REFUSED,
-        State.CLOSING,
-        State.CLOSED,
-    ),
+    State.IDENTIFYING: (State.SERVING, State.DRAINING, State.REFUSED, State.CLOSING, State.CLOSED),
     State.SERVING: (State.DRAINING, State.CLOSING, State.CLOSED),
     State.DRAINING: (State.CLOSING, State.CLOSED),
     State.CLOSING: (State.CLOSED,),

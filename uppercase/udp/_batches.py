@@ -276,8 +276,9 @@ def _decode(record: bytes) -> SocketAddress:
     if family == socket.AF_INET:
         port, host = _SOCKADDR_IN.unpack_from(record, _FAMILY.size)
         return socket.inet_ntoa(host), port
+    # An interface's index alone is in the machine's order.
     port, flow, host, scope = _SOCKADDR_IN6.unpack_from(record, _FAMILY.size)
-    return socket.inet_ntop(socket.AF_INET6, host), port, flow, _swapped(scope)
+    return socket.inet_ntop(socket.AF_INET6, host), port, flow, socket.htonl(scope)
 
 
 def _encode(address: SocketAddress, family: int) -> bytes:
@@ -287,12 +288,7 @@ def _encode(address: SocketAddress, family: int) -> bytes:
         return _FAMILY.pack(family) + _SOCKADDR_IN.pack(port, socket.inet_aton(host))
     flow, scope = more or (0, 0)
     packed = socket.inet_pton(socket.AF_INET6, host)
-    return _FAMILY.pack(family) + _SOCKADDR_IN6.pack(port, flow, packed, _swapped(scope))
-
-
-def _swapped(scope: int) -> int:
-    """Return an interface's index, which alone is in the machine's order, in the network's."""
-    return socket.htonl(scope)
+    return _FAMILY.pack(family) + _SOCKADDR_IN6.pack(port, flow, packed, socket.htonl(scope))
 
 
 def _controls(record: bytes, start: int) -> Ancillary:

@@ -10,21 +10,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from uppercase.classroom.exercises.clients import STOP_AND_WAIT, TCP_CLIENT, UDP_CLIENT, UDP_PINGER
-from uppercase.classroom.exercises.servers import TCP_SERVER, UDP_SERVER
+from uppercase.classroom.exercises.clients import CLIENTS
+from uppercase.classroom.exercises.servers import SERVERS
 from uppercase.classroom.grade import Exercise
 from uppercase.errors import UnknownName, UserError, suggest
 
 GROUP: Final = "uppercase.exercises"
-
-_OURS: Final = (TCP_SERVER, UDP_SERVER, TCP_CLIENT, UDP_CLIENT, UDP_PINGER, STOP_AND_WAIT)
 
 _KEYS: Final = {"base": str, "summary": str, "points": dict, "texts": dict, "options": dict}
 
 
 def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
     """Return all exercises by name, and a sentence for each that is broken."""
-    found = {each.name: each for each in _OURS}
+    found = {each.name: each for each in (*SERVERS, *CLIENTS)}
     broken: dict[str, str] = {}
     for entry in entry_points(group=GROUP):
         origin = f"{entry.name} ({entry.value}, {GROUP})"
@@ -75,11 +73,10 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
         if not isinstance(value, _KEYS[key]):
             kind = "a table" if _KEYS[key] is dict else "a text"
             raise UserError(f"{path}: {key} is {value!r}; {kind} is accepted")
-    base = str(table.get("base"))
+    base = str(table.pop("base", None))
     if base not in known:
         raise UserError(f"{path}: base is {base!r}; one of {', '.join(known)} is accepted")
-    tables = {key: table.get(key, {}) for key in ("points", "texts", "options")}
     try:
-        return known[base].changed(name=path.stem, summary=table.get("summary", ""), **tables)
+        return known[base].changed(path.stem, **table)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

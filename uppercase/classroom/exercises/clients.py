@@ -9,7 +9,7 @@ heals; it counts as harmed nonetheless.)
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -31,6 +31,11 @@ def _ends(run: Run) -> None:
 def _begins(run: Run) -> None:
     if not run.rows:
         raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
+
+
+def _begins_and_ends(run: Run) -> None:
+    _ends(run)
+    _begins(run)
 
 
 def _ends_well(run: Run) -> None:
@@ -56,6 +61,11 @@ def _sends(run: Run) -> None:
         raise Wrong(f"expected that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
 
 
+def _run(name: str, points: int, judge: Callable[[Run], None], **lab: Any) -> Callable[..., None]:
+    """Return a check that judges the exercise's run under a lab."""
+    return check(name, points)(lambda exercise, trial: judge(exercise.run(trial, **lab)))
+
+
 @dataclass(frozen=True)
 class _Client:
     """What both clients have to do."""
@@ -66,33 +76,18 @@ class _Client:
     def run(self, trial: Trial, **lab: Any) -> Run:
         return trial.client(self.udp, f"{_SENTENCE}\n", seconds=self.seconds, **lab)
 
-    @check("sends the line", 2)
-    def sends(self, trial: Trial) -> None:
-        _sends(self.run(trial))
-
-    @check("prints the reply", 3)
-    def prints(self, trial: Trial) -> None:
-        _prints(self.run(trial))
-
-    @check("ends with status 0")
-    def ends(self, trial: Trial) -> None:
-        _ends_well(self.run(trial))
+    sends = _run("sends the line", 2, _sends)
+    prints = _run("prints the reply", 3, _prints)
+    ends = _run("ends with status 0", 1, _ends_well)
 
 
 class _TCPClient(_Client):
-    @check("takes a reply in pieces")
-    def pieces(self, trial: Trial) -> None:
-        _prints(self.run(trial, options={"slice": "1"}))
+    pieces = _run("takes a reply in pieces", 1, _prints, options={"slice": "1"})
 
 
 class _UDPClient(_Client):
     udp = True
-
-    @check("ends without a reply")
-    def lonely(self, trial: Trial) -> None:
-        run = self.run(trial, options={"loss": "1"}, seed=7)
-        _ends(run)
-        _begins(run)
+    lonely = _run("ends without a reply", 1, _begins_and_ends, options={"loss": "1"}, seed=7)
 
 
 class _UDPPinger:
@@ -121,8 +116,7 @@ class _UDPPinger:
         """No less, and hardly more: a busy machine may add some."""
         run = self.run(trial)
         lost = _lost(run)
-        times = _arrivals(run)
-        for number, (sent, following) in enumerate(pairwise(times), 1):
+        for number, (sent, following) in enumerate(pairwise(_arrivals(run)), 1):
             if number in lost and not 0.8 <= following - sent <= 4:
                 raise Wrong(
                     f"expected one second between ping {number}, which is lost, and the next, "
@@ -159,9 +153,7 @@ class _UDPPinger:
             got = f"{told[-1]} %" if told else "no percentage"
             raise Wrong(f"expected a loss of {rate:.0f} %, as the record has it, got {got}")
 
-    @check("ends with status 0")
-    def ends(self, trial: Trial) -> None:
-        _ends_well(self.run(trial))
+    ends = _run("ends with status 0", 1, _ends_well)
 
 
 def _arrivals(run: Run) -> list[float]:
@@ -177,28 +169,38 @@ def _has_round_trip(line: str) -> bool:
     return any(_DELAY * 0.99 <= n < 1 or _DELAY * 990 <= n < 1000 for n in numbers)
 
 
-TCP_CLIENT: Final = exercise(
-    "tcp-client", "reads a line, sends it over TCP, prints the reply, ends"
-)(_TCPClient)
-UDP_CLIENT: Final = exercise(
-    "udp-client", "reads a line, sends it as a datagram, prints the reply, ends"
-)(_UDPClient)
-UDP_PINGER: Final = exercise(
-    "udp-pinger", "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost"
-)(_UDPPinger)
-
-
 _WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
 
 _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
-_SEED: Final = 578
-"""With it each check meets, both ways, what it is about: bits are flipped in words, and others so
-that what comes is no text."""
+
+def _delivers(run: Run) -> None:
+    """Expect each line once and in order, and that the service has seen each."""
+    wanted = [word.upper() for word in _WORDS]
+    # Whatever stands beside the words: numbers, prompts, how often each was sent.
+    got = [line for line in map(str.strip, run.output.splitlines()) if line]
+    if len(got) != len(wanted) or not all(
+        word in line.split() for line, word in zip(got, wanted, strict=True)
+    ):
+        shown = ", ".join(got)
+        shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
+        end = " and had to be killed" if run.status is None else ""
+        complaint = f": {run.complaint}" if run.complaint else ""
+        raise Wrong(
+            f"expected the lines {wanted[0]} to {wanted[-1]}, once and in order, got "
+            f"{shown or 'nothing'}{end}{complaint}"
+        )
+    seen = "".join(row["data"] for row in run.rows if row["event"] == "replied")
+    for word in wanted:
+        if word not in seen:
+            raise Wrong(f"expected that {word} comes from the service, which has never sent it")
+    _ends(run)
 
 
 class _StopAndWait:
-    seed: int = _SEED
+    # With it each check meets, both ways, what it is about: bits are flipped in words, and others
+    # so that what comes is no text.
+    seed: int = 578
     seconds: float = 60.0
     quiet: float = 15.0
 
@@ -207,30 +209,16 @@ class _StopAndWait:
         lab = {"options": options, "seed": self.seed} if options else {}
         return trial.client(True, text, seconds=self.seconds, quiet=self.quiet, **lab)
 
-    @check("without trouble", 2)
-    def plain(self, trial: Trial) -> None:
-        _delivers(self.run(trial))
-
-    @check("loss in both directions", 3)
-    def loss(self, trial: Trial) -> None:
-        _delivers(self.run(trial, loss="both:0.2"))
-
-    @check("duplicates in both directions", 2)
-    def duplicates(self, trial: Trial) -> None:
-        _delivers(self.run(trial, duplicate="both:0.5"))
-
-    @check("corruption in both directions", 3)
-    def corruption(self, trial: Trial) -> None:
-        _delivers(self.run(trial, corrupt="both:0.2"))
-
-    @check("replies later than its time-out", 2)
-    def late(self, trial: Trial) -> None:
-        """Some round trips take longer than any time-out for this lab: copies of replies come."""
-        _delivers(self.run(trial, delay="reply:100ms", reorder="reply:0.3", loss="0.1"))
-
-    @check("all of it", 3)
-    def everything(self, trial: Trial) -> None:
-        _delivers(self.run(trial, **_ALL))
+    plain = _run("without trouble", 2, _delivers)
+    loss = _run("loss in both directions", 3, _delivers, loss="both:0.2")
+    duplicates = _run("duplicates in both directions", 2, _delivers, duplicate="both:0.5")
+    corruption = _run("corruption in both directions", 3, _delivers, corrupt="both:0.2")
+    # Some round trips take longer than any time-out for this lab: copies of replies come.
+    late = _run(
+        "replies later than its time-out", 2, _delivers,
+        delay="reply:100ms", reorder="reply:0.3", loss="0.1",
+    )  # fmt: skip
+    everything = _run("all of it", 3, _delivers, **_ALL)
 
     @check("sends no more than it must", 2)
     def economy(self, trial: Trial) -> None:
@@ -255,33 +243,15 @@ def _unharmed(row: Row) -> bool:
     )
 
 
-def _delivers(run: Run) -> None:
-    """Expect each line once and in order, and that the service has seen each."""
-    wanted = [word.upper() for word in _WORDS]
-    # Whatever stands beside the words: numbers, prompts, how often each was sent.
-    got = [line for line in map(str.strip, run.output.splitlines()) if line]
-    if len(got) != len(wanted) or not all(
-        word in line.split() for line, word in zip(got, wanted, strict=True)
-    ):
-        end = " and had to be killed" if run.status is None else ""
-        complaint = f": {run.complaint}" if run.complaint else ""
-        raise Wrong(
-            f"expected the lines {wanted[0]} to {wanted[-1]}, once and in order, got "
-            f"{_shown(got)}{end}{complaint}"
-        )
-    seen = "".join(row["data"] for row in run.rows if row["event"] == "replied")
-    for word in wanted:
-        if word not in seen:
-            raise Wrong(f"expected that {word} comes from the service, which has never sent it")
-    if run.status is None:
-        raise Wrong("expected that it ends, got a program that had to be killed")
-
-
-def _shown(lines: Sequence[str]) -> str:
-    text = ", ".join(lines)
-    return (text if len(text) <= 120 else f"{text[:120]}…") or "nothing"
-
-
-STOP_AND_WAIT: Final = exercise(
-    "stop-and-wait", "reads lines; each arrives once and in order, whatever the network does"
-)(_StopAndWait)
+CLIENTS: Final = (
+    exercise("tcp-client", "reads a line, sends it over TCP, prints the reply, ends")(_TCPClient),
+    exercise("udp-client", "reads a line, sends it as a datagram, prints the reply, ends")(
+        _UDPClient
+    ),
+    exercise(
+        "udp-pinger", "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost"
+    )(_UDPPinger),
+    exercise(
+        "stop-and-wait", "reads lines; each arrives once and in order, whatever the network does"
+    )(_StopAndWait),
+)

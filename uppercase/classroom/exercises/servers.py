@@ -3,6 +3,7 @@
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,19 +25,8 @@ _LONG: Final = b"abcdefghi\n" * 10_000
 _Served = tuple[Program, int]
 """A server on trial, and its port."""
 
-
-class _Seen:
-    """What a client of ours sees, in the words of a record."""
-
-    def __init__(self, port: int, number: int) -> None:
-        self.peer = f"client {number}:{port}"
-        self.rows: list[Row] = []
-
-    def tell(self, event: str, data: bytes = b"", direction: str = "") -> None:
-        row: dict[str, Any] = {"time": time.monotonic(), "peer": self.peer, "event": event}
-        if direction:
-            row |= {"direction": direction, "data": data[:64].decode("latin-1"), "size": len(data)}
-        self.rows.append(row)
+_Tell = Callable[..., None]
+"""Takes note of an event that a client of ours sees, of its bytes and their direction."""
 
 
 def _resets_at_the_end(skt: socket.socket) -> None:
@@ -52,65 +42,6 @@ def _leave(skt: socket.socket) -> bytes:
         # It has closed first, and a reset spares it TIME_WAIT: it can be started again at once.
         _resets_at_the_end(skt)
     return b""
-
-
-def _ask_tcp(
-    port: int,
-    data: bytes,
-    expected: Sequence[bytes],
-    seen: _Seen,
-    seconds: float,
-    *,
-    end: bool = False,
-) -> None:
-    """Send; expect one of some replies, and nothing else before or behind it."""
-    got, why = b"", ""
-    try:
-        with socket.create_connection((HOST, port), timeout=seconds) as skt:
-            seen.tell("opened")
-            # The end goes with the last segment, so that the server never ends before us.
-            skt.sendall(data, socket.MSG_MORE if end else 0)
-            seen.tell("chunk", data, "request")
-            if end:
-                skt.shutdown(socket.SHUT_WR)
-                seen.tell("half-closed")
-            while (end or got not in expected) and any(each.startswith(got) for each in expected):
-                chunk = skt.recv(1 << 16)
-                if not chunk:
-                    seen.tell("closed")
-                    why = "and then the end of the connection"
-                    break
-                seen.tell("chunk", chunk, "reply")
-                got += chunk
-            got += b"" if why else _leave(skt)
-    except TimeoutError:
-        why = f"and then nothing for {seconds:g} s"
-    except OSError as error:
-        why = f"and then: {error.strerror}"
-    if got in expected and (not end or why.endswith("connection")):
-        return
-    wrong = f"sent {_shown(data)}, expected {_shown(expected[0])}, got {_shown(got)} {why}"
-    raise Wrong(wrong.rstrip())
-
-
-def _ask_udp(
-    program: Program, port: int, data: bytes, expected: Sequence[bytes], seen: _Seen, seconds: float
-) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        skt.connect((HOST, port))
-        try:
-            skt.send(data)
-            seen.tell("received", data, "request")
-            reply = _receive(skt, seconds, lambda: program.gone(port, "udp"))
-            seen.tell("replied", reply, "reply")
-            got = _shown(reply)
-            if reply in expected:
-                return
-        except TimeoutError:
-            got = f"nothing for {seconds:g} s" if program.alive else "nothing: it has ended"
-        except OSError as error:
-            got = f"an error: {error.strerror}"
-    raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}")
 
 
 def _receive(skt: socket.socket, seconds: float, gone: Callable[[], bool]) -> bytes:
@@ -130,33 +61,53 @@ def _shown(data: bytes) -> str:
     return repr(data)[1:] if len(data) <= 40 else f"{len(data)} bytes {repr(data[:20])[1:]}…"
 
 
+def _asked(
+    name: str, points: int, *messages: bytes, also: Sequence[bytes] = ()
+) -> Callable[..., None]:
+    """Return a check that asks the server, one message after the other."""
+
+    def examine(server: "_Server", trial: Trial) -> None:
+        with trial.server(server.kind) as served:
+            for number, message in enumerate(messages, 1):
+                server.ask(trial, served, number, message, *also)
+
+    return check(name, points)(examine)
+
+
 @dataclass(frozen=True)
-class _Server:
+class _Server(ABC):
     """What both servers have to do; a client of ours for each message."""
 
     kind = ""
     seconds: float = 5.0
 
+    @abstractmethod
+    def talk(
+        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+    ) -> str:
+        """Send; return what came that is none of the expected replies, "" if one did."""
+
     def ask(
         self, trial: Trial, served: _Served, number: int, data: bytes, *also: bytes, **how: bool
     ) -> None:
-        """Ask once; what the client sees goes into the check's timeline."""
-        program, port = served
-        seen = _Seen(port, number)
+        """Ask once; what the client sees goes into the check's timeline, in a record's words."""
+        rows: list[Row] = []
+
+        def tell(event: str, data: bytes = b"", direction: str = "") -> None:
+            peer = f"client {number}:{served[1]}"
+            row: dict[str, Any] = {"time": time.monotonic(), "peer": peer, "event": event}
+            if direction:
+                text = data[:64].decode("latin-1")
+                row |= {"direction": direction, "data": text, "size": len(data)}
+            rows.append(row)
+
         expected = [data.upper(), *also]
         try:
-            if self.kind == "udp":
-                _ask_udp(program, port, data, expected, seen, self.seconds)
-            else:
-                _ask_tcp(port, data, expected, seen, self.seconds, **how)
+            got = self.talk(served, data, expected, tell, **how)
         finally:
-            trial.note(seen.rows)
-
-    def asks(self, trial: Trial, *messages: bytes, also: Sequence[bytes] = ()) -> None:
-        """Start the server and ask it, one message after the other."""
-        with trial.server(self.kind) as served:
-            for number, message in enumerate(messages, 1):
-                self.ask(trial, served, number, message, *also)
+            trial.note(rows)
+        if got:
+            raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}".rstrip())
 
     def still_answers(self, trial: Trial, served: _Served, after: str) -> None:
         """Ask after something that must not have ended it."""
@@ -168,21 +119,10 @@ class _Server:
             words = f": {program.complaint()}" if not program.alive else ""
             raise Wrong(f"after {after}, {wrong}{words}") from None
 
-    @check("answers", 3)
-    def answers(self, trial: Trial) -> None:
-        self.asks(trial, b"hello world")
-
-    @check("keeps a newline")
-    def newline(self, trial: Trial) -> None:
-        self.asks(trial, b"hello\n")
-
-    @check("serves many clients in turn", 2)
-    def turns(self, trial: Trial) -> None:
-        self.asks(trial, b"one", b"two", b"three")
-
-    @check("takes non-ASCII text")
-    def street(self, trial: Trial) -> None:
-        self.asks(trial, _STREET.encode(), also=_STREETS)
+    answers = _asked("answers", 3, b"hello world")
+    newline = _asked("keeps a newline", 1, b"hello\n")
+    turns = _asked("serves many clients in turn", 2, b"one", b"two", b"three")
+    street = _asked("takes non-ASCII text", 1, _STREET.encode(), also=_STREETS)
 
     @check("survives what is no text")
     def no_text(self, trial: Trial) -> None:
@@ -195,18 +135,45 @@ class _Server:
 class _TCPServer(_Server):
     kind = "tcp"
 
-    @check("answers empty lines")
-    def empty(self, trial: Trial) -> None:
-        self.asks(trial, b"\n\na\n")
+    def talk(
+        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+    ) -> str:
+        """Expect nothing before or behind a reply, nor after the end if there is to be one."""
+        end = how.get("end", False)
+        got, why = b"", ""
+        try:
+            with socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt:
+                tell("opened")
+                # The end goes with the last segment, so that the server never ends before us.
+                skt.sendall(data, socket.MSG_MORE if end else 0)
+                tell("chunk", data, "request")
+                if end:
+                    skt.shutdown(socket.SHUT_WR)
+                    tell("half-closed")
+                while (end or got not in expected) and any(e.startswith(got) for e in expected):
+                    chunk = skt.recv(1 << 16)
+                    if not chunk:
+                        tell("closed")
+                        why = "and then the end of the connection"
+                        break
+                    tell("chunk", chunk, "reply")
+                    got += chunk
+                got += b"" if why else _leave(skt)
+        except TimeoutError:
+            why = f"and then nothing for {self.seconds:g} s"
+        except OSError as error:
+            why = f"and then: {error.strerror}"
+        fine = got in expected and (not end or why.endswith("connection"))
+        return "" if fine else f"{_shown(got)} {why}"
+
+    empty = _asked("answers empty lines", 1, b"\n\na\n")
 
     @check("answers a half-closed client")
     def half_closed(self, trial: Trial) -> None:
         with trial.server("tcp") as served:
             self.ask(trial, served, 1, b"half", end=True)
 
-    @check("answers 100,000 bytes")
-    def long(self, trial: Trial) -> None:
-        self.asks(trial, _LONG)
+    long = _asked("answers 100,000 bytes", 1, _LONG)
 
     @check("survives clients that go away")
     def gone(self, trial: Trial) -> None:
@@ -224,14 +191,30 @@ class _TCPServer(_Server):
 class _UDPServer(_Server):
     kind = "udp"
 
-    @check("answers an empty datagram")
-    def empty(self, trial: Trial) -> None:
-        self.asks(trial, b"")
+    def talk(
+        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+    ) -> str:
+        program, port = served
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+            skt.connect((HOST, port))
+            try:
+                skt.send(data)
+                tell("received", data, "request")
+                reply = _receive(skt, self.seconds, lambda: program.gone(port, "udp"))
+            except TimeoutError:
+                return (
+                    f"nothing for {self.seconds:g} s" if program.alive else "nothing: it has ended"
+                )
+            except OSError as error:
+                return f"an error: {error.strerror}"
+        tell("replied", reply, "reply")
+        return "" if reply in expected else _shown(reply)
 
-    @check("answers 8,000 bytes")
-    def long(self, trial: Trial) -> None:
-        self.asks(trial, _LONG[:8000])
+    empty = _asked("answers an empty datagram", 1, b"")
+    long = _asked("answers 8,000 bytes", 1, _LONG[:8000])
 
 
-TCP_SERVER: Final = exercise("tcp-server", "upper-cases what TCP clients send")(_TCPServer)
-UDP_SERVER: Final = exercise("udp-server", "upper-cases each datagram")(_UDPServer)
+SERVERS: Final = (
+    exercise("tcp-server", "upper-cases what TCP clients send")(_TCPServer),
+    exercise("udp-server", "upper-cases each datagram")(_UDPServer),
+)

@@ -1,38 +1,35 @@
 """The live page: what the network does to each datagram, on the projector, while it happens.
 
 An `Audience` observes one service, as a `Recorder` does, and makes arrows of its events by the same
-code; so the page, the record and the answer key agree. `PageService` serves them to browsers.
+code; so the page, the record and the answer key agree. `PageService` serves them to browsers: the
+page and its parts, the stream of events, the key; and it takes a line to send.
+
+Every request is first asked whether it is the page's own, and every reply has the headers that let
+a browser run nothing but the page's own script. Nothing that a client sent is ever put into markup:
+it travels as JSON, and the script puts it into text.
 """
 
 import importlib.util
-from collections.abc import Collection
-from functools import lru_cache
+import io
+import json
+import re
+from collections.abc import Collection, Mapping
+from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
 
-from uppercase.classroom.page.audience import COUNTS, Audience
-from uppercase.classroom.page.site import Site, is_loopback
-from uppercase.classroom.page.watchers import (
-    KEPT_FOR_THIS_MACHINE,
-    LINE,
-    WATCHERS,
-    Senders,
-    Watchers,
-)
-from uppercase.core.values import printable_address
-from uppercase.lab import Experiment, answer_key
-from uppercase.services import UDPSettings
+from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
+from uppercase.classroom.page.watchers import Watchers
+from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
 from uppercase.services.log_format import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 __all__ = ["Audience", "PageService"]
-
-
-KEY_LINES: Final = 100
-"""Lines of the answer key that are shown: ten times the pinger's exercise."""
 
 _LIMITS: Final = WebLimits(
     # A class of 200 that opens the page at one word: each browser has up to six connections at a
@@ -43,6 +40,24 @@ _LIMITS: Final = WebLimits(
     burst=1500.0,
     body=LINE,
 )
+
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+_PARTS: Final = {
+    b"/": ("page.html", "text/html"),
+    b"/page.css": ("page.css", "text/css"),
+    b"/ladder.js": ("ladder.js", "text/javascript"),
+    b"/page.js": ("page.js", "text/javascript"),
+    b"/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 
 
 class PageService(WebService):
@@ -64,19 +79,13 @@ class PageService(WebService):
         shows_key: bool = False,
         hosts: Collection[str] = (),
     ) -> None:
-        self._audiences = [
-            next(each for each in service.settings.observers if isinstance(each, Audience))
-            for service in services
-        ]
-        self._services = services
-        self._shows_key = shows_key
-        self._hosts = hosts
+        self.shown = [Shown(service, reactor) for service in services]
+        self.shows_key = shows_key
+        self.hosts = hosts
         self._told: list[Any] = []
-        self._senders = Senders(services, WATCHERS + KEPT_FOR_THIS_MACHINE, reactor)
         self.watchers = Watchers(self._snapshot, self._changes, reactor)
-        key = self._key if shows_key else None
-        root = Site(self.watchers, self._senders, hosts, self._address, key)
-        super().__init__("the page is", description, BoundedSite(root, _LIMITS, reactor), reactor)
+        site = BoundedSite(_Root(self), _LIMITS, reactor)
+        super().__init__("the page is", description, site, reactor)
 
     def opened(self, address: str) -> None:
         place: Any = self.port and self.port.getHost()
@@ -86,7 +95,7 @@ class PageService(WebService):
             host = "localhost" if everywhere else place.host
             url = f"http://{printable_address(host, place.port)}/"
         say(f"the page is at {url}", event="page", address=url)
-        if other := self._address():
+        if other := self.address():
             say(f"others open the page at {other}")
 
     def stopService(self) -> Deferred[Any]:
@@ -94,71 +103,37 @@ class PageService(WebService):
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
-    def _address(self) -> str:
+    def address(self) -> str:
         """Return the address that others open; "" where only this machine can."""
-        place: Any = None if self.port is None else self.port.getHost()
+        place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        hosts = [place.host]
+        hosts = [] if _is_loopback(place.host) else [place.host]
         if ip_address(place.host).is_unspecified:
             hosts = addresses_for_others()
-        elif is_loopback(place.host):
-            hosts = []
-        return next(
-            (f"http://{printable_address(h, place.port)}/" for h in [*self._hosts, *hosts]), ""
-        )
+        host = next(iter([*self.hosts, *hosts]), "")
+        return host and f"http://{printable_address(host, place.port)}/"
 
     def _snapshot(self) -> dict[str, Any]:
         """Return all that there is to tell to one who comes."""
-        address = self._address()
-        has_codes = importlib.util.find_spec("segno") is not None
+        address = self.address()
         return {
             "counts": COUNTS,
-            "shows_key": self._shows_key,
+            "shows_key": self.shows_key,
             "address": address,
-            "code": bool(address) and has_codes,
+            "code": bool(address) and importlib.util.find_spec("segno") is not None,
             "watchers": len(self.watchers),
             "now": round(self.watchers.seconds(), 4),
             "services": [
-                {
-                    **self._facts(index),
-                    **self._totals(index),
-                    **self._audiences[index].snapshot(),
-                }
-                for index in range(len(self._services))
+                {**each.facts(self.shows_key), **each.totals(), **each.audience.snapshot()}
+                for each in self.shown
             ],
-        }
-
-    def _facts(self, index: int) -> dict[str, Any]:
-        service, about = self._services[index], self._audiences[index].about
-        settings = [word for word in str(about["lab"]).split() if "=" in word]
-        if not self._shows_key:
-            # Whoever has the seed has the key.
-            settings = [word for word in settings if not word.startswith("--seed=")]
-        lab = getattr(service.settings, "lab", None)
-        return {
-            "name": service.name or service.protocol,
-            "protocol": service.protocol,
-            "began": self._audiences[index].began,
-            "transform": about["transform"],
-            "lab": [word.removeprefix("--").partition("=")[::2] for word in settings],
-            "has_key": self._shows_key and service.protocol == "UDP" and lab is not None,
-            "per_client": bool(getattr(lab, "per_client", False)),
-            "sends": self._senders.target(index) is not None,
-        }
-
-    def _totals(self, index: int) -> dict[str, Any]:
-        service = self._services[index]
-        return {
-            "addresses": service.served(),
-            "phase": service.phase,
-            "totals": {**service.counts(), **service.levels()},
         }
 
     def _changes(self) -> dict[str, Any]:
         """Return what is new since the last frame; nothing where nothing is."""
-        totals = [self._totals(index) for index in range(len(self._services))]
-        changes = [audience.changes() for audience in self._audiences]
+        totals = [each.totals() for each in self.shown]
+        changes = [each.audience.changes() for each in self.shown]
         quiet = not any(each["clients"] or each["arrows"] for each in changes)
         told = [totals, len(self.watchers)]
         if quiet and told == self._told:
@@ -172,19 +147,164 @@ class PageService(WebService):
             ],
         }
 
-    def _key(self, index: int, client: int) -> list[str]:
-        """Return the answer key of a service; where each client has its own, that of one."""
-        settings = self._services[index].settings if 0 <= index < len(self._services) else None
-        experiment = settings.lab if isinstance(settings, UDPSettings) else None
-        if experiment is None:
-            return []
-        if not experiment.per_client:
-            return _key_lines(experiment, "")
-        host = self._audiences[index].host_of(client)
-        return _key_lines(experiment, host) if host else []
+
+class _Root(Resource):
+    """What a browser may ask for."""
+
+    isLeaf = True
+
+    def __init__(self, page: PageService) -> None:
+        super().__init__()
+        self._page = page
+        folder = files("uppercase.classroom.page")
+        self._parts: Mapping[bytes, tuple[bytes, str]] = {
+            path: ((folder / name).read_bytes(), f"{kind}; charset=utf-8")
+            for path, (name, kind) in _PARTS.items()
+        }
+
+    def render_GET(self, request: Request) -> bytes | int:
+        if why := self._refusal(request, changes=False):
+            return _say(request, 403, why)
+        if request.path in self._parts:
+            content, kind = self._parts[request.path]
+            request.setHeader(b"content-type", kind.encode())
+            return content
+        match request.path:
+            case b"/events":
+                local = _is_loopback(_host(request.getClientAddress()))
+                if not self._page.watchers.have_room(local=local):
+                    return _say(request, 503, "as many watch as may; try again later")
+                self._page.watchers.admit(request)
+                return NOT_DONE_YET
+            case b"/key" if self._page.shows_key:
+                service = self._service(request)
+                return _json(request, service.key(_number(request, b"client")) if service else [])
+            case b"/qr.svg":
+                return self._qr(request)
+        return _say(request, 404, "there is no such page; the one that there is, is at /")
+
+    def render_POST(self, request: Request) -> bytes | int:
+        if why := self._refusal(request, changes=True):
+            return _say(request, 403, why)
+        watcher = self._page.watchers.find(_argument(request, b"watcher"))
+        service = self._service(request)
+        if request.path != b"/send" or watcher is None or service is None:
+            return _say(request, 404, "the page has lost its connection; open it again")
+        if not self._page.watchers.may_send(watcher):
+            return _say(request, 429, "that was fast; wait a second")
+        content: Any = request.content
+        line = content.read(LINE)
+        if not line:
+            return _say(request, 400, "there is nothing to send")
+        try:
+            told = service.send(watcher, line)
+        except OSError as error:
+            return _say(request, 503, f"it cannot be sent: {error.strerror or error}")
+        if not isinstance(told, Deferred):
+            return _json(request, told)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+        told.addCallback(lambda each: gone or request.write(_json(request, each)))
+        told.addCallback(lambda _: gone or request.finish())
+        return NOT_DONE_YET
+
+    def _refusal(self, request: Request, *, changes: bool) -> str:
+        """Return why a request is refused, and give its reply the headers of every reply."""
+        for name, value in _HEADERS.items():
+            request.setHeader(name.encode(), value.encode())
+        return why_foreign(
+            request.getHeader("host"),
+            request.getHeader("origin"),
+            arrived_at=_host(request.getHost()),
+            given=self._page.hosts,
+            changes=changes,
+        )
+
+    def _service(self, request: Request) -> Shown | None:
+        number, shown = _number(request, b"service"), self._page.shown
+        return shown[number] if number < len(shown) else None
+
+    def _qr(self, request: Request) -> bytes:
+        address = self._page.address()
+        try:
+            import segno
+        except ImportError:
+            address = ""
+        if not address:
+            return _say(request, 404, "there is no code")
+        picture = io.BytesIO()
+        segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
+        request.setHeader(b"content-type", b"image/svg+xml")
+        return picture.getvalue()
 
 
-@lru_cache(64)
-def _key_lines(experiment: Experiment, host: str) -> list[str]:
-    """Return the first lines of a key, of which nobody can ask for many."""
-    return [str(row) for row in answer_key(experiment, KEY_LINES, host=host)]
+def _host(address: Any) -> str:
+    return str(getattr(address, "host", ""))
+
+
+def _argument(request: Request, name: bytes) -> str:
+    (value, *_) = request.args.get(name, [b""]) if request.args else [b""]
+    return value[:64].decode("latin-1")
+
+
+def _number(request: Request, name: bytes) -> int:
+    text = _argument(request, name)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _json(request: Request, content: object) -> bytes:
+    request.setHeader(b"content-type", b"application/json")
+    return json.dumps(content).encode()
+
+
+def _say(request: Request, status: int, sentence: str) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    return f"{sentence}\n".encode()
+
+
+_HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII)
+
+# Invariant: a browser also asks what foreign pages tell it to. Such a page can make a visitor's
+# browser send a form to an address of this machine (CSRF), and with a name of its own that suddenly
+# stands for this machine (DNS rebinding) it could even read what comes back. Against the first,
+# whatever names an `Origin` must name the very `Host` that it asks, and what changes something must
+# name one. Against the second, a host is accepted as a number, which no rebinding can be: one of
+# loopback's, or the one at which this connection arrived. Names are accepted if the operator gave
+# them, besides `localhost`, which browsers do not look up.
+
+
+def why_foreign(
+    host: str | None,
+    origin: str | None,
+    *,
+    arrived_at: str,
+    given: Collection[str],
+    changes: bool,
+) -> str:
+    """Return why a request is not the page's own, as a sentence; "" if it is."""
+    match = _HOST.fullmatch((host or "").lower())
+    name = (match[1] or match[2]).rstrip(".") if match else ""
+    known = name == "localhost" or name in given or _is_ours(name, arrived_at)
+    if not known:
+        return (
+            f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
+            "or have it started with --page-host=NAME"
+        )
+    if origin is None:
+        return "only the page itself may do this" if changes else ""
+    scheme, _, authority = origin.lower().partition("://")
+    if scheme not in ("http", "https") or authority != (host or "").lower():
+        return "only the page itself may ask this, and another one did"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address, or the lack of one, means this very machine."""
+    number = host_address(host)
+    return number is None or number.is_loopback
+
+
+def _is_ours(name: str, arrived_at: str) -> bool:
+    number = host_address(name)
+    return number is not None and (number.is_loopback or number == host_address(arrived_at))

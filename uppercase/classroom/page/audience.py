@@ -1,18 +1,28 @@
-"""What the page knows of one service: each client's counters, and arrows of what happened last.
+"""What the page has of one service: counters and arrows of its clients, its key, a way for a line.
 
 Counters are of everything. Arrows are of a sample where more happens than anybody can look at:
 whole exchanges are left out, never parts of one. All of it has a bound, whoever sends how much.
+
+The box that sends a line has for each watcher a client of its own, at the service's own door. What
+it sends goes the way of every client's: through guards, lab and transform, and onto the page. Over
+UDP a watcher keeps one socket, so that its datagrams are numbered on as the answer key is, and the
+reply is on the timeline. Over TCP each line has a connection of its own.
 """
 
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
+from uppercase.classroom.page.watchers import Watcher
 from uppercase.classroom.record import RowMaker
 from uppercase.classroom.timeline import Arrow, ClientArrows
+from uppercase.client import Target, ask
 from uppercase.core.events import (
     Chunk,
     Closed,
@@ -28,6 +38,9 @@ from uppercase.core.events import (
     Several,
 )
 from uppercase.core.guards import TokenBuckets
+from uppercase.core.values import Client
+from uppercase.lab import Experiment, answer_key
+from uppercase.services._base import TransformService
 
 SHOWN_RATE: Final = 100.0
 """Exchanges a second that are drawn where there are more: ten times what an eye follows, and the
@@ -51,6 +64,18 @@ _FOLLOWED: Final = 4096
 
 _PAYLOAD: Final = 64
 """Bytes of a payload that are looked at; an arrow shows fewer."""
+
+KEY_LINES: Final = 100
+"""Lines of the answer key that are shown: ten times the pinger's exercise."""
+
+LINE: Final = 512
+"""Bytes of a line: what fits into one datagram everywhere (RFC 791)."""
+
+_REPLY_WITHIN: Final = 5.0
+"""Seconds that a line's reply is waited for, over TCP."""
+
+_FRAMINGS: Final = ("netstring", "int16", "int32")
+"""The framings that have no lines."""
 
 DIRECTIONS: Final = {"": 0, "request": 1, "reply": 2}
 
@@ -139,10 +164,13 @@ class Audience:
     def notify(self, event: Event) -> None:
         number = self._rows.number(event)
         if isinstance(event, Several):
-            self._take_several(event)
+            # What is not drawn.
+            place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
+            for peer, count in event.counts.items():
+                self._client(peer).counts[place] += count
+                self.seen += count if place == _RECEIVED else 0
             return
-        peer: str = getattr(event, "peer", "")
-        if not peer:
+        if not (peer := getattr(event, "peer", "")):
             return
         client = self._client(peer)
         client.count(event)
@@ -154,14 +182,6 @@ class Audience:
     def wants(self, count: int) -> bool:
         """Whether there is room for drawing so many datagrams that came together."""
         return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
-
-    def _take_several(self, event: Several) -> None:
-        """Count what is not drawn."""
-        place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
-        for peer, count in event.counts.items():
-            self._client(peer).counts[place] += count
-        if place == _RECEIVED:
-            self.seen += sum(event.counts.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that is kept, for somebody who comes now."""
@@ -178,8 +198,8 @@ class Audience:
 
     def host_of(self, serial: int) -> str:
         """Return a client's address without its port; "" for one that is not known."""
-        found = [peer for peer, client in self._clients.items() if client.serial == serial]
-        return found[0].rpartition(":")[0].strip("[]") if found else ""
+        found = (peer for peer, client in self._clients.items() if client.serial == serial)
+        return next(found, "").rpartition(":")[0].strip("[]")
 
     def _client(self, peer: str) -> _Client:
         client = self._clients.get(peer)
@@ -226,22 +246,14 @@ class Audience:
             "met": self.met,
             "gone": gone,
             "clients": [[each.serial, peer, each.state, *each.counts] for peer, each in found],
-            "arrows": [
-                [
-                    arrow.serial,
-                    peer,
-                    round(arrow.begin, 4),
-                    round(arrow.end, 4),
-                    DIRECTIONS[arrow.direction],
-                    arrow.number,
-                    arrow.text,
-                    arrow.size,
-                    list(arrow.actions),
-                    arrow.words,
-                ]
-                for peer, arrow in drawn
-            ],
+            "arrows": [_arrow_told(peer, arrow) for peer, arrow in drawn],
         }
+
+
+def _arrow_told(peer: str, arrow: Arrow) -> list[Any]:
+    times = round(arrow.begin, 4), round(arrow.end, 4)
+    more = arrow.number, arrow.text, arrow.size, arrow.actions, arrow.words
+    return [arrow.serial, peer, *times, DIRECTIONS[arrow.direction], *more]
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Any:
@@ -252,3 +264,96 @@ def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Any:
     oldest = next(iter(table))
     del table[oldest]
     return oldest
+
+
+class _Socket(DatagramProtocol):
+    """Throws replies away: the timeline shows them."""
+
+    noisy = False
+    sent = 0
+
+
+class Shown:
+    """A service that has an `Audience` among its observers."""
+
+    def __init__(self, service: TransformService, reactor: Any) -> None:
+        self._service = service
+        self._reactor = reactor
+        self._settings: Any = service.settings
+        self.audience = next(
+            each for each in self._settings.observers if isinstance(each, Audience)
+        )
+
+    @property
+    def _lab(self) -> Experiment | None:
+        """What decides the fates of datagrams."""
+        return self._settings.lab if self._service.protocol == "UDP" else None
+
+    def facts(self, shows_key: bool) -> dict[str, Any]:
+        service, about = self._service, self.audience.about
+        settings = [word for word in str(about["lab"]).split() if "=" in word]
+        if not shows_key:
+            # Whoever has the seed has the key.
+            settings = [word for word in settings if not word.startswith("--seed=")]
+        return {
+            "name": service.name or service.protocol,
+            "protocol": service.protocol,
+            "began": self.audience.began,
+            "transform": about["transform"],
+            "lab": [word.removeprefix("--").partition("=")[::2] for word in settings],
+            "has_key": shows_key and self._lab is not None,
+            "per_client": self._lab is not None and self._lab.per_client,
+            "sends": self._target() is not None,
+        }
+
+    def totals(self) -> dict[str, Any]:
+        service = self._service
+        return {
+            "addresses": service.served(),
+            "phase": service.phase,
+            "totals": {**service.counts(), **service.levels()},
+        }
+
+    def key(self, client: int) -> list[str]:
+        """Return the answer key; where each client has its own, that of one."""
+        host = self.audience.host_of(client) if self._lab and self._lab.per_client else None
+        return [] if self._lab is None or host == "" else _key_lines(self._lab, host or "")
+
+    def _target(self) -> Target | None:
+        """Return where the service takes lines; None if it takes none from a plain client."""
+        if getattr(self._settings, "proxy_from", None) is not None:
+            return None
+        for address in self._service.served():
+            protocol, _, place = address.partition(" ")
+            if protocol in ("TCP", "UDP"):
+                host, _, port = place.rpartition(":")
+                host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+                return Target(host, int(port), udp=protocol == "UDP")
+        return None
+
+    def send(self, watcher: Watcher, line: bytes) -> dict[str, Any] | Deferred[Any]:
+        """Send a line; return what the browser is told of it."""
+        target = self._target()
+        if target is None:
+            return {"error": "this service takes no line from the page"}
+        if not target.udp:
+            framing = self._settings.framing if self._settings.framing in _FRAMINGS else "line"
+            asked = ask(target, line, framing=framing, timeout=_REPLY_WITHIN, reactor=self._reactor)
+            return asked.addCallbacks(
+                lambda reply: {"reply": reply.decode("utf-8", "replace")},
+                lambda failure: {"error": failure.getErrorMessage()},
+            )
+        port = watcher.ports.get(self)
+        if port is None:
+            port = self._reactor.listenUDP(0, _Socket(), interface=target.host)
+            watcher.ports[self] = port
+        port.protocol.sent += 1
+        port.write(line, (target.host, target.port))
+        place = port.getHost()
+        return {"client": str(Client(place.host, place.port)), "number": port.protocol.sent}
+
+
+@lru_cache(64)
+def _key_lines(experiment: Experiment, host: str) -> list[str]:
+    """Return the first lines of a key, of which nobody can ask for many."""
+    return [str(row) for row in answer_key(experiment, KEY_LINES, host=host)]

@@ -4,11 +4,6 @@ A frame of server-sent events is made once, whoever watches. A watcher whose con
 none until it is empty again, and then all that is kept, at once; so the connection's own buffer is
 the only queue, and a frame above its high-water mark the most that a watcher holds. One that takes
 nothing for `STALLED` seconds is let go; its browser comes back by itself.
-
-The box that sends a line has for each watcher a client of its own, at the service's own door. What
-it sends goes the way of every client's: through guards, lab and transform, and onto the page. Over
-UDP a watcher keeps one socket, so that its datagrams are numbered on as the answer key is, and the
-reply is on the timeline. Over TCP each line has a connection of its own.
 """
 
 import json
@@ -16,18 +11,12 @@ from collections.abc import Callable, Sequence
 from secrets import token_urlsafe
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from uppercase.client import Target, ask
 from uppercase.core.guards import TokenBuckets
-from uppercase.core.values import Client
-from uppercase.services import TCPSettings
-from uppercase.services._base import TransformService
 
 FRAME: Final = 0.25
 """Seconds between frames: four a second look like a stream."""
@@ -53,6 +42,12 @@ _TURN: Final = 25
 """Watchers that are written to before others have their turn, so that a frame for 200 delays no
 datagram by more than some 2 ms."""
 
+SEND_RATE: Final = 2.0
+"""Lines a second of one watcher: who wants more has a program for it."""
+
+SEND_BURST: Final = 10.0
+"""Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
+
 
 @implementer(IPushProducer)
 class Watcher:
@@ -61,13 +56,13 @@ class Watcher:
     Attributes:
         token: by which its other requests are known.
         stalled_since: since when its connection is full; None while it is not.
-        ports: those that what it types leaves from, by the service that it is for.
+        ports: those that the lines it types leave from, by the services that they are for.
     """
 
     def __init__(self, request: Request, watchers: "Watchers") -> None:
         self.token = token_urlsafe(12)
         self.stalled_since: float | None = None
-        self.ports: dict[int, Any] = {}
+        self.ports: dict[object, Any] = {}
         self._request: Any = request
         self._watchers = watchers
         self._missed = False
@@ -116,6 +111,7 @@ class Watchers:
         self._changes = changes
         self._clock = clock
         self._watchers: dict[str, Watcher] = {}
+        self._lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
         self._last_write = 0.0
         self._ticks = 0
         self._turn: IDelayedCall | None = None
@@ -134,6 +130,10 @@ class Watchers:
     def have_room(self, *, local: bool) -> bool:
         """Whether one more may watch; there is more room for who is on this machine."""
         return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
+
+    def may_send(self, watcher: Watcher) -> bool:
+        """Whether a watcher may send one more line now."""
+        return self._lines.allow(watcher.token, self.seconds())
 
     def admit(self, request: Request) -> None:
         # Invariant: what has changed before the first one came is in its snapshot.
@@ -194,79 +194,3 @@ class Watchers:
 def frame(event: str, content: dict[str, Any]) -> bytes:
     """Return a server-sent event; JSON without a line's end needs no further care."""
     return f"event: {event}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n".encode()
-
-
-LINE: Final = 512
-"""Bytes of a line: what fits into one datagram everywhere (RFC 791)."""
-
-SEND_RATE: Final = 2.0
-"""Lines a second of one watcher: who wants more has a program for it."""
-
-SEND_BURST: Final = 10.0
-"""Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
-
-_REPLY_WITHIN: Final = 5.0
-"""Seconds that a line's reply is waited for, over TCP."""
-
-_FRAMINGS: Final = ("netstring", "int16", "int32")
-"""The framings that have no lines."""
-
-
-class _Socket(DatagramProtocol):
-    """Throws replies away: the timeline shows them."""
-
-    noisy = False
-    sent = 0
-
-
-class Senders:
-    """Sends what watchers type, of whom so many are remembered."""
-
-    def __init__(self, services: list[TransformService], watchers: int, reactor: Any) -> None:
-        self._services = services
-        self._reactor = reactor
-        self._bucket = TokenBuckets(SEND_RATE, SEND_BURST, watchers)
-
-    def target(self, index: int) -> Target | None:
-        """Return where a service takes lines; None if it takes none from a plain client."""
-        service = self._services[index]
-        settings = service.settings
-        if isinstance(settings, TCPSettings) and settings.proxy_from is not None:
-            return None
-        for address in service.served():
-            protocol, _, place = address.partition(" ")
-            if protocol not in ("TCP", "UDP"):
-                continue
-            host, _, port = place.rpartition(":")
-            host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
-            return Target(host, int(port), udp=protocol == "UDP")
-        return None
-
-    def allows(self, token: str) -> bool:
-        """Whether a watcher may send one more line now."""
-        return self._bucket.allow(token, self._reactor.seconds())
-
-    def send(self, watcher: Watcher, index: int, line: bytes) -> dict[str, Any] | Deferred[Any]:
-        """Send a line; return what the browser is told of it."""
-        target = self.target(index)
-        if target is None:
-            return {"error": "this service takes no line from the page"}
-        if not target.udp:
-            return self._ask(index, target, line)
-        port = watcher.ports.get(index)
-        if port is None:
-            port = self._reactor.listenUDP(0, _Socket(), interface=target.host)
-            watcher.ports[index] = port
-        port.protocol.sent += 1
-        port.write(line, (target.host, target.port))
-        place = port.getHost()
-        return {"client": str(Client(place.host, place.port)), "number": port.protocol.sent}
-
-    def _ask(self, index: int, target: Target, line: bytes) -> Deferred[Any]:
-        settings: Any = self._services[index].settings
-        framing = settings.framing if settings.framing in _FRAMINGS else "line"
-        asked = ask(target, line, framing=framing, timeout=_REPLY_WITHIN, reactor=self._reactor)
-        return asked.addCallbacks(
-            lambda reply: {"reply": reply.decode("utf-8", "replace")},
-            lambda failure: {"error": failure.getErrorMessage()},
-        )
