@@ -74,7 +74,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "--insecure"], "--insecure is about TLS; add --tls"),
         (["send", "--retries", "0"], "got --retries, which is for UDP only; add -u"),
         (["send", "--no-warn"], "got --no-warn, which is for UDP only; add -u"),
-        (["send", "-u", "--allow-empty"], "got --allow-empty and -u"),
+        (["send", "-u", "--allow-empty"], "got --allow-empty, but over UDP"),
         (["send", "--on-loss=skip"], "got --on-loss, which is for UDP only; add -u"),
     ],
 )
