@@ -251,8 +251,8 @@ class Filter(Conversation):
             )
         if self._sent and not self._received and not self._allow_empty:
             return NetworkError(
-                f"{self._target} ended the conversation without a reply; "
-                "if there need be none, say --allow-empty"
+                f"{self._target} ended the conversation without a reply; its log may say why, "
+                "and --allow-empty takes this for an answer"
             )
         return None
 
@@ -305,7 +305,9 @@ class LineConversation:
             await self.connect()
             reply = await self._exchange(line)
         if not reply:
-            raise NetworkError(f"{self._target} closed the connection without a reply")
+            raise NetworkError(
+                f"{self._target} closed the connection without a reply; its log may say why"
+            )
         self._fresh = False
         return late + reply
 
