@@ -11,8 +11,10 @@ import pytest
 from twisted.application.twist._options import TwistOptions
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
+import uppercase.client
 from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
 from uppercase.commands._group import group
+from uppercase.commands.classroom import OVERTIME
 from uppercase.lab import answer_key, make_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +145,18 @@ def test_every_room_is_in_the_table_of_rooms() -> None:
         "py"
     }
     assert {name.rstrip("/") for name in re.findall(r"`(\w+/?)`", rows)} == rooms
+
+
+def test_what_the_guide_to_the_client_makes_is_there() -> None:
+    """In its sentences; its programs are run."""
+    text = PAGES[Path("docs/howto/embed-the-client.md")].split("## Testing")[0]
+    made = set(re.findall(r"\b([A-Z]\w+)\(", text))
+    assert {"TLS", "Target"} <= made <= set(uppercase.client.__all__)
+
+
+def test_the_status_after_a_time_out_is_the_commands() -> None:
+    page = PAGES[Path("docs/reference/exit-statuses.md")]
+    assert f"; {OVERTIME} after `--timeout`;" in page
 
 
 def test_each_threat_names_tests_that_there_are() -> None:

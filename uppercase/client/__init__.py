@@ -1,4 +1,4 @@
-"""Ask a server from a program (the library), and the `uppercase` command.
+"""Ask a server from a program: the library that the `uppercase` command stands on.
 
     from uppercase.client import Target, ask
 
