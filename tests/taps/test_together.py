@@ -7,6 +7,7 @@ import pytest
 from twisted.python import usage
 
 from uppercase.limits import DEFAULT_PORT
+from uppercase.registry import sources
 from uppercase.services import TCPService, UDPService
 from uppercase.taps import together
 
@@ -31,6 +32,17 @@ def test_without_a_file_both_are_served_on_their_default_port() -> None:
     services = parsed()
     assert [type(each) for each in services] == [TCPService, UDPService]
     assert {each.settings.port_number() for each in services} == {DEFAULT_PORT}
+
+
+def test_a_start_scans_the_doors_once_for_all_services_and_transforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = []
+    scan = sources.Scan
+    monkeypatch.setattr(sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
+    table = 'protocol = "tcp"\ntransform = ["strip", "caesar:shift=3"]\nport = 0\n'
+    made(f"[services.one]\n{table}[services.two]\n{table}", tmp_path)
+    assert scans == [{"thorough": False}]
 
 
 def test_a_table_has_the_options_of_the_command_line(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ class TransformService(Service, ABC):
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
-        found = listing()
+        found = settings.found or listing()
         stages = found.stages(settings.transforms)
         if reactor is None:
             choose_reactor(any(is_async(stage.transform) for stage in stages))

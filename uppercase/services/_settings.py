@@ -12,6 +12,7 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, DRAIN_QUIET, MAX_OUTPUT, Datag
 
 if TYPE_CHECKING:
     from uppercase.lab import Experiment
+    from uppercase.registry import Listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Settings:
         inherits: another process opens the addresses; see `TransformService.inherited`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
+        found: what a scan of the doors has found already; else there is one for the service.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -45,6 +47,7 @@ class Settings:
     inherits: bool = False
     observers: Sequence[IObserver] = ()
     lab_notes: Sequence[str] = ()
+    found: "Listing | None" = field(default=None, repr=False, compare=False)
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import twisted
@@ -15,7 +16,7 @@ from uppercase.core import values
 from uppercase.core.events import IObserver
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
-from uppercase.registry import listing, lookup, summaries
+from uppercase.registry import Listing, listing, lookup, summaries
 from uppercase.services.log_format import FORMATS, parse_log_format
 from uppercase.taps._process import (
     accompany,
@@ -235,13 +236,17 @@ class ProcessOptions(TableOptions, ABC):
         """Return the service with what this process has beside it."""
         return accompany(self.service, self, [type(self).__module__, *self._words])
 
+    @cached_property
+    def found(self) -> Listing:
+        """What the one scan of the doors, which takes milliseconds, has found."""
+        return listing()
+
     def _awaits_asyncio(self) -> bool:
         """Whether a transform may await asyncio; found out before anything imports a reactor."""
         for wanted in self.transforms():
             # What is wrong is told by the service.
             with suppress(UserError, PluginError):
-                # The scan of the doors takes milliseconds; the default transform needs none.
-                if listing().is_async(str(wanted)):
+                if self.found.is_async(str(wanted)):
                     return True
         return False
 
@@ -261,7 +266,7 @@ class ServiceOptions(ProcessOptions):
     meant = "a transform is given as --transform"
 
     def opt_help_transforms(self) -> None:
-        print(values.printable(listing().describe(), keep="\n"))
+        print(values.printable(self.found.describe(), keep="\n"))
         raise SystemExit(0)
 
     def opt_help_transform(self, name: str) -> None:
@@ -293,6 +298,7 @@ class ServiceOptions(ProcessOptions):
             "log_peers": bool(self["log-peers"]),
             "inherits": self.inherits,
             "observers": tuple(self._observers(about)),
+            "found": self.found,
         }
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:

@@ -115,6 +115,7 @@ class Options(_options.ProcessOptions):
         options = _PROTOCOLS[protocol]()
         options.is_part = True
         options.inherits, options.has_page = self.inherits, self.has_page
+        options.found = self.found
         rows = _rows(protocol)
         words: list[str] = []
         for key, value in table.items():
