@@ -9,14 +9,12 @@ Imports pyOpenSSL: only who was asked for TLS may import this module.
 """
 
 import re
-from contextlib import suppress
 from typing import Any, Final
 
 from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
-    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
@@ -128,9 +126,6 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         served = self.factory.served
         timeout = served.limits.handshake_timeout
         self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
-        if ITCPTransport.providedBy(transport):
-            with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
-                transport.setTcpNoDelay(True)
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
