@@ -25,20 +25,22 @@ help:
 	@echo "             (QUICK=1: a look at it, in about a minute)"
 	@echo "make clean   remove what make has made"
 
-# The newest pip is quicker than what a Python brings along, by more than fetching it takes.
+# The newest pip is quicker than what a Python brings along, by more than fetching it takes. What
+# builds wheels comes with it, or pip would set up an environment for each build, and resolve again.
+TOOLS := pip setuptools
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python $(INSTALL) --no-compile pip 2>/dev/null || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python $(INSTALL) --no-compile $(TOOLS) 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(PIP) $(TOOLS); }
 
 # A stamp is newer than its inputs once an installation has succeeded. What only serves needs a
 # quarter of what tests do. What runs is compiled as it does, a tenth of what is installed.
 $(SERVING): setup.cfg pyproject.toml | $(BIN)/python
-	$(PIP) --no-compile --editable .
+	$(PIP) --no-compile --no-build-isolation --editable .
 	touch $@
 
 $(READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(PIP) --no-compile --editable '.[tls,test,check]'
+	$(PIP) --no-compile --no-build-isolation --editable '.[tls,test,check]'
 	touch $(SERVING) $@
 
 # Both services in one process, so that Ctrl-C ends both.
