@@ -11,6 +11,8 @@ READY := $(VENV)/ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) \
 	|| { $(BIN)/python -m ensurepip && $(PIP) $(1); }
+# A comma that does not end an argument of `call`.
+, := ,
 
 .PHONY: help serve test check docs newcomer matrix release soak fuzz bench clean
 
@@ -41,7 +43,7 @@ $(SERVING): setup.cfg pyproject.toml | $(BIN)/python
 	touch $@
 
 $(READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(call install,pip --editable '.[tls,test,check]')
+	$(call install,pip --editable '.[tls$(,)test$(,)check]')
 	touch $(SERVING) $@
 
 # Both services in one process, so that Ctrl-C ends both.
