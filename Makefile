@@ -43,7 +43,7 @@ $(SERVING): setup.cfg pyproject.toml | $(BIN)/python
 	touch $@
 
 $(READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(call install,pip --editable '.[tls$(,)test$(,)check]')
+	$(call install,--editable '.[tls$(,)test$(,)check]')
 	touch $(SERVING) $@
 
 # Both services in one process, so that Ctrl-C ends both.
