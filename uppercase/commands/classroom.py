@@ -174,8 +174,6 @@ def run(
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
-    problem: UserError | None = None
-    status = 0
     _leave_nobody_behind()
     with _reactor.running(), exhibit:
         try:
@@ -183,12 +181,10 @@ def run(
         except Overtime as error:
             say(str(error))
             status = OVERTIME
-        except UserError as error:
-            problem = error
     drawn = Timeline.of(*exhibit.seen())
     for line in draw_text(drawn):
         click.echo(line, err=True)
-    if problem is None and not drawn.clients:
+    if not drawn.clients:
         say(
             f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{exhibit.port}; "
             "{host} and {port} among its arguments tell it where, and --port is for a program "
@@ -198,8 +194,6 @@ def run(
         _save_timeline(drawn, timeline)
     if record is not None:
         _save(record, lambda: record.write_bytes(exhibit.record()))
-    if problem is not None:
-        raise problem
     return status
 
 

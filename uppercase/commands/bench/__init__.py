@@ -6,9 +6,8 @@ MB is 1,000,000 bytes of messages, without the headers that carry them.
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -21,9 +20,6 @@ from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import difference, excerpt, in_a_row, in_words, to_json
 from uppercase.limits import PROBE_SIZE
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 _CONNECTIONS: Final = 8
 """Enough that a server is never idle between one client's request and the next, few enough that
@@ -211,23 +207,16 @@ class Monitor:
     rates: list[tuple[float, float]] = field(default_factory=list)
     _shown: tuple[float, int] = (0.0, 0)
 
-    @cached_property
-    def bar(self) -> "Progress":
-        """The progress bar, shown within a `with` block on a terminal's standard error."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        progress = Progress(
-            BarColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            auto_refresh=False,  # its thread would disturb what is measured
-            disable=not sys.stderr.isatty(),
+    def __post_init__(self) -> None:
+        # Shown within a `with` block. Objects on the same terminal would go through it.
+        shown = sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
+        self.bar = click.progressbar(
+            length=round(self.duration * 1e3),  # whole milliseconds, since it counts
+            show_percent=False,
+            item_show_func=lambda rate: rate,
+            file=sys.stderr,
+            hidden=not shown,
         )
-        progress.add_task("bench", total=self.duration, rate="")
-        return progress
 
     def tick(self, elapsed: float) -> None:
         """Take note of the time; called about ten times a second, and at the end of the load."""
@@ -247,5 +236,4 @@ class Monitor:
                 "messages_per_s": round(rate, 1),
             }
             print(to_json(fields), flush=True)
-        self.bar.update(self.bar.task_ids[0], completed=elapsed, rate=f"{rate:.0f} messages/s")
-        self.bar.refresh()
+        self.bar.update(round(elapsed * 1e3) - self.bar.pos, f"{rate:.0f} messages/s")

@@ -13,16 +13,14 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from math import ceil
+from typing import Any, Final, NamedTuple
 
 import click
 
 from uppercase.client.target import Target
 from uppercase.commands.ping._tracker import PING_SAMPLES, Finding, Kind, RoundTrips, Totals
 from uppercase.errors import NetworkError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or goes away."""
@@ -37,6 +35,7 @@ _EXCERPT: Final = 60
 _BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 _DECADE: Final = 10
+_BAR: Final = 40  # columns
 
 _COLOURS: Final = {
     "LOST": "red",
@@ -163,20 +162,15 @@ def bins(samples: Iterable[float] | Mapping[float, int], number: int = 16) -> li
     return [Bin(*each) for each in zip(edges, ends, counts, strict=True)]
 
 
-def _histogram(seconds: Iterable[float], title: str) -> "Table":
-    """Return bars for a terminal, a row a bin, in milliseconds."""
-    from rich.bar import Bar
-    from rich.table import Table
-
+def _histogram(seconds: Iterable[float]) -> list[str]:
+    """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
     rows = bins(seconds)
     most = max(row.height for row in rows)
-    table = Table.grid("", "", "", padding=(0, 1))
-    table.title, table.title_justify = title, "left"
-    table.columns[0].justify = table.columns[2].justify = "right"
-    for row in rows:
-        bar = Bar(most, 0, row.height, width=40, color="cyan")
-        table.add_row(f"{row.low * 1e3:.3f} ms", bar, str(row.height))
-    return table
+    bars = ["#" * ceil(_BAR * row.height / most) for row in rows]
+    return [
+        f"{row.low * 1e3:10.3f} ms {bar:{_BAR}} {row.height:7}"
+        for row, bar in zip(rows, bars, strict=True)
+    ]
 
 
 @dataclass
@@ -242,11 +236,9 @@ class Display:
         values = _round_trips(totals.rtt)
         if values is not None:
             lines += [f"rtt {in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
-        print("\n".join(lines), flush=True)
         if sys.stdout.isatty() and totals.rtt.count >= _HISTOGRAM_FROM:
-            from rich.console import Console
-
-            Console().print(_histogram(totals.rtt.recent, "round trips"))
+            lines += ["round trips", *_histogram(totals.rtt.recent)]
+        print("\n".join(lines), flush=True)
 
     @property
     def _elapsed(self) -> float:
