@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from uppercase.client.target import Target
-from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
+from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16
