@@ -20,7 +20,7 @@ from typing import Final
 
 from uppercase.client.target import explain, explain_send
 from uppercase.commands.bench._plan import BLOCK, Counts, Plan, Workload
-from uppercase.errors import NetworkError
+from uppercase.errors import NetworkError, UppercaseError
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
@@ -155,7 +155,7 @@ class StreamLoad(_Load):
             at += left
             number += 1
 
-    def _end(self, error: OSError | None) -> NetworkError:
+    def _end(self, error: OSError | None) -> UppercaseError:
         if error is not None and not isinstance(error, ConnectionError):
             return explain(error, self.plan.target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
