@@ -34,7 +34,7 @@ from uppercase.client._network import (
     open_connection,
 )
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping._report import Display
+from uppercase.commands.ping import Display
 from uppercase.commands.ping._tracker import Schedule, Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
