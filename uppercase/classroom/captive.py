@@ -43,8 +43,7 @@ LIMITS: Final[Mapping[str, int]] = {
 """Of each process of a graded program: Java starts within 2 GiB of addresses, nothing needs more
 files than that. Processes are limited to 100 more than the user has, unless the user is root."""
 
-_BECOME_REAPER: Final = 36
-"""`PR_SET_CHILD_SUBREAPER` of prctl: orphans among what we started become our children."""
+_BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
     "import os,resource,sys\n"
@@ -135,7 +134,9 @@ class _Captive:
         self._mark = uuid4().hex
         with self._lock:
             if not self._running:
-                _adopt_orphans()
+                # Orphans among what is started become our children (Linux).
+                with suppress(OSError, AttributeError):
+                    ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
                 _Captive._before = _descendants(set())
             self._running.add(self._mark)
         surroundings = {
@@ -218,17 +219,14 @@ class Program(_Captive):
         for file in self._files:
             file.close()
 
-    def output(self) -> str:
+    def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
-        return self._text(1)
+        # At a place of its own: where the program writes on does not change.
+        return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self) -> str:
-        lines = self._text(2).strip().splitlines()
-        return lines[-1][:200] if lines else ""
-
-    def _text(self, number: int) -> str:
-        # At a place of its own: where the program writes on does not change.
-        return os.pread(self._files[number].fileno(), OUTPUT, 0).decode(errors="replace")
+        """Return the last line of its standard error."""
+        return "".join(self.output(2).strip().splitlines()[-1:])[:200]
 
     def serves(self, port: int, kind: str) -> bool:
         """Wait until somebody listens on a port; whether that happens while the program lives."""
@@ -249,12 +247,6 @@ class Program(_Captive):
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what is orphaned from now on (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
 
 
 def _processes(file: str) -> Iterator[tuple[int, bytes]]:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import address_is_missing, family_of, in_use, printable
+from uppercase.core.values import LOOPBACK, address_is_missing, family_of, in_use, printable
 from uppercase.errors import CannotListen
 from uppercase.registry import listing
 from uppercase.services._settings import Settings
@@ -73,7 +73,8 @@ def open_on_one_port(
                 try:
                     opened.append(open_(host, port))
                 except CannotListen as error:
-                    if not (address_is_missing(error) and settings.may_do_without(host)):
+                    unnamed = host == LOOPBACK[1] and host not in settings.interfaces
+                    if not (unnamed and address_is_missing(error)):
                         raise
                     say("this machine has no IPv6; IPv4 only is served")
                 else:

@@ -62,10 +62,6 @@ class Settings:
     def port_number(self) -> int:
         return DEFAULT_PORT if self.port is None else self.port
 
-    def may_do_without(self, host: str) -> bool:
-        """Whether a machine without IPv6 may serve without this address: nobody named it."""
-        return host == LOOPBACK[1] and host not in self.interfaces
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPSettings(Settings):
