@@ -152,15 +152,12 @@ class TransformService(Service, ABC):
             stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
         )
         self.label = self.chain.name
-        self._notes = [
-            *settings.lab_notes,
-            *(
-                f"transform {stage.name!r} is a coroutine function: under this reactor it can "
-                "await Deferreds only; what awaits asyncio is served with twistd "
-                "--reactor=asyncio ..."
-                for stage in stages
-                if is_async(stage.transform) and not runs_asyncio(reactor)
-            ),
+        self._notes = [*settings.lab_notes]
+        self._notes += [
+            f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
+            "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."
+            for stage in stages
+            if is_async(stage.transform) and not runs_asyncio(reactor)
         ]
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them

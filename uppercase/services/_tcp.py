@@ -83,23 +83,16 @@ class TCPService(TransformService):
         framing = choose_framing(settings.framing, self.chain.streams)
         if framing != "stream":
             self.label += f"; framing {framing}"
+        opener = conversation_opener(framing, self.chain, settings.limits)
         make_factory = WatchedFactory if settings.observers else TransformFactory
-        self.factory = make_factory(
-            conversation_opener(framing, self.chain, settings.limits),
-            settings.limits,
-            self.clock,
-            self,
-            settings.lab,
-        )
+        self.factory = make_factory(opener, settings.limits, self.clock, self, settings.lab)
         if framing == "line":
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        made = listening.inherited_listener if settings.inherits else listening.listener_of_string
         self._listeners = [
-            (listening.inherited_listener if settings.inherits else listening.listener_of_string)(
-                self.reactor, text, settings.proxy_from
-            )
-            for text in settings.listen
+            made(self.reactor, text, settings.proxy_from) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -137,14 +130,13 @@ class TCPService(TransformService):
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
-        return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
+        return _place(SHORTHAND, skt, skt.close)
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
             endpoint = listening.listener_of_string(OPENER, listener.place).endpoint
             made = open_endpoint(listener.description, endpoint)
-            let_go = partial(_let_go, listener.place, made.socket, made.release)
-            yield OpenPlace(listener.place, [made.socket], let_go)
+            yield _place(listener.place, made.socket, made.release)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -172,9 +164,8 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
-        drain = Drain(
-            self.clock, self.settings.drain, self.settings.drain_quiet, self.factory.connections
-        )
+        settings, connections = self.settings, self.factory.connections
+        drain = Drain(self.clock, settings.drain, settings.drain_quiet, connections)
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
@@ -193,12 +184,11 @@ class TCPService(TransformService):
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
-            say(
-                f"{possible} connections at the most instead of {wanted} (--max-connections), "
-                "because the process may have few files open; a higher limit (ulimit -n) allows "
-                "more",
-                LogLevel.warn,
+            text = (
+                f"{possible} connections at the most instead of {wanted} (--max-connections), because "
+                "the process may have few files open; a higher limit (ulimit -n) allows more"
             )
+            say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
@@ -217,11 +207,14 @@ class TCPService(TransformService):
             self.say_ready(self._open[-1].name)
 
 
-def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None:
-    """Close a socket that other processes serve to its end."""
-    if _ends_with_us(place):
-        admit_nobody(skt)
-    release()
+def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPlace:
+    def release() -> None:
+        # Other processes serve it to its end.
+        if _ends_with_us(place):
+            admit_nobody(skt)
+        close()
+
+    return OpenPlace(place, [skt], release)
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:

@@ -40,13 +40,9 @@ class UDPService(TransformService):
 
             # Whoever watches each datagram wants its number: without a lab, of one that does none.
             lab = Lab(settings.lab or Experiment(seed=0), clock, self)
+        tell_each = _tell_each(settings)
         self.responder = Responder(
-            self.chain,
-            settings.limits,
-            clock=clock,
-            observer=self,
-            tell_each=_tell_each(settings),
-            lab=lab,
+            self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
         )
         self.ports: list[Any] = []
         self._endpoints = [
