@@ -16,9 +16,8 @@ from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
 
-from uppercase.classroom.captive import Program
+from uppercase.classroom.captive import HOST, Exhibit, Program
 from uppercase.classroom.record import Row
-from uppercase.classroom.service import HOST, Exhibit
 from uppercase.classroom.timeline import Timeline
 from uppercase.errors import PluginError, UserError, suggest
 

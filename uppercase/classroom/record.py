@@ -20,7 +20,7 @@ from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
-from uppercase.services.observers import facts_of
+from uppercase.services.logs import facts_of
 
 VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 

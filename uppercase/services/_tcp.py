@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from itertools import starmap
@@ -17,14 +17,22 @@ from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import AcceptFailed
-from uppercase.core.framing import choose_framing, make_framer
+from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
-from uppercase.limits import Limits
-from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
-from uppercase.services._settings import TCPSettings
+from uppercase.core.values import DeclaredPeers
+from uppercase.lab import NO_LAB, TCPLab
+from uppercase.limits import DRAIN_QUIET, Limits
+from uppercase.services._base import (
+    SHORTHAND,
+    OpenPlace,
+    Settings,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.services._stopping import Drain
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
@@ -32,6 +40,26 @@ from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoin
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPSettings(Settings):
+    """The settings of a TCP service.
+
+    Attributes:
+        framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
+        proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
+            a header is input like any other.
+        drain_quiet: seconds that a connection has to be quiet before a stop ends it.
+        limits: the bounds of each connection, and of all of them.
+        lab: what happens to each connection on purpose.
+    """
+
+    framing: str = AUTO
+    drain_quiet: float = DRAIN_QUIET
+    proxy_from: DeclaredPeers | None = None
+    limits: Limits = field(default_factory=Limits)
+    lab: TCPLab = NO_LAB
 
 
 def _ends_with_us(place: str) -> bool:
@@ -185,8 +213,9 @@ class TCPService(TransformService):
         self.factory.admission.max_connections = possible
         if possible < wanted:
             text = (
-                f"{possible} connections at the most instead of {wanted} (--max-connections), because "
-                "the process may have few files open; a higher limit (ulimit -n) allows more"
+                f"{possible} connections at the most instead of {wanted} (--max-connections), "
+                "because the process may have few files open; a higher limit (ulimit -n) allows "
+                "more"
             )
             say(text, LogLevel.warn)
 

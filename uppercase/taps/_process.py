@@ -16,7 +16,7 @@ from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
 from uppercase.services import UDPSettings
-from uppercase.services.log_format import WatchedLogFile, observer_of, say
+from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor

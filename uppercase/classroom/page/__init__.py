@@ -26,7 +26,7 @@ from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
 from uppercase.classroom.page.watchers import Watchers
 from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 __all__ = ["Audience", "PageService"]
