@@ -9,10 +9,9 @@ Everything that can be wrong with settings is found when the service is made, be
 listens. Command lines are the taps' matter.
 """
 
-from uppercase.services._base import CannotStart
-from uppercase.services._settings import Settings, TCPSettings, UDPSettings
-from uppercase.services._tcp import TCPService, tcp_factory
-from uppercase.services._udp import UDPService, udp_protocol
+from uppercase.services._base import CannotStart, Settings
+from uppercase.services._tcp import TCPService, TCPSettings, tcp_factory
+from uppercase.services._udp import UDPService, UDPSettings, udp_protocol
 
 __all__ = [
     "CannotStart",
