@@ -4,9 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
@@ -17,8 +17,7 @@ from uppercase.registry import sources
 from uppercase.registry.found import Found, NoSuchModule, Problem, from_exception
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """All that one scan of the doors found, and what it knows of what a user writes.
 
     The transforms are in order of their names, the `twisted/plugins` folders in that of the search.

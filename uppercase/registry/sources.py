@@ -9,9 +9,10 @@ nothing of them is imported.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from traceback import extract_tb
 from typing import Any, Final
 
@@ -140,7 +141,10 @@ class Scan:
             self.note(from_exception(error, file))
 
     def _scan_entry_points(self) -> None:
-        # Imported here: Twisted does not import it, and it costs milliseconds.
+        finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
+        if finders == [PathFinder] and not any(map(_may_announce, sys.path)):
+            return
+        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
         from importlib.metadata import entry_points
 
         for point in entry_points(group=GROUP):
@@ -149,6 +153,22 @@ class Scan:
             transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
             label = f"{point.name} = {point.value}"
             self._add(transform, fault_of_name(point.name, label, origin))
+
+
+def _may_announce(place: str) -> bool:
+    """Whether a distribution that is installed at a place may have entry points of ours."""
+    try:
+        names = os.listdir(place or os.curdir)
+    except NotADirectoryError:  # An archive, into which only `importlib.metadata` looks.
+        return True
+    except OSError:
+        return False
+    for name in names:
+        if name.lower().endswith((".dist-info", "egg-info")):
+            with suppress(OSError), open(os.path.join(place, name, "entry_points.txt"), "rb") as it:
+                if GROUP.encode() in it.read():
+                    return True
+    return False
 
 
 @cache

@@ -3,7 +3,6 @@
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, cast
@@ -144,7 +143,7 @@ class TCPService(TransformService):
         endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
-                return replace(listener, endpoint=endpoint)
+                return listener._replace(endpoint=endpoint)
         return listening.Listener(place, endpoint, None, self.settings.proxy_from)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
@@ -236,6 +235,10 @@ def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None
     if _ends_with_us(place):
         admit_nobody(skt)
     release()
+
+
+tcp_service = TCPService
+"""What programs call; that it is a class is nobody's matter."""
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
