@@ -31,8 +31,7 @@ _CLEANING_UP: Final = 2.0
 _tasks: set[asyncio.Task[Any]] = set()
 """Those that run: a loop has but weak references to its tasks."""
 
-_cancelled: set[asyncio.Task[Any]] = set()
-"""Those of them that have been told to end."""
+_cancelled: set[asyncio.Task[Any]] = set()  # Those of them that have been told to end.
 
 
 def is_async(transform: ITransform) -> bool:
@@ -76,12 +75,7 @@ def await_reply(
 
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
-    """Start what is awaited, without waiting.
-
-    Returns:
-        What fires with the result. To cancel it cancels what is awaited, and does not wait for its
-        end.
-    """
+    """Start what is awaited. To cancel the Deferred cancels it, and does not wait for its end."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -190,11 +184,8 @@ class Waiter:
 
     Unless the reactor is running already, it runs in a thread from the first reply that is awaited
     until the exit. That thread is a daemon, and the threads that the reactor's pool starts from it
-    are daemons like it: none of them keeps the program from ending.
-
-    Args:
-        transforms: whose replies they are. If one is a coroutine function, the reactor is asyncio's
-            and runs from the beginning.
+    are daemons like it: none of them keeps the program from ending. If one of the transforms is a
+    coroutine function, the reactor is asyncio's and runs from the beginning.
     """
 
     def __init__(self, transforms: Sequence[ITransform]) -> None:
@@ -224,11 +215,7 @@ class Waiter:
         return result
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Wait for a reply.
-
-        Raises:
-            RuntimeError: this is the thread of a running reactor, which must not wait.
-        """
+        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
         if _is_running() and not isInIOThread():
             return self._wait_in_reactor(partial(start, awaitable))
         begun = start(awaitable)

@@ -75,10 +75,7 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     """Run a program with our own standard streams; return its status as a shell has it.
 
     Where standard input is a terminal, the program has it, as a shell's job in the foreground does:
-    it reads the keyboard, and Ctrl-C is for it.
-
-    Raises:
-        Overtime: it took more than `seconds`.
+    it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed (`Overtime`).
     """
     try:
         captive = _Captive(command, host, port)
@@ -195,11 +192,8 @@ class _Captive:
 class Program(_Captive):
     """A student's program on trial: limited, what it prints kept up to a bound.
 
-    It reads and writes files, so that nobody has to take what it prints, or to give it more.
-
-    Args:
-        typed: what it reads from standard input, and then the end.
-        limits: of each of its processes, by their names in `resource`.
+    It reads and writes files, so that nobody has to take what it prints, or to give it more: it
+    reads what is typed, and then the end. The limits are of each of its processes.
     """
 
     def __init__(
@@ -229,7 +223,6 @@ class Program(_Captive):
         return self._text(1)
 
     def complaint(self) -> str:
-        """Return the last line of its standard error, "" if there is none."""
         lines = self._text(2).strip().splitlines()
         return lines[-1][:200] if lines else ""
 

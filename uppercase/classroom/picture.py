@@ -18,19 +18,14 @@ from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_te
 from uppercase.errors import UserError, install
 
 _CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
-_SLANT: Final = 16.0
-"""What an arrow falls at least, in pixels: one that was not held back."""
-_APART: Final = 16.0
-"""Between two arrows' beginnings: the words in the margins must not overlap."""
+_SLANT: Final = 16.0  # What an arrow falls at least, in pixels: one that was not held back.
+_APART: Final = 16.0  # Between two arrows' beginnings: the words in the margins must not overlap.
 _ROW: Final = 25.0
 """Between an arrow's beginning and what came before it on the same line: its text stands there."""
 _LONGEST: Final = 60.0
 """What the longest delay falls; where there is none, a second is a hundred pixels."""
-_MOST: Final = 40.0
-"""For a time without an event that is not worth being folded."""
-
-_PAGE: Final = 1.414
-"""Height to width of a page of PDF: A4."""
+_MOST: Final = 40.0  # For a time without an event that is not worth being folded.
+_PAGE: Final = 1.414  # Height to width of a page of PDF: A4.
 _HEIGHTS: Final = {".png": 60_000, ".pdf": 120_000}
 """Pixels; matplotlib draws no image of more than 65,535, and a hundred pages take half a minute.
 Some hundred and some thousand datagrams: who has more looks at one client, or scrolls an SVG."""

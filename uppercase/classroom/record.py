@@ -22,16 +22,14 @@ from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
 from uppercase.services.observers import facts_of
 
-VERSION: Final = 1
-"""Of the format; a reader of this version accepts no other."""
+VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 
 FLUSH: Final = 1.0
 """Seconds between flushes, so that a timeline of a running service lags by no more."""
 
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
-Row = Mapping[str, Any]
-"""One line of a record."""
+Row = Mapping[str, Any]  # One line of a record.
 
 
 class RowMaker:
@@ -41,7 +39,7 @@ class RowMaker:
     leaves out rows asks for the number of each event all the same.
 
     Args:
-        clock: gives the seconds by which the lab counts a client's silence.
+        clock: by which the lab counts a client's silence.
         head: bytes of each payload that are kept.
     """
 
@@ -64,7 +62,6 @@ class RowMaker:
         return number
 
     def row(self, event: Event, number: int) -> dict[str, Any]:
-        """Return an event as a row, given its number."""
         facts = facts_of(event)
         data = getattr(event, "data", getattr(event, "request", None))
         if data is not None:
@@ -83,9 +80,6 @@ class Recorder:
     Args:
         about: facts for the first line, such as the protocol and the lab's options.
         limit: bytes of the file; the others are a `RowMaker`'s.
-
-    Attributes:
-        ended: why nothing is recorded any more, "" while something is.
     """
 
     def __init__(
@@ -176,8 +170,8 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
             row = json.loads(line)
         except ValueError:
             row = None
-        if not _is_row(row, first=number == 1):
-            if number == 1:
+        if not _is_row(row, *(("time", "event") if rows else ("record",))):
+            if not rows:
                 raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
@@ -200,22 +194,23 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
 _MOST: Final = 1e11
 """Of any number in a record: what is above it is no time and no size, and would break a picture."""
 
-_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(("time", "wall", "delay"), (int, float)),
+_TYPES: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("time", "wall", "delay"), int | float),
     **dict.fromkeys(("number", "size"), int),
     **dict.fromkeys(("event", "peer", "direction", "data", "fate", "fates"), str),
     "actions": list,
 }
 
 
-def _is_row(row: Any, *, first: bool) -> bool:
-    """Whether a line is what its place asks for; a record may come from anywhere."""
-    if not isinstance(row, dict):
-        return False
-    needed = {"record"} if first else {"time", "event"}
-    return needed <= row.keys() and all(
-        isinstance(row[name], kind)
-        and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
-        for name, kind in _TYPES.items()
-        if name in row
+def _is_row(row: Any, *needed: str) -> bool:
+    """Whether a line has what it needs, as it should be; a record may come from anywhere."""
+    return (
+        isinstance(row, dict)
+        and {*needed} <= row.keys()
+        and all(
+            isinstance(row[name], kind)
+            and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
+            for name, kind in _TYPES.items()
+            if name in row
+        )
     )

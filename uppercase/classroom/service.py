@@ -7,28 +7,17 @@ from typing import Any, Final, Self
 
 from twisted.internet.task import LoopingCall
 
+from uppercase import lab as labs
 from uppercase.awaiting import Waiter
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UnknownName, UserError, suggest
-from uppercase.lab import (
-    TCP_OPTIONS,
-    TCP_PRESETS,
-    UDP_OPTIONS,
-    UDP_PRESETS,
-    TCPLab,
-    command_line,
-    make_experiment,
-    merge_settings,
-    new_seed,
-)
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services._base import clock_of
 
 HOST: Final = "127.0.0.1"
 
-_BEAT: Final = 0.05
-"""Seconds between two looks at how late the event loop is."""
+_BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
 class Exhibit:
@@ -37,7 +26,6 @@ class Exhibit:
     The block is not in the reactor's thread.
 
     Attributes:
-        port: where it listens, once it does.
         late: seconds by which a reply was late at worst, because the machine had other work.
     """
 
@@ -58,16 +46,17 @@ class Exhibit:
         self._file = io.BytesIO()
         self._beat = LoopingCall(self._look)
         protocol = "UDP" if udp else "TCP"
-        known, presets = (UDP_OPTIONS, UDP_PRESETS) if udp else (TCP_OPTIONS, TCP_PRESETS)
+        known = labs.UDP_OPTIONS if udp else labs.TCP_OPTIONS
         for name in options or {}:
             if name not in known:
                 raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
-        seed = new_seed() if seed is None else seed
-        texts = merge_settings(lab, dict(options or {}), presets)
+        seed = labs.new_seed() if seed is None else seed
+        presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
+        texts = labs.merge_settings(lab, options or {}, presets)
         about = {
             "protocol": protocol,
             "transform": "|".join(transforms),
-            "lab": command_line(texts, seed=seed if udp and texts else None),
+            "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }
         self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
         shared: dict[str, Any] = {
@@ -79,12 +68,12 @@ class Exhibit:
         }
         self._service: UDPService | TCPService
         if udp:
-            experiment = make_experiment(texts, seed=seed) if texts else None
+            experiment = labs.make_experiment(texts, seed=seed) if texts else None
             self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
         else:
             shared["framing"] = texts.pop("framing", AUTO)
-            values = {name.replace("-", "_"): known[name].parse(texts[name]) for name in texts}
-            self._service = TCPService(TCPSettings(**shared, lab=TCPLab(**values)), reactor)
+            shared["lab"] = labs.make_tcp_lab(texts)
+            self._service = TCPService(TCPSettings(**shared), reactor)
 
     def __enter__(self) -> Self:
         Waiter(()).wait_for(self._start())
@@ -122,5 +111,4 @@ class Exhibit:
         return self._file.getvalue()
 
     def seen(self) -> tuple[Row, list[Row]]:
-        """Return the first line of the record, and the events."""
         return read_record(self.record().splitlines(keepends=True))[:2]

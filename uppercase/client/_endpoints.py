@@ -6,28 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet import endpoints, interfaces
 from twisted.internet import error as twisted_error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    connectProtocol,
-    wrapClientTLS,
-)
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHandshakeListener,
-    IReactorFDSet,
-    IReactorTCP,
-    IReactorThreads,
-    IReactorTime,
-    IReactorUNIX,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.policies import TimeoutMixin
@@ -50,16 +32,22 @@ if TYPE_CHECKING:
     from uppercase.client._tls_trust import Trust
 
 
-class IReactor(IReactorFDSet, IReactorTCP, IReactorThreads, IReactorTime, IReactorUNIX):
+class IReactor(
+    interfaces.IReactorFDSet,
+    interfaces.IReactorTCP,
+    interfaces.IReactorThreads,
+    interfaces.IReactorTime,
+    interfaces.IReactorUNIX,
+):
     """What the client needs of a reactor."""
 
 
-Server = Target | IStreamClientEndpoint
+Server = Target | interfaces.IStreamClientEndpoint
 """Whom to ask."""
 
 _FAMILIES: Final[dict[int, Any]] = {
-    socket.AF_INET: TCP4ClientEndpoint,
-    socket.AF_INET6: TCP6ClientEndpoint,
+    socket.AF_INET: endpoints.TCP4ClientEndpoint,
+    socket.AF_INET6: endpoints.TCP6ClientEndpoint,
 }
 
 
@@ -71,11 +59,11 @@ class Conversation(TimeoutMixin, Protocol):
     """
 
     transport: Any
-    clock: IReactorTime
+    clock: interfaces.IReactorTime
     shaking_hands: "Deferred[None] | None" = None
     """Fires when TLS has made sure of the server; None without TLS, and when that is over."""
 
-    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:  # noqa: N802
+    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
         return self.clock.callLater(period, func)
 
     def handshakeCompleted(self) -> None:
@@ -119,20 +107,20 @@ async def open_connection(
     """
     if not isinstance(server, Target):
         try:
-            await connectProtocol(server, protocol)
+            await endpoints.connectProtocol(server, protocol)
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
         return
     trust = None if server.tls is None else _trust(server.host, server.tls)
     endpoint = endpoint_for(peer or server, reactor)
     if trust is not None:
-        endpoint = wrapClientTLS(trust, endpoint)
+        endpoint = endpoints.wrapClientTLS(trust, endpoint)
         # Invariant: not for plain TCP, where Twisted's endpoints forget that a protocol hears of
         # half-closes as soon as it hears of handshakes too.
-        alsoProvides(protocol, IHandshakeListener)
+        alsoProvides(protocol, interfaces.IHandshakeListener)
         protocol.shaking_hands = Deferred()
     try:
-        await connectProtocol(endpoint, protocol)
+        await endpoints.connectProtocol(endpoint, protocol)
     except (twisted_error.DNSLookupError, ValueError) as error:
         # The system's resolver says what is wrong, which Twisted's failure does not.
         await addresses_of(server, reactor)
@@ -141,7 +129,7 @@ async def open_connection(
         failure = _as_os_error(error)
         refuse_more_files(failure)
         raise explain(failure, server, CONNECT_TIMEOUT) from error
-    if ITCPTransport.providedBy(protocol.transport):
+    if interfaces.ITCPTransport.providedBy(protocol.transport):
         # A line typed must not wait for the acknowledgement of the line before.
         with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
             protocol.transport.setTcpNoDelay(True)
@@ -173,13 +161,12 @@ async def _shake_hands(
             too_long.cancel()
 
 
-def endpoint_for(target: Target, reactor: IReactor) -> IStreamClientEndpoint:
+def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:
     """Return the endpoint that a stream target means, without its TLS."""
     if target.unix is not None:
-        return UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
-    maker = _FAMILIES.get(target.family, HostnameEndpoint)
-    endpoint: IStreamClientEndpoint = maker(reactor, target.host, target.port, CONNECT_TIMEOUT)
-    return endpoint
+        return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
+    maker = _FAMILIES.get(target.family, endpoints.HostnameEndpoint)
+    return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]
 
 
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:

@@ -3,7 +3,7 @@
 A command is declared so::
 
     @click.command("ping", cls=Command)
-    @section("Schedule")("-c", "--count", type=Count(), help="...")
+    @section("Schedule")("-c", "--count", COUNT, "Stop after N probes.")
     def ping(count: int) -> int:
         "Measure loss."
 
@@ -19,10 +19,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import cleandoc
+from pkgutil import resolve_name
 from shutil import get_terminal_size
 from typing import Any, Final, TypeVar
 
@@ -46,7 +44,7 @@ COMMANDS: Final = {
     "completion": "uppercase.commands._generated:completion",
     "man": "uppercase.commands._generated:man",
 }
-"""Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
+"""Where each sub-command is, as `module:function`."""
 
 OTHER: Final = "Other"
 """The section of what names none."""
@@ -95,14 +93,18 @@ class Option(click.Option):
         return extra
 
 
-def option(*declarations: str, **attributes: Any) -> Callable[[_Function], _Function]:
-    """Do what `click.option` does, for an `Option`."""
-    return click.option(*declarations, cls=Option, **attributes)
-
-
 def section(title: str) -> Callable[..., Callable[[_Function], _Function]]:
-    """Return `option` for the options of one section."""
-    return partial(option, section=title)
+    """Return the decorator for options of one section.
+
+    It takes an option's names, its type (`bool` for a flag), its help, and what `Option` takes.
+    """
+
+    def option(*given: Any, **attributes: Any) -> Callable[[_Function], _Function]:
+        *names, kind, text = given
+        known = {"is_flag": True} if kind is bool else {"type": kind}
+        return click.option(*names, cls=Option, section=title, help=text, **known, **attributes)
+
+    return option
 
 
 class _Formatter(click.HelpFormatter):
@@ -215,15 +217,10 @@ class _Commands(Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name, place in COMMANDS.items() if find_spec(place.partition(":")[0])]
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return resolve_name(COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -241,8 +238,7 @@ class _Commands(Group):
 
 
 @click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:

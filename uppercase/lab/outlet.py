@@ -67,7 +67,6 @@ class LabOutlet:
 
     @property
     def empty(self) -> bool:
-        """Whether everything has been passed on."""
         return not self._held and not self._is_over()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -84,7 +83,6 @@ class LabOutlet:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        """Pass no pauses on any more."""
         self._transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
@@ -125,7 +123,6 @@ class LabOutlet:
             self._call = None
 
     def withheld(self) -> int:
-        """Return how many bytes of replies never left."""
         return self._size + self._cut_off
 
     def _is_full(self) -> bool:

@@ -247,9 +247,6 @@ class _TextStream(_ByteStream):
 
 
 def _open_stream(
-    name: str,
-    kind: Kind,
-    source: Stream[Any],
-    ascii: Callable[[bytes], bytes] | None = None,
+    name: str, kind: Kind, source: Stream[Any], ascii: Callable[[bytes], bytes] | None = None
 ) -> ITransformStream:
     return _TextStream(name, source, ascii) if kind is Kind.TEXT else _ByteStream(name, source)

@@ -24,12 +24,7 @@ _BOOLEANS: Final = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
-_ACCEPTED: Final = {
-    int: "whole number",
-    float: "number",
-    str: "text",
-    bool: "true or false",
-}
+_ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 
 

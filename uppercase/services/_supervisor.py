@@ -8,7 +8,8 @@ knows neither of a loop of crashes nor of a new generation.
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -25,8 +26,7 @@ from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
 from uppercase.services.log_format import say
 
-BEAT: Final = 1.0
-"""Seconds between a worker's signs of life, unless the watchdog looks more often."""
+BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
 _LOOKS: Final = 4
 """Looks of the watchdog in its time: a worker that hangs is found a quarter of it late at most."""
@@ -41,22 +41,16 @@ QUICK_DEATHS: Final = 5
 _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
 
-_CRASHED: Final = 3
-"""The exit status of a service whose workers keep ending."""
-
-_OVERTIME: Final = 2.0
-"""Seconds beyond the drain time after which a worker is taken to hang."""
+_CRASHED: Final = 3  # The exit status of a service whose workers keep ending.
+_OVERTIME: Final = 2.0  # Seconds beyond the drain time after which a worker is taken to hang.
 
 
 class Generation:
-    """Workers that have begun together, or in each other's place, and what they share.
-
-    Attributes:
-        workers: those that serve, or will, by their number; one without has a respawn to come.
-    """
+    """Workers that have begun together, or in each other's place, and what they share."""
 
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
+        # By their number: those that serve, or will; one without has a respawn to come.
         self.workers: dict[int, Worker] = {}
         self.respawns: dict[int, IDelayedCall] = {}
 
@@ -75,7 +69,6 @@ class Supervisor(Service):
 
     Args:
         services: as the options describe them; they are asked, opened and never started.
-        workers: how many.
         program: what a worker runs, before the number of our process, which it ends with.
         words: what is behind that.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
@@ -101,8 +94,9 @@ class Supervisor(Service):
         self._watchdog = watchdog
         self._measure = measure
         self._reactor = reactor
-        self._drain = max(each.settings.drain for each in services)
-        self._signals = StopSignals(reactor, self._drain)
+        drain = max(each.settings.drain for each in services)
+        self._overtime = drain + _OVERTIME
+        self._signals = StopSignals(reactor, drain)
         self._before_hangup: Any = None
         self._opened: list[list[OpenPlace]] = []
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
@@ -125,7 +119,6 @@ class Supervisor(Service):
         self._open()
 
     def startService(self) -> None:
-        """Start the workers once the reactor runs."""
         super().startService()
         self._open()
         self._signals.start()
@@ -157,9 +150,9 @@ class Supervisor(Service):
             )
         if self._watchdog is not None:
             self._watch.start(self._beat, now=False)
-        self._current = self._generation()
+        self._current = self._begun()
 
-    def _generation(self) -> Generation:
+    def _begun(self) -> Generation:
         generation = Generation(self._workers)
         for number in range(self._workers):
             self._spawn(number, generation)
@@ -177,11 +170,8 @@ class Supervisor(Service):
             places=[each.places() for each in self._services],
             sockets=[[each.place for each in places] for places in self._opened],
         )
-        sockets = [
-            each.sockets[number % len(each.sockets)].fileno()
-            for places in self._opened
-            for each in places
-        ]
+        opened = chain(*self._opened)
+        sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
         generation.respawns.pop(number, None)
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
@@ -264,7 +254,7 @@ class Supervisor(Service):
         """Start workers with everything as it is now; they take over once all of them serve."""
         if self._stopping is None:
             self._retire(self._fresh)
-            self._fresh = self._generation()
+            self._fresh = self._begun()
 
     def _switch(self) -> None:
         old, self._current, self._fresh = self._current, self._fresh, None
@@ -277,13 +267,10 @@ class Supervisor(Service):
         """Have a generation that does not serve, or will no more, finish."""
         if generation is not None:
             generation.close()
-            self._end(generation.workers.values(), RETIRE)
+            for worker in generation.workers.values():
+                worker.end(RETIRE, self._overtime)
 
     # Ending
-
-    def _end(self, workers: Iterable[Worker], word: bytes) -> None:
-        for worker in workers:
-            worker.end(word, self._drain + _OVERTIME)
 
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
@@ -302,7 +289,6 @@ class Supervisor(Service):
                 worker.kill()
 
     def stopService(self) -> Deferred[None]:
-        """Have all workers finish, within the drain time."""
         super().stopService()
         if self._stopping is not None or not self._opened:
             return self._stopping or succeed(None)
@@ -311,9 +297,15 @@ class Supervisor(Service):
         self._release()
         if self._watch.running:
             self._watch.stop()
-        for generation in filter(None, (self._current, self._fresh)):
-            generation.close()
-        self._end(list(self._all), STOP)
+        if self._current is not None:
+            self._current.close()
+        if self._fresh is not None:
+            self._fresh.close()
+            # The old ones serve who waits.
+            for worker in self._fresh.workers.values():
+                worker.give_up()
+        for worker in list(self._all):
+            worker.end(STOP, self._overtime)
         self._end_if_alone()
         return stopping
 
@@ -328,7 +320,6 @@ class Supervisor(Service):
     # What a page of metrics shows
 
     def snapshot(self) -> Snapshot:
-        """Return the sum of what all workers there have ever been have counted."""
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
         # What this process counts itself, as it has the sockets.

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from ipaddress import ip_address
+from itertools import starmap
 from typing import Any, Final, NamedTuple, cast
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
@@ -28,11 +29,8 @@ from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFac
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoint
 
-_HANDSHAKE: Final = 0.2
-"""Seconds for handshakes under way when a stop begins: a long round trip."""
-
-_LOCAL_HANDSHAKE: Final = 0.01
-"""The same within this machine: what a process waits for its turn."""
+_HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
+_LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
 
 
 def _ends_with_us(place: str) -> bool:
@@ -41,7 +39,6 @@ def _ends_with_us(place: str) -> bool:
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    """Return what makes a connection's conversation."""
     if framing == "stream":
         return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
 
@@ -75,11 +72,7 @@ class _Open(NamedTuple):
 
 
 class TCPService(TransformService):
-    """Serves one chain of transforms on any number of addresses.
-
-    Attributes:
-        waits: says whether other processes should accept first, where there are any.
-    """
+    """Serves one chain of transforms on any number of addresses."""
 
     protocol = "TCP"
     settings: TCPSettings
@@ -116,20 +109,15 @@ class TCPService(TransformService):
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
-        settings = self.settings
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
-        if self.inherited is not None:
-            listeners = [self._adopt(*each) for each in self.inherited]
-        else:
+        sockets, listeners = self.inherited, list[listening.Listener]()
+        if sockets is None:
             bound = open_on_one_port(
-                settings,
-                bind,
-                lambda skt: int(skt.getsockname()[1]),
-                lambda skt: skt.close(),
+                self.settings, bind, lambda skt: int(skt.getsockname()[1]), socket.socket.close
             )
-            listeners = [*(self._adopt(SHORTHAND, skt) for skt in bound), *self._listeners]
-        for listener in listeners:
+            sockets, listeners = [(SHORTHAND, skt) for skt in bound], self._listeners
+        for listener in (*starmap(self._adopt, sockets), *listeners):
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)
             waiting.addCallbacks(partial(self._opened, listener), failures.append)
@@ -170,13 +158,11 @@ class TCPService(TransformService):
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
-        """Stop listening; connections go on."""
         while self._open:
             self._open.pop().stop()
 
     @inlineCallbacks
     def end(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening, answer what was asked, and end within the drain time."""
         opened, self._open = self._open, []
         # Other workers accept who waits where only this one ends.
         if not self.hands_over:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
-from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import InvalidLogLevelError, LogLevel
@@ -21,8 +21,7 @@ _LAST_OUTPUT: Final = 0.5
 """Seconds after a worker's end in which its last output is waited for; a program that it has
 started may hold the pipe open for ever."""
 
-_DUMP: Final = 1.0
-"""Seconds that a worker that hangs has to say where."""
+_DUMP: Final = 1.0  # Seconds that a worker that hangs has to say where.
 
 _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
 """As what the lines of a worker's standard output and error are logged."""
@@ -35,8 +34,6 @@ _REPORT: Final = 1 << 20
 
 
 class State(Enum):
-    """What a worker is doing."""
-
     STARTING = auto()
     SERVING = auto()
     ENDING = auto()
@@ -55,8 +52,6 @@ class Worker(ProcessProtocol):
     """A worker process.
 
     Attributes:
-        number: its place, from 0.
-        proven: whether it has served for a while.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
         not_ready: its own word for why it wants no more clients.
@@ -78,7 +73,7 @@ class Worker(ProcessProtocol):
         self._calls: list[IDelayedCall] = []
         self._last_words = ""
         self._garbled = False
-        self._status: Failure | None = None
+        self._status: Any = None
 
     def __str__(self) -> str:
         return f"worker {self.number + 1} (process {self.pid})"
@@ -93,7 +88,6 @@ class Worker(ProcessProtocol):
     ) -> None:
         """Start the process, with descriptors: of the board, then of the sockets."""
         self._reactor = reactor
-        self._assignment = assignment
         pipes = {0: "w", 1: "r", 2: "r", REPORTS: "r", COMMANDS: "w"}
         fds = {**pipes, **dict(enumerate(inherited, BOARD))}
         try:
@@ -102,21 +96,28 @@ class Worker(ProcessProtocol):
             # Such as a Python that the user whom twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
             self._calls.append(reactor.callLater(0, self._ended))
+        else:
+            self.pid = self.transport.pid
+            self.transport.closeStdin()
+            self._tell(json.dumps(assignment).encode())
 
-    def connectionMade(self) -> None:
-        self.pid = self.transport.pid
-        self.transport.closeStdin()
-        self.transport.writeToChild(COMMANDS, self._assignment.to_line())
+    def _tell(self, line: bytes) -> None:
+        # What Twisted raises when it has closed the pipe, and will be gone.
+        with suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, line + b"\n")
 
     def end(self, word: bytes, seconds: float) -> None:
         """Tell it to finish; if it has not after so many seconds, kill it."""
         if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
-        # What Twisted raises when it has closed the pipe, and will be gone.
-        with suppress(KeyError):
-            self.transport.writeToChild(COMMANDS, word + b"\n")
+        self._tell(word)
         self._calls.append(self._reactor.callLater(seconds, self.kill))
+
+    def give_up(self) -> None:
+        """End it at once where it only begins; if it serves after all, it stops as ever."""
+        if self.state is State.STARTING and self.transport is not None:
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, after it has said where it is."""
@@ -182,7 +183,7 @@ class Worker(ProcessProtocol):
         say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        self._status = reason
+        self._status = reason.value
         self._call_off()
         self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
 
@@ -195,7 +196,6 @@ class Worker(ProcessProtocol):
         self._ended()
 
     def _ended(self) -> None:
-        """Take leave, once."""
         if self.state is State.ENDED:
             return
         self._call_off()
@@ -206,8 +206,7 @@ class Worker(ProcessProtocol):
 
     def _how(self) -> str:
         """Return how it ended, in a few words: its own, if it had any."""
-        status = self._status and self._status.value
-        if isinstance(status, ProcessTerminated) and status.signal:
-            return f"killed by {signal.Signals(status.signal).name}"
-        code = status.exitCode if isinstance(status, ProcessTerminated) else 0
+        if signal_ := getattr(self._status, "signal", None):
+            return f"killed by {signal.Signals(signal_).name}"
+        code = getattr(self._status, "exitCode", 0)
         return self._last_words or f"it exited with status {code}"

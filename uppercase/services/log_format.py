@@ -133,12 +133,10 @@ class WatchedLogFile(LogFile):
         self._ours = self._on_disk()
 
     def rotate(self) -> None:
-        """Begin a new file, as Twisted does for one that has become long, or at SIGUSR1."""
         super().rotate()
         self._ours = self._on_disk()
 
     def write(self, data: str | bytes) -> None:
-        """Write to the file that has the name now."""
         # Without the right to make a new one, the old one is better than none.
         if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
             self.reopen()

@@ -5,7 +5,7 @@ escaped and cut, and each reason has at most one line a second, which says how m
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from traceback import TracebackException
 from typing import Any, Final
@@ -24,15 +24,13 @@ _LOG_PAYLOAD: Final = 24
 """Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
 one line of a projector."""
 
-_LOG_TEXT: Final = 200
-"""Characters of one line that may come from outside."""
+_LOG_TEXT: Final = 200  # Characters of one line that may come from outside.
 
 _TRACEBACK_INTERVAL: Final = 60.0
 """Seconds in which a transform has one traceback per exception type: a function that fails on
 every message would otherwise write hundreds of bytes of log for each byte received."""
 
-_TRACEBACK_LINES: Final = 60
-"""Lines of one traceback, the last ones: twenty frames show what a transform did."""
+_TRACEBACK_LINES: Final = 60  # The last of them; twenty frames show what a transform did.
 
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
@@ -41,7 +39,7 @@ _UNREMARKABLE: Final = frozenset(
 _WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
     events.SlowCall: (
         "transform {event.transform}: slow",
-        "transform {event.transform!r} blocked the reactor for {milliseconds:.0f} ms; nobody else "
+        "transform {event.transform!r} blocked the reactor for {ms:.0f} ms; nobody else "
         "was served meanwhile",
     ),
     events.AcceptFailed: (
@@ -102,64 +100,53 @@ def _plain(value: Any) -> Any:
 
 
 class Throttle:
-    """Lets one line a key through per interval and tells how many it held back.
+    """Lets one line a key through per interval, and then tells how many were held back since."""
 
-    Args:
-        write: given the key and the number held back, when an interval ends that had any.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, interval: float, write: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._interval = interval
-        self._write = write
+        # The end of the interval, and how many it has held back, by key.
         self._intervals: dict[str, IDelayedCall] = {}
         self._held: Counter[str] = Counter()
 
-    def allows(self, key: str) -> bool:
+    def allows(self, key: str, interval: float) -> bool:
         """Whether a line may be written now; counts it if not."""
         if key in self._intervals:
             self._held[key] += 1
             return False
-        self._intervals[key] = self._clock.callLater(self._interval, self._end, key)
+        self._intervals[key] = self._clock.callLater(interval, self._end, key, interval)
         return True
 
     def stop(self) -> None:
-        """Tell of everything that is held back, and forget it."""
-        for call in self._intervals.values():
-            call.cancel()
-        for key, count in self._held.items():
-            self._write(key, count)
-        self._intervals.clear()
-        self._held.clear()
+        """Tell of all that is held back."""
+        for key in list(self._intervals):
+            self._intervals.pop(key).cancel()
+            self._tell(key)
 
-    def _end(self, key: str) -> None:
+    def _end(self, key: str, interval: float) -> None:
         del self._intervals[key]
         if key in self._held:
-            self.allows(key)
-            self._write(key, self._held.pop(key))
+            self.allows(key, interval)
+            self._tell(key)
+
+    def _tell(self, key: str) -> None:
+        if count := self._held.pop(key, 0):
+            like = printable(key, _LOG_TEXT)
+            text = f"{like}: {count} more since the last line"
+            say(text, LogLevel.warn, event="more", like=like, count=count)
 
 
 @implementer(IObserver)
 class LogObserver:
-    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
+    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to."""
 
-    Attributes:
-        service: the service's name, where one process has several; lines begin with it.
-    """
-
+    # Its name, where one process has several; lines begin with it.
     service = ""
 
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
         self._protocol = protocol
         self._log_peers = log_peers
-        self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
-        self._tracebacks = Throttle(clock, _TRACEBACK_INTERVAL, self._more)
-
-    def stop(self) -> None:
-        self._throttle.stop()
-        self._tracebacks.stop()
+        self._throttle = Throttle(clock)
+        self.stop = self._throttle.stop
 
     def line(self, level: Any, text: str, **facts: Any) -> None:
         """Write a line about this service: a sentence for people, and facts for programs."""
@@ -169,44 +156,29 @@ class LogObserver:
         say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
-        kind = type(event)
+        # A classroom's log has a line of its own for each end.
+        in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
-        elif kind in _WARNINGS and not self._is_told_otherwise(event):
+        elif (texts := _WARNINGS.get(type(event))) and not in_class:
+            if getattr(event, "outcome", None) in _UNREMARKABLE:
+                return
+            more = {"because": _because(event), "ms": 1000 * getattr(event, "seconds", 0.0)}
             key, text = (
-                each.format(
-                    event=event,
-                    protocol=self._protocol,
-                    because=_because(event),
-                    milliseconds=getattr(event, "seconds", 0.0) * 1000,
-                )
-                for each in _WARNINGS[kind]
+                each.format(event=event, protocol=self._protocol, **more) for each in texts
             )
-            if self._throttle.allows(key):
+            if self._throttle.allows(key, LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
-    def _is_told_otherwise(self, event: Event) -> bool:
-        """Whether an end is as it should be, or has a line of its own in a classroom's log."""
-        if isinstance(event, events.Closed):
-            return self._log_peers or event.outcome in _UNREMARKABLE
-        return self._log_peers and isinstance(event, events.Dropped)
-
     def _transform_failed(self, event: events.TransformFailed) -> None:
-        """Show one traceback per transform and exception type in a while."""
-        trace, cause = event.error.traceback, event.error.__cause__
-        if trace is None:
-            return
-        if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
+        trace, key = event.error.traceback, f"transform {event.transform}"
+        key += f": {type(event.error.__cause__).__name__}"
+        if trace is not None and self._throttle.allows(key, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
             text = f"transform {event.transform!r} raised:\n{lines}"
             self.line(LogLevel.error, text, **facts_of(event))
-
-    def _more(self, key: str, count: int) -> None:
-        like = printable(key, _LOG_TEXT)
-        text = f"{like}: {count} more since the last line"
-        say(text, LogLevel.warn, event="more", like=like, count=count)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:
@@ -225,7 +197,6 @@ def _because(event: Any) -> str:
 
 
 def _peer_line(event: Event) -> str:
-    """Return the line of a classroom's log for one event."""
     match event:
         case events.Opened():
             return f"{event.peer} connected"
@@ -277,9 +248,7 @@ they are told only where somebody watches, and the responder counts all of them.
 class Counters:
     """Counts events by kind and, where there is one, by outcome, reason or transform.
 
-    Attributes:
-        counts: keys are pairs such as ("closed", "finished"), ("dropped", "failed"),
-            ("transform-failed", "caesar") and ("opened", "").
+    Keys are such as ("closed", "finished"), ("transform-failed", "caesar") and ("opened", "").
     """
 
     def __init__(self) -> None:

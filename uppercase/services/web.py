@@ -6,8 +6,7 @@ and so many a second are answered. Headers are bounded by `twisted.web` itself, 
 are gathered once a second at the most.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
@@ -30,14 +29,8 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebLimits:
-    """What those who ask may have.
-
-    Attributes:
-        rate: connections a second that are answered.
-        body: bytes of a request's body.
-    """
+class WebLimits(NamedTuple):
+    """What those who ask may have; the rate is of connections, and the body is of bytes."""
 
     connections: int
     deadline: float
@@ -58,8 +51,6 @@ def on_loopback(description: str) -> str:
 
 
 class _Request(SiteRequest):
-    """A request without a body, or with a small one."""
-
     def gotLength(self, length: int | None) -> None:
         """Refuse a body before a byte of it is kept."""
         channel: Any = self.channel
@@ -122,20 +113,11 @@ class BoundedSite(Site):
             oldest.transport.abortConnection()
         return True
 
-    def log(self, request: Request) -> None:
-        """Write no line for each request."""
+    def log(self, request: Request) -> None: ...
 
 
 class WebService(Service):
-    """Listens for a site, beside what it is about.
-
-    Args:
-        description: an endpoint string; TCP without an interface is on loopback, and so is a bare
-            port number.
-
-    Attributes:
-        port: what listens, while it does.
-    """
+    """Listens for a site; TCP without an interface, or a bare port number, is on loopback."""
 
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
         self._listener = listener_of_string(reactor, on_loopback(description))
@@ -159,8 +141,7 @@ class WebService(Service):
         self.port = port
         self.opened(self._listener.name(port))
 
-    def opened(self, address: str) -> None:
-        """Say where it is."""
+    def opened(self, address: str) -> None: ...
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -182,8 +163,7 @@ _LIMITS: Final = WebLimits(
     burst=100.0,
 )
 
-FRESH: Final = 1.0
-"""Seconds that gathered numbers serve: nobody scrapes more often than that."""
+FRESH: Final = 1.0  # Seconds that gathered numbers serve: nobody scrapes more often than that.
 
 _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -228,8 +208,6 @@ class MetricsService(WebService):
 
 
 class _Text(Resource):
-    """A page of text that a function gives, with its status."""
-
     isLeaf = True
 
     def __init__(self, give: Any) -> None:

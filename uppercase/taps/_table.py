@@ -59,7 +59,6 @@ class Option(NamedTuple):
         return "=" in self.spelling
 
     def described(self) -> str:
-        """Return what it does, with its default."""
         shown = self.shown if self.shown or self.default is None else f"{self.default:.15g}"
         return f"{self.text} [default: {shown}]" if shown else self.text
 
@@ -73,8 +72,6 @@ class Option(NamedTuple):
 
 
 class Group:
-    """Options that belong together."""
-
     def __init__(self, title: str, *options: Option) -> None:
         self.title = title
         self.options = options
@@ -113,9 +110,6 @@ class TableOptions(usage.Options):
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
 
         Theirs is the whole help, with the sentence before or behind it.
-
-        Raises:
-            usage.UsageError: something is wrong, and no program has us parse.
         """
         parent = getattr(self, "parent", None)
         try:
@@ -160,7 +154,6 @@ class TableOptions(usage.Options):
         return [f"--{row.name}" for row in rows] + [f"-{row.short}" for row in rows if row.short]
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help: purpose, examples, then the groups."""
         width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
         # The synopsis is printed before this, by whoever asks for the help.
         lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
@@ -174,7 +167,6 @@ class TableOptions(usage.Options):
 
 
 def _adder(name: str) -> Callable[[TableOptions, str], None]:
-    """Return the method by which `usage` takes one more value of an option."""
 
     def add(self: TableOptions, value: str) -> None:
         self[name].append(value)

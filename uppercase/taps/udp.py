@@ -97,11 +97,7 @@ class Options(_options.ServiceOptions):
                 shown="none",
                 values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
             ),
-            # As they were typed: one parser makes the experiment here and in `uppercase fates`.
-            *(
-                Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown="0")
-                for row in UDP_OPTIONS.values()
-            ),
+            *_options.lab_rows(UDP_OPTIONS, shown="0"),
             Option(
                 "--seed=N",
                 "decides what happens to which datagram; `uppercase fates` prints it",

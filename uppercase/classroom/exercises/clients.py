@@ -68,8 +68,6 @@ def _run(name: str, points: int, judge: Callable[[Run], None], **lab: Any) -> Ca
 
 @dataclass(frozen=True)
 class _Client:
-    """What both clients have to do."""
-
     udp = False
     seconds: float = 15.0
 

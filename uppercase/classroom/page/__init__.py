@@ -64,8 +64,7 @@ class PageService(WebService):
     """Serves the page about services that have an `Audience` among their observers.
 
     Args:
-        description: an endpoint string; TCP without an interface is on loopback, and so is a bare
-            port number.
+        description: an endpoint string, or a port number.
         shows_key: whether the seed and the answer key may be seen.
         hosts: names and addresses by which browsers reach it, beside this machine's numbers.
     """
@@ -91,8 +90,7 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         url = address
         if hasattr(place, "host"):
-            everywhere = ip_address(place.host).is_unspecified
-            host = "localhost" if everywhere else place.host
+            host = "localhost" if ip_address(place.host).is_unspecified else place.host
             url = f"http://{printable_address(host, place.port)}/"
         say(f"the page is at {url}", event="page", address=url)
         if other := self.address():
@@ -134,23 +132,18 @@ class PageService(WebService):
         """Return what is new since the last frame; nothing where nothing is."""
         totals = [each.totals() for each in self.shown]
         changes = [each.audience.changes() for each in self.shown]
-        quiet = not any(each["clients"] or each["arrows"] for each in changes)
-        told = [totals, len(self.watchers)]
-        if quiet and told == self._told:
-            return {}
+        told, before = [totals, len(self.watchers)], self._told
         self._told = told
+        if told == before and not any(each["clients"] or each["arrows"] for each in changes):
+            return {}
         return {
             "now": round(self.watchers.seconds(), 4),
             "watchers": len(self.watchers),
-            "services": [
-                {**total, **change} for total, change in zip(totals, changes, strict=True)
-            ],
+            "services": [{**a, **b} for a, b in zip(totals, changes, strict=True)],
         }
 
 
 class _Root(Resource):
-    """What a browser may ask for."""
-
     isLeaf = True
 
     def __init__(self, page: PageService) -> None:
@@ -285,8 +278,9 @@ def why_foreign(
     """Return why a request is not the page's own, as a sentence; "" if it is."""
     match = _HOST.fullmatch((host or "").lower())
     name = (match[1] or match[2]).rstrip(".") if match else ""
-    known = name == "localhost" or name in given or _is_ours(name, arrived_at)
-    if not known:
+    number = host_address(name)
+    ours = number is not None and (number.is_loopback or number == host_address(arrived_at))
+    if not (ours or name == "localhost" or name in given):
         return (
             f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
             "or have it started with --page-host=NAME"
@@ -303,8 +297,3 @@ def _is_loopback(host: str) -> bool:
     """Whether an address, or the lack of one, means this very machine."""
     number = host_address(host)
     return number is None or number.is_loopback
-
-
-def _is_ours(name: str, arrived_at: str) -> bool:
-    number = host_address(name)
-    return number is not None and (number.is_loopback or number == host_address(arrived_at))

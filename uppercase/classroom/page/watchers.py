@@ -18,8 +18,7 @@ from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
 
-FRAME: Final = 0.25
-"""Seconds between frames: four a second look like a stream."""
+FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
 FULL_PACE: Final = 100
 """Watchers who have all of them: of twice as many each has one in three, so a class of 200 costs
@@ -32,8 +31,7 @@ HEARTBEAT: Final = 10.0
 """Seconds after which something is written even where nothing happens, so that both sides notice
 when the other is gone; proxies give up after 30 or more."""
 
-WATCHERS: Final = 256
-"""Who may watch at one time: a class of 200 with a few second screens."""
+WATCHERS: Final = 256  # Who may watch at one time: a class of 200 with a few second screens.
 
 KEPT_FOR_THIS_MACHINE: Final = 8
 """Places beyond that for who watches on the machine itself: nobody can take the projector's."""
@@ -42,8 +40,7 @@ _TURN: Final = 25
 """Watchers that are written to before others have their turn, so that a frame for 200 delays no
 datagram by more than some 2 ms."""
 
-SEND_RATE: Final = 2.0
-"""Lines a second of one watcher: who wants more has a program for it."""
+SEND_RATE: Final = 2.0  # Lines a second of one watcher: who wants more has a program for it.
 
 SEND_BURST: Final = 10.0
 """Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
@@ -51,10 +48,9 @@ SEND_BURST: Final = 10.0
 
 @implementer(IPushProducer)
 class Watcher:
-    """One browser that watches.
+    """One browser that watches, known by a token.
 
     Attributes:
-        token: by which its other requests are known.
         stalled_since: since when its connection is full; None while it is not.
         ports: those that the lines it types leave from, by the services that they are for.
     """
@@ -94,12 +90,7 @@ class Watcher:
 
 
 class Watchers:
-    """All who watch.
-
-    Args:
-        snapshot: gives all that is kept, for one who comes.
-        changes: gives what has changed since the last frame; an empty one says nothing.
-    """
+    """All who watch: who comes is sent a snapshot, and then changes; an empty one says nothing."""
 
     def __init__(
         self,
@@ -132,7 +123,6 @@ class Watchers:
         return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
 
     def may_send(self, watcher: Watcher) -> bool:
-        """Whether a watcher may send one more line now."""
         return self._lines.allow(watcher.token, self.seconds())
 
     def admit(self, request: Request) -> None:

@@ -12,21 +12,11 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
+from uppercase.commands import _options as options
 from uppercase.commands._group import Command, section
-from uppercase.commands._options import (
-    Count,
-    Duration,
-    Size,
-    expectation,
-    judgement_options,
-    plot_option,
-    reply_timeout,
-    target_options,
-    timeout_option,
-)
-from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Bench, connect
-from uppercase.commands.bench._workload import Counts, Latencies, Plan, Workload
+from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
+from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import difference, excerpt, in_a_row, in_words, to_json
 from uppercase.limits import PROBE_SIZE
@@ -46,43 +36,25 @@ _output = section("Output")
 
 
 @click.command("bench", cls=Command)
-@target_options
-@_load(
-    "--connections",
-    type=Count(positive=True),
-    default=_CONNECTIONS,
-    help="Connections; with -u, sockets.",
-)
+@options.server
+@_load("--connections", COUNT.positive, "Connections; with -u, sockets.", default=_CONNECTIONS)
 @_load(
     "--size",
-    type=Size(),
+    SIZE,
+    "Bytes of a message; on a stream its newline is one of them.",
     default=PROBE_SIZE,
-    help="Bytes of a message; on a stream its newline is one of them.",
 )
 @_load(
-    "--pipeline",
-    type=Count(positive=True),
-    default=_PIPELINE,
-    help="Messages that each connection awaits at once.",
+    "--pipeline", COUNT.positive, "Messages that each connection awaits at once.", default=_PIPELINE
 )
-@_load(
-    "--rate",
-    type=Count(positive=True),
-    help="Messages a second over all connections, whatever comes back.",
-)
-@_load(
-    "--duration",
-    type=Duration(positive=True),
-    default=f"{_DURATION:g}s",
-    help="How long to load the server.",
-)
-@timeout_option("Load")
-@judgement_options
-@_output("--json", "as_json", is_flag=True, help="NDJSON: an object a line.")
-@plot_option("Draw the throughput and the latencies.")
+@_load("--rate", COUNT.positive, "Messages a second over all connections, whatever comes back.")
+@_load("--duration", DURATION.positive, "How long to load the server.", default=f"{_DURATION:g}s")
+@options.timeout("Load")
+@options.judgement
+@_output("--json", "as_json", bool, "NDJSON: an object a line.")
+@options.plot("Draw the throughput and the latencies.")
 def bench(
     target: Target,
-    timeout: float | None,
     expect: tuple[str, ...],
     max_loss: float,
     as_json: bool,
@@ -100,7 +72,7 @@ def bench(
         uppercase bench --rate 5000                the latency at 5000 messages a second
         uppercase bench -u --json | tail -1 | jq .latency_ms
     """
-    plan = Plan(target, timeout=reply_timeout(target, timeout), **load)
+    plan = Plan(target, **load)
     workload = Workload.of(plan, expectation(expect))
     latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
     for attempt, sockets in enumerate(connect(target, plan.connections)):
@@ -114,7 +86,7 @@ def bench(
         with signals(run.stop, lambda: None), monitor.bar:
             run.run()
         for each in loads:
-            each.close()
+            each.connection.close()
         if not counts.refused:
             break
     result = Result(plan, counts)

@@ -11,18 +11,9 @@ from typing import Final
 import click
 
 from uppercase.client.target import Target
+from uppercase.commands import _options as options
 from uppercase.commands._group import Command, say, section
-from uppercase.commands._options import (
-    Count,
-    Duration,
-    Size,
-    expectation,
-    judgement_options,
-    plot_option,
-    reply_timeout,
-    target_options,
-    timeout_option,
-)
+from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._report import Display
 from uppercase.commands.ping._tracker import Probes, Schedule, Tracker, new_mark
@@ -37,40 +28,35 @@ _output = section("Output")
 
 
 @click.command("ping", cls=Command)
-@target_options
-@_probes("-c", "--count", type=Count(positive=True), help="Stop after N probes.")
+@options.server
+@_probes("-c", "--count", COUNT.positive, "Stop after N probes.")
 @_probes(
     "-i",
     "--interval",
-    type=Duration(),
+    DURATION,
+    "Time from each probe to the next, whatever comes back.",
     default=f"{PING_INTERVAL:g}s",
-    help="Time from each probe to the next, whatever comes back.",
 )
 @_probes(
     "-s",
     "--size",
-    type=Size(),
+    SIZE,
+    "Bytes of a probe; on a stream its newline is one of them.",
     default=PROBE_SIZE,
-    help="Bytes of a probe; on a stream its newline is one of them.",
 )
-@timeout_option("Probes")
-@_probes(
-    "-w",
-    "--deadline",
-    type=Duration(positive=True),
-    help="Stop after this time, whatever is still awaited.",
-)
-@judgement_options
-@_output("-q", "--quiet", is_flag=True, help="Only the summary.")
-@_output("-D", "timestamps", is_flag=True, help="Begin each line with the time.")
-@_output("--json", "as_json", is_flag=True, help="NDJSON: an object a line.")
-@plot_option("Draw the round trips and losses.")
+@options.timeout("Probes")
+@_probes("-w", "--deadline", DURATION.positive, "Stop after this time, whatever is still awaited.")
+@options.judgement
+@_output("-q", "--quiet", bool, "Only the summary.")
+@_output("-D", "timestamps", bool, "Begin each line with the time.")
+@_output("--json", "as_json", bool, "NDJSON: an object a line.")
+@options.plot("Draw the round trips and losses.")
 def ping(
     target: Target,
     count: int | None,
     interval: float,
     size: int,
-    timeout: float | None,
+    timeout: float,
     deadline: float | None,
     expect: tuple[str, ...],
     max_loss: float,
@@ -90,7 +76,6 @@ def ping(
         uppercase ping --expect=rot13            a server with another transform
     """
     schedule = Schedule(interval, count, deadline)
-    timeout = reply_timeout(target, timeout)
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands._reactor import reactor, running, wait
@@ -107,11 +92,11 @@ def ping(
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
-            run = Run(reactor, tracker, schedule, display)
+            run = Run(reactor, tracker, schedule, display, carrier)
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):
-                    wait(partial(run.measure, carrier))
+                    wait(run.measure)
             except NetworkError as error:
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):

@@ -18,18 +18,13 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
+from uppercase.commands import _options as options
 from uppercase.commands._group import Command, say, section
-from uppercase.commands._options import Count, Duration, Size, target_options
+from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
 from uppercase.core.framing import make_framer
 from uppercase.errors import UserError
-from uppercase.limits import (
-    IPV4_MAX_DATAGRAM,
-    IPV6_MAX_DATAGRAM,
-    REPLY_TIMEOUT,
-    UDP_RETRIES,
-    UDP_TIMEOUT,
-)
+from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES
 
 PROMPT: Final = "Input lowercase sentence: "
 
@@ -43,60 +38,47 @@ UDP_MAX_WINDOW: Final = 512
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
 
-_waiting = section("Waiting")
 _tcp = section("TCP")
 _udp = section("UDP")
 
 
 @click.command("send", cls=Command)
-@target_options
-@_waiting(
-    "-W",
-    "--timeout",
-    type=Duration(positive=True),
-    show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
-    help="Longest silence while a reply is owed. "
+@options.server
+@options.timeout(
+    "Waiting",
+    "Longest silence while a reply is owed. "
     "UDP: the wait before a message is sent again, then twice as long each time.",
 )
-@_tcp(
-    "--allow-empty",
-    is_flag=True,
-    help="In a pipe, a server that ends without any reply has answered.",
-)
+@_tcp("--allow-empty", bool, "In a pipe, a server that ends without any reply has answered.")
 @_udp(
     "--retries",
-    type=Count(),
+    COUNT,
+    "How often a message is sent again at the most.",
     show_default=str(UDP_RETRIES),
-    help="How often a message is sent again at the most.",
 )
 @_udp(
     "--window",
-    type=click.IntRange(1, UDP_MAX_WINDOW),
+    click.IntRange(1, UDP_MAX_WINDOW),
+    "Requests under way at once.",
     metavar="N",
     show_default=str(UDP_WINDOW),
-    help="Requests under way at once.",
 )
-@_udp(
-    "--chunk",
-    type=Size(positive=True),
-    metavar="SIZE",
-    help="Send SIZE bytes of input in each datagram; without it, a line.",
-)
+@_udp("--chunk", SIZE.positive, "Send SIZE bytes of input in each datagram; without it, a line.")
 @_udp(
     "--on-loss",
-    type=click.Choice(["fail", "skip", "empty"]),
-    show_default="fail",
-    help="A message without reply ends it (fail), is left out (skip) "
+    click.Choice(["fail", "skip", "empty"]),
+    "A message without reply ends it (fail), is left out (skip) "
     "or is an empty line (empty). The exit status is 1 in each case.",
+    show_default="fail",
 )
-@_udp("--no-warn", is_flag=True, help="Do not warn of datagrams that may be cut into fragments.")
+@_udp("--no-warn", bool, "Do not warn of datagrams that may be cut into fragments.")
 @_udp(
     "--one-socket",
-    is_flag=True,
-    help="Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
+    bool,
+    "Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
 )
-@_udp("-v", "--verbose", is_flag=True, help="Say when a message is sent again.")
-def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
+@_udp("-v", "--verbose", bool, "Say when a message is sent again.")
+def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 
     On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
@@ -115,11 +97,11 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
             raise UserError(
                 "got --allow-empty, but over UDP an empty datagram is a reply; leave it out"
             )
-        return _send_datagrams(target, timeout or UDP_TIMEOUT, **udp_options)
+        return _send_datagrams(target, timeout, **udp_options)
     for name, value in udp_options.items():
         if value is not None and value is not False:
             raise UserError(f"got --{name.replace('_', '-')}, which is for UDP only; add -u")
-    return _send_stream(target, timeout or REPLY_TIMEOUT, allow_empty)
+    return _send_stream(target, timeout, allow_empty)
 
 
 # What follows imports Twisted when it is called: `--help` must not pay for it.
