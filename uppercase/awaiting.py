@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 from types import coroutine
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.threads import blockingCallFromThread
@@ -89,8 +89,7 @@ async def _wait(awaitable: Awaitable[T]) -> T:
 
 def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Deferred[T]:
     async def run() -> T:
-        reply: T = await _wait_for_both(_wait(awaitable))
-        return reply
+        return cast(T, await _wait_for_both(_wait(awaitable)))
 
     def cancel(_: object) -> None:
         if not task.done():
@@ -175,8 +174,7 @@ def cancelled_have_ended() -> Deferred[None]:
                 seconds=_CLEANING_UP,
             )
 
-    waiting = asyncio.wait(_cancelled, timeout=_CLEANING_UP)
-    return start(waiting).addCallback(report)
+    return start(asyncio.wait(_cancelled, timeout=_CLEANING_UP)).addCallback(report)
 
 
 class Waiter:
@@ -216,29 +214,24 @@ class Waiter:
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
-        if _is_running() and not isInIOThread():
-            return self._wait_in_reactor(partial(start, awaitable))
-        begun = start(awaitable)
-        if begun.called:
-            came: list[Any] = []
-            begun.addBoth(came.append)
-            if isinstance(came[0], Failure):
-                came[0].raiseException()
-            result: T = came[0]
-            return result
-        if is_in_reactor():
-            begun.addErrback(lambda _: None).cancel()
-            raise RuntimeError(
-                "cannot wait in the thread of the running reactor; call this in another one: "
-                "await deferToThread(check, ...)"
-            )
-        self._start_reactor()
-        return self._wait_in_reactor(lambda: begun)
-
-    def _wait_in_reactor(self, begin: Callable[[], Deferred[T]]) -> T:
-        call: Callable[[], Any] = begin
-        result: T = blockingCallFromThread(_reactor(), call)
-        return result
+        begin: Callable[[], Any] = partial(start, awaitable)
+        if not _is_running() or isInIOThread():
+            begun = begin()
+            if begun.called:
+                came: list[Any] = []
+                begun.addBoth(came.append)
+                if isinstance(came[0], Failure):
+                    came[0].raiseException()
+                return cast(T, came[0])
+            if is_in_reactor():
+                begun.addErrback(lambda _: None).cancel()
+                raise RuntimeError(
+                    "cannot wait in the thread of the running reactor; call this in another one: "
+                    "await deferToThread(check, ...)"
+                )
+            self._start_reactor()
+            begin = lambda: begun  # noqa: E731
+        return cast(T, blockingCallFromThread(_reactor(), begin))
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.

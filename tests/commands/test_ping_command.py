@@ -44,7 +44,7 @@ from tests.commands.command import (
     terminal,
 )
 from uppercase.commands import _reactor
-from uppercase.commands.ping._report import coloured
+from uppercase.commands.ping import coloured
 
 
 def ping(*arguments: str) -> Outcome:

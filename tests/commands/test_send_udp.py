@@ -34,7 +34,7 @@ from tests.commands.command import (
     Piped,
     run,
 )
-from uppercase.client._udp import PORT_MEMORY, Datagrams
+from uppercase.client._network import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
@@ -225,7 +225,7 @@ async def test_a_system_with_few_ports_is_served_all_the_same(
         datagrams.connect((target.host, target.port))
         return datagrams
 
-    monkeypatch.setattr("uppercase.client._udp.connect_udp", connect_from_few)
+    monkeypatch.setattr("uppercase.client._network.connect_udp", connect_from_few)
     with udp_server() as server:
         target = Target(server.host, server.port, udp=True)
         datagrams = Datagrams(reactor, target, reachable(target), 30.0, 0)

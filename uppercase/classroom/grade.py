@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from uppercase.classroom.captive import Program
+from uppercase.classroom.captive import HOST, Exhibit, Program
 from uppercase.classroom.record import Row
-from uppercase.classroom.service import HOST, Exhibit
 from uppercase.classroom.timeline import Timeline
 from uppercase.errors import PluginError, UserError, suggest
 
@@ -41,8 +40,7 @@ class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A client's run against a service of ours.
 
     Attributes:
@@ -149,7 +147,7 @@ class Trial:
     ) -> Run:
         exhibit = Exhibit(udp=udp, port=self.port, **lab)
         if self._silent:
-            return replace(self._silent[0], timeline=Timeline.of(*exhibit.seen()))
+            return self._silent[0]._replace(timeline=Timeline.of(*exhibit.seen()))
         with exhibit, self._program(exhibit.port, text) as program:
             status = _wait(program, exhibit, seconds, quiet)
             said = program.output(), program.complaint()
@@ -196,8 +194,7 @@ def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> i
     return None
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
@@ -244,11 +241,11 @@ class Exercise:
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
     def _subject(self, options: Mapping[str, Any]) -> Any:
-        known = {each.name: getattr(self.subject, each.name) for each in fields(self.subject)}
+        known = {each.name for each in fields(self.subject)}
         for option, value in options.items():
             if option not in known:
                 raise UserError(f"{self.name} has no option {option!r}{suggest(option, known)}")
-            wanted = type(known[option])
+            wanted = type(getattr(self.subject, option))
             if type(value) is not wanted and (wanted, type(value)) != (float, int):
                 raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
         return replace(self.subject, **options)

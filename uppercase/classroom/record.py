@@ -20,7 +20,7 @@ from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
-from uppercase.services.observers import facts_of
+from uppercase.services.logs import facts_of
 
 VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 
@@ -135,14 +135,11 @@ def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
-
-    def open_at_once(path: str, flags: int) -> int:
-        # A pipe is neither waited for when it is opened nor when it is full: a write that had to
-        # wait would hold up the service. Like every one that fails, it ends the record.
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-
+    # A pipe is neither waited for when it is opened nor when it is full: a write that had to wait
+    # would hold up the service. Like every one that fails, it ends the record.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
     try:
-        file = open(path, "wb", opener=open_at_once)  # noqa: SIM115  (the recorder closes it)
+        file = os.fdopen(os.open(path, flags, 0o666), "wb")
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

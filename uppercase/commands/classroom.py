@@ -166,8 +166,7 @@ def run(
         uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
-    from uppercase.classroom.captive import Overtime, run_in_terminal
-    from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import _reactor
 

@@ -2,8 +2,7 @@
 
 The keyword-only parameters of an author's function or class are the arguments that users write as
 `name:key=value`. This module reads signatures and converts values: an author's mistake raises
-`PluginError`, a user's `BadArgument`. It must not call the author's code, and it imports neither
-Twisted nor zope.
+`PluginError`, a user's `BadArgument`. It must not call the author's code.
 """
 
 import inspect

@@ -28,7 +28,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.plugins.declare import is_name
+from uppercase.plugins import is_name
 from uppercase.plugins.parameters import Parameter
 from uppercase.registry.found import Found, Problem, current_directory, from_exception, violations
 

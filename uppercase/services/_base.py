@@ -1,11 +1,15 @@
-"""What the TCP and the UDP service share: the chain, the observers, starting and failing."""
+"""What the TCP and the UDP service share: settings, the chain, the observers, starting and failing.
+
+Settings have no defaults of their own: those are limits.
+"""
 
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -18,19 +22,77 @@ from zope.interface import implementer
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import address_is_missing, family_of, in_use, printable
+from uppercase.core.values import (
+    LOOPBACK,
+    address_is_missing,
+    family_of,
+    hosts_of,
+    in_use,
+    printable,
+)
 from uppercase.errors import CannotListen
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing
-from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
-from uppercase.services.log_format import say
-from uppercase.services.observers import Counters, LogObserver
+from uppercase.services.logs import Counters, LogObserver, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What TCP and UDP services have in common.
+
+    Attributes:
+        transforms: applied in the order given; each is a name with arguments or a reference, as on
+            a command line, or a function or class, decorated or plain, or an `ITransform`.
+        listen: endpoint strings.
+        port: 0 for any free one; None for the default.
+        interfaces: IP addresses, `localhost` or `*`; none for loopback in both families.
+        max_output: bytes that each transform of the chain may give for one message or chunk.
+        drain: seconds that a stop waits for what is owed.
+        log_peers: a log line for each connection or datagram.
+        inherits: another process opens the addresses; see `TransformService.inherited`.
+        observers: told of each datagram and each chunk, beside the service's own.
+        lab_notes: lines for the log that say what the lab does.
+        found: what a scan of the doors has found already; else there is one for the service.
+
+    `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
+    `listen` is given, there are no others.
+    """
+
+    transforms: Sequence[object] = ("uppercase",)
+    listen: Sequence[str] = ()
+    port: int | None = None
+    interfaces: Sequence[str] = ()
+    max_output: int = MAX_OUTPUT
+    drain: float = DRAIN
+    log_peers: bool = False
+    inherits: bool = False
+    observers: Sequence[IObserver] = ()
+    lab_notes: Sequence[str] = ()
+    found: "Listing | None" = field(default=None, repr=False, compare=False)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the IP addresses to listen on, apart from those of `listen`.
+
+        Raises:
+            uppercase.errors.BadValue: an interface is none.
+        """
+        if self.listen and self.port is None and not self.interfaces:
+            return ()
+        return hosts_of(self.interfaces) or LOOPBACK
+
+    def port_number(self) -> int:
+        return DEFAULT_PORT if self.port is None else self.port
+
 
 SHORTHAND: Final = "--port"
 """What stands for the place of a socket that --port and --interface ask for."""
 
 FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried anew when the port that one address family gave is taken in another."""
+
+if TYPE_CHECKING:
+    from uppercase.registry import Listing
 
 Opened = TypeVar("Opened")
 
@@ -73,7 +135,8 @@ def open_on_one_port(
                 try:
                     opened.append(open_(host, port))
                 except CannotListen as error:
-                    if not (address_is_missing(error) and settings.may_do_without(host)):
+                    unnamed = host == LOOPBACK[1] and host not in settings.interfaces
+                    if not (unnamed and address_is_missing(error)):
                         raise
                     say("this machine has no IPv6; IPv4 only is served")
                 else:
@@ -151,15 +214,12 @@ class TransformService(Service, ABC):
             stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
         )
         self.label = self.chain.name
-        self._notes = [
-            *settings.lab_notes,
-            *(
-                f"transform {stage.name!r} is a coroutine function: under this reactor it can "
-                "await Deferreds only; what awaits asyncio is served with twistd "
-                "--reactor=asyncio ..."
-                for stage in stages
-                if is_async(stage.transform) and not runs_asyncio(reactor)
-            ),
+        self._notes = [*settings.lab_notes]
+        self._notes += [
+            f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
+            "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."
+            for stage in stages
+            if is_async(stage.transform) and not runs_asyncio(reactor)
         ]
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol

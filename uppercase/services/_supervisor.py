@@ -24,7 +24,7 @@ from uppercase.services._metrics import Snapshot, add_up, counted, without_gauge
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 

@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from itertools import starmap
@@ -16,14 +17,22 @@ from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import AcceptFailed
-from uppercase.core.framing import choose_framing, make_framer
+from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
-from uppercase.limits import Limits
-from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
-from uppercase.services._settings import TCPSettings
+from uppercase.core.values import DeclaredPeers
+from uppercase.lab import NO_LAB, TCPLab
+from uppercase.limits import DRAIN_QUIET, Limits
+from uppercase.services._base import (
+    SHORTHAND,
+    OpenPlace,
+    Settings,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.services._stopping import Drain
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
@@ -31,6 +40,26 @@ from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoin
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPSettings(Settings):
+    """The settings of a TCP service.
+
+    Attributes:
+        framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
+        proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
+            a header is input like any other.
+        drain_quiet: seconds that a connection has to be quiet before a stop ends it.
+        limits: the bounds of each connection, and of all of them.
+        lab: what happens to each connection on purpose.
+    """
+
+    framing: str = AUTO
+    drain_quiet: float = DRAIN_QUIET
+    proxy_from: DeclaredPeers | None = None
+    limits: Limits = field(default_factory=Limits)
+    lab: TCPLab = NO_LAB
 
 
 def _ends_with_us(place: str) -> bool:
@@ -82,23 +111,16 @@ class TCPService(TransformService):
         framing = choose_framing(settings.framing, self.chain.streams)
         if framing != "stream":
             self.label += f"; framing {framing}"
+        opener = conversation_opener(framing, self.chain, settings.limits)
         make_factory = WatchedFactory if settings.observers else TransformFactory
-        self.factory = make_factory(
-            conversation_opener(framing, self.chain, settings.limits),
-            settings.limits,
-            self.clock,
-            self,
-            settings.lab,
-        )
+        self.factory = make_factory(opener, settings.limits, self.clock, self, settings.lab)
         if framing == "line":
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        made = listening.inherited_listener if settings.inherits else listening.listener_of_string
         self._listeners = [
-            (listening.inherited_listener if settings.inherits else listening.listener_of_string)(
-                self.reactor, text, settings.proxy_from
-            )
-            for text in settings.listen
+            made(self.reactor, text, settings.proxy_from) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -136,14 +158,13 @@ class TCPService(TransformService):
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
-        return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
+        return _place(SHORTHAND, skt, skt.close)
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
             endpoint = listening.listener_of_string(OPENER, listener.place).endpoint
             made = open_endpoint(listener.description, endpoint)
-            let_go = partial(_let_go, listener.place, made.socket, made.release)
-            yield OpenPlace(listener.place, [made.socket], let_go)
+            yield _place(listener.place, made.socket, made.release)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -171,9 +192,8 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
-        drain = Drain(
-            self.clock, self.settings.drain, self.settings.drain_quiet, self.factory.connections
-        )
+        settings, connections = self.settings, self.factory.connections
+        drain = Drain(self.clock, settings.drain, settings.drain_quiet, connections)
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
@@ -192,12 +212,12 @@ class TCPService(TransformService):
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
-            say(
+            text = (
                 f"{possible} connections at the most instead of {wanted} (--max-connections), "
                 "because the process may have few files open; a higher limit (ulimit -n) allows "
-                "more",
-                LogLevel.warn,
+                "more"
             )
+            say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
@@ -216,11 +236,14 @@ class TCPService(TransformService):
             self.say_ready(self._open[-1].name)
 
 
-def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None:
-    """Close a socket that other processes serve to its end."""
-    if _ends_with_us(place):
-        admit_nobody(skt)
-    release()
+def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPlace:
+    def release() -> None:
+        # Other processes serve it to its end.
+        if _ends_with_us(place):
+            admit_nobody(skt)
+        close()
+
+    return OpenPlace(place, [skt], release)
 
 
 tcp_service = TCPService

@@ -3,9 +3,9 @@
 import socket
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
@@ -15,15 +15,38 @@ from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
-from uppercase.services._settings import UDPSettings
+from uppercase.limits import DatagramLimits
+from uppercase.services._base import (
+    SHORTHAND,
+    OpenPlace,
+    Settings,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.udp.sockets import kernel_drops
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 KERNEL_LOOK: Final = 2.0
 """Seconds between looks at how many datagrams the system had no room for: a line while the class
 still wonders, for one system call."""
 
 _KERNEL_WRAPS: Final = 1 << 32  # The kernel's counter of drops starts again at 0 here.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UDPSettings(Settings):
+    """The settings of a UDP service.
+
+    Attributes:
+        limits: the bounds of each datagram and of what is kept about clients.
+        lab: what is done to datagrams on purpose, or None.
+    """
+
+    limits: DatagramLimits = field(default_factory=DatagramLimits)
+    lab: "Experiment | None" = None
 
 
 class UDPService(TransformService):
@@ -40,13 +63,9 @@ class UDPService(TransformService):
 
             # Whoever watches each datagram wants its number: without a lab, of one that does none.
             lab = Lab(settings.lab or Experiment(seed=0), clock, self)
+        tell_each = _tell_each(settings)
         self.responder = Responder(
-            self.chain,
-            settings.limits,
-            clock=clock,
-            observer=self,
-            tell_each=_tell_each(settings),
-            lab=lab,
+            self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
         )
         self.ports: list[Any] = []
         self._endpoints = [

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from uppercase.services._metrics import Snapshot
 from uppercase.services._worker import BOARD, COMMANDS, REPORTS, Assignment
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
 _LAST_OUTPUT: Final = 0.5
 """Seconds after a worker's end in which its last output is waited for; a program that it has

@@ -22,7 +22,7 @@ from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError, install
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import Measurements, exposition
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.tcp.listening import listen_error, listener_of_string
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from uppercase.errors import PluginError, UserError
 from uppercase.lab import LabOption
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing, lookup, summaries
-from uppercase.services.log_format import FORMATS, parse_log_format
+from uppercase.services.logs import FORMATS, parse_log_format
 from uppercase.taps._process import (
     accompany,
     check_pid_file,

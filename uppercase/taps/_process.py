@@ -15,8 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
-from uppercase.services import UDPSettings
-from uppercase.services.log_format import WatchedLogFile, observer_of, say
+from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
@@ -128,17 +127,14 @@ def _supervisor_of(
         return None
     if os.name != "posix":
         raise UserError("got --workers, which only POSIX systems have; leave it out")
-    for service in services:
-        if isinstance(service.settings, UDPSettings) and service.settings.lab is not None:
-            raise UserError(
-                "got --workers with a lab for datagrams, whose numbers would start anew with each "
-                "worker; leave out one of them"
-            )
-        if service.settings.observers:
-            raise UserError(
-                "got --workers with --record or --page, which tell of what one process sees; leave "
-                "out one of them"
-            )
+    one = ""
+    for each in services:
+        if each.protocol == "UDP" and each.settings.lab is not None:
+            one = "a lab for datagrams, whose numbers would start anew with each worker"
+        elif each.settings.observers:
+            one = "--record or --page, which tell of what one process sees"
+    if one:
+        raise UserError(f"got --workers with {one}; leave out one of them")
     from uppercase.services._supervisor import Supervisor
 
     return Supervisor(

@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.classroom.captive import Program
+from uppercase.classroom.captive import HOST, Program
 from uppercase.classroom.grade import Trial, Wrong, check, exercise
 from uppercase.classroom.record import Row
-from uppercase.classroom.service import HOST
 
 _QUIET: Final = 0.1  # Seconds in which nothing may come behind a reply.
 

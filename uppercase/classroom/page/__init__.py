@@ -13,7 +13,7 @@ import importlib.util
 import io
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any, Final
@@ -26,7 +26,7 @@ from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
 from uppercase.classroom.page.watchers import Watchers
 from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.services.web import BoundedSite, WebLimits, WebService
 
 __all__ = ["Audience", "PageService"]
@@ -51,13 +51,8 @@ _HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-_PARTS: Final = {
-    b"/": ("page.html", "text/html"),
-    b"/page.css": ("page.css", "text/css"),
-    b"/ladder.js": ("ladder.js", "text/javascript"),
-    b"/page.js": ("page.js", "text/javascript"),
-    b"/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+_PARTS: Final = ("page.html", "page.css", "ladder.js", "page.js", "icon.svg")
+_KINDS: Final = {b"css": b"text/css", b"js": b"text/javascript", b"svg": b"image/svg+xml"}
 
 
 class PageService(WebService):
@@ -150,18 +145,18 @@ class _Root(Resource):
         super().__init__()
         self._page = page
         folder = files("uppercase.classroom.page")
-        self._parts: Mapping[bytes, tuple[bytes, str]] = {
-            path: ((folder / name).read_bytes(), f"{kind}; charset=utf-8")
-            for path, (name, kind) in _PARTS.items()
+        self._parts = {
+            b"/" + name.replace("page.html", "").encode(): (folder / name).read_bytes()
+            for name in _PARTS
         }
 
     def render_GET(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=False):
             return _say(request, 403, why)
         if request.path in self._parts:
-            content, kind = self._parts[request.path]
-            request.setHeader(b"content-type", kind.encode())
-            return content
+            kind = _KINDS.get(request.path.rpartition(b".")[2], b"text/html")
+            request.setHeader(b"content-type", kind + b"; charset=utf-8")
+            return self._parts[request.path]
         match request.path:
             case b"/events":
                 local = _is_loopback(_host(request.getClientAddress()))
@@ -179,11 +174,12 @@ class _Root(Resource):
     def render_POST(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=True):
             return _say(request, 403, why)
-        watcher = self._page.watchers.find(_argument(request, b"watcher"))
+        watchers = self._page.watchers
+        watcher = watchers.by_token.get(_argument(request, b"watcher"))
         service = self._service(request)
         if request.path != b"/send" or watcher is None or service is None:
             return _say(request, 404, "the page has lost its connection; open it again")
-        if not self._page.watchers.may_send(watcher):
+        if not watchers.lines.allow(watcher.token, watchers.seconds()):
             return _say(request, 429, "that was fast; wait a second")
         content: Any = request.content
         line = content.read(LINE)

@@ -101,8 +101,8 @@ class Watchers:
         self._snapshot = snapshot
         self._changes = changes
         self._clock = clock
-        self._watchers: dict[str, Watcher] = {}
-        self._lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
+        self.by_token: dict[str, Watcher] = {}
+        self.lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
         self._last_write = 0.0
         self._ticks = 0
         self._turn: IDelayedCall | None = None
@@ -110,20 +110,14 @@ class Watchers:
         self._frames.clock = clock
 
     def __len__(self) -> int:
-        return len(self._watchers)
-
-    def find(self, token: str) -> Watcher | None:
-        return self._watchers.get(token)
+        return len(self.by_token)
 
     def seconds(self) -> float:
         return float(self._clock.seconds())
 
     def have_room(self, *, local: bool) -> bool:
         """Whether one more may watch; there is more room for who is on this machine."""
-        return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
-
-    def may_send(self, watcher: Watcher) -> bool:
-        return self._lines.allow(watcher.token, self.seconds())
+        return len(self.by_token) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
 
     def admit(self, request: Request) -> None:
         # Invariant: what has changed before the first one came is in its snapshot.
@@ -131,7 +125,7 @@ class Watchers:
             self._changes()
             self._frames.start(FRAME, now=False)
         watcher = Watcher(request, self)
-        self._watchers[watcher.token] = watcher
+        self.by_token[watcher.token] = watcher
         channel: Any = request.channel
         channel.leave_bounds()
         watcher.push(self.greeting(watcher))
@@ -141,39 +135,39 @@ class Watchers:
         return frame("hello", {"you": watcher.token, **self._snapshot()})
 
     def forget(self, watcher: Watcher) -> None:
-        self._watchers.pop(watcher.token, None)
+        self.by_token.pop(watcher.token, None)
         for port in watcher.ports.values():
             port.stopListening()
-        if not self._watchers and self._frames.running:
+        if not self.by_token and self._frames.running:
             self._frames.stop()
 
     def stop(self) -> None:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        for watcher in list(self._watchers.values()):
+        for watcher in list(self.by_token.values()):
             watcher.end()
 
     def _frame(self) -> None:
         now = self.seconds()
-        for watcher in list(self._watchers.values()):
+        for watcher in list(self.by_token.values()):
             if watcher.stalled_since is not None and now - watcher.stalled_since > STALLED:
                 watcher.end()
-        self._ticks = (self._ticks + 1) % (1 + len(self._watchers) // FULL_PACE)
+        self._ticks = (self._ticks + 1) % (1 + len(self.by_token) // FULL_PACE)
         if self._ticks or self._turn is not None:
             return  # the next frame tells of all since the last, which may be on its way still
         changes = self._changes()
         if changes:
             self._last_write = now
-            self._deliver(frame("frame", changes), list(self._watchers.values()))
+            self._deliver(frame("frame", changes), list(self.by_token.values()))
         elif now - self._last_write >= HEARTBEAT:
             self._last_write = now
-            self._deliver(b": still here\n\n", list(self._watchers.values()))
+            self._deliver(b": still here\n\n", list(self.by_token.values()))
 
     def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""
         for watcher in watchers[:_TURN]:
-            if watcher.token in self._watchers:
+            if watcher.token in self.by_token:
                 watcher.push(data)
         if len(watchers) > _TURN:
             self._turn = self._clock.callLater(0, self._deliver, data, watchers[_TURN:])

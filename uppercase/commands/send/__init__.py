@@ -138,7 +138,7 @@ def _send_datagrams(
     one_socket: bool,
     verbose: bool,
 ) -> int:
-    from uppercase.client._udp import Datagrams
+    from uppercase.client._network import Datagrams
     from uppercase.client.target import reachable
     from uppercase.commands._reactor import Input, reactor, running, wait
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
 from uppercase.client.target import Target, explain
 from uppercase.commands._reactor import Input, write
 from uppercase.commands.cli import CHUNK
