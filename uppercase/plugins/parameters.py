@@ -9,11 +9,10 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from uppercase.errors import BadArgument, PluginError
 
@@ -28,8 +27,7 @@ _ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "tr
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One argument of a transform; users write its name before the `=`.
 
     Its type is int, float, bool, str, an Enum class, or object for a Literal; these two have

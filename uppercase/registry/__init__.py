@@ -15,9 +15,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from uppercase.core.pipeline import Stage
 from uppercase.core.values import split_escaped, unescape
@@ -30,8 +30,7 @@ from uppercase.registry.found import Found, NoSuchModule, Problem, from_exceptio
 __all__ = ["Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """All that one scan of the doors found, and what it knows of what a user writes.
 
     The transforms are in order of their names, the `twisted/plugins` folders in that of the search.
