@@ -125,7 +125,6 @@ class StreamLoad(_Load):
             self.counts.lost -= 1
 
     def _settle(self, reached: int, now: float) -> int:
-        """Take note that the messages before `reached` have been answered."""
         fresh = reached - self._answered
         latencies = self.counts.latencies.counts
         while self._answered < reached:
@@ -361,7 +360,6 @@ class Bench:
             self._offer_due(end)
 
     def _serve(self, wait: float, refill: bool) -> None:
-        """Wait for something to happen; read, and send what follows."""
         for key, mask in self._selector.select(wait):
             load: Load = key.data
             try:
