@@ -80,11 +80,10 @@ class PageService(WebService):
 
     def opened(self, address: str) -> None:
         place: Any = self.port and self.port.getHost()
-        url = address
         if hasattr(place, "host"):
             host = "localhost" if ip_address(place.host).is_unspecified else place.host
-            url = f"http://{printable_address(host, place.port)}/"
-        say(f"the page is at {url}", event="page", address=url)
+            address = f"http://{printable_address(host, place.port)}/"
+        say(f"the page is at {address}", event="page", address=address)
         if other := self.address():
             say(f"others open the page at {other}")
 
@@ -98,9 +97,8 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        hosts = [] if _is_loopback(place.host) else [place.host]
-        if ip_address(place.host).is_unspecified:
-            hosts = addresses_for_others()
+        everywhere, loopback = ip_address(place.host).is_unspecified, _is_loopback(place.host)
+        hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
         host = next(iter([*self.hosts, *hosts]), "")
         return host and f"http://{printable_address(host, place.port)}/"
 
