@@ -35,7 +35,7 @@ _FORKS.set_forkserver_preload(
         "uppercase.services._udp",
         "uppercase.taps.tcp",
         "uppercase.taps.udp",
-        "uppercase.transforms.case",
+        "uppercase.transforms.letters",
     ]
 )
 

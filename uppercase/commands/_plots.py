@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
 from uppercase.commands._options import cannot_write
-from uppercase.commands.ping._report import AMISS, bins
+from uppercase.commands.ping import AMISS, bins
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 _INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from uppercase.commands import _options as options
+from uppercase.commands import _options
 from uppercase.commands._group import Command, completer, say, section
 from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
 from uppercase.commands.cli import NETWORK, OK
@@ -46,15 +46,17 @@ _lab, _key, _service = section("Lab"), section("Key"), section("Service")
 _exercise, _drawing, _output = section("Exercise"), section("Picture"), section("Output")
 
 
-def _check_picture(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    """Refuse a file whose name does not say what it is to be."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
-    return path
+class _Picture(click.Path):
+    """A file whose name says what it is to be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if path.suffix.lower() not in _PICTURES:
+            raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+        return path
 
 
+_PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
@@ -71,7 +73,7 @@ def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
     metavar="PRESET",
     values=_presets(UDP_PRESETS),
 )
-@options.lab(UDP_OPTIONS)
+@_options.lab(UDP_OPTIONS)
 @_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
 @_key(
     "--client",
@@ -126,19 +128,14 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     metavar="PRESET",
     values=_presets(TCP_PRESETS, UDP_PRESETS),
 )
-@options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
+@_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
 @section("Program")(
     "--timeout",
     DURATION.positive,
     "Kill the program, and all that it has started, after this.",
     default="5m",
 )
-@_output(
-    "--timeline",
-    FILE,
-    f"Write the timeline to this file too, as {_ACCEPTED}.",
-    callback=_check_picture,
-)
+@_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
 @click.argument(
     "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
@@ -168,13 +165,13 @@ def run(
     """
     from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
     _leave_nobody_behind()
-    with _reactor.running(), exhibit:
+    with running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
@@ -206,9 +203,8 @@ def run(
 @_drawing(
     "-o",
     "--output",
-    FILE,
+    _PICTURE,
     f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
-    callback=_check_picture,
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward.
@@ -310,7 +306,7 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     if listed:
         return _list()
@@ -319,7 +315,7 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()
-    with _reactor.running():
+    with running():
         for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:

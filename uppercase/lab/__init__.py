@@ -16,7 +16,7 @@ The lab over UDP loads on first use: every service knows the options, and few ha
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from uppercase._facade import lazy
 from uppercase.core.events import Direction
@@ -94,8 +94,7 @@ class TCPLab:
 NO_LAB: Final = TCPLab()
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """Options under the name of an exercise.
 
     Attributes:
@@ -112,8 +111,7 @@ class Preset:
         return f"{self.name}: {command_line(self.settings)} ({self.summary})"
 
 
-@dataclass(frozen=True, slots=True)
-class LabOption:
+class LabOption(NamedTuple):
     """One option of a lab; `parse` makes the value of its text, over UDP that of one side."""
 
     name: str

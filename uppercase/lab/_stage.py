@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
 
-from uppercase.core.conversation import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
+from uppercase.core.guards import Passage
 from uppercase.core.values import Client
 from uppercase.lab._fates import DELIVERED, Experiment, Fate
 from uppercase.limits import KIB, MIB

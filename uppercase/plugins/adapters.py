@@ -1,7 +1,7 @@
 """The plugin that an author's code becomes, and how that serves messages and streams of bytes.
 
 Text is UTF-8 in which every byte that does not belong to UTF-8 is a surrogate escape (PEP 383), so
-that it passes through unchanged. This module wraps callables that `uppercase.plugins.declare` has
+that it passes through unchanged. This module wraps callables that `uppercase.plugins` has
 checked: it must neither read signatures nor import the reactor, but in a call.
 """
 

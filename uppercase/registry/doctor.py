@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import twisted
 
-from uppercase.registry.catalogue import Listing, listing
+from uppercase.registry import Listing, listing
 from uppercase.registry.found import Found, Problem
 from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 

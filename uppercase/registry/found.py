@@ -22,8 +22,8 @@ from zope.interface.verify import verifyObject
 import uppercase.errors
 from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
-from uppercase.plugins.declare import adopt
 from uppercase.plugins.parameters import Parameter, convert_arguments
 
 

@@ -9,9 +9,10 @@ nothing of them is imported.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from inspect import isclass
 from traceback import extract_tb
 from types import ModuleType
@@ -27,7 +28,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.plugins.declare import is_name
+from uppercase.plugins import is_name
 from uppercase.plugins.parameters import Parameter
 from uppercase.registry.found import Found, Problem, current_directory, from_exception, violations
 
@@ -142,7 +143,10 @@ class Scan:
         return ITransformPlugin(value, None) is not None and IPlugin.providedBy(value)
 
     def _scan_entry_points(self) -> None:
-        # Imported here: Twisted does not import it, and it costs milliseconds.
+        finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
+        if finders == [PathFinder] and not any(map(_may_announce, sys.path)):
+            return
+        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
         from importlib.metadata import entry_points
 
         for point in entry_points(group=GROUP):
@@ -206,6 +210,22 @@ def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
             "declare it with @transform or implement both ITransformPlugin and IPlugin"
         )
     return None
+
+
+def _may_announce(place: str) -> bool:
+    """Whether a distribution that is installed at a place may have entry points of ours."""
+    try:
+        names = os.listdir(place or os.curdir)
+    except NotADirectoryError:  # An archive, into which only `importlib.metadata` looks.
+        return True
+    except OSError:
+        return False
+    for name in names:
+        if name.lower().endswith((".dist-info", "egg-info")):
+            with suppress(OSError), open(os.path.join(place, name, "entry_points.txt"), "rb") as it:
+                if GROUP.encode() in it.read():
+                    return True
+    return False
 
 
 @cache

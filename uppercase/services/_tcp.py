@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from itertools import starmap
@@ -153,7 +153,7 @@ class TCPService(TransformService):
         endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
-                return replace(listener, endpoint=endpoint)
+                return listener._replace(endpoint=endpoint)
         return listening.Listener(place, endpoint, None, self.settings.proxy_from)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
@@ -244,6 +244,10 @@ def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPla
         close()
 
     return OpenPlace(place, [skt], release)
+
+
+tcp_service = TCPService
+"""What programs call; that it is a class is nobody's matter."""
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:

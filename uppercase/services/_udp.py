@@ -210,6 +210,10 @@ def _name(port: Any) -> str:
     return printable_address(address.host, address.port)
 
 
+udp_service = UDPService
+"""What programs call; that it is a class is nobody's matter."""
+
+
 def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol:
     """Return what answers the datagrams of a port of your own: `reactor.listenUDP(port, protocol)`.
 

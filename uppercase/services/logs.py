@@ -41,7 +41,7 @@ from uppercase.limits import LOG_INTERVAL
 _PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=True))
 """What syslog(3) and the journal call the levels of Twisted."""
 
-_UNSEEN: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 """What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
 surrogates, which no file could take."""
 
@@ -91,7 +91,7 @@ def as_json(event: LogEvent) -> str | None:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
     text = json.dumps(line, ensure_ascii=False)
     # As JSON has them in ASCII.
-    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n"
+    return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
 def for_journal(format_: Format) -> Format:

@@ -15,7 +15,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
-from uppercase.services import UDPSettings
 from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _supervisor_of(
         raise UserError("got --workers, which only POSIX systems have; leave it out")
     one = ""
     for each in services:
-        if isinstance(each.settings, UDPSettings) and each.settings.lab is not None:
+        if each.protocol == "UDP" and each.settings.lab is not None:
             one = "a lab for datagrams, whose numbers would start anew with each worker"
         elif each.settings.observers:
             one = "--record or --page, which tell of what one process sees"

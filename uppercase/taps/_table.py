@@ -10,9 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application import app
 from twisted.python import usage
@@ -22,11 +20,10 @@ from uppercase.errors import PluginError, UserError, suggest
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
-_UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
+_UNKNOWN: Final = r"option (--?)(\S+) not recognized"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option.
 
     Attributes:
@@ -118,7 +115,7 @@ class TableOptions(usage.Options):
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
-            unknown = _UNKNOWN.fullmatch(str(error))
+            unknown = re.fullmatch(_UNKNOWN, str(error))
             text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
             if parent is None:
                 raise usage.UsageError(text) from error
@@ -145,6 +142,8 @@ class TableOptions(usage.Options):
             for service, _, make, _ in parent.subCommands:
                 if service.startswith("uppercase") and option in make()._spellings():
                     return f"{option} belongs to {service}, not to {parent.subCommand}"
+        from difflib import get_close_matches
+
         known = self._spellings()
         close = get_close_matches(option, known, n=1)
         # All that is known would be thirty names.

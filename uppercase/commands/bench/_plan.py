@@ -24,7 +24,6 @@ from uppercase.client.target import (
     Target,
     connect_udp,
     explain,
-    open_socket,
     reachable,
     resolve,
     unusable_authorities,
@@ -313,7 +312,7 @@ def _connect_stream(target: Target) -> socket.socket:
     last_error = OSError("no address")
     for address in resolve(target):
         try:
-            connection = open_socket(address.family, socket.SOCK_STREAM)
+            connection = socket.socket(address.family, socket.SOCK_STREAM)
         except OSError as error:
             last_error = error
             continue

@@ -20,7 +20,7 @@ from typing import Final
 
 from uppercase.client.target import explain, explain_send
 from uppercase.commands.bench._plan import BLOCK, Counts, Plan, Workload
-from uppercase.errors import NetworkError
+from uppercase.errors import NetworkError, UppercaseError
 
 _TIMER: Final = 0.001
 """Seconds: the resolution of epoll's time-out."""
@@ -155,7 +155,7 @@ class StreamLoad(_Load):
             at += left
             number += 1
 
-    def _end(self, error: OSError | None) -> NetworkError:
+    def _end(self, error: OSError | None) -> UppercaseError:
         if error is not None and not isinstance(error, ConnectionError):
             return explain(error, self.plan.target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
@@ -271,22 +271,22 @@ class DatagramLoad(_Load):
         if number in self._blamed:
             # So the wrong reply was to another one.
             self.counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
-            return self._blame()
+            return self._blame() is not None
         if number >= 0:
             self.counts.duplicates += 1
             return 0
-        oldest = next(iter(self._awaited), None)
-        self.counts.note_wrong(reply, b"" if oldest is None else self._replies[oldest])
-        return self._blame()
+        blamed = self._blame()
+        self.counts.note_wrong(reply, b"" if blamed is None else self._replies[blamed])
+        return blamed is not None
 
-    def _blame(self) -> int:
+    def _blame(self) -> int | None:
         """Put a wrong reply down to the message that has waited longest, if there is one."""
         oldest = next(iter(self._awaited), None)
         if oldest is None:
             self.counts.stray += 1
-            return 0
-        self._blamed[oldest] = self._awaited.pop(oldest)
-        return 1
+        else:
+            self._blamed[oldest] = self._awaited.pop(oldest)
+        return oldest
 
 
 Load = StreamLoad | DatagramLoad
@@ -411,14 +411,10 @@ class Bench:
         if load not in self._alive:
             return  # It was among the others, below.
         self._counts.errors.append(error)
-        self._retire(load)
-        while self._counts.refused and self._alive:
-            # The others would hear it too, but only when they send.
-            self._retire(self._alive[0])
-
-    def _retire(self, load: Load) -> None:
-        self._selector.unregister(load.connection)
-        load.full = False  # Invariant: the selector is not asked about it any more.
-        self._alive.remove(load)
-        load.abandon()
-        load.connection.close()
+        # Where nothing listens the others would hear it too, but only when they send.
+        for each in [*self._alive] if self._counts.refused else [load]:
+            self._selector.unregister(each.connection)
+            each.full = False  # Invariant: the selector is not asked about it any more.
+            self._alive.remove(each)
+            each.abandon()
+            each.connection.close()

@@ -25,18 +25,18 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import (
+from uppercase.client._network import (
     Conversation,
+    DatagramSocket,
     IReactor,
     at_peer,
     explain_loss,
     open_connection,
 )
-from uppercase.client._udp import DatagramSocket
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping._report import Display
+from uppercase.commands.ping import Display
 from uppercase.commands.ping._tracker import Schedule, Tracker
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
 _LONGEST_LINE: Final = MIB
@@ -255,7 +255,7 @@ class StreamCarrier:
             self._give_up(lines)
         await deferLater(self._reactor, 0)  # the reactor takes that long
 
-    def _shared_ended(self, error: NetworkError | None) -> None:
+    def _shared_ended(self, error: UppercaseError | None) -> None:
         shared = self._shared
         assert shared is not None
         if error is None and 0 < shared.replies >= shared.sent:
@@ -327,7 +327,7 @@ class Lines(Conversation):
         self.deliver = deliver
         self.sent = 0
         self.replies = 0
-        self.over: Deferred[NetworkError | None] = Deferred()
+        self.over: Deferred[UppercaseError | None] = Deferred()
         self._target = target
         self._incoming = bytearray()
         self._blocked = False
