@@ -243,45 +243,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
-class Throttle:
-    """Lets one line a key through per interval, and then tells how many were held back since."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        # The end of the interval, and how many it has held back, by key.
-        self._intervals: dict[str, IDelayedCall] = {}
-        self._held: Counter[str] = Counter()
-
-    def allows(self, key: str, interval: float) -> bool:
-        """Whether a line may be written now; counts it if not."""
-        if key in self._intervals:
-            self._held[key] += 1
-            return False
-        self._intervals[key] = self._clock.callLater(interval, self._end, key, interval)
-        return True
-
-    def stop(self) -> None:
-        """Tell of all that is held back."""
-        for key in list(self._intervals):
-            self._intervals.pop(key).cancel()
-            self._tell(key)
-
-    def _end(self, key: str, interval: float) -> None:
-        del self._intervals[key]
-        if key in self._held:
-            self.allows(key, interval)
-            self._tell(key)
-
-    def _tell(self, key: str) -> None:
-        if count := self._held.pop(key, 0):
-            like = printable(key, _LOG_TEXT)
-            text = f"{like}: {count} more since the last line"
-            say(text, LogLevel.warn, event="more", like=like, count=count)
-
-
 @implementer(IObserver)
 class LogObserver:
-    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to."""
+    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
+
+    Of each kind of warning there is one line an interval; then it tells how many were held back.
+    """
 
     # Its name, where one process has several; lines begin with it.
     service = ""
@@ -289,8 +256,36 @@ class LogObserver:
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
         self._protocol = protocol
         self._log_peers = log_peers
-        self._throttle = Throttle(clock)
-        self.stop = self._throttle.stop
+        self._clock = clock
+        # The end of the interval, and how many it has held back, by kind.
+        self._intervals: dict[str, IDelayedCall] = {}
+        self._held: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Tell of all that is held back."""
+        for kind in list(self._intervals):
+            self._intervals.pop(kind).cancel()
+            self._tell(kind)
+
+    def _allows(self, kind: str, interval: float) -> bool:
+        """Whether a line may be written now; counts it if not."""
+        if kind in self._intervals:
+            self._held[kind] += 1
+            return False
+        self._intervals[kind] = self._clock.callLater(interval, self._end, kind, interval)
+        return True
+
+    def _end(self, kind: str, interval: float) -> None:
+        del self._intervals[kind]
+        if kind in self._held:
+            self._allows(kind, interval)
+            self._tell(kind)
+
+    def _tell(self, kind: str) -> None:
+        if count := self._held.pop(kind, 0):
+            like = printable(kind, _LOG_TEXT)
+            text = f"{like}: {count} more since the last line"
+            say(text, LogLevel.warn, event="more", like=like, count=count)
 
     def line(self, level: Any, text: str, **facts: Any) -> None:
         """Write a line about this service: a sentence for people, and facts for programs."""
@@ -308,18 +303,18 @@ class LogObserver:
             if getattr(event, "outcome", None) in _UNREMARKABLE:
                 return
             more = {"because": _because(event), "ms": 1000 * getattr(event, "seconds", 0.0)}
-            key, text = (
+            kind, text = (
                 each.format(event=event, protocol=self._protocol, **more) for each in texts
             )
-            if self._throttle.allows(key, LOG_INTERVAL):
+            if self._allows(kind, LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _transform_failed(self, event: events.TransformFailed) -> None:
-        trace, key = event.error.traceback, f"transform {event.transform}"
-        key += f": {type(event.error.__cause__).__name__}"
-        if trace is not None and self._throttle.allows(key, _TRACEBACK_INTERVAL):
+        trace, error = event.error.traceback, type(event.error.__cause__).__name__
+        kind = f"transform {event.transform}: {error}"
+        if trace is not None and self._allows(kind, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
             text = f"transform {event.transform!r} raised:\n{lines}"
             self.line(LogLevel.error, text, **facts_of(event))

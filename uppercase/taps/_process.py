@@ -99,17 +99,15 @@ def check_pid_file(runner: Mapping[str, Any] | None) -> None:
 
 def _running(path: str) -> int | None:
     """Return whose number a pid file has, if that process runs; twistd replaces what is stale."""
+    number = 0
     try:
         number = int(Path(path).read_text())
-    except (OSError, ValueError):
-        return None
-    try:
         os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
     except PermissionError:
         pass  # it is another user's
-    return number
+    except (OSError, ValueError, OverflowError):
+        return None
+    return number or None
 
 
 def _supervisor_of(
