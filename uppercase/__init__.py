@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         ITransformPlugin,
         ITransformStream,
     )
-    from uppercase.plugins.declare import stream_transform, transform
+    from uppercase.plugins import stream_transform, transform
 
 __version__ = "0.1.0"
 
@@ -31,4 +31,4 @@ __all__ = [
     "transform",
 ]
 
-__getattr__ = lazy(__name__, __all__, [".interfaces", ".errors", ".plugins.declare"])
+__getattr__ = lazy(__name__, __all__, [".interfaces", ".errors", ".plugins"])

@@ -8,11 +8,8 @@ from typing import Any
 def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callable[[str], Any]:
     """Return a package's `__getattr__`, which loads its public names on first use.
 
-    Args:
-        package: whose names they are.
-        public: the names, its `__all__`.
-        modules: where they are, relative to the package; the first that has a name is asked, and
-            those before it are imported, so that the cheap ones come first.
+    The first of the modules that has a name is asked, and those before it are imported, so that
+    the cheap ones come first.
     """
 
     def load(name: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 from types import coroutine
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.threads import blockingCallFromThread
@@ -31,8 +31,7 @@ _CLEANING_UP: Final = 2.0
 _tasks: set[asyncio.Task[Any]] = set()
 """Those that run: a loop has but weak references to its tasks."""
 
-_cancelled: set[asyncio.Task[Any]] = set()
-"""Those of them that have been told to end."""
+_cancelled: set[asyncio.Task[Any]] = set()  # Those of them that have been told to end.
 
 
 def is_async(transform: ITransform) -> bool:
@@ -76,12 +75,7 @@ def await_reply(
 
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
-    """Start what is awaited, without waiting.
-
-    Returns:
-        What fires with the result. To cancel it cancels what is awaited, and does not wait for its
-        end.
-    """
+    """Start what is awaited. To cancel the Deferred cancels it, and does not wait for its end."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -95,8 +89,7 @@ async def _wait(awaitable: Awaitable[T]) -> T:
 
 def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Deferred[T]:
     async def run() -> T:
-        reply: T = await _wait_for_both(_wait(awaitable))
-        return reply
+        return cast(T, await _wait_for_both(_wait(awaitable)))
 
     def cancel(_: object) -> None:
         if not task.done():
@@ -181,8 +174,7 @@ def cancelled_have_ended() -> Deferred[None]:
                 seconds=_CLEANING_UP,
             )
 
-    waiting = asyncio.wait(_cancelled, timeout=_CLEANING_UP)
-    return start(waiting).addCallback(report)
+    return start(asyncio.wait(_cancelled, timeout=_CLEANING_UP)).addCallback(report)
 
 
 class Waiter:
@@ -190,11 +182,8 @@ class Waiter:
 
     Unless the reactor is running already, it runs in a thread from the first reply that is awaited
     until the exit. That thread is a daemon, and the threads that the reactor's pool starts from it
-    are daemons like it: none of them keeps the program from ending.
-
-    Args:
-        transforms: whose replies they are. If one is a coroutine function, the reactor is asyncio's
-            and runs from the beginning.
+    are daemons like it: none of them keeps the program from ending. If one of the transforms is a
+    coroutine function, the reactor is asyncio's and runs from the beginning.
     """
 
     def __init__(self, transforms: Sequence[ITransform]) -> None:
@@ -224,34 +213,25 @@ class Waiter:
         return result
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Wait for a reply.
-
-        Raises:
-            RuntimeError: this is the thread of a running reactor, which must not wait.
-        """
-        if _is_running() and not isInIOThread():
-            return self._wait_in_reactor(partial(start, awaitable))
-        begun = start(awaitable)
-        if begun.called:
-            came: list[Any] = []
-            begun.addBoth(came.append)
-            if isinstance(came[0], Failure):
-                came[0].raiseException()
-            result: T = came[0]
-            return result
-        if is_in_reactor():
-            begun.addErrback(lambda _: None).cancel()
-            raise RuntimeError(
-                "cannot wait in the thread of the running reactor; call this in another one: "
-                "await deferToThread(check, ...)"
-            )
-        self._start_reactor()
-        return self._wait_in_reactor(lambda: begun)
-
-    def _wait_in_reactor(self, begin: Callable[[], Deferred[T]]) -> T:
-        call: Callable[[], Any] = begin
-        result: T = blockingCallFromThread(_reactor(), call)
-        return result
+        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
+        begin: Callable[[], Any] = partial(start, awaitable)
+        if not _is_running() or isInIOThread():
+            begun = begin()
+            if begun.called:
+                came: list[Any] = []
+                begun.addBoth(came.append)
+                if isinstance(came[0], Failure):
+                    came[0].raiseException()
+                return cast(T, came[0])
+            if is_in_reactor():
+                begun.addErrback(lambda _: None).cancel()
+                raise RuntimeError(
+                    "cannot wait in the thread of the running reactor; call this in another one: "
+                    "await deferToThread(check, ...)"
+                )
+            self._start_reactor()
+            begin = lambda: begun  # noqa: E731
+        return cast(T, blockingCallFromThread(_reactor(), begin))
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.

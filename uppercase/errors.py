@@ -15,7 +15,6 @@ sentence. This module imports nothing of ours.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from traceback import TracebackException
 from typing import Final, Self
 
@@ -205,6 +204,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     Returns:
         `; did you mean 'x'?` where something known is close, else the list of what is known.
     """
+    # Imported here, as are few mistakes.
+    from difflib import get_close_matches
+
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     if close:

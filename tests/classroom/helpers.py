@@ -7,10 +7,9 @@ from typing import Any
 
 from zope.interface import implementer
 
-from uppercase.core.conversation import Answer, Delay
 from uppercase.core.datagram import Responder
 from uppercase.core.events import Event, IObserver
-from uppercase.core.guards import Datagram, Destination
+from uppercase.core.guards import Answer, Datagram, Delay, Destination
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.lab import Experiment, Lab
 from uppercase.registry import listing

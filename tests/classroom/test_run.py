@@ -100,6 +100,7 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
     assert done.status == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+    assert "nothing came" not in done.stderr
 
 
 @pytest.mark.parametrize("service", ["uppercase-tcp", "uppercase-udp"])

@@ -21,7 +21,7 @@ from uppercase.client.target import (
     reachable,
     resolve,
 )
-from uppercase.commands.bench._loop import connect
+from uppercase.commands.bench._plan import connect
 from uppercase.errors import BadValue, NetworkError, UserError
 
 
@@ -167,7 +167,7 @@ def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -
 def test_an_address_that_answers_nothing_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uppercase.commands.bench._loop.CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr("uppercase.commands.bench._plan.CONNECT_TIMEOUT", 0.3)
     with (
         deaf_listener() as server,
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),

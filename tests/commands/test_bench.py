@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from uppercase.client.target import Target
-from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._workload import Counts, Latencies, Plan, Workload
+from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
+from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.errors import NetworkError, UserError
 
 SIZE = 16
@@ -47,7 +47,7 @@ class Stream:
 @pytest.fixture
 def stream() -> Iterator[Stream]:
     made = Stream()
-    with closing(made.load), made.server:
+    with closing(made.load.connection), made.server:
         yield made
 
 
@@ -162,7 +162,7 @@ class Datagrams:
 @pytest.fixture
 def pair() -> Iterator[Datagrams]:
     made = Datagrams()
-    with closing(made.load), made.server:
+    with closing(made.load.connection), made.server:
         yield made
 
 

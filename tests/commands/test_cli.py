@@ -18,7 +18,6 @@ from tests.commands.command import (
     run_process,
 )
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._group import COMMANDS
 from uppercase.commands.cli import MEANINGS, main
 from uppercase.commands.send import send
 
@@ -88,15 +87,6 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert captured.err.startswith("uppercase: ")
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
-
-
-def test_a_command_whose_module_is_absent_is_not_offered(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(COMMANDS, "juggle", "uppercase.client.no_such_command:juggle")
-    assert main(["--help"]) == 0
-    assert "juggle" not in capsys.readouterr().out
-    assert main(["juggle"]) == 2
 
 
 def test_help_imports_neither_twisted_nor_a_server() -> None:

@@ -220,7 +220,7 @@ def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:
 def test_bench_says_that_it_needs_a_server_that_keeps_its_connections(
     lecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uppercase.commands.bench._loop.CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr("uppercase.commands.bench._plan.CONNECT_TIMEOUT", 1.0)
     # The system resets what is closed with a message unread: the next may come before the close.
     ended = "(closed|reset) a connection after 1 reply"
     for connections, words in (("1", ended), ("8", "let ")):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import deferLater
 
-from tests.client.in_reactor import in_reactor
+from tests.client.in_reactor import in_reactor, reactor
 from tests.client.servers import (
     UdpBehaviour,
     UdpRequest,
@@ -34,9 +34,8 @@ from tests.commands.command import (
     Piped,
     run,
 )
-from uppercase.client._udp import PORT_MEMORY, Datagrams
+from uppercase.client._network import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
-from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.commands.send._datagrams import Chunks, filter_datagrams
 from uppercase.core.framing import make_framer
@@ -225,7 +224,7 @@ async def test_a_system_with_few_ports_is_served_all_the_same(
         datagrams.connect((target.host, target.port))
         return datagrams
 
-    monkeypatch.setattr("uppercase.client._udp.connect_udp", connect_from_few)
+    monkeypatch.setattr("uppercase.client._network.connect_udp", connect_from_few)
     with udp_server() as server:
         target = Target(server.host, server.port, udp=True)
         datagrams = Datagrams(reactor, target, reachable(target), 30.0, 0)

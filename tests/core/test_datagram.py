@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.udp.helpers import CLIENT, SERVER, Applied, Notebook, Time, datagram, replies
-from uppercase.core.conversation import Answer, Delay, Wait
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
@@ -18,7 +17,7 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import Destination, Origin, SocketAddress, client_of
+from uppercase.core.guards import Answer, Delay, Destination, Origin, SocketAddress, Wait, client_of
 from uppercase.core.loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
 from uppercase.core.values import Client
 from uppercase.errors import TransformError

@@ -10,11 +10,15 @@ LAZY = [
     "uppercase",
     "uppercase.client",
     "uppercase.lab",
-    "uppercase.plugins",
-    "uppercase.registry",
     "uppercase.testing",
 ]
-FACADES = [*LAZY, "uppercase.limits", "uppercase.services"]
+FACADES = [
+    *LAZY,
+    "uppercase.limits",
+    "uppercase.plugins",
+    "uppercase.registry",
+    "uppercase.services",
+]
 
 
 @pytest.mark.parametrize("package", FACADES)

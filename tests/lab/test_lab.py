@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.observing import Notebook, Time
-from uppercase.core.conversation import Passage
 from uppercase.core.events import (
     Direction,
     Dropped,
@@ -22,6 +21,7 @@ from uppercase.core.events import (
     Impaired,
     LabAction,
 )
+from uppercase.core.guards import Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (

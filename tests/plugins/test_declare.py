@@ -25,8 +25,8 @@ from uppercase.interfaces import (
     ITransformPlugin,
     ITransformStream,
 )
+from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
-from uppercase.plugins.declare import adopt
 
 
 @transform(summary="Shift letters by a fixed distance")

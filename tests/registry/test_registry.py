@@ -1,6 +1,7 @@
 """One registry finds transforms through three doors and names what is wrong with them."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,15 @@ class TestThreeDoors:
         assert "acme_lazy" not in sys.modules
         assert found.summary == "Say it loud."
         assert reply("loud:mark=?", b"hi") == b"HI?"
+
+    def test_an_entry_point_in_an_archive_is_found(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project.distribution("acme", "loud = acme_archived:shout", acme_archived=SHOUT)
+        archive = shutil.make_archive(str(project.here / "acme"), "zip", project.site)
+        shutil.rmtree(project.site)
+        monkeypatch.syspath_prepend(archive)
+        assert reply("loud", b"hi") == b"HI!"
 
     def test_an_entry_point_may_name_a_plain_function(self, project: Project) -> None:
         project.distribution(

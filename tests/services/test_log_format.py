@@ -26,8 +26,13 @@ from uppercase.core.events import (
     word_of,
 )
 from uppercase.services import TCPSettings, tcp_service
-from uppercase.services.log_format import WatchedLogFile, as_json, goes_to_journal, observer_of
-from uppercase.services.observers import LogObserver
+from uppercase.services.logs import (
+    LogObserver,
+    WatchedLogFile,
+    as_json,
+    goes_to_journal,
+    observer_of,
+)
 
 ROOT = Path(__file__).parents[2]
 LOG = Logger("uppercase")

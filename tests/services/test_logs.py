@@ -27,7 +27,7 @@ from uppercase.core.events import (
 )
 from uppercase.core.values import printable
 from uppercase.errors import OutputTooLong, TransformError
-from uppercase.services.observers import Counters, LogObserver
+from uppercase.services.logs import Counters, LogObserver
 
 HOSTILE = "\x1b[2J\r\n\a2026-01-01 [uppercase] forged\u202e\x9b \u2028" + "x" * 10_000
 

@@ -164,7 +164,7 @@ def test_a_request_runs_no_line_of_what_was_not_asked_for(monkeypatch: pytest.Mo
 
 def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
     program = (
-        "import sys; from uppercase.taps.together import Options; "
+        "import sys; from uppercase.taps.tcp import Options; "
         "Options().parseOptions([]); print(*sys.modules)"
     )
     done = subprocess.run(
@@ -173,9 +173,10 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
     loaded = set(done.stdout.split())
     room = "uppercase.services._"
     assert f"{room}tcp" in loaded
-    for part in ("supervisor", "worker", "worker_process", "metrics"):
+    for part in ("supervisor", "worker", "worker_process", "metrics", "udp"):
         assert f"{room}{part}" not in loaded
-    assert not {"prometheus_client", "twisted.web"} & loaded
+    others = {"importlib.metadata", "prometheus_client", "twisted.web", "uppercase.tcp.proxy"}
+    assert not {*others, "uppercase.core.guards", "uppercase.udp"} & loaded
 
 
 def test_numbers_of_processes_add_up_after_a_way_through_json() -> None:

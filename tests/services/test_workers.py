@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -178,6 +179,39 @@ def test_a_reload_before_the_first_workers_are_ready_does_not_keep_the_ready_lin
         supervisor.reload()
 
 
+class Process:
+    """What Twisted gives for a process: takes signals and words."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def signalProcess(self, number: int) -> None:  # noqa: N802
+        self.told.append(number)
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
+        self.told.append(data)
+
+
+def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old workers serve whoever waits, and finish as ever."""
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    old = workers[0]
+    old.state = State.SERVING
+    supervisor.ready(old, [[]])
+    supervisor.reload()
+    for worker in (old, workers[0]):
+        worker.transport, worker._reactor = Process(), clock
+    supervisor._all, supervisor._opened = {old, workers[0]}, [[]]
+    supervisor.stopService()
+    assert workers[0].transport.told == [signal.SIGTERM, b"stop\n"]
+    assert old.transport.told == [b"stop\n"]
+
+
 def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +243,7 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:
-    superior, assignment = Recorder(), object.__new__(Assignment)
+    superior, assignment = Recorder(), Assignment(0, 1, 1.0, False, "", "", [], [])
     worker = Worker(0, superior)
     worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, [0])
     worker.end(b"stop", 1)

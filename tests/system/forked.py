@@ -46,7 +46,7 @@ _FORKS.set_forkserver_preload(
         "uppercase.services.web",
         "uppercase.taps.tcp",
         "uppercase.taps.udp",
-        "uppercase.transforms.case",
+        "uppercase.transforms.letters",
     ]
 )
 

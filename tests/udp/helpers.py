@@ -10,9 +10,8 @@ from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from tests.observing import Notebook, Time
-from uppercase.core.conversation import Answer, Step
 from uppercase.core.datagram import Responder
-from uppercase.core.guards import Datagram, Destination, Origin, SocketAddress
+from uppercase.core.guards import Answer, Datagram, Destination, Origin, SocketAddress, Step
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits

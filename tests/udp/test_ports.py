@@ -26,10 +26,9 @@ from tests.udp.helpers import (
     packet,
     served,
 )
-from uppercase.core.conversation import Answer
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Destination
+from uppercase.core.guards import Answer, Destination
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX

@@ -35,42 +35,42 @@ class TransformByName:
 
 uppercase = TransformByName(
     "uppercase",
-    "uppercase.transforms.case:uppercase",
+    "uppercase.transforms.letters:uppercase",
     "Upper case of every letter, in every script",
     streaming=True,
-    ascii="uppercase.transforms.case:ascii_uppercase",
+    ascii="uppercase.transforms.letters:ascii_uppercase",
 )
 lowercase = TransformByName(
     "lowercase",
-    "uppercase.transforms.case:Lowercase",
+    "uppercase.transforms.letters:Lowercase",
     "Lower case of every letter, with the final sigma of Greek",
 )
 titlecase = TransformByName(
     "titlecase",
-    "uppercase.transforms.case:Titlecase",
+    "uppercase.transforms.letters:Titlecase",
     "First letter of each word in title case, the others in lower case",
 )
 swapcase = TransformByName(
     "swapcase",
-    "uppercase.transforms.case:Swapcase",
+    "uppercase.transforms.letters:Swapcase",
     "Upper case to lower case and lower case to upper case",
 )
 casefold = TransformByName(
     "casefold",
-    "uppercase.transforms.case:casefold",
+    "uppercase.transforms.letters:casefold",
     "Case folding: texts that differ in case alone become equal",
     streaming=True,
-    ascii="uppercase.transforms.case:ascii_lowercase",
+    ascii="uppercase.transforms.letters:ascii_lowercase",
 )
 ascii_uppercase = TransformByName(
     "ascii-uppercase",
-    "uppercase.transforms.case:ascii_uppercase",
+    "uppercase.transforms.letters:ascii_uppercase",
     "Upper case of a to z; every other byte stays",
     streaming=True,
 )
 ascii_lowercase = TransformByName(
     "ascii-lowercase",
-    "uppercase.transforms.case:ascii_lowercase",
+    "uppercase.transforms.letters:ascii_lowercase",
     "Lower case of A to Z; every other byte stays",
     streaming=True,
 )
@@ -96,11 +96,11 @@ digest = TransformByName(
     "digest", "uppercase.transforms.text:digest", "The cryptographic digest of a message, in hex"
 )
 rot13 = TransformByName(
-    "rot13", "uppercase.transforms.ciphers:rot13", "Letters shifted by 13", streaming=True
+    "rot13", "uppercase.transforms.letters:rot13", "Letters shifted by 13", streaming=True
 )
 caesar = TransformByName(
     "caesar",
-    "uppercase.transforms.ciphers:caesar",
+    "uppercase.transforms.letters:caesar",
     "Letters shifted by a fixed distance",
     streaming=True,
 )

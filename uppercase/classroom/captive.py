@@ -1,4 +1,4 @@
-"""A program run against a service, or as one: bounded in time, and killed with all it started.
+"""A program, and the service that it is run against: on a free port, with a lab and its record.
 
 What students write hangs, forks and floods. A program has a process group of its own, which is
 killed when its time is over and again when it has ended. What has left the group is found too: it
@@ -9,6 +9,7 @@ reach the network.
 """
 
 import ctypes
+import io
 import itertools
 import os
 import re
@@ -24,8 +25,16 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
-from uppercase.errors import UserError
+from twisted.internet.task import LoopingCall
+
+from uppercase import lab as labs
+from uppercase.awaiting import Waiter
+from uppercase.classroom.record import Recorder, Row, read_record
+from uppercase.core.framing import AUTO
+from uppercase.errors import CannotListen, UnknownName, UserError, suggest
 from uppercase.limits import KIB, MIB
+from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
+from uppercase.services._base import clock_of
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
@@ -43,8 +52,7 @@ LIMITS: Final[Mapping[str, int]] = {
 """Of each process of a graded program: Java starts within 2 GiB of addresses, nothing needs more
 files than that. Processes are limited to 100 more than the user has, unless the user is root."""
 
-_BECOME_REAPER: Final = 36
-"""`PR_SET_CHILD_SUBREAPER` of prctl: orphans among what we started become our children."""
+_BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
     "import os,resource,sys\n"
@@ -75,18 +83,15 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     """Run a program with our own standard streams; return its status as a shell has it.
 
     Where standard input is a terminal, the program has it, as a shell's job in the foreground does:
-    it reads the keyboard, and Ctrl-C is for it.
-
-    Raises:
-        Overtime: it took more than `seconds`.
+    it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed (`Overtime`).
     """
     try:
-        captive = _Captive(command, host, port)
+        program = Program(command, host, port, None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    with captive:
-        with _foreground(captive.process.pid):
-            status = captive.wait(seconds)
+    with program:
+        with _foreground(program.process.pid):
+            status = program.wait(seconds)
         if status is None:
             raise Overtime(
                 f"the program was killed after {seconds:g} s (--timeout); it did not end"
@@ -118,13 +123,17 @@ def _foreground(group: int) -> Iterator[None]:
         signal.signal(signal.SIGTTOU, before)
 
 
-class _Captive:
+class Program:
     """A running program, which ends with the `with` block and all that it has started, daemons too.
 
-    In the words of its command `{host}` and `{port}` are replaced.
+    In the words of its command `{host}` and `{port}` are replaced. What has a program's mark is
+    that program's. What has hidden it may be any program's that runs: it goes with the last.
 
-    What has a program's mark is that program's. What has hidden it may be any program's that runs:
-    it goes with the last of them.
+    Args:
+        typed: what it reads before the end of its input, if it is on trial: then it is limited, and
+            what it prints is kept, in files, which nobody has to fill or empty. None: it has our
+            own standard streams.
+        limits: of each of its processes, by their names in `resource`.
     """
 
     _lock: Final = threading.Lock()
@@ -133,13 +142,30 @@ class _Captive:
     _before: ClassVar[set[int]] = set()
     """What descended from us before the first of them."""
 
-    def __init__(self, command: Sequence[str], host: str, port: int, **pipes: Any) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        host: str,
+        port: int,
+        typed: str | None = "",
+        limits: Mapping[str, int] = LIMITS,
+    ) -> None:
         words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+        self._files: list[Any] = []
+        if typed is not None:
+            limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
+            pairs = ",".join(f"{name}={value}" for name, value in limits.items())
+            words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
+            self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
+            self._files[0].write(typed.encode())
+            self._files[0].seek(0)
         self._mark = uuid4().hex
         with self._lock:
             if not self._running:
-                _adopt_orphans()
-                _Captive._before = _descendants(set())
+                # Orphans among what is started become our children (Linux).
+                with suppress(OSError, AttributeError):
+                    ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
+                Program._before = _descendants(set())
             self._running.add(self._mark)
         surroundings = {
             **os.environ,
@@ -149,7 +175,8 @@ class _Captive:
             _MARK: self._mark,
         }
         try:
-            self.process = subprocess.Popen(words, env=surroundings, process_group=0, **pipes)
+            streams = dict(zip(("stdin", "stdout", "stderr"), self._files, strict=False))
+            self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
             with self._lock:
                 self._running.remove(self._mark)
@@ -175,6 +202,8 @@ class _Captive:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
+        for file in self._files:
+            file.close()
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()
@@ -191,51 +220,14 @@ class _Captive:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-
-class Program(_Captive):
-    """A student's program on trial: limited, what it prints kept up to a bound.
-
-    It reads and writes files, so that nobody has to take what it prints, or to give it more.
-
-    Args:
-        typed: what it reads from standard input, and then the end.
-        limits: of each of its processes, by their names in `resource`.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        host: str,
-        port: int,
-        typed: str = "",
-        limits: Mapping[str, int] = LIMITS,
-    ) -> None:
-        limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
-        words = ",".join(f"{name}={value}" for name, value in limits.items())
-        self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
-        stdin, stdout, stderr = self._files
-        stdin.write(typed.encode())
-        stdin.seek(0)
-        launch = [sys.executable, "-ISc", _LAUNCH, words, *command]
-        super().__init__(launch, host, port, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__()
-        for file in self._files:
-            file.close()
-
-    def output(self) -> str:
+    def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
-        return self._text(1)
+        # At a place of its own: where the program writes on does not change.
+        return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self) -> str:
-        """Return the last line of its standard error, "" if there is none."""
-        lines = self._text(2).strip().splitlines()
-        return lines[-1][:200] if lines else ""
-
-    def _text(self, number: int) -> str:
-        # At a place of its own: where the program writes on does not change.
-        return os.pread(self._files[number].fileno(), OUTPUT, 0).decode(errors="replace")
+        """Return the last line of its standard error."""
+        return "".join(self.output(2).strip().splitlines()[-1:])[:200]
 
     def serves(self, port: int, kind: str) -> bool:
         """Wait until somebody listens on a port; whether that happens while the program lives."""
@@ -256,12 +248,6 @@ class Program(_Captive):
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what is orphaned from now on (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
 
 
 def _processes(file: str) -> Iterator[tuple[int, bytes]]:
@@ -315,3 +301,104 @@ def _listens(port: int, kind: str) -> bool:
                 if kind == "tcp" and words[3] != state:
                     break
     return False
+
+
+# The service
+
+HOST: Final = "127.0.0.1"
+
+_BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
+
+
+class Exhibit:
+    """A service on loopback while the `with` block lasts, and all that it saw.
+
+    The block is not in the reactor's thread.
+
+    Attributes:
+        late: seconds by which a reply was late at worst, because the machine had other work.
+    """
+
+    def __init__(
+        self,
+        *,
+        udp: bool,
+        transforms: Sequence[str] = ("uppercase",),
+        port: int = 0,
+        lab: str | None = None,
+        options: Mapping[str, str] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        from twisted.internet import reactor
+
+        self.port = port
+        self.late = 0.0
+        self._file = io.BytesIO()
+        self._beat = LoopingCall(self._look)
+        protocol = "UDP" if udp else "TCP"
+        known = labs.UDP_OPTIONS if udp else labs.TCP_OPTIONS
+        for name in options or {}:
+            if name not in known:
+                raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
+        seed = labs.new_seed() if seed is None else seed
+        presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
+        texts = labs.merge_settings(lab, options or {}, presets)
+        about = {
+            "protocol": protocol,
+            "transform": "|".join(transforms),
+            "lab": labs.command_line(texts, seed=seed if udp and texts else None),
+        }
+        self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
+        shared: dict[str, Any] = {
+            "transforms": tuple(transforms),
+            "interfaces": (HOST,),
+            "port": port,
+            "drain": 1.0,
+            "observers": (self._recorder,),
+        }
+        self._service: UDPService | TCPService
+        if udp:
+            experiment = labs.make_experiment(texts, seed=seed) if texts else None
+            self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
+        else:
+            shared["framing"] = texts.pop("framing", AUTO)
+            shared["lab"] = labs.make_tcp_lab(texts)
+            self._service = TCPService(TCPSettings(**shared), reactor)
+
+    def __enter__(self) -> Self:
+        Waiter(()).wait_for(self._start())
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        Waiter(()).wait_for(self._stop())
+
+    async def _start(self) -> None:
+        try:
+            self._service.listen()
+        except CannotListen as error:
+            raise UserError(str(error)) from error
+        self.port = int(self._service.served()[0].rpartition(":")[2])
+        self._due = time.monotonic()
+        self._beat.start(_BEAT)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self.late, self._due = max(self.late, now - self._due), now + _BEAT
+
+    async def _stop(self) -> None:
+        """Stop listening and end all connections within a second."""
+        self._look()
+        self._beat.stop()
+        await self._service.end()
+        self._recorder.flush()
+
+    @property
+    def recorded(self) -> int:
+        """How large the record is by now: what does not grow is silent."""
+        return self._file.tell()
+
+    def record(self) -> bytes:
+        return self._file.getvalue()
+
+    def seen(self) -> tuple[Row, list[Row]]:
+        return read_record(self.record().splitlines(keepends=True))[:2]

@@ -13,17 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
-from threading import Lock
-from typing import Any, Final
+from threading import Event, Lock
+from typing import Any, Final, NamedTuple
 
-from uppercase.classroom.captive import Program
+from uppercase.classroom.captive import HOST, Exhibit, Program
 from uppercase.classroom.record import Row
-from uppercase.classroom.service import HOST, Exhibit
 from uppercase.classroom.timeline import Timeline
 from uppercase.errors import PluginError, UserError, suggest
 
-_GLANCE: Final = 0.25
-"""Seconds between two looks at whether a client's silence is over."""
+_GLANCE: Final = 0.25  # Seconds between two looks at whether a client's silence is over.
 
 _STARTS_WITHIN: Final = 20.0
 """Seconds in which a client has sent something, a Java program on a busy machine too."""
@@ -42,14 +40,13 @@ class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A client's run against a service of ours.
 
     Attributes:
         complaint: the last line of its standard error.
         status: its exit status; None if it had to be killed.
-        rows: the service's record, as the timeline has it too.
+        rows: the service's record.
         late: seconds by which our service was late at worst.
     """
 
@@ -62,30 +59,8 @@ class Run:
 
 
 @dataclass
-class _Runs:
-    """The last of several equal runs, how many there were, and who makes one meanwhile."""
-
-    run: Run | None = None
-    made: int = 0
-    lock: Lock = field(default_factory=Lock)
-
-
-@dataclass
-class _Shared:
-    """What the checks of one program have in common; each is made in a thread of its own."""
-
-    lock: Lock = field(default_factory=Lock)
-    unserved: str = ""
-    silent: Run | None = None
-    runs: dict[str, _Runs] = field(default_factory=dict)
-    programs: set[Program] = field(default_factory=set)
-    ports: set[int] = field(default_factory=set)
-    over: bool = False
-
-
-@dataclass
 class Trial:
-    """One program on trial, as one check sees it.
+    """One program on trial, as one check sees it; the copies share what has no value of its own.
 
     Args:
         command: it and its arguments, with `{host}` and `{port}`.
@@ -102,17 +77,20 @@ class Trial:
     timeline: Timeline | None = None
     late: float = 0.0
     alone: bool = False
-    shared: _Shared = field(default_factory=_Shared)
+    # What the checks, each made in a thread of its own, have in common.
+    _lock: Lock = field(default_factory=Lock)
+    _over: Event = field(default_factory=Event)
+    _unserved: list[str] = field(default_factory=list)
+    _silent: list[Run] = field(default_factory=list)
+    _runs: dict[str, tuple[Lock, list[Run]]] = field(default_factory=dict)
+    _programs: set[Program] = field(default_factory=set)
+    _ports: set[int] = field(default_factory=set)
 
     @contextmanager
     def server(self, kind: str) -> Iterator[tuple[Program, int]]:
-        """Run the program as a server of `tcp` or `udp`, anew for each check.
-
-        Raises:
-            Wrong: it serves nothing; once that is known, it is not waited for again.
-        """
-        if self.shared.unserved:
-            raise Wrong(self.shared.unserved)
+        """Run the program as a server of `tcp` or `udp`, anew for each check, or raise `Wrong`."""
+        if self._unserved:
+            raise Wrong(self._unserved[0])
         self.timeline = Timeline({"protocol": kind.upper()})
         for _ in range(1 if self.port else _TRIES):
             port = self.port or self._free_port(kind)
@@ -124,19 +102,18 @@ class Trial:
                 words = program.complaint() or "nothing"
             if "in use" not in words:
                 break
-        self.shared.unserved = (
+        self._unserved.append(
             f"expected a server on {kind.upper()} port {port}; nobody listens there, and the "
             f"program's last words are: {words}"
         )
-        raise Wrong(self.shared.unserved)
+        raise Wrong(self._unserved[0])
 
     def _free_port(self, kind: str) -> int:
-        """Return a port that no other check of this program has got."""
         while True:
-            with self.shared.lock, _socket(kind) as probe:
+            with self._lock, _socket(kind) as probe:
                 probe.bind((HOST, 0))
-                if (port := int(probe.getsockname()[1])) not in self.shared.ports:
-                    self.shared.ports.add(port)
+                if (port := int(probe.getsockname()[1])) not in self._ports:
+                    self._ports.add(port)
                     return port
 
     def note(self, rows: Sequence[Row]) -> None:
@@ -157,14 +134,11 @@ class Trial:
         of an `Exhibit`.
         """
         key = repr((udp, text, sorted(lab.items())))
-        runs = self.shared.runs.setdefault(key, _Runs())
-        with runs.lock:
-            while runs.run is None or (
-                self.alone and runs.run.late > STARVED and runs.made <= _TRIES
-            ):
-                runs.run = self._run(udp, text, seconds, quiet, lab)
-                runs.made += 1
-            run = runs.run
+        lock, runs = self._runs.setdefault(key, (Lock(), []))
+        with lock:
+            while not runs or (self.alone and runs[-1].late > STARVED and len(runs) <= _TRIES):
+                runs.append(self._run(udp, text, seconds, quiet, lab))
+            run = runs[-1]
         self.timeline, self.late = run.timeline, max(self.late, run.late)
         return run
 
@@ -172,8 +146,8 @@ class Trial:
         self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
     ) -> Run:
         exhibit = Exhibit(udp=udp, port=self.port, **lab)
-        if self.shared.silent is not None:
-            return replace(self.shared.silent, timeline=Timeline.of(*exhibit.seen()))
+        if self._silent:
+            return self._silent[0]._replace(timeline=Timeline.of(*exhibit.seen()))
         with exhibit, self._program(exhibit.port, text) as program:
             status = _wait(program, exhibit, seconds, quiet)
             said = program.output(), program.complaint()
@@ -181,27 +155,27 @@ class Trial:
         run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of a network that could make a difference another time.
-            self.shared.silent = run
+            self._silent.append(run)
         return run
 
     @contextmanager
     def _program(self, port: int, typed: str = "") -> Iterator[Program]:
         with Program(self.command, HOST, port, typed) as program:
-            with self.shared.lock:
-                self.shared.programs.add(program)
-                if self.shared.over:
+            with self._lock:
+                self._programs.add(program)
+                if self._over.is_set():
                     raise Wrong("it was interrupted")
             try:
                 yield program
             finally:
-                with self.shared.lock:
-                    self.shared.programs.remove(program)
+                with self._lock:
+                    self._programs.remove(program)
 
     def interrupt(self) -> None:
         """End what runs and start nothing more: nobody waits for the marks."""
-        with self.shared.lock:
-            self.shared.over = True
-            for program in self.shared.programs:
+        with self._lock:
+            self._over.set()
+            for program in self._programs:
                 program.interrupt()
 
 
@@ -220,8 +194,7 @@ def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> i
     return None
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
@@ -231,11 +204,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Exercise:
-    """What a program has to do.
-
-    Attributes:
-        subject: an instance of the decorated class, with its options.
-    """
+    """What a program has to do; `subject` is an instance of the decorated class."""
 
     name: str
     summary: str
@@ -255,11 +224,7 @@ class Exercise:
         texts: Mapping[str, Any] = {},
         options: Mapping[str, Any] = {},
     ) -> "Exercise":
-        """Return it with other points, texts and options, which name checks and attributes.
-
-        Raises:
-            UserError: there is no such check or option, or it is of another type.
-        """
+        """Return it with other points, texts and options, which name checks and attributes."""
         known = [check.name for check in self.checks]
         for each in (*points, *texts):
             if each not in known:
@@ -276,11 +241,11 @@ class Exercise:
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
     def _subject(self, options: Mapping[str, Any]) -> Any:
-        known = {each.name: getattr(self.subject, each.name) for each in fields(self.subject)}
+        known = {each.name for each in fields(self.subject)}
         for option, value in options.items():
             if option not in known:
                 raise UserError(f"{self.name} has no option {option!r}{suggest(option, known)}")
-            wanted = type(known[option])
+            wanted = type(getattr(self.subject, option))
             if type(value) is not wanted and (wanted, type(value)) != (float, int):
                 raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
         return replace(self.subject, **options)
@@ -315,11 +280,9 @@ def exercise(name: str, summary: str) -> Callable[[type], Exercise]:
 
 @dataclass(frozen=True)
 class Mark:
-    """The outcome of one check.
+    """The outcome of one check; `sentence` says what was expected and got, if it has not passed.
 
-    Attributes:
-        sentence: what was expected and got, if it has not passed.
-        starved: whether the machine had so much other work that this may be wrong.
+    It is `starved` where the machine had so much other work that this may be wrong.
     """
 
     check: Check

@@ -17,15 +17,13 @@ from typing import Final, NamedTuple
 from uppercase import __version__
 from uppercase.classroom.timeline import REPLY, REQUEST, Arrow, Timeline, title_of
 
-_PORT: Final = 12345
-"""Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol."""
+_PORT: Final = 12345  # Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol.
 _LOOPBACK: Final = {4: bytes((127, 0, 0, 1)), 6: bytes(15) + b"\1"}
 _RAW_IP: Final = 101
 _UDP, _TCP = 17, 6
 _HOPS: Final = 64
 _FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
-_SEGMENT: Final = 65_000
-"""Bytes of a chunk that fit into one packet of IP with all headers."""
+_SEGMENT: Final = 65_000  # Bytes of a chunk that fit into one packet of IP with all headers.
 
 _DATAGRAM: Final = 65_507
 """The most that a datagram of IPv4 holds; a record from elsewhere may say anything."""
@@ -132,7 +130,6 @@ class _Maker:
         return _Packet(time, ip + head + data, len(ip) + length, words)
 
     def datagrams(self, arrows: list[Arrow]) -> Iterator[_Packet]:
-        """Return a packet for each copy of a datagram."""
         for arrow in arrows:
             if arrow.direction:
                 size = min(arrow.size, _DATAGRAM)
@@ -140,7 +137,6 @@ class _Maker:
                 yield self._packet(arrow.direction, head, arrow.begin, data, size, arrow.words)
 
     def segments(self, arrows: list[Arrow]) -> Iterator[_Packet]:
-        """Return the packets of all that happened to connections."""
         for arrow in arrows:
             if arrow.direction:
                 yield from self._chunk(arrow)

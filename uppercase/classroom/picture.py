@@ -7,7 +7,7 @@ as in a textbook; the more it slants, the longer it was under way.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import cos, pi, sin
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,19 +18,14 @@ from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_te
 from uppercase.errors import UserError, install
 
 _CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
-_SLANT: Final = 16.0
-"""What an arrow falls at least, in pixels: one that was not held back."""
-_APART: Final = 16.0
-"""Between two arrows' beginnings: the words in the margins must not overlap."""
+_SLANT: Final = 16.0  # What an arrow falls at least, in pixels: one that was not held back.
+_APART: Final = 16.0  # Between two arrows' beginnings: the words in the margins must not overlap.
 _ROW: Final = 25.0
 """Between an arrow's beginning and what came before it on the same line: its text stands there."""
 _LONGEST: Final = 60.0
 """What the longest delay falls; where there is none, a second is a hundred pixels."""
-_MOST: Final = 40.0
-"""For a time without an event that is not worth being folded."""
-
-_PAGE: Final = 1.414
-"""Height to width of a page of PDF: A4."""
+_MOST: Final = 40.0  # For a time without an event that is not worth being folded.
+_PAGE: Final = 1.414  # Height to width of a page of PDF: A4.
 _HEIGHTS: Final = {".png": 60_000, ".pdf": 120_000}
 """Pixels; matplotlib draws no image of more than 65,535, and a hundred pages take half a minute.
 Some hundred and some thousand datagrams: who has more looks at one client, or scrolls an SVG."""
@@ -59,18 +54,12 @@ _STYLES: Final = {
 _LEGEND: Final = ("lost", "corrupted", "duplicated", "reordered", "delayed", "dropped")
 
 
-class _Line(NamedTuple):
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    style: str
+class _Path(NamedTuple):
+    """A line, if it has two points; else a shape."""
 
-
-class _Shape(NamedTuple):
     points: Sequence[tuple[float, float]]
     style: str
-    filled: bool
+    filled: bool = True
 
 
 class _Words(NamedTuple):
@@ -87,8 +76,7 @@ class _Drawing:
     """Lines, shapes and words on a page of any height, from the top."""
 
     title: str
-    lines: list[_Line] = field(default_factory=list)
-    shapes: list[_Shape] = field(default_factory=list)
+    paths: list[_Path] = field(default_factory=list)
     words: list[_Words] = field(default_factory=list)
     width: float = 760.0
     height: float = 0.0
@@ -158,11 +146,9 @@ def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
 def _lay_out(timeline: Timeline) -> _Drawing:
     drawing = _Drawing(title_of(timeline))
     drawing.say(_Words(20, 26, drawing.title, bold=True))
-    top = 44.0
     if not timeline.clients:
         drawing.say(_Words(20, 56, "nothing came"))
-    else:
-        top = _lay_out_legend(drawing, timeline, top)
+    top = _lay_out_legend(drawing, timeline, 44.0) if timeline.clients else 44.0
     for client, arrows in timeline.clients.items():
         top = _lay_out_client(drawing, client, arrows, top + 34) + 16
     drawing.height = top + 24
@@ -171,9 +157,7 @@ def _lay_out(timeline: Timeline) -> _Drawing:
 
 def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
     """Say what the shapes mean, of those that occur."""
-    seen = {
-        word for arrows in timeline.clients.values() for each in arrows for word in each.actions
-    }
+    seen = {word for arrow in chain(*timeline.clients.values()) for word in arrow.actions}
     x = 20.0
     for word in _LEGEND:
         if word in seen:
@@ -191,7 +175,8 @@ def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top
     edges = [top + 10, *(y for fold, _ in folds for y in (fold, fold + 22)), bottom]
     for number, (start, end) in enumerate(pairwise(edges)):
         for x in (_CLIENT, _SERVER):
-            drawing.lines.append(_Line(x, start, x, end, "fold" if number % 2 else "life"))
+            style = "fold" if number % 2 else "life"
+            drawing.paths.append(_Path([(x, start), (x, end)], style))
     for fold, seconds in folds:
         drawing.say(_Words(_MIDDLE, fold + 15, f"nothing for {seconds:.1f} s", "middle", 11))
     for arrow, begin, end in zip(arrows, begins, ends, strict=True):
@@ -268,25 +253,32 @@ def _arrow(
     sideways = 1 if across > 0 else -1
     if "lost" in actions:
         x, y = at(0.5)
-        drawing.lines += [
-            _Line(x1, y1, x, y, style),
-            _Line(x - 6, y - 6, x + 6, y + 6, "mark"),
-            _Line(x - 6, y + 6, x + 6, y - 6, "mark"),
+        drawing.paths += [
+            _Path([begin, (x, y)], style),
+            _Path([(x - 6, y - 6), (x + 6, y + 6)], "mark"),
+            _Path([(x - 6, y + 6), (x + 6, y - 6)], "mark"),
         ]
     else:
-        drawing.lines.append(_Line(x1, y1, x2, y2, style))
+        drawing.paths.append(_Path([begin, goal], style))
         for back in (0, 11) if "duplicated" in actions else (0,):
             x, y = x2 - sideways * back, y2 - back * abs(down / across)
             tail = x - sideways * 11
-            drawing.shapes.append(_Shape([(x, y), (tail, y - 5), (tail, y + 5)], style, True))
+            drawing.paths.append(_Path([(x, y), (tail, y - 5), (tail, y + 5)], style))
     if "corrupted" in actions:
         x, y = at(0.36)
         diamond = [(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)]
-        drawing.shapes.append(_Shape(diamond, "corrupted", True))
+        drawing.paths.append(_Path(diamond, "corrupted"))
     if "reordered" in actions:
         x, y = at(0.25)
         ring = [(x + 6 * cos(n * pi / 8), y + 6 * sin(n * pi / 8)) for n in range(16)]
-        drawing.shapes.append(_Shape(ring, "reordered", False))
+        drawing.paths.append(_Path(ring, "reordered", filled=False))
+
+
+def _kinds(paths: Sequence[_Path]) -> tuple[list[_Path], list[_Path]]:
+    """Return the lines and the shapes."""
+    return [each for each in paths if len(each.points) == 2], [
+        each for each in paths if len(each.points) > 2
+    ]
 
 
 # SVG
@@ -305,10 +297,12 @@ def _css() -> str:
 
 
 def _svg(drawing: _Drawing) -> Iterator[str]:
-    for line in drawing.lines:
-        x1, y1, x2, y2 = (f"{value:.1f}" for value in line[:4])
-        yield f'<line class="{line.style}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
-    for shape in drawing.shapes:
+    lines, shapes = _kinds(drawing.paths)
+    for line in lines:
+        (x1, y1), (x2, y2) = line.points
+        ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        yield f'<line class="{line.style}" {ends}/>'
+    for shape in shapes:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
         hollow = "" if shape.filled else " hollow"
         yield f'<polygon class="{shape.style}{hollow}" points="{points}"/>'
@@ -348,21 +342,17 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, drawing.width), ylim=(bottom, top))
     axes.axis("off")
-    lines = [
-        each
-        for each in drawing.lines
-        if max(each.y1, each.y2) >= top and min(each.y1, each.y2) <= bottom
-    ]
+    heights = ((each, [y for _, y in each.points]) for each in drawing.paths)
+    lines, shapes = _kinds([each for each, ys in heights if max(ys) >= top and min(ys) <= bottom])
     styles = [_STYLES[each.style] for each in lines]
     axes.add_collection(
         LineCollection(
-            [((each.x1, each.y1), (each.x2, each.y2)) for each in lines],
+            [each.points for each in lines],
             colors=[style.colour for style in styles],
             linewidths=[style.width for style in styles],
             linestyles=[(0, [n / style.width for n in style.dashes] or None) for style in styles],
         )
     )
-    shapes = [each for each in drawing.shapes if top - 8 <= each.points[0][1] <= bottom + 8]
     axes.add_collection(
         PolyCollection(
             [each.points for each in shapes],

@@ -20,18 +20,16 @@ from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
-from uppercase.services.observers import facts_of
+from uppercase.services.logs import facts_of
 
-VERSION: Final = 1
-"""Of the format; a reader of this version accepts no other."""
+VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 
 FLUSH: Final = 1.0
 """Seconds between flushes, so that a timeline of a running service lags by no more."""
 
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
-Row = Mapping[str, Any]
-"""One line of a record."""
+Row = Mapping[str, Any]  # One line of a record.
 
 
 class RowMaker:
@@ -41,7 +39,7 @@ class RowMaker:
     leaves out rows asks for the number of each event all the same.
 
     Args:
-        clock: gives the seconds by which the lab counts a client's silence.
+        clock: by which the lab counts a client's silence.
         head: bytes of each payload that are kept.
     """
 
@@ -64,7 +62,6 @@ class RowMaker:
         return number
 
     def row(self, event: Event, number: int) -> dict[str, Any]:
-        """Return an event as a row, given its number."""
         facts = facts_of(event)
         data = getattr(event, "data", getattr(event, "request", None))
         if data is not None:
@@ -83,9 +80,6 @@ class Recorder:
     Args:
         about: facts for the first line, such as the protocol and the lab's options.
         limit: bytes of the file; the others are a `RowMaker`'s.
-
-    Attributes:
-        ended: why nothing is recorded any more, "" while something is.
     """
 
     def __init__(
@@ -141,14 +135,11 @@ def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
-
-    def open_at_once(path: str, flags: int) -> int:
-        # A pipe is neither waited for when it is opened nor when it is full: a write that had to
-        # wait would hold up the service. Like every one that fails, it ends the record.
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-
+    # A pipe is neither waited for when it is opened nor when it is full: a write that had to wait
+    # would hold up the service. Like every one that fails, it ends the record.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
     try:
-        file = open(path, "wb", opener=open_at_once)  # noqa: SIM115  (the recorder closes it)
+        file = os.fdopen(os.open(path, flags, 0o666), "wb")
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -176,8 +167,8 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
             row = json.loads(line)
         except ValueError:
             row = None
-        if not _is_row(row, first=number == 1):
-            if number == 1:
+        if not _is_row(row, *(("time", "event") if rows else ("record",))):
+            if not rows:
                 raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
@@ -200,22 +191,23 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
 _MOST: Final = 1e11
 """Of any number in a record: what is above it is no time and no size, and would break a picture."""
 
-_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(("time", "wall", "delay"), (int, float)),
+_TYPES: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("time", "wall", "delay"), int | float),
     **dict.fromkeys(("number", "size"), int),
     **dict.fromkeys(("event", "peer", "direction", "data", "fate", "fates"), str),
     "actions": list,
 }
 
 
-def _is_row(row: Any, *, first: bool) -> bool:
-    """Whether a line is what its place asks for; a record may come from anywhere."""
-    if not isinstance(row, dict):
-        return False
-    needed = {"record"} if first else {"time", "event"}
-    return needed <= row.keys() and all(
-        isinstance(row[name], kind)
-        and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
-        for name, kind in _TYPES.items()
-        if name in row
+def _is_row(row: Any, *needed: str) -> bool:
+    """Whether a line has what it needs, as it should be; a record may come from anywhere."""
+    return (
+        isinstance(row, dict)
+        and {*needed} <= row.keys()
+        and all(
+            isinstance(row[name], kind)
+            and (isinstance(row[name], str | list) or 0 <= row[name] < _MOST)
+            for name, kind in _TYPES.items()
+            if name in row
+        )
     )

@@ -19,14 +19,12 @@ REQUEST, REPLY = "request", "reply"
 FOLD: Final = 2.0
 """Seconds without an event that are folded into a line that says how many they were."""
 
-_LANE: Final = 42
-"""Columns between the two lines of the text."""
+_LANE: Final = 42  # Columns between the two lines of the text.
 
 _WORDS: Final = 80 - 9 - 2 - (_LANE + 2) - 2
 """Columns for the words beside them, on a terminal of 80."""
 
-_TEXT: Final = 22
-"""Characters of a payload on its arrow: a line of the lecture."""
+_TEXT: Final = 22  # Characters of a payload on its arrow: a line of the lecture.
 
 _COPY: Final = " (copy)"
 """Behind the words of the second of two copies, which shows no text of its own."""
@@ -45,12 +43,10 @@ class Arrow:
     Attributes:
         begin: when it left, in seconds.
         end: when it arrived, or would have.
-        direction: `request`, `reply` or "".
         number: the request's number among its client's; 0 over TCP.
-        text: its first bytes as people read them.
         actions: what the lab did to it, as `LabAction` words, and `dropped` for a real drop.
         words: the same for people, as the answer key says it.
-        data: the first bytes themselves.
+        data: the first bytes; `text` is these as people read them.
         event: what a note is about, in the record's word.
         serial: by which a page knows it again; 0 elsewhere.
     """
@@ -78,7 +74,6 @@ class Timeline:
 
     Attributes:
         about: the record's first line.
-        clients: arrows by client, in the order of first appearance.
         epoch: what makes a time of the record one since 1970.
     """
 

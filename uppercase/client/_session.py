@@ -18,15 +18,14 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import (
+from uppercase.client._network import (
     Conversation,
+    Datagrams,
     IReactor,
     Server,
     addresses_of,
-    name_of,
     open_connection,
 )
-from uppercase.client._udp import Datagrams
 from uppercase.client.target import Target
 from uppercase.core.framing import make_framer
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
@@ -264,7 +263,7 @@ def connect(
     clock = _reactor(reactor)
 
     async def open_session() -> Session:
-        session = Session(name_of(server), framing, max_length, timeout, clock)
+        session = Session(_name_of(server), framing, max_length, timeout, clock)
         await open_connection(server, session, clock)
         return session
 
@@ -292,11 +291,15 @@ def exchange(
     async def converse() -> bytes:
         if isinstance(server, Target) and (server.tls or server.udp):
             raise UserError(f"got {server}; an exchange ends with a half-close, which needs TCP")
-        conversation = Exchange(name_of(server), data, max_reply, timeout, clock)
+        conversation = Exchange(_name_of(server), data, max_reply, timeout, clock)
         await open_connection(server, conversation, clock)
         return await conversation.reply
 
     return Deferred.fromCoroutine(converse())
+
+
+def _name_of(server: Server) -> str:
+    return str(server) if isinstance(server, Target) else "the server"
 
 
 def _reactor(reactor: Any) -> IReactor:

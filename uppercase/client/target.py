@@ -144,7 +144,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
     `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
     """
     try:
-        datagrams = open_socket(address.family, socket.SOCK_DGRAM)
+        datagrams = socket.socket(address.family, socket.SOCK_DGRAM)
         try:
             datagrams.setblocking(False)
             datagrams.connect(address.sockaddr)
@@ -175,24 +175,6 @@ def reachable(target: Target) -> list[Address]:
     return found
 
 
-def open_socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    """Open a socket; a system without the family (IPv6, say) raises what no route there would."""
-    try:
-        return socket.socket(family, kind)
-    except OSError as error:
-        refuse_more_files(error)
-        raise
-
-
-def refuse_more_files(error: OSError) -> None:
-    """Raise `UserError` if no socket could be opened because too many files are open."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        reason = os.strerror(error.errno)
-        raise UserError(
-            f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
-        ) from error
-
-
 def unusable_authorities(path: str | None, reason: str) -> UserError:
     """Return the error for a file that holds no certificates."""
     return UserError(
@@ -202,9 +184,14 @@ def unusable_authorities(path: str | None, reason: str) -> UserError:
 
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
-) -> NetworkError:
+) -> NetworkError | UserError:
     """Return the sentence for what a socket raised."""
     reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = os.strerror(error.errno)
+        return UserError(
+            f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
+        )
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         return ConnectionRefused(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"

@@ -23,7 +23,7 @@ from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import DISTRIBUTION, UserError, suggest
 from uppercase.interfaces import IStreamTransform
-from uppercase.plugins.declare import is_name
+from uppercase.plugins import is_name
 from uppercase.registry import listing
 
 _PYTHONS: Final = ("3.11", "3.12", "3.13")

@@ -3,7 +3,7 @@
 A command is declared so::
 
     @click.command("ping", cls=Command)
-    @section("Schedule")("-c", "--count", type=Count(), help="...")
+    @section("Schedule")("-c", "--count", COUNT, "Stop after N probes.")
     def ping(count: int) -> int:
         "Measure loss."
 
@@ -19,10 +19,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import cleandoc
+from pkgutil import resolve_name
 from shutil import get_terminal_size
 from typing import Any, Final, TypeVar
 
@@ -46,7 +44,7 @@ COMMANDS: Final = {
     "completion": "uppercase.commands._generated:completion",
     "man": "uppercase.commands._generated:man",
 }
-"""Where each sub-command lives, as `module:function`; one whose module is absent is not offered."""
+"""Where each sub-command is, as `module:function`."""
 
 OTHER: Final = "Other"
 """The section of what names none."""
@@ -59,12 +57,9 @@ _COLUMNS: Final = 64
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-Values = Callable[[], Mapping[str, str]]
-"""Gives the values that a shell offers for an option, each with what it means."""
 
-
-def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
-    """Return what completes a value of an option, as click calls it."""
+def completer(values: Callable[[], Mapping[str, str]]) -> Any:
+    """Return the `shell_complete` that offers certain values, each with what it means."""
     return lambda context, parameter, start: [
         CompletionItem(value, help=text)
         for value, text in values().items()
@@ -75,11 +70,7 @@ def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
 class Option(click.Option):
     """An option that belongs to a section of the help."""
 
-    def __init__(
-        self, *args: Any, section: str = OTHER, values: Values | None = None, **kwargs: Any
-    ) -> None:
-        if values is not None:
-            kwargs["shell_complete"] = completer(values)
+    def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
 
@@ -95,14 +86,18 @@ class Option(click.Option):
         return extra
 
 
-def option(*declarations: str, **attributes: Any) -> Callable[[_Function], _Function]:
-    """Do what `click.option` does, for an `Option`."""
-    return click.option(*declarations, cls=Option, **attributes)
-
-
 def section(title: str) -> Callable[..., Callable[[_Function], _Function]]:
-    """Return `option` for the options of one section."""
-    return partial(option, section=title)
+    """Return the decorator for options of one section.
+
+    It takes an option's names, its type (`bool` for a flag), its help, and what `Option` takes.
+    """
+
+    def option(*given: Any, **attributes: Any) -> Callable[[_Function], _Function]:
+        *names, kind, text = given
+        known = {"is_flag": True} if kind is bool else {"type": kind}
+        return click.option(*names, cls=Option, section=title, help=text, **known, **attributes)
+
+    return option
 
 
 class _Formatter(click.HelpFormatter):
@@ -116,7 +111,6 @@ class _Formatter(click.HelpFormatter):
     def write_dl(
         self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
-        """Write terms, and what they mean beside or below them."""
         if self.width < _COLUMNS:
             col_max, col_spacing = 2, 4
         super().write_dl(rows, col_max, col_spacing)
@@ -155,7 +149,6 @@ class Command(click.Command):
         return self.paragraphs()[0]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the summary, examples, usage, the rest of the text, and the options."""
         summary, *rest = self.paragraphs()
         formatter.write_text(summary)
         examples = self.example_lines()
@@ -169,7 +162,6 @@ class Command(click.Command):
         self.format_options(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a heading for each section; then, of a group, the commands."""
         for section, records in sections_of(self, ctx).items():
             with formatter.section(section):
                 formatter.write_dl(records)
@@ -215,15 +207,10 @@ class _Commands(Group):
     """The sub-commands of `COMMANDS`, loaded by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name, place in COMMANDS.items() if find_spec(place.partition(":")[0])]
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return resolve_name(COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -241,8 +228,7 @@ class _Commands(Group):
 
 
 @click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
 @click.version_option(__version__, prog_name="uppercase", message="%(prog)s %(version)s")
 def group() -> None:

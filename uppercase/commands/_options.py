@@ -7,18 +7,151 @@ those of `uppercase.core.values`; this module only tells click about them.
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from dataclasses import dataclass, replace
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from uppercase.client.target import TLS, Target, parse_target
-from uppercase.commands._group import option, section
+from uppercase.client.target import TLS, parse_target
+from uppercase.commands._group import completer, section
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError, install
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
+
+if TYPE_CHECKING:
+    from uppercase.lab import LabOption
+
+_PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(eq=False)
+class _Quantity(click.ParamType[float]):
+    """A number that one of our parsers reads; a default that is a number already passes."""
+
+    name: str
+    parse: Callable[[str], float]
+    zero: bool = True
+
+    @property
+    def positive(self) -> "_Quantity":
+        """The same, but not 0."""
+        return replace(self, zero=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            number = self.parse(value)
+        except BadValue as error:
+            self.fail(str(error), param, ctx)
+        if not (number or self.zero):
+            self.fail(f"got {value!r}; it must be more than 0", param, ctx)
+        return number
+
+
+DURATION: Final = _Quantity("duration", parse_duration)
+"""Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
+
+SIZE: Final = _Quantity("size", parse_size)
+"""Bytes as an int: `64k`, `1M`; a bare number is bytes."""
+
+COUNT: Final = _Quantity("n", parse_count)
+"""A whole number, 0 or more."""
+
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+
+_server = section("Server")
+_judgement = section("Judgement")
+
+_SERVER: Final = (
+    click.argument(
+        "address",
+        metavar="[HOST[:PORT]]",
+        required=False,
+        help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
+    ),
+    _server("-u", "--udp", bool, "UDP; without it, TCP."),
+    _server("--unix", str, "A UNIX socket.", metavar="PATH"),
+    _server("-4", "ipv4", bool, "IPv4 only."),
+    _server("-6", "ipv6", bool, "IPv6 only."),
+    _server("--tls", bool, "TLS; the certificate is verified."),
+    _server("--ca", str, "Authorities to trust, in PEM.", metavar="FILE"),
+    _server("--insecure", bool, "Trust any certificate."),
+)
+
+
+def server(command: Callable[..., _T]) -> Callable[..., _T]:
+    """Return a command the address and its options; the command is passed `target`.
+
+    Its `timeout` is what was given, else what suits the protocol.
+    """
+
+    @wraps(command)
+    def with_target(
+        *,
+        address: str | None,
+        udp: bool,
+        unix: str | None,
+        ipv4: bool,
+        ipv6: bool,
+        tls: bool,
+        ca: str | None,
+        insecure: bool,
+        timeout: float | None,
+        **options: Any,
+    ) -> _T:
+        for name, value, other_name, other_value in (
+            ("-4", ipv4, "-6", ipv6),
+            ("--unix", unix, "-u", udp),
+            ("--unix", unix, "--tls", tls),
+            ("--unix", unix, "a HOST", address),
+            ("--tls", tls, "-u", udp),
+            ("--ca", ca, "--insecure", insecure),
+        ):
+            if value and other_value:
+                raise UserError(f"got {name} and {other_name}, which exclude each other; give one")
+        if (ca or insecure) and not tls:
+            raise UserError(f"{'--ca' if ca else '--insecure'} is about TLS; add --tls")
+        target = parse_target(
+            address,
+            udp=udp,
+            tls=TLS(ca=ca, verify=not insecure) if tls else None,
+            unix=unix,
+            family=socket.AF_INET if ipv4 else socket.AF_INET6 if ipv6 else socket.AF_UNSPEC,
+        )
+        patience = timeout or (UDP_TIMEOUT if udp else REPLY_TIMEOUT)
+        return command(target=target, timeout=patience, **options)
+
+    for decorate in reversed(_SERVER):
+        with_target = decorate(with_target)
+    return with_target
+
+
+def judgement(command: _Function) -> _Function:
+    """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
+    max_loss = _judgement(
+        "--max-loss",
+        _Quantity("probability", parse_probability),
+        "Which part, from 0 to 1, may be lost or late without an exit status of 1.",
+        default=0,
+    )
+    expect = _judgement(
+        "--expect",
+        str,
+        "The transform that the server applies; repeat it for a chain.",
+        metavar="TRANSFORM",
+        multiple=True,
+        shell_complete=completer(transform_names),
+        default=("uppercase",),
+    )
+    return expect(max_loss(command))
+
 
 Expect = Callable[[bytes], bytes]
 """Gives the reply that a message must have."""
@@ -44,126 +177,6 @@ def expectation(specs: Sequence[str]) -> Expect:
     return expect
 
 
-if TYPE_CHECKING:
-    from uppercase.lab import LabOption
-
-_PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
-
-_T = TypeVar("_T")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class _Quantity(click.ParamType[float]):
-    """A number that one of our parsers reads."""
-
-    def __init__(self, name: str, parse: Callable[[str], float], *, positive: bool = False) -> None:
-        self.name = name
-        self._parse = parse
-        self._positive = positive
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; a default that is one already passes."""
-        if not isinstance(value, str):
-            return value
-        try:
-            number = self._parse(value)
-        except BadValue as error:
-            self.fail(str(error), param, ctx)
-        if self._positive and not number:
-            self.fail(f"got {value!r}; it must be more than 0", param, ctx)
-        return number
-
-
-Duration = partial(_Quantity, "duration", parse_duration)
-"""Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
-
-Size = partial(_Quantity, "size", parse_size)
-"""Bytes as an int: `64k`, `1M`; a bare number is bytes."""
-
-Count = partial(_Quantity, "n", parse_count)
-"""A whole number, 0 or more."""
-
-_server = section("Server")
-_judgement = section("Judgement")
-
-_TARGET_PARAMETERS: Final = (
-    click.argument(
-        "address",
-        metavar="[HOST[:PORT]]",
-        required=False,
-        help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
-    ),
-    _server("-u", "--udp", is_flag=True, help="UDP; without it, TCP."),
-    _server("--unix", metavar="PATH", help="A UNIX socket."),
-    _server("-4", "ipv4", is_flag=True, help="IPv4 only."),
-    _server("-6", "ipv6", is_flag=True, help="IPv6 only."),
-    _server("--tls", is_flag=True, help="TLS; the certificate is verified."),
-    _server("--ca", metavar="FILE", help="Authorities to trust, in PEM."),
-    _server("--insecure", is_flag=True, help="Trust any certificate."),
-)
-
-
-def target_options(command: Callable[..., _T]) -> Callable[..., _T]:
-    """Return a command the address and its options; the command is passed `target`."""
-
-    @wraps(command)
-    def with_target(
-        *,
-        address: str | None,
-        udp: bool,
-        unix: str | None,
-        ipv4: bool,
-        ipv6: bool,
-        tls: bool,
-        ca: str | None,
-        insecure: bool,
-        **options: Any,
-    ) -> _T:
-        for name, value, other_name, other_value in (
-            ("-4", ipv4, "-6", ipv6),
-            ("--unix", unix, "-u", udp),
-            ("--unix", unix, "--tls", tls),
-            ("--unix", unix, "a HOST", address),
-            ("--tls", tls, "-u", udp),
-            ("--ca", ca, "--insecure", insecure),
-        ):
-            if value and other_value:
-                raise UserError(f"got {name} and {other_name}, which exclude each other; give one")
-        if (ca or insecure) and not tls:
-            raise UserError(f"{'--ca' if ca else '--insecure'} is about TLS; add --tls")
-        target = parse_target(
-            address,
-            udp=udp,
-            tls=TLS(ca=ca, verify=not insecure) if tls else None,
-            unix=unix,
-            family=socket.AF_INET if ipv4 else socket.AF_INET6 if ipv6 else socket.AF_UNSPEC,
-        )
-        return command(target=target, **options)
-
-    for decorate in reversed(_TARGET_PARAMETERS):
-        with_target = decorate(with_target)
-    return with_target
-
-
-def judgement_options(command: _Function) -> _Function:
-    """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
-    max_loss = _judgement(
-        "--max-loss",
-        type=_Quantity("probability", parse_probability),
-        default=0,
-        help="Which part, from 0 to 1, may be lost or late without an exit status of 1.",
-    )
-    expect = _judgement(
-        "--expect",
-        metavar="TRANSFORM",
-        multiple=True,
-        values=transform_names,
-        default=("uppercase",),
-        help="The transform that the server applies; repeat it for a chain.",
-    )
-    return expect(max_loss(command))
-
-
 def transform_names() -> Mapping[str, str]:
     """Return the transforms that are installed; imported here, as only shells ask."""
     from uppercase.registry import summaries
@@ -171,47 +184,33 @@ def transform_names() -> Mapping[str, str]:
     return summaries()
 
 
-def timeout_option(title: str) -> Callable[[_Function], _Function]:
-    """Return the decorator that passes `timeout`, seconds or None, in this section of the help."""
-    return section(title)(
-        "-W",
-        "--timeout",
-        type=Duration(positive=True),
-        show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
-        help="How long a reply may take: after this it is late; where none comes, it is lost.",
-    )
+_UNANSWERED: Final = (
+    "How long a reply may take: after this it is late; where none comes, it is lost."
+)
 
 
-def reply_timeout(target: Target, given: float | None) -> float:
-    """Return the seconds that a reply may take: what was given, else what suits the protocol."""
-    if given is not None:
-        return given
-    return UDP_TIMEOUT if target.udp else REPLY_TIMEOUT
+def timeout(title: str, text: str = _UNANSWERED) -> Callable[[_Function], _Function]:
+    """Return the decorator that passes `timeout` in this section of the help."""
+    default = f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s"
+    return section(title)("-W", "--timeout", DURATION.positive, text, show_default=default)
 
 
-def lab_options(rows: "Mapping[str, LabOption]") -> Callable[[_Function], _Function]:
+def lab(rows: "Mapping[str, LabOption]") -> Callable[[_Function], _Function]:
     """Return the decorator that passes each option of a lab, as text or None."""
 
     def decorate(command: _Function) -> _Function:
-        for row in reversed(list(rows.values())):
+        for row in reversed([*rows.values()]):
             text = f"{row.text[0].upper()}{row.text[1:]}."
-            decorated = option(f"--{row.name}", metavar=row.metavar, section="Lab", help=text)
-            command = decorated(command)
+            command = section("Lab")(f"--{row.name}", str, text, metavar=row.metavar)(command)
         return command
 
     return decorate
 
 
-def plot_option(help_text: str) -> Callable[[_Function], _Function]:
+def plot(text: str) -> Callable[[_Function], _Function]:
     """Return the decorator that passes `plot`, a path or None, to a command."""
-    return option(
-        "--plot",
-        type=click.Path(dir_okay=False, path_type=Path),
-        metavar="FILE",
-        callback=_check_plot,
-        section="Output",
-        help=f"{help_text}  [{', '.join(_PLOT_ENDINGS)}]",
-    )
+    endings = ", ".join(_PLOT_ENDINGS)
+    return section("Output")("--plot", FILE, f"{text}  [{endings}]", callback=_check_plot)
 
 
 def _check_plot(

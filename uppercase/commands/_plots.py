@@ -9,7 +9,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from uppercase.client.target import Target
 from uppercase.commands._options import cannot_write
-from uppercase.commands.ping._report import AMISS, bins
+from uppercase.commands.ping import AMISS, bins
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 _INK, _DIM, _GRID = "#1f2328", "#59636e", "#d8dee4"
@@ -56,14 +55,21 @@ _VECTORS: Final = 5000
 measurement was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure that can be written to a file."""
+class Drawing(Figure):
+    """A figure with a title, a description and empty panels, one below the other."""
 
-    figure: Figure
-    title: str
-    description: str
+    def __init__(self, title: str, description: str, panels: int) -> None:
+        height = 1.0 + 2.6 * panels
+        super().__init__(figsize=(8, height), facecolor="white")
+        self.title, self.description = _printable(title), _printable(description)
+        self.panels: list[Axes] = list(self.subplots(panels, squeeze=False)[:, 0])
+        self.subplots_adjust(
+            left=0.1, right=0.98, top=1 - 1.05 / height, bottom=0.5 / height, hspace=0.5
+        )
+        self.text(0.02, 1 - 0.33 / height, self.title, fontsize=13, fontweight="bold")
+        self.text(0.02, 1 - 0.58 / height, self.description, color=_DIM)
 
+    @matplotlib.rc_context(_RC)
     def save(self, path: Path) -> None:
         """Write an SVG, PNG or PDF, by the ending of the name."""
         kind = path.suffix[1:].lower()
@@ -73,14 +79,15 @@ class Drawing:
             "png": {"Title": self.title, "Description": self.description},
             "pdf": {"Title": self.title, "Subject": self.description, "CreationDate": None},
         }
-        with matplotlib.rc_context(_RC), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about letters of a name that no font has
             try:
-                self.figure.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
+                self.savefig(path, format=kind, dpi=150, metadata=by_kind[kind])
             except OSError as error:
                 raise cannot_write(path, error) from error
 
 
+@matplotlib.rc_context(_RC)
 def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawing:
     """Draw the round trips over the probes' numbers, what went wrong, and a histogram."""
     numbers: dict[Kind, set[int]] = {kind: set() for kind in Kind}
@@ -97,30 +104,31 @@ def ping_plot(target: Target, found: Iterable[Finding], totals: Totals) -> Drawi
     numbers[Kind.LOST] -= numbers[Kind.LATE] | numbers[Kind.WRONG]
     counted = ("transmitted", "received", *AMISS)
     description = ", ".join(f"{getattr(totals, name)} {name}" for name in counted)
-    drawing, (axes, *below) = _panels(f"ping {target}", description, 1 + bool(totals.rtt.count))
-    with matplotlib.rc_context(_RC):
-        _label(axes, "Round trips", "probe (seq)", "RTT in ms")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _points(axes, on_time, "reply", _BLUE, ".", markerfacecolor=_BLUE)
-        _points(axes, reordered, "reordered", _VIOLET, "o", markersize=7)
-        # Above the highest point, so that no point is under a mark.
-        axes.set_ylim(0, max((rtt for _, rtt in on_time), default=1.0) * 1.15)
+    drawing = Drawing(f"ping {target}", description, 1 + bool(totals.rtt.count))
+    axes, *below = drawing.panels
+    _label(axes, "Round trips", "probe (seq)", "RTT in ms")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _points(axes, on_time, "reply", _BLUE, ".", markerfacecolor=_BLUE)
+    _points(axes, reordered, "reordered", _VIOLET, "o", markersize=7)
+    # Above the highest point, so that no point is under a mark.
+    axes.set_ylim(0, max((rtt for _, rtt in on_time), default=1.0) * 1.15)
+    for kind, colour, shape in (
+        (Kind.DUPLICATE, _BLUE, "D"),
+        (Kind.LATE, _BROWN, "^"),
+        (Kind.WRONG, "black", "s"),
+        (Kind.LOST, _RED, "x"),
+    ):
+        marks = [(number, 0.96) for number in sorted(numbers[kind])]
         upper_edge = axes.get_xaxis_transform()
-        for kind, colour, shape in (
-            (Kind.DUPLICATE, _BLUE, "D"),
-            (Kind.LATE, _BROWN, "^"),
-            (Kind.WRONG, "black", "s"),
-            (Kind.LOST, _RED, "x"),
-        ):
-            marks = [(number, 0.96) for number in sorted(numbers[kind])]
-            _points(axes, marks, kind.value, colour, shape, transform=upper_edge)
-        if len(axes.lines) > 1:  # the axes say what a single one is
-            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, handletextpad=0)
-        if below:
-            _histogram(below[0], totals.rtt.recent, "RTT in ms")
+        _points(axes, marks, kind.value, colour, shape, transform=upper_edge)
+    if len(axes.lines) > 1:  # the axes say what a single one is
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, handletextpad=0)
+    if below:
+        _histogram(below[0], totals.rtt.recent, "RTT in ms")
     return drawing
 
 
+@matplotlib.rc_context(_RC)
 def bench_plot(
     title: str,
     description: str,
@@ -133,33 +141,18 @@ def bench_plot(
 
     The rates are ends of intervals, in seconds since the start, and messages a second in each.
     """
-    drawing, (axes, *below) = _panels(title, description, 1 + bool(latencies))
-    with matplotlib.rc_context(_RC):
-        _label(axes, "Throughput", "time in s", "messages/s")
-        axes.set_title(losses, loc="right", color=_DIM, fontsize=9)
-        if rates:
-            ends, heights = zip(*rates, strict=True)
-            axes.stairs(heights, [0.0, *ends], color=_BLUE, linewidth=1.5, baseline=None)
-            axes.set_ylim(0, max(heights) * 1.05 or 1.0)
-        if below:
-            _histogram(below[0], latencies, "latency in ms")
-            below[0].set_title(percentiles, loc="right", color=_DIM, fontsize=9)
+    drawing = Drawing(title, description, 1 + bool(latencies))
+    axes, *below = drawing.panels
+    _label(axes, "Throughput", "time in s", "messages/s")
+    axes.set_title(losses, loc="right", color=_DIM, fontsize=9)
+    if rates:
+        ends, heights = zip(*rates, strict=True)
+        axes.stairs(heights, [0.0, *ends], color=_BLUE, linewidth=1.5, baseline=None)
+        axes.set_ylim(0, max(heights) * 1.05 or 1.0)
+    if below:
+        _histogram(below[0], latencies, "latency in ms")
+        below[0].set_title(percentiles, loc="right", color=_DIM, fontsize=9)
     return drawing
-
-
-def _panels(title: str, description: str, number: int) -> tuple[Drawing, list[Axes]]:
-    """Return a drawing and its empty panels, one below the other."""
-    title, description = _printable(title), _printable(description)
-    with matplotlib.rc_context(_RC):
-        height = 1.0 + 2.6 * number
-        figure = Figure(figsize=(8, height), facecolor="white")
-        axes = figure.subplots(number, squeeze=False)[:, 0]
-        figure.subplots_adjust(
-            left=0.1, right=0.98, top=1 - 1.05 / height, bottom=0.5 / height, hspace=0.5
-        )
-        figure.text(0.02, 1 - 0.33 / height, title, fontsize=13, fontweight="bold")
-        figure.text(0.02, 1 - 0.58 / height, description, color=_DIM)
-    return Drawing(figure, title, description), list(axes)
 
 
 def _printable(text: str) -> str:
@@ -168,9 +161,7 @@ def _printable(text: str) -> str:
 
 
 def _label(axes: Axes, title: str, x_title: str, y_title: str) -> None:
-    axes.set_title(title)
-    axes.set_xlabel(x_title)
-    axes.set_ylabel(y_title)
+    axes.set(title=title, xlabel=x_title, ylabel=y_title)
 
 
 def _points(

@@ -7,14 +7,14 @@ options give equal fates.
 
 import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from uppercase.commands import _options
 from uppercase.commands._group import Command, completer, say, section
-from uppercase.commands._options import Count, Duration, lab_options, transform_names
+from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
 from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
 from uppercase.lab import (
@@ -30,8 +30,6 @@ from uppercase.lab import (
 if TYPE_CHECKING:
     from uppercase.classroom.timeline import Timeline
 
-_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
 
@@ -45,48 +43,44 @@ _PICTURES: Final = (".svg", ".pdf", ".png", ".txt", ".pcapng")
 _ACCEPTED: Final = ".svg, .pdf, .png, .txt or .pcapng"
 
 _lab, _key, _service = section("Lab"), section("Key"), section("Service")
-_exercise, _output = section("Exercise"), section("Output")
+_exercise, _drawing, _output = section("Exercise"), section("Picture"), section("Output")
 
 
-def _file(option: Callable[..., _Decorator], *names: str, **attributes: Any) -> _Decorator:
-    path = click.Path(dir_okay=False, path_type=Path)
-    return option(*names, type=path, metavar="FILE", **attributes)
+class _Picture(click.Path):
+    """A file whose name says what it is to be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if path.suffix.lower() not in _PICTURES:
+            raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+        return path
 
 
-def _check_picture(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    """Refuse a file whose name does not say what it is to be."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
-    return path
+_PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
+_ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-_picture = partial(_file, callback=_check_picture)
-
-
-def _port(option: Callable[..., _Decorator], text: str) -> _Decorator:
-    return option("--port", type=Count(), default=0, show_default="any free one", help=text)
-
-
-def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
-    return lambda: {name: lab.summary for kind in kinds for name, lab in kind.items()}
+def _presets(*kinds: Any) -> Any:
+    known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
+    return completer(lambda: known)
 
 
 @click.command("fates", cls=Command)
-@_lab("--seed", type=Count(), help="The server's --seed; required.")
+@_lab("--seed", COUNT, "The server's --seed; required.")
 @_lab(
     "--lab",
+    str,
+    f"A preset: {', '.join(UDP_PRESETS)}.",
     metavar="PRESET",
-    values=_presets(UDP_PRESETS),
-    help=f"A preset: {', '.join(UDP_PRESETS)}.",
+    shell_complete=_presets(UDP_PRESETS),
 )
-@lab_options(UDP_OPTIONS)
-@_key("-n", "number", type=Count(positive=True), default=_FATES, help="How many datagrams.")
+@_options.lab(UDP_OPTIONS)
+@_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
 @_key(
     "--client",
+    str,
+    "The client's address, for a server that was started with --per-client.",
     metavar="ADDRESS",
-    help="The client's address, for a server that was started with --per-client.",
 )
 def fates(
     seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None
@@ -114,35 +108,36 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 
 
 @click.command("run", cls=Command)
-@_service("-u", "--udp", is_flag=True, help="UDP; without it, TCP.")
+@_service("-u", "--udp", bool, "UDP; without it, TCP.")
 @_service(
     "-t",
     "--transform",
     "transforms",
+    str,
+    "The transform to serve; repeat it for a chain.",
     metavar="NAME",
     multiple=True,
-    values=transform_names,
+    shell_complete=completer(transform_names),
     default=("uppercase",),
-    help="The transform to serve; repeat it for a chain.",
 )
-@_port(_service, "The service's port, for programs that have a fixed one.")
-@_lab("--seed", type=Count(), show_default="random", help="Decides what happens to which datagram.")
+@_service("--port", COUNT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
+@_lab("--seed", COUNT, "Decides what happens to which datagram.", show_default="random")
 @_lab(
     "--lab",
+    str,
+    "A preset, which the options change.",
     metavar="PRESET",
-    values=_presets(TCP_PRESETS, UDP_PRESETS),
-    help="A preset, which the options change.",
+    shell_complete=_presets(TCP_PRESETS, UDP_PRESETS),
 )
-@lab_options({**TCP_OPTIONS, **UDP_OPTIONS})
+@_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
 @section("Program")(
     "--timeout",
-    type=Duration(positive=True),
-    default=300.0,
-    show_default="5m",
-    help="Kill the program, and all that it has started, after this.",
+    DURATION.positive,
+    "Kill the program, and all that it has started, after this.",
+    default="5m",
 )
-@_picture(_output, "--timeline", help=f"Write the timeline to this file too, as {_ACCEPTED}.")
-@_file(_output, "--record", help="Write the record to this file, as the services do.")
+@_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
+@_output("--record", FILE, "Write the record to this file, as the services do.")
 @click.argument(
     "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
 )
@@ -169,29 +164,24 @@ def run(
         uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
-    from uppercase.classroom.captive import Overtime, run_in_terminal
-    from uppercase.classroom.service import HOST, Exhibit
+    from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
-    problem: UserError | None = None
-    status = 0
     _leave_nobody_behind()
-    with _reactor.running(), exhibit:
+    with running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
             say(str(error))
             status = OVERTIME
-        except UserError as error:
-            problem = error
     drawn = Timeline.of(*exhibit.seen())
     for line in draw_text(drawn):
         click.echo(line, err=True)
-    if problem is None and not drawn.clients:
+    if not drawn.clients:
         say(
             f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{exhibit.port}; "
             "{host} and {port} among its arguments tell it where, and --port is for a program "
@@ -201,8 +191,6 @@ def run(
         _save_timeline(drawn, timeline)
     if record is not None:
         _save(record, lambda: record.write_bytes(exhibit.record()))
-    if problem is not None:
-        raise problem
     return status
 
 
@@ -212,12 +200,12 @@ def run(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What a service's --record=FILE wrote.",
 )
-@section("Picture")("--client", metavar="ADDRESS", default="", help="Only this client.")
-@_picture(
-    section("Picture"),
+@_drawing("--client", str, "Only this client.", metavar="ADDRESS", default="")
+@_drawing(
     "-o",
     "--output",
-    help=f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
+    _PICTURE,
+    f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward.
@@ -271,24 +259,18 @@ def _exercises() -> dict[str, str]:
 
 
 @click.command("grade", cls=Command)
-@_exercise("--list", "listed", is_flag=True, help="List the exercises.")
-@_port(_exercise, "The port, for programs that have a fixed one.")
-@_exercise(
-    "--jobs",
-    type=Count(positive=True),
-    default=_JOBS,
-    show_default=True,
-    help="Checks at once; one with --port.",
-)
-@_output("--timelines", is_flag=True, help="Show each failed check's timeline.")
-@_output("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-@_file(_output, "--junit", help="Write JUnit's XML too, for CI systems.")
-@_file(_output, "--gradescope", help="Write Gradescope's results.json too.")
+@_exercise("--list", "listed", bool, "List the exercises.")
+@_exercise("--port", COUNT, "The port, for programs that have a fixed one.", **_ANY_PORT)
+@_exercise("--jobs", COUNT.positive, "Checks at once; one with --port.", default=_JOBS)
+@_output("--timelines", bool, "Show each failed check's timeline.")
+@_output("--json", "as_json", bool, "Print one JSON object instead of lines.")
+@_output("--junit", FILE, "Write JUnit's XML too, for CI systems.")
+@_output("--gradescope", FILE, "Write Gradescope's results.json too.")
 @_output(
     "--report",
-    type=click.Path(file_okay=False, path_type=Path),
+    click.Path(file_okay=False, path_type=Path),
+    "Write a page with the timelines into this folder too.",
     metavar="DIR",
-    help="Write a page with the timelines into this folder too.",
 )
 @click.argument(
     "exercise",
@@ -325,7 +307,7 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     if listed:
         return _list()
@@ -334,7 +316,7 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()
-    with _reactor.running():
+    with running():
         for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:

@@ -9,22 +9,25 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from shutil import get_terminal_size
 from typing import Any, Final
 
 import click
 
-from uppercase.commands._group import Command, Group, Option, completer, option
-from uppercase.commands._options import Size, transform_names
+from uppercase.commands._group import OTHER, Command, Group, Option, completer, section
+from uppercase.commands._options import SIZE, transform_names
 from uppercase.commands.cli import OK
 from uppercase.core.framing import framing_summaries
 from uppercase.core.values import printable
-from uppercase.errors import UppercaseError, UserError
+from uppercase.errors import FramingError, TransformError, UppercaseError, UserError
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
+
+_option = section(OTHER)
 
 
 class _Command(Command):
@@ -38,9 +41,13 @@ class _Command(Command):
         ctx.meta["uppercase.debug"] = ctx.params.pop("debug")
         try:
             return super().invoke(ctx)
-        except UppercaseError:
-            _show_traceback(ctx)
-            raise
+        except UppercaseError as error:
+            if _debugging():
+                _say(traceback.format_exc().rstrip(), err=True)
+            if not isinstance(error, TransformError | FramingError):
+                raise
+            _say(f"uppercase: {error}", err=True)
+            return _WRONG
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("twisted."):
                 raise
@@ -49,13 +56,8 @@ class _Command(Command):
             ) from error
 
 
-def _debugging(ctx: click.Context) -> bool:
-    return bool(ctx.meta["uppercase.debug"])
-
-
-def _show_traceback(ctx: click.Context) -> None:
-    if _debugging(ctx):
-        _say(traceback.format_exc().rstrip(), err=True)
+def _debugging() -> bool:
+    return bool(click.get_current_context().meta["uppercase.debug"])
 
 
 @click.group(cls=Group)
@@ -71,15 +73,12 @@ def transforms() -> None:
     """
 
 
-_NAMED = click.argument(
-    "name",
-    help="A transform, or module:function.",
-    shell_complete=completer(transform_names),
-)
+_argument = partial(click.argument, shell_complete=completer(transform_names))
+_named = _argument("name", help="A transform, or module:function.")
 
 
 @transforms.command("list", cls=_Command)
-@option("--json", "as_json", is_flag=True, help="Print an object for each, a line each.")
+@_option("--json", "as_json", bool, "Print an object for each, a line each.")
 def list_(as_json: bool) -> int:
     """List the transforms that are installed, and where each comes from.
 
@@ -154,7 +153,7 @@ def _print_table(rows: Iterable[dict[str, Any]]) -> None:
 
 
 @transforms.command("show", cls=_Command)
-@_NAMED
+@_named
 def show(name: str) -> int:
     """Show one transform: its arguments, what it works on, where it comes from.
 
@@ -169,46 +168,31 @@ def show(name: str) -> int:
 
 
 @transforms.command("try", cls=_Command)
-@click.argument(
-    "names",
-    nargs=-1,
-    required=True,
-    metavar="NAME...",
-    help="A chain of transforms.",
-    shell_complete=completer(transform_names),
-)
-@option(
+@_argument("names", nargs=-1, required=True, metavar="NAME...", help="A chain of transforms.")
+@_option(
     "-f",
     "--framing",
-    metavar="NAME",
-    values=framing_summaries,
-    help="What is one message: line, netstring, ...; or stream. "
+    str,
+    "What is one message: line, netstring, ...; or stream. "
     "Without it a chain that can stream does, any other gets the whole input as one message.",
+    metavar="NAME",
+    shell_complete=completer(framing_summaries),
 )
-@option(
+@_option(
     "--max-length",
-    type=Size(positive=True),
+    SIZE.positive,
+    "Longest message of a framing.",
     default=MAX_LENGTH,
-    metavar="SIZE",
     show_default="64k",
-    help="Longest message of a framing.",
 )
-@option(
+@_option(
     "--max-output",
-    type=Size(positive=True),
+    SIZE.positive,
+    "Longest output for one message or chunk.",
     default=MAX_OUTPUT,
-    metavar="SIZE",
     show_default="1M",
-    help="Longest output for one message or chunk.",
 )
-@click.pass_context
-def try_(
-    ctx: click.Context,
-    names: Sequence[str],
-    framing: str | None,
-    max_length: int,
-    max_output: int,
-) -> int:
+def try_(names: Sequence[str], framing: str | None, **bounds: int) -> int:
     r"""Run a chain of transforms on standard input, without a socket.
 
     Examples:
@@ -217,28 +201,23 @@ def try_(
         uppercase transforms try mymodule:reverse --framing line < in.txt
     """
     from uppercase.commands._author import run
-    from uppercase.errors import FramingError, TransformError
 
     if sys.stdin is None or sys.stdout is None:
         raise UserError("standard input or output is closed; it needs both")
-    try:
-        run(names, framing, max_length=max_length, max_output=max_output)
-    except (TransformError, FramingError) as error:
-        _show_traceback(ctx)
-        _say(f"uppercase: {error}", err=True)
-        return _WRONG
+    run(names, framing, **bounds)
     return OK
 
 
 @transforms.command("check", cls=_Command)
-@_NAMED
-@option(
+@_named
+@_option(
     "-e",
     "--example",
     "examples",
+    str,
+    "Try this message too; repeatable. A transform that refuses most messages needs some.",
     multiple=True,
     metavar="TEXT",
-    help="Try this message too; repeatable. A transform that refuses most messages needs some.",
 )
 def check(name: str, examples: Sequence[str]) -> int:
     """Check that a transform keeps the laws that servers rely on.
@@ -284,8 +263,8 @@ def check(name: str, examples: Sequence[str]) -> int:
 
 @transforms.command("new", cls=_Command)
 @click.argument("name", help="Of the transform, and of the folder.")
-@option("--async", "is_async", is_flag=True, help="An async function, which may await asyncio.")
-@option("--stream", is_flag=True, help="A class whose instances are streams.")
+@_option("--async", "is_async", bool, "An async function, which may await asyncio.")
+@_option("--stream", bool, "A class whose instances are streams.")
 def new(name: str, is_async: bool, stream: bool) -> int:
     """Write a small project in a new folder NAME: transform, tests, README.
 
@@ -303,11 +282,8 @@ def new(name: str, is_async: bool, stream: bool) -> int:
 
 
 @transforms.command("doctor", cls=_Command)
-@click.argument(
-    "name", required=False, help="Tell of this one only.", shell_complete=completer(transform_names)
-)
-@click.pass_context
-def doctor(ctx: click.Context, name: str | None) -> int:
+@_argument("name", required=False, help="Tell of this one only.")
+def doctor(name: str | None) -> int:
     """Tell why a transform is not found: where it was looked for, what is there, what is wrong.
 
     Examples:
@@ -316,20 +292,20 @@ def doctor(ctx: click.Context, name: str | None) -> int:
     """
     from uppercase.registry.doctor import diagnose
 
-    diagnosis = diagnose()
+    found, problems, lines = diagnose()
     if name is not None:
         try:
-            diagnosis.found.find(name)
+            found.find(name)
         except UppercaseError as error:
             _say(str(error))
         else:
-            known = diagnosis.found.transforms.get(name.partition(":")[0])
+            known = found.transforms.get(name.partition(":")[0])
             _say(f"{name} can be served" + (f"; it comes from {known.origin}" if known else ""))
             return OK
-    _say("\n".join(diagnosis.lines))
-    _say("Wrong:" if diagnosis.problems else "Nothing is wrong.")
-    for problem in diagnosis.problems:
+    _say("\n".join(lines))
+    _say("Wrong:" if problems else "Nothing is wrong.")
+    for problem in problems:
         _say(f"  {problem}")
-        if problem.traceback and _debugging(ctx):
+        if problem.traceback and _debugging():
             _say(problem.traceback.rstrip())
-    return OK if name is None and not diagnosis.problems else _WRONG
+    return OK if name is None and not problems else _WRONG

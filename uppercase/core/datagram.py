@@ -24,26 +24,24 @@ from time import perf_counter
 from typing import Final
 
 from uppercase.core import events
-from uppercase.core.conversation import (
-    Answer,
-    Delay,
-    LabStage,
-    Passage,
-    Replies,
-    Request,
-    Step,
-    Wait,
-    fates_of,
-)
 from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
     REPLY_RULES,
     REPLY_SLACK,
     REQUEST_RULES,
+    Answer,
     Datagram,
+    Delay,
+    LabStage,
     Origin,
+    Passage,
     RateLimit,
+    Replies,
+    Request,
+    Step,
+    Wait,
     client_of,
+    fates_of,
 )
 from uppercase.core.loops import LockStepGuard, LoopGuard
 from uppercase.core.pipeline import MessagePipeline, Result, run_each

@@ -7,11 +7,10 @@ This module does no I/O and never imports Twisted.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from zope.interface import implementer
 
@@ -25,10 +24,9 @@ Result = bytes | Awaitable[bytes] | TransformError | None
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds that one call of it blocked."""
 
-_LOOP_MISSING: Final = re.compile(
-    "no running event loop|no current event loop|await wasn't used with future"
-    "|unknown async library|not currently running on any async",
-    re.IGNORECASE,
+_LOOP_MISSING: Final = (
+    "(?i)no running event loop|no current event loop|await wasn't used with future"
+    "|unknown async library|not currently running on any async"
 )
 """What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
 
@@ -36,8 +34,7 @@ _REMEDY: Final = "; serve it with twistd --reactor=asyncio"
 """The end of the sentence about a coroutine that failed so; short, as logs cut long ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """One transform of a chain, with the name that errors and logs use."""
 
     name: str
@@ -354,7 +351,7 @@ def _wants_loop(error: BaseException) -> bool:
     # Imported here: the core needs it for a sentence only.
     from asyncio import get_running_loop
 
-    if not (isinstance(error, RuntimeError) and _LOOP_MISSING.search(str(error))):
+    if not (isinstance(error, RuntimeError) and re.search(_LOOP_MISSING, str(error))):
         return False
     try:
         get_running_loop()

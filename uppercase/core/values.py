@@ -34,9 +34,9 @@ _LONGEST: Final = 365 * 24 * 3600.0
 """Seconds of the longest duration: timers of the system take no number, and a year is for ever."""
 
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)", re.ASCII)
+_QUANTITY: Final = r"(?a)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)"
 
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_NAME: Final = r"(?a)[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 
 # One character, or a backslash and the one behind it. A backslash at the very end stands alone.
 _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
@@ -236,7 +236,7 @@ def parse_host_names(text: str) -> tuple[str, ...]:
     """
     hosts = [entry.strip().lower().strip("[]") for entry in text.split(",")]
     for host in hosts:
-        if not (_NAME.fullmatch(host) or host_address(host)):
+        if not (re.fullmatch(_NAME, host) or host_address(host)):
             raise BadValue(
                 f"got {host!r}; accepted are host names and IP addresses without a port, such as "
                 "class.example.edu, with a comma between two"
@@ -254,7 +254,7 @@ def host_address(host: str) -> IPv4Address | IPv6Address | None:
 
 def parse_duration(text: str) -> float:
     """Return seconds for `500ms`, `2s`, `5m`, `1h`; a bare number is seconds."""
-    match = _QUANTITY.fullmatch(text.strip().lower())
+    match = re.fullmatch(_QUANTITY, text.strip().lower())
     seconds = float(match[1]) * _SECONDS[match[2]] if match and match[2] in _SECONDS else math.inf
     if not math.isfinite(seconds):
         raise BadValue(

@@ -16,7 +16,7 @@ The lab over UDP loads on first use: every service knows the options, and few ha
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from uppercase._facade import lazy
 from uppercase.core.events import Direction
@@ -47,6 +47,7 @@ __all__ = [
     "command_line",
     "find_preset",
     "make_experiment",
+    "make_tcp_lab",
     "merge_settings",
     "new_seed",
 ]
@@ -85,19 +86,15 @@ class TCPLab:
                 )
 
     def __str__(self) -> str:
-        """Return the options as one types them, for the line that tells what is set."""
-        return " ".join(
-            f"--{field.name.replace('_', '-')}={getattr(self, field.name):g}"
-            for field in fields(self)
-            if getattr(self, field.name)
-        )
+        """Return the options as one types them."""
+        given = {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
+        return command_line({name.replace("_", "-"): f"{given[name]:g}" for name in given})
 
 
 NO_LAB: Final = TCPLab()
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """Options under the name of an exercise.
 
     Attributes:
@@ -114,13 +111,8 @@ class Preset:
         return f"{self.name}: {command_line(self.settings)} ({self.summary})"
 
 
-@dataclass(frozen=True, slots=True)
-class LabOption:
-    """One option of a lab.
-
-    Attributes:
-        parse: makes the value of its text, over UDP the value of one side.
-    """
+class LabOption(NamedTuple):
+    """One option of a lab; `parse` makes the value of its text, over UDP that of one side."""
 
     name: str
     metavar: str
@@ -210,8 +202,19 @@ def make_experiment(
     )
 
 
+def make_tcp_lab(settings: Mapping[str, str]) -> TCPLab:
+    """Return what the texts of the options over TCP mean."""
+    values: dict[str, Any] = {}
+    for name, text in settings.items():
+        try:
+            values[name.replace("-", "_")] = TCP_OPTIONS[name].parse(text)
+        except BadValue as error:
+            raise BadValue(f"--{name}: {error}") from error
+    return TCPLab(**values)
+
+
 def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str:
-    """Return the options as one types them, for a line that tells what is set."""
+    """Return the options as one types them."""
     words = [] if seed is None else [f"--seed={seed}"]
     return " ".join(words + [f"--{name}={text}" for name, text in settings.items()])
 
@@ -222,7 +225,6 @@ def new_seed() -> int:
 
 
 def _parse_burst_loss(text: str) -> "BurstLoss":
-    """Read `ENTER:LEAVE` or `ENTER:LEAVE:LOSS`, three probabilities."""
     parts = text.split(":")
     if len(parts) not in (2, 3):
         raise BadValue(

@@ -57,10 +57,9 @@ class Draws(NamedTuple):
     unused: float
 
 
-def _check_probabilities(values: dict[str, float]) -> None:
-    """Refuse what is no probability."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
+def _check_probabilities(given: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= (value := getattr(given, name)) <= 1:
             raise BadValue(f"got {value:g} for {name}; a probability is a number from 0 to 1")
 
 
@@ -85,7 +84,7 @@ class BurstLoss:
     loss: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_probabilities({"enter": self.enter, "leave": self.leave, "loss": self.loss})
+        _check_probabilities(self, "enter", "leave", "loss")
         if not MIN_BURST_CHANGE <= self.enter + self.leave <= 1:
             raise BadValue(
                 f"got burst probabilities {self.enter:g} to enter and {self.leave:g} to leave; "
@@ -121,14 +120,7 @@ class Impairments:
     burst_loss: BurstLoss | None = None
 
     def __post_init__(self) -> None:
-        _check_probabilities(
-            {
-                "loss": self.loss,
-                "duplicate": self.duplicate,
-                "reorder": self.reorder,
-                "corrupt": self.corrupt,
-            }
-        )
+        _check_probabilities(self, "loss", "duplicate", "reorder", "corrupt")
         for name, seconds in (("delay", self.delay), ("jitter", self.jitter)):
             if not 0 <= seconds <= MAX_DELAY:
                 raise BadValue(
@@ -184,7 +176,6 @@ class Fate:
         return ", ".join(f"{each}{added.get(each, '')}" for each in self.actions) or "delivered"
 
     def apply(self, data: bytes) -> bytes:
-        """Return the datagram's bytes as they are passed on."""
         if self.flip is None or not data:
             return data
         byte, bit = divmod(int(self.flip * len(data) * 8), 8)
@@ -272,8 +263,6 @@ class Experiment:
 
 
 def _milliseconds(seconds: float) -> str:
-    """Write a duration for a projector: whole milliseconds from 10 on."""
     value = seconds * 1000
-    return (
-        f"{value:.0f} ms" if value >= 10 or math.isclose(value, round(value)) else f"{value:.1f} ms"
-    )
+    digits = 0 if value >= 10 or math.isclose(value, round(value)) else 1
+    return f"{value:.{digits}f} ms"

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
 
-from uppercase.core.conversation import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver
+from uppercase.core.guards import Passage
 from uppercase.core.values import Client
 from uppercase.lab._fates import DELIVERED, Experiment, Fate
 from uppercase.limits import KIB, MIB
@@ -96,10 +96,6 @@ def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterato
         yield Row(number, request, tuple(replies))
 
 
-_FIRST: Final = (0, 1, "")
-"""Copy, copies and fates of what arrives."""
-
-
 class Numbering:
     """Numbers each client's datagrams, from 1.
 
@@ -160,39 +156,32 @@ class Lab:
 
     def request(self, client: Client, data: bytes) -> list[Passage]:
         """Take a datagram from a client; return what the service gets of it, none to two copies."""
-        return self._pass_on(Direction.REQUEST, client, data, self._numbers.next(client))
+        arrived = Passage(0.0, data, self._numbers.next(client), 0, 1)
+        return self._pass_on(Direction.REQUEST, client, data, arrived)
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; return what is sent of it, none to two copies."""
-        return self._pass_on(Direction.REPLY, client, data, answered.number, answered)
+        return self._pass_on(Direction.REPLY, client, data, answered)
 
     def pass_by(self, client: Client, count: int) -> None:
         """Number so many datagrams from a client that do not go through the lab."""
         self._numbers.skip(client, count)
 
     def _pass_on(
-        self,
-        direction: Direction,
-        client: Client,
-        data: bytes,
-        number: int,
-        answered: Passage | None = None,
+        self, direction: Direction, client: Client, data: bytes, of: Passage
     ) -> list[Passage]:
-        """Deal out one datagram's fate and report it."""
-        copy, copies, fates = (
-            (answered.copy, answered.copies, answered.fates) if answered else _FIRST
-        )
-        fate = self._experiment.fate(direction, number, copy, host=client[0])
+        number, fates = of.number, of.fates
+        fate = self._experiment.fate(direction, number, of.copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
         if self._observer and fate.actions:
-            words = describe(direction, fate, copy, copies)
-            fates = (
-                f"{fates or describe(Direction.REQUEST, DELIVERED)}; {words}" if answered else words
-            )
-            peer = str(client)
+            words = describe(direction, fate, of.copy, of.copies)
+            before = fates or describe(Direction.REQUEST, DELIVERED)
+            fates = words if direction is Direction.REQUEST else f"{before}; {words}"
             self._observer.notify(
-                Impaired(peer, direction, number, fate.actions, words, data, fates, fate.seconds)
+                Impaired(
+                    str(client), direction, number, fate.actions, words, data, fates, fate.seconds
+                )
             )
         passed = fate.apply(data)
         passages = [

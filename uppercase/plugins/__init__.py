@@ -1,16 +1,320 @@
-"""How a function or a class becomes a plugin: its declaration, its arguments, its adapters.
+"""How a function or a class becomes a plugin: decorated, it is one.
 
-What an author imports who writes a plugin by hand. Names load on first use.
+For example::
+
+    @transform(summary="Shift letters by a fixed distance")
+    def caesar(text: str, *, shift: int = 13) -> str: ...
+
+`@transform` takes a function of one message, `@stream_transform` a class with `feed` and `finish`;
+`adopt` makes the same of an object that carries no decorator. The annotation `str` or `bytes` says
+what the code works on, keyword-only parameters are its arguments. What breaks these rules raises
+`PluginError` where it is declared. This module must not import the reactor.
 """
 
-from typing import TYPE_CHECKING
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
-from uppercase._facade import lazy
+from uppercase.errors import PluginError
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.plugins.adapters import (
+    AsyncTransform,
+    DeclaredTransform,
+    Kind,
+    MessageTransform,
+    Stream,
+    StreamableTransform,
+    StreamTransform,
+    ThreadedTransform,
+)
+from uppercase.plugins.parameters import (
+    REQUIRED,
+    Parameter,
+    parameters_of,
+    positional_of,
+    signature_of,
+)
 
-if TYPE_CHECKING:
-    from uppercase.plugins.declare import adopt, stream_transform, transform
-    from uppercase.plugins.parameters import Parameter
+__all__ = ["Parameter", "adopt", "is_name", "stream_transform", "transform"]
 
-__all__ = ["Parameter", "adopt", "stream_transform", "transform"]
+P = ParamSpec("P")
+M = TypeVar("M", str, bytes)
+S = TypeVar("S", bound=Stream[str] | Stream[bytes])
 
-__getattr__ = lazy(__name__, __all__, [".declare"])
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class _FunctionDecorator(Protocol):
+    """`@transform` and `@transform(...)`: what they accept and give, for type checkers."""
+
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], M], /
+    ) -> DeclaredTransform[Concatenate[M, P], M]: ...
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], Coroutine[Any, Any, M]], /
+    ) -> DeclaredTransform[Concatenate[M, P], Coroutine[Any, Any, M]]: ...
+    @overload
+    def __call__(
+        self, target: Callable[Concatenate[M, P], Awaitable[M]], /
+    ) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+    @overload
+    def __call__(
+        self, target: Callable[P, Callable[[M], M]], /
+    ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        summary: str | None = None,
+        streaming: bool = False,
+        blocking: bool = False,
+        ascii: Callable[..., bytes] | None = None,
+    ) -> "_FunctionDecorator": ...
+
+
+def _typed(function: Any) -> _FunctionDecorator:
+    """Tell type checkers of the overloads, which a function would repeat one by one."""
+    decorator: _FunctionDecorator = function
+    return decorator
+
+
+@_typed
+def transform(
+    target: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    blocking: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> Any:
+    """Declare a function of one message, or a class whose instances are called with one.
+
+    Args:
+        target: it has one positional parameter, annotated `str` or `bytes`, and gives the same
+            type, or an awaitable of it.
+        name: what users type; without it, the function's name with hyphens.
+        summary: one line; without it, the first line of the docstring.
+        streaming: declares f(a + b) == f(a) + f(b) for text cut between characters, so that it can
+            answer an endless stream chunk by chunk.
+        blocking: run each call in the reactor's thread pool.
+        ascii: for text, a function of bytes with the same arguments that gives the same result
+            for pure ASCII, faster.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        given = {"streaming": streaming, "blocking": blocking, "ascii": ascii}
+        return partial(transform, name=name, summary=summary, **given)
+    owner = _owner(target)
+    function, kind, parameters = _read(target, owner)
+    is_async = inspect.iscoroutinefunction(function)
+    made = _adapter(owner, is_async, streaming, blocking)
+    if ascii is not None and (kind is Kind.BYTES or blocking):
+        raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        call: Any = target(**arguments) if inspect.isclass(target) else _bound(target, arguments)
+        fast = None if ascii is None else _bound(ascii, arguments)
+        return made(chosen, kind, call, fast)
+
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming, is_async)
+
+
+def _adapter(owner: str, is_async: bool, streaming: bool, blocking: bool) -> type[MessageTransform]:
+    """Return what makes a transform of a function that is declared so."""
+    if is_async and (streaming or blocking):
+        flag = "streaming" if streaming else "blocking"
+        raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
+    if streaming and blocking:
+        raise PluginError(
+            f"{owner} is blocking and cannot be streaming as well; take out one of the two"
+        )
+    if is_async:
+        return AsyncTransform
+    if blocking:
+        return ThreadedTransform
+    return StreamableTransform if streaming else MessageTransform
+
+
+@overload
+def stream_transform(target: Callable[P, S], /) -> DeclaredTransform[P, S]: ...
+@overload
+def stream_transform(
+    *, name: str | None = None, summary: str | None = None
+) -> Callable[[Callable[P, S]], DeclaredTransform[P, S]]: ...
+
+
+def stream_transform(
+    target: Any = None, /, *, name: str | None = None, summary: str | None = None
+) -> Any:
+    """Declare a class, or a function annotated with one, whose instances are streams.
+
+    Each stream is an instance of its own. The parameter of `feed` is annotated `str` (text, cut
+    between characters) or `bytes`; both `feed` and `finish` give the same type. The keyword-only
+    parameters of what makes a stream are the arguments. Without a name it is the class's, in lower
+    case with hyphens, without a summary the first line of the docstring.
+
+    Raises:
+        PluginError: the declaration breaks a rule.
+    """
+    if target is None:
+        return partial(stream_transform, name=name, summary=summary)
+    owner = _owner(target)
+    signature = signature_of(target, owner)
+    made: Any = target if inspect.isclass(target) else signature.return_annotation
+    feed = getattr(made, "feed", None)
+    if not callable(feed) or not callable(getattr(made, "finish", None)):
+        raise PluginError(
+            f"{owner} makes nothing with both feed and finish; declare a class that has them, or "
+            "annotate the function's result with one"
+        )
+    feed_owner = f"{made.__name__}.feed"
+    if inspect.iscoroutinefunction(feed) or inspect.iscoroutinefunction(made.finish):
+        raise PluginError(f"{made.__name__} has async methods, and a stream cannot wait; use def")
+    kind = _kind(signature_of(feed, feed_owner), 1, feed_owner)
+    chosen = _name(target, name)
+
+    def make(arguments: dict[str, Any]) -> ITransform:
+        # One is made and dropped, so that arguments it refuses are refused here.
+        target(**arguments)
+        return StreamTransform(chosen, kind, _bound(target, arguments))
+
+    parameters = parameters_of(signature, owner, positional=0)
+    said = _summary(target, summary)
+    return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming=True)
+
+
+def adopt(
+    target: Any,
+    *,
+    name: str | None = None,
+    summary: str | None = None,
+    streaming: bool = False,
+    ascii: Callable[..., bytes] | None = None,
+) -> ITransformPlugin:
+    """Make a plugin of what a reference points at; what is declared of it is as for `transform`.
+
+    That is a plugin, which is taken as it is; an `ITransform`, or a class of them; what
+    `stream_transform` or `transform` accepts.
+
+    Raises:
+        PluginError: it is none of these, or its declaration breaks a rule.
+    """
+    is_class, owner = inspect.isclass(target), _owner(target)
+    kept = [
+        each
+        for each in (ITransformPlugin, ITransform, IStreamTransform)
+        if (each.implementedBy if is_class else each.providedBy)(target)
+    ]
+    if ITransformPlugin in kept:
+        if is_class:
+            raise PluginError(f"{owner} is a class, and an instance is the plugin; use {owner}()")
+        plugin: ITransformPlugin = target
+        return plugin
+    if ITransform in kept:
+        signature = signature_of(target, owner) if is_class else inspect.Signature()
+        return DeclaredTransform(
+            target if is_class else type(target),
+            (lambda arguments: target(**arguments)) if is_class else (lambda _: target),
+            name=_name(target if is_class else type(target), name),
+            summary=_summary(target, summary),
+            kind=Kind.BYTES,
+            parameters=parameters_of(signature, owner, positional=0),
+            streaming=IStreamTransform in kept,
+            is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
+        )
+    if is_class and hasattr(target, "feed"):
+        if streaming or ascii is not None:
+            raise PluginError(
+                f"{owner} is a stream class, which needs neither streaming nor ascii; take them out"
+            )
+        return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
+    if not callable(target):
+        raise PluginError(
+            f"{target!r} is no transform; point at a function, a class, or an object that provides "
+            "ITransform"
+        )
+    return transform(  # type: ignore[call-overload, no-any-return]
+        target, name=name, summary=summary, streaming=streaming, ascii=ascii
+    )
+
+
+def _bound(target: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:
+    return partial(target, **arguments) if arguments else target
+
+
+def _owner(target: Any) -> str:
+    return str(getattr(target, "__qualname__", None) or repr(target))
+
+
+def is_name(name: object) -> bool:
+    """Return whether users can type a transform's name: lower-case letters, digits, hyphens."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def _name(target: Any, given: str | None) -> str:
+    name = given
+    if name is None:
+        name = _HUMP.sub("-", getattr(target, "__name__", "")).replace("_", "-").lower()
+    if not is_name(name):
+        raise PluginError(
+            f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
+            "hyphens are accepted: give it with name="
+        )
+    return name
+
+
+def _summary(target: Any, given: str | None) -> str:
+    if given is not None:
+        return given
+    lines = (inspect.getdoc(target) or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
+    """Return the function that takes the message, its kind, and the target's arguments."""
+    if not callable(target):
+        raise PluginError(f"{owner} is no function and no class; declare one of these")
+    signature = signature_of(target, owner)
+    if not inspect.isclass(target):
+        return target, _kind(signature, 0, owner), parameters_of(signature, owner, positional=1)
+    if not any("__call__" in vars(base) for base in target.__mro__):
+        raise PluginError(f"{owner} has no __call__; define one that takes the message")
+    called = f"{owner}.__call__"
+    call_signature = signature_of(target.__call__, called)
+    kind = _kind(call_signature, 1, called)
+    if parameters_of(call_signature, called, positional=2):
+        raise PluginError(f"{called} has arguments of its own; move them to __init__")
+    return target.__call__, kind, parameters_of(signature, owner, positional=0)
+
+
+def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
+    """Return the kind that the annotation of the message says."""
+    positional = positional_of(signature)
+    if position >= len(positional):
+        raise PluginError(
+            f"{owner} takes no message; give it one positional parameter, annotated `str` or "
+            "`bytes`"
+        )
+    annotation = positional[position].annotation
+    if annotation in (str, bytes):
+        return Kind.TEXT if annotation is str else Kind.BYTES
+    got = (
+        "has no annotation"
+        if annotation is REQUIRED
+        else f"is annotated {inspect.formatannotation(annotation)}"
+    )
+    raise PluginError(
+        f"the message of {owner} {got}; annotate it `str` for text or `bytes` for bytes"
+    )

@@ -1,7 +1,7 @@
 """The plugin that an author's code becomes, and how that serves messages and streams of bytes.
 
 Text is UTF-8 in which every byte that does not belong to UTF-8 is a surrogate escape (PEP 383), so
-that it passes through unchanged. This module wraps callables that `uppercase.plugins.declare` has
+that it passes through unchanged. This module wraps callables that `uppercase.plugins` has
 checked: it must neither read signatures nor import the reactor, but in a call.
 """
 
@@ -247,9 +247,6 @@ class _TextStream(_ByteStream):
 
 
 def _open_stream(
-    name: str,
-    kind: Kind,
-    source: Stream[Any],
-    ascii: Callable[[bytes], bytes] | None = None,
+    name: str, kind: Kind, source: Stream[Any], ascii: Callable[[bytes], bytes] | None = None
 ) -> ITransformStream:
     return _TextStream(name, source, ascii) if kind is Kind.TEXT else _ByteStream(name, source)

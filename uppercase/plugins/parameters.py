@@ -2,19 +2,17 @@
 
 The keyword-only parameters of an author's function or class are the arguments that users write as
 `name:key=value`. This module reads signatures and converts values: an author's mistake raises
-`PluginError`, a user's `BadArgument`. It must not call the author's code, and it imports neither
-Twisted nor zope.
+`PluginError`, a user's `BadArgument`. It must not call the author's code.
 """
 
 import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from uppercase.errors import BadArgument, PluginError
 
@@ -25,17 +23,11 @@ _BOOLEANS: Final = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
-_ACCEPTED: Final = {
-    int: "whole number",
-    float: "number",
-    str: "text",
-    bool: "true or false",
-}
+_ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One argument of a transform; users write its name before the `=`.
 
     Its type is int, float, bool, str, an Enum class, or object for a Literal; these two have

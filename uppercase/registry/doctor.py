@@ -11,7 +11,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import Distribution, distributions
 from json import loads
@@ -20,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import twisted
 
-from uppercase.registry.catalogue import Listing, listing
+from uppercase.registry import Listing, listing
 from uppercase.registry.found import Found, Problem
 from uppercase.registry.sources import GROUP, drop_ins_of_twisted
 
@@ -29,17 +28,12 @@ _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))
 _CACHE: Final = "dropin.cache"
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What the doctor found; `lines` say where was looked, and what is there."""
+def diagnose() -> tuple[Listing, list[Problem], list[str]]:
+    """Look everywhere and at everything; imports all plugins.
 
-    found: Listing
-    problems: list[Problem]
-    lines: list[str]
-
-
-def diagnose() -> Diagnosis:
-    """Look everywhere and at everything; imports all plugins."""
+    Returns:
+        What there is, what is wrong, and lines that say where was looked.
+    """
     found = listing(thorough=True)
     installed = list(distributions())
     problems = [
@@ -51,7 +45,7 @@ def diagnose() -> Diagnosis:
         *_not_installed(installed),
         *_reactor_imports(found.transforms.values()),
     ]
-    return Diagnosis(found, problems, [*_searched(found, installed)])
+    return found, problems, [*_searched(found, installed)]
 
 
 def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str]:

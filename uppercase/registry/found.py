@@ -13,19 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from inspect import isclass
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Any, Final
 
-from twisted.plugin import IPlugin
 from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplementation, Invalid
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
 from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
+from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
-from uppercase.plugins.declare import adopt, is_name
 from uppercase.plugins.parameters import Parameter, convert_arguments
 
 
@@ -64,7 +62,7 @@ def load(reference: str) -> Any:
             if missing is not None and f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
-                    "folder that holds it",
+                    "folder that holds it"
                 ) from error
             problem = from_exception(error, _file_of(module_name))
             raise PluginError(f"{reference!r} cannot be loaded: {problem}") from error
@@ -75,7 +73,7 @@ def load(reference: str) -> Any:
             where = getattr(found, "__file__", None) or repr(found)
             raise PluginError(
                 f"{reference!r} cannot be loaded: {where} has no {name!r}"
-                f"{suggest(name, _offered(found))}",
+                f"{suggest(name, _offered(found))}"
             ) from error
     return found
 
@@ -92,13 +90,11 @@ def _offered(owner: Any) -> list[str]:
 
 def _file_of(module_name: str) -> str:
     """Return the file of a module that could not be imported, or else its name."""
-    from importlib.util import find_spec
-
-    try:
+    with suppress(Exception):  # The package that holds it may be what cannot be imported.
         spec = find_spec(module_name)
-    except Exception:  # The package that holds it cannot be imported.
-        spec = None
-    return spec.origin if spec and spec.origin else module_name
+        if spec is not None and spec.origin:
+            return spec.origin
+    return module_name
 
 
 _BUILT_INS: Final = "uppercase.transforms."
@@ -108,10 +104,9 @@ _BUILT_INS: Final = "uppercase.transforms."
 class Found:
     """A transform that was found: its name, its origin, and a plugin or a reference to its code.
 
-    The origin is its file, the entry point and its distribution, or the reference. What is not
-    known before the code is loaded is a property; it loads it, and may raise `PluginError`. What is
-    known of a reference is `declared`, as for `uppercase.transform`: name, summary, streaming; and
-    ascii, which is a reference, too.
+    The origin is its file, the entry point and its distribution, or the reference. What is
+    `declared` of a reference is as for `uppercase.transform`, but `ascii` is a reference, too. A
+    property that needs the code loads it, and may raise `PluginError`.
     """
 
     def __init__(
@@ -142,7 +137,7 @@ class Found:
             return adopt(target, **{**self._declared, "ascii": load(ascii) if ascii else None})
         except PluginError as error:
             raise PluginError(
-                f"{self.reference!r} cannot be used: {place_of(target)}{error}"
+                f"{self.reference!r} cannot be used: {_place_of(target)}{error}"
             ) from error
 
     @property
@@ -206,7 +201,7 @@ class Found:
             raise
         except Invalid as error:
             raise PluginError(
-                f"transform {self.name!r} ({self.origin}) builds no ITransform: {place_of(made)}"
+                f"transform {self.name!r} ({self.origin}) builds no ITransform: {_place_of(made)}"
                 f"{type(made).__name__} is none: {violations(error)}"
             ) from error
         except Exception as error:
@@ -234,6 +229,12 @@ class Problem:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}, line {self.line}"
         return f"{place}: {self.message}"
+
+    @classmethod
+    def about(cls, thing: object, file: str, message: str) -> "Problem":
+        """Return a problem at the line of the file where a thing, or its class, is defined."""
+        place = _definition(thing)
+        return cls(file, message, place[1] if place is not None and place[0] == file else None)
 
 
 class NoSuchModule(PluginError):
@@ -270,14 +271,8 @@ def _explain(error: BaseException) -> str:
     return f"importing it raised {type(error).__name__}{': ' if said else ''}{said}"
 
 
-def line_of(thing: object, file: str) -> int | None:
-    """Return the line of a file where a class or function, or an object's class, is defined."""
-    place = _definition(thing)
-    return place[1] if place is not None and place[0] == file else None
-
-
-def place_of(thing: object) -> str:
-    """Return where a thing or its class is defined, as the beginning of a sentence, or ""."""
+def _place_of(thing: object) -> str:
+    """Return where a thing or its class is defined, as the beginning of a sentence."""
     place = _definition(thing)
     return "" if place is None else f"{place[0]}, line {place[1]}: "
 
@@ -297,82 +292,11 @@ def violations(error: Invalid) -> str:
     return ", ".join(map(_violation, getattr(error, "exceptions", (error,))))
 
 
-def _violation(error: Exception) -> str:
+def _violation(error: Any) -> str:
     if isinstance(error, BrokenImplementation):
-        return f"it has no {_spelling(error.name)}"
+        parameters = getattr(error.name, "getSignatureString", str)()  # "" of an attribute
+        return f"it has no {error.name.__name__}{parameters}"
     if isinstance(error, BrokenMethodImplementation):
-        return f"its {error.method.__name__} cannot be called as {_spelling(error.method)}"
+        name = error.method.__name__
+        return f"its {name} cannot be called as {name}{error.method.getSignatureString()}"
     return " ".join(str(error).split())
-
-
-def _spelling(member: Any) -> str:
-    """Return the name of an interface's attribute, a method's with its parameters."""
-    signature = getattr(member, "getSignatureString", str)()
-    return f"{member.__name__}{signature}"
-
-
-def fault_of_plugin(plugin: Any, label: str, place: str) -> Problem | None:
-    """Tell what is wrong with an object that claims to be a plugin."""
-    try:
-        verifyObject(ITransformPlugin, plugin)
-        foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
-    except Invalid as error:
-        message = f"{label} does not keep to ITransformPlugin: {violations(error)}"
-    except Exception as error:
-        said = " ".join(str(error).split())
-        message = f"{label} raised {type(error).__name__}: {said}"
-    else:
-        if not foreign:
-            return fault_of_name(plugin.name, label, place, plugin)
-        message = (
-            f"{label} has {foreign[0]!r} among its parameters; "
-            "uppercase.plugins.Parameter is accepted"
-        )
-    return Problem(place, message, line_of(plugin, place))
-
-
-def fault_of_name(name: object, label: str, place: str, plugin: object = None) -> Problem | None:
-    """Tell what is wrong with the name of a transform, which may not be loaded yet."""
-    if is_name(name):
-        return None
-    return Problem(
-        place,
-        f"{label} has the name {name!r}; lower-case letters, digits and single hyphens "
-        "are accepted",
-        # Only now: finding a line reads and parses a source file.
-        line_of(plugin, place),
-    )
-
-
-def stale(label: str, file: str) -> Problem:
-    """Describe an object of a drop-in that Twisted's cache does not know as it is."""
-    cache = os.path.join(os.path.dirname(file), "dropin.cache")
-    return Problem(file, f"{label} is not what {cache} says; delete that file")
-
-
-def why_no_plugin(label: str, value: Any, module: ModuleType, by_name: Any) -> str | None:
-    """Return why what may have been meant as a plugin is none; None if it is one, else ""."""
-    if isclass(value):
-        is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-        made = any(isinstance(other, value) for other in vars(module).values())
-        if not is_ours or value.__module__ != module.__name__ or made:
-            return ""
-        return (
-            f"{label} is a class and no instance of it is here; add one, such as "
-            f"{label.lower()} = {label}()"
-        )
-    if by_name is not None and by_name.providedBy(value):
-        return None
-    if ITransformPlugin(value, None) is not None:
-        if IPlugin.providedBy(value):
-            return None
-        return (
-            f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
-            "its class with @implementer(ITransformPlugin, IPlugin)"
-        )
-    if ITransform.providedBy(value):
-        return (
-            f"{label} provides ITransform but not ITransformPlugin, which has the name; "
-            "declare it with @transform or implement both ITransformPlugin and IPlugin"
-        )
-    return ""

@@ -9,10 +9,13 @@ nothing of them is imported.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
+from inspect import isclass
 from traceback import extract_tb
+from types import ModuleType
 from typing import Any, Final
 
 import twisted.plugins
@@ -21,19 +24,13 @@ from twisted.plugin import CachedDropin, IPlugin, getCache
 from twisted.python import log
 from twisted.python.modules import getModule
 from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
 
-from uppercase.interfaces import ITransformPlugin
-from uppercase.registry.found import (
-    Found,
-    Problem,
-    current_directory,
-    fault_of_name,
-    fault_of_plugin,
-    from_exception,
-    line_of,
-    stale,
-    why_no_plugin,
-)
+from uppercase.interfaces import ITransform, ITransformPlugin
+from uppercase.plugins import is_name
+from uppercase.plugins.parameters import Parameter
+from uppercase.registry.found import Found, Problem, current_directory, from_exception, violations
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""
@@ -98,22 +95,21 @@ class Scan:
             names = None if self._by_name is None else self._by_name(candidate, None)
             plugin = None if names is not None else ITransformPlugin(candidate, None)
         except AttributeError as error:
-            self.note(stale(label, file) if error.name == label else from_exception(error, file))
+            self.note(_stale(label, file) if error.name == label else from_exception(error, file))
         except (Exception, SystemExit) as error:
             self.note(from_exception(error, file))
         else:
             if names is not None:
                 said = {attribute: getattr(names, attribute) for attribute in self._by_name}
-                self._add(Found(file, **said), fault_of_name(names.name, label, file))
+                self._add(Found(file, **said), _fault_of_name(names.name, label))
             elif plugin is not None:
-                self._add(Found(file, plugin), fault_of_plugin(plugin, label, file))
+                self._add(Found(file, plugin), _fault_of_plugin(plugin, label), plugin)
 
-    def _add(self, transform: Found, problem: Problem | None) -> None:
-        """Add a transform, or what is wrong with it."""
-        if problem is None:
+    def _add(self, transform: Found, fault: str | None, plugin: object = None) -> None:
+        if fault is None:
             self.transforms.append(transform)
         else:
-            self.note(problem)
+            self.note(Problem.about(plugin, transform.origin, fault))
 
     def _find_hidden_files(self) -> None:
         """Note drop-ins that Twisted never sees: one of the same file name comes before."""
@@ -131,16 +127,25 @@ class Scan:
         try:
             module = import_module(module_name)
             for label, value in list(vars(module).items()):
-                message = why_no_plugin(label, value, module, self._by_name)
-                if message:
-                    self.note(Problem(file, message, line_of(value, file)))
-                elif message is None and label not in known:
-                    self.note(stale(label, file))
+                if not isclass(value) and self._is_plugin(value):
+                    if label not in known:
+                        self.note(_stale(label, file))
+                elif fault := _why_no_plugin(label, value, module):
+                    self.note(Problem.about(value, file, fault))
         except (Exception, SystemExit) as error:
             self.note(from_exception(error, file))
 
+    def _is_plugin(self, value: Any) -> bool:
+        """Return whether Twisted shows it to us."""
+        if self._by_name is not None and self._by_name.providedBy(value):
+            return True
+        return ITransformPlugin(value, None) is not None and IPlugin.providedBy(value)
+
     def _scan_entry_points(self) -> None:
-        # Imported here: Twisted does not import it, and it costs milliseconds.
+        finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
+        if finders == [PathFinder] and not any(map(_may_announce, sys.path)):
+            return
+        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
         from importlib.metadata import entry_points
 
         for point in entry_points(group=GROUP):
@@ -148,7 +153,77 @@ class Scan:
             origin = f"entry point of {dist.name} {dist.version}" if dist else GROUP
             transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
             label = f"{point.name} = {point.value}"
-            self._add(transform, fault_of_name(point.name, label, origin))
+            self._add(transform, _fault_of_name(point.name, label))
+
+
+def _fault_of_plugin(plugin: Any, label: str) -> str | None:
+    try:
+        verifyObject(ITransformPlugin, plugin)
+        foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
+    except Invalid as error:
+        return f"{label} does not keep to ITransformPlugin: {violations(error)}"
+    except Exception as error:
+        said = " ".join(str(error).split())
+        return f"{label} raised {type(error).__name__}: {said}"
+    if foreign:
+        return (
+            f"{label} has {foreign[0]!r} among its parameters; "
+            "uppercase.plugins.Parameter is accepted"
+        )
+    return _fault_of_name(plugin.name, label)
+
+
+def _fault_of_name(name: object, label: str) -> str | None:
+    if is_name(name):
+        return None
+    accepted = "lower-case letters, digits and single hyphens are accepted"
+    return f"{label} has the name {name!r}; {accepted}"
+
+
+def _stale(label: str, file: str) -> Problem:
+    """Describe an object of a drop-in that Twisted's cache does not know as it is."""
+    cache = os.path.join(os.path.dirname(file), "dropin.cache")
+    return Problem(file, f"{label} is not what {cache} says; delete that file")
+
+
+def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
+    """Return why what was probably meant as a plugin is none."""
+    if isclass(value):
+        is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
+        made = any(isinstance(other, value) for other in vars(module).values())
+        if not is_ours or value.__module__ != module.__name__ or made:
+            return None
+        return (
+            f"{label} is a class and no instance of it is here; add one, such as "
+            f"{label.lower()} = {label}()"
+        )
+    if ITransformPlugin(value, None) is not None:
+        return (
+            f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
+            "its class with @implementer(ITransformPlugin, IPlugin)"
+        )
+    if ITransform.providedBy(value):
+        return (
+            f"{label} provides ITransform but not ITransformPlugin, which has the name; "
+            "declare it with @transform or implement both ITransformPlugin and IPlugin"
+        )
+    return None
+
+
+def _may_announce(place: str) -> bool:
+    """Whether a distribution that is installed at a place may have entry points of ours."""
+    try:
+        names = os.listdir(place or os.curdir)
+    except NotADirectoryError:  # An archive, into which only `importlib.metadata` looks.
+        return True
+    except OSError:
+        return False
+    for name in names:
+        if name.lower().endswith((".dist-info", "egg-info")):
+            with suppress(OSError), open(os.path.join(place, name, "entry_points.txt"), "rb") as it:
+                if GROUP.encode() in it.read():
+                    return True
+    return False
 
 
 @cache

@@ -6,13 +6,18 @@
 
 `tcp_factory` and `udp_protocol` serve on endpoints and ports of the caller's own.
 Everything that can be wrong with settings is found when the service is made, before anything
-listens. Command lines are the taps' matter.
+listens. Command lines are the taps' matter. What serves loads on first use: who serves TCP does
+without what serves UDP.
 """
 
-from uppercase.services._base import CannotStart
-from uppercase.services._settings import Settings, TCPSettings, UDPSettings
-from uppercase.services._tcp import TCPService, tcp_factory
-from uppercase.services._udp import UDPService, udp_protocol
+from typing import TYPE_CHECKING
+
+from uppercase._facade import lazy
+
+if TYPE_CHECKING:
+    from uppercase.services._base import CannotStart, Settings
+    from uppercase.services._tcp import TCPService, TCPSettings, tcp_factory, tcp_service
+    from uppercase.services._udp import UDPService, UDPSettings, udp_protocol, udp_service
 
 __all__ = [
     "CannotStart",
@@ -27,6 +32,4 @@ __all__ = [
     "udp_service",
 ]
 
-# What programs call; that it is a class is nobody's matter.
-tcp_service = TCPService
-udp_service = UDPService
+__getattr__ = lazy(__name__, __all__, ["._base", "._tcp", "._udp"])

@@ -1,11 +1,15 @@
-"""What the TCP and the UDP service share: the chain, the observers, starting and failing."""
+"""What the TCP and the UDP service share: settings, the chain, the observers, starting and failing.
+
+Settings have no defaults of their own: those are limits.
+"""
 
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -18,13 +22,68 @@ from zope.interface import implementer
 from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import address_is_missing, family_of, in_use, printable
+from uppercase.core.values import (
+    LOOPBACK,
+    address_is_missing,
+    family_of,
+    hosts_of,
+    in_use,
+    printable,
+)
 from uppercase.errors import CannotListen
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing
-from uppercase.services._settings import Settings
 from uppercase.services._stopping import StopSignals
-from uppercase.services.log_format import say
-from uppercase.services.observers import Counters, LogObserver
+from uppercase.services.logs import Counters, LogObserver, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What TCP and UDP services have in common.
+
+    Attributes:
+        transforms: applied in the order given; each is a name with arguments or a reference, as on
+            a command line, or a function or class, decorated or plain, or an `ITransform`.
+        listen: endpoint strings.
+        port: 0 for any free one; None for the default.
+        interfaces: IP addresses, `localhost` or `*`; none for loopback in both families.
+        max_output: bytes that each transform of the chain may give for one message or chunk.
+        drain: seconds that a stop waits for what is owed.
+        log_peers: a log line for each connection or datagram.
+        inherits: another process opens the addresses; see `TransformService.inherited`.
+        observers: told of each datagram and each chunk, beside the service's own.
+        lab_notes: lines for the log that say what the lab does.
+        found: what a scan of the doors has found already; else there is one for the service.
+
+    `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
+    `listen` is given, there are no others.
+    """
+
+    transforms: Sequence[object] = ("uppercase",)
+    listen: Sequence[str] = ()
+    port: int | None = None
+    interfaces: Sequence[str] = ()
+    max_output: int = MAX_OUTPUT
+    drain: float = DRAIN
+    log_peers: bool = False
+    inherits: bool = False
+    observers: Sequence[IObserver] = ()
+    lab_notes: Sequence[str] = ()
+    found: "Listing | None" = field(default=None, repr=False, compare=False)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the IP addresses to listen on, apart from those of `listen`.
+
+        Raises:
+            uppercase.errors.BadValue: an interface is none.
+        """
+        if self.listen and self.port is None and not self.interfaces:
+            return ()
+        return hosts_of(self.interfaces) or LOOPBACK
+
+    def port_number(self) -> int:
+        return DEFAULT_PORT if self.port is None else self.port
+
 
 SHORTHAND: Final = "--port"
 """What stands for the place of a socket that --port and --interface ask for."""
@@ -32,21 +91,18 @@ SHORTHAND: Final = "--port"
 FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried anew when the port that one address family gave is taken in another."""
 
+if TYPE_CHECKING:
+    from uppercase.registry import Listing
+
 Opened = TypeVar("Opened")
 
 
 class OpenPlace(NamedTuple):
-    """A place that was opened for other processes to serve.
-
-    Attributes:
-        place: SHORTHAND, or what `listen_places` names.
-        sockets: one for all workers, or one for each.
-        release: closes them.
-    """
+    """What was opened for other processes to serve: one socket for all of them, or one for each."""
 
     place: str
     sockets: list[socket.socket]
-    release: Callable[[], None]
+    release: Callable[[], object]
 
 
 def share(whole: int, workers: int) -> int:
@@ -71,11 +127,7 @@ def open_on_one_port(
     port_of: Callable[[Opened], int],
     close: Callable[[Opened], object],
 ) -> list[Opened]:
-    """Open the addresses of the shorthands, all on one port, also where that is any free one.
-
-    Raises:
-        CannotListen: one of them could not be had; nothing is left open.
-    """
+    """Open the shorthands' addresses on one port, also any free one, or raise `CannotListen`."""
     for tries_left in reversed(range(FREE_PORT_TRIES)):
         port, opened = settings.port_number(), list[Opened]()
         try:
@@ -83,7 +135,8 @@ def open_on_one_port(
                 try:
                     opened.append(open_(host, port))
                 except CannotListen as error:
-                    if not (address_is_missing(error) and settings.may_do_without(host)):
+                    unnamed = host == LOOPBACK[1] and host not in settings.interfaces
+                    if not (unnamed and address_is_missing(error)):
                         raise
                     say("this machine has no IPv6; IPv4 only is served")
                 else:
@@ -130,7 +183,6 @@ class TransformService(Service, ABC):
     Attributes:
         clock: by what it decides.
         label: what the ready line calls the chain.
-        notes: lines for the log, behind the ready lines.
         listen_places: what `--listen` binds, a string each, without what is served there.
         inherited: sockets to serve instead of opening any, each with its place, where another
             process has opened them. Then nothing is announced either, which that process does.
@@ -155,20 +207,20 @@ class TransformService(Service, ABC):
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
-        self.notes = [*settings.lab_notes]
         self.inherited: list[tuple[str, socket.socket]] | None = None
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
-        self.notes += [
+        self.chain = make_pipeline(
+            stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
+        )
+        self.label = self.chain.name
+        self._notes = [*settings.lab_notes]
+        self._notes += [
             f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
             "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."
             for stage in stages
             if is_async(stage.transform) and not runs_asyncio(reactor)
         ]
-        self.chain = make_pipeline(
-            stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
-        )
-        self.label = self.chain.name
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them
         self._listening = False
@@ -185,7 +237,6 @@ class TransformService(Service, ABC):
         self._log_observer.service = name
 
     def notify(self, event: Event) -> None:
-        """Count an event, and write of it into the log."""
         self.counters.notify(event)
         self._log_observer.notify(event)
         for observer in self.settings.observers:
@@ -217,20 +268,15 @@ class TransformService(Service, ABC):
             self.announce(self.served())
 
     def announce(self, addresses: Sequence[str]) -> None:
-        """Say what is served, and what there is to know about it."""
         for address in addresses:
             self.say_ready(address)
-        hosts = self.settings.hosts()
-        if (
-            hosts
-            and not self.settings.listen
-            and all(ip_address(host).is_loopback for host in hosts)
-        ):
+        hosts = [ip_address(host) for host in self.settings.hosts()]
+        if hosts and not self.settings.listen and all(host.is_loopback for host in hosts):
             say("only this machine can reach it; --interface='*' opens it to others")
-        elif any(ip_address(host).is_unspecified for host in hosts):
+        elif any(host.is_unspecified for host in hosts):
             for address in addresses_for_others():
                 say(f"others reach this machine at {address}")
-        for note in self.notes:
+        for note in self._notes:
             say(note)
         for problem in self._problems:
             say(f"a plugin cannot be used: {problem}", LogLevel.warn)
@@ -240,11 +286,7 @@ class TransformService(Service, ABC):
         """Open every address of the settings, or raise `CannotListen`."""
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        """Open every address of the settings for other processes to serve; `close` before release.
-
-        Raises:
-            CannotListen: one of them could not be had; nothing is left open.
-        """
+        """Open all addresses for others to serve, or raise `CannotListen`; `close` comes first."""
         opened = open_on_one_port(
             self.settings,
             lambda host, port: self.open_address(host, port, workers),
@@ -262,7 +304,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        """Open an address of the shorthands, or raise `CannotListen`."""
+        """Open one address of the shorthands, or raise `CannotListen`."""
 
     @abstractmethod
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
@@ -301,17 +343,14 @@ class TransformService(Service, ABC):
         self._signals.stop()
         self._log_observer.stop()
         counts = self.counts()
-        text = ", ".join(f"{name} {count}" for name, count in counts.items())
-        self._log_observer.line(
-            LogLevel.info, f"in total: {text or 'no connections'}", event="summary", counts=counts
-        )
+        total = ", ".join(f"{name} {count}" for name, count in counts.items()) or "no connections"
+        self._log_observer.line(LogLevel.info, f"in total: {total}", event="summary", counts=counts)
         stopping, self._stopping = self._stopping, None
         assert stopping is not None
         stopping.callback(result)
 
     @abstractmethod
-    def end(self) -> Deferred[Any]:
-        """Stop listening and answer what was asked, within the drain time."""
+    def end(self) -> Deferred[Any]: ...
 
     def counts(self) -> dict[str, int]:
         return self.counters.by_name()
@@ -345,8 +384,7 @@ class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore
     """A reactor's timers beside the monotonic clock.
 
     Whatever a timer was for is decided by the time here: one that a step of the wall's clock has
-    brought forward finds nothing to do. What such a step puts off comes late; only a reactor that
-    goes by another clock could help that.
+    brought forward finds nothing to do, and what such a step puts off comes late.
     """
 
     # No method around it: it is read for each message.

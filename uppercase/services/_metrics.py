@@ -11,12 +11,11 @@ send theirs to one that serves the sum (`add_up`); the keys and numbers pass thr
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import gatherResults, inlineCallbacks
@@ -32,89 +31,94 @@ Snapshot = dict[tuple[str, ...], float]
 """Numbers by family and values of its labels; those of histograms by bound, and "sum", as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """Metrics of one name, which begins with `uppercase_` where it is shown.
 
     Attributes:
         name: as snapshots have it, a counter's without `_total`.
-        labels: their names. None has values that a peer can choose.
+        by: its labels beside the service; None has not even that. No peer can choose their values.
+        counts: the word by which `Counters` count it.
     """
 
     name: str
-    kind: str
     help: str
-    labels: tuple[str, ...] = ()
+    by: str | None = ""
+    counts: str = ""
+    kind: str = "counter"
 
-
-def _counter(name: str, text: str, *labels: str) -> Family:
-    return Family(name, "counter", text, ("service", *labels))
-
-
-def _gauge(name: str, text: str) -> Family:
-    return Family(name, "gauge", text, ("service",))
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return () if self.by is None else ("service", *self.by.split())
 
 
 FAMILIES: Final = (
-    _counter("connections", "TCP connections that were let in."),
-    _gauge("connections_open", "TCP connections that are open."),
-    _counter("connections_closed", "TCP connections that ended, by how.", "outcome"),
-    _counter("connections_refused", "TCP connections that were not served, by reason.", "reason"),
-    _counter(
+    Family("connections", "TCP connections that were let in.", "", "opened"),
+    Family("connections_open", "TCP connections that are open.", kind="gauge"),
+    Family("connections_closed", "TCP connections that ended, by how.", "outcome", "closed"),
+    Family(
+        "connections_refused",
+        "TCP connections that were not served, by reason.",
+        "reason",
+        "refused",
+    ),
+    Family(
         "accept_failures",
         "Times that the system had no descriptor or memory for a connection, by its error.",
         "error",
+        "accept-failed",
     ),
-    _counter("datagrams_received", "Datagrams that came in."),
-    _counter("datagrams_answered", "Replies that the system took."),
-    _gauge("datagrams_awaited", "Datagrams whose replies are awaited."),
-    _counter(
-        "datagrams_dropped", "Datagrams without a reply, by reason; without the lab's.", "reason"
+    Family("datagrams_received", "Datagrams that came in."),
+    Family("datagrams_answered", "Replies that the system took."),
+    Family("datagrams_awaited", "Datagrams whose replies are awaited.", kind="gauge"),
+    Family(
+        "datagrams_dropped",
+        "Datagrams without a reply, by reason; without the lab's.",
+        "reason",
+        "dropped",
     ),
-    _counter(
+    Family(
         "datagrams_would_drop",
         "Datagrams answered that a dry run would have dropped, by reason.",
         "reason",
+        "would-drop",
     ),
-    _counter("kernel_drops", "Datagrams that the system had no room for."),
-    _counter("messages", "Messages, chunks of a stream, and datagrams to transform."),
-    _counter(
+    Family("kernel_drops", "Datagrams that the system had no room for."),
+    Family("messages", "Messages, chunks of a stream, and datagrams to transform."),
+    Family(
         "message_bytes",
         "Bytes given to the chain of transforms (in) and given by it (out).",
         "direction",
     ),
     Family(
         "transform_seconds",
-        "histogram",
         "Seconds that one call of a transform took, waiting for its result included.",
-        ("service", "transform"),
+        "transform",
+        kind="histogram",
     ),
-    _counter("transform_failures", "Messages that a transform failed on.", "transform"),
-    _counter(
+    Family(
+        "transform_failures",
+        "Messages that a transform failed on.",
+        "transform",
+        "transform-failed",
+    ),
+    Family(
         "slow_calls",
         "Calls of a transform that blocked everybody else for more than 100 ms.",
         "transform",
+        "slow-call",
     ),
-    _counter("lab_actions", "What the lab did on purpose.", "direction", "action"),
-    Family("workers", "gauge", "Worker processes that serve, with --workers."),
-    Family("worker_restarts", "counter", "Workers that ended by themselves and were replaced."),
-    Family("event_loop_lag_seconds", "histogram", "How late the event loop's timers were."),
+    Family("lab_actions", "What the lab did on purpose.", "direction action"),
+    Family("workers", "Worker processes that serve, with --workers.", None, kind="gauge"),
+    Family("worker_restarts", "Workers that ended by themselves and were replaced.", None),
+    Family(
+        "event_loop_lag_seconds", "How late the event loop's timers were.", None, kind="histogram"
+    ),
 )
 """All that is exposed; the reference page, the dashboard and the alerts are held to it."""
 
 _GAUGES: Final = {family.name for family in FAMILIES if family.kind == "gauge"}
 
-_BY_KIND: Final[Mapping[str, str]] = {
-    "opened": "connections",
-    "closed": "connections_closed",
-    "refused": "connections_refused",
-    "accept-failed": "accept_failures",
-    "dropped": "datagrams_dropped",
-    "would-drop": "datagrams_would_drop",
-    "transform-failed": "transform_failures",
-    "slow-call": "slow_calls",
-}
-"""Which family shows what `Counters` count."""
+_COUNTED: Final = {family.counts: family.name for family in FAMILIES if family.counts}
 
 _AT_FIRST: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     "TCP": {
@@ -126,8 +130,7 @@ _AT_FIRST: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
 }
 """What may still happen, by protocol and family, so that the first time is a rise from 0."""
 
-LAG_LOOK: Final = 0.5
-"""Seconds between two looks at how late the event loop is."""
+LAG_LOOK: Final = 0.5  # Seconds between two looks at how late the event loop is.
 
 _LATE: Final = 0.5
 """Seconds of lag from which on the process counts as overloaded: clients notice a tenth of it."""
@@ -141,25 +144,18 @@ def _name(service: TransformService) -> str:
     return service.name or service.protocol.lower()
 
 
-def _key(*parts: str) -> tuple[str, ...]:
-    return tuple(str(part) for part in parts if part)
-
-
 def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Return the numbers of what a service has counted by itself."""
     name = _name(service)
     for (kind, what), count in service.counters.counts.items():
         if (kind, what) == ("dropped", "by-the-kernel"):
             yield ("kernel_drops", name), count
-        elif kind in _BY_KIND:
-            yield _key(_BY_KIND[kind], name, what), count
+        elif kind in _COUNTED:
+            yield (_COUNTED[kind], name, *filter(None, [what])), count
         else:
             yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
 
 
 class _ServiceMeter:
-    """Measures one service."""
-
     def __init__(self, service: TransformService) -> None:
         self.service = service
         self._stages: list[Measured] = []
@@ -180,7 +176,7 @@ class _ServiceMeter:
             "slow_calls": self._took,
         }
         for family, words in may_happen.items():
-            yield from ((_key(family, name, word), 0) for word in words)
+            yield from (((family, name, *filter(None, [word])), 0) for word in words)
         for level, number in service.levels().items():
             yield (level, name), number
         yield from counted(service)
@@ -218,7 +214,6 @@ class Measurements(Service):
             self._look.stop()
 
     def snapshot(self) -> Snapshot:
-        """Return the numbers as they are now."""
         numbers = dict(self._lag.numbers("event_loop_lag_seconds"))
         for meter in self._meters:
             numbers.update(meter.numbers())
@@ -272,30 +267,27 @@ def exposition(snapshot: Snapshot) -> bytes:
     from prometheus_client.core import Metric
 
     metrics = {
-        family.name: (family, Metric(f"uppercase_{family.name}", family.help, family.kind))
+        family.name: Metric(f"uppercase_{family.name}", family.help, family.kind)
         for family in FAMILIES
     }
-    for (name, *values), number in snapshot.items():
-        _add_sample(*metrics[name], values, number)
+    names = {family.name: family.labels for family in FAMILIES}
+    for (family, *values), number in snapshot.items():
+        metric, labels = metrics[family], dict(zip(names[family], values, strict=False))
+        if metric.type != "histogram":
+            suffixes = ["_total" if metric.type == "counter" else ""]
+        elif values[-1] == "sum":
+            suffixes = ["_sum"]
+        else:
+            suffixes = ["_bucket", *(["_count"] if values[-1] == "+Inf" else [])]
+        for suffix in suffixes:
+            bound = {"le": values[-1]} if suffix == "_bucket" else {}
+            metric.add_sample(metric.name + suffix, {**labels, **bound}, number)
 
     class Shown:
         def collect(self) -> list[Metric]:
-            return [metric for _, metric in metrics.values() if metric.samples]
+            return [metric for metric in metrics.values() if metric.samples]
 
     return generate_latest(Shown())
-
-
-def _add_sample(family: Family, metric: Any, values: list[str], number: float) -> None:
-    labels = dict(zip(family.labels, values, strict=False))
-    if family.kind != "histogram":
-        suffix = "_total" if family.kind == "counter" else ""
-        metric.add_sample(metric.name + suffix, labels, number)
-    elif values[-1] == "sum":
-        metric.add_sample(f"{metric.name}_sum", labels, number)
-    else:
-        metric.add_sample(f"{metric.name}_bucket", {**labels, "le": values[-1]}, number)
-        if values[-1] == "+Inf":
-            metric.add_sample(f"{metric.name}_count", labels, number)
 
 
 BOUNDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -324,13 +316,7 @@ class Histogram:
 
 @implementer(ITransform)
 class Measured:
-    """A transform whose calls are measured.
-
-    Attributes:
-        messages: calls so far; a stream's end is none.
-        received: bytes given to it.
-        sent: bytes that it gave.
-    """
+    """A transform whose calls are measured; a stream's end counts as none."""
 
     def __init__(self, inner: ITransform, took: Histogram) -> None:
         self._inner: Any = inner

@@ -11,7 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -21,13 +21,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol
 
-_DRAIN_REPORT: Final = 1.0
-"""Seconds between the lines that tell how a stop gets on."""
+_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that tell how a stop gets on.
 
 STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
@@ -39,8 +38,7 @@ _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
 
-_DRAIN_LOOK: Final = 0.1
-"""Seconds between looks at which connections are quiet by now."""
+_DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
 
 _LAST_WORD: Final = 1.0
 """Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
@@ -69,61 +67,47 @@ class Drain:
         self._quiet = quiet
         self._connections = connections
         self._drained: set[TransformProtocol] = set()
-        self._deadline = clock.seconds() + seconds
-        self._ends = [
-            clock.callLater(seconds, self._time_is_over),
-            clock.callLater(seconds + _LAST_WORD, self._abort),
-        ]
-        self._loops = [LoopingCall(self._look), LoopingCall(self._report)]
-        for loop, interval in zip(self._loops, (_DRAIN_LOOK, _DRAIN_REPORT), strict=True):
-            loop.clock = clock
-            loop.start(interval, now=interval == _DRAIN_LOOK)
+        now = clock.seconds()
+        self._deadline, self._next_report = now + seconds, now + _DRAIN_REPORT
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+        self._loop.start(_DRAIN_LOOK)
         self.closed()
 
     def closed(self) -> None:
-        """Take note that a connection has ended."""
         if not self._connections and not self.done.called:
-            for loop in self._loops:
-                loop.stop()
-            for call in self._ends:
-                if call.active():
-                    call.cancel()
+            self._loop.stop()
             self.done.callback(None)
 
     def _look(self) -> None:
-        """Drain the connections that are quiet by now."""
+        """Drain the connections that are quiet by now, and all when their time is over."""
         now = self._clock.seconds()
+        is_over = now >= self._deadline
+        if is_over:
+            # What was busy until now has a moment more.
+            self._abort([each for each in self._connections if each in self._drained])
+            self._deadline = now + _LAST_WORD
+        elif now >= self._next_report:
+            self._next_report += _DRAIN_REPORT
+            left = len(self._connections)
+            say(f"{left} connection{'' if left == 1 else 's'} left, {self._deadline - now:.0f} s")
         for connection in list(self._connections):
             since = connection.idle_since()
             if (
-                connection in self._drained
+                is_over
+                or connection in self._drained
                 or self._quiet == 0
                 or (since is not None and now - since >= self._quiet)
             ):
-                self._drain(connection)
+                self._drained.add(connection)
+                connection.drain()
 
-    def _drain(self, connection: "TransformProtocol") -> None:
-        self._drained.add(connection)
-        connection.drain()
-
-    def _report(self) -> None:
-        left = len(self._connections)
-        seconds = max(0.0, self._deadline - self._clock.seconds())
-        say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
-
-    def _time_is_over(self) -> None:
-        """Abort what ends by now; what was busy until now has a moment to end."""
-        busy = [each for each in self._connections if each not in self._drained]
-        self._abort()
-        for connection in busy:
-            self._drain(connection)
-
-    def _abort(self) -> None:
-        left = [each for each in self._connections if each in self._drained]
-        if left:
-            those = "1 connection is" if len(left) == 1 else f"{len(left)} connections are"
+    def _abort(self, connections: Sequence["TransformProtocol"]) -> None:
+        if connections:
+            count = len(connections)
+            those = "1 connection is" if count == 1 else f"{count} connections are"
             say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
-        for connection in left:
+        for connection in connections:
             connection.abort()
 
 
@@ -147,10 +131,6 @@ class StopSignals:
     SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
     leaves the pid file. Where the program has handlers of its own, nothing is changed. Each service
     has one of these; the handlers and timers are the program's.
-
-    Args:
-        reactor: Twisted's.
-        seconds: how long a stop may take; five more are added.
     """
 
     _running: ClassVar[list["StopSignals"]] = []

@@ -8,12 +8,12 @@ knows neither of a loop of crashes nor of a new generation.
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
@@ -23,10 +23,9 @@ from uppercase.services._metrics import Snapshot, add_up, counted, without_gauge
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._worker import RETIRE, STOP, Assignment, Board
 from uppercase.services._worker_process import State, Worker
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
-BEAT: Final = 1.0
-"""Seconds between a worker's signs of life, unless the watchdog looks more often."""
+BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
 _LOOKS: Final = 4
 """Looks of the watchdog in its time: a worker that hangs is found a quarter of it late at most."""
@@ -41,33 +40,20 @@ QUICK_DEATHS: Final = 5
 _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
 
-_CRASHED: Final = 3
-"""The exit status of a service whose workers keep ending."""
-
-_OVERTIME: Final = 2.0
-"""Seconds beyond the drain time after which a worker is taken to hang."""
+_CRASHED: Final = 3  # The exit status of a service whose workers keep ending.
+_OVERTIME: Final = 2.0  # Seconds beyond the drain time after which a worker is taken to hang.
 
 
 class Generation:
-    """Workers that have begun together, or in each other's place, and what they share.
-
-    Attributes:
-        workers: those that serve, or will, by their number; one without has a respawn to come.
-    """
+    """Workers that have begun together, or in each other's place, and what they share."""
 
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
+        # By their number: those that serve, or will; who is not there is to be replaced.
         self.workers: dict[int, Worker] = {}
-        self.respawns: dict[int, IDelayedCall] = {}
 
     def serving(self) -> list[Worker]:
         return [each for each in self.workers.values() if each.state is State.SERVING]
-
-    def close(self) -> None:
-        """Replace nobody any more; the workers are ended by whoever knows what for."""
-        while self.respawns:
-            self.respawns.popitem()[1].cancel()
-        self.board.close()
 
 
 class Supervisor(Service):
@@ -75,7 +61,6 @@ class Supervisor(Service):
 
     Args:
         services: as the options describe them; they are asked, opened and never started.
-        workers: how many.
         program: what a worker runs, before the number of our process, which it ends with.
         words: what is behind that.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
@@ -101,14 +86,15 @@ class Supervisor(Service):
         self._watchdog = watchdog
         self._measure = measure
         self._reactor = reactor
-        self._drain = max(each.settings.drain for each in services)
-        self._signals = StopSignals(reactor, self._drain)
+        drain = max(each.settings.drain for each in services)
+        self._overtime = drain + _OVERTIME
+        self._signals = StopSignals(reactor, drain)
         self._before_hangup: Any = None
         self._opened: list[list[OpenPlace]] = []
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
-        self._current: Generation | None = None
+        self._current = Generation(workers)
         self._fresh: Generation | None = None
         self._quick_deaths = self._restarts = 0
         self._counted: Snapshot = {}
@@ -125,7 +111,6 @@ class Supervisor(Service):
         self._open()
 
     def startService(self) -> None:
-        """Start the workers once the reactor runs."""
         super().startService()
         self._open()
         self._signals.start()
@@ -157,13 +142,11 @@ class Supervisor(Service):
             )
         if self._watchdog is not None:
             self._watch.start(self._beat, now=False)
-        self._current = self._generation()
+        self._spawn_all(self._current)
 
-    def _generation(self) -> Generation:
-        generation = Generation(self._workers)
+    def _spawn_all(self, generation: Generation) -> None:
         for number in range(self._workers):
             self._spawn(number, generation)
-        return generation
 
     def _spawn(self, number: int, generation: Generation) -> None:
         """Start a worker, with a socket of each place."""
@@ -177,12 +160,8 @@ class Supervisor(Service):
             places=[each.places() for each in self._services],
             sockets=[[each.place for each in places] for places in self._opened],
         )
-        sockets = [
-            each.sockets[number % len(each.sockets)].fileno()
-            for places in self._opened
-            for each in places
-        ]
-        generation.respawns.pop(number, None)
+        opened = chain(*self._opened)
+        sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
         worker.spawn(
@@ -202,8 +181,12 @@ class Supervisor(Service):
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
         self._reactor.callLater(PROVEN, self._proven, worker)
-        if self._serves(self._fresh):
-            self._switch()
+        if self._fresh is not None and self._serves(self._fresh):
+            old, self._current, self._fresh = self._current, self._fresh, None
+            self._retire(old)
+            count = self._workers
+            text = f"reloaded: {count} new workers serve; the old ones finish what they have"
+            say(text, event="reloaded", count=count)
         if self._when_ready is not None and self._serves(self._current):
             calls, self._when_ready = self._when_ready, None
             for service, addresses in zip(self._services, served, strict=True):
@@ -212,8 +195,8 @@ class Supervisor(Service):
             for call in calls:
                 call()
 
-    def _serves(self, generation: Generation | None) -> bool:
-        return generation is not None and len(generation.serving()) == self._workers
+    def _serves(self, generation: Generation) -> bool:
+        return len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
         """Take note that a worker has ended, and see to it that somebody serves."""
@@ -226,17 +209,18 @@ class Supervisor(Service):
             self._fresh = None
             text = f"not reloaded, the old workers go on: {how}"
             say(text, LogLevel.error, event="not-reloaded", how=how)
-        elif self._current is not None and worker in self._current.workers.values():
-            self._replace(worker, self._current, how)
+        elif worker in self._current.workers.values():
+            self._replace(worker, how)
 
     def _proven(self, worker: Worker) -> None:
         if worker.state is State.SERVING:
             worker.proven = True
             self._quick_deaths = 0
 
-    def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
-        del generation.workers[worker.number]
-        generation.board.clear(worker.number)
+    def _replace(self, worker: Worker, how: str) -> None:
+        current = self._current
+        del current.workers[worker.number]
+        current.board.clear(worker.number)
         self._quick_deaths += 0 if worker.proven else 1
         if self._quick_deaths >= QUICK_DEATHS:
             say(
@@ -254,9 +238,11 @@ class Supervisor(Service):
         when = f" in {delay:g} s" if delay else ""
         text = f"{worker} has ended: {how}; a new one is started{when}"
         say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
-        generation.respawns[worker.number] = self._reactor.callLater(
-            delay, self._spawn, worker.number, generation
-        )
+        self._reactor.callLater(delay, self._respawn, worker.number, current)
+
+    def _respawn(self, number: int, generation: Generation) -> None:
+        if self._stopping is None and generation is self._current:
+            self._spawn(number, generation)
 
     # Reloading
 
@@ -264,30 +250,21 @@ class Supervisor(Service):
         """Start workers with everything as it is now; they take over once all of them serve."""
         if self._stopping is None:
             self._retire(self._fresh)
-            self._fresh = self._generation()
-
-    def _switch(self) -> None:
-        old, self._current, self._fresh = self._current, self._fresh, None
-        self._retire(old)
-        count = self._workers
-        text = f"reloaded: {count} new workers serve; the old ones finish what they have"
-        say(text, event="reloaded", count=count)
+            self._fresh = Generation(self._workers)
+            self._spawn_all(self._fresh)
 
     def _retire(self, generation: Generation | None) -> None:
         """Have a generation that does not serve, or will no more, finish."""
         if generation is not None:
-            generation.close()
-            self._end(generation.workers.values(), RETIRE)
+            generation.board.close()
+            for worker in generation.workers.values():
+                worker.end(RETIRE, self._overtime)
 
     # Ending
 
-    def _end(self, workers: Iterable[Worker], word: bytes) -> None:
-        for worker in workers:
-            worker.end(word, self._drain + _OVERTIME)
-
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
-        for worker in self._current.serving() if self._current else ():
+        for worker in self._current.serving():
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
             if self._watchdog is not None and worker.silent * self._beat > self._watchdog:
@@ -302,7 +279,6 @@ class Supervisor(Service):
                 worker.kill()
 
     def stopService(self) -> Deferred[None]:
-        """Have all workers finish, within the drain time."""
         super().stopService()
         if self._stopping is not None or not self._opened:
             return self._stopping or succeed(None)
@@ -311,9 +287,11 @@ class Supervisor(Service):
         self._release()
         if self._watch.running:
             self._watch.stop()
-        for generation in filter(None, (self._current, self._fresh)):
-            generation.close()
-        self._end(list(self._all), STOP)
+        # The old ones serve who waits.
+        for worker in self._fresh.workers.values() if self._fresh else ():
+            worker.give_up()
+        for worker in list(self._all):
+            worker.end(STOP, self._overtime)
         self._end_if_alone()
         return stopping
 
@@ -328,7 +306,6 @@ class Supervisor(Service):
     # What a page of metrics shows
 
     def snapshot(self) -> Snapshot:
-        """Return the sum of what all workers there have ever been have counted."""
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
         # What this process counts itself, as it has the sockets.
@@ -338,5 +315,5 @@ class Supervisor(Service):
     def not_ready(self) -> str:
         if self._stopping is not None:
             return "draining"
-        serving = self._current.serving() if self._current else ()
+        serving = self._current.serving()
         return min((each.not_ready for each in serving), default="not started")

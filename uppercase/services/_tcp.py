@@ -3,9 +3,10 @@
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from itertools import starmap
 from typing import Any, Final, NamedTuple, cast
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
@@ -16,24 +17,49 @@ from twisted.python.failure import Failure
 
 from uppercase.core.conversation import AwaitReply, Conversation
 from uppercase.core.events import AcceptFailed
-from uppercase.core.framing import choose_framing, make_framer
+from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
-from uppercase.limits import Limits
-from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
-from uppercase.services._settings import TCPSettings
+from uppercase.core.values import DeclaredPeers
+from uppercase.lab import NO_LAB, TCPLab
+from uppercase.limits import DRAIN_QUIET, Limits
+from uppercase.services._base import (
+    SHORTHAND,
+    OpenPlace,
+    Settings,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.services._stopping import Drain
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoint
 
-_HANDSHAKE: Final = 0.2
-"""Seconds for handshakes under way when a stop begins: a long round trip."""
+_HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
+_LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
 
-_LOCAL_HANDSHAKE: Final = 0.01
-"""The same within this machine: what a process waits for its turn."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPSettings(Settings):
+    """The settings of a TCP service.
+
+    Attributes:
+        framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
+        proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
+            a header is input like any other.
+        drain_quiet: seconds that a connection has to be quiet before a stop ends it.
+        limits: the bounds of each connection, and of all of them.
+        lab: what happens to each connection on purpose.
+    """
+
+    framing: str = AUTO
+    drain_quiet: float = DRAIN_QUIET
+    proxy_from: DeclaredPeers | None = None
+    limits: Limits = field(default_factory=Limits)
+    lab: TCPLab = NO_LAB
 
 
 def _ends_with_us(place: str) -> bool:
@@ -42,7 +68,6 @@ def _ends_with_us(place: str) -> bool:
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    """Return what makes a connection's conversation."""
     if framing == "stream":
         return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
 
@@ -76,11 +101,7 @@ class _Open(NamedTuple):
 
 
 class TCPService(TransformService):
-    """Serves one chain of transforms on any number of addresses.
-
-    Attributes:
-        waits: says whether other processes should accept first, where there are any.
-    """
+    """Serves one chain of transforms on any number of addresses."""
 
     protocol = "TCP"
     settings: TCPSettings
@@ -90,23 +111,16 @@ class TCPService(TransformService):
         framing = choose_framing(settings.framing, self.chain.streams)
         if framing != "stream":
             self.label += f"; framing {framing}"
+        opener = conversation_opener(framing, self.chain, settings.limits)
         make_factory = WatchedFactory if settings.observers else TransformFactory
-        self.factory = make_factory(
-            conversation_opener(framing, self.chain, settings.limits),
-            settings.limits,
-            self.clock,
-            self,
-            settings.lab,
-        )
+        self.factory = make_factory(opener, settings.limits, self.clock, self, settings.lab)
         if framing == "line":
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        made = listening.inherited_listener if settings.inherits else listening.listener_of_string
         self._listeners = [
-            (listening.inherited_listener if settings.inherits else listening.listener_of_string)(
-                self.reactor, text, settings.proxy_from
-            )
-            for text in settings.listen
+            made(self.reactor, text, settings.proxy_from) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -117,20 +131,15 @@ class TCPService(TransformService):
     def listen(self) -> None:
         """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
-        settings = self.settings
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
-        if self.inherited is not None:
-            listeners = [self._adopt(*each) for each in self.inherited]
-        else:
+        sockets, listeners = self.inherited, list[listening.Listener]()
+        if sockets is None:
             bound = open_on_one_port(
-                settings,
-                bind,
-                lambda skt: int(skt.getsockname()[1]),
-                lambda skt: skt.close(),
+                self.settings, bind, lambda skt: int(skt.getsockname()[1]), socket.socket.close
             )
-            listeners = [*(self._adopt(SHORTHAND, skt) for skt in bound), *self._listeners]
-        for listener in listeners:
+            sockets, listeners = [(SHORTHAND, skt) for skt in bound], self._listeners
+        for listener in (*starmap(self._adopt, sockets), *listeners):
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)
             waiting.addCallbacks(partial(self._opened, listener), failures.append)
@@ -144,19 +153,18 @@ class TCPService(TransformService):
         endpoint = inherited_endpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
-                return replace(listener, endpoint=endpoint)
+                return listener._replace(endpoint=endpoint)
         return listening.Listener(place, endpoint, None, self.settings.proxy_from)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
-        return OpenPlace(SHORTHAND, [skt], partial(_let_go, SHORTHAND, skt, skt.close))
+        return _place(SHORTHAND, skt, skt.close)
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
             endpoint = listening.listener_of_string(OPENER, listener.place).endpoint
             made = open_endpoint(listener.description, endpoint)
-            let_go = partial(_let_go, listener.place, made.socket, made.release)
-            yield OpenPlace(listener.place, [made.socket], let_go)
+            yield _place(listener.place, made.socket, made.release)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -171,13 +179,11 @@ class TCPService(TransformService):
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
-        """Stop listening; connections go on."""
         while self._open:
             self._open.pop().stop()
 
     @inlineCallbacks
     def end(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening, answer what was asked, and end within the drain time."""
         opened, self._open = self._open, []
         # Other workers accept who waits where only this one ends.
         if not self.hands_over:
@@ -186,9 +192,8 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
-        drain = Drain(
-            self.clock, self.settings.drain, self.settings.drain_quiet, self.factory.connections
-        )
+        settings, connections = self.settings, self.factory.connections
+        drain = Drain(self.clock, settings.drain, settings.drain_quiet, connections)
         self.factory.on_closed = drain.closed
         yield drain.done
         self.factory.on_closed = None
@@ -207,12 +212,12 @@ class TCPService(TransformService):
         possible = connections_possible(wanted)
         self.factory.admission.max_connections = possible
         if possible < wanted:
-            say(
+            text = (
                 f"{possible} connections at the most instead of {wanted} (--max-connections), "
                 "because the process may have few files open; a higher limit (ulimit -n) allows "
-                "more",
-                LogLevel.warn,
+                "more"
             )
+            say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
@@ -231,11 +236,18 @@ class TCPService(TransformService):
             self.say_ready(self._open[-1].name)
 
 
-def _let_go(place: str, skt: socket.socket, release: Callable[[], None]) -> None:
-    """Close a socket that other processes serve to its end."""
-    if _ends_with_us(place):
-        admit_nobody(skt)
-    release()
+def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPlace:
+    def release() -> None:
+        # Other processes serve it to its end.
+        if _ends_with_us(place):
+            admit_nobody(skt)
+        close()
+
+    return OpenPlace(place, [skt], release)
+
+
+tcp_service = TCPService
+"""What programs call; that it is a class is nobody's matter."""
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:

@@ -2,18 +2,12 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import (
-    Deferred,
-    TimeoutError,
-    gatherResults,
-    inlineCallbacks,
-    maybeDeferred,
-)
+from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 
@@ -21,19 +15,38 @@ from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
-from uppercase.services._base import SHORTHAND, OpenPlace, TransformService, open_on_one_port, share
-from uppercase.services._settings import UDPSettings
+from uppercase.limits import DatagramLimits
+from uppercase.services._base import (
+    SHORTHAND,
+    OpenPlace,
+    Settings,
+    TransformService,
+    open_on_one_port,
+    share,
+)
 from uppercase.udp.sockets import kernel_drops
+
+if TYPE_CHECKING:
+    from uppercase.lab import Experiment
 
 KERNEL_LOOK: Final = 2.0
 """Seconds between looks at how many datagrams the system had no room for: a line while the class
 still wonders, for one system call."""
 
-_KERNEL_WRAPS: Final = 1 << 32
-"""The kernel's counter of drops starts again at 0 here."""
+_KERNEL_WRAPS: Final = 1 << 32  # The kernel's counter of drops starts again at 0 here.
 
-_KernelCount = tuple[str, Callable[[], int | None]]
-"""A socket's name, and what asks the kernel; None if it does not tell, as of one that is closed."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UDPSettings(Settings):
+    """The settings of a UDP service.
+
+    Attributes:
+        limits: the bounds of each datagram and of what is kept about clients.
+        lab: what is done to datagrams on purpose, or None.
+    """
+
+    limits: DatagramLimits = field(default_factory=DatagramLimits)
+    lab: "Experiment | None" = None
 
 
 class UDPService(TransformService):
@@ -50,13 +63,9 @@ class UDPService(TransformService):
 
             # Whoever watches each datagram wants its number: without a lab, of one that does none.
             lab = Lab(settings.lab or Experiment(seed=0), clock, self)
+        tell_each = _tell_each(settings)
         self.responder = Responder(
-            self.chain,
-            settings.limits,
-            clock=clock,
-            observer=self,
-            tell_each=_tell_each(settings),
-            lab=lab,
+            self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
         )
         self.ports: list[Any] = []
         self._endpoints = [
@@ -65,8 +74,8 @@ class UDPService(TransformService):
         ]
         self.listen_places = settings.listen
         self._errors: Counter[str] = Counter()
-        self._kernel_counts: list[_KernelCount] = []
-        self._kernel_drops: list[int] = []
+        # A socket's name, what asks the kernel, and what it has told; None of one that is closed.
+        self._kernel: list[tuple[str, Callable[[], int | None], int]] = []
         self._watch = LoopingCall(self._look_at_kernel)
         self._watch.clock = self.reactor
 
@@ -85,16 +94,16 @@ class UDPService(TransformService):
         for endpoint in self._endpoints:
             self.ports.append(self._open(endpoint))
         # A reactor without file descriptors has ports of its own, which do not tell.
-        telling = [port for port in self.ports if isinstance(port, udp.Port)]
-        self._watch_kernel([(_name(port), port.kernel_drops) for port in telling])
+        telling = (port for port in self.ports if isinstance(port, udp.Port))
+        self._watch_kernel((_name(port), port.kernel_drops) for port in telling)
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
         opened = super().open_sockets(workers)
         # Here, as a socket's count is one for all processes that serve it, and outlives them.
-        sockets = [skt for place in opened for skt in place.sockets]
-        names = [printable_address(*skt.getsockname()[:2]) for skt in sockets]
         self._watch_kernel(
-            [(name, partial(kernel_drops, skt)) for name, skt in zip(names, sockets, strict=True)]
+            (printable_address(*skt.getsockname()[:2]), partial(kernel_drops, skt))
+            for place in opened
+            for skt in place.sockets
         )
         return opened
 
@@ -107,9 +116,8 @@ class UDPService(TransformService):
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits
-        self.responder.limits = replace(
-            limits, max_outstanding=share(limits.max_outstanding, workers)
-        )
+        outstanding = share(limits.max_outstanding, workers)
+        self.responder.limits = replace(limits, max_outstanding=outstanding)
 
     def served(self) -> list[str]:
         return [f"UDP {_name(port)}" for port in self.ports]
@@ -126,23 +134,22 @@ class UDPService(TransformService):
         while self.ports:
             self.ports.pop().stopListening()
 
-    @inlineCallbacks
-    def end(self) -> Generator[Deferred[Any], Any, None]:
-        """Answer what has arrived and what is awaited, within the drain time, and stop."""
+    @defer.inlineCallbacks
+    def end(self) -> Generator[defer.Deferred[Any], Any, None]:
+        """Answer what has arrived and what is awaited, and stop."""
         ports, self.ports = self.ports, []
-        yield gatherResults([self._drain(port) for port in ports])
+        yield defer.gatherResults([self._drain(port) for port in ports])
         self._stop_watching()
-        yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
         for port in ports:
             self._errors += _errors_of(port)
 
-    def _drain(self, port: Any) -> Deferred[Any]:
-        drained: Deferred[Any] = udp.drain(port).addTimeout(self.settings.drain, self.reactor)
+    def _drain(self, port: Any) -> defer.Deferred[Any]:
+        drained: defer.Deferred[Any] = udp.drain(port).addTimeout(self.settings.drain, self.reactor)
         # What has no reply by then is counted when the port stops.
-        return drained.addErrback(lambda failure: failure.trap(TimeoutError))
+        return drained.addErrback(lambda failure: failure.trap(defer.TimeoutError))
 
     def counts(self) -> dict[str, int]:
-        """Return the counts so far, with those of all datagrams first."""
         errors = sum(map(_errors_of, self.ports), self._errors)
         return {
             "received": self.responder.received,
@@ -151,19 +158,16 @@ class UDPService(TransformService):
             **{name: errors[name] for name in sorted(errors)},
         }
 
-    def _watch_kernel(self, counts: list[_KernelCount]) -> None:
+    def _watch_kernel(self, counts: Iterable[tuple[str, Callable[[], int | None]]]) -> None:
         """Report what the kernel has no room for, lest the lab or the transform be blamed."""
-        self._kernel_counts = counts
         # A socket from systemd may have dropped some before, which are not this program's.
-        self._kernel_drops = [count() or 0 for _, count in counts]
+        self._kernel = [(name, count, count() or 0) for name, count in counts]
         self._watch.start(KERNEL_LOOK, now=False)
 
     def _look_at_kernel(self) -> None:
-        before = self._kernel_drops
-        self._kernel_drops = [count() or 0 for _, count in self._kernel_counts]
-        for (name, _), then, now in zip(
-            self._kernel_counts, before, self._kernel_drops, strict=True
-        ):
+        before = self._kernel
+        self._kernel = [(name, count, count() or 0) for name, count, _ in before]
+        for (name, _, now), (*_, then) in zip(self._kernel, before, strict=True):
             if now != then:
                 self.notify(KernelDropped(name, (now - then) % _KERNEL_WRAPS))
 
@@ -204,6 +208,10 @@ def _place(place: str, sockets: list[socket.socket]) -> OpenPlace:
 def _name(port: Any) -> str:
     address = port.getHost()
     return printable_address(address.host, address.port)
+
+
+udp_service = UDPService
+"""What programs call; that it is a class is nobody's matter."""
 
 
 def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol:

@@ -15,52 +15,36 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from itertools import count
-from typing import Any, Final
+from itertools import chain, count
+from typing import Any, Final, NamedTuple
 
 from twisted.application.service import MultiService
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
-from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
-from zope.interface import implementer
 
 from uppercase.errors import PluginError, UserError
 from uppercase.services._base import CannotStart, TransformService
 from uppercase.services._metrics import Measurements
 from uppercase.services._tcp import TCPService
 
-REPORTS: Final = 3
-"""The descriptor that a worker reports to."""
-
-COMMANDS: Final = 4
-"""The descriptor that it is told what to do by."""
-
-BOARD: Final = 5
-"""The descriptor of the `Board` of its generation."""
-
-SOCKETS: Final = 6
-"""The first of those that it inherits."""
-
-STOP: Final = b"stop"
-"""The whole service stops: who waits in the accept queue is served too."""
-
-RETIRE: Final = b"retire"
-"""Others go on serving the sockets: answer what was asked, and end."""
+REPORTS: Final = 3  # The descriptor that a worker reports to.
+COMMANDS: Final = 4  # The descriptor that it is told what to do by.
+BOARD: Final = 5  # The descriptor of the `Board` of its generation.
+SOCKETS: Final = 6  # The first of those that it inherits.
+STOP: Final = b"stop"  # The whole service stops: who waits in the accept queue is served too.
+RETIRE: Final = b"retire"  # Others go on serving the sockets: answer what was asked, and end.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """What a worker has to know besides its command line.
+class Assignment(NamedTuple):
+    """What a worker has to know besides its command line, as a line of JSON.
 
     Attributes:
         number: its place among the workers, from 0.
-        workers: how many share the limits.
         beat: seconds between two signs of life.
-        measure: whether they have numbers.
+        measure: whether these have numbers.
         directory: where to run; options are read where the supervisor read its own.
         places: what each service of the supervisor binds.
         sockets: the place of each, by service, in the order of the descriptors.
@@ -74,15 +58,6 @@ class Assignment:
     directory: str
     places: list[list[str]]
     sockets: list[list[str]]
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-    @classmethod
-    def read(cls) -> "Assignment":
-        """Take it from `COMMANDS`, and no byte more."""
-        with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
-            return cls(**json.loads(pipe.readline()))
 
 
 def report(kind: str, **facts: Any) -> None:
@@ -106,7 +81,9 @@ def _report_log(event: LogEvent) -> None:
 
 def begin() -> Assignment:
     """Make this process a worker: its signals, its reactor and its log."""
-    assignment = Assignment.read()
+    # Unbuffered: not a byte more than that line.
+    with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
+        assignment = Assignment(*json.loads(pipe.readline()))
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         # A terminal sends them to all of its processes; the supervisor says what they mean.
@@ -119,9 +96,9 @@ def begin() -> Assignment:
 
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
     """Serve until told to end, with signs of life; return the status to exit with."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
-    known: Any = reactor
+    reactor: Any = installed
     together = MultiService()
     measured: Measurements | None = None
     try:
@@ -151,23 +128,22 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
         report("ready", served=[each.served() for each in services])
 
     beats = LoopingCall(beat)
-    beats.clock = known
-    known.callWhenRunning(ready)
-    known.addReader(_Commands(known, services))
-    known.addSystemEventTrigger("before", "shutdown", together.stopService)
-    known.run()
+    reactor.callWhenRunning(ready)
+    reactor.addReader(_Commands(reactor, services))
+    reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
+    reactor.run()
     # What has happened since the last, up to the end.
     beat()
     return 0
 
 
 def _inherit(services: Sequence[TransformService], assignment: Assignment) -> None:
-    """Give each service its sockets."""
     wanted = [each.places() for each in services]
     if wanted != assignment.places:
+        got, have = (", ".join(chain(*places)) for places in (wanted, assignment.places))
         raise UserError(
-            f"got {_listed(wanted)} to listen on, but the sockets are {_listed(assignment.places)} "
-            "and stay; start the service anew for that"
+            f"got {got} to listen on, but the sockets are {have} and stay; start the service anew "
+            "for that"
         )
     numbers = count(SOCKETS)
     for service, places in zip(services, assignment.sockets, strict=True):
@@ -183,27 +159,17 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
         each.waits = has_more
 
 
-def _listed(places: list[list[str]]) -> str:
-    return ", ".join(place for each in places for place in each)
-
-
-@implementer(IReadDescriptor)
-class _Commands:
+class _Commands(FileDescriptor):
     """Does what the supervisor says, and ends with it."""
 
     def __init__(self, reactor: Any, services: Sequence[TransformService]) -> None:
+        super().__init__(reactor)
         self._reactor = reactor
         self._services = services
         os.set_blocking(COMMANDS, False)
 
     def fileno(self) -> int:
         return COMMANDS
-
-    def logPrefix(self) -> str:
-        return "worker"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
 
     def doRead(self) -> None:
         """Take words; of several, one is enough."""
@@ -226,8 +192,7 @@ class _Commands:
 _SIZE: Final = 8
 _NOBODY: Final = (1 << 63) - 1
 
-_SLACK: Final = 4
-"""Connections that a worker may have more than another before it waits."""
+_SLACK: Final = 4  # Connections that a worker may have more than another before it waits.
 
 
 class Board:
@@ -235,9 +200,6 @@ class Board:
 
     Of several processes that wait for one socket, the system wakes all, and whoever runs first
     takes the connection: mostly the same one. So a worker that has more than another waits.
-
-    Args:
-        descriptor: of the memory; stays open.
     """
 
     def __init__(self, descriptor: int, workers: int) -> None:

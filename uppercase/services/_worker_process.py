@@ -7,22 +7,20 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
-from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import InvalidLogLevelError, LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.services._metrics import Snapshot
 from uppercase.services._worker import BOARD, COMMANDS, REPORTS, Assignment
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 
 _LAST_OUTPUT: Final = 0.5
 """Seconds after a worker's end in which its last output is waited for; a program that it has
 started may hold the pipe open for ever."""
 
-_DUMP: Final = 1.0
-"""Seconds that a worker that hangs has to say where."""
+_DUMP: Final = 1.0  # Seconds that a worker that hangs has to say where.
 
 _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
 """As what the lines of a worker's standard output and error are logged."""
@@ -35,8 +33,6 @@ _REPORT: Final = 1 << 20
 
 
 class State(Enum):
-    """What a worker is doing."""
-
     STARTING = auto()
     SERVING = auto()
     ENDING = auto()
@@ -55,8 +51,6 @@ class Worker(ProcessProtocol):
     """A worker process.
 
     Attributes:
-        number: its place, from 0.
-        proven: whether it has served for a while.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
         not_ready: its own word for why it wants no more clients.
@@ -75,10 +69,9 @@ class Worker(ProcessProtocol):
         self.not_ready = ""
         self._superior = superior
         self._lines = {1: b"", 2: b"", REPORTS: b""}
-        self._calls: list[IDelayedCall] = []
         self._last_words = ""
         self._garbled = False
-        self._status: Failure | None = None
+        self._status: Any = None
 
     def __str__(self) -> str:
         return f"worker {self.number + 1} (process {self.pid})"
@@ -93,7 +86,6 @@ class Worker(ProcessProtocol):
     ) -> None:
         """Start the process, with descriptors: of the board, then of the sockets."""
         self._reactor = reactor
-        self._assignment = assignment
         pipes = {0: "w", 1: "r", 2: "r", REPORTS: "r", COMMANDS: "w"}
         fds = {**pipes, **dict(enumerate(inherited, BOARD))}
         try:
@@ -101,29 +93,37 @@ class Worker(ProcessProtocol):
         except OSError as error:
             # Such as a Python that the user whom twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
-            self._calls.append(reactor.callLater(0, self._ended))
+            reactor.callLater(0, self._ended)
+        else:
+            self.pid = self.transport.pid
+            self.transport.closeStdin()
+            self._tell(json.dumps(assignment).encode())
 
-    def connectionMade(self) -> None:
-        self.pid = self.transport.pid
-        self.transport.closeStdin()
-        self.transport.writeToChild(COMMANDS, self._assignment.to_line())
+    def _tell(self, line: bytes) -> None:
+        # What Twisted raises when it has closed the pipe, and will be gone.
+        with suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, line + b"\n")
 
     def end(self, word: bytes, seconds: float) -> None:
         """Tell it to finish; if it has not after so many seconds, kill it."""
         if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
-        # What Twisted raises when it has closed the pipe, and will be gone.
-        with suppress(KeyError):
-            self.transport.writeToChild(COMMANDS, word + b"\n")
-        self._calls.append(self._reactor.callLater(seconds, self.kill))
+        self._tell(word)
+        self._reactor.callLater(seconds, self.kill)
+
+    def give_up(self) -> None:
+        """End it at once where it only begins; if it serves after all, it stops as ever."""
+        if self.state is State.STARTING and self.transport is not None:
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, after it has said where it is."""
         self._signal(signal.SIGABRT)  # faulthandler's
-        self._calls.append(self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL))
+        self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
+        # Nothing is called off: who has ended takes no signal any more.
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
@@ -182,23 +182,15 @@ class Worker(ProcessProtocol):
         say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        self._status = reason
-        self._call_off()
-        self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
-
-    def _call_off(self) -> None:
-        for call in self._calls:
-            if call.active():
-                call.cancel()
+        self._status = reason.value
+        self._reactor.callLater(_LAST_OUTPUT, self._ended)
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
         self._ended()
 
     def _ended(self) -> None:
-        """Take leave, once."""
         if self.state is State.ENDED:
             return
-        self._call_off()
         for descriptor in (1, 2):
             self._take(descriptor, self._lines[descriptor])
         self.state = State.ENDED
@@ -206,8 +198,7 @@ class Worker(ProcessProtocol):
 
     def _how(self) -> str:
         """Return how it ended, in a few words: its own, if it had any."""
-        status = self._status and self._status.value
-        if isinstance(status, ProcessTerminated) and status.signal:
-            return f"killed by {signal.Signals(status.signal).name}"
-        code = status.exitCode if isinstance(status, ProcessTerminated) else 0
+        if signal_ := getattr(self._status, "signal", None):
+            return f"killed by {signal.Signals(signal_).name}"
+        code = getattr(self._status, "exitCode", 0)
         return self._last_words or f"it exited with status {code}"

@@ -6,8 +6,7 @@ and so many a second are answered. Headers are bounded by `twisted.web` itself, 
 are gathered once a second at the most.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
@@ -23,27 +22,11 @@ from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError, install
 from uppercase.services._base import CannotStart
 from uppercase.services._metrics import Measurements, exposition
-from uppercase.services.log_format import say
+from uppercase.services.logs import say
 from uppercase.tcp.listening import listen_error, listener_of_string
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebLimits:
-    """What those who ask may have.
-
-    Attributes:
-        rate: connections a second that are answered.
-        body: bytes of a request's body.
-    """
-
-    connections: int
-    deadline: float
-    rate: float
-    burst: float
-    body: int = 0
 
 
 def on_loopback(description: str) -> str:
@@ -58,12 +41,10 @@ def on_loopback(description: str) -> str:
 
 
 class _Request(SiteRequest):
-    """A request without a body, or with a small one."""
-
     def gotLength(self, length: int | None) -> None:
         """Refuse a body before a byte of it is kept."""
         channel: Any = self.channel
-        most = channel.factory.limits.body
+        most = channel.factory.body
         super().gotLength(length if length is not None and length <= most else 0)
         if length is None or length > most:
             channel.transport.abortConnection()
@@ -97,45 +78,40 @@ class BoundedChannel(HTTPChannel):
 
 
 class BoundedSite(Site):
-    """Knows who asks, and how often."""
+    """Knows who asks, and how often; its subclasses say what those may have."""
 
     protocol: Any = BoundedChannel
     noisy = False
     displayTracebacks = False
+    connections: ClassVar[int]
+    deadline: ClassVar[float]
+    rate: ClassVar[float]
+    burst: ClassVar[float]
+    body = 0
 
-    def __init__(self, root: Resource, limits: WebLimits, reactor: Any) -> None:
+    def __init__(self, root: Resource, reactor: Any) -> None:
         super().__init__(root, _Request, timeout=None, reactor=reactor)
-        self.limits = limits
         # With their deadlines; the oldest comes first.
         self.channels: dict[BoundedChannel, IDelayedCall] = {}
-        self._bucket = TokenBuckets(limits.rate, limits.burst, 1)
+        self._bucket = TokenBuckets(self.rate, self.burst, 1)
 
     def lets_in(self, channel: BoundedChannel) -> bool:
         """Let a connection in, in place of the oldest where there are enough; not too often."""
         if not self._bucket.allow("", self.reactor.seconds()):
             return False
         abort = channel.transport.abortConnection
-        self.channels[channel] = self.reactor.callLater(self.limits.deadline, abort)
-        if len(self.channels) > self.limits.connections:
+        self.channels[channel] = self.reactor.callLater(self.deadline, abort)
+        if len(self.channels) > self.connections:
             oldest = next(iter(self.channels))
             oldest.leave_bounds()
             oldest.transport.abortConnection()
         return True
 
-    def log(self, request: Request) -> None:
-        """Write no line for each request."""
+    def log(self, request: Request) -> None: ...
 
 
 class WebService(Service):
-    """Listens for a site, beside what it is about.
-
-    Args:
-        description: an endpoint string; TCP without an interface is on loopback, and so is a bare
-            port number.
-
-    Attributes:
-        port: what listens, while it does.
-    """
+    """Listens for a site; TCP without an interface, or a bare port number, is on loopback."""
 
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
         self._listener = listener_of_string(reactor, on_loopback(description))
@@ -159,8 +135,7 @@ class WebService(Service):
         self.port = port
         self.opened(self._listener.name(port))
 
-    def opened(self, address: str) -> None:
-        """Say where it is."""
+    def opened(self, address: str) -> None: ...
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -172,18 +147,15 @@ class WebService(Service):
             channel.transport.abortConnection()
 
 
-_LIMITS: Final = WebLimits(
+class _Site(BoundedSite):
     # Two Prometheus servers, a load balancer and a person, four times.
-    connections=16,
-    # A scrape takes a millisecond.
-    deadline=5.0,
+    connections = 16
+    deadline = 5.0  # A scrape takes a millisecond.
     # At 2 ms each, a tenth of one processor.
-    rate=50.0,
-    burst=100.0,
-)
+    rate, burst = 50.0, 100.0
 
-FRESH: Final = 1.0
-"""Seconds that gathered numbers serve: nobody scrapes more often than that."""
+
+FRESH: Final = 1.0  # Seconds that gathered numbers serve: nobody scrapes more often than that.
 
 _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -202,7 +174,7 @@ class MetricsService(WebService):
         root.putChild(b"metrics", _Text(self._metrics))
         root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
         root.putChild(b"readyz", _Text(self._ready))
-        super().__init__("metrics are", description, BoundedSite(root, _LIMITS, reactor), reactor)
+        super().__init__("metrics are", description, _Site(root, reactor), reactor)
         self._source = source
         self._gathered, self._when = b"", float("-inf")
 
@@ -228,8 +200,6 @@ class MetricsService(WebService):
 
 
 class _Text(Resource):
-    """A page of text that a function gives, with its status."""
-
     isLeaf = True
 
     def __init__(self, give: Any) -> None:

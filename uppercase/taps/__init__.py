@@ -3,8 +3,7 @@
 import os
 from collections.abc import MutableMapping
 
-_UNNAMED = "unknown"
-"""What sd_listen_fds_with_names(3) calls a socket without a name."""
+_UNNAMED = "unknown"  # What sd_listen_fds_with_names(3) calls a socket without a name.
 
 
 def name_sockets(environ: MutableMapping[str, str]) -> None:

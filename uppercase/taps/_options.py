@@ -1,7 +1,7 @@
 """The options that services share, and what one process makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -15,9 +15,10 @@ from uppercase.awaiting import choose_reactor
 from uppercase.core import values
 from uppercase.core.events import IObserver
 from uppercase.errors import PluginError, UserError
+from uppercase.lab import LabOption
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing, lookup, summaries
-from uppercase.services.log_format import FORMATS, parse_log_format
+from uppercase.services.logs import FORMATS, parse_log_format
 from uppercase.taps._process import (
     accompany,
     check_pid_file,
@@ -27,15 +28,11 @@ from uppercase.taps._process import (
 )
 from uppercase.taps._table import Group, Option, TableOptions
 
-_LARGEST_OUTPUT: Final = 64 * MIB
-"""Four times the longest message that can be allowed."""
-
-_MOST_WORKERS: Final = 256
-"""A typing error must not fill the machine's memory."""
+_LARGEST_OUTPUT: Final = 64 * MIB  # Four times the longest message that can be allowed.
+_MOST_WORKERS: Final = 256  # A typing error must not fill the machine's memory.
 
 
 def listening(endpoint: str, example: str) -> Group:
-    """Return the options that say where to listen."""
     return Group(
         "Where to listen",
         Option(
@@ -56,6 +53,12 @@ def listening(endpoint: str, example: str) -> Group:
             many=True,
         ),
     )
+
+
+def lab_rows(options: Mapping[str, LabOption], shown: str = "") -> Iterator[Option]:
+    """Return a lab's options, as they are typed: one parser means them here and in commands."""
+    for row in options.values():
+        yield Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown=shown)
 
 
 TRANSFORMING = Group(
@@ -163,8 +166,7 @@ PAGE = Group(
     ),
 )
 
-PROCESS_GROUPS = (PAGE, PROCESS)
-"""What the options of one process are about, whatever it serves."""
+PROCESS_GROUPS = (PAGE, PROCESS)  # What the options of one process are about, whatever it serves.
 
 PROCESS_ROWS = {row.name: row for group in PROCESS_GROUPS for row in group.options}
 
@@ -188,7 +190,6 @@ class ProcessOptions(TableOptions, ABC):
     Attributes:
         is_part: what the process has beside the service is somebody else's matter.
         inherits: a supervisor has opened the sockets.
-        has_page: a page shows what is served.
         meant: the option that a word without one was meant for.
     """
 
@@ -206,12 +207,10 @@ class ProcessOptions(TableOptions, ABC):
         super().parseOptions(options)
 
     def opt_version(self) -> None:
-        """Show the project's version, not only Twisted's."""
         print(f"uppercase {__version__} (Twisted {twisted.__version__})")
         raise SystemExit(0)
 
     def parseArgs(self, *words: str) -> None:
-        """Refuse words that belong to no option."""
         if words:
             raise usage.UsageError(
                 f"got {words[0]!r}, which belongs to no option; {self.meant}={words[0]}"
@@ -233,7 +232,6 @@ class ProcessOptions(TableOptions, ABC):
             raise usage.UsageError(str(error)) from error
 
     def make_whole(self) -> IService:
-        """Return the service with what this process has beside it."""
         return accompany(self.service, self, [type(self).__module__, *self._words])
 
     @cached_property
@@ -281,11 +279,7 @@ class ServiceOptions(ProcessOptions):
         return wanted
 
     def shared_settings(self, lab: str) -> dict[str, Any]:
-        """Return the settings that both services have, by name.
-
-        Args:
-            lab: the lab's options as one types them, for the record.
-        """
+        """Return the settings that both services have; `lab` is its options as one types them."""
         transforms = self["transform"] or ["uppercase"]
         about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
@@ -315,5 +309,4 @@ class ServiceOptions(ProcessOptions):
 
 
 def makeService(options: ProcessOptions) -> IService:
-    """Return the service; called by twistd."""
     return options.service

@@ -15,8 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
 
 from uppercase.errors import UserError
-from uppercase.services import UDPSettings
-from uppercase.services.log_format import WatchedLogFile, observer_of, say
+from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
@@ -30,7 +29,6 @@ def the_reactor() -> Any:
 
 
 def parts_of(service: Any) -> list[Any]:
-    """Return the services that options have made, one or several."""
     return list(service) if isinstance(service, MultiService) else [service]
 
 
@@ -39,17 +37,12 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
 
     By the words a worker makes the same service: the module of the options, and the command line
     behind the service's name.
-
-    Raises:
-        UserError: they cannot be served there, or workers cannot serve it.
     """
     reactor = the_reactor()
     services = parts_of(service)
-    company: list[Any] = []
-    call_when_ready = reactor.callWhenRunning
     supervisor: Any = _supervisor_of(services, options, words)
-    if supervisor is not None:
-        service, call_when_ready = supervisor, supervisor.call_when_ready
+    ours: list[Any] = [supervisor or service]
+    call_when_ready = supervisor.call_when_ready if supervisor else reactor.callWhenRunning
     # A full collection of what was imported would hold all clients up for 40 ms.
     call_when_ready(gc.freeze)
     if options["metrics"] is not None:
@@ -57,28 +50,24 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
         from uppercase.services._metrics import Measurements
         from uppercase.services.web import MetricsService
 
-        if supervisor is None:
-            company.append(Measurements(services, reactor))
-        source = supervisor or company[0]
-        company.append(MetricsService(options["metrics"], source, reactor))
-    for name in ("page-key", "page-host"):
-        if options[name] and options["page"] is None:
-            raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
+        if not supervisor:
+            ours.append(Measurements(services, reactor))
+        ours.append(MetricsService(options["metrics"], ours[-1], reactor))
+    hosts, shows_key = options["page-host"] or (), bool(options["page-key"])
     if options["page"] is not None:
         from uppercase.classroom.page import PageService
 
-        shows_key, hosts = bool(options["page-key"]), options["page-host"] or ()
-        company.append(
-            PageService(options["page"], services, reactor, shows_key=shows_key, hosts=hosts)
-        )
+        page = PageService(options["page"], services, reactor, shows_key=shows_key, hosts=hosts)
+        ours.append(page)
+    elif shows_key or hosts:
+        name = "page-key" if shows_key else "page-host"
+        raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
     if "NOTIFY_SOCKET" in os.environ:
-        company.append(Notifier(reactor, call_when_ready))
-    if not company:
-        return service
+        ours.append(Notifier(reactor, call_when_ready))
     together: Any = MultiService()
-    for each in [service, *company]:
+    for each in ours if len(ours) > 1 else ():
         each.setServiceParent(together)
-    whole: IService = together
+    whole: IService = together if len(ours) > 1 else ours[0]
     return whole
 
 
@@ -110,27 +99,21 @@ def check_pid_file(runner: Mapping[str, Any] | None) -> None:
 
 def _running(path: str) -> int | None:
     """Return whose number a pid file has, if that process runs; twistd replaces what is stale."""
+    number = 0
     try:
         number = int(Path(path).read_text())
-    except (OSError, ValueError):
-        return None
-    try:
         os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
     except PermissionError:
         pass  # it is another user's
-    return number
+    except (OSError, ValueError, OverflowError):
+        return None
+    return number or None
 
 
 def _supervisor_of(
     services: list[Any], options: Mapping[str, Any], words: Sequence[str]
 ) -> "Supervisor | None":
-    """Return who has workers serve; None if this process serves.
-
-    Raises:
-        UserError: several processes could not do it, or not right.
-    """
+    """Return who has workers serve; None if this process serves."""
     workers, watchdog = options["workers"], options["watchdog"]
     if watchdog is not None and workers is None:
         raise UserError("got --watchdog without workers to watch; add --workers=2")
@@ -138,21 +121,18 @@ def _supervisor_of(
         # One for each processor that this process may use.
         can_tell = hasattr(os, "sched_getaffinity")
         workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
-    if workers is None or (workers == 1 and watchdog is None):
+    if workers in (None, 1) and watchdog is None:
         return None
     if os.name != "posix":
         raise UserError("got --workers, which only POSIX systems have; leave it out")
-    for service in services:
-        if isinstance(service.settings, UDPSettings) and service.settings.lab is not None:
-            raise UserError(
-                "got --workers with a lab for datagrams, whose numbers would start anew with each "
-                "worker; leave out one of them"
-            )
-        if service.settings.observers:
-            raise UserError(
-                "got --workers with --record or --page, which tell of what one process sees; leave "
-                "out one of them"
-            )
+    one = ""
+    for each in services:
+        if each.protocol == "UDP" and each.settings.lab is not None:
+            one = "a lab for datagrams, whose numbers would start anew with each worker"
+        elif each.settings.observers:
+            one = "--record or --page, which tell of what one process sees"
+    if one:
+        raise UserError(f"got --workers with {one}; leave out one of them")
     from uppercase.services._supervisor import Supervisor
 
     return Supervisor(
@@ -189,9 +169,6 @@ class Notifier(Service):
 
     The protocol (sd_notify(3)) is one datagram of text. The libraries for it are one that nobody
     has kept since 2017 and one that needs a compiler.
-
-    Args:
-        call_when_ready: calls what it is given once clients are served.
     """
 
     def __init__(
@@ -235,18 +212,13 @@ class Notifier(Service):
 
 # How `twistd` and `twist` write the log in our formats, by public options of theirs.
 
-_twistd: Any = None
-"""The options of `twistd`, which calls `observer_for_twistd` without arguments."""
+_twistd: Any = None  # The options of `twistd`, which calls `observer_for_twistd` without arguments.
 
 _format = "text"
 
 
 def choose_log(runner: Any, format_: str | None) -> None:
-    """Settle how the log of `twistd` or `twist` will look, if one of them runs.
-
-    Raises:
-        UserError: the log goes where a format has no say.
-    """
+    """Settle how the log of `twistd` or `twist` will look, if one of them runs."""
     global _twistd, _format
     if runner is None:
         return
@@ -255,16 +227,15 @@ def choose_log(runner: Any, format_: str | None) -> None:
         if format_ is not None or runner["logFormat"] == "text":
             runner["fileLogObserverFactory"] = lambda file: observer_of(file, format_ or "text")
         return
-    for name in ("logger", "syslog"):
-        if runner.get(name):
-            if format_ is not None:
-                raise UserError(
-                    f"got --log-format={format_} beside twistd's --{name}, which has a format of "
-                    "its own; leave out one of them"
-                )
-            return
-    _twistd, _format = runner, format_ or "text"
-    runner["logger"] = f"{__name__}.{observer_for_twistd.__name__}"
+    others = [name for name in ("logger", "syslog") if runner.get(name)]
+    if others and format_ is not None:
+        raise UserError(
+            f"got --log-format={format_} beside twistd's --{others[0]}, which has a format of its "
+            "own; leave out one of them"
+        )
+    if not others:
+        _twistd, _format = runner, format_ or "text"
+        runner["logger"] = f"{__name__}.{observer_for_twistd.__name__}"
 
 
 def observer_for_twistd() -> FileLogObserver:
@@ -275,12 +246,8 @@ def observer_for_twistd() -> FileLogObserver:
     if name == "-" or (stays and not name):
         return observer_of(sys.stdout, _format)
     file: Any = WatchedLogFile.fromFullPath(name or "twistd.log")
-    _rotate_by_signal(file)
-    return observer_of(file, _format)
-
-
-def _rotate_by_signal(file: WatchedLogFile) -> None:
-    """Do at SIGUSR1 what twistd's own log does: who uses it must not end the service by it."""
     number = getattr(signal, "SIGUSR1", None)
+    # As twistd's own log does: who has it rotated by that must not end the service.
     if number is not None and signal.getsignal(number) is signal.SIG_DFL:
         signal.signal(number, lambda *_: the_reactor().callFromThread(file.rotate))
+    return observer_of(file, _format)

@@ -10,9 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application import app
 from twisted.python import usage
@@ -22,11 +20,10 @@ from uppercase.errors import PluginError, UserError, suggest
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
-_UNKNOWN: Final = re.compile(r"option (--?)(\S+) not recognized")
+_UNKNOWN: Final = r"option (--?)(\S+) not recognized"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option.
 
     Attributes:
@@ -62,7 +59,6 @@ class Option:
         return "=" in self.spelling
 
     def described(self) -> str:
-        """Return what it does, with its default."""
         shown = self.shown if self.shown or self.default is None else f"{self.default:.15g}"
         return f"{self.text} [default: {shown}]" if shown else self.text
 
@@ -76,8 +72,6 @@ class Option:
 
 
 class Group:
-    """Options that belong together."""
-
     def __init__(self, title: str, *options: Option) -> None:
         self.title = title
         self.options = options
@@ -116,15 +110,12 @@ class TableOptions(usage.Options):
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
 
         Theirs is the whole help, with the sentence before or behind it.
-
-        Raises:
-            usage.UsageError: something is wrong, and no program has us parse.
         """
         parent = getattr(self, "parent", None)
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
-            unknown = _UNKNOWN.fullmatch(str(error))
+            unknown = re.fullmatch(_UNKNOWN, str(error))
             text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
             if parent is None:
                 raise usage.UsageError(text) from error
@@ -151,6 +142,8 @@ class TableOptions(usage.Options):
             for service, _, make, _ in parent.subCommands:
                 if service.startswith("uppercase") and option in make()._spellings():
                     return f"{option} belongs to {service}, not to {parent.subCommand}"
+        from difflib import get_close_matches
+
         known = self._spellings()
         close = get_close_matches(option, known, n=1)
         # All that is known would be thirty names.
@@ -161,7 +154,6 @@ class TableOptions(usage.Options):
         return [f"--{row.name}" for row in rows] + [f"-{row.short}" for row in rows if row.short]
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help: purpose, examples, then the groups."""
         width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
         # The synopsis is printed before this, by whoever asks for the help.
         lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
@@ -175,7 +167,6 @@ class TableOptions(usage.Options):
 
 
 def _adder(name: str) -> Callable[[TableOptions, str], None]:
-    """Return the method by which `usage` takes one more value of an option."""
 
     def add(self: TableOptions, value: str) -> None:
         self[name].append(value)

@@ -25,7 +25,6 @@ def die_with(supervisor: int) -> None:
 
 
 def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"]:
-    """Make the services that a command line describes."""
     from twisted.python import usage
     from twisted.python.reflect import namedModule
 

@@ -9,7 +9,7 @@ from twisted.application.service import IService
 
 from uppercase.core import values
 from uppercase.core.framing import AUTO, framing_summaries
-from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, TCPLab, find_preset
+from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, find_preset, make_tcp_lab
 from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps import _options
@@ -145,10 +145,7 @@ class Options(_options.ServiceOptions):
                 parse=partial(find_preset, presets=TCP_PRESETS),
                 values=lambda: _LABS,
             ),
-            *(
-                Option(f"--{row.name}={row.metavar}", row.text, parse=row.parse)
-                for row in TCP_OPTIONS.values()
-            ),
+            *_options.lab_rows(TCP_OPTIONS),
         ),
         _options.CLASSROOM,
         *_options.PROCESS_GROUPS,
@@ -157,19 +154,19 @@ class Options(_options.ServiceOptions):
 
     def make_service(self) -> IService:
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
-        lab = {} if self["lab"] is None else dict(self["lab"].settings)
-        framing = self["framing"] or lab.pop("framing", AUTO)
-        values = {name: TCP_OPTIONS[name].parse(text) for name, text in lab.items()}
-        values.update({name: self[name] for name in TCP_OPTIONS if self[name] is not None})
-        outlet = TCPLab(**{name.replace("-", "_"): value for name, value in values.items()})
+        preset = self["lab"]
+        texts = {**preset.settings} if preset else {}
+        texts.update({name: self[name] for name in TCP_OPTIONS if self[name] is not None})
+        framing = texts.pop("framing", AUTO)
+        lab = make_tcp_lab(texts)
         return tcp_service(
             TCPSettings(
-                **self.shared_settings(str(outlet)),
-                framing=framing,
+                **self.shared_settings(str(lab)),
+                framing=self["framing"] or framing,
                 drain_quiet=self["drain-quiet"],
                 limits=limits,
                 proxy_from=self["proxy-from"],
-                lab=outlet,
-                lab_notes=[] if self["lab"] is None else [f"lab {self['lab']}"],
+                lab=lab,
+                lab_notes=[f"lab {preset}"] if preset else [],
             )
         )

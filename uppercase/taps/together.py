@@ -188,7 +188,6 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _rows(protocol: str) -> dict[str, Option]:
-    """Return the options that the table of a service may have."""
     rows = {row.name: row for group in _PROTOCOLS[protocol].groups for row in group.options}
     known = rows.keys() - _options.PROCESS_ROWS.keys()
     return {name: row for name, row in rows.items() if name in known and not row.exits}
@@ -219,7 +218,7 @@ def _words(row: Option, value: object) -> Iterator[str]:
 
 
 def _same_place(one: Any, other: Any) -> bool:
-    """Whether two services would bind one port; only what is sure is told before the start."""
+    """Whether two would bind one port; only what is sure is told before the start."""
     ours: Settings = one.settings
     theirs: Settings = other.settings
     return (

@@ -15,7 +15,7 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
-from uppercase.services import UDPSettings, udp_service
+from uppercase.services._udp import UDPSettings, udp_service
 from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
 
@@ -96,11 +96,7 @@ class Options(_options.ServiceOptions):
                 shown="none",
                 values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
             ),
-            # As they were typed: one parser makes the experiment here and in `uppercase fates`.
-            *(
-                Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown="0")
-                for row in UDP_OPTIONS.values()
-            ),
+            *_options.lab_rows(UDP_OPTIONS, shown="0"),
             Option(
                 "--seed=N",
                 "decides what happens to which datagram; `uppercase fates` prints it",

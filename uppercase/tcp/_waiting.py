@@ -8,12 +8,12 @@ from twisted.internet.protocol import Protocol
 
 from uppercase.core.conversation import Conversation
 from uppercase.core.events import Incomplete, Outcome
-from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._states import OPEN_STATES, State
 from uppercase.tcp.closing import IStreamTransport
 from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
+    from uppercase.lab.outlet import LabOutlet
     from uppercase.tcp.factory import TransformFactory
 
 
@@ -40,7 +40,7 @@ class WaitingProtocol(Protocol):
     _paused = False
     _reading = True
     _peer_ended = False
-    _lab: LabOutlet | None = None
+    _lab: "LabOutlet | None" = None
     _mark: object = None
     _told_incomplete = False
 

@@ -35,7 +35,6 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.errors import TransformError
-from uppercase.lab.outlet import LabOutlet
 from uppercase.tcp._quick import TURN_OF_ONE, read_quickly
 from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
 from uppercase.tcp._waiting import WaitingProtocol
@@ -121,6 +120,8 @@ class TransformProtocol(WaitingProtocol):
                 transport.setTcpNoDelay(True)
         self._output = transport
         if factory.lab is not None:
+            from uppercase.lab.outlet import LabOutlet
+
             unsent = partial(unacknowledged_output, transport)
             self._output = self._lab = LabOutlet(
                 transport, clock, factory.lab, unsent, self._lab_did, self._lab_reset

@@ -10,8 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -39,13 +38,11 @@ from uppercase.core.values import (
 )
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
-from uppercase.tcp._certificates import server_context
 from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody
 from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, locked, open_port
-from uppercase.tcp.proxy import ProxyHeaderFactory
 
 if TYPE_CHECKING:
     from OpenSSL.SSL import Context
@@ -70,14 +67,13 @@ many a second as there are such turns in it."""
 # The one client that was to be accepted is gone, or a packet filter has refused it.
 _ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 
-_TAKES_BACKLOG: Final = re.compile(r"(tcp|tcp6|unix):(?!.*:backlog=)")
+_TAKES_BACKLOG: Final = r"(tcp|tcp6|unix):(?!.*:backlog=)"
 
 _TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChain=chain.pem]"
 _TLS_KEYS: Final = ("privateKey", "certKey", "extraCertChain", "dhParameters")
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A place to listen at, with the stages that its connections go through.
 
     Attributes:
@@ -102,6 +98,8 @@ class Listener:
 
             factory = TLSFactory(self.context, served)
         if self.proxies is not None:
+            from uppercase.tcp.proxy import ProxyHeaderFactory
+
             factory = ProxyHeaderFactory(self.proxies, factory, served)
         return open_port(self.endpoint, factory)
 
@@ -303,12 +301,14 @@ def listener_of_string(
     context = None
     plain = description
     if kind in ("tls", "ssl"):
+        from uppercase.tcp._certificates import server_context
+
         plain, keys = _split_tls(description)
         key = keys.get("privateKey", "server.pem")
         context = server_context(
             key, keys.get("certKey", key), keys.get("extraCertChain"), keys.get("dhParameters")
         )
-    if _TAKES_BACKLOG.match(plain):
+    if re.match(_TAKES_BACKLOG, plain):
         plain = f"{plain}:backlog={BACKLOG}"
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, plain)

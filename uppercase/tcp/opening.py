@@ -13,8 +13,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -118,8 +117,7 @@ def inherited_endpoint(reactor: Any, skt: socket.socket) -> IStreamServerEndpoin
     return SocketEndpoint(reactor, skt)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A listening socket that nobody serves yet.
 
     Attributes:

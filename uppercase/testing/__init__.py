@@ -25,8 +25,8 @@ from uppercase._facade import lazy
 from uppercase.errors import install
 
 if TYPE_CHECKING:
-    from uppercase.testing._examination import Broken
-    from uppercase.testing._laws import LAWS, Law, Report, TransformContract, check
+    from uppercase.testing._examination import Broken, Law
+    from uppercase.testing._laws import LAWS, Report, TransformContract, check
     from uppercase.testing._memory import Connection, UDPClient, connect, connect_udp
 
 __all__ = [

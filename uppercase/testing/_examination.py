@@ -22,7 +22,7 @@ import twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 
 import uppercase
 from uppercase import registry
@@ -79,9 +79,7 @@ _BYTES: Final = sorted(
 )
 
 ANY: Final = st.one_of(
-    TEXT,
-    _joined(*_FRAGMENTS),
-    st.lists(st.sampled_from(_BYTES), max_size=32).map(b"".join),
+    TEXT, _joined(*_FRAGMENTS), st.lists(st.sampled_from(_BYTES), max_size=32).map(b"".join)
 )
 """Messages of any bytes."""
 
@@ -162,10 +160,7 @@ class CallResult:
 
     @property
     def refused(self) -> bool:
-        """Whether the message was refused as not acceptable, which is no fault.
-
-        A `UnicodeError` is a `ValueError` as well, but an accident and not a refusal.
-        """
+        """Whether it was refused, which is no fault; a `UnicodeError` is an accident."""
         return isinstance(self.error, ValueError | TransformError) and not isinstance(
             self.error, UnicodeError | WrongResult
         )
@@ -192,12 +187,22 @@ class CallResult:
         return f"gave {show(self.output)} and {raised}" if self.output else raised
 
 
+@dataclass(frozen=True)
+class Law:
+    """One law; what does not stream keeps those `of_streams`."""
+
+    name: str
+    promise: str
+    verify: "Callable[[Examination], None]"
+    of_streams: bool
+
+
 class Examination:
     """One transform and what is tried on it.
 
     `make` gives a transform, a new one at each call if the target can be made anew. Messages of the
-    `corpus`, and `pairs` of some, are always tried; `any` and `text`, those that are UTF-8, draw
-    more. All of them have the author's among them.
+    `corpus`, and `pairs` of some, are always tried; `any` and `text` (UTF-8) draw more. The
+    author's are among all of them.
     """
 
     def __init__(
@@ -229,26 +234,21 @@ class Examination:
     @property
     def left_out(self) -> str:
         """A sentence on what has not been tried, because it took too long; "" if nothing."""
-        if not self._left_out:
-            return ""
         cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
-        return (
-            f"{cases} left out, because a search for what breaks a law ends after "
-            f"{KIT_SEARCH_TIME:g} s"
-        )
+        ends = f"a search for what breaks a law ends after {KIT_SEARCH_TIME:g} s"
+        return f"{cases} left out, because {ends}" if self._left_out else ""
 
-    def verify(self, law: str, keeps: Callable[["Examination"], None]) -> None:
-        """Verify the law of this name by a function that raises `Broken` if it is not kept.
-
-        Raises `Unanswered` if a reply was awaited in vain, now or before.
-        """
+    def verify(self, law: Law) -> None:
+        """Raise `Broken` for a law that is not kept, `Unanswered` where a reply never comes."""
         if self._unanswered is not None:
             raise self._unanswered
+        if law.of_streams and not self.streams:
+            return
         try:
             with self._waiter:
-                keeps(self)
+                law.verify(self)
         except Broken as broken:
-            raise Broken(broken.example, law) from None
+            raise Broken(broken.example, law.name) from None
         except Unanswered as error:
             self._unanswered = error
             raise
@@ -295,8 +295,7 @@ class Examination:
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
         """Put a test to cases, several at once where it waits for replies, but at most so many.
 
-        Raises `Broken` or `Unanswered` for the first case, of those under way, that by itself
-        breaks the law or has no reply.
+        Raises `Broken` or `Unanswered` for the first that by itself breaks the law or has no reply.
         """
         left = iter(cases)
         until = monotonic() + KIT_SEARCH_TIME
@@ -318,17 +317,8 @@ class Examination:
         self, messages: Sequence[bytes], transform: ITransform | None = None
     ) -> list[CallResult]:
         """Return what comes of messages; all are given before the first reply is awaited."""
-        begun = [self._call(transform or self._transform, message) for message in messages]
-        return [await came if isinstance(came, Deferred) else came for came in begun]
-
-    def _call(self, transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
-        try:
-            result: Any = transform.transform(message)
-            if not isinstance(result, Awaitable):
-                return CallResult(_bytes(result))
-        except (Exception, SystemExit) as error:
-            return CallResult(b"", error)
-        return _start(message, result)
+        begun = [_call(transform or self._transform, message) for message in messages]
+        return [await came for came in begun]
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
@@ -353,15 +343,15 @@ class Examination:
             seconds = float("inf")
             for _ in range(3):  # Again if it was slow: something else may have run beside it.
                 started = perf_counter()
-                begun = self._call(self._transform, message)
+                begun = _call(self._transform, message)
                 seconds = min(seconds, perf_counter() - started)
-                outcome = await begun if isinstance(begun, Deferred) else begun
+                outcome = await begun
                 if seconds <= KIT_CALL_TIME:
                     break
             tried.append((message, outcome, seconds))
 
         # One by one: an outcome beside others would be no law's but that of calls.
-        self._try(measure, ((message,) for message in large_messages()), most=1)
+        self._try(measure, zip(large_messages()), most=1)
         return tried
 
 
@@ -378,8 +368,14 @@ async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Excep
     return failed
 
 
-def _start(message: bytes, reply: Awaitable[object]) -> Deferred[CallResult]:
-    """Start to await a reply, for so long."""
+def _call(transform: ITransform, message: bytes) -> Deferred[CallResult]:
+    """Call a transform now, and await its reply if that is to be awaited, for so long."""
+    try:
+        reply: Any = transform.transform(message)
+        if not isinstance(reply, Awaitable):
+            return succeed(CallResult(_bytes(reply)))
+    except (Exception, SystemExit) as error:
+        return succeed(CallResult(b"", error))
 
     async def wait() -> CallResult:
         try:

@@ -28,21 +28,13 @@ from uppercase.testing._examination import (
     Broken,
     CallResult,
     Examination,
+    Law,
     Unanswered,
     show,
 )
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
-
-
-@dataclass(frozen=True)
-class Law:
-    """One law."""
-
-    name: str
-    promise: str
-    verify: Callable[[Examination], None]
 
 
 @dataclass(frozen=True)
@@ -85,12 +77,12 @@ def check(
     broken = []
     for position, law in enumerate(LAWS):
         try:
-            examined.verify(law.name, law.verify)
+            examined.verify(law)
         except Broken as found:
             broken.append(found)
         except Unanswered as error:
-            broken.append(Broken(str(error), _TIME.name))
-            untried = tuple(left.name for left in LAWS[position:] if left is not _TIME)
+            broken.append(Broken(str(error), _time.name))
+            untried = tuple(left.name for left in LAWS[position:] if left is not _time)
             return Report(tuple(broken), untried=untried)
     return Report(
         tuple(broken),
@@ -100,43 +92,50 @@ def check(
     )
 
 
-def _singly(messages: Iterable[bytes]) -> Iterator[tuple[bytes]]:
-    return ((message,) for message in messages)
+def _law(
+    name: str, promise: str, *, of_streams: bool = False
+) -> Callable[[Callable[[Examination], None]], Law]:
+    """Return the decorator that makes a law of what verifies it."""
+    return lambda verify: Law(name, promise, verify, of_streams)
 
 
+async def _ways(examined: Examination, message: bytes) -> list[tuple[str, CallResult]]:
+    """Return what comes of a message by each way to give it."""
+    ways = [(f"transform({show(message)})", await examined.reply(message))]
+    if examined.streams:
+        ways.append((f"feed({show(message)}) + finish()", examined.stream([message])))
+    return ways
+
+
+@_law("bytes", "bytes in, bytes out; text in, text out that UTF-8 can hold")
 def _bytes(examined: Examination) -> None:
     async def is_bytes(message: bytes) -> None:
-        ways = {f"transform({show(message)})": await examined.reply(message)}
-        if examined.streams:
-            ways[f"feed({show(message)}) + finish()"] = examined.stream([message])
-        for call, outcome in ways.items():
+        for call, outcome in await _ways(examined, message):
             if isinstance(outcome.error, WrongResult):
                 raise Broken(f"{call}: {outcome.error.reason}")
 
-    examined.hold(is_bytes, _singly(examined.corpus), examined.any)
-
-
-def _accept(call: str, outcome: CallResult) -> None:
-    if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
-        return
-    place = f" ({outcome.place})" if outcome.place else ""
-    raise Broken(f"{call} {outcome}{place}; raise ValueError where a message is refused")
+    examined.hold(is_bytes, zip(examined.corpus), examined.any)
 
 
 def _answered(examined: Examination, *, utf_8: bool) -> None:
     """Search, among the messages that are UTF-8 or those that are not, for one that fails."""
 
+    def accept(call: str, outcome: CallResult) -> None:
+        if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
+            return
+        place = f" ({outcome.place})" if outcome.place else ""
+        raise Broken(f"{call} {outcome}{place}; raise ValueError where a message is refused")
+
     async def is_answered(message: bytes) -> None:
-        _accept(f"transform({show(message)})", await examined.reply(message))
-        if examined.streams:
-            _accept(f"feed({show(message)}) + finish()", examined.stream([message]))
+        for call, outcome in await _ways(examined, message):
+            accept(call, outcome)
 
     messages = (b"", *(bytes([byte]) for byte in range(0x100)), *examined.corpus)
     suitable = (message for message in messages if _is_utf_8(message) is utf_8)
-    examined.hold(is_answered, _singly(suitable), examined.text if utf_8 else INVALID)
+    examined.hold(is_answered, zip(suitable), examined.text if utf_8 else INVALID)
     for message, outcome, _ in examined.large:
         if _is_utf_8(message) is utf_8:
-            _accept(f"transform({show(message)})", outcome)
+            accept(f"transform({show(message)})", outcome)
 
 
 def _is_utf_8(message: bytes) -> bool:
@@ -147,6 +146,15 @@ def _is_utf_8(message: bytes) -> bool:
     return True
 
 
+_messages = _law("messages", "a message of any size is answered or refused: 0, 1, 65,536 bytes")(
+    partial(_answered, utf_8=True)
+)
+_invalid = _law("invalid-utf-8", "bytes that are not UTF-8 are answered or refused")(
+    partial(_answered, utf_8=False)
+)
+
+
+@_law("determinism", "the same message has the same reply")
 def _determinism(examined: Examination) -> None:
     async def is_the_same(message: bytes) -> None:
         first = await examined.reply(message, examined.make())
@@ -154,9 +162,10 @@ def _determinism(examined: Examination) -> None:
         if not first.same(second):
             raise Broken(f"transform({show(message)}) {first}; the next time it {second}")
 
-    examined.hold(is_the_same, _singly(examined.corpus), examined.any)
+    examined.hold(is_the_same, zip(examined.corpus), examined.any)
 
 
+@_law("calls", "no call leaves anything behind for the next")
 def _calls(examined: Examination) -> None:
     async def are_untouched(one: bytes, other: bytes) -> None:
         alone = [await examined.reply(message, examined.make()) for message in (one, other)]
@@ -177,10 +186,8 @@ async def _is_stable(examined: Examination, message: bytes, before: CallResult) 
     return (await examined.reply(message, examined.make())).same(before)
 
 
+@_law("connections", "streams that are open at once share nothing", of_streams=True)
 def _connections(examined: Examination) -> None:
-    if not examined.streams:
-        return
-
     async def are_apart(other: bytes, message: bytes, cut: int) -> None:
         chunks = message[:cut], message[cut:]
         alone = examined.stream(chunks, examined.make())
@@ -210,10 +217,8 @@ def _connections(examined: Examination) -> None:
     examined.hold(are_apart, cases, examined.any, examined.any, CUTS)
 
 
+@_law("cuts", "a stream's output does not depend on where it was cut", of_streams=True)
 def _cuts(examined: Examination) -> None:
-    if not examined.streams:
-        return
-
     async def at_every_cut(message: bytes) -> None:
         whole = examined.stream([message])
         reply = await examined.reply(message)
@@ -225,29 +230,25 @@ def _cuts(examined: Examination) -> None:
                 )
             return
         for cut in range(1, len(message), 1 + len(message) // _CUTS):
-            _compare_cuts(examined, whole, (message[:cut], message[cut:]))
-        _compare_cuts(examined, whole, [b"", *_pieces(message, range(len(message))), b""])
+            compare(whole, (message[:cut], message[cut:]))
+        compare(whole, [b"", *_pieces(message, range(len(message))), b""])
 
     async def at_some_cuts(message: bytes, cuts: list[int]) -> None:
-        chunks = _pieces(message, cuts) or [message]
-        _compare_cuts(examined, examined.stream([message]), chunks)
+        compare(examined.stream([message]), _pieces(message, cuts) or [message])
 
-    examined.hold(at_every_cut, _singly(examined.corpus), examined.any)
-    examined.hold(at_some_cuts, (), examined.any, st.lists(CUTS, max_size=8))
-
-
-def _compare_cuts(examined: Examination, whole: CallResult, chunks: Sequence[bytes]) -> None:
-    """Raise `Broken` where a stream that is cut comes to something else than the whole."""
-    outcome = examined.stream(chunks)
-    if _is_one_outcome(whole, outcome):
-        return
-    message = b"".join(chunks)
-    if examined.stream([message]).same(whole):
+    def compare(whole: CallResult, chunks: Sequence[bytes]) -> None:
+        outcome = examined.stream(chunks)
+        message = b"".join(chunks)
+        if _is_one_outcome(whole, outcome) or not examined.stream([message]).same(whole):
+            return
         end = " + finish()" if whole.tail or outcome.tail else ""
         raise Broken(
             f"{_feeds(chunks)}{end} != feed({show(message)}){end}: the first {outcome}, the "
             f"second {whole}"
         )
+
+    examined.hold(at_every_cut, zip(examined.corpus), examined.any)
+    examined.hold(at_some_cuts, (), examined.any, st.lists(CUTS, max_size=8))
 
 
 def _pieces(message: bytes, cuts: Iterable[int]) -> list[bytes]:
@@ -270,10 +271,8 @@ def _feeds(chunks: Sequence[bytes]) -> str:
     return " + ".join(f"feed({show(chunk)})" for chunk in chunks)
 
 
+@_law("reuse", "a stream can end at once, or never; the next one works", of_streams=True)
 def _reuse(examined: Examination) -> None:
-    if not examined.streams:
-        return
-
     async def ends_at_once() -> None:
         empty, reply = examined.stream([]), await examined.reply(b"")
         if not empty.same(reply):
@@ -300,6 +299,7 @@ def _reuse(examined: Examination) -> None:
     examined.hold(goes_on, examined.pairs, examined.any, examined.any)
 
 
+@_law("growth", "the output for 64 KiB stays below --max-output")
 def _growth(examined: Examination) -> None:
     for message, outcome, _ in examined.large:
         if len(outcome.output) > MAX_OUTPUT:
@@ -309,6 +309,7 @@ def _growth(examined: Examination) -> None:
             )
 
 
+@_law("time", "a call keeps nobody else waiting, and its reply comes")
 def _time(examined: Examination) -> None:
     for message, _, seconds in examined.large:
         if seconds > KIT_CALL_TIME:
@@ -318,34 +319,15 @@ def _time(examined: Examination) -> None:
             )
 
 
-_TIME: Final = Law("time", "a call keeps nobody else waiting, and its reply comes", _time)
-
 LAWS: Final = (
-    Law("bytes", "bytes in, bytes out; text in, text out that UTF-8 can hold", _bytes),
-    Law(
-        "messages",
-        "a message of any size is answered or refused: 0, 1, 65,536 bytes",
-        partial(_answered, utf_8=True),
-    ),
-    Law(
-        "invalid-utf-8",
-        "bytes that are not UTF-8 are answered or refused",
-        partial(_answered, utf_8=False),
-    ),
-    Law("determinism", "the same message has the same reply", _determinism),
-    Law("calls", "no call leaves anything behind for the next", _calls),
-    Law("connections", "streams that are open at once share nothing", _connections),
-    Law("cuts", "a stream's output does not depend on where it was cut", _cuts),
-    Law("reuse", "a stream can end at once, or never; the next one works", _reuse),
-    Law("growth", "the output for 64 KiB stays below --max-output", _growth),
-    _TIME,
+    *(_bytes, _messages, _invalid, _determinism, _calls),
+    *(_connections, _cuts, _reuse, _growth, _time),
 )
 """All laws, in the order in which they are verified."""
 
 
-def _test_of(name: str) -> Callable[["TransformContract"], Deferred[None] | None]:
+def _test_of(law: Law) -> Callable[["TransformContract"], Deferred[None] | None]:
     """Return the test of a law, which is verified in a thread where this is the reactor's."""
-    (law,) = (law for law in LAWS if law.name == name)
 
     def test(self: "TransformContract") -> Deferred[None] | None:
         if not is_in_reactor():
@@ -380,16 +362,16 @@ class TransformContract:
     examples: ClassVar[Sequence[bytes]] = ()
     messages: ClassVar[st.SearchStrategy[bytes] | None] = None
 
-    test_bytes_come_out_for_bytes = _test_of("bytes")
-    test_a_message_of_any_size_is_answered_or_refused = _test_of("messages")
-    test_bytes_that_are_not_utf_8_are_answered_or_refused = _test_of("invalid-utf-8")
-    test_the_same_message_has_the_same_reply = _test_of("determinism")
-    test_no_call_leaves_anything_behind = _test_of("calls")
-    test_streams_share_nothing = _test_of("connections")
-    test_cuts_do_not_matter = _test_of("cuts")
-    test_a_stream_can_end_at_any_time = _test_of("reuse")
-    test_the_output_is_bounded = _test_of("growth")
-    test_a_call_is_quick = _test_of("time")
+    test_bytes_come_out_for_bytes = _test_of(_bytes)
+    test_a_message_of_any_size_is_answered_or_refused = _test_of(_messages)
+    test_bytes_that_are_not_utf_8_are_answered_or_refused = _test_of(_invalid)
+    test_the_same_message_has_the_same_reply = _test_of(_determinism)
+    test_no_call_leaves_anything_behind = _test_of(_calls)
+    test_streams_share_nothing = _test_of(_connections)
+    test_cuts_do_not_matter = _test_of(_cuts)
+    test_a_stream_can_end_at_any_time = _test_of(_reuse)
+    test_the_output_is_bounded = _test_of(_growth)
+    test_a_call_is_quick = _test_of(_time)
 
 
 def _judge(law: Law, contract: Any) -> None:
@@ -400,7 +382,7 @@ def _judge(law: Law, contract: Any) -> None:
     examination = _examination(contract)
     left_out = examination.left_out
     try:
-        examination.verify(law.name, law.verify)
+        examination.verify(law)
     except (Broken, Unanswered) as error:
         case = str(error)
     else:

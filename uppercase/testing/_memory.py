@@ -25,7 +25,6 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.conversation import Answer, Replies
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Closed,
@@ -37,7 +36,7 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.guards import Answer, Destination, Origin, Replies
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits

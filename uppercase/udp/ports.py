@@ -31,8 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.conversation import Answer, Replies
-from uppercase.core.guards import Destination, Origin, SocketAddress
+from uppercase.core.guards import Answer, Destination, Origin, Replies, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (

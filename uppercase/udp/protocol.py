@@ -17,9 +17,17 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.conversation import Answer, Delay, Replies, Step, Wait
 from uppercase.core.datagram import Responder
-from uppercase.core.guards import Destination, Origin, SocketAddress
+from uppercase.core.guards import (
+    Answer,
+    Delay,
+    Destination,
+    Origin,
+    Replies,
+    SocketAddress,
+    Step,
+    Wait,
+)
 from uppercase.errors import TransformError
 from uppercase.limits import TURN, UDP_READ_SIZE
 from uppercase.udp.ports import IBatchProtocol, IBatchTransport

@@ -33,13 +33,7 @@ def _begins(run: Run) -> None:
         raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
 
 
-def _begins_and_ends(run: Run) -> None:
-    _ends(run)
-    _begins(run)
-
-
-def _ends_well(run: Run) -> None:
-    _ends(run)
+def _succeeds(run: Run) -> None:
     if run.status:
         raise Wrong(f"expected exit status 0, got {run.status}: {run.complaint}")
 
@@ -61,15 +55,19 @@ def _sends(run: Run) -> None:
         raise Wrong(f"expected that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
 
 
-def _run(name: str, points: int, judge: Callable[[Run], None], **lab: Any) -> Callable[..., None]:
+def _run(name: str, points: int, *judges: Callable[[Run], None], **lab: Any) -> Any:
     """Return a check that judges the exercise's run under a lab."""
-    return check(name, points)(lambda exercise, trial: judge(exercise.run(trial, **lab)))
+
+    def examine(exercise: Any, trial: Trial) -> None:
+        run = exercise.run(trial, **lab)
+        for judge in judges:
+            judge(run)
+
+    return check(name, points)(examine)
 
 
 @dataclass(frozen=True)
 class _Client:
-    """What both clients have to do."""
-
     udp = False
     seconds: float = 15.0
 
@@ -78,7 +76,7 @@ class _Client:
 
     sends = _run("sends the line", 2, _sends)
     prints = _run("prints the reply", 3, _prints)
-    ends = _run("ends with status 0", 1, _ends_well)
+    ends = _run("ends with status 0", 1, _ends, _succeeds)
 
 
 class _TCPClient(_Client):
@@ -87,7 +85,7 @@ class _TCPClient(_Client):
 
 class _UDPClient(_Client):
     udp = True
-    lonely = _run("ends without a reply", 1, _begins_and_ends, options={"loss": "1"}, seed=7)
+    lonely = _run("ends without a reply", 1, _ends, _begins, options={"loss": "1"}, seed=7)
 
 
 class _UDPPinger:
@@ -153,7 +151,7 @@ class _UDPPinger:
             got = f"{told[-1]} %" if told else "no percentage"
             raise Wrong(f"expected a loss of {rate:.0f} %, as the record has it, got {got}")
 
-    ends = _run("ends with status 0", 1, _ends_well)
+    ends = _run("ends with status 0", 1, _ends, _succeeds)
 
 
 def _arrivals(run: Run) -> list[float]:

@@ -9,21 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.classroom.captive import Program
+from uppercase.classroom.captive import HOST, Program
 from uppercase.classroom.grade import Trial, Wrong, check, exercise
 from uppercase.classroom.record import Row
-from uppercase.classroom.service import HOST
 
-_QUIET: Final = 0.1
-"""Seconds in which nothing may come behind a reply."""
+_QUIET: Final = 0.1  # Seconds in which nothing may come behind a reply.
 
 _LATIN: Final = b"caf\xe9"
 _STREET: Final = "straße"
 _STREETS: Final = (b"STRASSE", "STRAßE".encode())
 _LONG: Final = b"abcdefghi\n" * 10_000
 
-_Served = tuple[Program, int]
-"""A server on trial, and its port."""
+_Served = tuple[Program, int]  # A server on trial, and its port.
 
 _Tell = Callable[..., None]
 """Takes note of an event that a client of ours sees, of its bytes and their direction."""

@@ -13,7 +13,7 @@ import importlib.util
 import io
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any, Final
@@ -26,20 +26,18 @@ from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
 from uppercase.classroom.page.watchers import Watchers
 from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
-from uppercase.services.log_format import say
-from uppercase.services.web import BoundedSite, WebLimits, WebService
+from uppercase.services.logs import say
+from uppercase.services.web import BoundedSite, WebService
 
 __all__ = ["Audience", "PageService"]
 
-_LIMITS: Final = WebLimits(
+
+class _Site(BoundedSite):
     # A class of 200 that opens the page at one word: each browser has up to six connections at a
     # time, for six parts of the page.
-    connections=512,
-    deadline=10.0,
-    rate=200.0,
-    burst=1500.0,
-    body=LINE,
-)
+    connections, deadline, body = 512, 10.0, LINE
+    rate, burst = 200.0, 1500.0
+
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -51,21 +49,15 @@ _HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-_PARTS: Final = {
-    b"/": ("page.html", "text/html"),
-    b"/page.css": ("page.css", "text/css"),
-    b"/ladder.js": ("ladder.js", "text/javascript"),
-    b"/page.js": ("page.js", "text/javascript"),
-    b"/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+_PARTS: Final = ("page.html", "page.css", "ladder.js", "page.js", "icon.svg")
+_KINDS: Final = {b"css": b"text/css", b"js": b"text/javascript", b"svg": b"image/svg+xml"}
 
 
 class PageService(WebService):
     """Serves the page about services that have an `Audience` among their observers.
 
     Args:
-        description: an endpoint string; TCP without an interface is on loopback, and so is a bare
-            port number.
+        description: an endpoint string, or a port number.
         shows_key: whether the seed and the answer key may be seen.
         hosts: names and addresses by which browsers reach it, beside this machine's numbers.
     """
@@ -84,17 +76,14 @@ class PageService(WebService):
         self.hosts = hosts
         self._told: list[Any] = []
         self.watchers = Watchers(self._snapshot, self._changes, reactor)
-        site = BoundedSite(_Root(self), _LIMITS, reactor)
-        super().__init__("the page is", description, site, reactor)
+        super().__init__("the page is", description, _Site(_Root(self), reactor), reactor)
 
     def opened(self, address: str) -> None:
         place: Any = self.port and self.port.getHost()
-        url = address
         if hasattr(place, "host"):
-            everywhere = ip_address(place.host).is_unspecified
-            host = "localhost" if everywhere else place.host
-            url = f"http://{printable_address(host, place.port)}/"
-        say(f"the page is at {url}", event="page", address=url)
+            host = "localhost" if ip_address(place.host).is_unspecified else place.host
+            address = f"http://{printable_address(host, place.port)}/"
+        say(f"the page is at {address}", event="page", address=address)
         if other := self.address():
             say(f"others open the page at {other}")
 
@@ -108,9 +97,8 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        hosts = [] if _is_loopback(place.host) else [place.host]
-        if ip_address(place.host).is_unspecified:
-            hosts = addresses_for_others()
+        everywhere, loopback = ip_address(place.host).is_unspecified, _is_loopback(place.host)
+        hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
         host = next(iter([*self.hosts, *hosts]), "")
         return host and f"http://{printable_address(host, place.port)}/"
 
@@ -134,41 +122,36 @@ class PageService(WebService):
         """Return what is new since the last frame; nothing where nothing is."""
         totals = [each.totals() for each in self.shown]
         changes = [each.audience.changes() for each in self.shown]
-        quiet = not any(each["clients"] or each["arrows"] for each in changes)
-        told = [totals, len(self.watchers)]
-        if quiet and told == self._told:
-            return {}
+        told, before = [totals, len(self.watchers)], self._told
         self._told = told
+        if told == before and not any(each["clients"] or each["arrows"] for each in changes):
+            return {}
         return {
             "now": round(self.watchers.seconds(), 4),
             "watchers": len(self.watchers),
-            "services": [
-                {**total, **change} for total, change in zip(totals, changes, strict=True)
-            ],
+            "services": [{**a, **b} for a, b in zip(totals, changes, strict=True)],
         }
 
 
 class _Root(Resource):
-    """What a browser may ask for."""
-
     isLeaf = True
 
     def __init__(self, page: PageService) -> None:
         super().__init__()
         self._page = page
         folder = files("uppercase.classroom.page")
-        self._parts: Mapping[bytes, tuple[bytes, str]] = {
-            path: ((folder / name).read_bytes(), f"{kind}; charset=utf-8")
-            for path, (name, kind) in _PARTS.items()
+        self._parts = {
+            b"/" + name.replace("page.html", "").encode(): (folder / name).read_bytes()
+            for name in _PARTS
         }
 
     def render_GET(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=False):
             return _say(request, 403, why)
         if request.path in self._parts:
-            content, kind = self._parts[request.path]
-            request.setHeader(b"content-type", kind.encode())
-            return content
+            kind = _KINDS.get(request.path.rpartition(b".")[2], b"text/html")
+            request.setHeader(b"content-type", kind + b"; charset=utf-8")
+            return self._parts[request.path]
         match request.path:
             case b"/events":
                 local = _is_loopback(_host(request.getClientAddress()))
@@ -186,11 +169,12 @@ class _Root(Resource):
     def render_POST(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=True):
             return _say(request, 403, why)
-        watcher = self._page.watchers.find(_argument(request, b"watcher"))
+        watchers = self._page.watchers
+        watcher = watchers.by_token.get(_argument(request, b"watcher"))
         service = self._service(request)
         if request.path != b"/send" or watcher is None or service is None:
             return _say(request, 404, "the page has lost its connection; open it again")
-        if not self._page.watchers.may_send(watcher):
+        if not watchers.lines.allow(watcher.token, watchers.seconds()):
             return _say(request, 429, "that was fast; wait a second")
         content: Any = request.content
         line = content.read(LINE)
@@ -285,8 +269,9 @@ def why_foreign(
     """Return why a request is not the page's own, as a sentence; "" if it is."""
     match = _HOST.fullmatch((host or "").lower())
     name = (match[1] or match[2]).rstrip(".") if match else ""
-    known = name == "localhost" or name in given or _is_ours(name, arrived_at)
-    if not known:
+    number = host_address(name)
+    ours = number is not None and (number.is_loopback or number == host_address(arrived_at))
+    if not (ours or name == "localhost" or name in given):
         return (
             f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
             "or have it started with --page-host=NAME"
@@ -303,8 +288,3 @@ def _is_loopback(host: str) -> bool:
     """Whether an address, or the lack of one, means this very machine."""
     number = host_address(host)
     return number is None or number.is_loopback
-
-
-def _is_ours(name: str, arrived_at: str) -> bool:
-    number = host_address(name)
-    return number is not None and (number.is_loopback or number == host_address(arrived_at))

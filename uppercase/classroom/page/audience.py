@@ -10,9 +10,11 @@ reply is on the timeline. Over TCP each line has a connection of its own.
 """
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -23,20 +25,8 @@ from uppercase.classroom.page.watchers import Watcher
 from uppercase.classroom.record import RowMaker
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
-from uppercase.core.events import (
-    Chunk,
-    Closed,
-    Direction,
-    Dropped,
-    Event,
-    Impaired,
-    ISampler,
-    Opened,
-    Received,
-    Refused,
-    Replied,
-    Several,
-)
+from uppercase.core import events
+from uppercase.core.events import Event, ISampler, Received
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import Client
 from uppercase.lab import Experiment, answer_key
@@ -59,25 +49,15 @@ client that was silent longest makes room, so an invented address costs nothing 
 CLIENTS_TOLD: Final = 100
 """Clients of whom one frame tells; more wait for the next, so that a frame stays small."""
 
-_FOLLOWED: Final = 4096
-"""Exchanges in which more may happen: those of 40 s at that rate."""
-
-_PAYLOAD: Final = 64
-"""Bytes of a payload that are looked at; an arrow shows fewer."""
-
-KEY_LINES: Final = 100
-"""Lines of the answer key that are shown: ten times the pinger's exercise."""
-
-LINE: Final = 512
-"""Bytes of a line: what fits into one datagram everywhere (RFC 791)."""
-
-_REPLY_WITHIN: Final = 5.0
-"""Seconds that a line's reply is waited for, over TCP."""
-
-_FRAMINGS: Final = ("netstring", "int16", "int32")
-"""The framings that have no lines."""
+_FOLLOWED: Final = 4096  # Exchanges in which more may happen: those of 40 s at that rate.
+_PAYLOAD: Final = 64  # Bytes of a payload that are looked at; an arrow shows fewer.
+KEY_LINES: Final = 100  # Lines of the answer key that are shown: ten times the pinger's exercise.
+LINE: Final = 512  # Bytes of a line: what fits into one datagram everywhere (RFC 791).
+_REPLY_WITHIN: Final = 5.0  # Seconds that a line's reply is waited for, over TCP.
+_FRAMINGS: Final = ("netstring", "int16", "int32")  # The framings that have no lines.
 
 DIRECTIONS: Final = {"": 0, "request": 1, "reply": 2}
+_words: Final = attrgetter("number", "text", "size", "actions", "words")
 
 COUNTS: Final = (
     "received",
@@ -92,9 +72,6 @@ COUNTS: Final = (
 """What is counted of a client, in the order in which browsers are told. Over TCP `received` and
 `answered` are chunks."""
 
-_PLACES: Final = {name: place for place, name in enumerate(COUNTS)}
-_RECEIVED, _ANSWERED, _DROPPED = (_PLACES[name] for name in ("received", "answered", "dropped"))
-
 
 class _Client:
     """One client: its number among all, its counters, its arrows, and how its connection ended."""
@@ -104,28 +81,25 @@ class _Client:
     def __init__(self, serial: int) -> None:
         self.serial = serial
         self.arrows = ClientArrows()
-        self.counts = [0] * len(COUNTS)
+        self.counts: Counter[str] = Counter()
         self.state = ""
 
     def count(self, event: Event) -> None:
-        """Take note of an event, the most frequent first."""
-        counts = self.counts
+        # The most frequent come first.
         match event:
-            case Received() | Chunk(direction="request"):
-                counts[_RECEIVED] += 1
-            case Replied() | Chunk():
-                counts[_ANSWERED] += 1
-            case Impaired(actions=actions):
-                for action in actions:
-                    if action.value in _PLACES:
-                        counts[_PLACES[action.value]] += 1
-            case Dropped():
-                counts[_DROPPED] += 1
-            case Opened():
+            case Received() | events.Chunk(direction="request"):
+                self.counts["received"] += 1
+            case events.Replied() | events.Chunk():
+                self.counts["answered"] += 1
+            case events.Impaired(actions=actions):
+                self.counts.update(actions)
+            case events.Dropped():
+                self.counts["dropped"] += 1
+            case events.Opened():
                 self.state = "open"
-            case Closed(outcome=outcome):
+            case events.Closed(outcome=outcome):
                 self.state = outcome.value
-            case Refused():
+            case events.Refused():
                 self.state = "refused"
 
 
@@ -133,14 +107,11 @@ class _Client:
 class Audience:
     """Observes one service for those who look at the page.
 
-    Args:
-        about: what the service is, as the first line of a record says it.
-
     Attributes:
+        about: what the service is, as the first line of a record says it.
         seen: exchanges so far; over TCP, events.
         shown: how many of them are drawn.
         met: clients so far.
-        began: when it began to look.
     """
 
     def __init__(self, about: Mapping[str, Any], clock: Callable[[], float]) -> None:
@@ -154,7 +125,7 @@ class Audience:
         self._by_event = about.get("protocol") == "TCP"
         # Invariants: the longest silent client comes first, the oldest arrow and exchange too; what
         # has changed is a part of what is kept.
-        self._clients: OrderedDict[str, _Client] = OrderedDict()
+        self._clients: dict[str, _Client] = {}
         self._changed_clients: dict[str, None] = {}
         self._gone: list[int] = []
         self._history: dict[int, tuple[str, Arrow]] = {}
@@ -163,12 +134,12 @@ class Audience:
 
     def notify(self, event: Event) -> None:
         number = self._rows.number(event)
-        if isinstance(event, Several):
+        if isinstance(event, events.Several):
             # What is not drawn.
-            place = _RECEIVED if event.direction is Direction.REQUEST else _ANSWERED
+            came = event.direction == "request"
             for peer, count in event.counts.items():
-                self._client(peer).counts[place] += count
-                self.seen += count if place == _RECEIVED else 0
+                self._client(peer).counts["received" if came else "answered"] += count
+                self.seen += count if came else 0
             return
         if not (peer := getattr(event, "peer", "")):
             return
@@ -184,7 +155,6 @@ class Audience:
         return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all that is kept, for somebody who comes now."""
         return self._told(self._clients, self._history, [])
 
     def changes(self) -> dict[str, Any]:
@@ -202,16 +172,13 @@ class Audience:
         return next(found, "").rpartition(":")[0].strip("[]")
 
     def _client(self, peer: str) -> _Client:
-        client = self._clients.get(peer)
+        client = self._clients.pop(peer, None)
         if client is None:
             self.met += 1
-            client = self._clients[peer] = _Client(self.met)
-            if len(self._clients) > CLIENTS:
-                oldest, forgotten = self._clients.popitem(last=False)
-                self._changed_clients.pop(oldest, None)
-                self._gone = [*self._gone[-CLIENTS:], forgotten.serial]
-        else:
-            self._clients.move_to_end(peer)
+            client = _Client(self.met)
+        for oldest, forgotten in _put(self._clients, peer, client, CLIENTS):
+            self._changed_clients.pop(oldest, None)
+            self._gone = [*self._gone[-CLIENTS:], forgotten.serial]
         self._changed_clients[peer] = None
         return client
 
@@ -223,16 +190,16 @@ class Audience:
         if not self._bucket.allow("", self._clock()):
             return False
         self.shown += 1
-        over = _put(self._followed, exchange, None, _FOLLOWED)
-        if over is not None and over[0] in self._clients:
-            self._clients[over[0]].arrows.forget(over[1])
+        for (peer, number), _ in _put(self._followed, exchange, None, _FOLLOWED):
+            if peer in self._clients:
+                self._clients[peer].arrows.forget(number)
         return True
 
     def _keep(self, peer: str, arrow: Arrow) -> None:
         arrow.serial = arrow.serial or next(self._serials)
         if arrow.serial not in self._history:
-            forgotten = _put(self._history, arrow.serial, (peer, arrow), HISTORY)
-            self._changed.pop(forgotten, None)
+            for forgotten, _ in _put(self._history, arrow.serial, (peer, arrow), HISTORY):
+                self._changed.pop(forgotten, None)
         self._changed[arrow.serial] = None
 
     def _told(
@@ -245,25 +212,30 @@ class Audience:
             "shown": self.shown,
             "met": self.met,
             "gone": gone,
-            "clients": [[each.serial, peer, each.state, *each.counts] for peer, each in found],
-            "arrows": [_arrow_told(peer, arrow) for peer, arrow in drawn],
+            "clients": [
+                [each.serial, peer, each.state, *(each.counts[name] for name in COUNTS)]
+                for peer, each in found
+            ],
+            "arrows": [
+                [
+                    arrow.serial,
+                    peer,
+                    round(arrow.begin, 4),
+                    round(arrow.end, 4),
+                    DIRECTIONS[arrow.direction],
+                    *_words(arrow),
+                ]
+                for peer, arrow in drawn
+            ],
         }
 
 
-def _arrow_told(peer: str, arrow: Arrow) -> list[Any]:
-    times = round(arrow.begin, 4), round(arrow.end, 4)
-    more = arrow.number, arrow.text, arrow.size, arrow.actions, arrow.words
-    return [arrow.serial, peer, *times, DIRECTIONS[arrow.direction], *more]
-
-
-def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Any:
-    """Put something into a table that keeps so many; return the key that made room, or None."""
+def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Iterator[tuple[Any, Any]]:
+    """Put something into a table that keeps so many; tell what of the oldest makes room."""
     table[key] = value
-    if len(table) <= most:
-        return None
-    oldest = next(iter(table))
-    del table[oldest]
-    return oldest
+    while len(table) > most:
+        oldest = next(iter(table))
+        yield oldest, table.pop(oldest)
 
 
 class _Socket(DatagramProtocol):
@@ -279,28 +251,23 @@ class Shown:
     def __init__(self, service: TransformService, reactor: Any) -> None:
         self._service = service
         self._reactor = reactor
-        self._settings: Any = service.settings
-        self.audience = next(
-            each for each in self._settings.observers if isinstance(each, Audience)
-        )
-
-    @property
-    def _lab(self) -> Experiment | None:
-        """What decides the fates of datagrams."""
-        return self._settings.lab if self._service.protocol == "UDP" else None
+        settings: Any = service.settings
+        self._settings = settings
+        self._lab: Experiment | None = settings.lab if service.protocol == "UDP" else None
+        (self.audience,) = (each for each in settings.observers if isinstance(each, Audience))
 
     def facts(self, shows_key: bool) -> dict[str, Any]:
         service, about = self._service, self.audience.about
-        settings = [word for word in str(about["lab"]).split() if "=" in word]
+        lab = dict(re.findall("--([^ =]+)=([^ ]*)", str(about["lab"])))
         if not shows_key:
             # Whoever has the seed has the key.
-            settings = [word for word in settings if not word.startswith("--seed=")]
+            lab.pop("seed", None)
         return {
             "name": service.name or service.protocol,
             "protocol": service.protocol,
             "began": self.audience.began,
             "transform": about["transform"],
-            "lab": [word.removeprefix("--").partition("=")[::2] for word in settings],
+            "lab": list(lab.items()),
             "has_key": shows_key and self._lab is not None,
             "per_client": self._lab is not None and self._lab.per_client,
             "sends": self._target() is not None,

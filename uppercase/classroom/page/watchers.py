@@ -18,8 +18,7 @@ from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
 
-FRAME: Final = 0.25
-"""Seconds between frames: four a second look like a stream."""
+FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
 FULL_PACE: Final = 100
 """Watchers who have all of them: of twice as many each has one in three, so a class of 200 costs
@@ -32,8 +31,7 @@ HEARTBEAT: Final = 10.0
 """Seconds after which something is written even where nothing happens, so that both sides notice
 when the other is gone; proxies give up after 30 or more."""
 
-WATCHERS: Final = 256
-"""Who may watch at one time: a class of 200 with a few second screens."""
+WATCHERS: Final = 256  # Who may watch at one time: a class of 200 with a few second screens.
 
 KEPT_FOR_THIS_MACHINE: Final = 8
 """Places beyond that for who watches on the machine itself: nobody can take the projector's."""
@@ -42,8 +40,7 @@ _TURN: Final = 25
 """Watchers that are written to before others have their turn, so that a frame for 200 delays no
 datagram by more than some 2 ms."""
 
-SEND_RATE: Final = 2.0
-"""Lines a second of one watcher: who wants more has a program for it."""
+SEND_RATE: Final = 2.0  # Lines a second of one watcher: who wants more has a program for it.
 
 SEND_BURST: Final = 10.0
 """Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
@@ -51,10 +48,9 @@ SEND_BURST: Final = 10.0
 
 @implementer(IPushProducer)
 class Watcher:
-    """One browser that watches.
+    """One browser that watches, known by a token.
 
     Attributes:
-        token: by which its other requests are known.
         stalled_since: since when its connection is full; None while it is not.
         ports: those that the lines it types leave from, by the services that they are for.
     """
@@ -94,12 +90,7 @@ class Watcher:
 
 
 class Watchers:
-    """All who watch.
-
-    Args:
-        snapshot: gives all that is kept, for one who comes.
-        changes: gives what has changed since the last frame; an empty one says nothing.
-    """
+    """All who watch: who comes is sent a snapshot, and then changes; an empty one says nothing."""
 
     def __init__(
         self,
@@ -110,8 +101,8 @@ class Watchers:
         self._snapshot = snapshot
         self._changes = changes
         self._clock = clock
-        self._watchers: dict[str, Watcher] = {}
-        self._lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
+        self.by_token: dict[str, Watcher] = {}
+        self.lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
         self._last_write = 0.0
         self._ticks = 0
         self._turn: IDelayedCall | None = None
@@ -119,21 +110,14 @@ class Watchers:
         self._frames.clock = clock
 
     def __len__(self) -> int:
-        return len(self._watchers)
-
-    def find(self, token: str) -> Watcher | None:
-        return self._watchers.get(token)
+        return len(self.by_token)
 
     def seconds(self) -> float:
         return float(self._clock.seconds())
 
     def have_room(self, *, local: bool) -> bool:
         """Whether one more may watch; there is more room for who is on this machine."""
-        return len(self._watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
-
-    def may_send(self, watcher: Watcher) -> bool:
-        """Whether a watcher may send one more line now."""
-        return self._lines.allow(watcher.token, self.seconds())
+        return len(self.by_token) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
 
     def admit(self, request: Request) -> None:
         # Invariant: what has changed before the first one came is in its snapshot.
@@ -141,7 +125,7 @@ class Watchers:
             self._changes()
             self._frames.start(FRAME, now=False)
         watcher = Watcher(request, self)
-        self._watchers[watcher.token] = watcher
+        self.by_token[watcher.token] = watcher
         channel: Any = request.channel
         channel.leave_bounds()
         watcher.push(self.greeting(watcher))
@@ -151,39 +135,39 @@ class Watchers:
         return frame("hello", {"you": watcher.token, **self._snapshot()})
 
     def forget(self, watcher: Watcher) -> None:
-        self._watchers.pop(watcher.token, None)
+        self.by_token.pop(watcher.token, None)
         for port in watcher.ports.values():
             port.stopListening()
-        if not self._watchers and self._frames.running:
+        if not self.by_token and self._frames.running:
             self._frames.stop()
 
     def stop(self) -> None:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        for watcher in list(self._watchers.values()):
+        for watcher in list(self.by_token.values()):
             watcher.end()
 
     def _frame(self) -> None:
         now = self.seconds()
-        for watcher in list(self._watchers.values()):
+        for watcher in list(self.by_token.values()):
             if watcher.stalled_since is not None and now - watcher.stalled_since > STALLED:
                 watcher.end()
-        self._ticks = (self._ticks + 1) % (1 + len(self._watchers) // FULL_PACE)
+        self._ticks = (self._ticks + 1) % (1 + len(self.by_token) // FULL_PACE)
         if self._ticks or self._turn is not None:
             return  # the next frame tells of all since the last, which may be on its way still
         changes = self._changes()
         if changes:
             self._last_write = now
-            self._deliver(frame("frame", changes), list(self._watchers.values()))
+            self._deliver(frame("frame", changes), list(self.by_token.values()))
         elif now - self._last_write >= HEARTBEAT:
             self._last_write = now
-            self._deliver(b": still here\n\n", list(self._watchers.values()))
+            self._deliver(b": still here\n\n", list(self.by_token.values()))
 
     def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""
         for watcher in watchers[:_TURN]:
-            if watcher.token in self._watchers:
+            if watcher.token in self.by_token:
                 watcher.push(data)
         if len(watchers) > _TURN:
             self._turn = self._clock.callLater(0, self._deliver, data, watchers[_TURN:])

@@ -12,23 +12,13 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
+from uppercase.commands import _options
 from uppercase.commands._group import Command, section
-from uppercase.commands._options import (
-    Count,
-    Duration,
-    Size,
-    expectation,
-    judgement_options,
-    plot_option,
-    reply_timeout,
-    target_options,
-    timeout_option,
-)
-from uppercase.commands.bench._loads import DatagramLoad, StreamLoad
-from uppercase.commands.bench._loop import Bench, connect
-from uppercase.commands.bench._workload import Counts, Latencies, Plan, Workload
+from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
+from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.cli import NETWORK, OK, signals
-from uppercase.commands.ping._report import difference, excerpt, in_a_row, in_words, to_json
+from uppercase.commands.ping import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8
@@ -46,43 +36,25 @@ _output = section("Output")
 
 
 @click.command("bench", cls=Command)
-@target_options
-@_load(
-    "--connections",
-    type=Count(positive=True),
-    default=_CONNECTIONS,
-    help="Connections; with -u, sockets.",
-)
+@_options.server
+@_load("--connections", COUNT.positive, "Connections; with -u, sockets.", default=_CONNECTIONS)
 @_load(
     "--size",
-    type=Size(),
+    SIZE,
+    "Bytes of a message; on a stream its newline is one of them.",
     default=PROBE_SIZE,
-    help="Bytes of a message; on a stream its newline is one of them.",
 )
 @_load(
-    "--pipeline",
-    type=Count(positive=True),
-    default=_PIPELINE,
-    help="Messages that each connection awaits at once.",
+    "--pipeline", COUNT.positive, "Messages that each connection awaits at once.", default=_PIPELINE
 )
-@_load(
-    "--rate",
-    type=Count(positive=True),
-    help="Messages a second over all connections, whatever comes back.",
-)
-@_load(
-    "--duration",
-    type=Duration(positive=True),
-    default=f"{_DURATION:g}s",
-    help="How long to load the server.",
-)
-@timeout_option("Load")
-@judgement_options
-@_output("--json", "as_json", is_flag=True, help="NDJSON: an object a line.")
-@plot_option("Draw the throughput and the latencies.")
+@_load("--rate", COUNT.positive, "Messages a second over all connections, whatever comes back.")
+@_load("--duration", DURATION.positive, "How long to load the server.", default=f"{_DURATION:g}s")
+@_options.timeout("Load")
+@_options.judgement
+@_output("--json", "as_json", bool, "NDJSON: an object a line.")
+@_options.plot("Draw the throughput and the latencies.")
 def bench(
     target: Target,
-    timeout: float | None,
     expect: tuple[str, ...],
     max_loss: float,
     as_json: bool,
@@ -100,38 +72,37 @@ def bench(
         uppercase bench --rate 5000                the latency at 5000 messages a second
         uppercase bench -u --json | tail -1 | jq .latency_ms
     """
-    plan = Plan(target, timeout=reply_timeout(target, timeout), **load)
+    plan = Plan(target, **load)
     workload = Workload.of(plan, expectation(expect))
     latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
     for attempt, sockets in enumerate(connect(target, plan.connections)):
         counts = Counts(latencies)
-        monitor = Monitor(counts, plan.duration, as_json)
+        report = Report(plan, counts, as_json)
         if attempt == 0 and not as_json:
             print(f"BENCH {target.place} {plan}", flush=True)
         load_kind = DatagramLoad if target.udp else StreamLoad
         loads = [load_kind(each, plan, workload, counts) for each in sockets]
-        run = Bench(loads, plan, counts, monitor.tick)
-        with signals(run.stop, lambda: None), monitor.bar:
+        run = Bench([*loads], plan, counts, report.tick)
+        with signals(run.stop, lambda: None), report.bar:
             run.run()
         for each in loads:
-            each.close()
+            each.connection.close()
         if not counts.refused:
             break
-    result = Result(plan, counts)
     if as_json:
-        print(to_json(result.as_object()), flush=True)
+        print_object("summary", **report.as_object())
     elif counts.answered or not counts.errors:
-        print("\n" + result.as_text(), flush=True)
+        print("\n" + report.as_text(), flush=True)
     if plot is not None:
         from uppercase.commands._plots import bench_plot
 
         bench_plot(
-            f"bench {target}: {result.rate:.0f} messages/s",
+            f"bench {target}: {report.rate:.0f} messages/s",
             str(plan),
-            monitor.rates,
+            report.rates,
             latencies.distribution(),
             in_words(counts, _AMISS),
-            result.percentiles,
+            report.percentiles,
         ).save(plot)
     if counts.errors:
         raise counts.errors[0]
@@ -144,12 +115,44 @@ _MB: Final = 1e6
 _BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was measured, in words and as an object."""
+@dataclass
+class Report:
+    """What is measured: a progress bar and an object each second, at the end text or an object.
+
+    The bar is shown within a `with` block; `rates` are for a plot.
+    """
 
     plan: Plan
     counts: Counts
+    as_json: bool
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    _shown: tuple[float, int] = (0.0, 0)
+
+    def __post_init__(self) -> None:
+        # Objects on the same terminal would go through it.
+        shown = sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
+        self.bar = click.progressbar(
+            length=round(self.plan.duration * 1e3),  # whole milliseconds, since it counts
+            show_percent=False,
+            item_show_func=lambda rate: rate,
+            file=sys.stderr,
+            hidden=not shown,
+        )
+
+    def tick(self, elapsed: float) -> None:
+        """Take note of the time; called about ten times a second, and at the end of the load."""
+        self.counts.latencies.fold()
+        before, answered_before = self._shown
+        if int(elapsed) == int(before) and elapsed < self.plan.duration:
+            return
+        answered = self.counts.answered
+        rate = (answered - answered_before) / (elapsed - before)
+        self._shown = (elapsed, answered)
+        self.rates.append((elapsed, rate))
+        if self.as_json:
+            counted = {"elapsed_s": round(elapsed, 3), "answered": answered}
+            print_object("interval", **counted, messages_per_s=round(rate, 1))
+        self.bar.update(round(elapsed * 1e3) - self.bar.pos, f"{rate:.0f} messages/s")
 
     @property
     def rate(self) -> float:
@@ -172,7 +175,6 @@ class Result:
         wrong = counts.first_wrong
         counted = ("transmitted", "received", *_AMISS, "pending")
         return {
-            "type": "summary",
             "target": str(plan.target),
             "loop": "closed" if plan.rate is None else "open",
             "connections": plan.connections,
@@ -223,45 +225,3 @@ class Result:
         yield line + ("; it may be what limits the throughput" if closed and busy > _BUSY else "")
         if len(counts.errors) > 1:
             yield f"{len(counts.errors)} connections ended early"
-
-
-@dataclass
-class Monitor:
-    """Follows a run: a progress bar, an object each second, and the rates for a plot."""
-
-    counts: Counts
-    duration: float
-    as_json: bool
-    rates: list[tuple[float, float]] = field(default_factory=list)
-    _shown: tuple[float, int] = (0.0, 0)
-
-    def __post_init__(self) -> None:
-        # Shown within a `with` block. Objects on the same terminal would go through it.
-        shown = sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
-        self.bar = click.progressbar(
-            length=round(self.duration * 1e3),  # whole milliseconds, since it counts
-            show_percent=False,
-            item_show_func=lambda rate: rate,
-            file=sys.stderr,
-            hidden=not shown,
-        )
-
-    def tick(self, elapsed: float) -> None:
-        """Take note of the time; called about ten times a second, and at the end of the load."""
-        self.counts.latencies.fold()
-        before, answered_before = self._shown
-        if int(elapsed) == int(before) and elapsed < self.duration:
-            return
-        answered = self.counts.answered
-        rate = (answered - answered_before) / (elapsed - before)
-        self._shown = (elapsed, answered)
-        self.rates.append((elapsed, rate))
-        if self.as_json:
-            fields = {
-                "type": "interval",
-                "elapsed_s": round(elapsed, 3),
-                "answered": answered,
-                "messages_per_s": round(rate, 1),
-            }
-            print(to_json(fields), flush=True)
-        self.bar.update(round(elapsed * 1e3) - self.bar.pos, f"{rate:.0f} messages/s")

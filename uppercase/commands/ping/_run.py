@@ -12,6 +12,7 @@ from all others.
 import errno
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
@@ -24,18 +25,18 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import (
+from uppercase.client._network import (
     Conversation,
+    DatagramSocket,
     IReactor,
     at_peer,
     explain_loss,
     open_connection,
 )
-from uppercase.client._udp import DatagramSocket
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping._report import Display
+from uppercase.commands.ping import Display
 from uppercase.commands.ping._tracker import Schedule, Tracker
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
 _LONGEST_LINE: Final = MIB
@@ -48,32 +49,29 @@ CONNECTIONS: Final = 256
 beyond it the oldest is given up. A quarter of the 1,024 descriptors that a process usually has."""
 
 
+@dataclass(eq=False)
 class Run:
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
     `finished` fires then, or fails with what ended it before.
     """
 
-    def __init__(
-        self, reactor: IReactor, tracker: Tracker, schedule: Schedule, display: Display
-    ) -> None:
-        self.finished: Deferred[Failure | None] = Deferred()
-        self._reactor = reactor
-        self._tracker = tracker
-        self._schedule = schedule
-        self._display = display
-        self._timer: IDelayedCall | None = None
-        self._over = display.started + (schedule.duration or inf)
+    reactor: IReactor
+    tracker: Tracker
+    schedule: Schedule
+    display: Display
+    carrier: "Carrier"
+    finished: Deferred[None] = field(default_factory=Deferred, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
 
-    async def measure(self, carrier: "Carrier") -> None:
-        """Do it, with a carrier that has been opened; it is closed at the end."""
-        self._carrier = carrier
-        carrier.start(self)
+    async def measure(self) -> None:
+        self._over = self.display.started + (self.schedule.duration or inf)
+        self.carrier.start(self)
         self.guard(self._turn)
         try:
             await self.finished
         finally:
-            await carrier.close()
+            await self.carrier.close()
 
     def end(self, error: Exception | None = None) -> None:
         """End it, well or with an error; only the first end counts."""
@@ -81,17 +79,19 @@ class Run:
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self.finished.callback(None if error is None else Failure(error))
+        if error is None:
+            self.finished.callback(None)
+        else:
+            self.finished.errback(error)
 
     def look(self) -> None:
-        self.guard(lambda: self._display.show_interim(self._carrier.connections))
+        self.guard(lambda: self.display.show_interim(self.carrier.connections))
 
     def begun(self, probe: bytes) -> None:
         """Know that a probe may have had to wait, and is sent now."""
-        self._tracker.restart(probe, monotonic())
+        self.tracker.restart(probe, monotonic())
 
     def received(self, reply: bytes) -> None:
-        """Take a reply that has come now."""
         self.guard(partial(self._take, reply, monotonic()))
 
     def guard(self, step: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ class Run:
             self.end(error)
 
     def _take(self, reply: bytes, now: float) -> None:
-        self._display.show(self._tracker.receive(reply, now))
+        self.display.show(self.tracker.receive(reply, now))
         self._end_if_done()
 
     def _turn(self) -> None:
@@ -115,33 +115,31 @@ class Run:
             return
         planned = self._planned()
         if planned is not None and planned <= now:
-            self._carrier.send(self._tracker.send(monotonic()))
+            self.carrier.send(self.tracker.send(monotonic()))
         self._expire(now)
         self._end_if_done()
         if not self.finished.called:
-            times = (self._planned(), self._tracker.next_expiry, self._over)
-            wake = min(time for time in times if time is not None)
-            self._timer = self._reactor.callLater(
-                max(0.0, wake - monotonic()), self.guard, self._turn
-            )
+            times = (self._planned(), self.tracker.next_expiry, self._over)
+            wake = min(time for time in times if time is not None) - monotonic()
+            self._timer = self.reactor.callLater(max(0.0, wake), self.guard, self._turn)
 
     def _planned(self) -> float | None:
-        after = self._schedule.planned(self._tracker.totals.transmitted + 1)
-        return None if after is None else self._display.started + after
+        after = self.schedule.planned(self.tracker.totals.transmitted + 1)
+        return None if after is None else self.display.started + after
 
     def _end_if_done(self) -> None:
-        if self._planned() is None and not self._tracker.totals.pending:
+        if self._planned() is None and not self.tracker.totals.pending:
             self.end()
 
     def _expire(self, now: float) -> None:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
-        expiry = self._tracker.next_expiry
+        expiry = self.tracker.next_expiry
         if expiry is not None and expiry <= now:
-            half = self._carrier.incomplete()
+            half = self.carrier.incomplete()
             if half:
-                self._display.show(self._tracker.receive(half, now))
-            for finding in self._tracker.expire(now):
-                self._display.show(finding)
+                self.display.show(self.tracker.receive(half, now))
+            for finding in self.tracker.expire(now):
+                self.display.show(finding)
 
 
 class DatagramCarrier:
@@ -149,8 +147,7 @@ class DatagramCarrier:
 
     connections = None
 
-    def __init__(self, reactor: IReactor, target: Target, address: Address) -> None:
-        self._reactor = reactor
+    def __init__(self, target: Target, address: Address) -> None:
         self._target = target
         self._address = address
         self._waiting: deque[bytes] = deque()
@@ -162,7 +159,7 @@ class DatagramCarrier:
             run.end(explain(error, self._target))
 
         datagrams = connect_udp(self._target, self._address)
-        self._port = DatagramSocket(self._reactor, datagrams, run.received, failed)
+        self._port = DatagramSocket(run.reactor, datagrams, run.received, failed)
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for, it is no loss."""
@@ -176,7 +173,6 @@ class DatagramCarrier:
             )
 
     def _flush(self) -> None:
-        """Send what waits, as far as there is room."""
         while self._waiting:
             probe = self._waiting[0]
             self._run.begun(probe)
@@ -256,7 +252,7 @@ class StreamCarrier:
             self._give_up(lines)
         await deferLater(self._reactor, 0)  # the reactor takes that long
 
-    def _shared_ended(self, error: NetworkError | None) -> None:
+    def _shared_ended(self, error: UppercaseError | None) -> None:
         shared = self._shared
         assert shared is not None
         if error is None and 0 < shared.replies >= shared.sent:
@@ -309,7 +305,7 @@ async def open_carriers(
     Of these the next is for whoever is refused by the one before.
     """
     if target.udp:
-        return [DatagramCarrier(reactor, target, address) for address in reachable(target)]
+        return [DatagramCarrier(target, address) for address in reachable(target)]
     carrier = StreamCarrier(reactor, target, tell)
     await carrier.connect()
     return [carrier]
@@ -328,7 +324,7 @@ class Lines(Conversation):
         self.deliver = deliver
         self.sent = 0
         self.replies = 0
-        self.over: Deferred[NetworkError | None] = Deferred()
+        self.over: Deferred[UppercaseError | None] = Deferred()
         self._target = target
         self._incoming = bytearray()
         self._blocked = False

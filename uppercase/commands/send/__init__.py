@@ -18,18 +18,13 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
+from uppercase.commands import _options
 from uppercase.commands._group import Command, say, section
-from uppercase.commands._options import Count, Duration, Size, target_options
+from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
 from uppercase.core.framing import make_framer
 from uppercase.errors import UserError
-from uppercase.limits import (
-    IPV4_MAX_DATAGRAM,
-    IPV6_MAX_DATAGRAM,
-    REPLY_TIMEOUT,
-    UDP_RETRIES,
-    UDP_TIMEOUT,
-)
+from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES
 
 PROMPT: Final = "Input lowercase sentence: "
 
@@ -43,60 +38,47 @@ UDP_MAX_WINDOW: Final = 512
 _CONNECT_NOTICE: Final = 0.1
 """When a person is told what is being waited for: what takes less is felt as immediate."""
 
-_waiting = section("Waiting")
 _tcp = section("TCP")
 _udp = section("UDP")
 
 
 @click.command("send", cls=Command)
-@target_options
-@_waiting(
-    "-W",
-    "--timeout",
-    type=Duration(positive=True),
-    show_default=f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s",
-    help="Longest silence while a reply is owed. "
+@_options.server
+@_options.timeout(
+    "Waiting",
+    "Longest silence while a reply is owed. "
     "UDP: the wait before a message is sent again, then twice as long each time.",
 )
-@_tcp(
-    "--allow-empty",
-    is_flag=True,
-    help="In a pipe, a server that ends without any reply has answered.",
-)
+@_tcp("--allow-empty", bool, "In a pipe, a server that ends without any reply has answered.")
 @_udp(
     "--retries",
-    type=Count(),
+    COUNT,
+    "How often a message is sent again at the most.",
     show_default=str(UDP_RETRIES),
-    help="How often a message is sent again at the most.",
 )
 @_udp(
     "--window",
-    type=click.IntRange(1, UDP_MAX_WINDOW),
+    click.IntRange(1, UDP_MAX_WINDOW),
+    "Requests under way at once.",
     metavar="N",
     show_default=str(UDP_WINDOW),
-    help="Requests under way at once.",
 )
-@_udp(
-    "--chunk",
-    type=Size(positive=True),
-    metavar="SIZE",
-    help="Send SIZE bytes of input in each datagram; without it, a line.",
-)
+@_udp("--chunk", SIZE.positive, "Send SIZE bytes of input in each datagram; without it, a line.")
 @_udp(
     "--on-loss",
-    type=click.Choice(["fail", "skip", "empty"]),
-    show_default="fail",
-    help="A message without reply ends it (fail), is left out (skip) "
+    click.Choice(["fail", "skip", "empty"]),
+    "A message without reply ends it (fail), is left out (skip) "
     "or is an empty line (empty). The exit status is 1 in each case.",
+    show_default="fail",
 )
-@_udp("--no-warn", is_flag=True, help="Do not warn of datagrams that may be cut into fragments.")
+@_udp("--no-warn", bool, "Do not warn of datagrams that may be cut into fragments.")
 @_udp(
     "--one-socket",
-    is_flag=True,
-    help="Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
+    bool,
+    "Send all from one port, one at a time: a lab then numbers them 1, 2, 3, ...",
 )
-@_udp("-v", "--verbose", is_flag=True, help="Say when a message is sent again.")
-def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options: Any) -> int:
+@_udp("-v", "--verbose", bool, "Say when a message is sent again.")
+def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) -> int:
     """Send what is typed or piped in, and print the replies.
 
     On a terminal each line gets a reply, and Ctrl-D ends. In a pipe TCP is a byte-exact filter;
@@ -115,32 +97,32 @@ def send(target: Target, timeout: float | None, allow_empty: bool, **udp_options
             raise UserError(
                 "got --allow-empty, but over UDP an empty datagram is a reply; leave it out"
             )
-        return _send_datagrams(target, timeout or UDP_TIMEOUT, **udp_options)
+        return _send_datagrams(target, timeout, **udp_options)
     for name, value in udp_options.items():
         if value is not None and value is not False:
             raise UserError(f"got --{name.replace('_', '-')}, which is for UDP only; add -u")
-    return _send_stream(target, timeout or REPLY_TIMEOUT, allow_empty)
+    return _send_stream(target, timeout, allow_empty)
 
 
 # What follows imports Twisted when it is called: `--help` must not pay for it.
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands._reactor import Input, reactor, running, wait
-    from uppercase.commands.send._stream import Filter, LineConversation
+    from uppercase.commands.cli import running
+    from uppercase.commands.send._stream import Filter, Input, LineConversation
 
     typed = sys.stdin.isatty()
     if typed and allow_empty:
         raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
-    lines = LineConversation(reactor, target, timeout)
-    piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
-    with running():
+    with running() as (reactor, wait):
+        lines = LineConversation(reactor, target, timeout)
+        piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
         with _notice(target):
-            wait(lines.connect if typed else piped.connect)
+            wait(lines.connect() if typed else piped.connect())
         if typed:
-            converse(lambda line: wait(lambda: lines.ask(line)))
+            converse(lambda line: wait(lines.ask(line)))
         else:
-            wait(piped.run)
+            wait(piped.run())
     return OK
 
 
@@ -156,10 +138,11 @@ def _send_datagrams(
     one_socket: bool,
     verbose: bool,
 ) -> int:
-    from uppercase.client._udp import Datagrams
+    from uppercase.client._network import Datagrams
     from uppercase.client.target import reachable
-    from uppercase.commands._reactor import Input, reactor, running, wait
+    from uppercase.commands.cli import running
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
+    from uppercase.commands.send._stream import Input
 
     addresses = reachable(target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
@@ -167,13 +150,7 @@ def _send_datagrams(
     again = UDP_RETRIES if retries is None else retries
     if one_socket and window not in (None, 1):
         raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
-    datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-    messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
-    if sys.stdin.isatty() and chunk is None:
-        with running():
-            answered = converse(lambda line: wait(lambda: messages.ask(line)))
-            datagrams.close()
-        return OK if answered else NETWORK
+    typed = sys.stdin.isatty() and chunk is None
     if chunk is not None and chunk > limit:
         raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
     if chunk is not None and on_loss == "empty":
@@ -181,14 +158,18 @@ def _send_datagrams(
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
     replies = Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
     places = 1 if one_socket else window or UDP_WINDOW
-    source = Input(reactor, sys.stdin.fileno())
-    try:
-        with running():
-            wait(lambda: filter_datagrams(messages, source, framer, places, replies.deliver))
-    finally:
-        datagrams.close()
-        if replies.lost:
-            say(replies.losses())
+    with running() as (reactor, wait):
+        datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
+        messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
+        try:
+            if typed:
+                return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
+            source = Input(reactor, sys.stdin.fileno())
+            wait(filter_datagrams(messages, source, framer, places, replies.deliver))
+        finally:
+            datagrams.close()
+            if replies.lost:
+                say(replies.losses())
     return NETWORK if replies.lost else OK
 
 

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, DeferredSemaphore, fail
+from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
-from uppercase.client._udp import Datagrams
+from uppercase.client._network import Datagrams
 from uppercase.client.target import Target
 from uppercase.commands._group import say
-from uppercase.commands._reactor import Input, write
+from uppercase.commands.send._stream import Input, write
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
 
@@ -23,11 +23,7 @@ _LOSSES_NAMED: Final = 10
 
 @dataclass
 class Messages:
-    """Sends messages, each within what one datagram carries.
-
-    It may warn, once, of one that is large enough to be cut into fragments, and say what is sent
-    again.
-    """
+    """Sends messages, each within what one datagram carries; warns once of one that is large."""
 
     datagrams: Datagrams
     target: Target
@@ -122,7 +118,6 @@ async def filter_datagrams(
     places = DeferredSemaphore(window)
     under_way: _UnderWay = DeferredQueue()
     feeding = Deferred.fromCoroutine(_feed(messages, source, framer, places, under_way))
-    feeding.addErrback(lambda failure: failure.trap(CancelledError))
     number = 0
     try:
         while (entry := await under_way.get()) is not None:
@@ -130,7 +125,9 @@ async def filter_datagrams(
             number += 1
             await deliver(number, await reply, trailer)
             places.release()
+        await feeding
     finally:
+        feeding.addErrback(lambda failure: None)
         feeding.cancel()
         for entry in filter(None, under_way.pending):
             entry[0].addErrback(lambda failure: None)
@@ -138,7 +135,7 @@ async def filter_datagrams(
 
 
 _UnderWay = DeferredQueue[tuple[Deferred[bytes | None], bytes] | None]
-"""What becomes of each message, and its trailer; the last entry is None, or a fault."""
+"""What becomes of each message, and its trailer; None is the end."""
 
 
 async def _feed(
@@ -149,21 +146,17 @@ async def _feed(
     under_way: _UnderWay,
 ) -> None:
     """Send what there is, a place in the window each."""
-    end = None
+    data = b"more"
     try:
-        data = b"more"
         while data:
             data = await source.read()
             for message, trailer in framer.feed(data) if data else framer.finish():
                 await places.acquire()
                 under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
     except FramingError as error:
-        fault = UserError(
+        raise UserError(
             f"a message of the input is too large for a datagram: more than "
             f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
-        )
-        fault.__cause__ = error
-        end = fail(fault), b""
-    except UserError as error:
-        end = fail(error), b""
-    under_way.put(end)
+        ) from error
+    finally:
+        under_way.put(None)

@@ -9,6 +9,8 @@ server ends the conversation, or when bytes have come and no more follow. A serv
 each reply, as the lecture's does, is connected to again for the next line.
 """
 
+import os
+import select
 import socket
 from contextlib import suppress
 from enum import Enum, auto
@@ -17,15 +19,15 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._endpoints import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
 from uppercase.client.target import Target, explain
-from uppercase.commands._reactor import Input, write
-from uppercase.commands.cli import CHUNK
-from uppercase.errors import NetworkError
+from uppercase.commands.cli import CHUNK, write_all
+from uppercase.errors import NetworkError, UserError
 
 LINE_QUIET_TIME: Final = 0.3
 """When a reply to a typed line that does not end with a newline counts as complete: after this
@@ -56,6 +58,65 @@ class _Sending(Enum):
     """How it ended is known, and nothing can change it."""
 
 
+@implementer(IReadDescriptor)
+class Input:
+    """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
+
+    Twisted's epoll reactor takes regular files, too.
+    """
+
+    def __init__(self, reactor: IReactor, source: int) -> None:
+        self._reactor = reactor
+        self._source = source
+        self._wanted: Deferred[bytes] | None = None
+
+    def read(self) -> Deferred[bytes]:
+        """Return the next bytes, b"" at the end; one at a time, and none if it is cancelled."""
+        self._wanted = Deferred(self._unwanted)
+        self._reactor.addReader(self)
+        return self._wanted
+
+    def at_end(self) -> bool:
+        """Return whether the input ends here, without waiting for it."""
+        readable, _, _ = select.select([self._source], [], [], 0)
+        return bool(readable) and not os.read(self._source, 1)
+
+    def fileno(self) -> int:
+        return self._source
+
+    def logPrefix(self) -> str:
+        return "input"
+
+    def doRead(self) -> None:
+        """Read once, which does not block: the descriptor is ready."""
+        wanted = self._take_wanted()
+        try:
+            data = os.read(self._source, CHUNK)
+        except OSError as error:
+            wanted.errback(UserError(f"cannot read the input: {error.strerror}"))
+        else:
+            wanted.callback(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hear of the end under epoll, which tells it apart from something to read."""
+        if self._wanted is not None:
+            self.doRead()
+
+    def _unwanted(self, wanted: Deferred[bytes]) -> None:
+        self._take_wanted()
+
+    def _take_wanted(self) -> Deferred[bytes]:
+        self._reactor.removeReader(self)
+        wanted, self._wanted = self._wanted, None
+        assert wanted is not None
+        return wanted
+
+
+async def write(data: bytes) -> None:
+    """Write everything to standard output, in a thread: see `write_all`."""
+    await deferToThread(write_all, data)
+
+
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Filter(Conversation):
     """One run of input through a server.
@@ -84,11 +145,9 @@ class Filter(Conversation):
         self._lost: Deferred[None] = Deferred()
 
     async def connect(self) -> None:
-        """Connect to the server; see `open_connection`."""
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
-        """Send all input, end the sending side, and write all replies."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
@@ -262,7 +321,6 @@ class Filter(Conversation):
         self._end(failure.value)
 
     def _end(self, error: Exception | None) -> None:
-        """End the conversation, well or with an error."""
         if self._sending is _Sending.OVER:
             # Where the output fails at last, that counts: nobody sees what else went wrong.
             self._error = error or self._error

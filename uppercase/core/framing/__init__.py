@@ -6,9 +6,8 @@ no I/O and knows nothing of transforms.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from uppercase.core.framing._framers import (
     Framer,
@@ -34,8 +33,7 @@ AUTO: Final = "auto"
 """Stands for `stream` if the whole chain can stream, else for `line`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """A choice of framing.
 
     Attributes:

@@ -1,22 +1,31 @@
-"""Connections under load: what one sends, and what its replies are compared with.
+"""The load: what each connection sends and receives, and the loop of one selector and one clock.
 
-On a stream the bytes of many messages move with one call and are compared with one: what a message
-costs here is little compared to what it costs the server. Each datagram is told from the others by
-its reply.
+It is written for speed: one thread, no object a message. On a stream the bytes of many messages
+move with one call and are compared with one: what a message costs here is little compared to what
+it costs the server. Each datagram is told from the others by its reply.
+
+In an open loop the last millisecond before a planned time is spent asking the selector again and
+again, because its timer is no finer; a message must not be late because of us.
 """
 
+import selectors
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
-from time import monotonic
+from time import monotonic, process_time
 from typing import Final
 
 from uppercase.client.target import explain, explain_send
-from uppercase.commands.bench._workload import BLOCK, Counts, Plan, Workload
-from uppercase.errors import NetworkError
+from uppercase.commands.bench._plan import BLOCK, Counts, Plan, Workload
+from uppercase.errors import NetworkError, UppercaseError
+
+_TIMER: Final = 0.001
+"""Seconds: the resolution of epoll's time-out."""
+
+_TICK: Final = 0.1
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _EXCERPT: Final = 256
@@ -31,12 +40,15 @@ class _Load:
     workload: Workload
     counts: Counts
     clock: Callable[[], float] = monotonic
+    full: bool = field(default=False, init=False)
+    """Whether there is more to send than fits."""
 
-    def fileno(self) -> int:
-        return self.connection.fileno()
+    def expire(self, now: float) -> int:
+        """Give up what is lost by now; return how many messages that is.
 
-    def close(self) -> None:
-        self.connection.close()
+        A stream gives up nothing: it delivers what was sent, if late.
+        """
+        return 0
 
 
 @dataclass(eq=False)
@@ -103,10 +115,6 @@ class StreamLoad(_Load):
             raise NetworkError(f"{self.plan.target} sent more than it was asked for")
         return self._settle(reached, now)
 
-    def expire(self, now: float) -> int:
-        """Give up nothing: a stream delivers what was sent, if late."""
-        return 0
-
     def abandon(self) -> None:
         """Count everything that is still awaited as lost, but half a reply as a wrong one."""
         self.counts.lost += self._offered - self._answered
@@ -117,21 +125,18 @@ class StreamLoad(_Load):
             self.counts.lost -= 1
 
     def _settle(self, reached: int, now: float) -> int:
-        """Take note that the messages before `reached` have been answered."""
         fresh = reached - self._answered
         latencies = self.counts.latencies.counts
         while self._answered < reached:
             upto, planned = self._planned[0]
             if upto <= reached:
                 self._planned.popleft()
-            else:
-                upto = reached
-            number = upto - self._answered
+            number = min(upto, reached) - self._answered
+            self._answered += number
             latency = now - planned
             latencies[int(latency * 1e6)] += number
             if latency > self.plan.timeout:
                 self.counts.late += number
-            self._answered = upto
         self.counts.answered += fresh
         return fresh
 
@@ -149,18 +154,18 @@ class StreamLoad(_Load):
             at += left
             number += 1
 
-    def _end(self, error: OSError | None) -> NetworkError:
+    def _end(self, error: OSError | None) -> UppercaseError:
         if error is not None and not isinstance(error, ConnectionError):
             return explain(error, self.plan.target)
         did = "closed" if error is None or isinstance(error, BrokenPipeError) else "reset"
-        number = "1 reply" if self._answered == 1 else f"{self._answered} replies"
-        hint = ""
-        if self._answered == 1:
-            hint = (
-                "; bench needs a server that keeps its connections, and one that closes after each "
-                "reply, like the lecture's, does not"
+        if self._answered != 1:
+            sentence = f"{did} a connection after {self._answered} replies"
+        else:
+            sentence = (
+                f"{did} a connection after 1 reply; bench needs a server that keeps its "
+                "connections, and one that closes after each reply, like the lecture's, does not"
             )
-        return NetworkError(f"{self.plan.target} {did} a connection after {number}{hint}")
+        return NetworkError(f"{self.plan.target} {sentence}")
 
 
 @dataclass(eq=False)
@@ -235,7 +240,6 @@ class DatagramLoad(_Load):
         return answered
 
     def expire(self, now: float) -> int:
-        """Give up what is lost by now; return how many messages that is."""
         overdue = now - self.plan.timeout
         in_time = takewhile(lambda each: each[1] <= overdue, self._awaited.items())
         gone = [number for number, _ in in_time]
@@ -266,22 +270,145 @@ class DatagramLoad(_Load):
         if number in self._blamed:
             # So the wrong reply was to another one.
             self.counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
-            return self._blame()
+            return self._blame() is not None
         if number >= 0:
             self.counts.duplicates += 1
             return 0
-        oldest = next(iter(self._awaited), None)
-        self.counts.note_wrong(reply, b"" if oldest is None else self._replies[oldest])
-        return self._blame()
+        blamed = self._blame()
+        self.counts.note_wrong(reply, b"" if blamed is None else self._replies[blamed])
+        return blamed is not None
 
-    def _blame(self) -> int:
+    def _blame(self) -> int | None:
         """Put a wrong reply down to the message that has waited longest, if there is one."""
         oldest = next(iter(self._awaited), None)
         if oldest is None:
             self.counts.stray += 1
-            return 0
-        self._blamed[oldest] = self._awaited.pop(oldest)
-        return 1
+        else:
+            self._blamed[oldest] = self._awaited.pop(oldest)
+        return oldest
 
 
 Load = StreamLoad | DatagramLoad
+
+
+@dataclass(eq=False)
+class Bench:
+    """One run; `tick` is called with the seconds since its start, every `_TICK` seconds."""
+
+    alive: list[Load]
+    plan: Plan
+    counts: Counts
+    tick: Callable[[float], None]
+    _stopped = False
+    _planned = 0
+
+    def run(self) -> None:
+        """Load for the planned time, then wait for the last replies."""
+        counts, plan = self.counts, self.plan
+        with selectors.DefaultSelector() as self._selector:
+            for load in self.alive:
+                self._selector.register(load.connection, selectors.EVENT_READ, load)
+            self._start = monotonic()
+            processor = process_time()
+            if plan.rate is None:
+                for load in list(self.alive):
+                    if load in self.alive:  # not refused meanwhile
+                        self._advance(load, plan.pipeline, self._start)
+            self._serve_until(self._start + plan.duration, offering=True)
+            counts.elapsed = monotonic() - self._start
+            counts.processor = process_time() - processor
+            counts.in_time = counts.answered
+            if not counts.refused:
+                self.tick(counts.elapsed)
+            self._serve_until(monotonic() + plan.timeout, offering=False)
+            if not self._stopped:
+                for load in self.alive:
+                    load.abandon()
+
+    def stop(self) -> None:
+        """End it without waiting for the last replies; a signal's handler may call it.
+
+        Invariant: no wait of the selector is longer than `_TICK`.
+        """
+        self._stopped = True
+
+    def _serve_until(self, end: float, *, offering: bool) -> None:
+        """Offer messages, or only wait for what is pending."""
+        planned = offering and self.plan.rate is not None
+        refill = offering and not planned
+        next_tick = monotonic() + _TICK
+        while self.alive and not self._stopped and (offering or self.counts.pending > 0):
+            now = monotonic()
+            if now >= end:
+                break
+            if now >= next_tick:
+                self._expire(now, refill)
+                if offering:
+                    self.tick(now - self._start)
+                next_tick = max(next_tick + _TICK, now)
+            wake = min(next_tick, end)
+            if planned:
+                self._offer_due(now)
+                wake = min(wake, self._start + self.plan.planned(self._planned))
+            # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
+            self._serve(max(0.0, wake - now - _TIMER), refill)
+        if planned:
+            self._offer_due(end)
+
+    def _serve(self, wait: float, refill: bool) -> None:
+        for key, mask in self._selector.select(wait):
+            load: Load = key.data
+            try:
+                answered = load.receive() if mask & selectors.EVENT_READ else 0
+            except NetworkError as error:
+                self._drop(load, error)
+                continue
+            if (answered and refill) or mask & selectors.EVENT_WRITE:
+                self._advance(load, answered if refill else 0, monotonic())
+
+    def _offer_due(self, now: float) -> None:
+        """Offer the messages of an open loop that are planned by now, to one after the other."""
+        due = self.plan.due(now - self._start)
+        touched: dict[Load, None] = {}
+        while self._planned < due and self.alive:
+            planned = self._start + self.plan.planned(self._planned)
+            load = self.alive[self._planned % len(self.alive)]
+            load.offer(1, planned)
+            touched[load] = None
+            self.counts.lag = max(self.counts.lag, now - planned)
+            self._planned += 1
+        for load in touched:
+            self._advance(load)
+
+    def _expire(self, now: float, refill: bool) -> None:
+        for load in list(self.alive):
+            gone = load.expire(now)
+            if gone and refill:
+                self._advance(load, gone, now)
+
+    def _advance(self, load: Load, number: int = 0, planned: float = 0.0) -> None:
+        """Offer a load so many messages more, and have it send what fits."""
+        try:
+            if number:
+                load.offer(number, planned)
+            done = load.flush()
+        except NetworkError as error:
+            self._drop(load, error)
+            return
+        if done is load.full:
+            load.full = not done
+            wanted = selectors.EVENT_READ if done else selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._selector.modify(load.connection, wanted, load)
+
+    def _drop(self, load: Load, error: NetworkError) -> None:
+        """Go on without a connection that has ended."""
+        if load not in self.alive:
+            return  # It was among the others, below.
+        self.counts.errors.append(error)
+        # Where nothing listens the others would hear it too, but only when they send.
+        for each in [*self.alive] if self.counts.refused else [load]:
+            self._selector.unregister(each.connection)
+            each.full = False  # Invariant: the selector is not asked about it any more.
+            self.alive.remove(each)
+            each.abandon()
+            each.connection.close()

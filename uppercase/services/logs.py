@@ -1,38 +1,180 @@
-"""What a service makes of its events: counts, and sentences with their facts in Twisted's log.
+"""The log, and what a service makes of its events: sentences with their facts, and counts.
 
-Peers must be able neither to fill the log nor to forge lines in it: whatever comes from a peer is
-escaped and cut, and each reason has at most one line a second, which says how many were left out.
+Twisted's own formats lack milliseconds and a vocabulary. Here a line carries facts beside its
+sentence (`say`): text shows the sentence, JSON both. Peers must be able neither to fill the log nor
+to forge lines in it: whatever comes from a peer is escaped and cut, and each reason has at most one
+line a second, which says how many were left out.
 """
 
+import json
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from traceback import TracebackException
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import LogLevel
+from twisted.logger import (
+    FileLogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    eventAsText,
+    formatEvent,
+    formatEventAsClassicLogText,
+    formatTime,
+)
+from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from uppercase.core import events
 from uppercase.core.events import Event, IObserver, Outcome, word_of, word_of_name
 from uppercase.core.values import printable
+from uppercase.errors import UnknownName, suggest
 from uppercase.limits import LOG_INTERVAL
-from uppercase.services.log_format import say
+
+# How lines look, for a file, a terminal or the journal of systemd
+
+_PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=True))
+"""What syslog(3) and the journal call the levels of Twisted."""
+
+_UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+"""What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
+surrogates, which no file could take."""
+
+Format = Callable[[LogEvent], str | None]
+
+_log: Final = Logger("uppercase")
+
+
+def say(text: str, level: Any = LogLevel.info, /, **facts: Any) -> None:
+    """Write a line into the log: a sentence for people, and facts for programs."""
+    _log.emit(level, "{text}", text=text, facts=facts)
+
+
+def as_text(event: LogEvent) -> str | None:
+    """Return Twisted's classic line, with milliseconds."""
+    text = formatEventAsClassicLogText(event, formatTime=_local_time)
+    return text and printable(text, keep="\n\t")
+
+
+def _local_time(when: float | None) -> str:
+    if when is None:
+        return "-"
+    cut = formatTime(when, "%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    return cut + formatTime(when, "%z")
+
+
+def as_json(event: LogEvent) -> str | None:
+    """Return one object on one line: time, level and text, then the facts of the event."""
+    traceback = "log_failure" in event
+    text = formatEvent(event)
+    if not (text or traceback):
+        return None
+    level: Any = event.get("log_level", LogLevel.info)
+    when = datetime.fromtimestamp(event["log_time"], UTC)
+    line: dict[str, Any] = {
+        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level.name,
+        "text": text,
+        "event": "log",
+    }
+    facts: Mapping[str, Any] | None = event.get("facts")
+    if facts is not None:
+        line.update(facts)
+    elif event.get("log_namespace") not in ("uppercase", None):
+        line["from"] = event["log_namespace"]
+    if traceback:
+        line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    text = json.dumps(line, ensure_ascii=False)
+    # As JSON has them in ASCII.
+    return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
+
+
+def for_journal(format_: Format) -> Format:
+    """Return a format whose lines begin with `<N>`, the priority for the journal."""
+
+    def prefixed(event: LogEvent) -> str | None:
+        level: Any = event.get("log_level", LogLevel.info)
+        lines = (format_(event) or "").splitlines(keepends=True)
+        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
+
+    return prefixed
+
+
+FORMATS: Final[Mapping[str, Format]] = {"text": as_text, "json": as_json}
+
+
+def parse_log_format(name: str) -> str:
+    """Return the name of a format."""
+    if name not in FORMATS:
+        raise UnknownName(f"no format named {name!r}{suggest(name, FORMATS)}")
+    return name
+
+
+def goes_to_journal(file: IO[Any]) -> bool:
+    """Whether systemd has connected a file to its journal, as JOURNAL_STREAM says."""
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, AttributeError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
+    """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
+    if not goes_to_journal(file):
+        return FileLogObserver(file, FORMATS[format_])
+    # Which adds the time itself.
+    untimed: Format = lambda event: (as_text(event) or "").partition(" ")[2]  # noqa: E731
+    return FileLogObserver(file, for_journal(untimed if format_ == "text" else as_json))
+
+
+class WatchedLogFile(LogFile):
+    """A log file that is opened anew when logrotate, or anybody else, has renamed or removed it."""
+
+    def __init__(self, name: str, directory: str, **options: Any) -> None:
+        super().__init__(name, directory, **options)
+        self._ours = self._on_disk()
+
+    def reopen(self) -> None:
+        super().reopen()
+        self._ours = self._on_disk()
+
+    def rotate(self) -> None:
+        super().rotate()
+        self._ours = self._on_disk()
+
+    def write(self, data: str | bytes) -> None:
+        # Without the right to make a new one, the old one is better than none.
+        if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+            self.reopen()
+        super().write(data)
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+# What a service tells
 
 _LOG_PAYLOAD: Final = 24
 """Bytes of a payload that a line shows: a message of the lecture, and request and reply fit into
 one line of a projector."""
 
-_LOG_TEXT: Final = 200
-"""Characters of one line that may come from outside."""
+_LOG_TEXT: Final = 200  # Characters of one line that may come from outside.
 
 _TRACEBACK_INTERVAL: Final = 60.0
 """Seconds in which a transform has one traceback per exception type: a function that fails on
 every message would otherwise write hundreds of bytes of log for each byte received."""
 
-_TRACEBACK_LINES: Final = 60
-"""Lines of one traceback, the last ones: twenty frames show what a transform did."""
+_TRACEBACK_LINES: Final = 60  # The last of them; twenty frames show what a transform did.
 
 _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
@@ -41,7 +183,7 @@ _UNREMARKABLE: Final = frozenset(
 _WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
     events.SlowCall: (
         "transform {event.transform}: slow",
-        "transform {event.transform!r} blocked the reactor for {milliseconds:.0f} ms; nobody else "
+        "transform {event.transform!r} blocked the reactor for {ms:.0f} ms; nobody else "
         "was served meanwhile",
     ),
     events.AcceptFailed: (
@@ -101,65 +243,49 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
-class Throttle:
-    """Lets one line a key through per interval and tells how many it held back.
-
-    Args:
-        write: given the key and the number held back, when an interval ends that had any.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, interval: float, write: Callable[[str, int], None]
-    ) -> None:
-        self._clock = clock
-        self._interval = interval
-        self._write = write
-        self._intervals: dict[str, IDelayedCall] = {}
-        self._held: Counter[str] = Counter()
-
-    def allows(self, key: str) -> bool:
-        """Whether a line may be written now; counts it if not."""
-        if key in self._intervals:
-            self._held[key] += 1
-            return False
-        self._intervals[key] = self._clock.callLater(self._interval, self._end, key)
-        return True
-
-    def stop(self) -> None:
-        """Tell of everything that is held back, and forget it."""
-        for call in self._intervals.values():
-            call.cancel()
-        for key, count in self._held.items():
-            self._write(key, count)
-        self._intervals.clear()
-        self._held.clear()
-
-    def _end(self, key: str) -> None:
-        del self._intervals[key]
-        if key in self._held:
-            self.allows(key)
-            self._write(key, self._held.pop(key))
-
-
 @implementer(IObserver)
 class LogObserver:
     """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
 
-    Attributes:
-        service: the service's name, where one process has several; lines begin with it.
+    Of each kind of warning there is one line an interval; then it tells how many were held back.
     """
 
+    # Its name, where one process has several; lines begin with it.
     service = ""
 
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
         self._protocol = protocol
         self._log_peers = log_peers
-        self._throttle = Throttle(clock, LOG_INTERVAL, self._more)
-        self._tracebacks = Throttle(clock, _TRACEBACK_INTERVAL, self._more)
+        self._clock = clock
+        # The end of the interval, and how many it has held back, by kind.
+        self._intervals: dict[str, IDelayedCall] = {}
+        self._held: Counter[str] = Counter()
 
     def stop(self) -> None:
-        self._throttle.stop()
-        self._tracebacks.stop()
+        """Tell of all that is held back."""
+        for kind in list(self._intervals):
+            self._intervals.pop(kind).cancel()
+            self._tell(kind)
+
+    def _allows(self, kind: str, interval: float) -> bool:
+        """Whether a line may be written now; counts it if not."""
+        if kind in self._intervals:
+            self._held[kind] += 1
+            return False
+        self._intervals[kind] = self._clock.callLater(interval, self._end, kind, interval)
+        return True
+
+    def _end(self, kind: str, interval: float) -> None:
+        del self._intervals[kind]
+        if kind in self._held:
+            self._allows(kind, interval)
+            self._tell(kind)
+
+    def _tell(self, kind: str) -> None:
+        if count := self._held.pop(kind, 0):
+            like = printable(kind, _LOG_TEXT)
+            text = f"{like}: {count} more since the last line"
+            say(text, LogLevel.warn, event="more", like=like, count=count)
 
     def line(self, level: Any, text: str, **facts: Any) -> None:
         """Write a line about this service: a sentence for people, and facts for programs."""
@@ -169,44 +295,29 @@ class LogObserver:
         say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
-        kind = type(event)
+        # A classroom's log has a line of its own for each end.
+        in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
-        elif kind in _WARNINGS and not self._is_told_otherwise(event):
-            key, text = (
-                each.format(
-                    event=event,
-                    protocol=self._protocol,
-                    because=_because(event),
-                    milliseconds=getattr(event, "seconds", 0.0) * 1000,
-                )
-                for each in _WARNINGS[kind]
+        elif (texts := _WARNINGS.get(type(event))) and not in_class:
+            if getattr(event, "outcome", None) in _UNREMARKABLE:
+                return
+            more = {"because": _because(event), "ms": 1000 * getattr(event, "seconds", 0.0)}
+            kind, text = (
+                each.format(event=event, protocol=self._protocol, **more) for each in texts
             )
-            if self._throttle.allows(key):
+            if self._allows(kind, LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
-    def _is_told_otherwise(self, event: Event) -> bool:
-        """Whether an end is as it should be, or has a line of its own in a classroom's log."""
-        if isinstance(event, events.Closed):
-            return self._log_peers or event.outcome in _UNREMARKABLE
-        return self._log_peers and isinstance(event, events.Dropped)
-
     def _transform_failed(self, event: events.TransformFailed) -> None:
-        """Show one traceback per transform and exception type in a while."""
-        trace, cause = event.error.traceback, event.error.__cause__
-        if trace is None:
-            return
-        if self._tracebacks.allows(f"transform {event.transform}: {type(cause).__name__}"):
+        trace, error = event.error.traceback, type(event.error.__cause__).__name__
+        kind = f"transform {event.transform}: {error}"
+        if trace is not None and self._allows(kind, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
             text = f"transform {event.transform!r} raised:\n{lines}"
             self.line(LogLevel.error, text, **facts_of(event))
-
-    def _more(self, key: str, count: int) -> None:
-        like = printable(key, _LOG_TEXT)
-        text = f"{like}: {count} more since the last line"
-        say(text, LogLevel.warn, event="more", like=like, count=count)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:
@@ -225,7 +336,6 @@ def _because(event: Any) -> str:
 
 
 def _peer_line(event: Event) -> str:
-    """Return the line of a classroom's log for one event."""
     match event:
         case events.Opened():
             return f"{event.peer} connected"
@@ -277,9 +387,7 @@ they are told only where somebody watches, and the responder counts all of them.
 class Counters:
     """Counts events by kind and, where there is one, by outcome, reason or transform.
 
-    Attributes:
-        counts: keys are pairs such as ("closed", "finished"), ("dropped", "failed"),
-            ("transform-failed", "caesar") and ("opened", "").
+    Keys are such as ("closed", "finished"), ("transform-failed", "caesar") and ("opened", "").
     """
 
     def __init__(self) -> None:

@@ -1,22 +1,44 @@
-"""What a bench is to do, what it sends, and what it counts. No socket here.
+"""What a bench has before its load begins: a plan, messages, connections, counters at zero.
 
 The messages and the replies that they must have are worked out beforehand. They differ, so that a
 reply in another's place is noticed, and are sent in turn again and again.
+
+Bench alone has raw sockets, because a load generator must not be the bottleneck: everything else
+that talks to a server does it with `uppercase.client`.
 """
 
+import socket
+import ssl
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import accumulate
+from time import monotonic
 from typing import Any, Final
 
-from uppercase.client.target import Target
+from uppercase.client.target import (
+    TLS,
+    Target,
+    connect_udp,
+    explain,
+    reachable,
+    resolve,
+    unusable_authorities,
+)
 from uppercase.commands._options import Expect
-from uppercase.errors import ConnectionRefused, NetworkError, UserError, install
-from uppercase.limits import KIB, MIB
+from uppercase.errors import (
+    ConnectionRefused,
+    NetworkError,
+    NoReply,
+    UppercaseError,
+    UserError,
+    install,
+)
+from uppercase.limits import CONNECT_TIMEOUT, KIB, MIB
 
 BLOCK: Final = 256 * KIB
 """Bytes that one send or one read of a stream may move: the cost of a call no longer matters."""
@@ -255,3 +277,69 @@ class Counts:
         missed = self.lost + self.late
         answered = self.received > 0 or max_loss == 1
         return not self.wrong and not self.errors and answered and missed <= max_loss * settled
+
+
+def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
+    """Return the connections, non-blocking; over UDP those to each of the addresses in turn."""
+    if target.udp:
+        for address in reachable(target):
+            yield [connect_udp(target, address) for _ in range(connections)]
+        return
+    streams: list[socket.socket] = []
+    try:
+        while len(streams) < connections:
+            streams.append(_connect_stream(target))
+    except UppercaseError as error:
+        for stream in streams:
+            stream.close()
+        if not streams or not isinstance(error, NoReply):
+            raise
+        raise NoReply(
+            f"{target} let {len(streams)} of {connections} connections in and no more within "
+            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
+            "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
+            "connections"
+        ) from error
+    yield streams
+
+
+def _connect_stream(target: Target) -> socket.socket:
+    """Return a stream socket, an `ssl.SSLSocket` if the target asks for TLS.
+
+    Each address of the target is tried in turn, within `CONNECT_TIMEOUT` for all of them.
+    """
+    context = _tls_context(target.tls) if target.tls else None
+    deadline = monotonic() + CONNECT_TIMEOUT
+    last_error = OSError("no address")
+    for address in resolve(target):
+        try:
+            with ExitStack() as opened:
+                connection = opened.enter_context(socket.socket(address.family))
+                # Invariant: never 0, which would mean "do not block" and fail at once.
+                connection.settimeout(max(deadline - monotonic(), 0.001))
+                connection.connect(address.sockaddr)
+                if address.family != socket.AF_UNIX:
+                    # A message must not wait for the acknowledgement of the one before.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if context is not None:
+                    # An end without TLS's own goodbye is an error: what came may be cut short.
+                    connection = context.wrap_socket(
+                        connection, server_hostname=target.host, suppress_ragged_eofs=False
+                    )
+                connection.setblocking(False)
+                opened.pop_all()
+                return connection
+        except OSError as error:
+            last_error = error
+    raise explain(last_error, target, CONNECT_TIMEOUT) from last_error
+
+
+def _tls_context(tls: TLS) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except OSError as error:
+        raise unusable_authorities(tls.ca, error.strerror or str(error)) from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
