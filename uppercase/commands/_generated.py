@@ -24,7 +24,7 @@ from click.shell_completion import (
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands._group import OTHER, Command, Group, Option, sections_of
+from uppercase.commands._group import OTHER, Command, Group, Option, completer, sections_of
 from uppercase.commands.cli import MEANINGS, OK
 
 PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
@@ -80,7 +80,9 @@ def _parameters(options: Any) -> Iterator[click.Parameter]:
     for group in getattr(options, "groups", ()):
         for row in group.options:
             metavar = row.spelling.partition("=")[2]
-            attributes = {"section": group.title, "help": row.described(), "values": row.values}
+            attributes = {"section": group.title, "help": row.described()}
+            if row.values is not None:
+                attributes["shell_complete"] = completer(row.values)
             yield _parameter(row.name, row.short, metavar, **attributes)
     if not hasattr(options, "groups"):
         letters = {name: letter for letter, name in options.synonyms.items() if len(letter) == 1}
@@ -226,7 +228,6 @@ def _page(name: str, context: click.Context) -> Iterator[str]:
 
 
 def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
-    """Return every command of a group, with the commands of a command that is a group after it."""
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         assert isinstance(command, Command)

@@ -60,8 +60,9 @@ _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
-    return lambda: {name: lab.summary for kind in kinds for name, lab in kind.items()}
+def _presets(*kinds: Any) -> Any:
+    known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
+    return completer(lambda: known)
 
 
 @click.command("fates", cls=Command)
@@ -71,7 +72,7 @@ def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
     str,
     f"A preset: {', '.join(UDP_PRESETS)}.",
     metavar="PRESET",
-    values=_presets(UDP_PRESETS),
+    shell_complete=_presets(UDP_PRESETS),
 )
 @_options.lab(UDP_OPTIONS)
 @_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
@@ -116,7 +117,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     "The transform to serve; repeat it for a chain.",
     metavar="NAME",
     multiple=True,
-    values=transform_names,
+    shell_complete=completer(transform_names),
     default=("uppercase",),
 )
 @_service("--port", COUNT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
@@ -126,7 +127,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     str,
     "A preset, which the options change.",
     metavar="PRESET",
-    values=_presets(TCP_PRESETS, UDP_PRESETS),
+    shell_complete=_presets(TCP_PRESETS, UDP_PRESETS),
 )
 @_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
 @section("Program")(

@@ -82,7 +82,7 @@ def bench(
             print(f"BENCH {target.place} {plan}", flush=True)
         load_kind = DatagramLoad if target.udp else StreamLoad
         loads = [load_kind(each, plan, workload, counts) for each in sockets]
-        run = Bench(loads, plan, counts, report.tick)
+        run = Bench([*loads], plan, counts, report.tick)
         with signals(run.stop, lambda: None), report.bar:
             run.run()
         for each in loads:

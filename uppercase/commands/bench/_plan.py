@@ -12,6 +12,7 @@ import ssl
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -312,28 +313,24 @@ def _connect_stream(target: Target) -> socket.socket:
     last_error = OSError("no address")
     for address in resolve(target):
         try:
-            connection = socket.socket(address.family, socket.SOCK_STREAM)
+            with ExitStack() as opened:
+                connection = opened.enter_context(socket.socket(address.family))
+                # Invariant: never 0, which would mean "do not block" and fail at once.
+                connection.settimeout(max(deadline - monotonic(), 0.001))
+                connection.connect(address.sockaddr)
+                if address.family != socket.AF_UNIX:
+                    # A message must not wait for the acknowledgement of the one before.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if context is not None:
+                    # An end without TLS's own goodbye is an error: what came may be cut short.
+                    connection = context.wrap_socket(
+                        connection, server_hostname=target.host, suppress_ragged_eofs=False
+                    )
+                connection.setblocking(False)
+                opened.pop_all()
+                return connection
         except OSError as error:
             last_error = error
-            continue
-        try:
-            # Invariant: never 0, which would mean "do not block" and fail at once.
-            connection.settimeout(max(deadline - monotonic(), 0.001))
-            connection.connect(address.sockaddr)
-            if address.family != socket.AF_UNIX:
-                # A message must not wait for the acknowledgement of the one before.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
-                # An end without TLS's own goodbye is an error: what came may have been cut short.
-                connection = context.wrap_socket(
-                    connection, server_hostname=target.host, suppress_ragged_eofs=False
-                )
-            connection.setblocking(False)
-        except OSError as error:
-            connection.close()
-            last_error = error
-        else:
-            return connection
     raise explain(last_error, target, CONNECT_TIMEOUT) from last_error
 
 

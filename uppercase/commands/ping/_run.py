@@ -65,7 +65,6 @@ class Run:
     _timer: IDelayedCall | None = field(default=None, init=False)
 
     async def measure(self) -> None:
-        """Do it, with a carrier that has been opened; it is closed at the end."""
         self._over = self.display.started + (self.schedule.duration or inf)
         self.carrier.start(self)
         self.guard(self._turn)
@@ -93,7 +92,6 @@ class Run:
         self.tracker.restart(probe, monotonic())
 
     def received(self, reply: bytes) -> None:
-        """Take a reply that has come now."""
         self.guard(partial(self._take, reply, monotonic()))
 
     def guard(self, step: Callable[[], None]) -> None:
@@ -175,7 +173,6 @@ class DatagramCarrier:
             )
 
     def _flush(self) -> None:
-        """Send what waits, as far as there is room."""
         while self._waiting:
             probe = self._waiting[0]
             self._run.begun(probe)

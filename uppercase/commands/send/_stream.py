@@ -145,11 +145,9 @@ class Filter(Conversation):
         self._lost: Deferred[None] = Deferred()
 
     async def connect(self) -> None:
-        """Connect to the server; see `open_connection`."""
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
-        """Send all input, end the sending side, and write all replies."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
@@ -323,7 +321,6 @@ class Filter(Conversation):
         self._end(failure.value)
 
     def _end(self, error: Exception | None) -> None:
-        """End the conversation, well or with an error."""
         if self._sending is _Sending.OVER:
             # Where the output fails at last, that counts: nobody sees what else went wrong.
             self._error = error or self._error
