@@ -31,7 +31,7 @@ from uppercase.plugins.adapters import (
 )
 from uppercase.plugins.parameters import Parameter, parameters_of, positional_of, signature_of
 
-__all__ = ["Parameter", "adopt", "is_name", "stream_transform", "transform"]
+__all__ = ["Parameter", "adopt", "stream_transform", "transform"]
 
 P = ParamSpec("P")
 M = TypeVar("M", str, bytes)
