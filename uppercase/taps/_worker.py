@@ -32,7 +32,7 @@ def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"
     from uppercase.taps._process import parts_of
 
     options: Any = namedModule(tap).Options()
-    options.is_part = options.inherits = True
+    options.in_worker = True
     try:
         options.parseOptions(list(words))
     except usage.UsageError as error:
