@@ -375,7 +375,6 @@ class Datagrams:
                 raise explain(error, self.target) from error
 
     def close(self) -> None:
-        """Give up whatever is under way."""
         self._give_up(CancelledError())
         while self._shared:
             self._shared.popitem()[1].close()
