@@ -327,7 +327,6 @@ class Lines(Conversation):
         self.over: Deferred[UppercaseError | None] = Deferred()
         self._target = target
         self._incoming = bytearray()
-        self._blocked = False
         self._waiting = 0
 
     @property
@@ -340,7 +339,7 @@ class Lines(Conversation):
     def send(self, line: bytes) -> None:
         self.sent += 1
         self.transport.write(line)
-        self._waiting = self._waiting + len(line) if self._blocked else 0
+        self._waiting = 0 if self.room is None else self._waiting + len(line)
         if self._waiting > BACKLOG:
             raise NetworkError(
                 f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
@@ -354,7 +353,7 @@ class Lines(Conversation):
     def close(self) -> None:
         """End the connection in order, without waiting for the server; what waits is dropped."""
         self.transport.unregisterProducer()  # TLS would wait for it
-        if self._blocked:
+        if self.room is not None:
             self.transport.abortConnection()
             return
         self.transport.loseConnection()
@@ -371,13 +370,6 @@ class Lines(Conversation):
                 "before the next probe: try a longer -i"
             )
         return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
-
-    def pauseProducing(self) -> None:
-        self._blocked = True
-
-    def resumeProducing(self) -> None:
-        self._blocked = False
-        self._waiting = 0
 
     def dataReceived(self, data: bytes) -> None:
         """Tell of the lines; a rest counts as one where it is too long."""

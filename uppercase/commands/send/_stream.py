@@ -134,7 +134,6 @@ class Filter(Conversation):
         self._timeout = timeout
         self._allow_empty = allow_empty
         self._sending = _Sending.READING
-        self._room: Deferred[None] | None = None
         self._sent = 0
         self._received = 0
         self._replies: list[bytes] = []
@@ -166,9 +165,9 @@ class Filter(Conversation):
             while data := await self._input.read():
                 self._sent += len(data)
                 self.transport.write(data)
-                if self._room is not None:
+                if self.room is not None:
                     self._turn(_Sending.BLOCKED)
-                    await self._room
+                    await self.room
                 self._turn(_Sending.READING)
             self.transport.unregisterProducer()
             if self._target.tls is None:
@@ -178,16 +177,6 @@ class Filter(Conversation):
                 self._turn(_Sending.ENDED)
 
     # What the connection tells.
-
-    def pauseProducing(self) -> None:
-        """Stop reading input: the connection holds enough."""
-        if self._room is None:
-            self._room = Deferred(lambda _: None)
-
-    def resumeProducing(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
 
     def writeConnectionLost(self) -> None:
         """Know that the server has been sent everything, and told of the end."""
