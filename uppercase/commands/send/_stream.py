@@ -14,9 +14,9 @@ import select
 import socket
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client._session import Reader
 from uppercase.client.target import Target, explain
 from uppercase.commands.cli import CHUNK, write_all
 from uppercase.errors import NetworkError, UserError
@@ -327,13 +328,13 @@ class LineConversation:
         self._reactor = reactor
         self._target = target
         self._timeout = timeout
-        self._connection = _Connection()
+        self._connection = Reader()
         self._fresh = True
 
     async def connect(self) -> None:
         """Connect to the server, for the first time or again; see `open_connection`."""
         self.close()
-        self._connection = _Connection()
+        self._connection = Reader()
         await open_connection(self._target, self._connection, self._reactor)
         self._fresh = True
 
@@ -342,9 +343,9 @@ class LineConversation:
 
         What comes of an earlier reply after it seemed complete precedes the next one.
         """
-        late = b"".join(self._connection.chunks.pending)
-        self._connection.chunks.pending.clear()
-        if self._connection.ended:
+        late = b"".join(self._connection.came.pending)
+        self._connection.came.pending.clear()
+        if self._connection.reason is not None:
             await self.connect()
         reply = await self._exchange(line)
         if not reply and not self._fresh:
@@ -369,7 +370,7 @@ class LineConversation:
         patience = self._timeout
         try:
             while not reply.endswith(b"\n"):
-                data = await self._connection.chunks.get().addTimeout(patience, self._reactor)
+                data = await self._connection.came.get().addTimeout(patience, self._reactor)
                 if not data:
                     break
                 reply += data
@@ -378,20 +379,3 @@ class LineConversation:
             if not reply:
                 raise explain(TimeoutError(), self._target, self._timeout) from error
         return reply
-
-
-class _Connection(Conversation):
-    """Keeps the chunks that have come until they are asked for, b"" last."""
-
-    transport: Any = None
-
-    def __init__(self) -> None:
-        self.chunks: DeferredQueue[bytes] = DeferredQueue()
-        self.ended = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.chunks.put(data)
-
-    def lost(self, reason: Failure) -> None:
-        self.ended = True
-        self.chunks.put(b"")
