@@ -68,7 +68,8 @@ class Drain:
         self._connections = connections
         self._drained: set[TransformProtocol] = set()
         now = clock.seconds()
-        self._deadline, self._next_report = now + seconds, now + _DRAIN_REPORT
+        self._deadline = self._next_abort = now + seconds
+        self._next_report = now + _DRAIN_REPORT
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
         self._loop.start(_DRAIN_LOOK)
@@ -82,15 +83,16 @@ class Drain:
     def _look(self) -> None:
         """Drain the connections that are quiet by now, and all when their time is over."""
         now = self._clock.seconds()
-        is_over = now >= self._deadline
+        is_over = now >= self._next_abort
         if is_over:
             # What was busy until now has a moment more.
             self._abort([each for each in self._connections if each in self._drained])
-            self._deadline = now + _LAST_WORD
+            self._next_abort = now + _LAST_WORD
         elif now >= self._next_report:
             self._next_report += _DRAIN_REPORT
             left = len(self._connections)
-            say(f"{left} connection{'' if left == 1 else 's'} left, {self._deadline - now:.0f} s")
+            seconds = max(0.0, self._deadline - now)
+            say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
         for connection in list(self._connections):
             since = connection.idle_since()
             if (
