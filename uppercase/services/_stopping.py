@@ -11,7 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -85,9 +85,8 @@ class Drain:
         now = self._clock.seconds()
         is_over = now >= self._next_abort
         if is_over:
-            # What was busy until now has a moment more.
-            self._abort([each for each in self._connections if each in self._drained])
             self._next_abort = now + _LAST_WORD
+            self._abort()
         elif now >= self._next_report:
             self._next_report += _DRAIN_REPORT
             left = len(self._connections)
@@ -104,12 +103,13 @@ class Drain:
                 self._drained.add(connection)
                 connection.drain()
 
-    def _abort(self, connections: Sequence["TransformProtocol"]) -> None:
-        if connections:
-            count = len(connections)
-            those = "1 connection is" if count == 1 else f"{count} connections are"
+    def _abort(self) -> None:
+        """End those that could have ended; what was busy until now has a moment more."""
+        late = [each for each in self._connections if each in self._drained]
+        if late:
+            those = "1 connection is" if len(late) == 1 else f"{len(late)} connections are"
             say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
-        for connection in connections:
+        for connection in late:
             connection.abort()
 
 
