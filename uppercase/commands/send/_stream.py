@@ -137,8 +137,7 @@ class Filter(Conversation):
         self._sending = _Sending.READING
         self._sent = 0
         self._received = 0
-        self._replies: list[bytes] = []
-        self._held = 0
+        self._replies = bytearray()  # those that wait for the reader of the output
         self._writing: Deferred[None] | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
@@ -196,7 +195,7 @@ class Filter(Conversation):
             )
             return
         self._take(data)
-        if self._held > _MOST_HELD:
+        if len(self._replies) > _MOST_HELD:
             self.transport.pauseProducing()
         self._watch()
 
@@ -224,8 +223,7 @@ class Filter(Conversation):
 
     def _take(self, data: bytes) -> None:
         self._received += len(data)
-        self._replies.append(data)
-        self._held += len(data)
+        self._replies += data
         if self._writing is None:
             self._writing = Deferred.fromCoroutine(self._write())
             self._writing.addErrback(self._failed)
@@ -233,9 +231,8 @@ class Filter(Conversation):
     async def _write(self) -> None:
         try:
             while self._replies:
-                data = b"".join(self._replies)
+                data = bytes(self._replies)
                 self._replies.clear()
-                self._held = 0
                 await write(data)
                 self.transport.resumeProducing()
         finally:
