@@ -108,24 +108,15 @@ class Numbering:
         # client -> (last heard, datagrams so far); the longest silent comes first
         self._clients: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
-    def next(self, client: Hashable) -> int:
-        """Return the number of the datagram that just arrived."""
-        return self.skip(client, 1)
-
-    def skip(self, client: Hashable, count: int) -> int:
-        """Number so many datagrams that just arrived; return the last one's."""
+    def next(self, client: Hashable, count: int = 1) -> int:
+        """Number so many datagrams that just arrived; return the last one's number."""
         now = self._clock()
-        seen, number = self._clients.get(client, (now, 0))
+        seen, number = self._clients.pop(client, (now, 0))
         number = number + count if now - seen < FORGET_AFTER else count
-        self.last(client, number)
-        return number
-
-    def last(self, client: Hashable, number: int) -> None:
-        """Take note of the number that a client's last datagram has."""
-        self._clients.pop(client, None)
-        self._clients[client] = self._clock(), number
+        self._clients[client] = now, number
         if len(self._clients) > CLIENTS:
             self._clients.popitem(last=False)
+        return number
 
 
 class Lab:
@@ -154,18 +145,21 @@ class Lab:
         self._held: list[tuple[float, int]] = []
         self._held_bytes = 0
 
-    def request(self, client: Client, data: bytes) -> list[Passage]:
-        """Take a datagram from a client; return what the service gets of it, none to two copies."""
-        arrived = Passage(0.0, data, self._numbers.next(client), 0, 1)
+    def number(self, client: Client, count: int = 1) -> int:
+        """Number so many datagrams that just arrived from a client; return the last one's."""
+        return self._numbers.next(client, count)
+
+    def request(self, client: Client, data: bytes, number: int | None = None) -> list[Passage]:
+        """Take a datagram from a client; return what the service gets of it, none to two copies.
+
+        It gets a number, unless it has one already.
+        """
+        arrived = Passage(0.0, data, number or self.number(client), 0, 1)
         return self._pass_on(Direction.REQUEST, client, data, arrived)
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; return what is sent of it, none to two copies."""
         return self._pass_on(Direction.REPLY, client, data, answered)
-
-    def pass_by(self, client: Client, count: int) -> None:
-        """Number so many datagrams from a client that do not go through the lab."""
-        self._numbers.skip(client, count)
 
     def _pass_on(
         self, direction: Direction, client: Client, data: bytes, of: Passage
