@@ -12,7 +12,7 @@ on others, and a number must not.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
@@ -96,33 +96,12 @@ def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterato
         yield Row(number, request, tuple(replies))
 
 
-class Numbering:
-    """Numbers each client's datagrams, from 1.
-
-    A client that is silent for `FORGET_AFTER` seconds starts again at 1, and so does the one that
-    has been silent longest when there are more than `CLIENTS`.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        # client -> (last heard, datagrams so far); the longest silent comes first
-        self._clients: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
-
-    def next(self, client: Hashable, count: int = 1) -> int:
-        """Number so many datagrams that just arrived; return the last one's number."""
-        now = self._clock()
-        seen, number = self._clients.pop(client, (now, 0))
-        number = number + count if now - seen < FORGET_AFTER else count
-        self._clients[client] = now, number
-        if len(self._clients) > CLIENTS:
-            self._clients.popitem(last=False)
-        return number
-
-
 class Lab:
     """Follows one experiment for all clients of a service.
 
-    A client is a host and a port; `Numbering` counts its datagrams.
+    A client is a host and a port, whose datagrams are numbered from 1. One that is silent for
+    `FORGET_AFTER` seconds starts again, and so does the one that has been silent longest when there
+    are more than `CLIENTS`.
 
     Args:
         observer: told of every action (`Impaired`), and of what is dropped because the lab
@@ -138,7 +117,8 @@ class Lab:
         self._experiment = experiment
         self._clock = clock
         self._observer = observer
-        self._numbers = Numbering(clock)
+        # client -> (last heard, datagrams so far); the longest silent comes first
+        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
         # (when its delay is over, cost) of each passage that the port holds, the next first.
         # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
         # next is held, so a port need not say when it has passed something on.
@@ -147,7 +127,13 @@ class Lab:
 
     def number(self, client: Client, count: int = 1) -> int:
         """Number so many datagrams that just arrived from a client; return the last one's."""
-        return self._numbers.next(client, count)
+        now = self._clock()
+        seen, number = self._clients.pop(client, (now, 0))
+        number = number + count if now - seen < FORGET_AFTER else count
+        self._clients[client] = now, number
+        if len(self._clients) > CLIENTS:
+            self._clients.popitem(last=False)
+        return number
 
     def request(self, client: Client, data: bytes, number: int | None = None) -> list[Passage]:
         """Take a datagram from a client; return what the service gets of it, none to two copies.
