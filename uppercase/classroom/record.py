@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
 
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
-from uppercase.services.logs import facts_of
+from uppercase.services.logs import facts_of, say
 
 VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 
@@ -62,7 +62,6 @@ class Recorder:
         self._file = file
         self._room = limit
         self._head, self._clock = head, clock
-        self._log = Logger("uppercase")
         self.ended = ""
         self._write({"record": VERSION, "wall": time.time(), **about})
 
@@ -96,7 +95,7 @@ class Recorder:
     def _end(self, why: str) -> None:
         if not self.ended:
             self.ended = why
-            self._log.warn("the record ends here: {why}; the service goes on", why=why)
+            say(f"the record ends here: {why}; the service goes on", LogLevel.warn)
 
 
 def open_record(
