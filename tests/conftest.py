@@ -1,11 +1,15 @@
 """Checks that every test must pass besides its own: a clean reactor and a clean log."""
 
+import fcntl
 import gc
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hypothesis
@@ -41,6 +45,29 @@ _LACKING = pytest.StashKey[dict[str, int]]()
 def pytest_xdist_auto_num_workers() -> int:
     """Two a core: tests wait half of their time, for programs to start and time-outs to pass."""
     return min(2 * (os.cpu_count() or 1), 8)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Have one worker of pytest-xdist a core import all tests, from its own on, then the others.
+
+    Where nothing is compiled yet, all of them would else compile the same at the same time.
+    """
+    worker: dict[str, Any] | None = getattr(collector.config, "workerinput", None)
+    if worker is None or collector.path != Path(__file__).parent:
+        return
+    root, folders = collector.config.rootpath, map(Path, collector.config.args)
+    found = [path.resolve() for each in folders for path in sorted(each.rglob("*/test_*.py"))]
+    found = [path for path in found if path.is_relative_to(collector.path)]
+    if not found:
+        return
+    cores = os.cpu_count() or 1
+    own = len(found) * (int(worker["workerid"].removeprefix("gw")) % cores) // cores
+    with found[own].open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        for path in (*found[own:], *found[:own]):
+            # What is wrong with it, the collection says.
+            with suppress(Exception, pytest.skip.Exception):
+                import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

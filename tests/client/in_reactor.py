@@ -4,8 +4,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
 from pytest_twisted import ensureDeferred  # type: ignore[import-untyped]
+from twisted.internet import reactor as _installed
 
-__all__ = ["in_reactor"]
+__all__ = ["in_reactor", "reactor"]
+
+reactor: Any = _installed
 
 _Arguments = ParamSpec("_Arguments")
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 import uppercase
+from tests.client.in_reactor import reactor
 from tests.system.forked import Forked
-from uppercase.commands import _reactor
 from uppercase.commands.cli import main
 
 __all__ = [
@@ -203,12 +203,12 @@ def _in_the_tests_reactor() -> Iterator[None]:
     It runs in a greenlet of this thread, so a command that waits for it gives it the turn.
     """
 
-    def wait(conversation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        done = Deferred.fromCoroutine(conversation()).addTimeout(_TIMEOUT, _reactor.reactor)
+    def wait(conversation: Coroutine[Any, Any, Any]) -> Any:
+        done = Deferred.fromCoroutine(conversation).addTimeout(_TIMEOUT, reactor)
         # What the reactor is in the middle of when it is done is not left undone.
-        return blockon(done.addBoth(lambda result: deferLater(_reactor.reactor, 0, lambda: result)))
+        return blockon(done.addBoth(lambda result: deferLater(reactor, 0, lambda: result)))
 
-    with mock.patch.multiple(_reactor, running=nullcontext, wait=wait):
+    with mock.patch("uppercase.commands.cli.running", return_value=nullcontext((reactor, wait))):
         yield
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.in_reactor import reactor
 from tests.client.servers import (
     Server,
     TcpBehaviour,
@@ -43,7 +44,6 @@ from tests.commands.command import (
     run,
     terminal,
 )
-from uppercase.commands import _reactor
 from uppercase.commands.ping import coloured
 
 
@@ -437,7 +437,7 @@ def test_a_full_queue_of_this_host_is_waited_for_and_holds_nothing_else_up(
 
     def answer() -> None:
         full.wait(20)
-        _reactor.reactor.callFromThread(had_its_turn.set)
+        reactor.callFromThread(had_its_turn.set)
         if had_its_turn.wait(20):
             for _ in range(1000):
                 theirs.send(theirs.recv(100).upper())

@@ -4,20 +4,36 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.commands.command import environment
 from uppercase.client.target import Target
-from uppercase.commands._plots import Drawing, bench_plot, ping_plot
 from uppercase.commands.cli import main
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
+
+if TYPE_CHECKING:
+    from uppercase.commands._plots import Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def svg(drawing: Drawing, folder: Path) -> str:
+def ping_plot(*arguments: Any) -> "Drawing":
+    # Imported here: its library takes more than a second of each process that collects the tests.
+    from uppercase.commands import _plots
+
+    return _plots.ping_plot(*arguments)
+
+
+def bench_plot(*arguments: Any) -> "Drawing":
+    from uppercase.commands import _plots
+
+    return _plots.bench_plot(*arguments)
+
+
+def svg(drawing: "Drawing", folder: Path) -> str:
     path = folder / "drawing.svg"
     drawing.save(path)
     return path.read_text(encoding="utf-8")

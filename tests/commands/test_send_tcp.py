@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 from twisted.internet.task import deferLater
 
-from tests.client.in_reactor import in_reactor
+from tests.client.in_reactor import in_reactor, reactor
 from tests.client.servers import (
     Server,
     TcpBehaviour,
@@ -41,7 +41,6 @@ from tests.commands.command import (
     run,
 )
 from uppercase.client.target import Target
-from uppercase.commands._reactor import reactor
 from uppercase.commands.cli import write_all
 from uppercase.commands.send._stream import LINE_QUIET_TIME, TLS_QUIET_TIME, LineConversation
 from uppercase.errors import NetworkError

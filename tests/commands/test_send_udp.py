@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import deferLater
 
-from tests.client.in_reactor import in_reactor
+from tests.client.in_reactor import in_reactor, reactor
 from tests.client.servers import (
     UdpBehaviour,
     UdpRequest,
@@ -36,7 +36,6 @@ from tests.commands.command import (
 )
 from uppercase.client._network import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
-from uppercase.commands._reactor import reactor
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.commands.send._datagrams import Chunks, filter_datagrams
 from uppercase.core.framing import make_framer

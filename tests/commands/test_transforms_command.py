@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, command_line, environment, run_process
+from tests.packaging.environments import make_environment, needed
 from uppercase.commands.cli import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
@@ -577,14 +577,13 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
 
 
 def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
-    """In a virtual environment of its own that sees this one's packages; nothing is downloaded."""
+    """In a virtual environment with what they ask for, as it is here; nothing is downloaded."""
+    # Of the check's extra; the projects ask for it themselves.
+    pytest.importorskip("mypy")
     kinds = {"pig-latin": [], "pig-later": ["--async"], "pig-flow": ["--stream"]}
-    venv = here / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
-    python = venv / "bin" / "python"
-    (site,) = venv.glob("lib/python*/site-packages")
-    packages = sysconfig.get_path("purelib")
-    (site / "ours.pth").write_text(f"{packages}\n{environment()['PYTHONPATH']}\n")
+    packages = needed("twisted-uppercase[testing]", "mypy", "pip", "setuptools")
+    site = make_environment(here / "venv", packages, linked=True)
+    python = here / "venv" / "bin" / "python"
     quiet = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     def within(*command: str, cwd: Path) -> str:
@@ -610,8 +609,6 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     within("-m", "pip", "install", "--no-build-isolation", "--no-deps", "-q", *editable, cwd=here)
     listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
     found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
-    # Of the check's extra; the projects ask for it themselves.
-    pytest.importorskip("mypy")
     # One as its author would, the others together: what is dear is to load the libraries.
     first, *others = (here / name for name in kinds)
     pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")

@@ -1,10 +1,10 @@
 """What people install: the wheel, an editable checkout, and what an uninstallation leaves."""
 
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
+from tests.packaging.environments import make_environment, needed
 from tests.packaging.installed import DROPINS, check_nothing_is_left, check_services, python, run
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +18,9 @@ def pip(folder: Path, *arguments: str | Path) -> None:
 
 
 def install(folder: Path, *what: str | Path) -> None:
-    """Install this as people do, without a look at what else is there, which is nothing."""
-    pip(folder, "install", "-q", "--no-compile", "--no-warn-conflicts", *what)
+    """Install this as people do; all that it needs is there."""
+    offline = ("--no-index", "--no-build-isolation")
+    pip(folder, "install", "-q", *offline, "--no-compile", "--no-warn-conflicts", *what)
 
 
 def checkout(folder: Path) -> Path:
@@ -74,7 +75,7 @@ def test_a_wheel_and_a_checkout_serve_from_any_directory_and_leave_twisted_intac
     run(*build, checkout(source), cwd=ROOT)
     (wheel,) = target.iterdir()
     check_contents(wheel)
-    venv.create(folder)
+    make_environment(folder, needed("twisted-uppercase", "setuptools") - {"twisted-uppercase"})
     install(folder, wheel)
     work.mkdir()
     check_services(folder, work)

@@ -4,6 +4,8 @@ Most of a start is imports, and the tests need hundreds of starts. The command's
 a process of its own, with its own arguments, environment, streams and end. What depends on the
 start of an interpreter needs a real one: variables that a module reads as it is imported, modules
 that are found before ours, limits that hold before the start.
+
+So do the workers of a service: see `tests.system.spare`.
 """
 
 import fcntl
@@ -20,19 +22,28 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.system.spare import keep_spare
+
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
         # Not what is around them, which keeps the arguments that there were as it was imported.
         "twisted.application.twist._options",
         "twisted.application.runner._runner",
+        "twisted.internet.endpoints",
         "twisted.internet.epollreactor",
         "twisted.scripts.twistd",
         "uppercase.classroom.exercises",
+        "uppercase.client._endpoints",
         "uppercase.commands.classroom",
         "uppercase.commands.cli",
+        "uppercase.commands.send",
+        "uppercase.registry.doctor",
+        "uppercase.services._supervisor",
         "uppercase.services._tcp",
         "uppercase.services._udp",
+        "uppercase.services._worker",
+        "uppercase.services.web",
         "uppercase.taps.tcp",
         "uppercase.taps.udp",
         "uppercase.transforms.letters",
@@ -52,22 +63,25 @@ def _become(
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
-    sys.stdin = open(0)  # noqa: SIM115
-    # It stays the object that others may have by now; of all that PYTHONUNBUFFERED asks for, lines.
-    assert isinstance(sys.stdout, io.TextIOWrapper)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in environment)
     if session:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(cwd)
+    # What was imported beforehand is no garbage; a look for some would copy its pages.
+    gc.freeze()
+    spawns = any(word.startswith(("--workers", "--config")) for word in command)
+    if spawns and sys.platform == "linux":
+        command, environment = keep_spare() or (command, environment)
+    sys.stdin = open(0)  # noqa: SIM115
+    # It stays the object that others may have by now; of all that PYTHONUNBUFFERED asks for, lines.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in environment)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What was imported beforehand is no garbage; a look for some would copy its pages.
-    gc.freeze()
     found = environment["PYTHONPATH"].split(os.pathsep)
     if command[1] == "-m":
-        sys.path[:0] = [str(cwd), *found]
+        sys.path[:0] = [os.getcwd(), *found]
         sys.argv = command[2:]
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
     else:

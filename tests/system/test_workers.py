@@ -29,6 +29,7 @@ from tests.system.processes import (
     tool,
     wait_until,
 )
+from tests.system.spare import NAME as SPARE
 
 TCP = ("uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--workers=2")
 # A start is dear, and much can be seen of one worker: it has a supervisor because it is watched.
@@ -44,7 +45,16 @@ def served(*arguments: str, cwd: Path | None = None, runner: str = "twistd") -> 
 
 
 def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the workers of a process."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found if name(each) != SPARE]
+
+
+def name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def alive(pid: int) -> bool:

@@ -19,12 +19,13 @@ from uppercase.core.session import MessageConversation, StreamConversation
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import MAX_LENGTH
-from uppercase.registry import find, listing
+from uppercase.registry import listing
 
+LISTING = listing()
 BUILT_INS = sorted(
-    name for name, found in listing().transforms.items() if "uppercase_transforms" in found.origin
+    name for name, found in LISTING.transforms.items() if "uppercase_transforms" in found.origin
 )
-STREAMING = [name for name in BUILT_INS if IStreamTransform.providedBy(find(name))]
+STREAMING = [name for name in BUILT_INS if IStreamTransform.providedBy(LISTING.find(name))]
 FRAMED = sorted(name for name, framing in FRAMINGS.items() if framing.factory)
 
 # Text that transforms and framings find difficult, between bytes that are no text at all.
@@ -80,7 +81,7 @@ def test_which_built_ins_stream_is_what_the_documentation_says() -> None:
 def test_a_stream_gives_at_any_cut_what_the_whole_message_gives(
     name: str, data: bytes, cuts: list[int]
 ) -> None:
-    pipeline = make_pipeline([Stage(name, find(name))])
+    pipeline = make_pipeline([Stage(name, LISTING.find(name))])
     assert IStreamTransform.providedBy(pipeline)
     whole = one_shot(pipeline, data)
     output, _ = converse(StreamConversation(pipeline), cut(data, cuts))
@@ -99,7 +100,7 @@ def test_a_framed_conversation_does_not_depend_on_the_cuts(
     name: str, transform: str, data: bytes, cuts: list[int]
 ) -> None:
     """But for `segment`, which is about the cuts: there the first chunk is the message."""
-    pipeline = make_pipeline([Stage(transform, find(transform))])
+    pipeline = make_pipeline([Stage(transform, LISTING.find(transform))])
 
     def conversation() -> Conversation:
         return MessageConversation(
@@ -123,7 +124,7 @@ def test_every_code_point_is_mapped_as_python_maps_it(name: str) -> None:
     }[name]  # fmt: skip
     assert len(SCALARS) == 1_112_064
     expected = method(SCALARS).encode()
-    pipeline = make_pipeline([Stage(name, find(name))], max_output=len(expected))
+    pipeline = make_pipeline([Stage(name, LISTING.find(name))], max_output=len(expected))
     assert one_shot(pipeline, SCALARS.encode()) == expected
     assert IStreamTransform.providedBy(pipeline)
     stream = pipeline.open_stream()

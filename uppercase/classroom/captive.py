@@ -86,12 +86,12 @@ def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float
     it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed (`Overtime`).
     """
     try:
-        captive = _Captive(command, host, port)
+        program = Program(command, host, port, None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    with captive:
-        with _foreground(captive.process.pid):
-            status = captive.wait(seconds)
+    with program:
+        with _foreground(program.process.pid):
+            status = program.wait(seconds)
         if status is None:
             raise Overtime(
                 f"the program was killed after {seconds:g} s (--timeout); it did not end"
@@ -123,13 +123,17 @@ def _foreground(group: int) -> Iterator[None]:
         signal.signal(signal.SIGTTOU, before)
 
 
-class _Captive:
+class Program:
     """A running program, which ends with the `with` block and all that it has started, daemons too.
 
-    In the words of its command `{host}` and `{port}` are replaced.
+    In the words of its command `{host}` and `{port}` are replaced. What has a program's mark is
+    that program's. What has hidden it may be any program's that runs: it goes with the last.
 
-    What has a program's mark is that program's. What has hidden it may be any program's that runs:
-    it goes with the last of them.
+    Args:
+        typed: what it reads before the end of its input, if it is on trial: then it is limited, and
+            what it prints is kept, in files, which nobody has to fill or empty. None: it has our
+            own standard streams.
+        limits: of each of its processes, by their names in `resource`.
     """
 
     _lock: Final = threading.Lock()
@@ -138,15 +142,30 @@ class _Captive:
     _before: ClassVar[set[int]] = set()
     """What descended from us before the first of them."""
 
-    def __init__(self, command: Sequence[str], host: str, port: int, **pipes: Any) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        host: str,
+        port: int,
+        typed: str | None = "",
+        limits: Mapping[str, int] = LIMITS,
+    ) -> None:
         words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+        self._files: list[Any] = []
+        if typed is not None:
+            limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
+            pairs = ",".join(f"{name}={value}" for name, value in limits.items())
+            words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
+            self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
+            self._files[0].write(typed.encode())
+            self._files[0].seek(0)
         self._mark = uuid4().hex
         with self._lock:
             if not self._running:
                 # Orphans among what is started become our children (Linux).
                 with suppress(OSError, AttributeError):
                     ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
-                _Captive._before = _descendants(set())
+                Program._before = _descendants(set())
             self._running.add(self._mark)
         surroundings = {
             **os.environ,
@@ -156,7 +175,8 @@ class _Captive:
             _MARK: self._mark,
         }
         try:
-            self.process = subprocess.Popen(words, env=surroundings, process_group=0, **pipes)
+            streams = dict(zip(("stdin", "stdout", "stderr"), self._files, strict=False))
+            self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
             with self._lock:
                 self._running.remove(self._mark)
@@ -182,6 +202,8 @@ class _Captive:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
+        for file in self._files:
+            file.close()
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()
@@ -197,36 +219,6 @@ class _Captive:
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
-
-
-class Program(_Captive):
-    """A student's program on trial: limited, what it prints kept up to a bound.
-
-    It reads and writes files, so that nobody has to take what it prints, or to give it more: it
-    reads what is typed, and then the end. The limits are of each of its processes.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        host: str,
-        port: int,
-        typed: str = "",
-        limits: Mapping[str, int] = LIMITS,
-    ) -> None:
-        limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
-        words = ",".join(f"{name}={value}" for name, value in limits.items())
-        self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
-        stdin, stdout, stderr = self._files
-        stdin.write(typed.encode())
-        stdin.seek(0)
-        launch = [sys.executable, "-ISc", _LAUNCH, words, *command]
-        super().__init__(launch, host, port, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__()
-        for file in self._files:
-            file.close()
 
     def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""

@@ -57,12 +57,9 @@ _COLUMNS: Final = 64
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-Values = Callable[[], Mapping[str, str]]
-"""Gives the values that a shell offers for an option, each with what it means."""
 
-
-def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
-    """Return what completes a value of an option, as click calls it."""
+def completer(values: Callable[[], Mapping[str, str]]) -> Any:
+    """Return the `shell_complete` that offers certain values, each with what it means."""
     return lambda context, parameter, start: [
         CompletionItem(value, help=text)
         for value, text in values().items()
@@ -73,11 +70,7 @@ def completer(values: Values) -> Callable[..., list[CompletionItem[str]]]:
 class Option(click.Option):
     """An option that belongs to a section of the help."""
 
-    def __init__(
-        self, *args: Any, section: str = OTHER, values: Values | None = None, **kwargs: Any
-    ) -> None:
-        if values is not None:
-            kwargs["shell_complete"] = completer(values)
+    def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
 
@@ -118,7 +111,6 @@ class _Formatter(click.HelpFormatter):
     def write_dl(
         self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
-        """Write terms, and what they mean beside or below them."""
         if self.width < _COLUMNS:
             col_max, col_spacing = 2, 4
         super().write_dl(rows, col_max, col_spacing)
@@ -157,7 +149,6 @@ class Command(click.Command):
         return self.paragraphs()[0]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the summary, examples, usage, the rest of the text, and the options."""
         summary, *rest = self.paragraphs()
         formatter.write_text(summary)
         examples = self.example_lines()
@@ -171,7 +162,6 @@ class Command(click.Command):
         self.format_options(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a heading for each section; then, of a group, the commands."""
         for section, records in sections_of(self, ctx).items():
             with formatter.section(section):
                 formatter.write_dl(records)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.client.target import TLS, parse_target
-from uppercase.commands._group import section
+from uppercase.commands._group import completer, section
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError, install
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
@@ -147,7 +147,7 @@ def judgement(command: _Function) -> _Function:
         "The transform that the server applies; repeat it for a chain.",
         metavar="TRANSFORM",
         multiple=True,
-        values=transform_names,
+        shell_complete=completer(transform_names),
         default=("uppercase",),
     )
     return expect(max_loss(command))

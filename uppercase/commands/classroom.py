@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from uppercase.commands import _options as options
+from uppercase.commands import _options
 from uppercase.commands._group import Command, completer, say, section
 from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
 from uppercase.commands.cli import NETWORK, OK
@@ -46,20 +46,23 @@ _lab, _key, _service = section("Lab"), section("Key"), section("Service")
 _exercise, _drawing, _output = section("Exercise"), section("Picture"), section("Output")
 
 
-def _check_picture(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    """Refuse a file whose name does not say what it is to be."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
-    return path
+class _Picture(click.Path):
+    """A file whose name says what it is to be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if path.suffix.lower() not in _PICTURES:
+            raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+        return path
 
 
+_PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
-    return lambda: {name: lab.summary for kind in kinds for name, lab in kind.items()}
+def _presets(*kinds: Any) -> Any:
+    known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
+    return completer(lambda: known)
 
 
 @click.command("fates", cls=Command)
@@ -69,9 +72,9 @@ def _presets(*kinds: Any) -> Callable[[], dict[str, str]]:
     str,
     f"A preset: {', '.join(UDP_PRESETS)}.",
     metavar="PRESET",
-    values=_presets(UDP_PRESETS),
+    shell_complete=_presets(UDP_PRESETS),
 )
-@options.lab(UDP_OPTIONS)
+@_options.lab(UDP_OPTIONS)
 @_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
 @_key(
     "--client",
@@ -114,7 +117,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     "The transform to serve; repeat it for a chain.",
     metavar="NAME",
     multiple=True,
-    values=transform_names,
+    shell_complete=completer(transform_names),
     default=("uppercase",),
 )
 @_service("--port", COUNT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
@@ -124,21 +127,16 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     str,
     "A preset, which the options change.",
     metavar="PRESET",
-    values=_presets(TCP_PRESETS, UDP_PRESETS),
+    shell_complete=_presets(TCP_PRESETS, UDP_PRESETS),
 )
-@options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
+@_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
 @section("Program")(
     "--timeout",
     DURATION.positive,
     "Kill the program, and all that it has started, after this.",
     default="5m",
 )
-@_output(
-    "--timeline",
-    FILE,
-    f"Write the timeline to this file too, as {_ACCEPTED}.",
-    callback=_check_picture,
-)
+@_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
 @click.argument(
     "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
@@ -168,13 +166,13 @@ def run(
     """
     from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
     _leave_nobody_behind()
-    with _reactor.running(), exhibit:
+    with running(), exhibit:
         try:
             status = run_in_terminal(command, HOST, exhibit.port, timeout)
         except Overtime as error:
@@ -206,9 +204,8 @@ def run(
 @_drawing(
     "-o",
     "--output",
-    FILE,
+    _PICTURE,
     f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
-    callback=_check_picture,
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
     """Draw what a service did: an arrow a datagram, time downward.
@@ -310,7 +307,7 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands import _reactor
+    from uppercase.commands.cli import running
 
     if listed:
         return _list()
@@ -319,7 +316,7 @@ def grade(
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()
-    with _reactor.running():
+    with running():
         for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:

@@ -3,11 +3,12 @@
 It imports next to nothing, so that Ctrl-C is caught while the rest loads.
 """
 
+import gc
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -60,6 +61,25 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]:
+    """Run Twisted's reactor beside a command, in a thread of its own, inside a `with` block.
+
+    It gives the reactor, and what has it do something: this returns what comes of it, or raises.
+    The main thread stays the command's: it reads the keyboard, gets Ctrl-C as Python has it, and
+    waits. Nobody pays for Twisted before this is called.
+    """
+    from twisted.internet import reactor
+
+    from uppercase.awaiting import Waiter
+
+    # A full collection of what was imported holds all up for 40 ms, and for seconds where twenty
+    # others want the processor: students' programs and `ping` would measure it.
+    gc.freeze()
+    with Waiter(()) as waiter:
+        yield reactor, waiter.wait_for
 
 
 def write_all(data: bytes) -> None:

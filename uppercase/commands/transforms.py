@@ -176,7 +176,7 @@ def show(name: str) -> int:
     "What is one message: line, netstring, ...; or stream. "
     "Without it a chain that can stream does, any other gets the whole input as one message.",
     metavar="NAME",
-    values=framing_summaries,
+    shell_complete=completer(framing_summaries),
 )
 @_option(
     "--max-length",

@@ -62,6 +62,7 @@ class LabOutlet:
         self._cut_off = 0
         self._replies = 0
         self._until_reset = lab.reset_after
+        self._next = 0.0
         self._call: IDelayedCall | None = None
         self._open = not lab.accept_delay
 
@@ -148,35 +149,25 @@ class LabOutlet:
         self._tell_room()
 
     def _send(self) -> None:
-        """Pass on what is due: everything, or one piece if replies are cut."""
+        """Pass on what is due, piece by piece if replies are cut."""
         self._call = None
         while self._held:
-            due, step, data = self._held[0]
-            wait = due - self._clock.seconds()
+            due, step, data = self._held.popleft()
+            wait = max(due, self._next) - self._clock.seconds()
             if wait > 0:
+                self._held.appendleft((due, step, data))
                 self._later(wait, self._send)
                 break
-            piece, rest = data[:step], data[step:]
-            if rest:
-                self._held[0] = (due, step, rest)
-            else:
-                self._held.popleft()
-            self._size -= len(piece)
-            self._transport.write(bytes(piece))
+            if rest := data[step:]:
+                self._held.appendleft((due, step, rest))
+            self._size -= len(data) - len(rest)
+            self._transport.write(bytes(data[:step]))
             if self._lab.slice:
                 # Also behind the last piece: the next reply's first one must not join it.
-                self._later(LAB_PIECE_PAUSE, self._go_on)
-                break
-        if self._call is None:
-            if self._is_over():
-                self._later(LAB_PIECE_PAUSE, self._reset)
-            else:
-                self._tell_room()
-
-    def _go_on(self) -> None:
-        self._send()
-        if self._call is not None:
-            self._tell_room()
+                self._next = self._clock.seconds() + LAB_PIECE_PAUSE
+        if self._is_over() and not self._held:
+            self._later(LAB_PIECE_PAUSE, self._reset)
+        self._tell_room()
 
     def _reset(self) -> None:
         """Reset the connection, once the peer has all it is to get: the kernel forgets the rest."""

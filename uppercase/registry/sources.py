@@ -106,7 +106,6 @@ class Scan:
                 self._add(Found(file, plugin), _fault_of_plugin(plugin, label), plugin)
 
     def _add(self, transform: Found, fault: str | None, plugin: object = None) -> None:
-        """Add a transform, or what is wrong with it."""
         if fault is None:
             self.transforms.append(transform)
         else:
@@ -158,7 +157,6 @@ class Scan:
 
 
 def _fault_of_plugin(plugin: Any, label: str) -> str | None:
-    """Return what is wrong with an object that claims to be a plugin."""
     try:
         verifyObject(ITransformPlugin, plugin)
         foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
@@ -50,18 +49,11 @@ class Generation:
 
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
-        # By their number: those that serve, or will; one without has a respawn to come.
+        # By their number: those that serve, or will; who is not there is to be replaced.
         self.workers: dict[int, Worker] = {}
-        self.respawns: dict[int, IDelayedCall] = {}
 
     def serving(self) -> list[Worker]:
         return [each for each in self.workers.values() if each.state is State.SERVING]
-
-    def close(self) -> None:
-        """Replace nobody any more; the workers are ended by whoever knows what for."""
-        while self.respawns:
-            self.respawns.popitem()[1].cancel()
-        self.board.close()
 
 
 class Supervisor(Service):
@@ -102,7 +94,7 @@ class Supervisor(Service):
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
-        self._current: Generation | None = None
+        self._current = Generation(workers)
         self._fresh: Generation | None = None
         self._quick_deaths = self._restarts = 0
         self._counted: Snapshot = {}
@@ -150,13 +142,11 @@ class Supervisor(Service):
             )
         if self._watchdog is not None:
             self._watch.start(self._beat, now=False)
-        self._current = self._begun()
+        self._spawn_all(self._current)
 
-    def _begun(self) -> Generation:
-        generation = Generation(self._workers)
+    def _spawn_all(self, generation: Generation) -> None:
         for number in range(self._workers):
             self._spawn(number, generation)
-        return generation
 
     def _spawn(self, number: int, generation: Generation) -> None:
         """Start a worker, with a socket of each place."""
@@ -172,7 +162,6 @@ class Supervisor(Service):
         )
         opened = chain(*self._opened)
         sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
-        generation.respawns.pop(number, None)
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
         worker.spawn(
@@ -191,9 +180,13 @@ class Supervisor(Service):
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        self._reactor.callLater(PROVEN, self._proven, worker)
-        if self._serves(self._fresh):
-            self._switch()
+        worker.since = self._reactor.seconds()
+        if self._fresh is not None and self._serves(self._fresh):
+            old, self._current, self._fresh = self._current, self._fresh, None
+            self._retire(old)
+            count = self._workers
+            text = f"reloaded: {count} new workers serve; the old ones finish what they have"
+            say(text, event="reloaded", count=count)
         if self._when_ready is not None and self._serves(self._current):
             calls, self._when_ready = self._when_ready, None
             for service, addresses in zip(self._services, served, strict=True):
@@ -202,8 +195,8 @@ class Supervisor(Service):
             for call in calls:
                 call()
 
-    def _serves(self, generation: Generation | None) -> bool:
-        return generation is not None and len(generation.serving()) == self._workers
+    def _serves(self, generation: Generation) -> bool:
+        return len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
         """Take note that a worker has ended, and see to it that somebody serves."""
@@ -216,18 +209,15 @@ class Supervisor(Service):
             self._fresh = None
             text = f"not reloaded, the old workers go on: {how}"
             say(text, LogLevel.error, event="not-reloaded", how=how)
-        elif self._current is not None and worker in self._current.workers.values():
-            self._replace(worker, self._current, how)
+        elif worker in self._current.workers.values():
+            self._replace(worker, how)
 
-    def _proven(self, worker: Worker) -> None:
-        if worker.state is State.SERVING:
-            worker.proven = True
-            self._quick_deaths = 0
-
-    def _replace(self, worker: Worker, generation: Generation, how: str) -> None:
-        del generation.workers[worker.number]
-        generation.board.clear(worker.number)
-        self._quick_deaths += 0 if worker.proven else 1
+    def _replace(self, worker: Worker, how: str) -> None:
+        current = self._current
+        del current.workers[worker.number]
+        current.board.clear(worker.number)
+        proven = self._reactor.seconds() - worker.since >= PROVEN
+        self._quick_deaths = 0 if proven else self._quick_deaths + 1
         if self._quick_deaths >= QUICK_DEATHS:
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
@@ -244,9 +234,11 @@ class Supervisor(Service):
         when = f" in {delay:g} s" if delay else ""
         text = f"{worker} has ended: {how}; a new one is started{when}"
         say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
-        generation.respawns[worker.number] = self._reactor.callLater(
-            delay, self._spawn, worker.number, generation
-        )
+        self._reactor.callLater(delay, self._respawn, worker.number, current)
+
+    def _respawn(self, number: int, generation: Generation) -> None:
+        if self._stopping is None and generation is self._current:
+            self._spawn(number, generation)
 
     # Reloading
 
@@ -254,19 +246,13 @@ class Supervisor(Service):
         """Start workers with everything as it is now; they take over once all of them serve."""
         if self._stopping is None:
             self._retire(self._fresh)
-            self._fresh = self._begun()
-
-    def _switch(self) -> None:
-        old, self._current, self._fresh = self._current, self._fresh, None
-        self._retire(old)
-        count = self._workers
-        text = f"reloaded: {count} new workers serve; the old ones finish what they have"
-        say(text, event="reloaded", count=count)
+            self._fresh = Generation(self._workers)
+            self._spawn_all(self._fresh)
 
     def _retire(self, generation: Generation | None) -> None:
         """Have a generation that does not serve, or will no more, finish."""
         if generation is not None:
-            generation.close()
+            generation.board.close()
             for worker in generation.workers.values():
                 worker.end(RETIRE, self._overtime)
 
@@ -274,7 +260,7 @@ class Supervisor(Service):
 
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
-        for worker in self._current.serving() if self._current else ():
+        for worker in self._current.serving():
             # Counted in looks, and not by a clock, as this process may have been stopped itself.
             worker.silent += 1
             if self._watchdog is not None and worker.silent * self._beat > self._watchdog:
@@ -297,13 +283,9 @@ class Supervisor(Service):
         self._release()
         if self._watch.running:
             self._watch.stop()
-        if self._current is not None:
-            self._current.close()
-        if self._fresh is not None:
-            self._fresh.close()
-            # The old ones serve who waits.
-            for worker in self._fresh.workers.values():
-                worker.give_up()
+        # The old ones serve who waits.
+        for worker in self._fresh.workers.values() if self._fresh else ():
+            worker.give_up()
         for worker in list(self._all):
             worker.end(STOP, self._overtime)
         self._end_if_alone()
@@ -329,5 +311,5 @@ class Supervisor(Service):
     def not_ready(self) -> str:
         if self._stopping is not None:
             return "draining"
-        serving = self._current.serving() if self._current else ()
+        serving = self._current.serving()
         return min((each.not_ready for each in serving), default="not started")

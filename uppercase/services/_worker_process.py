@@ -1,6 +1,7 @@
 """One worker as its supervisor sees it: a process, two pipes, and what it says."""
 
 import json
+import math
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,7 +9,6 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import InvalidLogLevelError, LogLevel
 from twisted.python.failure import Failure
@@ -52,6 +52,7 @@ class Worker(ProcessProtocol):
     """A worker process.
 
     Attributes:
+        since: when it has begun to serve.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
         not_ready: its own word for why it wants no more clients.
@@ -64,13 +65,12 @@ class Worker(ProcessProtocol):
         self.number = number
         self.state = State.STARTING
         self.pid: int | None = None
-        self.proven = False
+        self.since = math.inf
         self.silent = 0
         self.numbers: Snapshot = {}
         self.not_ready = ""
         self._superior = superior
         self._lines = {1: b"", 2: b"", REPORTS: b""}
-        self._calls: list[IDelayedCall] = []
         self._last_words = ""
         self._garbled = False
         self._status: Any = None
@@ -95,7 +95,7 @@ class Worker(ProcessProtocol):
         except OSError as error:
             # Such as a Python that the user whom twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
-            self._calls.append(reactor.callLater(0, self._ended))
+            reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
             self.transport.closeStdin()
@@ -112,7 +112,7 @@ class Worker(ProcessProtocol):
             return
         self.state = State.ENDING
         self._tell(word)
-        self._calls.append(self._reactor.callLater(seconds, self.kill))
+        self._reactor.callLater(seconds, self.kill)
 
     def give_up(self) -> None:
         """End it at once where it only begins; if it serves after all, it stops as ever."""
@@ -122,9 +122,10 @@ class Worker(ProcessProtocol):
     def kill(self) -> None:
         """End it, after it has said where it is."""
         self._signal(signal.SIGABRT)  # faulthandler's
-        self._calls.append(self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL))
+        self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
+        # Nothing is called off: who has ended takes no signal any more.
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
@@ -184,13 +185,7 @@ class Worker(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
         self._status = reason.value
-        self._call_off()
-        self._calls = [self._reactor.callLater(_LAST_OUTPUT, self._ended)]
-
-    def _call_off(self) -> None:
-        for call in self._calls:
-            if call.active():
-                call.cancel()
+        self._reactor.callLater(_LAST_OUTPUT, self._ended)
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
         self._ended()
@@ -198,15 +193,10 @@ class Worker(ProcessProtocol):
     def _ended(self) -> None:
         if self.state is State.ENDED:
             return
-        self._call_off()
         for descriptor in (1, 2):
             self._take(descriptor, self._lines[descriptor])
         self.state = State.ENDED
-        self._superior.ended(self, self._how())
-
-    def _how(self) -> str:
-        """Return how it ended, in a few words: its own, if it had any."""
-        if signal_ := getattr(self._status, "signal", None):
-            return f"killed by {signal.Signals(signal_).name}"
-        code = getattr(self._status, "exitCode", 0)
-        return self._last_words or f"it exited with status {code}"
+        how = self._last_words or f"it exited with status {getattr(self._status, 'exitCode', 0)}"
+        if number := getattr(self._status, "signal", None):
+            how = f"killed by {signal.Signals(number).name}"
+        self._superior.ended(self, how)

@@ -45,8 +45,6 @@ _UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 """What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
 surrogates, which no file could take."""
 
-Format = Callable[[LogEvent], str | None]
-
 _log: Final = Logger("uppercase")
 
 
@@ -94,18 +92,7 @@ def as_json(event: LogEvent) -> str | None:
     return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
-def for_journal(format_: Format) -> Format:
-    """Return a format whose lines begin with `<N>`, the priority for the journal."""
-
-    def prefixed(event: LogEvent) -> str | None:
-        level: Any = event.get("log_level", LogLevel.info)
-        lines = (format_(event) or "").splitlines(keepends=True)
-        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
-
-    return prefixed
-
-
-FORMATS: Final[Mapping[str, Format]] = {"text": as_text, "json": as_json}
+FORMATS: Final[Mapping[str, Callable[[LogEvent], str | None]]] = {"text": as_text, "json": as_json}
 
 
 def parse_log_format(name: str) -> str:
@@ -128,9 +115,17 @@ def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
-    # Which adds the time itself.
-    untimed: Format = lambda event: (as_text(event) or "").partition(" ")[2]  # noqa: E731
-    return FileLogObserver(file, for_journal(untimed if format_ == "text" else as_json))
+
+    def prefixed(event: LogEvent) -> str:
+        text = FORMATS[format_](event) or ""
+        if format_ == "text":
+            # The journal adds the time itself.
+            text = text.partition(" ")[2]
+        level: Any = event.get("log_level", LogLevel.info)
+        lines = text.splitlines(keepends=True)
+        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
+
+    return FileLogObserver(file, prefixed)
 
 
 class WatchedLogFile(LogFile):
@@ -140,18 +135,12 @@ class WatchedLogFile(LogFile):
         super().__init__(name, directory, **options)
         self._ours = self._on_disk()
 
-    def reopen(self) -> None:
-        super().reopen()
-        self._ours = self._on_disk()
-
-    def rotate(self) -> None:
-        super().rotate()
-        self._ours = self._on_disk()
-
     def write(self, data: str | bytes) -> None:
         # Without the right to make a new one, the old one is better than none.
         if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+            # Or it was rotated, and is open already.
             self.reopen()
+            self._ours = self._on_disk()
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:
@@ -243,45 +232,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 
-class Throttle:
-    """Lets one line a key through per interval, and then tells how many were held back since."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        # The end of the interval, and how many it has held back, by key.
-        self._intervals: dict[str, IDelayedCall] = {}
-        self._held: Counter[str] = Counter()
-
-    def allows(self, key: str, interval: float) -> bool:
-        """Whether a line may be written now; counts it if not."""
-        if key in self._intervals:
-            self._held[key] += 1
-            return False
-        self._intervals[key] = self._clock.callLater(interval, self._end, key, interval)
-        return True
-
-    def stop(self) -> None:
-        """Tell of all that is held back."""
-        for key in list(self._intervals):
-            self._intervals.pop(key).cancel()
-            self._tell(key)
-
-    def _end(self, key: str, interval: float) -> None:
-        del self._intervals[key]
-        if key in self._held:
-            self.allows(key, interval)
-            self._tell(key)
-
-    def _tell(self, key: str) -> None:
-        if count := self._held.pop(key, 0):
-            like = printable(key, _LOG_TEXT)
-            text = f"{like}: {count} more since the last line"
-            say(text, LogLevel.warn, event="more", like=like, count=count)
-
-
 @implementer(IObserver)
 class LogObserver:
-    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to."""
+    """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
+
+    Of each kind of warning there is one line an interval; then it tells how many were held back.
+    """
 
     # Its name, where one process has several; lines begin with it.
     service = ""
@@ -289,8 +245,36 @@ class LogObserver:
     def __init__(self, protocol: str, clock: IReactorTime, *, log_peers: bool = False) -> None:
         self._protocol = protocol
         self._log_peers = log_peers
-        self._throttle = Throttle(clock)
-        self.stop = self._throttle.stop
+        self._clock = clock
+        # The end of the interval, and how many it has held back, by kind.
+        self._intervals: dict[str, IDelayedCall] = {}
+        self._held: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Tell of all that is held back."""
+        for kind in list(self._intervals):
+            self._intervals.pop(kind).cancel()
+            self._tell(kind)
+
+    def _allows(self, kind: str, interval: float) -> bool:
+        """Whether a line may be written now; counts it if not."""
+        if kind in self._intervals:
+            self._held[kind] += 1
+            return False
+        self._intervals[kind] = self._clock.callLater(interval, self._end, kind, interval)
+        return True
+
+    def _end(self, kind: str, interval: float) -> None:
+        del self._intervals[kind]
+        if kind in self._held:
+            self._allows(kind, interval)
+            self._tell(kind)
+
+    def _tell(self, kind: str) -> None:
+        if count := self._held.pop(kind, 0):
+            like = printable(kind, _LOG_TEXT)
+            text = f"{like}: {count} more since the last line"
+            say(text, LogLevel.warn, event="more", like=like, count=count)
 
     def line(self, level: Any, text: str, **facts: Any) -> None:
         """Write a line about this service: a sentence for people, and facts for programs."""
@@ -308,18 +292,18 @@ class LogObserver:
             if getattr(event, "outcome", None) in _UNREMARKABLE:
                 return
             more = {"because": _because(event), "ms": 1000 * getattr(event, "seconds", 0.0)}
-            key, text = (
+            kind, text = (
                 each.format(event=event, protocol=self._protocol, **more) for each in texts
             )
-            if self._throttle.allows(key, LOG_INTERVAL):
+            if self._allows(kind, LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _transform_failed(self, event: events.TransformFailed) -> None:
-        trace, key = event.error.traceback, f"transform {event.transform}"
-        key += f": {type(event.error.__cause__).__name__}"
-        if trace is not None and self._throttle.allows(key, _TRACEBACK_INTERVAL):
+        trace, error = event.error.traceback, type(event.error.__cause__).__name__
+        kind = f"transform {event.transform}: {error}"
+        if trace is not None and self._allows(kind, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
             text = f"transform {event.transform!r} raised:\n{lines}"
             self.line(LogLevel.error, text, **facts_of(event))

@@ -6,7 +6,7 @@ and so many a second are answered. Headers are bounded by `twisted.web` itself, 
 are gathered once a second at the most.
 """
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
 
 
-class WebLimits(NamedTuple):
-    """What those who ask may have; the rate is of connections, and the body is of bytes."""
-
-    connections: int
-    deadline: float
-    rate: float
-    burst: float
-    body: int = 0
-
-
 def on_loopback(description: str) -> str:
     """Return an endpoint string that is not open to other machines unless it says so."""
     kind, _, rest = description.partition(":")
@@ -54,7 +44,7 @@ class _Request(SiteRequest):
     def gotLength(self, length: int | None) -> None:
         """Refuse a body before a byte of it is kept."""
         channel: Any = self.channel
-        most = channel.factory.limits.body
+        most = channel.factory.body
         super().gotLength(length if length is not None and length <= most else 0)
         if length is None or length > most:
             channel.transport.abortConnection()
@@ -88,26 +78,30 @@ class BoundedChannel(HTTPChannel):
 
 
 class BoundedSite(Site):
-    """Knows who asks, and how often."""
+    """Knows who asks, and how often; its subclasses say what those may have."""
 
     protocol: Any = BoundedChannel
     noisy = False
     displayTracebacks = False
+    connections: ClassVar[int]
+    deadline: ClassVar[float]
+    rate: ClassVar[float]
+    burst: ClassVar[float]
+    body = 0
 
-    def __init__(self, root: Resource, limits: WebLimits, reactor: Any) -> None:
+    def __init__(self, root: Resource, reactor: Any) -> None:
         super().__init__(root, _Request, timeout=None, reactor=reactor)
-        self.limits = limits
         # With their deadlines; the oldest comes first.
         self.channels: dict[BoundedChannel, IDelayedCall] = {}
-        self._bucket = TokenBuckets(limits.rate, limits.burst, 1)
+        self._bucket = TokenBuckets(self.rate, self.burst, 1)
 
     def lets_in(self, channel: BoundedChannel) -> bool:
         """Let a connection in, in place of the oldest where there are enough; not too often."""
         if not self._bucket.allow("", self.reactor.seconds()):
             return False
         abort = channel.transport.abortConnection
-        self.channels[channel] = self.reactor.callLater(self.limits.deadline, abort)
-        if len(self.channels) > self.limits.connections:
+        self.channels[channel] = self.reactor.callLater(self.deadline, abort)
+        if len(self.channels) > self.connections:
             oldest = next(iter(self.channels))
             oldest.leave_bounds()
             oldest.transport.abortConnection()
@@ -153,15 +147,13 @@ class WebService(Service):
             channel.transport.abortConnection()
 
 
-_LIMITS: Final = WebLimits(
+class _Site(BoundedSite):
     # Two Prometheus servers, a load balancer and a person, four times.
-    connections=16,
-    # A scrape takes a millisecond.
-    deadline=5.0,
+    connections = 16
+    deadline = 5.0  # A scrape takes a millisecond.
     # At 2 ms each, a tenth of one processor.
-    rate=50.0,
-    burst=100.0,
-)
+    rate, burst = 50.0, 100.0
+
 
 FRESH: Final = 1.0  # Seconds that gathered numbers serve: nobody scrapes more often than that.
 
@@ -182,7 +174,7 @@ class MetricsService(WebService):
         root.putChild(b"metrics", _Text(self._metrics))
         root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
         root.putChild(b"readyz", _Text(self._ready))
-        super().__init__("metrics are", description, BoundedSite(root, _LIMITS, reactor), reactor)
+        super().__init__("metrics are", description, _Site(root, reactor), reactor)
         self._source = source
         self._gathered, self._when = b"", float("-inf")
 

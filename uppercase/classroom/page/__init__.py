@@ -27,19 +27,17 @@ from uppercase.classroom.page.watchers import Watchers
 from uppercase.core.values import host_address, printable_address
 from uppercase.services._base import TransformService, addresses_for_others
 from uppercase.services.logs import say
-from uppercase.services.web import BoundedSite, WebLimits, WebService
+from uppercase.services.web import BoundedSite, WebService
 
 __all__ = ["Audience", "PageService"]
 
-_LIMITS: Final = WebLimits(
+
+class _Site(BoundedSite):
     # A class of 200 that opens the page at one word: each browser has up to six connections at a
     # time, for six parts of the page.
-    connections=512,
-    deadline=10.0,
-    rate=200.0,
-    burst=1500.0,
-    body=LINE,
-)
+    connections, deadline, body = 512, 10.0, LINE
+    rate, burst = 200.0, 1500.0
+
 
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -78,16 +76,14 @@ class PageService(WebService):
         self.hosts = hosts
         self._told: list[Any] = []
         self.watchers = Watchers(self._snapshot, self._changes, reactor)
-        site = BoundedSite(_Root(self), _LIMITS, reactor)
-        super().__init__("the page is", description, site, reactor)
+        super().__init__("the page is", description, _Site(_Root(self), reactor), reactor)
 
     def opened(self, address: str) -> None:
         place: Any = self.port and self.port.getHost()
-        url = address
         if hasattr(place, "host"):
             host = "localhost" if ip_address(place.host).is_unspecified else place.host
-            url = f"http://{printable_address(host, place.port)}/"
-        say(f"the page is at {url}", event="page", address=url)
+            address = f"http://{printable_address(host, place.port)}/"
+        say(f"the page is at {address}", event="page", address=address)
         if other := self.address():
             say(f"others open the page at {other}")
 
@@ -101,9 +97,8 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        hosts = [] if _is_loopback(place.host) else [place.host]
-        if ip_address(place.host).is_unspecified:
-            hosts = addresses_for_others()
+        everywhere, loopback = ip_address(place.host).is_unspecified, _is_loopback(place.host)
+        hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
         host = next(iter([*self.hosts, *hosts]), "")
         return host and f"http://{printable_address(host, place.port)}/"
 

@@ -11,8 +11,8 @@ reply is on the timeline. Over TCP each line has a connection of its own.
 
 import itertools
 import re
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -22,7 +22,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.classroom.page.watchers import Watcher
-from uppercase.classroom.record import RowMaker
+from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
 from uppercase.core import events
@@ -119,13 +119,12 @@ class Audience:
         self.seen = self.shown = self.met = 0
         self.began = clock()
         self._clock = clock
-        self._rows = RowMaker(clock, _PAYLOAD)
         self._serials = itertools.count(1)
         self._bucket = TokenBuckets(SHOWN_RATE, SHOWN_BURST, 1)
         self._by_event = about.get("protocol") == "TCP"
         # Invariants: the longest silent client comes first, the oldest arrow and exchange too; what
         # has changed is a part of what is kept.
-        self._clients: OrderedDict[str, _Client] = OrderedDict()
+        self._clients: dict[str, _Client] = {}
         self._changed_clients: dict[str, None] = {}
         self._gone: list[int] = []
         self._history: dict[int, tuple[str, Arrow]] = {}
@@ -133,7 +132,6 @@ class Audience:
         self._followed: dict[tuple[str, int], None] = {}
 
     def notify(self, event: Event) -> None:
-        number = self._rows.number(event)
         if isinstance(event, events.Several):
             # What is not drawn.
             came = event.direction == "request"
@@ -145,8 +143,8 @@ class Audience:
             return
         client = self._client(peer)
         client.count(event)
-        if self._is_shown(event, (peer, number)):
-            for arrow in client.arrows.take(self._rows.row(event, number)):
+        if self._is_shown(event, (peer, getattr(event, "number", 0))):
+            for arrow in client.arrows.take(row_of(event, self._clock(), _PAYLOAD)):
                 self._keep(peer, arrow)
             client.arrows.arrows.clear()
 
@@ -172,16 +170,13 @@ class Audience:
         return next(found, "").rpartition(":")[0].strip("[]")
 
     def _client(self, peer: str) -> _Client:
-        client = self._clients.get(peer)
+        client = self._clients.pop(peer, None)
         if client is None:
             self.met += 1
-            client = self._clients[peer] = _Client(self.met)
-            if len(self._clients) > CLIENTS:
-                oldest, forgotten = self._clients.popitem(last=False)
-                self._changed_clients.pop(oldest, None)
-                self._gone = [*self._gone[-CLIENTS:], forgotten.serial]
-        else:
-            self._clients.move_to_end(peer)
+            client = _Client(self.met)
+        for oldest, forgotten in _put(self._clients, peer, client, CLIENTS):
+            self._changed_clients.pop(oldest, None)
+            self._gone = [*self._gone[-CLIENTS:], forgotten.serial]
         self._changed_clients[peer] = None
         return client
 
@@ -193,16 +188,16 @@ class Audience:
         if not self._bucket.allow("", self._clock()):
             return False
         self.shown += 1
-        over = _put(self._followed, exchange, None, _FOLLOWED)
-        if over is not None and over[0] in self._clients:
-            self._clients[over[0]].arrows.forget(over[1])
+        for (peer, number), _ in _put(self._followed, exchange, None, _FOLLOWED):
+            if peer in self._clients:
+                self._clients[peer].arrows.forget(number)
         return True
 
     def _keep(self, peer: str, arrow: Arrow) -> None:
         arrow.serial = arrow.serial or next(self._serials)
         if arrow.serial not in self._history:
-            forgotten = _put(self._history, arrow.serial, (peer, arrow), HISTORY)
-            self._changed.pop(forgotten, None)
+            for forgotten, _ in _put(self._history, arrow.serial, (peer, arrow), HISTORY):
+                self._changed.pop(forgotten, None)
         self._changed[arrow.serial] = None
 
     def _told(
@@ -233,14 +228,12 @@ class Audience:
         }
 
 
-def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Any:
-    """Put something into a table that keeps so many; return the key that made room, or None."""
+def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Iterator[tuple[Any, Any]]:
+    """Put something into a table that keeps so many; tell what of the oldest makes room."""
     table[key] = value
-    if len(table) <= most:
-        return None
-    oldest = next(iter(table))
-    del table[oldest]
-    return oldest
+    while len(table) > most:
+        oldest = next(iter(table))
+        yield oldest, table.pop(oldest)
 
 
 class _Socket(DatagramProtocol):

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options as options
+from uppercase.commands import _options
 from uppercase.commands._group import Command, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
@@ -36,7 +36,7 @@ _output = section("Output")
 
 
 @click.command("bench", cls=Command)
-@options.server
+@_options.server
 @_load("--connections", COUNT.positive, "Connections; with -u, sockets.", default=_CONNECTIONS)
 @_load(
     "--size",
@@ -49,10 +49,10 @@ _output = section("Output")
 )
 @_load("--rate", COUNT.positive, "Messages a second over all connections, whatever comes back.")
 @_load("--duration", DURATION.positive, "How long to load the server.", default=f"{_DURATION:g}s")
-@options.timeout("Load")
-@options.judgement
+@_options.timeout("Load")
+@_options.judgement
 @_output("--json", "as_json", bool, "NDJSON: an object a line.")
-@options.plot("Draw the throughput and the latencies.")
+@_options.plot("Draw the throughput and the latencies.")
 def bench(
     target: Target,
     expect: tuple[str, ...],
@@ -82,7 +82,7 @@ def bench(
             print(f"BENCH {target.place} {plan}", flush=True)
         load_kind = DatagramLoad if target.udp else StreamLoad
         loads = [load_kind(each, plan, workload, counts) for each in sockets]
-        run = Bench(loads, plan, counts, report.tick)
+        run = Bench([*loads], plan, counts, report.tick)
         with signals(run.stop, lambda: None), report.bar:
             run.run()
         for each in loads:

@@ -12,6 +12,7 @@ import ssl
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -29,14 +30,7 @@ from uppercase.client.target import (
     unusable_authorities,
 )
 from uppercase.commands._options import Expect
-from uppercase.errors import (
-    ConnectionRefused,
-    NetworkError,
-    NoReply,
-    UppercaseError,
-    UserError,
-    install,
-)
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, KIB, MIB
 
 BLOCK: Final = 256 * KIB
@@ -288,7 +282,7 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     try:
         while len(streams) < connections:
             streams.append(_connect_stream(target))
-    except UppercaseError as error:
+    except (NetworkError, UserError) as error:
         for stream in streams:
             stream.close()
         if not streams or not isinstance(error, NoReply):
@@ -312,28 +306,24 @@ def _connect_stream(target: Target) -> socket.socket:
     last_error = OSError("no address")
     for address in resolve(target):
         try:
-            connection = socket.socket(address.family, socket.SOCK_STREAM)
+            with ExitStack() as opened:
+                connection = opened.enter_context(socket.socket(address.family))
+                # Invariant: never 0, which would mean "do not block" and fail at once.
+                connection.settimeout(max(deadline - monotonic(), 0.001))
+                connection.connect(address.sockaddr)
+                if address.family != socket.AF_UNIX:
+                    # A message must not wait for the acknowledgement of the one before.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if context is not None:
+                    # An end without TLS's own goodbye is an error: what came may be cut short.
+                    connection = context.wrap_socket(
+                        connection, server_hostname=target.host, suppress_ragged_eofs=False
+                    )
+                connection.setblocking(False)
+                opened.pop_all()
+                return connection
         except OSError as error:
             last_error = error
-            continue
-        try:
-            # Invariant: never 0, which would mean "do not block" and fail at once.
-            connection.settimeout(max(deadline - monotonic(), 0.001))
-            connection.connect(address.sockaddr)
-            if address.family != socket.AF_UNIX:
-                # A message must not wait for the acknowledgement of the one before.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
-                # An end without TLS's own goodbye is an error: what came may have been cut short.
-                connection = context.wrap_socket(
-                    connection, server_hostname=target.host, suppress_ragged_eofs=False
-                )
-            connection.setblocking(False)
-        except OSError as error:
-            connection.close()
-            last_error = error
-        else:
-            return connection
     raise explain(last_error, target, CONNECT_TIMEOUT) from last_error
 
 

@@ -12,7 +12,7 @@ import selectors
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from time import monotonic, process_time
@@ -125,7 +125,6 @@ class StreamLoad(_Load):
             self.counts.lost -= 1
 
     def _settle(self, reached: int, now: float) -> int:
-        """Take note that the messages before `reached` have been answered."""
         fresh = reached - self._answered
         latencies = self.counts.latencies.counts
         while self._answered < reached:
@@ -292,42 +291,38 @@ class DatagramLoad(_Load):
 Load = StreamLoad | DatagramLoad
 
 
+@dataclass(eq=False)
 class Bench:
     """One run; `tick` is called with the seconds since its start, every `_TICK` seconds."""
 
-    def __init__(
-        self, loads: Sequence[Load], plan: Plan, counts: Counts, tick: Callable[[float], None]
-    ) -> None:
-        self._alive = list(loads)
-        self._plan = plan
-        self._counts = counts
-        self._tick = tick
-        self._stopped = False
-        self._start = 0.0
-        self._planned = 0
-        self._selector = selectors.DefaultSelector()
+    alive: list[Load]
+    plan: Plan
+    counts: Counts
+    tick: Callable[[float], None]
+    _stopped = False
+    _planned = 0
 
     def run(self) -> None:
         """Load for the planned time, then wait for the last replies."""
-        counts, plan = self._counts, self._plan
-        with self._selector:
-            for load in self._alive:
+        counts, plan = self.counts, self.plan
+        with selectors.DefaultSelector() as self._selector:
+            for load in self.alive:
                 self._selector.register(load.connection, selectors.EVENT_READ, load)
             self._start = monotonic()
             processor = process_time()
             if plan.rate is None:
-                for load in list(self._alive):
-                    if load in self._alive:  # not refused meanwhile
+                for load in list(self.alive):
+                    if load in self.alive:  # not refused meanwhile
                         self._advance(load, plan.pipeline, self._start)
             self._serve_until(self._start + plan.duration, offering=True)
             counts.elapsed = monotonic() - self._start
             counts.processor = process_time() - processor
             counts.in_time = counts.answered
             if not counts.refused:
-                self._tick(counts.elapsed)
+                self.tick(counts.elapsed)
             self._serve_until(monotonic() + plan.timeout, offering=False)
             if not self._stopped:
-                for load in self._alive:
+                for load in self.alive:
                     load.abandon()
 
     def stop(self) -> None:
@@ -339,29 +334,28 @@ class Bench:
 
     def _serve_until(self, end: float, *, offering: bool) -> None:
         """Offer messages, or only wait for what is pending."""
-        planned = offering and self._plan.rate is not None
+        planned = offering and self.plan.rate is not None
         refill = offering and not planned
         next_tick = monotonic() + _TICK
-        while self._alive and not self._stopped and (offering or self._counts.pending > 0):
+        while self.alive and not self._stopped and (offering or self.counts.pending > 0):
             now = monotonic()
             if now >= end:
                 break
             if now >= next_tick:
                 self._expire(now, refill)
                 if offering:
-                    self._tick(now - self._start)
+                    self.tick(now - self._start)
                 next_tick = max(next_tick + _TICK, now)
             wake = min(next_tick, end)
             if planned:
                 self._offer_due(now)
-                wake = min(wake, self._start + self._plan.planned(self._planned))
+                wake = min(wake, self._start + self.plan.planned(self._planned))
             # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
             self._serve(max(0.0, wake - now - _TIMER), refill)
         if planned:
             self._offer_due(end)
 
     def _serve(self, wait: float, refill: bool) -> None:
-        """Wait for something to happen; read, and send what follows."""
         for key, mask in self._selector.select(wait):
             load: Load = key.data
             try:
@@ -374,20 +368,20 @@ class Bench:
 
     def _offer_due(self, now: float) -> None:
         """Offer the messages of an open loop that are planned by now, to one after the other."""
-        due = self._plan.due(now - self._start)
+        due = self.plan.due(now - self._start)
         touched: dict[Load, None] = {}
-        while self._planned < due and self._alive:
-            planned = self._start + self._plan.planned(self._planned)
-            load = self._alive[self._planned % len(self._alive)]
+        while self._planned < due and self.alive:
+            planned = self._start + self.plan.planned(self._planned)
+            load = self.alive[self._planned % len(self.alive)]
             load.offer(1, planned)
             touched[load] = None
-            self._counts.lag = max(self._counts.lag, now - planned)
+            self.counts.lag = max(self.counts.lag, now - planned)
             self._planned += 1
         for load in touched:
             self._advance(load)
 
     def _expire(self, now: float, refill: bool) -> None:
-        for load in list(self._alive):
+        for load in list(self.alive):
             gone = load.expire(now)
             if gone and refill:
                 self._advance(load, gone, now)
@@ -408,13 +402,13 @@ class Bench:
 
     def _drop(self, load: Load, error: NetworkError) -> None:
         """Go on without a connection that has ended."""
-        if load not in self._alive:
+        if load not in self.alive:
             return  # It was among the others, below.
-        self._counts.errors.append(error)
+        self.counts.errors.append(error)
         # Where nothing listens the others would hear it too, but only when they send.
-        for each in [*self._alive] if self._counts.refused else [load]:
+        for each in [*self.alive] if self.counts.refused else [load]:
             self._selector.unregister(each.connection)
             each.full = False  # Invariant: the selector is not asked about it any more.
-            self._alive.remove(each)
+            self.alive.remove(each)
             each.abandon()
             each.connection.close()

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options as options
+from uppercase.commands import _options
 from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands.cli import NETWORK, OK, signals
@@ -49,7 +49,7 @@ _output = section("Output")
 
 
 @click.command("ping", cls=Command)
-@options.server
+@_options.server
 @_probes("-c", "--count", COUNT.positive, "Stop after N probes.")
 @_probes(
     "-i",
@@ -65,13 +65,13 @@ _output = section("Output")
     "Bytes of a probe; on a stream its newline is one of them.",
     default=PROBE_SIZE,
 )
-@options.timeout("Probes")
+@_options.timeout("Probes")
 @_probes("-w", "--deadline", DURATION.positive, "Stop after this time, whatever is still awaited.")
-@options.judgement
+@_options.judgement
 @_output("-q", "--quiet", bool, "Only the summary.")
 @_output("-D", "timestamps", bool, "Begin each line with the time.")
 @_output("--json", "as_json", bool, "NDJSON: an object a line.")
-@options.plot("Draw the round trips and losses.")
+@_options.plot("Draw the round trips and losses.")
 def ping(
     target: Target,
     count: int | None,
@@ -99,14 +99,14 @@ def ping(
     schedule = Schedule(interval, count, deadline)
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
-    from uppercase.commands._reactor import reactor, running, wait
+    from uppercase.commands.cli import running
     from uppercase.commands.ping._run import Run, open_carriers
 
-    soon = reactor.callFromThread
-    with running():
+    with running() as (reactor, wait):
+        soon = reactor.callFromThread
         # Of objects, the summary's `connections` tells.
         tell = (lambda sentence: None) if as_json else say
-        carriers = wait(lambda: open_carriers(reactor, target, tell))
+        carriers = wait(open_carriers(reactor, target, tell))
         if not as_json:
             what = f"{size} bytes, expecting {' then '.join(expect)}"
             print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
@@ -117,7 +117,7 @@ def ping(
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):
-                    wait(run.measure)
+                    wait(run.measure())
             except NetworkError as error:
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):

@@ -260,7 +260,6 @@ class Tracker:
         self._highest = 0
 
     def send(self, now: float) -> bytes:
-        """Return the next probe, to be sent now."""
         self.totals.transmitted += 1
         seq = self.totals.transmitted
         probe = _Probe(seq, now, self._probes.reply(seq))
@@ -280,7 +279,6 @@ class Tracker:
             self._waiting.move_to_end(waiting.seq)  # they are in the order of their expiry
 
     def receive(self, reply: bytes, now: float) -> Finding:
-        """Take a reply; say what it was."""
         probe = self._by_reply.get(reply)
         if probe is None:
             return self._wrong(reply, now)
@@ -301,7 +299,6 @@ class Tracker:
         return Finding(kind, probe.seq, len(reply), rtt, reordered)
 
     def expire(self, now: float) -> list[Finding]:
-        """Say which probes are lost by now."""
         lost = []
         while (expiry := self.next_expiry) is not None and expiry <= now:
             probe = next(iter(self._waiting.values()))

@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options as options
+from uppercase.commands import _options
 from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
@@ -43,8 +43,8 @@ _udp = section("UDP")
 
 
 @click.command("send", cls=Command)
-@options.server
-@options.timeout(
+@_options.server
+@_options.timeout(
     "Waiting",
     "Longest silence while a reply is owed. "
     "UDP: the wait before a message is sent again, then twice as long each time.",
@@ -108,21 +108,21 @@ def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) 
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands._reactor import Input, reactor, running, wait
-    from uppercase.commands.send._stream import Filter, LineConversation
+    from uppercase.commands.cli import running
+    from uppercase.commands.send._stream import Filter, Input, LineConversation
 
     typed = sys.stdin.isatty()
     if typed and allow_empty:
         raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
-    lines = LineConversation(reactor, target, timeout)
-    piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
-    with running():
+    with running() as (reactor, wait):
+        lines = LineConversation(reactor, target, timeout)
+        piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
         with _notice(target):
-            wait(lines.connect if typed else piped.connect)
+            wait(lines.connect() if typed else piped.connect())
         if typed:
-            converse(lambda line: wait(lambda: lines.ask(line)))
+            converse(lambda line: wait(lines.ask(line)))
         else:
-            wait(piped.run)
+            wait(piped.run())
     return OK
 
 
@@ -140,8 +140,9 @@ def _send_datagrams(
 ) -> int:
     from uppercase.client._network import Datagrams
     from uppercase.client.target import reachable
-    from uppercase.commands._reactor import Input, reactor, running, wait
+    from uppercase.commands.cli import running
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
+    from uppercase.commands.send._stream import Input
 
     addresses = reachable(target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
@@ -149,13 +150,7 @@ def _send_datagrams(
     again = UDP_RETRIES if retries is None else retries
     if one_socket and window not in (None, 1):
         raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
-    datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-    messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
-    if sys.stdin.isatty() and chunk is None:
-        with running():
-            answered = converse(lambda line: wait(lambda: messages.ask(line)))
-            datagrams.close()
-        return OK if answered else NETWORK
+    typed = sys.stdin.isatty() and chunk is None
     if chunk is not None and chunk > limit:
         raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
     if chunk is not None and on_loss == "empty":
@@ -163,14 +158,18 @@ def _send_datagrams(
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
     replies = Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
     places = 1 if one_socket else window or UDP_WINDOW
-    source = Input(reactor, sys.stdin.fileno())
-    try:
-        with running():
-            wait(lambda: filter_datagrams(messages, source, framer, places, replies.deliver))
-    finally:
-        datagrams.close()
-        if replies.lost:
-            say(replies.losses())
+    with running() as (reactor, wait):
+        datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
+        messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
+        try:
+            if typed:
+                return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
+            source = Input(reactor, sys.stdin.fileno())
+            wait(filter_datagrams(messages, source, framer, places, replies.deliver))
+        finally:
+            datagrams.close()
+            if replies.lost:
+                say(replies.losses())
     return NETWORK if replies.lost else OK
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 from uppercase.client._network import Datagrams
 from uppercase.client.target import Target
 from uppercase.commands._group import say
-from uppercase.commands._reactor import Input, write
+from uppercase.commands.send._stream import Input, write
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
 

@@ -9,23 +9,26 @@ server ends the conversation, or when bytes have come and no more follow. A serv
 each reply, as the lecture's does, is connected to again for the next line.
 """
 
+import os
+import select
 import socket
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client._session import Reader
 from uppercase.client.target import Target, explain
-from uppercase.commands._reactor import Input, write
-from uppercase.commands.cli import CHUNK
-from uppercase.errors import NetworkError
+from uppercase.commands.cli import CHUNK, write_all
+from uppercase.errors import NetworkError, UserError
 
 LINE_QUIET_TIME: Final = 0.3
 """When a reply to a typed line that does not end with a newline counts as complete: after this
@@ -56,6 +59,65 @@ class _Sending(Enum):
     """How it ended is known, and nothing can change it."""
 
 
+@implementer(IReadDescriptor)
+class Input:
+    """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
+
+    Twisted's epoll reactor takes regular files, too.
+    """
+
+    def __init__(self, reactor: IReactor, source: int) -> None:
+        self._reactor = reactor
+        self._source = source
+        self._wanted: Deferred[bytes] | None = None
+
+    def read(self) -> Deferred[bytes]:
+        """Return the next bytes, b"" at the end; one at a time, and none if it is cancelled."""
+        self._wanted = Deferred(self._unwanted)
+        self._reactor.addReader(self)
+        return self._wanted
+
+    def at_end(self) -> bool:
+        """Return whether the input ends here, without waiting for it."""
+        readable, _, _ = select.select([self._source], [], [], 0)
+        return bool(readable) and not os.read(self._source, 1)
+
+    def fileno(self) -> int:
+        return self._source
+
+    def logPrefix(self) -> str:
+        return "input"
+
+    def doRead(self) -> None:
+        """Read once, which does not block: the descriptor is ready."""
+        wanted = self._take_wanted()
+        try:
+            data = os.read(self._source, CHUNK)
+        except OSError as error:
+            wanted.errback(UserError(f"cannot read the input: {error.strerror}"))
+        else:
+            wanted.callback(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hear of the end under epoll, which tells it apart from something to read."""
+        if self._wanted is not None:
+            self.doRead()
+
+    def _unwanted(self, wanted: Deferred[bytes]) -> None:
+        self._take_wanted()
+
+    def _take_wanted(self) -> Deferred[bytes]:
+        self._reactor.removeReader(self)
+        wanted, self._wanted = self._wanted, None
+        assert wanted is not None
+        return wanted
+
+
+async def write(data: bytes) -> None:
+    """Write everything to standard output, in a thread: see `write_all`."""
+    await deferToThread(write_all, data)
+
+
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Filter(Conversation):
     """One run of input through a server.
@@ -73,22 +135,18 @@ class Filter(Conversation):
         self._timeout = timeout
         self._allow_empty = allow_empty
         self._sending = _Sending.READING
-        self._room: Deferred[None] | None = None
         self._sent = 0
         self._received = 0
-        self._replies: list[bytes] = []
-        self._held = 0
+        self._replies = bytearray()  # those that wait for the reader of the output
         self._writing: Deferred[None] | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
         self._lost: Deferred[None] = Deferred()
 
     async def connect(self) -> None:
-        """Connect to the server; see `open_connection`."""
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
-        """Send all input, end the sending side, and write all replies."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
@@ -107,9 +165,9 @@ class Filter(Conversation):
             while data := await self._input.read():
                 self._sent += len(data)
                 self.transport.write(data)
-                if self._room is not None:
+                if self.room is not None:
                     self._turn(_Sending.BLOCKED)
-                    await self._room
+                    await self.room
                 self._turn(_Sending.READING)
             self.transport.unregisterProducer()
             if self._target.tls is None:
@@ -119,16 +177,6 @@ class Filter(Conversation):
                 self._turn(_Sending.ENDED)
 
     # What the connection tells.
-
-    def pauseProducing(self) -> None:
-        """Stop reading input: the connection holds enough."""
-        if self._room is None:
-            self._room = Deferred(lambda _: None)
-
-    def resumeProducing(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
 
     def writeConnectionLost(self) -> None:
         """Know that the server has been sent everything, and told of the end."""
@@ -147,7 +195,7 @@ class Filter(Conversation):
             )
             return
         self._take(data)
-        if self._held > _MOST_HELD:
+        if len(self._replies) > _MOST_HELD:
             self.transport.pauseProducing()
         self._watch()
 
@@ -175,8 +223,7 @@ class Filter(Conversation):
 
     def _take(self, data: bytes) -> None:
         self._received += len(data)
-        self._replies.append(data)
-        self._held += len(data)
+        self._replies += data
         if self._writing is None:
             self._writing = Deferred.fromCoroutine(self._write())
             self._writing.addErrback(self._failed)
@@ -184,9 +231,8 @@ class Filter(Conversation):
     async def _write(self) -> None:
         try:
             while self._replies:
-                data = b"".join(self._replies)
+                data = bytes(self._replies)
                 self._replies.clear()
-                self._held = 0
                 await write(data)
                 self.transport.resumeProducing()
         finally:
@@ -262,7 +308,6 @@ class Filter(Conversation):
         self._end(failure.value)
 
     def _end(self, error: Exception | None) -> None:
-        """End the conversation, well or with an error."""
         if self._sending is _Sending.OVER:
             # Where the output fails at last, that counts: nobody sees what else went wrong.
             self._error = error or self._error
@@ -280,13 +325,13 @@ class LineConversation:
         self._reactor = reactor
         self._target = target
         self._timeout = timeout
-        self._connection = _Connection()
+        self._connection = Reader()
         self._fresh = True
 
     async def connect(self) -> None:
         """Connect to the server, for the first time or again; see `open_connection`."""
         self.close()
-        self._connection = _Connection()
+        self._connection = Reader()
         await open_connection(self._target, self._connection, self._reactor)
         self._fresh = True
 
@@ -295,9 +340,9 @@ class LineConversation:
 
         What comes of an earlier reply after it seemed complete precedes the next one.
         """
-        late = b"".join(self._connection.chunks.pending)
-        self._connection.chunks.pending.clear()
-        if self._connection.ended:
+        late = b"".join(self._connection.came.pending)
+        self._connection.came.pending.clear()
+        if self._connection.reason is not None:
             await self.connect()
         reply = await self._exchange(line)
         if not reply and not self._fresh:
@@ -322,7 +367,7 @@ class LineConversation:
         patience = self._timeout
         try:
             while not reply.endswith(b"\n"):
-                data = await self._connection.chunks.get().addTimeout(patience, self._reactor)
+                data = await self._connection.came.get().addTimeout(patience, self._reactor)
                 if not data:
                     break
                 reply += data
@@ -331,20 +376,3 @@ class LineConversation:
             if not reply:
                 raise explain(TimeoutError(), self._target, self._timeout) from error
         return reply
-
-
-class _Connection(Conversation):
-    """Keeps the chunks that have come until they are asked for, b"" last."""
-
-    transport: Any = None
-
-    def __init__(self) -> None:
-        self.chunks: DeferredQueue[bytes] = DeferredQueue()
-        self.ended = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.chunks.put(data)
-
-    def lost(self, reason: Failure) -> None:
-        self.ended = True
-        self.chunks.put(b"")
