@@ -11,12 +11,14 @@ from unittest import mock
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from tests.client.in_reactor import in_reactor
 from tests.client.servers import (
@@ -44,7 +46,6 @@ from uppercase.client import (
     exchange,
 )
 from uppercase.client._network import Datagrams, backoff
-from uppercase.client._session import Exchange
 from uppercase.client.target import Address
 from uppercase.errors import UserError
 
@@ -194,50 +195,59 @@ def test_closing_a_session_fails_what_is_owed_and_waits_for_the_end() -> None:
 # In memory: exchanges.
 
 
-def make_exchange(max_reply: int = 100) -> tuple[Exchange, Any, Clock]:
-    clock = Clock()
-    conversation = Exchange("TCP server:7", b"hello", max_reply, 10.0, clock)
-    return conversation, connected(conversation), clock
+@implementer(IStreamClientEndpoint)
+class InMemory:
+    """An endpoint whose connections are transports in memory."""
+
+    def connect(self, factory: Any) -> "Deferred[Any]":
+        self.protocol = factory.buildProtocol(None)
+        self.transport = connected(self.protocol)
+        return succeed(self.protocol)
+
+
+def make_exchange(max_reply: int = 100) -> tuple["Deferred[bytes]", Any, Any, Clock]:
+    clock, server = Clock(), InMemory()
+    reply = exchange(server, b"hello", max_reply=max_reply, timeout=10.0, reactor=clock)
+    return reply, server.protocol, server.transport, clock
 
 
 def test_an_exchange_sends_all_and_gives_all() -> None:
-    conversation, transport, clock = make_exchange()
+    reply, conversation, transport, clock = make_exchange()
     assert transport.value() == b"hello"
     assert transport.half_closed
     for part in b"HEL", b"LO":
         conversation.dataReceived(part)
-    assert not conversation.reply.called
+    assert not reply.called
     conversation.readConnectionLost()
     assert transport.disconnecting
     conversation.connectionLost(Failure(ConnectionDone()))
-    assert result_of(conversation.reply) == b"HELLO"
+    assert result_of(reply) == b"HELLO"
     assert clock.getDelayedCalls() == []
 
 
 def test_an_exchange_that_breaks_gives_no_part_for_the_whole() -> None:
-    conversation, _, _ = make_exchange()
+    reply, conversation, _, _ = make_exchange()
     conversation.dataReceived(b"HEL")
     conversation.connectionLost(Failure(ConnectionLost()))
-    failure_of(conversation.reply, NetworkError)
+    failure_of(reply, NetworkError)
 
 
 def test_an_exchange_collects_no_more_than_its_limit() -> None:
-    conversation, transport, _ = make_exchange(max_reply=4)
+    reply, conversation, transport, _ = make_exchange(max_reply=4)
     conversation.dataReceived(b"HELLO")
     assert transport.disconnecting or transport.disconnected
-    conversation.connectionLost(Failure(ConnectionLost()))
-    assert "more than 4 bytes" in failure_of(conversation.reply, NetworkError)
+    assert "more than 4 bytes" in failure_of(reply, NetworkError)
 
 
 def test_an_exchange_ends_when_the_server_is_silent() -> None:
-    conversation, _, clock = make_exchange()
+    reply, conversation, transport, clock = make_exchange()
     clock.advance(9)
     conversation.dataReceived(b"H")
     clock.advance(9)
-    assert not conversation.reply.called
+    assert not reply.called
     clock.advance(2)
-    conversation.connectionLost(Failure(ConnectionLost()))
-    failure_of(conversation.reply, NoReply)
+    assert transport.disconnecting or transport.disconnected
+    failure_of(reply, NoReply)
 
 
 # In memory: datagrams.

@@ -224,8 +224,9 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
         """End the worker; return after how long there is another."""
         worker, before = workers.pop(0), clock.seconds()
         if proven:
-            worker.state = State.SERVING
-            supervisor._proven(worker)
+            worker.since = before
+            clock.advance(2)
+            before += 2
         supervisor.ended(worker, "out of luck")
         clock.advance(0)
         while not workers and clock.stops == 0:

@@ -100,7 +100,7 @@ class _Maker:
         server = _LOOPBACK[4 if len(client[0]) == 4 else 6], _PORT
         self._ends = {REQUEST: (client, server), REPLY: (server, client)}
         self._next: dict[str, int] = {}
-        self._ended: set[str] = set()
+        self._client_has_ended = False
         self._remarks: list[str] = []
 
     def _packet(
@@ -138,54 +138,43 @@ class _Maker:
 
     def segments(self, arrows: list[Arrow]) -> Iterator[_Packet]:
         for arrow in arrows:
+            self._remarks.append(arrow.words)
             if arrow.direction:
-                yield from self._chunk(arrow)
-            elif arrow.event in ("opened", "refused"):
-                yield from self._open(arrow)
-                if arrow.event == "refused":
-                    yield from self._close(arrow)
-            elif arrow.event == "half-closed":
-                yield self._send(arrow, REQUEST, _FIN | _ACK, arrow.words)
-            elif arrow.event == "closed":
-                yield from self._close(arrow)
+                for start in range(0, max(arrow.size, 1), _SEGMENT):
+                    data = arrow.data[start : start + _SEGMENT]
+                    size = min(_SEGMENT, arrow.size - start)
+                    yield self._send(arrow, arrow.direction, _PSH | _ACK, data, size)
+            for way, flags in self._steps(arrow):
+                yield self._send(arrow, way, flags)
+
+    def _steps(self, arrow: Arrow) -> Iterator[tuple[str, int]]:
+        """Return the ways and flags of what a connection's beginning and its ends are."""
+        if arrow.event in ("opened", "refused"):
+            self._next, self._client_has_ended = {REQUEST: 0, REPLY: 0}, False
+            yield from ((REQUEST, _SYN), (REPLY, _SYN | _ACK), (REQUEST, _ACK))
+        if arrow.event == "half-closed":
+            self._client_has_ended = True
+            yield REQUEST, _FIN | _ACK
+        if arrow.event in ("closed", "refused"):
+            # Both ends of one that was refused say so.
+            self._remarks = self._remarks or [arrow.words]
+            outcome = arrow.actions[0] if arrow.actions else ""
+            if outcome == "disconnected" and not self._client_has_ended:
+                yield REQUEST, _RST | _ACK
+            elif outcome in _RESET_BY_SERVER or outcome == "disconnected":
+                yield REPLY, _RST | _ACK
             else:
-                self._remarks.append(arrow.words)
+                yield REPLY, _FIN | _ACK
+                yield REQUEST, _ACK if self._client_has_ended else _FIN | _ACK
 
     def _send(
-        self, arrow: Arrow, way: str, flags: int, words: str, data: bytes = b"", size: int = 0
+        self, arrow: Arrow, way: str, flags: int, data: bytes = b"", size: int = 0
     ) -> _Packet:
         back = REPLY if way == REQUEST else REQUEST
         numbers = self._next.get(way, 1), self._next.get(back, 1) if flags & _ACK else 0
         self._next[way] = numbers[0] + size + bool(flags & (_SYN | _FIN))
-        if flags & _FIN:
-            self._ended.add(way)
-        comment = "; ".join(filter(None, [*self._remarks, words]))
+        comment = "; ".join(filter(None, self._remarks))
         self._remarks.clear()
         seq, ack = (number & 0xFFFFFFFF for number in numbers)
         head = pack("!IIBBHHH", seq, ack, 5 << 4, flags, 65_535, 0, 0)
         return self._packet(way, head, arrow.begin, data, size, comment)
-
-    def _open(self, arrow: Arrow) -> Iterator[_Packet]:
-        self._next = {REQUEST: 0, REPLY: 0}
-        self._ended.clear()
-        yield self._send(arrow, REQUEST, _SYN, arrow.words)
-        yield self._send(arrow, REPLY, _SYN | _ACK, "")
-        yield self._send(arrow, REQUEST, _ACK, "")
-
-    def _chunk(self, arrow: Arrow) -> Iterator[_Packet]:
-        for start in range(0, max(arrow.size, 1), _SEGMENT):
-            data = arrow.data[start : start + _SEGMENT]
-            size = min(_SEGMENT, arrow.size - start)
-            words = arrow.words if start == 0 else ""
-            yield self._send(arrow, arrow.direction, _PSH | _ACK, words, data, size)
-
-    def _close(self, arrow: Arrow) -> Iterator[_Packet]:
-        outcome = arrow.actions[0] if arrow.actions else ""
-        client_has_ended = REQUEST in self._ended
-        if outcome == "disconnected" and not client_has_ended:
-            yield self._send(arrow, REQUEST, _RST | _ACK, arrow.words)
-        elif outcome in _RESET_BY_SERVER or outcome == "disconnected":
-            yield self._send(arrow, REPLY, _RST | _ACK, arrow.words)
-        else:
-            yield self._send(arrow, REPLY, _FIN | _ACK, arrow.words)
-            yield self._send(arrow, REQUEST, _ACK if client_has_ended else _FIN | _ACK, "")

@@ -53,7 +53,6 @@ _FAMILIES: Final[dict[int, Any]] = {
     socket.AF_INET6: endpoints.TCP6ClientEndpoint,
 }
 
-
 _MAX_TIMEOUT: Final = 60.0
 """No repetition waits longer (RFC 6298 section 2.5)."""
 
@@ -72,14 +71,15 @@ _TURN: Final = 64
 class Conversation(TimeoutMixin, Protocol):
     """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`.
 
-    What only some of them need to hear of their transport they may leave out. Those that time
-    something out have a `clock`.
+    Those that time something out have a `clock`; those that are a producer wait for `room`.
     """
 
     transport: Any
     clock: interfaces.IReactorTime
-    shaking_hands: "Deferred[None] | None" = None
+    shaking_hands: Deferred[None] | None = None
     """Fires when TLS has made sure of the server; None without TLS, and when that is over."""
+    room: Deferred[None] | None = None
+    """Fires when the transport takes more; None while it does."""
 
     def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
         return self.clock.callLater(period, func)
@@ -104,8 +104,17 @@ class Conversation(TimeoutMixin, Protocol):
     def writeConnectionLost(self) -> None:
         """Hear, if it is an `IHalfCloseableProtocol`, that our side has been ended."""
 
+    def pauseProducing(self) -> None:
+        if self.room is None:
+            self.room = Deferred(lambda _: None)
+
+    def resumeProducing(self) -> None:
+        room, self.room = self.room, None
+        if room is not None:
+            room.callback(None)
+
     def stopProducing(self) -> None:
-        """Hear, if it is the transport's producer, that no more is taken; `lost` says why."""
+        """Hear that no more is taken; `lost` says why."""
 
 
 async def open_connection(
@@ -182,10 +191,7 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
 
 
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
-    """Look the addresses of a target up as `reachable`, for datagrams, and `resolve` do.
-
-    In a thread, since that may take its time.
-    """
+    """Look the addresses of a target up, in a thread, since that may take its time."""
     look_up = reachable if target.udp else resolve
     if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
@@ -369,7 +375,6 @@ class Datagrams:
                 raise explain(error, self.target) from error
 
     def close(self) -> None:
-        """Give up whatever is under way."""
         self._give_up(CancelledError())
         while self._shared:
             self._shared.popitem()[1].close()

@@ -12,7 +12,8 @@ and replies come in the order of the requests.
 from collections import deque
 from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, DeferredQueue, fail
+from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
@@ -32,26 +33,7 @@ from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
 
 
-class _Patient(Conversation):
-    """A conversation in which a server that owes something may be silent for `timeout` seconds."""
-
-    def __init__(self, name: str, timeout: float, clock: IReactorTime) -> None:
-        self.clock = clock
-        self._name = name
-        self._timeout = timeout
-
-    def _explain(self, reason: Failure) -> NetworkError:
-        if reason.check(ConnectionDone):
-            return NetworkError(f"{self._name} ended the conversation")
-        if reason.check(ConnectionLost):
-            return NetworkError(f"{self._name} broke the connection off")
-        said = reason.getErrorMessage()
-        failure = NetworkError(f"the connection with {self._name} failed: {said}")
-        failure.__cause__ = reason.value
-        return failure
-
-
-class Session(_Patient):
+class Session(Conversation):
     """A framed conversation; made by `uppercase.client.connect`.
 
     Requests may overlap: `ask` sends at once and replies come in order. If none comes for the
@@ -61,7 +43,9 @@ class Session(_Patient):
     def __init__(
         self, name: str, framing: str, max_length: int, timeout: float, clock: IReactorTime
     ) -> None:
-        super().__init__(name, timeout, clock)
+        self.clock = clock
+        self._name = name
+        self._timeout = timeout
         self._framing = framing
         self._max_length = max_length
         self._framer = make_framer(framing, max_length=max_length)
@@ -131,7 +115,7 @@ class Session(_Patient):
     def lost(self, reason: Failure) -> None:
         """Fail what is still owed."""
         self._closed = True
-        self._end(self._explain(reason))
+        self._end(_explain(self._name, reason))
         closing, self._closing = self._closing, []
         for closed in closing:
             closed.callback(None)
@@ -155,51 +139,36 @@ class Session(_Patient):
 
 
 @implementer(IHalfCloseableProtocol)
-class Exchange(_Patient):
-    """All input at once, its end, and everything that comes back; made by `exchange`."""
+class Reader(Conversation):
+    """A connection whose input is awaited chunk by chunk, b"" last; then `reason` says why."""
 
-    def __init__(
-        self, name: str, data: bytes, max_reply: int, timeout: float, clock: IReactorTime
-    ) -> None:
-        super().__init__(name, timeout, clock)
-        self.reply: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
-        self._data = data
-        self._max_reply = max_reply
-        self._received = bytearray()
-        self._error: Exception | None = None
+    transport: Any = None
+    reason: Failure | None = None
 
-    def connectionMade(self) -> None:
-        self.setTimeout(self._timeout)
-        self.transport.write(self._data)
-        self.transport.loseWriteConnection()
+    def __init__(self) -> None:
+        self.came: DeferredQueue[bytes] = DeferredQueue()
 
     def dataReceived(self, data: bytes) -> None:
-        self.resetTimeout()
-        self._received += data
-        if len(self._received) > self._max_reply:
-            sentence = f"{self._name} sent more than {self._max_reply} bytes (max_reply)"
-            self._break_off(NetworkError(sentence))
+        self.came.put(data)
 
     def readConnectionLost(self) -> None:
         """Close our side too: all that will come has come."""
         self.transport.loseConnection()
 
     def lost(self, reason: Failure) -> None:
-        self.setTimeout(None)
-        if self._error is None and not reason.check(ConnectionDone):
-            self._error = self._explain(reason)
-        if self._error is not None:
-            self.reply.errback(self._error)
-        else:
-            self.reply.callback(bytes(self._received))
+        self.reason = reason
+        self.came.put(b"")
 
-    def timeoutConnection(self) -> None:
-        sentence = f"{self._name} has not ended its replies, silent for {self._timeout:g} s"
-        self._break_off(NoReply(sentence))
 
-    def _break_off(self, error: Exception) -> None:
-        self._error = self._error or error
-        self.transport.abortConnection()
+def _explain(name: str, reason: Failure) -> NetworkError:
+    if reason.check(ConnectionDone):
+        return NetworkError(f"{name} ended the conversation")
+    if reason.check(ConnectionLost):
+        return NetworkError(f"{name} broke the connection off")
+    said = reason.getErrorMessage()
+    failure = NetworkError(f"the connection with {name} failed: {said}")
+    failure.__cause__ = reason.value
+    return failure
 
 
 MAX_REPLY: Final = 16 * MIB
@@ -291,9 +260,24 @@ def exchange(
     async def converse() -> bytes:
         if isinstance(server, Target) and (server.tls or server.udp):
             raise UserError(f"got {server}; an exchange ends with a half-close, which needs TCP")
-        conversation = Exchange(_name_of(server), data, max_reply, timeout, clock)
-        await open_connection(server, conversation, clock)
-        return await conversation.reply
+        name, reader, received = _name_of(server), Reader(), bytearray()
+        await open_connection(server, reader, clock)
+        try:
+            reader.transport.write(data)
+            reader.transport.loseWriteConnection()
+            while chunk := await reader.came.get().addTimeout(timeout, clock):
+                received += chunk
+                if len(received) > max_reply:
+                    raise NetworkError(f"{name} sent more than {max_reply} bytes (max_reply)")
+        except Silence as error:
+            silent = f"silent for {timeout:g} s"
+            raise NoReply(f"{name} has not ended its replies, {silent}") from error
+        finally:
+            if reader.reason is None:
+                reader.transport.abortConnection()
+        if reader.reason is not None and not reader.reason.check(ConnectionDone):
+            raise _explain(name, reader.reason)
+        return bytes(received)
 
     return Deferred.fromCoroutine(converse())
 

@@ -8,14 +8,9 @@ from OpenSSL import SSL
 from OpenSSL.crypto import Error as NotPem
 from service_identity import VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet import ssl as twisted_ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import (
-    Certificate,
-    CertificateOptions,
-    platformTrust,
-    trustRootFromCertificates,
-)
 from zope.interface import implementer
 
 from uppercase.client.target import TLS, unusable_authorities
@@ -33,10 +28,10 @@ class Trust:
         self._verify = tls.verify
         self._verdict = ""
         if tls.verify:
-            root = platformTrust() if tls.ca is None else _authorities(tls.ca)
-            self._options = CertificateOptions(trustRoot=root)
+            root = twisted_ssl.platformTrust() if tls.ca is None else _authorities(tls.ca)
+            self._options = twisted_ssl.CertificateOptions(trustRoot=root)
         else:
-            self._options = CertificateOptions(verify=False)
+            self._options = twisted_ssl.CertificateOptions(verify=False)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
         self._connection: SSL.Connection = SSL.Connection(self._options.getContext(), None)
@@ -87,9 +82,9 @@ def _authorities(path: str) -> Any:
     try:
         with open(path, "rb") as file:
             blocks = file.read().split(_END)[:-1]
-        authorities = [Certificate.loadPEM(block + _END) for block in blocks]
+        authorities = [twisted_ssl.Certificate.loadPEM(block + _END) for block in blocks]
     except (OSError, NotPem, ValueError) as error:
         raise unusable_authorities(path, getattr(error, "strerror", None) or "not PEM") from error
     if not authorities:
         raise unusable_authorities(path, "no certificate in it")
-    return trustRootFromCertificates(authorities)
+    return twisted_ssl.trustRootFromCertificates(authorities)

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from uppercase.core.values import parse_port
-from uppercase.errors import (
-    BadValue,
-    ConnectionRefused,
-    NetworkError,
-    NoReply,
-    UppercaseError,
-    UserError,
-)
+from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
 ENVIRONMENT: Final = {
@@ -219,7 +212,7 @@ def explain(
     return NetworkError(text)
 
 
-def explain_send(error: OSError, target: Target, size: int) -> UppercaseError:
+def explain_send(error: OSError, target: Target, size: int) -> NetworkError | UserError:
     """Return the error for a datagram of this size that could not be sent."""
     if error.errno == errno.EMSGSIZE:
         return UserError(

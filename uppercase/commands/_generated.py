@@ -11,16 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import click
-from click.shell_completion import (
-    BashComplete,
-    CompletionItem,
-    FishComplete,
-    ShellComplete,
-    ZshComplete,
-    add_completion_class,
-    get_completion_class,
-    split_arg_string,
-)
+from click import shell_completion as shells
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
@@ -104,23 +95,23 @@ def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -
     )
 
 
-class _Bash(BashComplete):
+class _Bash(shells.BashComplete):
     """To bash, `--framing=li` is three words, and so is `--pidfile= li`: the line itself tells."""
 
-    source_template = BashComplete.source_template.replace(
+    source_template = shells.BashComplete.source_template.replace(
         "${COMP_WORDS[*]}", "${COMP_LINE:0:COMP_POINT}"
     )
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_WORDS"]
-        words = split_arg_string(line)[1:]
+        words = shells.split_arg_string(line)[1:]
         return (words, "") if line.endswith(" ") else (words[:-1], words[-1])
 
 
-class _Joined(ShellComplete):
+class _Joined(shells.ShellComplete):
     """To other shells it is one, and so is what completes it."""
 
-    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+    def get_completions(self, args: list[str], incomplete: str) -> list[shells.CompletionItem[str]]:
         option, equals, _ = incomplete.partition("=")
         found = super().get_completions(args, incomplete)
         if equals and option.startswith("--"):
@@ -129,19 +120,19 @@ class _Joined(ShellComplete):
         return found
 
 
-class _Zsh(_Joined, ZshComplete):
+class _Zsh(_Joined, shells.ZshComplete):
     """Completion for zsh."""
 
 
-class _Fish(_Joined, FishComplete):
+class _Fish(_Joined, shells.FishComplete):
     """Completion for fish."""
 
     # A meaning may have commas.
-    source_template = FishComplete.source_template.replace("split", "split --max 1")
+    source_template = shells.FishComplete.source_template.replace("split", "split --max 1")
 
 
 for _shell in (_Bash, _Zsh, _Fish):
-    add_completion_class(_shell)
+    shells.add_completion_class(_shell)
 
 
 def answer_shell() -> None:
@@ -164,7 +155,7 @@ def completion(context: click.Context, shell: str) -> None:
         eval "$(uppercase completion zsh)"         in ~/.zshrc, after compinit
         uppercase completion fish | source         in ~/.config/fish/config.fish
     """
-    make = get_completion_class(shell)
+    make = shells.get_completion_class(shell)
     assert make is not None
     command = context.find_root().command
     # The variable is where click, run by the script, looks for the words to complete.

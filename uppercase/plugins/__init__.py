@@ -29,15 +29,9 @@ from uppercase.plugins.adapters import (
     StreamTransform,
     ThreadedTransform,
 )
-from uppercase.plugins.parameters import (
-    REQUIRED,
-    Parameter,
-    parameters_of,
-    positional_of,
-    signature_of,
-)
+from uppercase.plugins.parameters import Parameter, parameters_of, positional_of, signature_of
 
-__all__ = ["Parameter", "adopt", "is_name", "stream_transform", "transform"]
+__all__ = ["Parameter", "adopt", "stream_transform", "transform"]
 
 P = ParamSpec("P")
 M = TypeVar("M", str, bytes)
@@ -312,7 +306,7 @@ def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
         return Kind.TEXT if annotation is str else Kind.BYTES
     got = (
         "has no annotation"
-        if annotation is REQUIRED
+        if annotation is inspect.Parameter.empty
         else f"is annotated {inspect.formatannotation(annotation)}"
     )
     raise PluginError(

@@ -7,6 +7,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
@@ -157,11 +158,9 @@ def addresses_for_others() -> list[str]:
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
     for outside in ("192.0.2.1", "2001:db8::1"):
-        with socket.socket(family_of(outside), socket.SOCK_DGRAM) as skt:
-            try:
-                skt.connect((outside, 9))
-            except OSError:
-                continue  # no such route
+        # Where there is no such route, an OSError says so.
+        with suppress(OSError), socket.socket(family_of(outside), socket.SOCK_DGRAM) as skt:
+            skt.connect((outside, 9))
             found.append(str(skt.getsockname()[0]))
     return found
 

@@ -180,7 +180,7 @@ class Supervisor(Service):
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        self._reactor.callLater(PROVEN, self._proven, worker)
+        worker.since = self._reactor.seconds()
         if self._fresh is not None and self._serves(self._fresh):
             old, self._current, self._fresh = self._current, self._fresh, None
             self._retire(old)
@@ -212,16 +212,12 @@ class Supervisor(Service):
         elif worker in self._current.workers.values():
             self._replace(worker, how)
 
-    def _proven(self, worker: Worker) -> None:
-        if worker.state is State.SERVING:
-            worker.proven = True
-            self._quick_deaths = 0
-
     def _replace(self, worker: Worker, how: str) -> None:
         current = self._current
         del current.workers[worker.number]
         current.board.clear(worker.number)
-        self._quick_deaths += 0 if worker.proven else 1
+        proven = self._reactor.seconds() - worker.since >= PROVEN
+        self._quick_deaths = 0 if proven else self._quick_deaths + 1
         if self._quick_deaths >= QUICK_DEATHS:
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "

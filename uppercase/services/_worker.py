@@ -24,6 +24,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.reflect import namedModule
+from twisted.python.usage import UsageError
 
 from uppercase.errors import PluginError, UserError
 from uppercase.services._base import CannotStart, TransformService
@@ -111,7 +112,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
             measured = Measurements(services, reactor)
             measured.setServiceParent(together)
         together.startService()
-    except (UserError, PluginError, CannotStart, OSError) as error:
+    except (UsageError, UserError, PluginError, CannotStart, OSError) as error:
         report("failed", text=str(error))
         return 1
 

@@ -1,6 +1,7 @@
 """One worker as its supervisor sees it: a process, two pipes, and what it says."""
 
 import json
+import math
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -51,6 +52,7 @@ class Worker(ProcessProtocol):
     """A worker process.
 
     Attributes:
+        since: when it has begun to serve.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
         not_ready: its own word for why it wants no more clients.
@@ -63,7 +65,7 @@ class Worker(ProcessProtocol):
         self.number = number
         self.state = State.STARTING
         self.pid: int | None = None
-        self.proven = False
+        self.since = math.inf
         self.silent = 0
         self.numbers: Snapshot = {}
         self.not_ready = ""
@@ -194,11 +196,7 @@ class Worker(ProcessProtocol):
         for descriptor in (1, 2):
             self._take(descriptor, self._lines[descriptor])
         self.state = State.ENDED
-        self._superior.ended(self, self._how())
-
-    def _how(self) -> str:
-        """Return how it ended, in a few words: its own, if it had any."""
-        if signal_ := getattr(self._status, "signal", None):
-            return f"killed by {signal.Signals(signal_).name}"
-        code = getattr(self._status, "exitCode", 0)
-        return self._last_words or f"it exited with status {code}"
+        how = self._last_words or f"it exited with status {getattr(self._status, 'exitCode', 0)}"
+        if number := getattr(self._status, "signal", None):
+            how = f"killed by {signal.Signals(number).name}"
+        self._superior.ended(self, how)

@@ -45,8 +45,6 @@ _UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 """What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
 surrogates, which no file could take."""
 
-Format = Callable[[LogEvent], str | None]
-
 _log: Final = Logger("uppercase")
 
 
@@ -94,18 +92,7 @@ def as_json(event: LogEvent) -> str | None:
     return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
-def for_journal(format_: Format) -> Format:
-    """Return a format whose lines begin with `<N>`, the priority for the journal."""
-
-    def prefixed(event: LogEvent) -> str | None:
-        level: Any = event.get("log_level", LogLevel.info)
-        lines = (format_(event) or "").splitlines(keepends=True)
-        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
-
-    return prefixed
-
-
-FORMATS: Final[Mapping[str, Format]] = {"text": as_text, "json": as_json}
+FORMATS: Final[Mapping[str, Callable[[LogEvent], str | None]]] = {"text": as_text, "json": as_json}
 
 
 def parse_log_format(name: str) -> str:
@@ -128,9 +115,17 @@ def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
-    # Which adds the time itself.
-    untimed: Format = lambda event: (as_text(event) or "").partition(" ")[2]  # noqa: E731
-    return FileLogObserver(file, for_journal(untimed if format_ == "text" else as_json))
+
+    def prefixed(event: LogEvent) -> str:
+        text = FORMATS[format_](event) or ""
+        if format_ == "text":
+            # The journal adds the time itself.
+            text = text.partition(" ")[2]
+        level: Any = event.get("log_level", LogLevel.info)
+        lines = text.splitlines(keepends=True)
+        return "".join(f"<{_PRIORITIES.get(level, 6)}>{line}" for line in lines)
+
+    return FileLogObserver(file, prefixed)
 
 
 class WatchedLogFile(LogFile):
@@ -140,18 +135,12 @@ class WatchedLogFile(LogFile):
         super().__init__(name, directory, **options)
         self._ours = self._on_disk()
 
-    def reopen(self) -> None:
-        super().reopen()
-        self._ours = self._on_disk()
-
-    def rotate(self) -> None:
-        super().rotate()
-        self._ours = self._on_disk()
-
     def write(self, data: str | bytes) -> None:
         # Without the right to make a new one, the old one is better than none.
         if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+            # Or it was rotated, and is open already.
             self.reopen()
+            self._ours = self._on_disk()
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:

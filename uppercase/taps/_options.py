@@ -188,18 +188,20 @@ class ProcessOptions(TableOptions, ABC):
     Parsing them makes it, so that every mistake is a usage error.
 
     Attributes:
-        is_part: what the process has beside the service is somebody else's matter.
-        inherits: a supervisor has opened the sockets.
+        whole: the options of the process: themselves, unless these are a part of a file.
+        in_worker: a supervisor has opened the sockets, and has all that is beside the services.
         meant: the option that a word without one was meant for.
     """
 
     service: IService
     meant: ClassVar[str]
     synopsis = "[options]"
-    is_part = False
-    inherits = False
-    has_page = False
+    in_worker = False
     _words: Sequence[str] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: ProcessOptions = self
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse, and remember the words for workers, who parse them as well."""
@@ -221,13 +223,11 @@ class ProcessOptions(TableOptions, ABC):
             choose_reactor(self._awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
-            self.has_page = self.has_page or self["page"] is not None
             self.service = self.make_service()
-            if self.is_part:
-                return
-            self.service = self.make_whole()
-            check_pid_file(self.parent)
-            choose_log(self.parent, self["log-format"])
+            if self.whole is self and not self.in_worker:
+                self.service = self.make_whole()
+                check_pid_file(self.parent)
+                choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
 
@@ -244,7 +244,7 @@ class ProcessOptions(TableOptions, ABC):
         for wanted in self.transforms():
             # What is wrong is told by the service.
             with suppress(UserError, PluginError):
-                if self.found.is_async(str(wanted)):
+                if self.whole.found.is_async(str(wanted)):
                     return True
         return False
 
@@ -290,9 +290,9 @@ class ServiceOptions(ProcessOptions):
             "max_output": self["max-output"],
             "drain": self["drain"],
             "log_peers": bool(self["log-peers"]),
-            "inherits": self.inherits,
+            "inherits": self.whole.in_worker,
             "observers": tuple(self._observers(about)),
-            "found": self.found,
+            "found": self.whole.found,
         }
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
@@ -302,7 +302,7 @@ class ServiceOptions(ProcessOptions):
 
             head, limit = self["record-bytes"], self["record-limit"]
             yield open_record(self["record"], about, the_reactor(), head=head, limit=limit)
-        if self.has_page:
+        if self.whole["page"] is not None:
             from uppercase.classroom.page import Audience
 
             yield Audience(about, the_reactor().seconds)

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
         name = "page-key" if shows_key else "page-host"
         raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
     if "NOTIFY_SOCKET" in os.environ:
-        ours.append(Notifier(reactor, call_when_ready))
+        ours.append(Notifier(call_when_ready))
     together: Any = MultiService()
     for each in ours if len(ours) > 1 else ():
         each.setServiceParent(together)
@@ -171,15 +172,12 @@ class Notifier(Service):
     has kept since 2017 and one that needs a compiler.
     """
 
-    def __init__(
-        self, reactor: Any, call_when_ready: Callable[[Callable[[], object]], object]
-    ) -> None:
+    def __init__(self, call_when_ready: Callable[[Callable[[], object]], object]) -> None:
         name = os.environ["NOTIFY_SOCKET"]
         # Of Linux's abstract sockets, which begin with a null byte.
         self._address = "\0" + name[1:] if name.startswith("@") else name
         self._call_when_ready = call_when_ready
         self._beat = LoopingCall(self._tell, "WATCHDOG=1")
-        self._beat.clock = reactor
         watched = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._watchdog = int(os.environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
 
@@ -201,13 +199,10 @@ class Notifier(Service):
             self._beat.start(self._watchdog / 2)
 
     def _tell(self, notice: str) -> None:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-                told.setblocking(False)
-                told.sendto(notice.encode(), self._address)
-        except OSError:
-            # Whoever started us may be gone; that is no reason to stop serving.
-            return
+        # Whoever started us may be gone; that is no reason to stop serving.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.setblocking(False)
+            told.sendto(notice.encode(), self._address)
 
 
 # How `twistd` and `twist` write the log in our formats, by public options of theirs.

@@ -25,18 +25,13 @@ def die_with(supervisor: int) -> None:
 
 
 def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"]:
-    from twisted.python import usage
     from twisted.python.reflect import namedModule
 
-    from uppercase.errors import UserError
     from uppercase.taps._process import parts_of
 
     options: Any = namedModule(tap).Options()
-    options.is_part = options.inherits = True
-    try:
-        options.parseOptions(list(words))
-    except usage.UsageError as error:
-        raise UserError(str(error)) from error
+    options.in_worker = True
+    options.parseOptions(list(words))
     return parts_of(options.service)
 
 

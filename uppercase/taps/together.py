@@ -113,9 +113,7 @@ class Options(_options.ProcessOptions):
             known = suggest(str(protocol), _PROTOCOLS)
             raise UserError(f"{where}, protocol: no protocol named {protocol!r}{known}")
         options = _PROTOCOLS[protocol]()
-        options.is_part = True
-        options.inherits, options.has_page = self.inherits, self.has_page
-        options.found = self.found
+        options.whole = self
         rows = _rows(protocol)
         words: list[str] = []
         for key, value in table.items():

@@ -49,6 +49,8 @@ class _Decoder(ABC):
     """Matches all of the whole quanta that a text starts with."""
     _start: ClassVar[re.Pattern[bytes]]
     """Matches the longest part of a text that more input could complete to a quantum."""
+    _unfinished: ClassVar[str]
+    """Why a text cannot end within a quantum."""
 
     def __init__(self) -> None:
         self._rest = b""  # of a quantum, without white space
@@ -82,22 +84,18 @@ class _Decoder(ABC):
         if self._rest:
             raise Rejected(
                 f"got an end at offset {self._offset} after {self._rest.decode('ascii')!r}: "
-                f"{self._explain_end(self._rest)}"
+                f"{self._unfinished}"
             )
         return b""
 
     @staticmethod
     @abstractmethod
-    def _decode(quanta: bytes) -> bytes:
+    def _decode(quanta: bytes, /) -> bytes:
         """Return the bytes of whole quanta."""
 
     @abstractmethod
     def _explain(self, before: bytes, byte: bytes) -> str:
         """Say why `byte` cannot follow `before`, the start of a quantum."""
-
-    @abstractmethod
-    def _explain_end(self, rest: bytes) -> str:
-        """Say why a text cannot end after `rest`, the start of a quantum."""
 
 
 class Base64Decode(_Decoder):
@@ -117,9 +115,10 @@ class Base64Decode(_Decoder):
         rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)*+"
     )
     _start = re.compile(rb"[A-Za-z0-9+/][AQgw]=|[A-Za-z0-9+/]{0,3}+")
+    _unfinished = "base64 comes in groups of 4 characters; it was cut short or its = are missing"
 
     @staticmethod
-    def _decode(quanta: bytes) -> bytes:
+    def _decode(quanta: bytes, /) -> bytes:
         """Return the bytes of whole quanta; `a2b_base64` stops after the first padding."""
         if b"=" not in quanta:
             return a2b_base64(quanta)
@@ -134,9 +133,6 @@ class Base64Decode(_Decoder):
             return f"the bits of {_show(before[-1:])} that this padding leaves unused are not zero"
         return "base64 is made of A-Z, a-z, 0-9, + and /, with = as padding"
 
-    def _explain_end(self, rest: bytes) -> str:
-        return "base64 comes in groups of 4 characters; it was cut short or its = are missing"
-
 
 class HexDecode(_Decoder):
     """Read hexadecimal back into bytes, skipping white space: 68 69 becomes hi.
@@ -148,16 +144,11 @@ class HexDecode(_Decoder):
 
     _quanta = re.compile(rb"(?:[0-9A-Fa-f]{2})*+")
     _start = re.compile(rb"[0-9A-Fa-f]?")
-
-    @staticmethod
-    def _decode(quanta: bytes) -> bytes:
-        return unhexlify(quanta)
+    _unfinished = "hexadecimal needs two digits a byte"
+    _decode = staticmethod(unhexlify)
 
     def _explain(self, before: bytes, byte: bytes) -> str:
         return "hexadecimal is made of 0-9, a-f and A-F"
-
-    def _explain_end(self, rest: bytes) -> str:
-        return "hexadecimal needs two digits a byte"
 
 
 def hex_encode(data: bytes) -> bytes:

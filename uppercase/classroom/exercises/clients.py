@@ -23,47 +23,43 @@ _DELAY: Final = 0.2
 """Seconds by which the pinger's replies are late, so that what it prints can only be measured."""
 
 
-def _ends(run: Run) -> None:
-    if run.status is None:
-        raise Wrong("expected that it ends, got a program that had to be killed")
+def _expect(fine: object, wanted: str) -> None:
+    if not fine:
+        raise Wrong(f"expected {wanted}")
+
+
+def _judged(name: str, points: int = 1, **lab: Any) -> Callable[[Callable[[Any, Run], None]], Any]:
+    """Make what judges the exercise's run under a lab one of its checks."""
+    return lambda judge: check(name, points)(
+        lambda exercise, trial: judge(exercise, exercise.run(trial, **lab))
+    )
 
 
 def _begins(run: Run) -> None:
-    if not run.rows:
-        raise Wrong(f"expected a datagram, got none: {run.complaint or 'it sent nothing'}")
+    _expect(run.rows, f"a datagram, got none: {run.complaint or 'it sent nothing'}")
 
 
-def _succeeds(run: Run) -> None:
-    if run.status:
-        raise Wrong(f"expected exit status 0, got {run.status}: {run.complaint}")
+def _ends(run: Run) -> None:
+    _expect(run.status is not None, "that it ends, got a program that had to be killed")
 
 
-def _prints(run: Run) -> None:
-    if _SENTENCE.upper() not in run.output:
-        words = run.complaint or run.output[-80:] or "nothing"
-        raise Wrong(f"expected {_SENTENCE.upper()!r} in its output, got {words!r}")
+def _ends_well(_: object, run: Run) -> None:
+    _ends(run)
+    _expect(run.status == 0, f"exit status 0, got {run.status}: {run.complaint}")
 
 
-def _sends(run: Run) -> None:
-    sent = "".join(
-        row["data"]
-        for row in run.rows
-        if row["event"] == "received"
-        or (row["event"], row.get("direction")) == ("chunk", "request")
-    )
-    if sent.rstrip("\r\n") != _SENTENCE:
-        raise Wrong(f"expected that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
+def _prints(_: object, run: Run) -> None:
+    words = run.complaint or run.output[-80:] or "nothing"
+    reply = _SENTENCE.upper()
+    _expect(reply in run.output, f"{reply!r} in its output, got {words!r}")
 
 
-def _run(name: str, points: int, *judges: Callable[[Run], None], **lab: Any) -> Any:
-    """Return a check that judges the exercise's run under a lab."""
-
-    def examine(exercise: Any, trial: Trial) -> None:
-        run = exercise.run(trial, **lab)
-        for judge in judges:
-            judge(run)
-
-    return check(name, points)(examine)
+def _sends(_: object, run: Run) -> None:
+    arrivals = (("received", None), ("chunk", "request"))
+    came = (row for row in run.rows if (row["event"], row.get("direction")) in arrivals)
+    sent = "".join(row["data"] for row in came)
+    right = sent.rstrip("\r\n") == _SENTENCE
+    _expect(right, f"that it sends {_SENTENCE!r} once, got {sent[:60]!r}")
 
 
 @dataclass(frozen=True)
@@ -74,18 +70,22 @@ class _Client:
     def run(self, trial: Trial, **lab: Any) -> Run:
         return trial.client(self.udp, f"{_SENTENCE}\n", seconds=self.seconds, **lab)
 
-    sends = _run("sends the line", 2, _sends)
-    prints = _run("prints the reply", 3, _prints)
-    ends = _run("ends with status 0", 1, _ends, _succeeds)
+    sends = _judged("sends the line", 2)(_sends)
+    prints = _judged("prints the reply", 3)(_prints)
+    ends = _judged("ends with status 0")(_ends_well)
 
 
 class _TCPClient(_Client):
-    pieces = _run("takes a reply in pieces", 1, _prints, options={"slice": "1"})
+    pieces = _judged("takes a reply in pieces", options={"slice": "1"})(_prints)
 
 
 class _UDPClient(_Client):
     udp = True
-    lonely = _run("ends without a reply", 1, _ends, _begins, options={"loss": "1"}, seed=7)
+
+    @_judged("ends without a reply", options={"loss": "1"}, seed=7)
+    def lonely(self, run: Run) -> None:
+        _ends(run)
+        _begins(run)
 
 
 class _UDPPinger:
@@ -103,55 +103,47 @@ class _UDPPinger:
         _begins(run)
         return run
 
-    @check("sends ten pings", 3)
-    def ten(self, trial: Trial) -> None:
-        count = len(_arrivals(self.run(trial)))
-        if count != self.pings:
-            raise Wrong(f"expected {self.pings} datagrams, got {count}")
+    @_judged("sends ten pings", 3)
+    def ten(self, run: Run) -> None:
+        count = len(_arrivals(run))
+        _expect(count == self.pings, f"{self.pings} datagrams, got {count}")
 
-    @check("waits a second for each reply")
-    def waits(self, trial: Trial) -> None:
-        """No less, and hardly more: a busy machine may add some."""
-        run = self.run(trial)
-        lost = _lost(run)
+    @_judged("waits a second for each reply")
+    def waits(self, run: Run) -> None:
         for number, (sent, following) in enumerate(pairwise(_arrivals(run)), 1):
-            if number in lost and not 0.8 <= following - sent <= 4:
-                raise Wrong(
-                    f"expected one second between ping {number}, which is lost, and the next, "
-                    f"got {following - sent:.1f} s"
-                )
+            # No less, and hardly more: a busy machine may add some.
+            fine = number not in _lost(run) or 0.8 <= following - sent <= 4
+            between = f"one second between ping {number}, which is lost, and the next"
+            _expect(fine, f"{between}, got {following - sent:.1f} s")
 
-    @check("tells of each loss", 2)
-    def tells(self, trial: Trial) -> None:
-        run = self.run(trial)
+    @_judged("tells of each loss", 2)
+    def tells(self, run: Run) -> None:
         lost = len(_lost(run))
         told = len(re.findall(r"(?im)^.*(?:timed?[ -]?out|lost).*$", run.output))
         # A summary may have one more line.
-        if told not in (lost, lost + 1):
-            raise Wrong(f"expected {lost} lines that tell of a time-out or a loss, got {told}")
+        fine = told in (lost, lost + 1)
+        _expect(fine, f"{lost} lines that tell of a time-out or a loss, got {told}")
 
-    @check("prints each round trip", 2)
-    def round_trips(self, trial: Trial) -> None:
+    @_judged("prints each round trip", 2)
+    def round_trips(self, run: Run) -> None:
         """In seconds or milliseconds; a summary may have some more."""
-        run = self.run(trial)
         came = sum(row["event"] == "replied" for row in run.rows)
         told = sum(_has_round_trip(line) for line in run.output.splitlines())
-        if not came <= told <= came + 3:
-            raise Wrong(
-                f"expected {came} lines with a round trip of {_DELAY:g} s or somewhat more "
-                f"(the replies were held back for so long), got {told}"
-            )
+        _expect(
+            came <= told <= came + 3,
+            f"{came} lines with a round trip of {_DELAY:g} s or somewhat more "
+            f"(the replies were held back for so long), got {told}",
+        )
 
-    @check("prints the loss rate")
-    def rate(self, trial: Trial) -> None:
-        run = self.run(trial)
+    @_judged("prints the loss rate")
+    def rate(self, run: Run) -> None:
         rate = 100 * len(_lost(run)) / max(1, len(_arrivals(run)))
         told = re.findall(r"(\d+(?:\.\d+)?)\s*%", run.output)
-        if not any(abs(float(each) - rate) <= 1 for each in told):
-            got = f"{told[-1]} %" if told else "no percentage"
-            raise Wrong(f"expected a loss of {rate:.0f} %, as the record has it, got {got}")
+        got = f"{told[-1]} %" if told else "no percentage"
+        fine = any(abs(float(each) - rate) <= 1 for each in told)
+        _expect(fine, f"a loss of {rate:.0f} %, as the record has it, got {got}")
 
-    ends = _run("ends with status 0", 1, _ends, _succeeds)
+    ends = _judged("ends with status 0")(_ends_well)
 
 
 def _arrivals(run: Run) -> list[float]:
@@ -172,26 +164,23 @@ _WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf"
 _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
 
-def _delivers(run: Run) -> None:
+def _delivers(_: object, run: Run) -> None:
     """Expect each line once and in order, and that the service has seen each."""
     wanted = [word.upper() for word in _WORDS]
     # Whatever stands beside the words: numbers, prompts, how often each was sent.
     got = [line for line in map(str.strip, run.output.splitlines()) if line]
-    if len(got) != len(wanted) or not all(
+    fine = len(got) == len(wanted) and all(
         word in line.split() for line, word in zip(got, wanted, strict=True)
-    ):
-        shown = ", ".join(got)
-        shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
-        end = " and had to be killed" if run.status is None else ""
-        complaint = f": {run.complaint}" if run.complaint else ""
-        raise Wrong(
-            f"expected the lines {wanted[0]} to {wanted[-1]}, once and in order, got "
-            f"{shown or 'nothing'}{end}{complaint}"
-        )
+    )
+    shown = ", ".join(got) or "nothing"
+    shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
+    end = " and had to be killed" if run.status is None else ""
+    end += f": {run.complaint}" if run.complaint else ""
+    lines = f"the lines {wanted[0]} to {wanted[-1]}, once and in order"
+    _expect(fine, f"{lines}, got {shown}{end}")
     seen = "".join(row["data"] for row in run.rows if row["event"] == "replied")
     for word in wanted:
-        if word not in seen:
-            raise Wrong(f"expected that {word} comes from the service, which has never sent it")
+        _expect(word in seen, f"that {word} comes from the service, which has never sent it")
     _ends(run)
 
 
@@ -207,31 +196,29 @@ class _StopAndWait:
         lab = {"options": options, "seed": self.seed} if options else {}
         return trial.client(True, text, seconds=self.seconds, quiet=self.quiet, **lab)
 
-    plain = _run("without trouble", 2, _delivers)
-    loss = _run("loss in both directions", 3, _delivers, loss="both:0.2")
-    duplicates = _run("duplicates in both directions", 2, _delivers, duplicate="both:0.5")
-    corruption = _run("corruption in both directions", 3, _delivers, corrupt="both:0.2")
+    plain = _judged("without trouble", 2)(_delivers)
+    loss = _judged("loss in both directions", 3, loss="both:0.2")(_delivers)
+    duplicates = _judged("duplicates in both directions", 2, duplicate="both:0.5")(_delivers)
+    corruption = _judged("corruption in both directions", 3, corrupt="both:0.2")(_delivers)
     # Some round trips take longer than any time-out for this lab: copies of replies come.
-    late = _run(
-        "replies later than its time-out", 2, _delivers,
-        delay="reply:100ms", reorder="reply:0.3", loss="0.1",
-    )  # fmt: skip
-    everything = _run("all of it", 3, _delivers, **_ALL)
+    late = _judged(
+        "replies later than its time-out", 2, delay="reply:100ms", reorder="reply:0.3", loss="0.1"
+    )(_delivers)
+    everything = _judged("all of it", 3, **_ALL)(_delivers)
 
-    @check("sends no more than it must", 2)
-    def economy(self, trial: Trial) -> None:
+    @_judged("sends no more than it must", 2, **_ALL)
+    def economy(self, run: Run) -> None:
         """With the lab's round trips of up to 300 ms; half as many again as lines are the slack."""
-        run = self.run(trial, **_ALL)
-        _delivers(run)
+        _delivers(self, run)
         sent = len(_arrivals(run))
         key = list(answer_key(make_experiment(_ALL, seed=self.seed), sent))
         needed = len(_WORDS) + sum(not _unharmed(row) for row in key)
         slack = len(_WORDS) // 2
-        if sent > needed + slack:
-            raise Wrong(
-                f"expected at most {needed + slack} transmissions ({len(_WORDS)} lines, "
-                f"{needed - len(_WORDS)} that the network harmed, {slack} to spare), got {sent}"
-            )
+        _expect(
+            sent <= needed + slack,
+            f"at most {needed + slack} transmissions ({len(_WORDS)} lines, "
+            f"{needed - len(_WORDS)} that the network harmed, {slack} to spare), got {sent}",
+        )
 
 
 def _unharmed(row: Row) -> bool:
@@ -241,15 +228,20 @@ def _unharmed(row: Row) -> bool:
     )
 
 
-CLIENTS: Final = (
-    exercise("tcp-client", "reads a line, sends it over TCP, prints the reply, ends")(_TCPClient),
-    exercise("udp-client", "reads a line, sends it as a datagram, prints the reply, ends")(
-        _UDPClient
-    ),
-    exercise(
-        "udp-pinger", "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost"
-    )(_UDPPinger),
-    exercise(
-        "stop-and-wait", "reads lines; each arrives once and in order, whatever the network does"
-    )(_StopAndWait),
-)
+CLIENTS: Final = [
+    exercise(name, summary)(kind)
+    for name, kind, summary in (
+        ("tcp-client", _TCPClient, "reads a line, sends it over TCP, prints the reply, ends"),
+        ("udp-client", _UDPClient, "reads a line, sends it as a datagram, prints the reply, ends"),
+        (
+            "udp-pinger",
+            _UDPPinger,
+            "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost",
+        ),
+        (
+            "stop-and-wait",
+            _StopAndWait,
+            "reads lines; each arrives once and in order, whatever the network does",
+        ),
+    )
+]

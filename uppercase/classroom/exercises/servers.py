@@ -22,8 +22,7 @@ _LONG: Final = b"abcdefghi\n" * 10_000
 
 _Served = tuple[Program, int]  # A server on trial, and its port.
 
-_Tell = Callable[..., None]
-"""Takes note of an event that a client of ours sees, of its bytes and their direction."""
+_Tell = Callable[..., None]  # Takes note of an event, of its bytes and their direction.
 
 
 def _resets_at_the_end(skt: socket.socket) -> None:
@@ -58,15 +57,13 @@ def _shown(data: bytes) -> str:
     return repr(data)[1:] if len(data) <= 40 else f"{len(data)} bytes {repr(data[:20])[1:]}…"
 
 
-def _asked(
-    name: str, points: int, *messages: bytes, also: Sequence[bytes] = ()
-) -> Callable[..., None]:
+def _asked(name: str, points: int, *messages: bytes, **how: Any) -> Callable[..., None]:
     """Return a check that asks the server, one message after the other."""
 
     def examine(server: "_Server", trial: Trial) -> None:
         with trial.server(server.kind) as served:
             for number, message in enumerate(messages, 1):
-                server.ask(trial, served, number, message, *also)
+                server.ask(trial, served, number, message, **how)
 
     return check(name, points)(examine)
 
@@ -85,7 +82,7 @@ class _Server(ABC):
         """Send; return what came that is none of the expected replies, "" if one did."""
 
     def ask(
-        self, trial: Trial, served: _Served, number: int, data: bytes, *also: bytes, **how: bool
+        self, trial: Trial, served: _Served, number: int, data: bytes, *, also: Any = (), **how: Any
     ) -> None:
         """Ask once; what the client sees goes into the check's timeline, in a record's words."""
         rows: list[Row] = []
@@ -125,7 +122,8 @@ class _Server(ABC):
     def no_text(self, trial: Trial) -> None:
         with trial.server(self.kind) as served:
             with suppress(Wrong):
-                self.ask(trial, served, 1, _LATIN, b"CAF\xe9", "CAFÉ".encode("latin-1"))
+                also = b"CAF\xe9", "CAFÉ".encode("latin-1")
+                self.ask(trial, served, 1, _LATIN, also=also)
             self.still_answers(trial, served, "bytes that are not UTF-8")
 
 
@@ -136,8 +134,7 @@ class _TCPServer(_Server):
         self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
         """Expect nothing before or behind a reply, nor after the end if there is to be one."""
-        end = how.get("end", False)
-        got, why = b"", ""
+        end, got, why = how.get("end", False), b"", ""
         try:
             with socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt:
                 tell("opened")
@@ -165,11 +162,7 @@ class _TCPServer(_Server):
 
     empty = _asked("answers empty lines", 1, b"\n\na\n")
 
-    @check("answers a half-closed client")
-    def half_closed(self, trial: Trial) -> None:
-        with trial.server("tcp") as served:
-            self.ask(trial, served, 1, b"half", end=True)
-
+    half_closed = _asked("answers a half-closed client", 1, b"half", end=True)
     long = _asked("answers 100,000 bytes", 1, _LONG)
 
     @check("survives clients that go away")

@@ -30,14 +30,7 @@ from uppercase.client.target import (
     unusable_authorities,
 )
 from uppercase.commands._options import Expect
-from uppercase.errors import (
-    ConnectionRefused,
-    NetworkError,
-    NoReply,
-    UppercaseError,
-    UserError,
-    install,
-)
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, KIB, MIB
 
 BLOCK: Final = 256 * KIB
@@ -289,7 +282,7 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     try:
         while len(streams) < connections:
             streams.append(_connect_stream(target))
-    except UppercaseError as error:
+    except (NetworkError, UserError) as error:
         for stream in streams:
             stream.close()
         if not streams or not isinstance(error, NoReply):

@@ -16,23 +16,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._network import (
-    Conversation,
     DatagramSocket,
     IReactor,
     at_peer,
     explain_loss,
     open_connection,
 )
+from uppercase.client._session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping import Display
 from uppercase.commands.ping._tracker import Schedule, Tracker
@@ -311,24 +310,22 @@ async def open_carriers(
     return [carrier]
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class Lines(Conversation):
+@implementer(IPushProducer)
+class Lines(Reader):
     """Whole lines in and out on one connection: `deliver` is called with each that comes.
 
     `over` fires when no more will: with None if the server just closed, else with the sentence.
     """
 
-    transport: Any = None
-
     def __init__(self, target: Target, deliver: Callable[[bytes], None] = lambda _: None) -> None:
+        super().__init__()
         self.deliver = deliver
         self.sent = 0
         self.replies = 0
-        self.over: Deferred[UppercaseError | None] = Deferred()
         self._target = target
         self._incoming = bytearray()
-        self._blocked = False
         self._waiting = 0
+        self.over = Deferred.fromCoroutine(self._listen())
 
     @property
     def so_far(self) -> str:
@@ -340,7 +337,7 @@ class Lines(Conversation):
     def send(self, line: bytes) -> None:
         self.sent += 1
         self.transport.write(line)
-        self._waiting = self._waiting + len(line) if self._blocked else 0
+        self._waiting = 0 if self.room is None else self._waiting + len(line)
         if self._waiting > BACKLOG:
             raise NetworkError(
                 f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
@@ -354,7 +351,7 @@ class Lines(Conversation):
     def close(self) -> None:
         """End the connection in order, without waiting for the server; what waits is dropped."""
         self.transport.unregisterProducer()  # TLS would wait for it
-        if self._blocked:
+        if self.room is not None:
             self.transport.abortConnection()
             return
         self.transport.loseConnection()
@@ -372,41 +369,27 @@ class Lines(Conversation):
             )
         return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
 
-    def pauseProducing(self) -> None:
-        self._blocked = True
-
-    def resumeProducing(self) -> None:
-        self._blocked = False
-        self._waiting = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        """Tell of the lines; a rest counts as one where it is too long."""
-        *lines, rest = (self.incomplete() + data).split(b"\n")
-        self._incoming += rest
-        for line in lines:
-            self._tell(line + b"\n")
-        if len(rest) > _LONGEST_LINE:
-            self._tell(self.incomplete())
-
     def readConnectionLost(self) -> None:
-        self._end(None)
+        """Know that no more will come; whoever has made this closes our side."""
+        self.came.put(b"")
 
-    def lost(self, reason: Failure) -> None:
-        self._end(None if reason.check(ConnectionDone) else reason)
+    async def _listen(self) -> UppercaseError | None:
+        """Tell of the lines; a rest counts as one where it is too long, or is the last."""
+        while data := await self.came.get():
+            *lines, rest = (self.incomplete() + data).split(b"\n")
+            self._incoming += rest
+            for line in lines:
+                self._tell(line + b"\n")
+            if len(rest) > _LONGEST_LINE:
+                self._tell(self.incomplete())
+        if self._incoming:
+            self._tell(self.incomplete())
+        if self.reason is None or self.reason.check(ConnectionDone):
+            return None
+        if self._target.tls is None:
+            return self.ending("reset")
+        return explain_loss(self._target, self.reason)
 
     def _tell(self, line: bytes) -> None:
         self.replies += 1
         self.deliver(line)
-
-    def _end(self, reason: Failure | None) -> None:
-        """Tell of the end once; what has come of a line before it is a reply, if a wrong one."""
-        if self.over.called:
-            return
-        if self._incoming:
-            self._tell(self.incomplete())
-        if reason is None:
-            self.over.callback(None)
-        elif self._target.tls is None:
-            self.over.callback(self.ending("reset"))
-        else:
-            self.over.callback(explain_loss(self._target, reason))

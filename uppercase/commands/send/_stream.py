@@ -14,9 +14,9 @@ import select
 import socket
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client._session import Reader
 from uppercase.client.target import Target, explain
 from uppercase.commands.cli import CHUNK, write_all
 from uppercase.errors import NetworkError, UserError
@@ -134,11 +135,9 @@ class Filter(Conversation):
         self._timeout = timeout
         self._allow_empty = allow_empty
         self._sending = _Sending.READING
-        self._room: Deferred[None] | None = None
         self._sent = 0
         self._received = 0
-        self._replies: list[bytes] = []
-        self._held = 0
+        self._replies = bytearray()  # those that wait for the reader of the output
         self._writing: Deferred[None] | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
@@ -166,9 +165,9 @@ class Filter(Conversation):
             while data := await self._input.read():
                 self._sent += len(data)
                 self.transport.write(data)
-                if self._room is not None:
+                if self.room is not None:
                     self._turn(_Sending.BLOCKED)
-                    await self._room
+                    await self.room
                 self._turn(_Sending.READING)
             self.transport.unregisterProducer()
             if self._target.tls is None:
@@ -178,16 +177,6 @@ class Filter(Conversation):
                 self._turn(_Sending.ENDED)
 
     # What the connection tells.
-
-    def pauseProducing(self) -> None:
-        """Stop reading input: the connection holds enough."""
-        if self._room is None:
-            self._room = Deferred(lambda _: None)
-
-    def resumeProducing(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
 
     def writeConnectionLost(self) -> None:
         """Know that the server has been sent everything, and told of the end."""
@@ -206,7 +195,7 @@ class Filter(Conversation):
             )
             return
         self._take(data)
-        if self._held > _MOST_HELD:
+        if len(self._replies) > _MOST_HELD:
             self.transport.pauseProducing()
         self._watch()
 
@@ -234,8 +223,7 @@ class Filter(Conversation):
 
     def _take(self, data: bytes) -> None:
         self._received += len(data)
-        self._replies.append(data)
-        self._held += len(data)
+        self._replies += data
         if self._writing is None:
             self._writing = Deferred.fromCoroutine(self._write())
             self._writing.addErrback(self._failed)
@@ -243,9 +231,8 @@ class Filter(Conversation):
     async def _write(self) -> None:
         try:
             while self._replies:
-                data = b"".join(self._replies)
+                data = bytes(self._replies)
                 self._replies.clear()
-                self._held = 0
                 await write(data)
                 self.transport.resumeProducing()
         finally:
@@ -338,13 +325,13 @@ class LineConversation:
         self._reactor = reactor
         self._target = target
         self._timeout = timeout
-        self._connection = _Connection()
+        self._connection = Reader()
         self._fresh = True
 
     async def connect(self) -> None:
         """Connect to the server, for the first time or again; see `open_connection`."""
         self.close()
-        self._connection = _Connection()
+        self._connection = Reader()
         await open_connection(self._target, self._connection, self._reactor)
         self._fresh = True
 
@@ -353,9 +340,9 @@ class LineConversation:
 
         What comes of an earlier reply after it seemed complete precedes the next one.
         """
-        late = b"".join(self._connection.chunks.pending)
-        self._connection.chunks.pending.clear()
-        if self._connection.ended:
+        late = b"".join(self._connection.came.pending)
+        self._connection.came.pending.clear()
+        if self._connection.reason is not None:
             await self.connect()
         reply = await self._exchange(line)
         if not reply and not self._fresh:
@@ -380,7 +367,7 @@ class LineConversation:
         patience = self._timeout
         try:
             while not reply.endswith(b"\n"):
-                data = await self._connection.chunks.get().addTimeout(patience, self._reactor)
+                data = await self._connection.came.get().addTimeout(patience, self._reactor)
                 if not data:
                     break
                 reply += data
@@ -389,20 +376,3 @@ class LineConversation:
             if not reply:
                 raise explain(TimeoutError(), self._target, self._timeout) from error
         return reply
-
-
-class _Connection(Conversation):
-    """Keeps the chunks that have come until they are asked for, b"" last."""
-
-    transport: Any = None
-
-    def __init__(self) -> None:
-        self.chunks: DeferredQueue[bytes] = DeferredQueue()
-        self.ended = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.chunks.put(data)
-
-    def lost(self, reason: Failure) -> None:
-        self.ended = True
-        self.chunks.put(b"")
