@@ -163,7 +163,7 @@ def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:
     ((name, hello),) = watcher.events()
     assert name == "hello"
     assert hello["services"][0]["arrows"] == []
-    stage.happen(Received("192.0.2.7:5", b"hi"), Replied("192.0.2.7:5", b"HI", b"hi", 1))
+    stage.happen(Received("192.0.2.7:5", b"hi", 1), Replied("192.0.2.7:5", b"HI", b"hi", 1))
     stage.pass_time()
     ((name, frame),) = watcher.events()
     assert name == "frame"
@@ -204,7 +204,7 @@ def test_of_a_flood_a_sample_is_drawn_of_whole_exchanges_and_all_is_counted() ->
     for turn in range(20):
         clock.advance(0.05)
         for number in range(turn * 1000 + 1, turn * 1000 + 1001):
-            audience.notify(Received("192.0.2.7:5", b"x"))
+            audience.notify(Received("192.0.2.7:5", b"x", number))
             audience.notify(Replied("192.0.2.7:5", b"X", b"x", number))
         changes = audience.changes()
         told += arrows_of(changes)

@@ -161,7 +161,7 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:
 
 def test_a_record_keeps_so_many_bytes() -> None:
     file = io.BytesIO()
-    Recorder(file, {}, head=2).notify(Received("127.0.0.1:1", b"\xffabc"))
+    Recorder(file, {}, head=2).notify(Received("127.0.0.1:1", b"\xffabc", 1))
     row = json.loads(file.getvalue().splitlines()[1])
     assert (row["data"], row["size"], row["number"]) == ("\xffa", 4, 1)
 

@@ -247,21 +247,21 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
         watched.hub.removeReader(old)
         old.close()
         new.append(Descriptor(number=number))
-        watched.hub.addReader(new[0])
+        watched.hub.addWriter(new[0])
 
     first, second = watched.reader(replace), watched.reader(replace)
     watched.made.pop()
     watched.hub.doRead()
     assert first.calls + second.calls == ["read"]
     assert new[0].calls == []
-    new[0].peer.send(b"x")
     watched.hub.doRead()
-    assert new[0].calls == ["read"]
+    assert new[0].calls == ["write"]
+    watched.hub.removeWriter(new[0])
     new[0].close()
 
 
 def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
-    """As a client is that has been accepted, and has said already what it wants."""
+    """As a client is that has been accepted, and has said already what it wants: nobody looks."""
 
     def accept(kind: str) -> None:
         door.socket.recv(1)

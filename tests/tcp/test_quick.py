@@ -19,7 +19,7 @@ from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
 from uppercase.services._tcp import conversation_opener
-from uppercase.tcp import _quick, connection
+from uppercase.tcp import _prompt, connection
 from uppercase.tcp._hub import Hub
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
@@ -63,6 +63,7 @@ class Served:
             conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
         )
         with socket.create_server(("127.0.0.1", 0)) as door:
+            door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = socket.create_connection(door.getsockname(), timeout=30)
             skt, _ = door.accept()
         where = ("192.0.2.1", 1)
@@ -100,7 +101,7 @@ class Served:
 @pytest.fixture(params=["quick", "ordinary"])
 def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     # On a busy machine a turn may be over before anything was done.
-    monkeypatch.setattr(_quick, "TURN_OF_ONE", 60.0)
+    monkeypatch.setattr(_prompt, "TURN_OF_ONE", 60.0)
     if request.param == "ordinary":
         monkeypatch.setattr(connection, "read_quickly", lambda each: None)
     made = Served()
@@ -149,7 +150,7 @@ def test_a_transform_that_fails_ends_the_connection(
 def test_a_slow_call_is_told_of_and_costs_the_turn(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_quick, "TURN_OF_ONE", 0.1)
+    monkeypatch.setattr(_prompt, "TURN_OF_ONE", 0.1)
     served.peer.sendall(b"sleep")
     served.hub.doRead()
     assert not served.hub._reads

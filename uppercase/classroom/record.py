@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
 
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
-from uppercase.core.events import Event, Impaired, IObserver, Received, Several
+from uppercase.core.events import Event, IObserver
 from uppercase.core.values import printable
 from uppercase.errors import UserError
-from uppercase.lab import Numbering
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
-from uppercase.services.logs import facts_of
+from uppercase.services.logs import facts_of, say
 
 VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
 
@@ -32,45 +31,13 @@ _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 Row = Mapping[str, Any]  # One line of a record.
 
 
-class RowMaker:
-    """Makes rows of events, with each datagram's number among its client's, from 1.
-
-    An arrival is told before the lab has counted it, so it is counted here as the lab does. Whoever
-    leaves out rows asks for the number of each event all the same.
-
-    Args:
-        clock: by which the lab counts a client's silence.
-        head: bytes of each payload that are kept.
-    """
-
-    def __init__(self, clock: Callable[[], float], head: int) -> None:
-        self._clock = clock
-        self._head = head
-        self._numbers = Numbering(clock)
-
-    def number(self, event: Event) -> int:
-        """Return the number of the datagram that the next event is about; 0 over TCP."""
-        match event:
-            case Received(peer=peer):
-                return self._numbers.next(peer)
-            case Several(direction="request", counts=counts):
-                for peer, count in counts.items():
-                    self._numbers.skip(peer, count)
-            case Impaired(direction="request", fates=str(fates)) if fates:
-                self._numbers.last(event.peer, event.number)
-        number: int = getattr(event, "number", 0)
-        return number
-
-    def row(self, event: Event, number: int) -> dict[str, Any]:
-        facts = facts_of(event)
-        data = getattr(event, "data", getattr(event, "request", None))
-        if data is not None:
-            facts["data"] = data[: self._head].decode("latin-1")
-            facts["size"] = len(data)
-        facts = {name: facts[name] for name in facts if not name.endswith("_bytes")}
-        if isinstance(event, Received):
-            facts["number"] = number
-        return {"time": round(self._clock(), 6), "wall": round(time.time(), 6), **facts}
+def row_of(event: Event, now: float, head: int) -> Row:
+    """Return an event as a row, with so many bytes of its payload."""
+    facts = {name: each for name, each in facts_of(event).items() if not name.endswith("_bytes")}
+    data = getattr(event, "data", getattr(event, "request", None))
+    if data is not None:
+        facts |= {"data": data[:head].decode("latin-1"), "size": len(data)}
+    return {"time": round(now, 6), "wall": round(time.time(), 6), **facts}
 
 
 @implementer(IObserver)
@@ -79,7 +46,8 @@ class Recorder:
 
     Args:
         about: facts for the first line, such as the protocol and the lab's options.
-        limit: bytes of the file; the others are a `RowMaker`'s.
+        head: bytes of each payload that are kept.
+        limit: bytes of the file.
     """
 
     def __init__(
@@ -93,14 +61,13 @@ class Recorder:
     ) -> None:
         self._file = file
         self._room = limit
-        self._rows = RowMaker(clock, head)
-        self._log = Logger("uppercase")
+        self._head, self._clock = head, clock
         self.ended = ""
         self._write({"record": VERSION, "wall": time.time(), **about})
 
     def notify(self, event: Event) -> None:
         if not self.ended:
-            self._write(self._rows.row(event, self._rows.number(event)))
+            self._write(row_of(event, self._clock(), self._head))
 
     def flush(self) -> None:
         self._try(self._file.flush)
@@ -128,7 +95,7 @@ class Recorder:
     def _end(self, why: str) -> None:
         if not self.ended:
             self.ended = why
-            self._log.warn("the record ends here: {why}; the service goes on", why=why)
+            say(f"the record ends here: {why}; the service goes on", LogLevel.warn)
 
 
 def open_record(

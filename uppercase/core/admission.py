@@ -6,7 +6,6 @@ no I/O and never imports Twisted.
 """
 
 from collections.abc import Callable, Collection, Hashable
-from functools import lru_cache
 from heapq import nsmallest
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
@@ -53,7 +52,6 @@ class Evictable(Protocol):
         """Close it to make room."""
 
 
-@lru_cache(maxsize=4096)
 def client_key(host: str | None) -> str | None:
     """Return whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
 

@@ -183,7 +183,7 @@ class Responder:
             name = str(origin.client)
             by_client[name] = by_client.get(name, 0) + count
             if self._lab is not None and direction is Direction.REQUEST:
-                self._lab.pass_by(origin.client, count)
+                self._lab.number(origin.client, count)
         if self._told_each is not None:
             self._told_each.notify(events.Several(direction, by_client))
 
@@ -308,12 +308,13 @@ class Responder:
 
     def _arrive(self, datagram: Datagram, client: Client, steps: list[Step]) -> None:
         """Let one datagram in, through the lab where there is one."""
+        number = 0 if self._lab is None else self._lab.number(client)
         if self._told_each is not None:
-            self._told_each.notify(events.Received(str(client), datagram.data))
+            self._told_each.notify(events.Received(str(client), datagram.data, number))
         if self._lab is None:
             self._judge(Request(datagram, client), steps)
             return
-        for passage in self._lab.request(client, datagram.data):
+        for passage in self._lab.request(client, datagram.data, number):
             request = Request(datagram._replace(data=passage.data), client, passage)
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REQUEST, request))

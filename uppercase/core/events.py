@@ -188,10 +188,11 @@ class Closed(NamedTuple):
 
 
 class Received(NamedTuple):
-    """A datagram arrived."""
+    """A datagram arrived; with a lab it has a number among its client's, from 1."""
 
     peer: str
     data: bytes
+    number: int = 0
 
 
 class Replied(NamedTuple):

@@ -149,14 +149,14 @@ class Passage(NamedTuple):
 class LabStage(Protocol):
     """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
 
-    def request(self, client: Client, data: bytes) -> list[Passage]:
+    def number(self, client: Client, count: int = 1) -> int:
+        """Number so many datagrams that have come from a client; return the last one's."""
+
+    def request(self, client: Client, data: bytes, number: int) -> list[Passage]:
         """Take a datagram from a client; return what the service gets of it."""
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request that `request` gave; return what is sent of it."""
-
-    def pass_by(self, client: Client, count: int) -> None:
-        """Number so many datagrams from a client that do not go through it."""
 
 
 class Answer(NamedTuple):

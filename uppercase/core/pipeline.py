@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from zope.interface import implementer
 
@@ -248,25 +248,39 @@ class StreamPipeline(MessagePipeline):
             TransformError: a stage failed to open its stream.
         """
         guard = self._guard
-        opened = []
-        for stage in self._stages:
-            transform = cast(IStreamTransform, stage.transform)
-            opened.append((stage.name, guard.call(stage.name, transform.open_stream)))
-        return _ChainedStream(opened, guard)
+        opened, feeds = [], []
+        transform: Any
+        for name, transform in self._stages:
+            stream = guard.call(name, transform.open_stream)
+            opened.append((name, stream))
+            feeds.append((name, stream.feed))
+        return _ChainedStream(opened, feeds, guard)
 
 
 @implementer(ITransformStream)
 class _ChainedStream:
     """One connection's way through the stages."""
 
-    def __init__(self, streams: list[tuple[str, ITransformStream]], guard: _Guard) -> None:
+    def __init__(
+        self,
+        streams: list[tuple[str, ITransformStream]],
+        feeds: list[tuple[str, Callable[[bytes], bytes]]],
+        guard: _Guard,
+    ) -> None:
         self._streams = streams
-        self._feeds = [(name, stream.feed) for name, stream in streams]
+        self._feeds = feeds
         self._guard = guard
 
     def feed(self, data: bytes) -> bytes:
-        for name, feed in self._feeds:
-            data = self._guard.checked(name, self._guard.call(name, feed, data))
+        return self._feed_from(0, data)
+
+    def _feed_from(self, position: int, data: bytes) -> bytes:
+        guard = self._guard
+        for name, feed in self._feeds[position:]:
+            result = guard.call(name, feed, data)
+            # What nearly all are; `checked` comes to the same.
+            plain = type(result) is bytes and len(result) <= guard.max_output
+            data = result if plain else guard.checked(name, result)
         return data
 
     @property
@@ -297,7 +311,7 @@ class _ChainedStream:
         for position, (name, stream) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, stream.finish))
             if tail:
-                output += _ChainedStream(self._streams[position + 1 :], self._guard).feed(tail)
+                output += self._feed_from(position + 1, tail)
         return output
 
 

@@ -25,7 +25,7 @@ from uppercase.errors import BadValue, UnknownName, suggest
 
 if TYPE_CHECKING:
     from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments
-    from uppercase.lab._stage import Lab, Numbering, Row, answer_key
+    from uppercase.lab._stage import Lab, Row, answer_key
 
 __all__ = [
     "NO_LAB",
@@ -39,7 +39,6 @@ __all__ = [
     "Impairments",
     "Lab",
     "LabOption",
-    "Numbering",
     "Preset",
     "Row",
     "TCPLab",

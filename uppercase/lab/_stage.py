@@ -12,7 +12,7 @@ on others, and a number must not.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Final
@@ -96,42 +96,12 @@ def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterato
         yield Row(number, request, tuple(replies))
 
 
-class Numbering:
-    """Numbers each client's datagrams, from 1.
-
-    A client that is silent for `FORGET_AFTER` seconds starts again at 1, and so does the one that
-    has been silent longest when there are more than `CLIENTS`.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        # client -> (last heard, datagrams so far); the longest silent comes first
-        self._clients: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
-
-    def next(self, client: Hashable) -> int:
-        """Return the number of the datagram that just arrived."""
-        return self.skip(client, 1)
-
-    def skip(self, client: Hashable, count: int) -> int:
-        """Number so many datagrams that just arrived; return the last one's."""
-        now = self._clock()
-        seen, number = self._clients.get(client, (now, 0))
-        number = number + count if now - seen < FORGET_AFTER else count
-        self.last(client, number)
-        return number
-
-    def last(self, client: Hashable, number: int) -> None:
-        """Take note of the number that a client's last datagram has."""
-        self._clients.pop(client, None)
-        self._clients[client] = self._clock(), number
-        if len(self._clients) > CLIENTS:
-            self._clients.popitem(last=False)
-
-
 class Lab:
     """Follows one experiment for all clients of a service.
 
-    A client is a host and a port; `Numbering` counts its datagrams.
+    A client is a host and a port, whose datagrams are numbered from 1. One that is silent for
+    `FORGET_AFTER` seconds starts again, and so does the one that has been silent longest when there
+    are more than `CLIENTS`.
 
     Args:
         observer: told of every action (`Impaired`), and of what is dropped because the lab
@@ -147,25 +117,35 @@ class Lab:
         self._experiment = experiment
         self._clock = clock
         self._observer = observer
-        self._numbers = Numbering(clock)
+        # client -> (last heard, datagrams so far); the longest silent comes first
+        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
         # (when its delay is over, cost) of each passage that the port holds, the next first.
         # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
         # next is held, so a port need not say when it has passed something on.
         self._held: list[tuple[float, int]] = []
         self._held_bytes = 0
 
-    def request(self, client: Client, data: bytes) -> list[Passage]:
-        """Take a datagram from a client; return what the service gets of it, none to two copies."""
-        arrived = Passage(0.0, data, self._numbers.next(client), 0, 1)
+    def number(self, client: Client, count: int = 1) -> int:
+        """Number so many datagrams that just arrived from a client; return the last one's."""
+        now = self._clock()
+        seen, number = self._clients.pop(client, (now, 0))
+        number = number + count if now - seen < FORGET_AFTER else count
+        self._clients[client] = now, number
+        if len(self._clients) > CLIENTS:
+            self._clients.popitem(last=False)
+        return number
+
+    def request(self, client: Client, data: bytes, number: int | None = None) -> list[Passage]:
+        """Take a datagram from a client; return what the service gets of it, none to two copies.
+
+        It gets a number, unless it has one already.
+        """
+        arrived = Passage(0.0, data, number or self.number(client), 0, 1)
         return self._pass_on(Direction.REQUEST, client, data, arrived)
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; return what is sent of it, none to two copies."""
         return self._pass_on(Direction.REPLY, client, data, answered)
-
-    def pass_by(self, client: Client, count: int) -> None:
-        """Number so many datagrams from a client that do not go through the lab."""
-        self._numbers.skip(client, count)
 
     def _pass_on(
         self, direction: Direction, client: Client, data: bytes, of: Passage

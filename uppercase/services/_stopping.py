@@ -11,7 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -68,7 +68,8 @@ class Drain:
         self._connections = connections
         self._drained: set[TransformProtocol] = set()
         now = clock.seconds()
-        self._deadline, self._next_report = now + seconds, now + _DRAIN_REPORT
+        self._deadline = self._next_abort = now + seconds
+        self._next_report = now + _DRAIN_REPORT
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
         self._loop.start(_DRAIN_LOOK)
@@ -82,15 +83,15 @@ class Drain:
     def _look(self) -> None:
         """Drain the connections that are quiet by now, and all when their time is over."""
         now = self._clock.seconds()
-        is_over = now >= self._deadline
+        is_over = now >= self._next_abort
         if is_over:
-            # What was busy until now has a moment more.
-            self._abort([each for each in self._connections if each in self._drained])
-            self._deadline = now + _LAST_WORD
+            self._next_abort = now + _LAST_WORD
+            self._abort()
         elif now >= self._next_report:
             self._next_report += _DRAIN_REPORT
             left = len(self._connections)
-            say(f"{left} connection{'' if left == 1 else 's'} left, {self._deadline - now:.0f} s")
+            seconds = max(0.0, self._deadline - now)
+            say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
         for connection in list(self._connections):
             since = connection.idle_since()
             if (
@@ -102,12 +103,13 @@ class Drain:
                 self._drained.add(connection)
                 connection.drain()
 
-    def _abort(self, connections: Sequence["TransformProtocol"]) -> None:
-        if connections:
-            count = len(connections)
-            those = "1 connection is" if count == 1 else f"{count} connections are"
+    def _abort(self) -> None:
+        """End those that could have ended; what was busy until now has a moment more."""
+        late = [each for each in self._connections if each in self._drained]
+        if late:
+            those = "1 connection is" if len(late) == 1 else f"{len(late)} connections are"
             say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
-        for connection in connections:
+        for connection in late:
             connection.abort()
 
 

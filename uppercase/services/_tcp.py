@@ -69,7 +69,8 @@ def _ends_with_us(place: str) -> bool:
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
     if framing == "stream":
-        return lambda await_reply, on_ready: StreamConversation(cast(StreamPipeline, chain))
+        streams = cast(StreamPipeline, chain)
+        return lambda await_reply, on_ready: StreamConversation(streams)
 
     most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
 

@@ -1,27 +1,27 @@
 """Keys and certificates from PEM files, checked before anything listens: each fault one sentence.
 
-pyOpenSSL and cryptography are imported when a context is made: plain TCP does without them.
+Python's own TLS does not say which file is wrong, and how; cryptography does, and is imported when
+a context is made: plain TCP does without either.
 """
 
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, TypeVar
 
 from twisted.logger import Logger
-from twisted.python.filepath import FilePath
 
 from uppercase.errors import BadValue, install
 
-if TYPE_CHECKING:
-    from OpenSSL.SSL import Context
-
 T = TypeVar("T")
 
-_SUITES: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
 TLS 1.3 have both."""
 
-_SUITES_WITH_DH: Final = _SUITES + b":DHE+AESGCM:DHE+CHACHA20"
+_SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
 
 _log: Final = Logger("uppercase")
 
@@ -31,7 +31,7 @@ def server_context(
     cert_key: str,
     extra_chain: str | None = None,
     dh_parameters: str | None = None,
-) -> "Context":
+) -> ssl.SSLContext:
     """Return what TLS servers of one certificate have in common: TLS 1.2 and newer.
 
     Args:
@@ -42,40 +42,39 @@ def server_context(
 
     Raises:
         BadValue: a file is missing or does not hold what it should, the key is not the
-            certificate's, or pyOpenSSL is not installed.
+            certificate's, or cryptography is not installed.
     """
     try:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificates
-        from OpenSSL import SSL
-        from twisted.internet.ssl import CertificateOptions, DiffieHellmanParameters
     except ImportError as error:
         raise BadValue(
-            f"TLS needs pyOpenSSL ({error}); install it with: {install('tls')}"
+            f"TLS needs cryptography ({error}); install it with: {install('tls')}"
         ) from error
     key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
-    chain: list[Any] = [*_load(cert_key, "certificate", load_pem_x509_certificates)]
-    if extra_chain is not None:
-        chain += _load(extra_chain, "certificate", load_pem_x509_certificates)
-    if chain[0].public_key() != key.public_key():
+    chain = [cert_key, *([] if extra_chain is None else [extra_chain])]
+    (leaf, *_), *_ = [_load(path, "certificate", load_pem_x509_certificates) for path in chain]
+    if leaf.public_key() != key.public_key():
         raise BadValue(
             f"the private key in {private_key!r} does not belong to the (first) certificate in "
             f"{cert_key!r}; give the two that were made together as privateKey= and certKey="
         )
-    parameters: Any = None
-    if dh_parameters is not None:
-        _load(dh_parameters, "Diffie-Hellman parameters", bytes)
-        parameters = DiffieHellmanParameters.fromFile(FilePath(dh_parameters))
-    leaf, *others = chain
     _warn_of_dates(leaf, cert_key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Whoever wants new keys within TLS 1.2 could have us compute; nobody resumes a session.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
     try:
-        # Twisted hands these on to pyOpenSSL, which has wanted cryptography's own since 24.3.
-        options = CertificateOptions(
-            privateKey=key, certificate=leaf, extraCertChain=others, dhParameters=parameters
-        )
-        context: Context = options.getContext()
-        context.set_cipher_list(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
-    except (ValueError, TypeError, SSL.Error) as error:
+        context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
+        if dh_parameters is not None:
+            _load(dh_parameters, "Diffie-Hellman parameters", bytes)
+            context.load_dh_params(dh_parameters)
+        with TemporaryDirectory() as folder:  # One file is what it takes.
+            whole = Path(folder, "chain.pem")
+            whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
+            context.load_cert_chain(whole, private_key)
+    except (OSError, ValueError) as error:
         raise BadValue(
             f"OpenSSL refuses the key in {private_key!r} or the certificate in {cert_key!r} "
             f"({error})"

@@ -63,7 +63,7 @@ class IStreamTransport(ITransport, IConsumer, IPushProducer):
         """Close at once; what is not sent is lost."""
 
 
-class IOrderlyTLSTransport(ISSLTransport):
+class IOrderlyTLSTransport(IStreamTransport):
     """A TLS transport whose `loseWriteConnection` ends TLS's output before TCP's.
 
     Others hand on the half-close of what they run on, which would cut the TLS.
@@ -145,9 +145,11 @@ class CloseLadder:
             self._call = None
 
     def _can_half_close(self) -> bool:
-        if ISSLTransport.providedBy(self._transport):
-            return IOrderlyTLSTransport.providedBy(self._transport)
-        return IHalfCloseableDescriptor.providedBy(self._transport)
+        transport = self._transport
+        return IOrderlyTLSTransport.providedBy(transport) or (
+            IHalfCloseableDescriptor.providedBy(transport)
+            and not ISSLTransport.providedBy(transport)
+        )
 
     def _look_later(self) -> None:
         shorter = min(self._limits.close_timeout, self._limits.send_timeout)
@@ -277,6 +279,9 @@ class IdleWatch(Generic[C]):
         act: called with one that has waited for `timeout`.
         every: seconds between two looks, where what happens is only known by looking; then it may
             have begun to wait any time after the last.
+
+    Attributes:
+        call: the timer; None while there is none.
     """
 
     def __init__(
@@ -294,21 +299,21 @@ class IdleWatch(Generic[C]):
         self._connections = connections
         self._since = since
         self._act = act
-        self._call: IDelayedCall | None = None
+        self.call: IDelayedCall | None = None
 
     def opened(self) -> None:
         """Take note of a connection."""
-        if self._call is None:
-            self._call = self._clock.callLater(self._pause(0.0), self._look)
+        if self.call is None:
+            self.call = self._clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
         """Take note that one is gone; after the last there is no timer."""
-        if self._call is not None and not self._connections:
-            self._call.cancel()
-            self._call = None
+        if self.call is not None and not self._connections:
+            self.call.cancel()
+            self.call = None
 
     def _look(self) -> None:
-        self._call = None
+        self.call = None
         now = first = self._clock.seconds()
         for connection in list(self._connections):
             since = self._since(connection)
@@ -319,7 +324,7 @@ class IdleWatch(Generic[C]):
             else:
                 first = min(first, since)
         if self._connections:
-            self._call = self._clock.callLater(self._pause(first - now), self._look)
+            self.call = self._clock.callLater(self._pause(first - now), self._look)
 
     def _pause(self, first: float) -> float:
         """Return when to look again, given when the first began to wait, from now."""

@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.admission import client_key
 from uppercase.core.events import (
     Closed,
     Direction,
@@ -35,9 +34,9 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.errors import TransformError
-from uppercase.tcp._quick import TURN_OF_ONE, read_quickly
-from uppercase.tcp._states import NEXT_STATES, OPEN_STATES, IUnidentified, State, client_at, name_of
-from uppercase.tcp._waiting import WaitingProtocol
+from uppercase.tcp import _states as states
+from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
+from uppercase.tcp._states import IUnidentified, State, WaitingProtocol, known_as
 from uppercase.tcp.closing import (
     LINGER,
     CloseLadder,
@@ -88,7 +87,7 @@ class TransformProtocol(WaitingProtocol):
     _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
-        self._state = State.OPENING
+        self._state = states.OPENING
         self._factory = factory
         self._address = address
         self._clock = factory.clock
@@ -96,12 +95,12 @@ class TransformProtocol(WaitingProtocol):
 
     def _move(self, state: State) -> None:
         """Go on to another state."""
-        assert state in NEXT_STATES[self._state], f"{self._state} -> {state}"
+        assert state in states.NEXT_STATES[self._state], f"{self._state} -> {state}"
         # Invariant: a connection that is let in is told of once, and before its end: when it is
         # known whose it is, or that this will never be known.
-        undecided = self._state in (State.OPENING, State.IDENTIFYING)
+        undecided = self._state in (states.OPENING, states.IDENTIFYING)
         self._state = state
-        if undecided and state not in (State.IDENTIFYING, State.REFUSED):
+        if undecided and state not in (states.IDENTIFYING, states.REFUSED):
             self._factory.tell(Opened(self.name))
 
     def connectionMade(self) -> None:
@@ -115,7 +114,8 @@ class TransformProtocol(WaitingProtocol):
         if not factory.enter(self):
             self._refuse()
             return
-        if ITCPTransport.providedBy(transport):
+        told = getattr(transport, "sends_small_at_once", False)
+        if not told and ITCPTransport.providedBy(transport):
             with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
                 transport.setTcpNoDelay(True)
         self._output = transport
@@ -129,27 +129,25 @@ class TransformProtocol(WaitingProtocol):
         self._output.registerProducer(self, True)
         # In this state an awaited reply that comes at once does not find the conversation missing.
         self._conversation = factory.open_conversation(await_reply, self._pump)
-        self._move(State.IDENTIFYING if unidentified else State.SERVING)
+        self._move(states.IDENTIFYING if unidentified else states.SERVING)
         if not self._conversation.wants_input:
             self._pump()
 
     def _note_peer(self, address: IAddress) -> None:
-        peer = client_at(address)
-        self.name = name_of(peer)
-        self.client = client_key(peer and peer.host)
+        self.name, self.client = known_as(address)
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
         self._note_peer(self.transport.getPeer())
         if self._factory.enter(self):
-            self._move(State.SERVING if self._drain_at is None else State.DRAINING)
+            self._move(states.SERVING if self._drain_at is None else states.DRAINING)
         else:
             self._refuse()
 
     def _refuse(self) -> None:
         # Invariant: it is counted for nobody, so that `remove` takes it off nobody's count.
         self.client = None
-        self._move(State.REFUSED)
+        self._move(states.REFUSED)
         self.transport.abortConnection()
 
     def fail(self, outcome: Outcome, error: Exception) -> None:
@@ -159,7 +157,7 @@ class TransformProtocol(WaitingProtocol):
     def break_off(self, outcome: Outcome, error: Exception) -> None:
         """Close because such a stage cannot go on; its last words still reach the peer."""
         self.fail(outcome, error)
-        if self._state in OPEN_STATES:
+        if self._state in states.OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
 
@@ -167,7 +165,7 @@ class TransformProtocol(WaitingProtocol):
         """Pass a chunk to the conversation and send what it has to say."""
         self._received += len(data)
         now = self._active_at = self._seconds()
-        if self._state is State.SERVING and not self._paused and self._conversation.wants_input:
+        if self._state is states.SERVING and not self._paused and self._conversation.wants_input:
             # Nothing is out of the ordinary: what `receive` and `_pump` come to, in one call.
             until = now + TURN_OF_ONE
             self._give(self._conversation.exchange(data, until, self._seconds), until)
@@ -175,12 +173,12 @@ class TransformProtocol(WaitingProtocol):
                 # From the second chunk on: who asks once does without.
                 self._may_hurry = False
                 read_quickly(self)
-        elif self._state in OPEN_STATES:
+        elif self._state in states.OPEN_STATES:
             self._conversation.receive(data)
             self._pump()
-            if self._state is State.DRAINING:
+            if self._state is states.DRAINING:
                 self.input_taken()
-        elif self._state is State.CLOSING and self._received > self._linger_until:
+        elif self._state is states.CLOSING and self._received > self._linger_until:
             if self._conversation.outcome is not None:
                 self._end_with(self._conversation.outcome, "")
             self.transport.abortConnection()
@@ -203,7 +201,7 @@ class TransformProtocol(WaitingProtocol):
         Twisted may call this twice, when a late write fills the buffer again.
         """
         self._peer_ended = True
-        if self._state in OPEN_STATES:
+        if self._state in states.OPEN_STATES:
             self._conversation.end_of_input()
             self._pump()
         else:
@@ -216,13 +214,14 @@ class TransformProtocol(WaitingProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
-        refused = self._state is State.REFUSED
-        self._move(State.CLOSED)
+        refused = self._state is states.REFUSED
+        self._move(states.CLOSED)
         if self._peer_watch is not None:
             self._peer_watch.stop()
         if self._ladder is not None:
             self._ladder.gone()
-        self._factory.turns.forget(self)
+        if self._factory.turns.waiting:
+            self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
         if not refused:
@@ -270,10 +269,10 @@ class TransformProtocol(WaitingProtocol):
         PROXY header that is still to come is answered, and no more.
         """
         if self._drain_at is None:
-            identified = self._state is not State.IDENTIFYING
+            identified = self._state is not states.IDENTIFYING
             self._drain_at = self._taken() + (unread_input(self.transport) if identified else 0)
-            if self._state is State.SERVING:
-                self._move(State.DRAINING)
+            if self._state is states.SERVING:
+                self._move(states.DRAINING)
         self.input_taken()
 
     def input_taken(self) -> None:
@@ -281,7 +280,7 @@ class TransformProtocol(WaitingProtocol):
 
         TLS transports call this once they have delivered all of what one read gave them.
         """
-        if self._state is not State.DRAINING:
+        if self._state is not states.DRAINING:
             return
         assert self._drain_at is not None
         if self._taken() >= self._drain_at:
@@ -308,7 +307,7 @@ class TransformProtocol(WaitingProtocol):
         """Send what the conversation has to say while the peer takes it."""
         # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
         # may come, while it runs; the loop finds either.
-        if self._pumping or self._state not in OPEN_STATES:
+        if self._pumping or self._state not in states.OPEN_STATES:
             return
         conversation, seconds = self._conversation, self._seconds
         until, over = seconds() + TURN_OF_ONE, False
@@ -371,7 +370,7 @@ class TransformProtocol(WaitingProtocol):
 
     def _close(self, *, linger: bool) -> None:
         """Begin to close; what happens from now on is the ladder's matter."""
-        self._move(State.CLOSING)
+        self._move(states.CLOSING)
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
         if self._conversation.outcome is not Outcome.STOPPED:
             self._linger_until = self._received + LINGER
@@ -386,8 +385,8 @@ class TransformProtocol(WaitingProtocol):
         self._ladder.start(linger=linger)
 
     def _abort(self) -> None:
-        if self._state in OPEN_STATES:
-            self._move(State.CLOSING)
+        if self._state in states.OPEN_STATES:
+            self._move(states.CLOSING)
         self.transport.abortConnection()
 
     def _end_with(self, outcome: Outcome, detail: str) -> None:

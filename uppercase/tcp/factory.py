@@ -24,7 +24,7 @@ from uppercase.core.events import (
 )
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.tcp._states import client_at, name_of
+from uppercase.tcp._states import known_as
 from uppercase.tcp.closing import STALL_CHECKS, IdleWatch
 from uppercase.tcp.connection import TransformProtocol
 
@@ -47,38 +47,41 @@ class Turns:
 
     Args:
         clock: the reactor.
+
+    Attributes:
+        waiting: those that have more to do.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         # A dictionary, as an ordered set: whoever has waited longest comes first.
-        self._waiting: dict[TransformProtocol, None] = {}
+        self.waiting: dict[TransformProtocol, None] = {}
         self._call: IDelayedCall | None = None
 
     def take_later(self, connection: TransformProtocol) -> None:
         """Let a connection go on once those that wait already have had their turn."""
-        self._waiting[connection] = None
+        self.waiting[connection] = None
         if self._call is None:
             self._call = self._clock.callLater(0, self._go_round)
 
     def forget(self, connection: TransformProtocol) -> None:
         """Take note that a connection is gone."""
-        self._waiting.pop(connection, None)
-        if self._call is not None and not self._waiting:
+        self.waiting.pop(connection, None)
+        if self._call is not None and not self.waiting:
             self._call.cancel()
             self._call = None
 
     def _go_round(self) -> None:
         self._call = None
         until = self._clock.seconds() + _ROUND
-        for connection in list(self._waiting):
+        for connection in list(self.waiting):
             # It may be gone since.
-            if connection in self._waiting:
-                del self._waiting[connection]
+            if connection in self.waiting:
+                del self.waiting[connection]
                 connection.take_turn()
             if self._clock.seconds() > until:
                 break
-        if self._waiting and self._call is None:
+        if self.waiting and self._call is None:
             self._call = self._clock.callLater(0, self._go_round)
 
 
@@ -160,7 +163,8 @@ class TransformFactory(ServerFactory):
             self.connections.add(connection)
         if not known and refusal is None:
             for watch in self._watches:
-                watch.opened()
+                if watch.call is None:
+                    watch.opened()
         if refusal is not None:
             self.tell(Refused(connection.name, *refusal))
         return refusal is None
@@ -183,7 +187,7 @@ class TransformFactory(ServerFactory):
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(name_of(client_at(peer)), reason, why))
+        self.tell(Refused(known_as(peer)[0], reason, why))
 
 
 class WatchedFactory(TransformFactory):

@@ -45,7 +45,7 @@ from uppercase.tcp.kernel import admit_nobody
 from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, locked, open_port
 
 if TYPE_CHECKING:
-    from OpenSSL.SSL import Context
+    from ssl import SSLContext
 
 _ACCEPT_PAUSE: Final = 0.1
 """Seconds that a port rests when the system has no descriptor or memory for a new connection; it
@@ -56,6 +56,9 @@ _ACCEPT_PAUSE_MOST: Final = 1.0
 
 _ACCEPT_BATCH: Final = 100
 """Connections that are accepted before others have their turn (Twisted's own number)."""
+
+_ALONE: Final = 8
+"""Connections that are accepted one at a time before there is a look whether more wait."""
 
 _TURN_OF_OTHERS: Final = 0.002
 """Seconds that other processes have to accept in our place."""
@@ -86,7 +89,7 @@ class Listener(NamedTuple):
 
     description: str
     endpoint: IStreamServerEndpoint
-    context: "Context | None" = None
+    context: "SSLContext | None" = None
     proxies: DeclaredPeers | None = None
     place: str = ""
 
@@ -155,12 +158,16 @@ class Acceptor:
         self._waits = waits
         self._has_waited = False
         self._batch = 1
+        self._alone = 0
         self._pause = _ACCEPT_PAUSE
         self._call: IDelayedCall | None = None
         # A descriptor of our own: reactors know readers by their descriptors.
         self._socket = _ListeningSocket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         self._family = self._socket.family
+        if self._family != socket.AF_UNIX:
+            # Those that it accepts have it too, on Linux, at the cost of no call for each.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(port, Port):
             port.stopReading()
         reactor.addReader(self)
@@ -181,9 +188,11 @@ class Acceptor:
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
         if self._waits is None:
-            # Who comes alone need not be followed by a look that finds nobody.
+            # Who comes alone need not be followed by a look that finds nobody, but now and then.
+            self._alone += 1
             found_all = self._accept(self._batch)
-            self._batch = min(2 * self._batch, _ACCEPT_BATCH) if found_all else 1
+            if self._batch > 1 or self._alone % _ALONE == 0:
+                self._batch = min(2 * self._batch, _ACCEPT_BATCH) if found_all else 1
         elif self._has_waited:
             self._has_waited = False
             self._accept(_LATE_BATCH)

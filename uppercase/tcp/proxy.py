@@ -24,7 +24,7 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp._states import IUnidentified, client_at
+from uppercase.tcp._states import IUnidentified
 from uppercase.tcp.closing import Deadline
 from uppercase.tcp.factory import TransformFactory
 
@@ -140,9 +140,9 @@ class ProxyHeaderFactory(WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection's stage, or refuse it for where it comes from."""
-        proxy = client_at(addr)
-        known = proxy is not None or isinstance(addr, UNIXAddress)
-        if not (known and self._proxies.include(proxy and proxy.host)):
+        host: str | None = getattr(addr, "host", None)
+        known = host is not None or isinstance(addr, UNIXAddress)
+        if not (known and self._proxies.include(host)):
             self.served.refused(
                 addr,
                 RefusalReason.UNDECLARED,

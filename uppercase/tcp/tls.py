@@ -1,24 +1,20 @@
-"""The TLS stage: Twisted's TLS over any stream transport, with a half-close and with deadlines.
+"""The TLS stage: Python's own TLS over any stream transport, with a half-close and with deadlines.
 
 Twisted's own endpoints lose what is owed to a peer that ends its side (they answer its close_notify
 with ours, and a TCP end by tearing down), and wait for ever for peers that fall silent in the
 handshake or never answer our close_notify. Here both kinds of end are the end of input and no
 more, as in plain TCP, and each wait has a deadline.
-
-Imports pyOpenSSL: only who was asked for TLS may import this module.
 """
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
+from ssl import MemoryBIO, SSLContext, SSLError, SSLWantReadError, SSLZeroReturnError
 from typing import Any, Final
 
-from OpenSSL.SSL import Connection, Context, Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IOpenSSLServerConnectionCreator,
-    ITransport,
-)
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -29,9 +25,8 @@ from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
-"""How much is given to OpenSSL at once: its buffer for input grows to the largest piece and never
-shrinks. The most that one TLS record carries (RFC 8446 section 5.1)."""
-
+"""How much OpenSSL is given, and gives, at once: its buffers grow to the largest piece and never
+shrink. The most that one TLS record carries (RFC 8446 section 5.1)."""
 
 _OUR_CERTIFICATE: Final = re.compile(
     "alert (unknown ca|(bad|unsupported) certificate|certificate (unknown|expired|revoked))$"
@@ -45,66 +40,12 @@ _DISTRUST: Final = (
 )
 
 
-class _WatchedConnection(Connection):
-    """OpenSSL's side of a connection, which keeps a peer's end from Twisted.
-
-    Twisted would answer a close_notify by closing at once. What is found while Twisted is at work
-    is only noted here: acting on it may close the connection under Twisted's feet.
-
-    Args:
-        context: key, certificate and versions.
-        listener: told how the handshake goes.
-
-    Attributes:
-        ended: a close_notify has come.
-        broken: why TLS cannot go on, within the handshake or after it, if so.
-    """
-
-    ended = False
-    broken = ""
-
-    def __init__(self, context: Context, listener: "TLSProtocol") -> None:
-        super().__init__(context, None)
-        self._listener = listener
-
-    def do_handshake(self) -> None:
-        """Go on with the handshake."""
-        try:
-            super().do_handshake()
-        except WantReadError:
-            raise
-        except Error as error:
-            # Twisted would close at once; the alert is still to go out, and to be read.
-            self.broken = _why(error)
-            raise WantReadError from None
-        self._listener.handshake_done()
-
-    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """Return decrypted bytes; at the end of input there are just none."""
-        if not (self._listener.input_ended or self.ended or self.broken):
-            try:
-                return super().recv(bufsiz, flags)
-            except WantReadError:
-                raise
-            except ZeroReturnError:
-                self.ended = True
-            except Error as error:
-                self.broken = _why(error)
-        raise WantReadError
-
-
-def _why(error: Error) -> str:
-    """Return OpenSSL's reason: the last words of its queue of errors."""
-    queue = error.args[0] if error.args else None
-    return str(queue[-1][-1]) if isinstance(queue, list) and queue else "no reason given"
-
-
 @implementer(IOrderlyTLSTransport, IHalfCloseableProtocol)
-class TLSProtocol(TLSMemoryBIOProtocol):
+class TLSProtocol(ProtocolWrapper):
     """One TLS connection: the protocol of what is below, the transport of what is above.
 
-    Unlike the buffering class that Twisted's factory uses, its base writes at once: a reply is on
-    its way before the close_notify that came behind the request is even looked at.
+    It writes at once: a reply is on its way before the close_notify that came behind the request
+    is acted on.
 
     Attributes:
         input_ended: no more will be read, whatever arrives.
@@ -115,11 +56,18 @@ class TLSProtocol(TLSMemoryBIOProtocol):
     wrappedProtocol: Any
     transport: Any
 
-    input_ended = False
-    wire_received = 0
-    _thrown_away = 0
-    _agreed = False
-    _deadline: Deadline
+    def __init__(self, factory: Any, wrapped: IProtocol) -> None:
+        super().__init__(factory, wrapped)
+        # Of the instance, as `__getattr__` of the base makes what is the class's slow to read.
+        self.input_ended = False
+        self.wire_received = 0
+        self._incoming, self._outgoing = MemoryBIO(), MemoryBIO()
+        self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._agreed = False
+        self._broken = False
+        # Nothing more can be encrypted: we have said goodbye, or an alert was the last word.
+        self._output_ended = False
+        self._thrown_away = 0
 
     def makeConnection(self, transport: ITransport) -> None:
         """Wait for a handshake; what is above is connected at once and waits for input."""
@@ -128,25 +76,80 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
         super().makeConnection(transport)
 
+    @property
+    def ends_at_once(self) -> bool:
+        """What is below would say so; here a goodbye may have to wait for its turn."""
+        return False
+
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from below, piece by piece: OpenSSL keeps a buffer for the largest."""
-        connection = self.getHandle()
-        for start in range(0, len(data), _TLS_PIECE):
-            if self.input_ended:
-                self._throw_away(len(data) - start)
-                return
-            super().dataReceived(data[start : start + _TLS_PIECE])
-            if connection.broken:
-                self._break_off(connection.broken)
-            elif connection.ended:
+        """Take what came from below; what it holds is delivered as one."""
+        if self.input_ended:
+            self._throw_away(len(data))
+            return
+        text: list[bytes] = []
+        ended = False
+        try:
+            for start in range(0, len(data), _TLS_PIECE):
+                self._incoming.write(data[start : start + _TLS_PIECE])
+                if ended := self._decrypt(text):
+                    break
+        except SSLError as error:
+            # Nothing can be encrypted any more, so what came with it is not answered either.
+            self._flush()
+            self._break_off(_why(error))
+        else:
+            if text:
+                self.wrappedProtocol.dataReceived(b"".join(text))
+            if ended:
                 self._end_input()
+            self._flush()
         self.wire_received += len(data)
         if not self.input_ended:
             self.wrappedProtocol.input_taken()
 
+    def _decrypt(self, text: list[bytes]) -> bool:
+        """Take what OpenSSL was given; tell whether there is a close_notify in it."""
+        incoming, tls = self._incoming, self._tls
+        try:
+            if not self._agreed:
+                tls.do_handshake()
+                self._agreed = True
+                self._deadline.stop()
+            # Invariant: a piece has room for any record, so that what OpenSSL still holds of one is
+            # not whole.
+            while incoming.pending:
+                chunk = tls.read(_TLS_PIECE)
+                if not chunk:
+                    return True
+                text.append(chunk)
+        except SSLWantReadError:
+            pass
+        except SSLZeroReturnError:
+            return True
+        return False
+
+    def write(self, data: bytes) -> None:
+        """Encrypt, and send at once."""
+        if self._output_ended or not self._agreed:
+            return
+        records = []
+        for start in range(0, len(data), _TLS_PIECE):
+            self._tls.write(data[start : start + _TLS_PIECE])
+            records.append(self._outgoing.read())
+        self.transport.write(b"".join(records))
+
+    def _flush(self) -> None:
+        """Send what OpenSSL has to say, if anything."""
+        if self._outgoing.pending:
+            self.transport.write(self._outgoing.read())
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Write several pieces."""
+        self.write(b"".join(data))
+
     def readConnectionLost(self) -> None:
         """TCP's end of input: with or without a close_notify before it, the peer is done."""
-        if self.getHandle().broken:
+        if self._broken:
             self.wrappedProtocol.readConnectionLost()
         elif self._agreed:
             self._end_input()
@@ -162,10 +165,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         """The connection below is gone."""
         self._deadline.stop()
         self._ended_early()
-        # OpenSSL has delivered all it had; asking again would turn every end into an error.
         self.input_ended = True
-        # A connection that is reset still has its producer, which is what is above: a cycle.
-        self.unregisterProducer()
         super().connectionLost(reason)
 
     def identified(self) -> None:
@@ -182,7 +182,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         Within a handshake nothing is owed: the connection is aborted.
         """
         self._say_goodbye()
-        self.transport.loseConnection()
+        super().loseConnection()
 
     def loseWriteConnection(self) -> None:
         """Send what is owed, a close_notify and TCP's end of output; input goes on."""
@@ -191,25 +191,23 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     def abortConnection(self) -> None:
         """Close at once, by a reset."""
-        # First what is below: Twisted's says goodbye before, which may be sent at once, and a
-        # peer that has read that takes the end for an orderly one.
+        self._output_ended = self.disconnecting = True
         self.transport.abortConnection()
-        super().abortConnection()
 
-    def handshake_done(self) -> None:
-        """Take note that TLS was agreed on."""
-        self._agreed = True
-        self._deadline.stop()
+    def _say_goodbye(self) -> None:
+        """Write a close_notify, unless an alert was the last word."""
+        if not (self._agreed or self._output_ended):
+            self.abortConnection()
+        elif not self._output_ended:
+            self._output_ended = True
+            # It has been written once OpenSSL looks for the peer's, which need not be there.
+            with suppress(SSLError):
+                self._tls.unwrap()
+            self._flush()
 
     def _handshake_failed(self, why: str) -> None:
         """Take note that TLS was not agreed on."""
         self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
-
-    def _say_goodbye(self) -> None:
-        """Write a close_notify, unless an alert was the last word."""
-        # Within a handshake Twisted aborts instead, and the alert of a failed one would be lost.
-        if not self.getHandle().broken:
-            super().loseConnection()
 
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more."""
@@ -219,7 +217,7 @@ class TLSProtocol(TLSMemoryBIOProtocol):
 
     def _break_off(self, why: str) -> None:
         """Close, because TLS cannot go on; the alert that says so has been written."""
-        self.input_ended = True
+        self.input_ended = self._output_ended = self._broken = True
         self._deadline.stop()
         outcome, words = Outcome.MALFORMED, f"broken TLS: {why}"
         if _OUR_CERTIFICATE.search(why):
@@ -249,24 +247,12 @@ class TLSProtocol(TLSMemoryBIOProtocol):
         self.abortConnection()
 
 
-@implementer(IOpenSSLServerConnectionCreator)
-class _ConnectionCreator:
-    """Makes OpenSSL's connections for Twisted.
-
-    Args:
-        context: what they have in common.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
-        """Make one."""
-        assert isinstance(tlsProtocol, TLSProtocol)
-        return _WatchedConnection(self._context, tlsProtocol)
+def _why(error: SSLError) -> str:
+    """Return OpenSSL's reason, in its own words."""
+    return (error.reason or str(error)).lower().replace("_", " ")
 
 
-class TLSFactory(TLSMemoryBIOFactory):
+class TLSFactory(WrappingFactory):
     """Puts TLS in front of another factory's protocols.
 
     Args:
@@ -275,7 +261,9 @@ class TLSFactory(TLSMemoryBIOFactory):
     """
 
     protocol = TLSProtocol
+    noisy = False
 
-    def __init__(self, context: Context, served: TransformFactory) -> None:
-        super().__init__(_ConnectionCreator(context), False, served, served.clock)
+    def __init__(self, context: SSLContext, served: TransformFactory) -> None:
+        super().__init__(served)
+        self.context = context
         self.served = served

@@ -22,7 +22,7 @@ from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
 from uppercase.classroom.page.watchers import Watcher
-from uppercase.classroom.record import RowMaker
+from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
 from uppercase.core import events
@@ -119,7 +119,6 @@ class Audience:
         self.seen = self.shown = self.met = 0
         self.began = clock()
         self._clock = clock
-        self._rows = RowMaker(clock, _PAYLOAD)
         self._serials = itertools.count(1)
         self._bucket = TokenBuckets(SHOWN_RATE, SHOWN_BURST, 1)
         self._by_event = about.get("protocol") == "TCP"
@@ -133,7 +132,6 @@ class Audience:
         self._followed: dict[tuple[str, int], None] = {}
 
     def notify(self, event: Event) -> None:
-        number = self._rows.number(event)
         if isinstance(event, events.Several):
             # What is not drawn.
             came = event.direction == "request"
@@ -145,8 +143,8 @@ class Audience:
             return
         client = self._client(peer)
         client.count(event)
-        if self._is_shown(event, (peer, number)):
-            for arrow in client.arrows.take(self._rows.row(event, number)):
+        if self._is_shown(event, (peer, getattr(event, "number", 0))):
+            for arrow in client.arrows.take(row_of(event, self._clock(), _PAYLOAD)):
                 self._keep(peer, arrow)
             client.arrows.arrows.clear()
 

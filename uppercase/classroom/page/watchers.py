@@ -149,20 +149,17 @@ class Watchers:
             watcher.end()
 
     def _frame(self) -> None:
-        now = self.seconds()
-        for watcher in list(self.by_token.values()):
+        now, watchers = self.seconds(), list(self.by_token.values())
+        for watcher in watchers:
             if watcher.stalled_since is not None and now - watcher.stalled_since > STALLED:
                 watcher.end()
-        self._ticks = (self._ticks + 1) % (1 + len(self.by_token) // FULL_PACE)
+        self._ticks = (self._ticks + 1) % (1 + len(watchers) // FULL_PACE)
         if self._ticks or self._turn is not None:
             return  # the next frame tells of all since the last, which may be on its way still
         changes = self._changes()
-        if changes:
+        if changes or now - self._last_write >= HEARTBEAT:
             self._last_write = now
-            self._deliver(frame("frame", changes), list(self.by_token.values()))
-        elif now - self._last_write >= HEARTBEAT:
-            self._last_write = now
-            self._deliver(b": still here\n\n", list(self.by_token.values()))
+            self._deliver(frame("frame", changes) if changes else b": still here\n\n", watchers)
 
     def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""
