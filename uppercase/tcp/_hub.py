@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import log
@@ -33,9 +33,18 @@ _OUT: Final = 0x004
 _GONE: Final = 0x008 | 0x010
 """EPOLLERR or EPOLLHUP."""
 
-_ENDS: Final[dict[type, Failure]] = {
-    ConnectionDone: Failure(ConnectionDone()),
-    ConnectionLost: Failure(ConnectionLost()),
+
+class _End(Failure):
+    def check(self, *kinds: Any) -> Any:
+        # What Twisted asks at each end, and names all of its bases for; none of these is it.
+        if kinds == (ConnectionAborted,):
+            return None
+        return super().check(*kinds)  # type: ignore[no-untyped-call]
+
+
+_MAKE_END: Final[Any] = _End
+ENDS: Final[dict[type, Failure]] = {
+    kind: _MAKE_END(kind()) for kind in (ConnectionDone, ConnectionLost)
 }
 """The ends of nearly all connections: made once, because a Failure is dear."""
 
@@ -192,7 +201,7 @@ class Hub:
             self._ignore(descriptor, _OUT)
             tell = descriptor.connectionLost
         try:
-            tell(_ENDS.get(type(why)) or Failure(why))
+            tell(ENDS.get(type(why)) or Failure(why))
         except BaseException as error:
             self._failed(descriptor, error)
 

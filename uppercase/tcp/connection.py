@@ -95,12 +95,12 @@ class TransformProtocol(WaitingProtocol):
 
     def _move(self, state: State) -> None:
         """Go on to another state."""
-        assert state in states.NEXT_STATES[self._state], f"{self._state} -> {state}"
+        before = self._state
+        assert state in states.NEXT_STATES[before], f"{before} -> {state}"
         # Invariant: a connection that is let in is told of once, and before its end: when it is
         # known whose it is, or that this will never be known.
-        undecided = self._state in (states.OPENING, states.IDENTIFYING)
         self._state = state
-        if undecided and state not in (states.IDENTIFYING, states.REFUSED):
+        if before in states.UNDECIDED and state not in (states.IDENTIFYING, states.REFUSED):
             self._factory.tell(Opened(self.name))
 
     def connectionMade(self) -> None:
