@@ -12,9 +12,11 @@ from uppercase.core.events import Event, IObserver
 from uppercase.core.guards import Answer, Datagram, Delay, Destination
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.lab import Experiment, Lab
-from uppercase.registry import listing
+from uppercase.registry import find
 
 PEER = ("127.0.0.1", 50000)
+
+_UPPERCASE = find("uppercase")
 
 
 def arrows_of(told: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -55,7 +57,7 @@ def exchange(
         pause: seconds between the end of one and the next.
     """
     everybody = Everybody(observers)
-    chain = make_pipeline([Stage("uppercase", listing().find("uppercase"))], 1 << 20)
+    chain = make_pipeline([Stage("uppercase", _UPPERCASE)], 1 << 20)
     responder = Responder(
         chain,
         clock=lambda: now[0],

@@ -6,9 +6,12 @@ for pipes that close, and for what only a fresh interpreter shows.
 """
 
 import io
+import json
 import os
 import pty
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,7 @@ __all__ = [
     "Outcome",
     "Piped",
     "Terminal",
+    "command_file",
     "command_line",
     "environment",
     "run",
@@ -135,6 +139,59 @@ class Piped(Forked):
     def _end_input(self, data: bytes) -> None:
         with suppress(BrokenPipeError), self.stdin:
             self.stdin.write(data)
+
+
+_ASK = """\
+import json, os, socket, sys
+asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+asked.connect(sys.argv[1])
+wish = json.dumps([sys.argv[2:], {**os.environ}, os.getcwd()])
+socket.send_fds(asked, [wish.encode()], [0, 1, 2])
+sys.exit(int(asked.recv(9)))
+"""
+
+
+@contextmanager
+def command_file() -> Iterator[Path]:
+    """Make a folder with the command as a program, for shells; it runs in a fork."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
+    ):
+        place, program = Path(folder, "socket"), Path(folder, "uppercase")
+        listening.bind(str(place))
+        listening.listen()
+
+        def serve() -> None:
+            with suppress(OSError):  # It is over.
+                while True:
+                    asked, _ = listening.accept()
+                    with asked, ExitStack() as stack:
+                        wish, streams, _, _ = socket.recv_fds(asked, 1 << 18, 3)
+                        for each in streams:
+                            stack.callback(os.close, each)
+                        arguments, env, cwd = json.loads(wish)
+                        stdin, stdout, stderr = streams
+                        process = Forked(
+                            command_line(*arguments),
+                            env,
+                            stdout,
+                            stdin=stdin,
+                            stderr=stderr,
+                            cwd=Path(cwd),
+                        )
+                        asked.send(b"%d" % process.wait(_TIMEOUT))
+
+        words = shlex.join([sys.executable, "-ISc", _ASK, str(place)])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.chmod(0o700)
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            yield Path(folder)
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            server.join(_TIMEOUT)
 
 
 def run(*arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> Outcome:

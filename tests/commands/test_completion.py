@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
 
-from tests.commands.command import environment, run, run_process
+from tests.commands.command import command_file, environment, run, run_process
 from uppercase.commands._generated import COMPLETE_TWISTD, PAGES
 from uppercase.commands.cli import main
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
@@ -42,13 +43,15 @@ IN_SHELLS = [LINES[number] for number in (0, 3, 4, 9, 16)]
 """What shells do in different ways: options and their values, apart and with `=`, and commands."""
 
 
-def shell_environment() -> dict[str, str]:
-    """Return an environment in which a shell finds the programs of this interpreter."""
-    folder = str(Path(sys.executable).parent)
-    return environment({"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"})
+@pytest.fixture
+def found() -> Iterator[dict[str, str]]:
+    """Return an environment in which a shell finds the command, and twistd."""
+    with command_file() as folder:
+        folders = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+        yield environment({"PATH": os.pathsep.join(folders)})
 
 
-def ask(shell: str, *arguments: str, script: str) -> list[str]:
+def ask(shell: str, *arguments: str, script: str, env: dict[str, str]) -> list[str]:
     """Return the lines that a script prints in a shell."""
     program = shutil.which(shell)
     assert program is not None
@@ -56,7 +59,7 @@ def ask(shell: str, *arguments: str, script: str) -> list[str]:
         [program, *arguments, "-c", script],
         capture_output=True,
         text=True,
-        env=shell_environment(),
+        env=env,
         timeout=120,
         check=True,
     )
@@ -82,23 +85,24 @@ def test_each_kind_of_word_is_completed(
 
 
 @pytest.mark.needs_program("bash")
-def test_bash_completes() -> None:
+def test_bash_completes(found: dict[str, str]) -> None:
     calls = [
         f"COMP_LINE='{line}'; COMP_POINT={len(line)}; COMPREPLY=(); "
         f'_{line.split()[0]}_completion uppercase; echo "${{COMPREPLY[*]}}"'
         for line, _ in IN_SHELLS
     ]
     script = 'eval "$(uppercase completion bash)"\n' + "\n".join(calls)
-    shown = ask("bash", "--norc", script=script)
+    shown = ask("bash", "--norc", script=script, env=found)
     assert [sorted(line.split()) for line in shown] == [sorted(values) for _, values in IN_SHELLS]
 
 
 @pytest.mark.needs_program("fish")
-def test_fish_completes_and_explains() -> None:
+def test_fish_completes_and_explains(found: dict[str, str]) -> None:
     script = "uppercase completion fish | source\n" + "".join(
         f"complete -C '{line}'; echo\n" for line, _ in IN_SHELLS
     )
-    answers = "\n".join(ask("fish", "--no-config", script=script)).strip().split("\n\n")
+    shown = ask("fish", "--no-config", script=script, env=found)
+    answers = "\n".join(shown).strip().split("\n\n")
     for (line, values), answer in zip(IN_SHELLS, answers, strict=True):
         offered = dict(row.split("\t") for row in answer.splitlines())
         option, equals, _ = line.rpartition(" ")[2].rpartition("=")
@@ -109,10 +113,8 @@ def test_fish_completes_and_explains() -> None:
 
 
 @pytest.mark.needs_program("zsh")
-def test_zsh_completes_and_explains() -> None:
-    zsh = pexpect.spawn(
-        "zsh", ["-f", "-i"], env=shell_environment(), dimensions=(60, 200), timeout=60
-    )
+def test_zsh_completes_and_explains(found: dict[str, str]) -> None:
+    zsh = pexpect.spawn("zsh", ["-f", "-i"], env=found, dimensions=(60, 200), timeout=60)
     try:
         zsh.sendline(
             "PS1='%% '; unsetopt zle_bracketed_paste; autoload -U compinit; compinit -u -D"

@@ -576,6 +576,7 @@ async def test_check_calls_no_law_kept_that_it_could_not_try(
     assert last == "9 of 10 laws could not be tried, because a reply did not come"
 
 
+@pytest.mark.long
 def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     """In a virtual environment with what they ask for, as it is here; nothing is downloaded."""
     # Of the check's extra; the projects ask for it themselves.

@@ -11,7 +11,9 @@ from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.core.session import MessageConversation
 from uppercase.interfaces import ITransform
-from uppercase.registry import find
+from uppercase.registry import listing
+
+LISTING = listing()
 
 
 @transform(streaming=True)
@@ -42,7 +44,7 @@ def whole(text: str) -> str:
 
 def chain(*transforms: Any, max_output: int = 1 << 20) -> MessagePipeline:
     built: list[ITransform] = [
-        find(each) if isinstance(each, str) else each.build() for each in transforms
+        LISTING.find(each) if isinstance(each, str) else each.build() for each in transforms
     ]
     return make_pipeline([Stage(str(n), each) for n, each in enumerate(built)], max_output)
 

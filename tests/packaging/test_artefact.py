@@ -4,6 +4,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.packaging.environments import make_environment, needed
 from tests.packaging.installed import DROPINS, check_nothing_is_left, check_services, python, run
 
@@ -61,6 +63,7 @@ def check_listing(folder: Path) -> None:
         assert shown.splitlines()[-1] == "[]"
 
 
+@pytest.mark.long
 def test_a_wheel_and_a_checkout_serve_from_any_directory_and_leave_twisted_intact(
     tmp_path: Path,
 ) -> None:

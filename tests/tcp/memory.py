@@ -23,6 +23,8 @@ from uppercase.registry import find
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
 
+_UPPERCASE = find("uppercase")
+
 HIGH_WATER = 64 * 1024
 
 
@@ -130,7 +132,7 @@ class Service:
         self.clock = Clock()
         self.events = Events()
         bounds = Limits(**limits)
-        transform = find("uppercase") if function is None else Function(function)
+        transform = _UPPERCASE if function is None else Function(function)
         chain: Any = make_pipeline([Stage("test", transform)])
 
         def open_conversation(

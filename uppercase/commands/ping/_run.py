@@ -18,9 +18,10 @@ from math import inf
 from time import monotonic
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -52,7 +53,7 @@ beyond it the oldest is given up. A quarter of the 1,024 descriptors that a proc
 class Run:
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
-    `finished` fires then, or fails with what ended it before.
+    What happens meanwhile is called in its order, in between; what it raises ends the run.
     """
 
     reactor: IReactor
@@ -60,75 +61,56 @@ class Run:
     schedule: Schedule
     display: Display
     carrier: "Carrier"
-    finished: Deferred[None] = field(default_factory=Deferred, init=False)
-    _timer: IDelayedCall | None = field(default=None, init=False)
+    happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
+    _ended = False
 
     async def measure(self) -> None:
-        self._over = self.display.started + (self.schedule.duration or inf)
+        """Do it, with a carrier that has been opened; it is closed at the end."""
+        over = self.display.started + (self.schedule.duration or inf)
         self.carrier.start(self)
-        self.guard(self._turn)
         try:
-            await self.finished
+            while not self._ended and (now := monotonic()) < over:
+                planned = self._planned()
+                if planned is not None and planned <= now:
+                    self.carrier.send(self.tracker.send(monotonic()))
+                self._expire(now)
+                planned, expiry = self._planned(), self.tracker.next_expiry
+                if planned is None and expiry is None:
+                    break
+                wake = min(time for time in (planned, expiry, over) if time is not None)
+                wait = max(0.0, wake - monotonic())
+                try:
+                    happened = await self.happened.get().addTimeout(wait, self.reactor)
+                except Silence:
+                    continue
+                happened()
         finally:
             await self.carrier.close()
 
     def end(self, error: Exception | None = None) -> None:
-        """End it, well or with an error; only the first end counts."""
-        if self.finished.called:
-            return
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        if error is None:
-            self.finished.callback(None)
-        else:
-            self.finished.errback(error)
+        """End it, well or with an error."""
+
+        def happened() -> None:
+            self._ended = True
+            if error is not None:
+                raise error
+
+        self.happened.put(happened)
 
     def look(self) -> None:
-        self.guard(lambda: self.display.show_interim(self.carrier.connections))
+        self.happened.put(lambda: self.display.show_interim(self.carrier.connections))
 
     def begun(self, probe: bytes) -> None:
         """Know that a probe may have had to wait, and is sent now."""
         self.tracker.restart(probe, monotonic())
 
     def received(self, reply: bytes) -> None:
-        self.guard(partial(self._take, reply, monotonic()))
-
-    def guard(self, step: Callable[[], None]) -> None:
-        """Do a step; what it raises (nobody reads the output, say) ends the run."""
-        if self.finished.called:
-            return
-        try:
-            step()
-        except Exception as error:
-            self.end(error)
-
-    def _take(self, reply: bytes, now: float) -> None:
-        self.display.show(self.tracker.receive(reply, now))
-        self._end_if_done()
-
-    def _turn(self) -> None:
-        """Do what is due, and come back when the next thing is."""
         now = monotonic()
-        if now >= self._over:
-            self.end()
-            return
-        planned = self._planned()
-        if planned is not None and planned <= now:
-            self.carrier.send(self.tracker.send(monotonic()))
-        self._expire(now)
-        self._end_if_done()
-        if not self.finished.called:
-            times = (self._planned(), self.tracker.next_expiry, self._over)
-            wake = min(time for time in times if time is not None) - monotonic()
-            self._timer = self.reactor.callLater(max(0.0, wake), self.guard, self._turn)
+        self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
 
     def _planned(self) -> float | None:
         after = self.schedule.planned(self.tracker.totals.transmitted + 1)
         return None if after is None else self.display.started + after
-
-    def _end_if_done(self) -> None:
-        if self._planned() is None and not self.tracker.totals.pending:
-            self.end()
 
     def _expire(self, now: float) -> None:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
@@ -178,7 +160,7 @@ class DatagramCarrier:
             try:
                 self._port.datagrams.send(probe)
             except BlockingIOError:
-                self._port.when_writable(partial(self._run.guard, self._flush))
+                self._port.when_writable(partial(self._run.happened.put, self._flush))
                 return
             except OSError as error:
                 raise explain_send(error, self._target, len(probe)) from error
