@@ -86,11 +86,9 @@ class Hub:
         return self._set.fileno()
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log calls it."""
         return "uppercase"
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doRead` of a descriptor when it can be read."""
         self._watch(reader, _IN)
 
     def read_by(self, read: Any) -> None:
@@ -100,31 +98,25 @@ class Hub:
             self._reads[number] = read
 
     def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doWrite` of a descriptor when it can be written."""
         self._watch(writer, _OUT)
 
     def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doRead` no more."""
         if reader.fileno() in self._reads:
             self._ignore(reader, _IN)
 
     def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doWrite` no more."""
         self._ignore(writer, _OUT)
 
     def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Watch nobody; return who was watched."""
         found = list(self._descriptors.values())
         for descriptor in found:
             self._ignore(descriptor, _IN | _OUT)
         return found
 
     def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Return whose `doRead` is called."""
         return self._watched(_IN)
 
     def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Return whose `doWrite` is called."""
         return self._watched(_OUT)
 
     def connectionLost(self, reason: Failure) -> None:

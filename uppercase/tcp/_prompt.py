@@ -84,7 +84,6 @@ class PromptConnection(Connection):
         return self._input_ends and not self.queueing
 
     def loseConnection(self) -> None:
-        """Close when all is sent."""
         if self._input_ends and self.connected:
             # `readConnectionLost` goes on when this protocol is done, or `doWrite` once nothing is
             # queued: no need to wait for a socket that can be written.

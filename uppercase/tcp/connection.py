@@ -338,7 +338,7 @@ class TransformProtocol(WaitingProtocol):
     def _finish(self, outcome: Outcome) -> None:
         """Begin to close, once the lab has passed everything on: then it resumes us."""
         if self._lab is None or self._lab.empty:
-            quiet = outcome is Outcome.STOPPED and self._is_quiet()
+            quiet = outcome is states.STOPPED and self._is_quiet()
             self._close(linger=not self._peer_ended and not quiet)
 
     def _is_quiet(self) -> bool:
@@ -372,7 +372,7 @@ class TransformProtocol(WaitingProtocol):
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(states.CLOSING)
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
-        if self._conversation.outcome is not Outcome.STOPPED:
+        if self._conversation.outcome is not states.STOPPED:
             self._linger_until = self._received + LINGER
         if self._peer_watch is not None:
             self._peer_watch.stop()

@@ -178,7 +178,6 @@ class Acceptor:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log calls it."""
         prefix: str = self._port.logPrefix()
         return prefix
 
