@@ -76,6 +76,7 @@ class Phase(Enum):
 # As they are read for each chunk: by the Enum's name it takes seven times as long (CPython 3.11).
 _OPEN, _STOPPED, _INPUT_ENDED, _FLUSHED = Input
 _ANSWERING, _ENDING, _ENDED = Phase
+_FINISHED: Final = Outcome.FINISHED
 
 
 class StreamConversation:
@@ -145,7 +146,7 @@ class StreamConversation:
                     return output
             if self._input is _INPUT_ENDED:
                 output = self._stream.finish()
-                self._end(Outcome.FINISHED)
+                self._end(_FINISHED)
                 return output
             if self._input is _STOPPED:
                 self._end(Outcome.STOPPED)
@@ -378,7 +379,7 @@ class MessageConversation:
                 self._input = _FLUSHED
                 self._messages = iter(self._framer.finish())
             elif self._input is _FLUSHED:
-                self._decide(Outcome.FINISHED)
+                self._decide(_FINISHED)
             elif self._input is _STOPPED:
                 self._decide(Outcome.STOPPED)
         return self._messages is not None

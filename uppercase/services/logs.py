@@ -367,6 +367,7 @@ _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
         next((name for name in _APART if name in kind._fields), ""),
     )
     for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
+    if kind is not events.KernelDropped
 }
 """What is counted: by which word, and which attribute. Requests and replies are not counted here:
 they are told only where somebody watches, and the responder counts all of them."""
@@ -383,14 +384,15 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        if isinstance(event, events.KernelDropped):
+        known = _COUNTED.get(type(event))
+        if known is not None:
+            word, attribute = known
+            self.counts[word, getattr(event, attribute) if attribute else ""] += 1
+        elif isinstance(event, events.KernelDropped):
             self.counts["dropped", "by-the-kernel"] += event.count
         elif isinstance(event, events.Impaired):
             for action in event.actions:
                 self.counts[f"lab-{event.direction.value}", action.value] += 1
-        elif known := _COUNTED.get(type(event)):
-            word, attribute = known
-            self.counts[word, str(getattr(event, attribute)) if attribute else ""] += 1
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

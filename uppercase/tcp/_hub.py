@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import log
@@ -33,9 +33,18 @@ _OUT: Final = 0x004
 _GONE: Final = 0x008 | 0x010
 """EPOLLERR or EPOLLHUP."""
 
-_ENDS: Final[dict[type, Failure]] = {
-    ConnectionDone: Failure(ConnectionDone()),
-    ConnectionLost: Failure(ConnectionLost()),
+
+class _End(Failure):
+    def check(self, *kinds: Any) -> Any:
+        # What Twisted asks at each end, and names all of its bases for; none of these is it.
+        if kinds == (ConnectionAborted,):
+            return None
+        return super().check(*kinds)  # type: ignore[no-untyped-call]
+
+
+_MAKE_END: Final[Any] = _End
+ENDS: Final[dict[type, Failure]] = {
+    kind: _MAKE_END(kind()) for kind in (ConnectionDone, ConnectionLost)
 }
 """The ends of nearly all connections: made once, because a Failure is dear."""
 
@@ -77,11 +86,9 @@ class Hub:
         return self._set.fileno()
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log calls it."""
         return "uppercase"
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doRead` of a descriptor when it can be read."""
         self._watch(reader, _IN)
 
     def read_by(self, read: Any) -> None:
@@ -91,31 +98,25 @@ class Hub:
             self._reads[number] = read
 
     def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doWrite` of a descriptor when it can be written."""
         self._watch(writer, _OUT)
 
     def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doRead` no more."""
         if reader.fileno() in self._reads:
             self._ignore(reader, _IN)
 
     def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
-        """Call `doWrite` no more."""
         self._ignore(writer, _OUT)
 
     def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Watch nobody; return who was watched."""
         found = list(self._descriptors.values())
         for descriptor in found:
             self._ignore(descriptor, _IN | _OUT)
         return found
 
     def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Return whose `doRead` is called."""
         return self._watched(_IN)
 
     def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
-        """Return whose `doWrite` is called."""
         return self._watched(_OUT)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -192,7 +193,7 @@ class Hub:
             self._ignore(descriptor, _OUT)
             tell = descriptor.connectionLost
         try:
-            tell(_ENDS.get(type(why)) or Failure(why))
+            tell(ENDS.get(type(why)) or Failure(why))
         except BaseException as error:
             self._failed(descriptor, error)
 

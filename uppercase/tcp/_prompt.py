@@ -17,12 +17,14 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
+from twisted.python import log
 from twisted.python.failure import Failure
 
 from uppercase.limits import PORTABLE
-from uppercase.tcp._hub import Hub
+from uppercase.tcp._hub import ENDS, Hub
 from uppercase.tcp._states import SERVING
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ TURN_OF_ONE: Final = 0.0005
 """Seconds that one connection may keep the reactor before the others have their turn, unless one
 message takes longer: a chunk of short messages is worth a tenth of a second, and with a transform
 of 1 ms a minute. A hundred that flood at once have had theirs after 65 ms."""
-
-_DONE: Final = Failure(CONNECTION_DONE)
 
 
 class PromptConnection(Connection):
@@ -65,10 +65,18 @@ class PromptConnection(Connection):
     def readConnectionLost(self, reason: Failure) -> None:
         """Hand on that the peer sends no more, and end at once if that ends the connection."""
         self._input_ends = True
-        super().readConnectionLost(reason)
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            # As Twisted's does, which makes sure by way of an adapter: that takes longer.
+            try:
+                self.protocol.readConnectionLost()
+            except BaseException:
+                log.err()
+                self.connectionLost(Failure())
+        else:
+            super().readConnectionLost(reason)
         self._input_ends = False
         if self.disconnecting and self.connected and not self.queueing:
-            self.connectionLost(_DONE)
+            self.connectionLost(ENDS[ConnectionDone])
 
     @property
     def ends_at_once(self) -> bool:
@@ -76,7 +84,6 @@ class PromptConnection(Connection):
         return self._input_ends and not self.queueing
 
     def loseConnection(self) -> None:
-        """Close when all is sent."""
         if self._input_ends and self.connected:
             # `readConnectionLost` goes on when this protocol is done, or `doWrite` once nothing is
             # queued: no need to wait for a socket that can be written.

@@ -45,6 +45,8 @@ class State(Enum):
 
 
 OPENING, IDENTIFYING, SERVING, DRAINING, CLOSING, REFUSED, CLOSED = State
+UNDECIDED: Final = (OPENING, IDENTIFYING)
+STOPPED: Final = Outcome.STOPPED
 # So they are read in this room: as `State.SERVING` it takes seven times as long (CPython 3.11).
 
 NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {

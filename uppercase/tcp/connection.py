@@ -95,12 +95,12 @@ class TransformProtocol(WaitingProtocol):
 
     def _move(self, state: State) -> None:
         """Go on to another state."""
-        assert state in states.NEXT_STATES[self._state], f"{self._state} -> {state}"
+        before = self._state
+        assert state in states.NEXT_STATES[before], f"{before} -> {state}"
         # Invariant: a connection that is let in is told of once, and before its end: when it is
         # known whose it is, or that this will never be known.
-        undecided = self._state in (states.OPENING, states.IDENTIFYING)
         self._state = state
-        if undecided and state not in (states.IDENTIFYING, states.REFUSED):
+        if before in states.UNDECIDED and state not in (states.IDENTIFYING, states.REFUSED):
             self._factory.tell(Opened(self.name))
 
     def connectionMade(self) -> None:
@@ -338,7 +338,7 @@ class TransformProtocol(WaitingProtocol):
     def _finish(self, outcome: Outcome) -> None:
         """Begin to close, once the lab has passed everything on: then it resumes us."""
         if self._lab is None or self._lab.empty:
-            quiet = outcome is Outcome.STOPPED and self._is_quiet()
+            quiet = outcome is states.STOPPED and self._is_quiet()
             self._close(linger=not self._peer_ended and not quiet)
 
     def _is_quiet(self) -> bool:
@@ -372,7 +372,7 @@ class TransformProtocol(WaitingProtocol):
         """Begin to close; what happens from now on is the ladder's matter."""
         self._move(states.CLOSING)
         # Who goes on asking while the service stops does no wrong; the drain time bounds that.
-        if self._conversation.outcome is not Outcome.STOPPED:
+        if self._conversation.outcome is not states.STOPPED:
             self._linger_until = self._received + LINGER
         if self._peer_watch is not None:
             self._peer_watch.stop()

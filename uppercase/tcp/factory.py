@@ -150,7 +150,6 @@ class TransformFactory(ServerFactory):
         self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
-        """Make a connection's protocol."""
         return TransformProtocol(self, addr)
 
     def enter(self, connection: TransformProtocol) -> bool:
@@ -194,7 +193,6 @@ class WatchedFactory(TransformFactory):
     """A factory that tells its observer of each chunk too."""
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
-        """Make a connection's protocol."""
         return _WatchedProtocol(self, addr)
 
 

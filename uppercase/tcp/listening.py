@@ -168,8 +168,9 @@ class Acceptor:
         if self._family != socket.AF_UNIX:
             # Those that it accepts have it too, on Linux, at the cost of no call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if isinstance(port, Port):
-            port.stopReading()
+        self._make, self._server = prompt(port.transport), port if isinstance(port, Port) else None
+        if self._server is not None:
+            self._server.stopReading()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -177,7 +178,6 @@ class Acceptor:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log calls it."""
         prefix: str = self._port.logPrefix()
         return prefix
 
@@ -253,8 +253,7 @@ class Acceptor:
         assert protocol is not None
         number = port.sessionno
         port.sessionno = number + 1
-        server = port if isinstance(port, Port) else None
-        transport = prompt(port.transport)(skt, protocol, address, server, number, self._reactor)
+        transport = self._make(skt, protocol, address, self._server, number, self._reactor)
         protocol.makeConnection(transport)
 
     def _rest(self, error: OSError) -> None:

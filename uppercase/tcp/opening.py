@@ -90,11 +90,9 @@ class InheritedUNIXPort:
         return UNIXAddress(self._socket.getsockname())
 
     def fileno(self) -> int:
-        """Return the descriptor."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log calls it."""
         return type(self.factory).__name__
 
 
@@ -242,7 +240,6 @@ class SocketEndpoint:
         self._socket = skt
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Serve the socket."""
         skt = self._socket
         skt.setblocking(False)
         port = maybeDeferred(self._reactor.adoptStreamPort, skt.fileno(), skt.family, factory)

@@ -81,7 +81,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
                 self.wrappedProtocol.dataReceived(rest)
 
     def readConnectionLost(self) -> None:
-        """The other side has ended its output."""
         if self._buffer is None:
             self.wrappedProtocol.readConnectionLost()
             return
@@ -95,7 +94,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone."""
         self._deadline.stop()
         super().connectionLost(reason)
 

@@ -144,7 +144,6 @@ class TLSProtocol(ProtocolWrapper):
             self.transport.write(self._outgoing.read())
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Write several pieces."""
         self.write(b"".join(data))
 
     def readConnectionLost(self) -> None:
@@ -162,14 +161,12 @@ class TLSProtocol(ProtocolWrapper):
         self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection below is gone."""
         self._deadline.stop()
         self._ended_early()
         self.input_ended = True
         super().connectionLost(reason)
 
     def identified(self) -> None:
-        """Hand on that the peer's address is known."""
         self.wrappedProtocol.identified()
 
     def fail(self, outcome: Outcome, error: Exception) -> None:

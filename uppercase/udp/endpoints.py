@@ -73,7 +73,6 @@ class UDPEndpoint:
         self._interface = interface
 
     def listen(self, protocol: DatagramProtocol) -> IListeningPort:
-        """Open a socket and serve a protocol on it."""
         if not IReactorFDSet.providedBy(self._reactor):
             return self._listen_plainly(protocol)
         port = Port(open_socket(self._interface, self._port), protocol, self._reactor)
@@ -127,7 +126,6 @@ class AdoptedUDPEndpoint:
         self._descriptor = descriptor
 
     def listen(self, protocol: DatagramProtocol) -> Port:
-        """Take the socket over and serve a protocol on it."""
         port = Port(adopt_socket(self._descriptor), protocol, self._reactor)
         port.startListening()
         return port

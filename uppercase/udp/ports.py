@@ -187,7 +187,6 @@ class Port:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Return the name in logs."""
         return f"{type(self.protocol).__name__} (UDP)"
 
     def ask_receive_buffer(self, size: int) -> int:
@@ -200,21 +199,17 @@ class Port:
         return kernel_drops(self._socket) if self._listening else None
 
     def doRead(self) -> None:
-        """Read what is there, up to the batch size, and hand it over."""
         self._read_batch()
 
     def pauseProducing(self) -> None:
-        """Read nothing more before it is resumed."""
         self._paused = True
         self._readers.removeReader(self)
 
     def resumeProducing(self) -> None:
-        """Read on."""
         self._paused = False
         self._read_on()
 
     def stopProducing(self) -> None:
-        """Do what `stopListening` does."""
         self.stopListening()
 
     def read_out(self) -> Deferred[None]:
