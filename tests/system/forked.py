@@ -34,7 +34,7 @@ _FORKS.set_forkserver_preload(
         "twisted.internet.epollreactor",
         "twisted.scripts.twistd",
         "uppercase.classroom.exercises",
-        "uppercase.client._endpoints",
+        "uppercase.client._network",
         "uppercase.commands.classroom",
         "uppercase.commands.cli",
         "uppercase.commands.send",
