@@ -148,12 +148,12 @@ def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:
     """It is killed when its time is over, with all that it has started."""
     script = tmp_path / "hostile.py"
     script.write_text(HOSTILE)
-    command = [tool("uppercase"), "run", "--timeout", "2s", "--", sys.executable, str(script)]
+    command = [tool("uppercase"), "run", "--timeout", "1s", "--", sys.executable, str(script)]
     done = subprocess.run(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, check=False
     )
     assert done.returncode == 124
-    assert b"killed after 2 s" in done.stderr
+    assert b"killed after 1 s" in done.stderr
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
     assert not left
 

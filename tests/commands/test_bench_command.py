@@ -43,7 +43,7 @@ from uppercase.commands.cli import main
 
 
 def bench(*arguments: str) -> Outcome:
-    return run("bench", "--duration", "150ms", *arguments)
+    return run("bench", "--duration", "100ms", *arguments)
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -59,13 +59,13 @@ def test_an_honest_server_is_measured(protocol: str, options: list[str]) -> None
         outcome = bench(*udp, "--connections", "3", "--json", *options, server.address)
     result = summary(outcome)
     assert (outcome.status, outcome.stderr) == (0, "")
-    assert result["transmitted"] == result["received"] >= 50
+    assert result["transmitted"] == result["received"] >= 20
     assert {result[key] for key in ("lost", "late", "duplicates", "wrong", "pending")} == {0}
     assert result["messages_per_s"] > 100
     latency = result["latency_ms"]
     assert latency["min"] <= latency["p50"] <= latency["p99"] <= latency["p99_9"]
     if "--rate" in options:
-        assert result["transmitted"] == 75
+        assert result["transmitted"] == 50
         assert (result["loop"], result["rate"]) == ("open", 500)
 
 

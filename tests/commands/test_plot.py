@@ -93,7 +93,7 @@ def test_nothing_received_still_gives_a_picture(tmp_path: Path) -> None:
 def test_a_file_stays_small_however_long_the_measurement(tmp_path: Path) -> None:
     found = [
         reply(index, (index * 7919 % 1000) / 1000) if index % 3 else Finding(Kind.LOST, index)
-        for index in range(1, 100_000)
+        for index in range(1, 20_000)
     ]
     assert len(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path)) < 1_000_000
 

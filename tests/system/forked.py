@@ -24,31 +24,34 @@ from pathlib import Path
 
 from tests.system.spare import keep_spare
 
+_IMPORTED = [
+    # Not what is around them, which keeps the arguments that there were as it was imported.
+    "twisted.application.twist._options",
+    "twisted.application.runner._runner",
+    "twisted.internet.endpoints",
+    "twisted.internet.epollreactor",
+    "twisted.scripts.twistd",
+    "uppercase.classroom.exercises",
+    "uppercase.client._network",
+    "uppercase.commands.classroom",
+    "uppercase.commands.cli",
+    "uppercase.commands.send",
+    "uppercase.commands.transforms",
+    "uppercase.registry.doctor",
+    "uppercase.services._supervisor",
+    "uppercase.services._tcp",
+    "uppercase.services._udp",
+    "uppercase.services._worker",
+    "uppercase.services.web",
+    "uppercase.taps.tcp",
+    "uppercase.taps.udp",
+    "uppercase.transforms.codecs",
+    "uppercase.transforms.letters",
+    "uppercase.transforms.text",
+]
+
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    [
-        # Not what is around them, which keeps the arguments that there were as it was imported.
-        "twisted.application.twist._options",
-        "twisted.application.runner._runner",
-        "twisted.internet.endpoints",
-        "twisted.internet.epollreactor",
-        "twisted.scripts.twistd",
-        "uppercase.classroom.exercises",
-        "uppercase.client._network",
-        "uppercase.commands.classroom",
-        "uppercase.commands.cli",
-        "uppercase.commands.send",
-        "uppercase.registry.doctor",
-        "uppercase.services._supervisor",
-        "uppercase.services._tcp",
-        "uppercase.services._udp",
-        "uppercase.services._worker",
-        "uppercase.services.web",
-        "uppercase.taps.tcp",
-        "uppercase.taps.udp",
-        "uppercase.transforms.letters",
-    ]
-)
+_FORKS.set_forkserver_preload(_IMPORTED)
 
 
 def _become(
@@ -60,6 +63,8 @@ def _become(
 ) -> None:
     """Run the script of a command, or its module, as if it had just been started."""
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
+    # The server is silent about what it does not find.
+    assert sys.modules.keys() >= {*_IMPORTED}, {*_IMPORTED} - sys.modules.keys()
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()

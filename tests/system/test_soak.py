@@ -13,7 +13,7 @@ from tests.system.soak import (
 
 
 def test_a_bad_day_leaves_nothing_behind() -> None:
-    soak(Load(connects=1_000, mutated=1_000))
+    soak(Load(connects=600, mutated=600))
 
 
 def test_a_bad_day_over_tls_leaves_nothing_behind() -> None:
@@ -37,13 +37,13 @@ def test_a_clock_that_jumps_ends_nothing() -> None:
 
 
 def test_flooders_leave_room_for_others() -> None:
-    soak_fairness(seconds=0)
+    soak_fairness(seconds=0, flooders=40)
 
 
 def test_who_pipelines_leaves_room_for_others_and_for_a_stop() -> None:
-    soak_pipelining(seconds=0, peers=5)
+    soak_pipelining(seconds=0, peers=5, drain=0.5)
 
 
 def test_loops_end() -> None:
-    """Those that bring back what was sent, and one of those that never do."""
-    soak_loops(seconds=0, loops_of=LOOPS[:2])
+    """Those that bring back what was sent; that the others end, the core's tests show."""
+    soak_loops(seconds=0, loops_of=LOOPS[:1])

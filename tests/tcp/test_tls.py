@@ -44,6 +44,22 @@ def agree(wire: Wire, ca: Path, newest: ssl.TLSVersion | None = None) -> TLSPeer
     return peer
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_clients_last_words_of_the_handshake_are_answered(
+    world: World, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    """Else a client that sends nothing small before all has been acknowledged asks 40 ms later."""
+    wire, peer = connect(world, certificate), TLSPeer(certificate.cert, version)
+    answers = []
+    while (flight := peer.flight()) or not peer.agreed:
+        answers.append(wire.send(flight))
+        peer.arrived(answers[-1])
+    assert all(answers)
+    assert peer.read() == b""
+    peer.close()
+    assert finish(wire, peer, wire.send(peer.flight())) == b""
+
+
 def finish(wire: Wire, peer: TLSPeer, answer: bytes) -> bytes:
     """Decrypt the server's last words, let the client end too, see the connection closed."""
     peer.arrived(answer)

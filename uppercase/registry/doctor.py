@@ -61,13 +61,13 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     elif not os.path.isdir(beside := os.path.join(os.getcwd(), _DROP_INS)):
         yield f"  {beside}: no such folder"
     yield f"Searched for entry points ({GROUP}):"
+    # Names are asked for of few: each time, importlib reads the whole metadata.
     points = {
-        f"{each.name} {each.version}": [p.name for p in each.entry_points if p.group == GROUP]
+        f"{each.name} {each.version}": names
         for each in installed
+        if (names := [point.name for point in each.entry_points if point.group == GROUP])
     }
-    ours = [
-        f"  {distribution}: {', '.join(names)}" for distribution, names in points.items() if names
-    ]
+    ours = [f"  {distribution}: {', '.join(names)}" for distribution, names in points.items()]
     yield from ours or ["  none in any distribution that is installed"]
     yield "Found:"
     origins: dict[str, list[str]] = {}
@@ -157,7 +157,6 @@ def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
 
 def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
     """Find entry points of projects under work that the installed metadata does not have."""
-    by_name = {_normal(distribution.name): distribution for distribution in installed}
     roots = {root for root in map(_editable_root, installed) if root}
     if not sys.flags.safe_path:
         roots.add(os.getcwd())
@@ -170,7 +169,7 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
             name = str(project["name"])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # None of ours, or none that can be installed.
-        known = by_name.get(_normal(name))
+        known = next((each for each in installed if _normal(each.name) == _normal(name)), None)
         points = () if known is None else known.entry_points
         have = {point.name: point.value for point in points if point.group == GROUP}
         missing = [each for each, value in wanted.items() if have.get(each) != value]

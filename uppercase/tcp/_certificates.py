@@ -62,9 +62,11 @@ def server_context(
     _warn_of_dates(leaf, cert_key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Whoever wants new keys within TLS 1.2 could have us compute; nobody resumes a session.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0
+    # Whoever wants new keys within TLS 1.2 could have us compute.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # Without a ticket nothing would acknowledge a client's last words of the handshake for 40 ms,
+    # and so long most hold their request back.
+    context.num_tickets = 1
     try:
         context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
         if dh_parameters is not None:
