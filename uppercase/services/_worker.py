@@ -143,7 +143,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
 
 
 def _await_word(reactor: Any) -> None:
-    """Have SIGTERM end this worker as ever, but not before the supervisor could say what it means."""
+    """Have SIGTERM end this worker, but not before the supervisor could say what it means."""
     end: Any = signal.getsignal(signal.SIGTERM)
 
     def alone() -> None:
