@@ -148,6 +148,8 @@ class WebService(Service):
 
 
 class MetricsSite(BoundedSite):
+    """What who asks for metrics may have."""
+
     # Two Prometheus servers, a load balancer and a person, four times.
     connections = 16
     deadline = 5.0  # A scrape takes a millisecond.
