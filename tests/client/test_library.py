@@ -1,8 +1,7 @@
 """The client as a library: Deferreds for one message, for a session and for a whole stream."""
 
 import re
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_INET
@@ -34,6 +33,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import environment
+from tests.system.forked import Forked
 from uppercase.client import (
     TLS,
     ConnectionRefused,
@@ -507,14 +507,13 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     ),
     ids=["ask", "connect", "exchange", "test"],
 )
-def test_the_guide_s_programs_run(program: str, printed: str) -> None:
-    with udp_server() if "udp=True" in program else tcp_server() as server:
-        process = subprocess.run(
-            [sys.executable, "-c", program.replace("12000", str(server.port))],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    assert (process.stdout, process.stderr) == (printed, "")
+def test_the_guide_s_programs_run(program: str, printed: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    with (
+        udp_server() if "udp=True" in program else tcp_server() as server,
+        tempfile.TemporaryFile("w+") as said,
+    ):
+        path.write_text(program.replace("12000", str(server.port)))
+        Forked([str(path)], environment(), said.fileno()).wait(30)
+        said.seek(0)
+        assert said.read() == printed

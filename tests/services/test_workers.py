@@ -204,6 +204,10 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
     old.state = State.SERVING
     supervisor.ready(old, [[]])
     supervisor.reload()
+    overtaken = workers[0]
+    overtaken.transport, overtaken._reactor = Process(), clock
+    supervisor.reload()
+    assert overtaken.transport.told == [signal.SIGTERM, b"retire\n"]
     for worker in (old, workers[0]):
         worker.transport, worker._reactor = Process(), clock
     supervisor._all, supervisor._opened = {old, workers[0]}, [[]]
@@ -215,7 +219,7 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
 def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that has served for a while begins the count anew."""
+    """One that has served for a while begins the count anew, and so does a reload."""
     clock, exits = Stoppable(), list[int]()
     monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
     supervisor, workers = supervisor_of(clock, monkeypatch)
@@ -236,11 +240,15 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     assert [end() for _ in range(4)] == [0, 1, 2, 4]
     assert end(proven=True) == 0
     assert [end() for _ in range(4)] == [0, 1, 2, 4]
+    supervisor.reload()
+    workers[0].state = State.SERVING
+    supervisor.ready(workers[0], [[]])
+    assert [end() for _ in range(4)] == [0, 1, 2, 4]
     assert clock.stops == 0
     end()
     assert clock.stops == 1
     assert exits == [3]
-    assert supervisor.snapshot()["worker_restarts",] == 9
+    assert supervisor.snapshot()["worker_restarts",] == 13
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:

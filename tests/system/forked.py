@@ -85,7 +85,7 @@ def _become(
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     found = environment["PYTHONPATH"].split(os.pathsep)
-    if command[1] == "-m":
+    if command[1:2] == ["-m"]:
         sys.path[:0] = [os.getcwd(), *found]
         sys.argv = command[2:]
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)

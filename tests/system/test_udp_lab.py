@@ -2,21 +2,20 @@
 
 import re
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.system.processes import Server, environment, run
+from tests.commands.command import run_process as run
+from tests.system.processes import Server
 
 COUNT = 40
 
 
 def key(*options: str) -> list[str]:
     """Return the answer key's lines without their numbers."""
-    done = run([sys.executable, "-m", "uppercase", "fates", *options, "-n", str(COUNT)])
-    assert done.returncode == 0, done.stderr.decode()
+    done = run("fates", *options, "-n", str(COUNT))
+    assert done.status == 0, done.stderr
     return [line.split(None, 1)[1] for line in done.stdout.decode().splitlines()]
 
 
@@ -113,12 +112,6 @@ def test_with_log_peers_each_datagram_has_one_line_that_begins_as_its_line_of_th
 
 
 def test_a_bad_lab_option_is_one_sentence() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "uppercase", "fates", "--seed=1", "--loss=2"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
-    assert done.returncode == 2
+    done = run("fates", "--seed=1", "--loss=2")
+    assert done.status == 2
     assert "--loss: got '2'; a probability is a number from 0 to 1" in done.stderr

@@ -160,7 +160,10 @@ def test_what_was_imported_is_no_garbage_to_look_for(
 
 
 def test_a_worker_that_is_killed_costs_its_own_connections_only() -> None:
-    """Those who wait in the queue are not its own: the others, or the next, serve them."""
+    """Those who wait in the queue are not its own: the others, or the next, serve them.
+
+    So it is with one that is sent SIGTERM alone, and whoever comes after that is served, too.
+    """
     with served(*TCP) as server:
         pids = children(server.process.pid)
         for pid in pids:
@@ -176,6 +179,13 @@ def test_a_worker_that_is_killed_costs_its_own_connections_only() -> None:
                 assert receive_all(client) == b"HELLO\n"
         log = server.wait_for_log("has ended: killed by SIGKILL; a new one is started", times=2)
         assert re.search(r"worker 1 \(process \d+\) has ended", log)
+        server.wait_for_log("TransformFactory starting", times=4)
+        os.kill(children(server.process.pid)[0], signal.SIGTERM)
+        server.wait_for_log("it exited with status 0; a new one is started")
+        for _ in pids:
+            with connect(server.port) as client:
+                client.sendall(b"hello\n")
+                assert receive_exactly(client, 6) == b"HELLO\n"
 
 
 def test_workers_may_be_killed_again_and_again_under_load() -> None:
@@ -231,7 +241,7 @@ def test_no_socket_stays_bound_however_the_supervisor_dies(tmp_path: Path, death
 
 
 def test_a_stop_serves_the_queue_and_finishes_what_is_under_way() -> None:
-    """Here 200 MB, of which a quarter of a megabyte is through when the stop comes."""
+    """Here 200 MB, of which a quarter of a megabyte is through when the stop comes, to all."""
     piece, pieces = bytes(range(256)) * 256, 3200
     # A busy machine may keep the client itself from reading for a while.
     patient = ("--drain=80s", "--drain-quiet=30s")
@@ -251,7 +261,8 @@ def test_a_stop_serves_the_queue_and_finishes_what_is_under_way() -> None:
         waiting = [connect(server.port) for _ in range(50)]
         for client in waiting:
             client.sendall(b"hello\n")
-        server.process.send_signal(signal.SIGTERM)
+        for pid in (*pids, server.process.pid):
+            os.kill(pid, signal.SIGTERM)
         server.wait_for_log("Received SIGTERM")
         for pid in pids:
             os.kill(pid, signal.SIGCONT)

@@ -183,6 +183,7 @@ class Supervisor(Service):
         worker.since = self._reactor.seconds()
         if self._fresh is not None and self._serves(self._fresh):
             old, self._current, self._fresh = self._current, self._fresh, None
+            self._quick_deaths = 0  # They were of the old ones.
             self._retire(old)
             count = self._workers
             text = f"reloaded: {count} new workers serve; the old ones finish what they have"
@@ -250,10 +251,11 @@ class Supervisor(Service):
             self._spawn_all(self._fresh)
 
     def _retire(self, generation: Generation | None) -> None:
-        """Have a generation that does not serve, or will no more, finish."""
+        """Have a generation that does not serve, or will no more, finish; others do."""
         if generation is not None:
             generation.board.close()
             for worker in generation.workers.values():
+                worker.give_up()
                 worker.end(RETIRE, self._overtime)
 
     # Ending

@@ -38,6 +38,9 @@ SOCKETS: Final = 6  # The first of those that it inherits.
 STOP: Final = b"stop"  # The whole service stops: who waits in the accept queue is served too.
 RETIRE: Final = b"retire"  # Others go on serving the sockets: answer what was asked, and end.
 
+_WORD: Final = 0.5
+"""Seconds in which the supervisor's word follows a SIGTERM that it had too, as one of the group."""
+
 
 class Assignment(NamedTuple):
     """What a worker has to know besides its command line, as a line of JSON.
@@ -124,6 +127,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
         )
 
     def ready() -> None:
+        _await_word(reactor)
         beats.start(assignment.beat)
         gc.freeze()
         report("ready", served=[each.served() for each in services])
@@ -138,6 +142,20 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
     return 0
 
 
+def _await_word(reactor: Any) -> None:
+    """Have SIGTERM end this worker, but not before the supervisor could say what it means."""
+    end: Any = signal.getsignal(signal.SIGTERM)
+
+    def alone() -> None:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            end(signal.SIGTERM, None)
+
+    def asked(*_: object) -> None:
+        reactor.callFromThread(reactor.callLater, _WORD, alone)
+
+    signal.signal(signal.SIGTERM, asked)
+
+
 def _inherit(services: Sequence[TransformService], assignment: Assignment) -> None:
     wanted = [each.places() for each in services]
     if wanted != assignment.places:
@@ -150,6 +168,8 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     for service, places in zip(services, assignment.sockets, strict=True):
         service.inherited = [(place, socket.socket(fileno=next(numbers))) for place in places]
         service.share_limits(assignment.workers)
+        # Unless it is said that all stop.
+        service.hands_over = True
     board = Board(BOARD, assignment.workers)
     tcp = [each for each in services if isinstance(each, TCPService)]
 

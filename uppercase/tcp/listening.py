@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -162,7 +163,9 @@ class Acceptor:
         self._socket = _ListeningSocket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         self._family = self._socket.family
-        if self._family != socket.AF_UNIX:
+        # Invariant: until nobody has waited, who is accepted may have come before what follows.
+        self._came_before = self._family != socket.AF_UNIX
+        if self._came_before:
             # Those that it accepts have it too, on Linux, at the cost of no call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._make, self._server = prompt(port.transport), port if isinstance(port, Port) else None
@@ -220,6 +223,7 @@ class Acceptor:
             try:
                 skt, address = self._socket.accept()
             except BlockingIOError:
+                self._came_before = False
                 return False
             except OSError as error:
                 if error.errno in _ITS_OWN_FAULT:
@@ -227,6 +231,9 @@ class Acceptor:
                 self._rest(error)
                 return False
             self._pause = _ACCEPT_PAUSE
+            if self._came_before:
+                with suppress(OSError):  # such as of one that is gone
+                    skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._serve(skt, address)
             except Exception:
