@@ -63,6 +63,13 @@ def test_a_colon_in_a_file_name_is_escaped_with_a_backslash(tmp_path: Path) -> N
     Options().parseOptions([f"--listen=tls:0:privateKey={key}:certKey={cert}"])
 
 
+def test_certificates_are_served_where_nothing_can_be_written(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/does/not/exist")
+    Options().parseOptions([f"--listen={certificate.endpoint()}"])
+
+
 def test_without_cryptography_the_pip_command_is_named_and_plain_tcp_works(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

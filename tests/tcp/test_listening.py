@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as installed
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredQueue
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol
@@ -144,7 +144,10 @@ def test_a_stop_leaves_no_timer() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
 async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_path: Any) -> None:
-    """With the same addresses and kind of transport, through any endpoint of Twisted's own."""
+    """With the same addresses and kind of transport, through any endpoint of Twisted's own.
+
+    One of them was there before anybody accepted, as whoever has systemd start the service.
+    """
 
     class Greeter(Protocol):
         transport: Any
@@ -159,9 +162,9 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
             self.transport.loseConnection()
 
         def connectionLost(self, reason: object = None) -> None:
-            ended.callback(None)
+            ended.put(None)
 
-    ended: Deferred[None] = Deferred()
+    ended: DeferredQueue[None] = DeferredQueue()
     peers: list[tuple[str, Any]] = []
     at_once: list[object] = []
     place = {"tcp": "0:interface=127.0.0.1", "tcp6": r"0:interface=\:\:1", "unix": f"{tmp_path}/s"}
@@ -169,22 +172,24 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
         pytest.skip("no IPv6")
     endpoint = serverFromString(installed, f"{kind.rstrip('6')}:{place[kind]}")
     port = await endpoint.listen(Factory.forProtocol(Greeter))
-    acceptor = acceptor_of(port, installed, lambda error: None)
-    assert acceptor is not None
     host = port.getHost()
-    with socket.socket(
-        {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
-    ) as client:
-        client.connect(host.name if kind == "unix" else (host.host, host.port))
-        await ended
-        client.settimeout(10)
-        assert client.recv(100) == b"hello"
-        ((transport, peer),) = peers
-        assert all(at_once), "a reply may wait for an acknowledgement"
-        if kind == "unix":
-            assert isinstance(transport, unix.Server)
-        else:
-            assert isinstance(transport, tcp.Server)
-            assert (peer.host, peer.port) == client.getsockname()[:2]
+    family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
+    with socket.socket(family) as early, socket.socket(family) as late:
+        early.connect(host.name if kind == "unix" else (host.host, host.port))
+        acceptor = acceptor_of(port, installed, lambda error: None)
+        assert acceptor is not None
+        await ended.get()
+        acceptor.accept_waiting()
+        late.connect(early.getpeername())
+        await ended.get()
+        for client, (transport, peer) in zip((early, late), peers, strict=True):
+            client.settimeout(10)
+            assert client.recv(100) == b"hello"
+            if kind == "unix":
+                assert isinstance(transport, unix.Server)
+            else:
+                assert isinstance(transport, tcp.Server)
+                assert (peer.host, peer.port) == client.getsockname()[:2]
+    assert all(at_once), "a reply may wait for an acknowledgement"
     acceptor.stop()
     await port.stopListening()

@@ -147,7 +147,9 @@ class WebService(Service):
             channel.transport.abortConnection()
 
 
-class _Site(BoundedSite):
+class MetricsSite(BoundedSite):
+    """What who asks for metrics may have."""
+
     # Two Prometheus servers, a load balancer and a person, four times.
     connections = 16
     deadline = 5.0  # A scrape takes a millisecond.
@@ -174,7 +176,7 @@ class MetricsService(WebService):
         root.putChild(b"metrics", _Text(self._metrics))
         root.putChild(b"healthz", _Text(lambda: (200, b"ok\n")))
         root.putChild(b"readyz", _Text(self._ready))
-        super().__init__("metrics are", description, _Site(root, reactor), reactor)
+        super().__init__("metrics are", description, MetricsSite(root, reactor), reactor)
         self._source = source
         self._gathered, self._when = b"", float("-inf")
 

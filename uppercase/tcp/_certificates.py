@@ -72,10 +72,13 @@ def server_context(
         if dh_parameters is not None:
             _load(dh_parameters, "Diffie-Hellman parameters", bytes)
             context.load_dh_params(dh_parameters)
-        with TemporaryDirectory() as folder:  # One file is what it takes.
-            whole = Path(folder, "chain.pem")
-            whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
-            context.load_cert_chain(whole, private_key)
+        if extra_chain is None:
+            context.load_cert_chain(cert_key, private_key)
+        else:
+            with TemporaryDirectory() as folder:  # One file is what it takes.
+                whole = Path(folder, "chain.pem")
+                whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
+                context.load_cert_chain(whole, private_key)
     except (OSError, ValueError) as error:
         raise BadValue(
             f"OpenSSL refuses the key in {private_key!r} or the certificate in {cert_key!r} "

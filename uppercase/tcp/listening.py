@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -56,9 +57,6 @@ _ACCEPT_PAUSE_MOST: Final = 1.0
 
 _ACCEPT_BATCH: Final = 100
 """Connections that are accepted before others have their turn (Twisted's own number)."""
-
-_ALONE: Final = 8
-"""Connections that are accepted one at a time before there is a look whether more wait."""
 
 _TURN_OF_OTHERS: Final = 0.002
 """Seconds that other processes have to accept in our place."""
@@ -165,7 +163,9 @@ class Acceptor:
         self._socket = _ListeningSocket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         self._family = self._socket.family
-        if self._family != socket.AF_UNIX:
+        # Invariant: until nobody has waited, who is accepted may have come before what follows.
+        self._came_before = self._family != socket.AF_UNIX
+        if self._came_before:
             # Those that it accepts have it too, on Linux, at the cost of no call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._make, self._server = prompt(port.transport), port if isinstance(port, Port) else None
@@ -174,7 +174,6 @@ class Acceptor:
         reactor.addReader(self)
 
     def fileno(self) -> int:
-        """Return the descriptor that the reactor watches."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
@@ -182,16 +181,15 @@ class Acceptor:
         return prefix
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended: stop."""
         self.stop()
 
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
         if self._waits is None:
-            # Who comes alone need not be followed by a look that finds nobody, but now and then.
+            # Who comes alone need not be followed by a look that finds nobody, but for each eighth.
             self._alone += 1
             found_all = self._accept(self._batch)
-            if self._batch > 1 or self._alone % _ALONE == 0:
+            if self._batch > 1 or self._alone % 8 == 0:
                 self._batch = min(2 * self._batch, _ACCEPT_BATCH) if found_all else 1
         elif self._has_waited:
             self._has_waited = False
@@ -225,6 +223,7 @@ class Acceptor:
             try:
                 skt, address = self._socket.accept()
             except BlockingIOError:
+                self._came_before = False
                 return False
             except OSError as error:
                 if error.errno in _ITS_OWN_FAULT:
@@ -232,6 +231,9 @@ class Acceptor:
                 self._rest(error)
                 return False
             self._pause = _ACCEPT_PAUSE
+            if self._came_before:
+                with suppress(OSError):  # such as of one that is gone
+                    skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._serve(skt, address)
             except Exception:

@@ -32,7 +32,7 @@ from uppercase.services.web import BoundedSite, WebService
 __all__ = ["Audience", "PageService"]
 
 
-class _Site(BoundedSite):
+class PageSite(BoundedSite):
     # A class of 200 that opens the page at one word: each browser has up to six connections at a
     # time, for six parts of the page.
     connections, deadline, body = 512, 10.0, LINE
@@ -76,7 +76,7 @@ class PageService(WebService):
         self.hosts = hosts
         self._told: list[Any] = []
         self.watchers = Watchers(self._snapshot, self._changes, reactor)
-        super().__init__("the page is", description, _Site(_Root(self), reactor), reactor)
+        super().__init__("the page is", description, PageSite(_Root(self), reactor), reactor)
 
     def opened(self, address: str) -> None:
         place: Any = self.port and self.port.getHost()
