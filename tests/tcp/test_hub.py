@@ -276,6 +276,77 @@ def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
     assert (door.calls, came[0].calls) == (["read"], ["read"])
 
 
+class Answers(Descriptor):
+    """Answers what it reads by way of the hub, which sends it; `takes` so many bytes of it."""
+
+    def __init__(self, hub: Hub, log: list[str], name: str, takes: Callable[[], int]) -> None:
+        def does(kind: str) -> None:
+            log.append(f"read {name}")
+            self.socket.recv(10)
+            hub.replies.append((self, self.send, b"reply"))
+
+        super().__init__(does)
+        self.log, self.name, self.takes = log, name, takes
+
+    def send(self, data: bytes) -> int:
+        self.log.append(f"send {self.name}")
+        return self.takes()
+
+    def write(self, data: bytes) -> None:
+        self.log.append(f"queue {data.decode()}")
+        if self.name == "broken":
+            raise ValueError("on purpose")
+
+
+def answering(watched: Watched, log: list[str], **takes: Callable[[], int]) -> list[Answers]:
+    made = [Answers(watched.hub, log, name, each) for name, each in takes.items()]
+    for each in made:
+        each.peer.send(b"x")
+        watched.made.append(each)
+        watched.hub.addReader(each)
+    return made
+
+
+def test_replies_are_sent_once_all_that_are_ready_have_been_read(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hub, "_SOON", 60.0)
+    log: list[str] = []
+    answering(watched, log, a=lambda: 5, b=lambda: 5)
+    watched.hub.doRead()
+    assert sorted(log[:2]) == ["read a", "read b"]
+    assert sorted(log[2:]) == ["send a", "send b"]
+
+
+def test_a_reply_waits_for_no_crowd(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A millisecond, unless somebody before it takes longer; then it is the next that is done."""
+    monkeypatch.setattr(_hub, "_SOON", 0.0)
+    log: list[str] = []
+    answering(watched, log, a=lambda: 5, b=lambda: 5)
+    watched.hub.doRead()
+    assert [each[:4] for each in log] == ["read", "send", "read", "send"]
+
+
+def test_a_reply_that_cannot_be_sent_costs_no_other_its_own(
+    watched: Watched, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is queued, whole or what is left of it; one whose queue fails loses its connection."""
+    monkeypatch.setattr(_hub, "_SOON", 60.0)
+
+    def refuse() -> int:
+        raise BlockingIOError
+
+    log: list[str] = []
+    takes: dict[str, Callable[[], int]] = {"broken": refuse, "full": refuse, "some": lambda: 2}
+    broken, full, some, good = answering(watched, log, **takes, good=lambda: 5)
+    watched.hub.doRead()
+    sent = ["send broken", "send full", "send good", "send some"]
+    assert sorted(log[4:]) == ["queue ply", "queue reply", "queue reply", *sent]
+    assert broken.calls == ["read", "lost: ValueError"]
+    assert full.calls == some.calls == good.calls == ["read"]
+    assert len(logged_errors.flush()) == 1
+
+
 def test_what_writes_no_more_after_a_read_is_not_called_to_write(watched: Watched) -> None:
     both = watched.reader(lambda kind: watched.hub.removeWriter(both))
     watched.hub.addWriter(both)

@@ -92,18 +92,15 @@ class PromptConnection(Connection):
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
-        """Wait until the socket is writable."""
         self.queueing = True
         super().startWriting()  # type: ignore[no-untyped-call]
 
     def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
-        """Wait no longer: nothing is queued."""
         if self.queueing:
             self.queueing = False
             super().stopWriting()  # type: ignore[no-untyped-call]
 
     def abortConnection(self) -> None:
-        """Close at once."""
         # An aborted transport waits for its end with nothing queued, and TLS says goodbye on it.
         self._aborted = True
         super().abortConnection()  # type: ignore[no-untyped-call]
@@ -146,13 +143,13 @@ def read_quickly(connection: "TransformProtocol") -> None:
 
 
 def _reader(connection: "TransformProtocol", transport: Any, hub: Hub, feed: Any, most: int) -> Any:
-    """Return what `doRead`, `dataReceived`, `exchange`, `feed` of the chain and `write` are.
+    """Return what `doRead`, `dataReceived`, `exchange` and `feed` of the chain are; the hub sends.
 
     It is half of their calls, and leaves to them what is out of the ordinary.
     """
     recv, send, size = transport.socket.recv, transport.socket.send, transport.bufferSize
     conversation: Any = connection._conversation
-    seconds = monotonic
+    seconds, replies = monotonic, hub.replies
 
     def read(transport: PromptConnection) -> ConnectionDone | ConnectionLost | None:
         try:
@@ -184,12 +181,7 @@ def _reader(connection: "TransformProtocol", transport: Any, hub: Hub, feed: Any
             return None
         connection._sent_at = started
         connection._sent += length
-        try:
-            sent = send(output)
-        except OSError:
-            sent = 0
-        if sent != length:
-            transport.write(output[sent:])
+        replies.append((transport, send, output))
         return None
 
     return read

@@ -200,11 +200,9 @@ class _WatchedProtocol(TransformProtocol):
     _ended = False
 
     def makeConnection(self, transport: Any) -> None:
-        """Stand between the connection and what it writes to."""
         super().makeConnection(_Outgoing(transport, self))  # type: ignore[no-untyped-call]
 
     def dataReceived(self, data: bytes) -> None:
-        """Tell of a chunk, and take it."""
         self.tell(Chunk(self.name, Direction.REQUEST, data))
         super().dataReceived(data)
 
@@ -232,6 +230,5 @@ class _Outgoing:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Tell of a chunk, and pass it on."""
         self._connection.tell(Chunk(self._connection.name, Direction.REPLY, bytes(data)))
         self._transport.write(data)

@@ -58,9 +58,6 @@ _ACCEPT_PAUSE_MOST: Final = 1.0
 _ACCEPT_BATCH: Final = 100
 """Connections that are accepted before others have their turn (Twisted's own number)."""
 
-_ALONE: Final = 8
-"""Connections that are accepted one at a time before there is a look whether more wait."""
-
 _TURN_OF_OTHERS: Final = 0.002
 """Seconds that other processes have to accept in our place."""
 
@@ -177,7 +174,6 @@ class Acceptor:
         reactor.addReader(self)
 
     def fileno(self) -> int:
-        """Return the descriptor that the reactor watches."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
@@ -185,16 +181,15 @@ class Acceptor:
         return prefix
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended: stop."""
         self.stop()
 
     def doRead(self) -> None:
         """Accept who is waiting, up to a batch."""
         if self._waits is None:
-            # Who comes alone need not be followed by a look that finds nobody, but now and then.
+            # Who comes alone need not be followed by a look that finds nobody, but for each eighth.
             self._alone += 1
             found_all = self._accept(self._batch)
-            if self._batch > 1 or self._alone % _ALONE == 0:
+            if self._batch > 1 or self._alone % 8 == 0:
                 self._batch = min(2 * self._batch, _ACCEPT_BATCH) if found_all else 1
         elif self._has_waited:
             self._has_waited = False

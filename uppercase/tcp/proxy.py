@@ -51,7 +51,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         self._source: IAddress | None = None
 
     def connectionMade(self) -> None:
-        """Wait for the header."""
         served = self.factory.served
         timeout = served.limits.proxy_timeout
         self._deadline = Deadline(self.transport, served.clock, timeout, self._too_late)
@@ -90,7 +89,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """All of our output is with the kernel."""
         self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

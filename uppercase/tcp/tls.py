@@ -129,7 +129,6 @@ class TLSProtocol(ProtocolWrapper):
         return False
 
     def write(self, data: bytes) -> None:
-        """Encrypt, and send at once."""
         if self._output_ended or not self._agreed:
             return
         records = []
@@ -157,7 +156,6 @@ class TLSProtocol(ProtocolWrapper):
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """All of our output, and TCP's end of it, is with the kernel."""
         self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -170,7 +168,6 @@ class TLSProtocol(ProtocolWrapper):
         self.wrappedProtocol.identified()
 
     def fail(self, outcome: Outcome, error: Exception) -> None:
-        """Hand on why a stage below is closing the connection."""
         self.wrappedProtocol.fail(outcome, error)
 
     def loseConnection(self) -> None:

@@ -131,7 +131,6 @@ class AdoptedUDPEndpoint:
         return port
 
     def open(self, workers: int) -> list[socket.socket]:
-        """Return the socket, which all processes share."""
         return [adopt_socket(self._descriptor)]
 
 

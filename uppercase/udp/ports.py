@@ -177,7 +177,6 @@ class Port:
         self.stopListening()
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Return the address that the port is, or was, bound to."""
         if len(self._name) > 2:
             return IPv6Address("UDP", *self._name)
         return IPv4Address("UDP", *self._name)

@@ -61,7 +61,6 @@ class ResponderProtocol(DatagramProtocol):
         self._next_turn: IDelayedCall | None = None
 
     def startProtocol(self) -> None:
-        """Get to know the transport."""
         transport: Any = self.transport
         if IPushProducer.providedBy(transport):
             self._pausable = transport
@@ -77,7 +76,6 @@ class ResponderProtocol(DatagramProtocol):
         self._here = Destination(host.host.partition("%")[0], host.port)
 
     def stopProtocol(self) -> None:
-        """Call off everything that is still to come."""
         if self._parts is not None and self._next_turn is not None:
             self._next_turn.cancel()
             self._parts.close()
@@ -89,7 +87,6 @@ class ResponderProtocol(DatagramProtocol):
         self._check_idle()
 
     def datagramReceived(self, datagram: bytes, addr: SocketAddress) -> None:
-        """Take a datagram from a transport of Twisted."""
         self.receive_batch([datagram], [Origin.of(addr, self._here)])
 
     def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
