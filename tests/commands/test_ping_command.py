@@ -207,7 +207,7 @@ def test_nothing_listening_is_said_at_once(options: list[str]) -> None:
 
 def test_json_has_an_object_a_line_with_numbers_as_numbers() -> None:
     with udp_server(both(drop(1), wrong(2))) as server:
-        outcome = ping("-u", "-c", "4", "-i", "10ms", "-W", "1s", "--json", server.address)
+        outcome = ping("-u", "-c", "4", "-i", "10ms", "-W", "20s", "--json", server.address)
     found = objects(outcome)
     by_type: dict[str, list[dict[str, Any]]] = {}
     for each in found:
