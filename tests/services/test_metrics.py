@@ -20,7 +20,14 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from tests.udp.helpers import datagram
-from uppercase.core.events import AcceptFailed, Dropped, DropReason, RefusalReason, Refused
+from uppercase.core.events import (
+    AcceptFailed,
+    Dropped,
+    DropReason,
+    Incomplete,
+    RefusalReason,
+    Refused,
+)
 from uppercase.core.pipeline import MessagePipeline, Stage
 from uppercase.errors import UserError
 from uppercase.registry import find
@@ -87,9 +94,12 @@ def test_streams_are_measured_too_and_stay_streams() -> None:
     chain: Any = service.chain
     stream = chain.open_stream()
     assert stream.feed(b"abcd") + stream.finish() == b"YWJjZA=="
+    # The log's alone.
+    service.counters.notify(Incomplete("192.0.2.7:5", 3))
     numbers = shown(measurements)
     assert numbers["messages_total", "tcp"] == 1
     assert numbers["message_bytes_total", "out", "tcp"] == 8
+    assert not [key for key in numbers if "lab_actions_total" in key]
 
 
 async def test_an_awaited_reply_is_measured_when_it_comes() -> None:

@@ -216,6 +216,25 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
     assert old.transport.told == [b"stop\n"]
 
 
+def test_nobody_is_started_for_those_who_were_replaced_by_a_reload_or_when_all_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    supervisor.ended(workers.pop(0), "out of luck")
+    supervisor.reload()
+    fresh = workers.pop(0)
+    fresh.state = State.SERVING
+    supervisor.ready(fresh, [[]])
+    clock.advance(10)
+    assert not workers
+    supervisor.ended(fresh, "out of luck")
+    supervisor._opened = [[]]
+    supervisor.stopService()
+    clock.advance(10)
+    assert not workers
+
+
 def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -151,7 +151,7 @@ def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]
             yield ("kernel_drops", name), count
         elif kind in _COUNTED:
             yield (_COUNTED[kind], name, *filter(None, [what])), count
-        else:
+        elif kind.startswith("lab-"):
             yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
 
 

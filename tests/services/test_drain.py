@@ -1,0 +1,45 @@
+"""A stop gives each connection the time that it was promised, and no more."""
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from uppercase.services._stopping import Drain
+
+
+class Connection:
+    """A connection that never ends by itself."""
+
+    def __init__(self, idle_since: float | None) -> None:
+        self.since = idle_since
+        self.drained = self.aborted = False
+
+    def idle_since(self) -> float | None:
+        return self.since
+
+    def drain(self) -> None:
+        self.drained = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end() -> None:
+    clock = Clock()
+    quiet, busy = Connection(0.0), Connection(None)
+    connections: Any = {quiet, busy}
+    drain = Drain(clock, 10.0, 1.0, connections)
+    for seconds, expected in (
+        (0.5, (False, False, False, False)),
+        (1.5, (True, False, False, False)),
+        (9.5, (True, False, False, False)),
+        (10.5, (True, True, True, False)),
+        (11.5, (True, True, True, True)),
+    ):
+        while clock.seconds() < seconds:
+            clock.advance(0.1)
+        assert (quiet.drained, quiet.aborted, busy.drained, busy.aborted) == expected
+    connections.clear()
+    drain.closed()
+    assert drain.done.called
+    assert not clock.getDelayedCalls()
