@@ -10,6 +10,7 @@ LAZY = [
     "uppercase",
     "uppercase.client",
     "uppercase.lab",
+    "uppercase.services",
     "uppercase.testing",
 ]
 FACADES = [
@@ -17,7 +18,6 @@ FACADES = [
     "uppercase.limits",
     "uppercase.plugins",
     "uppercase.registry",
-    "uppercase.services",
 ]
 
 
