@@ -7,7 +7,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
 T = TypeVar("T")
+
+HANDSHAKE = 22
+APPLICATION_DATA = 23
+
+
+class Records:
+    """Encrypts what no TLS library would send: the client's records of TLS 1.3 (RFC 8446, 5.2).
+
+    Args:
+        secret: the client's, of AES with 256 bits, which Python's own TLS agrees with itself on.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._cipher = AESGCM(self._expand(secret, b"tls13 key", 32))
+        self._nonce = int.from_bytes(self._expand(secret, b"tls13 iv", 12), "big")
+        self._count = 0
+
+    def make(self, kind: int, content: bytes) -> bytes:
+        """Return the next record."""
+        header = b"\x17\x03\x03" + (len(content) + 17).to_bytes(2, "big")
+        nonce = (self._nonce ^ self._count).to_bytes(12, "big")
+        self._count += 1
+        return header + self._cipher.encrypt(nonce, content + bytes([kind]), header)
+
+    def _expand(self, secret: bytes, label: bytes, size: int) -> bytes:
+        info = size.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
+        return HKDFExpand(hashes.SHA384(), size, info).derive(secret)
 
 
 class TLSPeer:

@@ -30,6 +30,11 @@ def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Pa
     other = make_certificate(tmp_path, "other.example")
     missing = tmp_path / "missing.pem"
     key, cert, secret = certificate.key, certificate.cert, certificate.encrypted_key
+    # One whose key is of a kind that does not exist.
+    strange = tmp_path / "strange.pem"
+    plain = ssl.PEM_cert_to_DER_cert(cert.read_text())
+    kind = bytes.fromhex("06072a8648ce3d02")
+    strange.write_text(ssl.DER_cert_to_PEM_cert(plain.replace(kind + b"\1", kind + b"\x09")))
     for arguments, sentence in {
         f"privateKey={missing}:certKey={cert}": f"cannot read the private key file '{missing}': No",
         f"privateKey={tmp_path}:certKey={cert}": "Is a directory",
@@ -41,7 +46,8 @@ def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Pa
         f"privateKey={secret}:certKey={cert}": "is encrypted, which a service cannot use",
         f"privateKey={key}:certKey={cert}:extraCertChain={missing}": "cannot read the certificate",
         f"privateKey={key}:certKey={cert}:dhParameters={missing}": "cannot read the Diffie-Hellman",
-        f"privateKey={key}:certKey={cert}:dhParameters={cert}": "OpenSSL refuses",
+        f"privateKey={key}:certKey={cert}:dhParameters={cert}": f"parameters file '{cert}': [PEM",
+        f"privateKey={key}:certKey={strange}": f"the file '{strange}' holds no usable certificate",
     }.items():
         assert sentence in said(f"--listen=tls:0:{arguments}")
 

@@ -1,6 +1,7 @@
 """TLS connections without sockets: how they end, and what they may cost before they begin."""
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from tests.certificates import Certificate, make_certificate
 from tests.system.processes import memory
 from tests.tcp.wire import Wire, World
-from tests.tls_peer import TLSPeer
+from tests.tls_peer import APPLICATION_DATA, HANDSHAKE, Records, TLSPeer
 from uppercase.core.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, Limits
 from uppercase.tcp._certificates import server_context
@@ -260,10 +261,19 @@ def test_a_port_check_without_a_byte_is_no_failure(world: World, certificate: Ce
     assert world.notes.outcome is Outcome.DISCONNECTED
 
 
-def test_an_end_within_the_handshake_is_one(world: World, certificate: Certificate) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("ending", ["close_notify", "FIN"])
+def test_an_end_within_the_handshake_is_one(
+    world: World, certificate: Certificate, ending: str, version: ssl.TLSVersion
+) -> None:
     wire = connect(world, certificate)
-    wire.send(TLSPeer(certificate.cert).flight()[:20])
-    wire.end()
+    wire.send(TLSPeer(certificate.cert, version).flight())
+    if ending == "FIN":
+        wire.end()
+    else:
+        wire.send(b"\x15\x03\x03\0\2\1\0")
+    assert wire.gone
+    assert not wire.was_aborted()
     assert world.notes.outcome is Outcome.HANDSHAKE
     assert "broken off" in world.notes.closed.detail
 
@@ -284,6 +294,23 @@ def test_who_breaks_tls_after_the_handshake_gets_an_alert_before_the_end(
     assert wire.gone
     assert world.notes.outcome is Outcome.MALFORMED
     assert world.notes.closed.detail.startswith("broken TLS: ")
+
+
+def test_a_reply_amid_a_message_of_the_handshake_ends_the_connection(
+    world: World, certificate: Certificate, tmp_path: Path
+) -> None:
+    """OpenSSL sends nothing before it has the rest of a KeyUpdate; no client splits one."""
+    context = server_context(str(certificate.key), str(certificate.cert))
+    context.keylog_filename = str(tmp_path / "secrets")
+    wire = Wire(TLSFactory(context, world.factory))
+    agree(wire, certificate.cert)
+    secret = re.search("CLIENT_TRAFFIC_SECRET_0 .* (.*)", (tmp_path / "secrets").read_text())
+    assert secret
+    records = Records(bytes.fromhex(secret[1]))
+    wire.send(records.make(APPLICATION_DATA, b"hello") + records.make(HANDSHAKE, b"\x18\0\0\1"))
+    assert wire.was_aborted()
+    assert world.notes.outcome is Outcome.MALFORMED
+    assert "amid a message of the handshake" in world.notes.closed.detail
 
 
 @pytest.mark.parametrize("agreed", [True, False])

@@ -54,7 +54,7 @@ def server_context(
     key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
     chain = [cert_key, *([] if extra_chain is None else [extra_chain])]
     (leaf, *_), *_ = [_load(path, "certificate", load_pem_x509_certificates) for path in chain]
-    if leaf.public_key() != key.public_key():
+    if _load(cert_key, "usable certificate", lambda _: leaf.public_key()) != key.public_key():
         raise BadValue(
             f"the private key in {private_key!r} does not belong to the (first) certificate in "
             f"{cert_key!r}; give the two that were made together as privateKey= and certKey="
@@ -70,8 +70,8 @@ def server_context(
     try:
         context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
         if dh_parameters is not None:
-            _load(dh_parameters, "Diffie-Hellman parameters", bytes)
-            context.load_dh_params(dh_parameters)
+            load_dh = context.load_dh_params
+            _load(dh_parameters, "Diffie-Hellman parameters", lambda _: load_dh(dh_parameters))
         if extra_chain is None:
             context.load_cert_chain(cert_key, private_key)
         else:
@@ -81,8 +81,8 @@ def server_context(
                 context.load_cert_chain(whole, private_key)
     except (OSError, ValueError) as error:
         raise BadValue(
-            f"OpenSSL refuses the key in {private_key!r} or the certificate in {cert_key!r} "
-            f"({error})"
+            f"OpenSSL refuses the key in {private_key!r} or a certificate in "
+            f"{' or '.join(map(repr, chain))} ({error})"
         ) from error
     return context
 

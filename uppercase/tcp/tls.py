@@ -132,9 +132,17 @@ class TLSProtocol(ProtocolWrapper):
         if self._output_ended or not self._agreed:
             return
         records = []
-        for start in range(0, len(data), _TLS_PIECE):
-            self._tls.write(data[start : start + _TLS_PIECE])
-            records.append(self._outgoing.read())
+        try:
+            for start in range(0, len(data), _TLS_PIECE):
+                self._tls.write(data[start : start + _TLS_PIECE])
+                records.append(self._outgoing.read())
+        except SSLError:
+            # It wants the rest of a message of the handshake, say a KeyUpdate, that the peer has
+            # begun in this record: nothing can be sent before, and nobody does so in good faith.
+            why = "broken TLS: a reply was due amid a message of the handshake"
+            self.fail(Outcome.MALFORMED, HandshakeFailed(why))
+            self.abortConnection()
+            return
         self.transport.write(b"".join(records))
 
     def _flush(self) -> None:
@@ -149,11 +157,8 @@ class TLSProtocol(ProtocolWrapper):
         """TCP's end of input: with or without a close_notify before it, the peer is done."""
         if self._broken:
             self.wrappedProtocol.readConnectionLost()
-        elif self._agreed:
-            self._end_input()
         else:
-            self._ended_early()
-            self.transport.loseConnection()
+            self._end_input()
 
     def writeConnectionLost(self) -> None:
         self.wrappedProtocol.writeConnectionLost()
@@ -204,10 +209,15 @@ class TLSProtocol(ProtocolWrapper):
         self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
 
     def _end_input(self) -> None:
-        """Tell what is above that the peer sends no more."""
-        if not self.input_ended:
-            self.input_ended = True
+        """Tell what is above that the peer sends no more; within the handshake that is its end."""
+        if self.input_ended:
+            return
+        self.input_ended = True
+        if self._agreed:
             self.wrappedProtocol.readConnectionLost()
+        else:
+            self._ended_early()
+            self.transport.loseConnection()
 
     def _break_off(self, why: str) -> None:
         """Close, because TLS cannot go on; the alert that says so has been written."""
