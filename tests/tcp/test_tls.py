@@ -5,7 +5,9 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,29 @@ def test_a_clients_last_words_of_the_handshake_are_answered(
     assert peer.read() == b""
     peer.close()
     assert finish(wire, peer, wire.send(peer.flight())) == b""
+
+
+def test_who_sends_what_is_dear_to_decrypt_is_read_little_by_little(
+    world: World, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of KeyUpdates holds nobody up for long; who sends much data is read as before."""
+    wire: Any = connect(world, certificate)
+    peer = agree(wire, certificate.cert)
+    monkeypatch.setattr("uppercase.tcp.tls.monotonic", lambda: 0.0)
+    peer.write(b"a" * 300_000)
+    flood = peer.flight()
+    sizes = []
+    while flood:
+        sizes.append(wire.bufferSize)
+        wire.send(flood[: sizes[-1]])
+        flood = flood[sizes[-1] :]
+    assert sizes[:3] == [size := sizes[0], 2 * size, 4 * size]
+    assert max(sizes) == 64 << 10
+    monkeypatch.setattr("uppercase.tcp.tls.monotonic", count(0.0, 0.01).__next__)
+    peer.write(b"a" * 10_000)
+    wire.send(peer.flight())
+    assert wire.bufferSize == 1 << 10
+    wire.end()
 
 
 def finish(wire: Wire, peer: TLSPeer, answer: bytes) -> bytes:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from ssl import MemoryBIO, SSLContext, SSLError, SSLWantReadError, SSLZeroReturnError
+from time import monotonic
 from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
@@ -27,6 +28,14 @@ from uppercase.tcp.factory import TransformFactory
 _TLS_PIECE: Final = 16 * KIB
 """How much OpenSSL is given, and gives, at once: its buffers grow to the largest piece and never
 shrink. The most that one TLS record carries (RFC 8446 section 5.1)."""
+
+_READS: Final = KIB, 4 * KIB, 64 * KIB
+"""How much is read at once: the least, at first, and the most. 64 KiB of data cost a third of a
+millisecond, and 64 KiB of KeyUpdates (RFC 8446 section 4.6.3) 200, in which nobody else is served:
+who sends what is dear is read little by little."""
+
+_DEAR: Final = 0.002
+"""Seconds."""
 
 _OUR_CERTIFICATE: Final = re.compile(
     "alert (unknown ca|(bad|unsupported) certificate|certificate (unknown|expired|revoked))$"
@@ -74,6 +83,9 @@ class TLSProtocol(ProtocolWrapper):
         served = self.factory.served
         timeout = served.limits.handshake_timeout
         self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
+        # What reads: below a PROXY header, what that stage reads from.
+        self._reader: Any = getattr(transport, "transport", transport)
+        self._reader.bufferSize = _READS[1]
         super().makeConnection(transport)
 
     @property
@@ -88,6 +100,7 @@ class TLSProtocol(ProtocolWrapper):
             return
         text: list[bytes] = []
         ended = False
+        began = monotonic()
         try:
             for start in range(0, len(data), _TLS_PIECE):
                 self._incoming.write(data[start : start + _TLS_PIECE])
@@ -98,6 +111,7 @@ class TLSProtocol(ProtocolWrapper):
             self._flush()
             self._break_off(_why(error))
         else:
+            self._pace(len(data), monotonic() - began)
             if text:
                 self.wrappedProtocol.dataReceived(b"".join(text))
             if ended:
@@ -106,6 +120,14 @@ class TLSProtocol(ProtocolWrapper):
         self.wire_received += len(data)
         if not self.input_ended:
             self.wrappedProtocol.input_taken()
+
+    def _pace(self, size: int, seconds: float) -> None:
+        """Have less read at once after what was dear, and more after as much as was to be read."""
+        least, _, most = _READS
+        if seconds > _DEAR:
+            self._reader.bufferSize = max(least, size // 16)
+        elif self._reader.bufferSize == size < most:
+            self._reader.bufferSize = 2 * size
 
     def _decrypt(self, text: list[bytes]) -> bool:
         """Take what OpenSSL was given; tell whether there is a close_notify in it."""
@@ -137,8 +159,8 @@ class TLSProtocol(ProtocolWrapper):
                 self._tls.write(data[start : start + _TLS_PIECE])
                 records.append(self._outgoing.read())
         except SSLError:
-            # It wants the rest of a message of the handshake, say a KeyUpdate, that the peer has
-            # begun in this record: nothing can be sent before, and nobody does so in good faith.
+            # It wants the rest of a message of the handshake that the peer has begun, such as a
+            # KeyUpdate: nothing can be encrypted before. No client splits one.
             why = "broken TLS: a reply was due amid a message of the handshake"
             self.fail(Outcome.MALFORMED, HandshakeFailed(why))
             self.abortConnection()
