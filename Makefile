@@ -9,7 +9,7 @@ READY := $(VENV)/ready
 # uv needs a third of pip's time, and for what tests use a tenth. It does not read pip's settings,
 # such as a mirror, and has not been built for each system: what it cannot install, pip does.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) \
+install = { test -x $(BIN)/uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } \
 	|| { $(BIN)/python -m ensurepip && $(PIP) $(1); }
 # A comma that does not end an argument of `call`.
 , := ,
