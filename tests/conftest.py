@@ -43,8 +43,8 @@ _LACKING = pytest.StashKey[dict[str, int]]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two a core: tests wait half of their time, for programs to start and time-outs to pass."""
-    return min(2 * (os.cpu_count() or 1), 8)
+    """Three a core: most tests wait, for programs to start and time-outs to pass."""
+    return min(3 * (os.cpu_count() or 1), 12)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

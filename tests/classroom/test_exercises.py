@@ -144,6 +144,7 @@ PATIENCE = {
 """For how long programs are waited for that will never do what is expected: a course may set it."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", find_exercises()[0])
 @in_reactor
 async def test_a_mistake_fails_what_it_breaks_and_the_solution_nothing(

@@ -213,7 +213,8 @@ def test_json_has_an_object_a_line_with_numbers_as_numbers() -> None:
     for each in found:
         assert each["schema"] == 1
         by_type.setdefault(each["type"], []).append(each)
-    assert {each["seq"] for each in by_type["reply"]} >= {1, 4}
+    # What is wrong, behind the third reply, is the fourth's where that is under way by then.
+    assert {each["seq"] for each in by_type["reply"]} >= {1, 2, 3}
     reply = by_type["reply"][0]
     assert isinstance(reply["rtt_ms"], float)
     assert reply["reordered"] is False

@@ -84,6 +84,7 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
         assert " connected" in two.log()
 
 
+@pytest.mark.long
 @pytest.mark.needs_program("haproxy")
 @pytest.mark.needs_program("cc")
 def test_a_fleet_loses_no_request_but_those_of_a_service_that_is_killed(tmp_path: Path) -> None:

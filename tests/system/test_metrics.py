@@ -136,6 +136,7 @@ def test_a_body_is_refused_before_it_comes(server: Server) -> None:
             older.recv(1)
 
 
+@pytest.mark.long
 def test_a_slow_and_an_endless_scraper_are_cut_off(server: Server) -> None:
     port = port_of(server)
     with connect(port) as slow, connect(port) as header:

@@ -136,6 +136,7 @@ def test_a_mute_peer_half_a_hello_and_plain_text_end_without_a_traceback(
         assert client.recv(100) == b"HELLO"
 
 
+@pytest.mark.long
 def test_a_stop_answers_what_has_arrived_read_or_not(certificate: Certificate) -> None:
     """The server is held up while it arrives, so that the stop finds it unread."""
     arguments = ("uppercase-tcp", f"--listen={certificate.endpoint()}", "--drain=60s")

@@ -188,6 +188,7 @@ def test_a_worker_that_is_killed_costs_its_own_connections_only() -> None:
                 assert receive_exactly(client, 6) == b"HELLO\n"
 
 
+@pytest.mark.long
 def test_workers_may_be_killed_again_and_again_under_load() -> None:
     """Nobody is refused. A reset is of a connection that the killed worker had: one a client."""
     with served(*TCP) as server, Load(server.port, {b"HELLO\n"}) as load:
@@ -402,6 +403,7 @@ def test_a_reload_that_cannot_be_leaves_the_old_workers(tmp_path: Path) -> None:
         assert server.log().count("not reloaded, the old workers go on:") == 3
 
 
+@pytest.mark.long
 def test_what_cannot_start_ends_with_its_last_word(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text(
         "import sys\nif sys.argv[0].endswith('_worker.py'):\n    import os\n"
@@ -423,6 +425,7 @@ def test_what_cannot_start_ends_with_its_last_word(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_says_where_and_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "hanging.py").write_text(
         "import time\ndef hang(message: bytes) -> bytes:\n    while message == b'hang':\n"
