@@ -248,35 +248,30 @@ class StreamPipeline(MessagePipeline):
             TransformError: a stage failed to open its stream.
         """
         guard = self._guard
-        opened, feeds = [], []
+        opened = []
         transform: Any
         for name, transform in self._stages:
-            stream = guard.call(name, transform.open_stream)
-            opened.append((name, stream))
-            feeds.append((name, stream.feed))
-        return _ChainedStream(opened, feeds, guard)
+            opened.append((name, guard.call(name, transform.open_stream)))
+        return _ChainedStream(opened, guard)
 
 
 @implementer(ITransformStream)
 class _ChainedStream:
     """One connection's way through the stages."""
 
-    def __init__(
-        self,
-        streams: list[tuple[str, ITransformStream]],
-        feeds: list[tuple[str, Callable[[bytes], bytes]]],
-        guard: _Guard,
-    ) -> None:
+    def __init__(self, streams: list[tuple[str, ITransformStream]], guard: _Guard) -> None:
         self._streams = streams
-        self._feeds = feeds
+        self._feeds = [(name, stream.feed) for name, stream in streams]
         self._guard = guard
 
     def feed(self, data: bytes) -> bytes:
-        return self._feed_from(0, data)
+        return self._through(self._feeds, data)
 
-    def _feed_from(self, position: int, data: bytes) -> bytes:
+    def _through(
+        self, feeds: Sequence[tuple[str, Callable[[bytes], object]]], data: bytes
+    ) -> bytes:
         guard = self._guard
-        for name, feed in self._feeds[position:]:
+        for name, feed in feeds:
             result = guard.call(name, feed, data)
             # What nearly all are; `checked` comes to the same.
             plain = type(result) is bytes and len(result) <= guard.max_output
@@ -311,7 +306,7 @@ class _ChainedStream:
         for position, (name, stream) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, stream.finish))
             if tail:
-                output += self._feed_from(position + 1, tail)
+                output += self._through(self._feeds[position + 1 :], tail)
         return output
 
 

@@ -97,7 +97,7 @@ class StreamConversation:
         try:
             self._stream = transform.open_stream()
         except TransformError as error:
-            self._end(Outcome.FAILED, error)
+            self._fail(error)
 
     @property
     def sole(self) -> tuple[Callable[[bytes], object], int] | None:
@@ -112,19 +112,13 @@ class StreamConversation:
         try:
             return self._stream.feed(data)
         except TransformError as error:
-            let_go(error)
-            self._end(Outcome.FAILED, error)
-            return b""
+            return self._fail(error)
 
     def settle(self, started: float, result: object, error: BaseException | None = None) -> bytes:
         """Return the bytes to send of a call of `sole`; it may be the end."""
         stream: Any = self._stream
         output: bytes | TransformError = stream.settle(started, result, error)
-        if isinstance(output, bytes):
-            return output
-        let_go(output)
-        self._end(Outcome.FAILED, output)
-        return b""
+        return output if isinstance(output, bytes) else self._fail(output)
 
     def end_of_input(self) -> None:
         self._input = _INPUT_ENDED
@@ -153,13 +147,19 @@ class StreamConversation:
             else:
                 self.wants_input = True
         except TransformError as error:
-            let_go(error)
-            self._end(Outcome.FAILED, error)
+            return self._fail(error)
         return b""
 
     def cancel(self) -> None:
         self._chunks.clear()
         self._end(self.outcome or Outcome.DISCONNECTED, self.error)
+
+    def _fail(self, error: TransformError) -> bytes:
+        """End, and return the bytes that a failed call gives: none."""
+        # Kept until the connection is gone: its frames, with what they hold, must not be.
+        let_go(error)
+        self._end(Outcome.FAILED, error)
+        return b""
 
     def _end(self, outcome: Outcome, error: Exception | None = None) -> None:
         self.outcome, self.error = outcome, error

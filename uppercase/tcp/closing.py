@@ -279,9 +279,6 @@ class IdleWatch(Generic[C]):
         act: called with one that has waited for `timeout`.
         every: seconds between two looks, where what happens is only known by looking; then it may
             have begun to wait any time after the last.
-
-    Attributes:
-        call: the timer; None while there is none.
     """
 
     def __init__(
@@ -299,21 +296,21 @@ class IdleWatch(Generic[C]):
         self._connections = connections
         self._since = since
         self._act = act
-        self.call: IDelayedCall | None = None
+        self._call: IDelayedCall | None = None
 
     def opened(self) -> None:
         """Take note of a connection."""
-        if self.call is None:
-            self.call = self._clock.callLater(self._pause(0.0), self._look)
+        if self._call is None:
+            self._call = self._clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
         """Take note that one is gone; after the last there is no timer."""
-        if self.call is not None and not self._connections:
-            self.call.cancel()
-            self.call = None
+        if self._call is not None and not self._connections:
+            self._call.cancel()
+            self._call = None
 
     def _look(self) -> None:
-        self.call = None
+        self._call = None
         now = first = self._clock.seconds()
         for connection in list(self._connections):
             since = self._since(connection)
@@ -324,7 +321,7 @@ class IdleWatch(Generic[C]):
             else:
                 first = min(first, since)
         if self._connections:
-            self.call = self._clock.callLater(self._pause(first - now), self._look)
+            self._call = self._clock.callLater(self._pause(first - now), self._look)
 
     def _pause(self, first: float) -> float:
         """Return when to look again, given when the first began to wait, from now."""

@@ -220,8 +220,7 @@ class TransformProtocol(WaitingProtocol):
             self._peer_watch.stop()
         if self._ladder is not None:
             self._ladder.gone()
-        if self._factory.turns.waiting:
-            self._factory.turns.forget(self)
+        self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
         if not refused:

@@ -47,41 +47,38 @@ class Turns:
 
     Args:
         clock: the reactor.
-
-    Attributes:
-        waiting: those that have more to do.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         # A dictionary, as an ordered set: whoever has waited longest comes first.
-        self.waiting: dict[TransformProtocol, None] = {}
+        self._waiting: dict[TransformProtocol, None] = {}
         self._call: IDelayedCall | None = None
 
     def take_later(self, connection: TransformProtocol) -> None:
         """Let a connection go on once those that wait already have had their turn."""
-        self.waiting[connection] = None
+        self._waiting[connection] = None
         if self._call is None:
             self._call = self._clock.callLater(0, self._go_round)
 
     def forget(self, connection: TransformProtocol) -> None:
         """Take note that a connection is gone."""
-        self.waiting.pop(connection, None)
-        if self._call is not None and not self.waiting:
+        self._waiting.pop(connection, None)
+        if self._call is not None and not self._waiting:
             self._call.cancel()
             self._call = None
 
     def _go_round(self) -> None:
         self._call = None
         until = self._clock.seconds() + _ROUND
-        for connection in list(self.waiting):
+        for connection in list(self._waiting):
             # It may be gone since.
-            if connection in self.waiting:
-                del self.waiting[connection]
+            if connection in self._waiting:
+                del self._waiting[connection]
                 connection.take_turn()
             if self._clock.seconds() > until:
                 break
-        if self.waiting and self._call is None:
+        if self._waiting and self._call is None:
             self._call = self._clock.callLater(0, self._go_round)
 
 
@@ -162,8 +159,7 @@ class TransformFactory(ServerFactory):
             self.connections.add(connection)
         if not known and refusal is None:
             for watch in self._watches:
-                if watch.call is None:
-                    watch.opened()
+                watch.opened()
         if refusal is not None:
             self.tell(Refused(connection.name, *refusal))
         return refusal is None
