@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from uppercase.client.target import TLS, Address, Target, connect_udp, explain, reachable, resolve
+from uppercase.core.values import family_of
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
@@ -203,8 +204,7 @@ def at_peer(target: Target, address: Any) -> Target:
     if target.unix is not None:
         return target
     # The family spares it Twisted's search among addresses, which takes 0.3 s to be refused.
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    return replace(target, host=address.host, family=family)
+    return replace(target, host=address.host, family=family_of(address.host))
 
 
 def _as_os_error(error: twisted_error.ConnectError) -> OSError:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.core.values import parse_port
+from uppercase.core.values import parse_port, printable_address
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
@@ -49,8 +49,7 @@ class Target:
     @property
     def place(self) -> str:
         """Return host and port, or the path of a UNIX socket."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.unix is None else self.unix
+        return printable_address(self.host, self.port) if self.unix is None else self.unix
 
     def __str__(self) -> str:
         protocol = "UDP" if self.udp else "TLS" if self.tls else "TCP"
