@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
 
+from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._base import CannotStart, TransformService
 from uppercase.services._metrics import Measurements, Snapshot
@@ -300,9 +301,7 @@ def begin() -> Assignment:
 
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
     """Serve until told to end, with signs of life; return the status to exit with."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
+    reactor = the_reactor()
     together = MultiService()
     measured: Measurements | None = None
     try:
