@@ -1,8 +1,7 @@
 """Which connections are let in: counts and shares, no sockets.
 
 A connection that is not let in is aborted by its protocol once it is made, because a factory that
-gives no protocol leaves an open socket behind under TLS and every other wrapper. This module does
-no I/O and never imports Twisted.
+gives no protocol leaves an open socket behind under TLS and every other wrapper.
 """
 
 from collections.abc import Callable, Collection, Hashable
@@ -128,10 +127,7 @@ class Admission:
                 "others (--max-connections)",
             )
         if not pressing and total >= most and not self._evict(lambda _: True):
-            return (
-                RefusalReason.FULL,
-                f"all {most} connections are taken (--max-connections)",
-            )
+            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
         return None
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:

@@ -2,7 +2,6 @@
 
 A pipeline is where a transform's faults are caught: whatever a stage raises, and whatever it
 returns that is not bytes or is too long, comes out as a `TransformError` that names the stage.
-This module does no I/O and never imports Twisted.
 """
 
 import re
@@ -112,10 +111,7 @@ class MessagePipeline:
     streams = False
 
     def __init__(
-        self,
-        stages: Sequence[Stage],
-        max_output: int = MAX_OUTPUT,
-        on_slow: SlowCall | None = None,
+        self, stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
     ) -> None:
         self._guard = _Guard(max_output, on_slow)
         self._take(stages)

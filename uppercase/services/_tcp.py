@@ -15,11 +15,16 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from uppercase.core.conversation import AwaitReply, Conversation
+from uppercase.core.conversation import (
+    JOINED_LINES,
+    AwaitReply,
+    Conversation,
+    MessageConversation,
+    StreamConversation,
+)
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
-from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.core.values import DeclaredPeers
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits

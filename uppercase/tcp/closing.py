@@ -186,11 +186,7 @@ class Deadline:
     """
 
     def __init__(
-        self,
-        transport: ITransport,
-        clock: IReactorTime,
-        seconds: float,
-        on_end: Callable[[], None],
+        self, transport: ITransport, clock: IReactorTime, seconds: float, on_end: Callable[[], None]
     ) -> None:
         # Invariant: nothing of it is held once it is over: that would be a cycle.
         self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)

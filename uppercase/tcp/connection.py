@@ -37,13 +37,7 @@ from uppercase.errors import TransformError
 from uppercase.tcp import _states as states
 from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
 from uppercase.tcp._states import IUnidentified, State, WaitingProtocol, known_as
-from uppercase.tcp.closing import (
-    LINGER,
-    CloseLadder,
-    IOrderlyTLSTransport,
-    PeerWatch,
-    ends_at_once,
-)
+from uppercase.tcp.closing import LINGER, CloseLadder, IOrderlyTLSTransport, PeerWatch, ends_at_once
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
