@@ -72,14 +72,11 @@ class Admission:
     """Decides about each new connection of one service.
 
     Args:
-        max_connections: open ones at one time.
-        max_per_address: of one address; None for any number.
         connections: the open ones, kept up to date by their owner, without the one in question.
-        now: gives the time.
 
     Attributes:
         max_connections: may be lowered to what the process can have, or to its share.
-        max_per_address: may be lowered as well.
+        max_per_address: may be lowered as well; None for any number.
     """
 
     def __init__(

@@ -223,9 +223,7 @@ class MessageConversation(Conversation):
     """A framer splits the input into messages; each is answered, in order.
 
     Args:
-        framer: this connection's framing.
         transform: answers a message with bytes or an awaitable; raises only `TransformError`.
-        await_reply: how the shell awaits.
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
         joined: bytes of whole lines, in a framing of lines, to which one reply may be made: that to

@@ -85,8 +85,6 @@ class CloseLadder:
     Args:
         transport: the connection, with its producer registered and, as long as nothing was asked
             of the ladder, with its output open.
-        clock: the reactor.
-        limits: for the two times.
         on_stall: called before a peer that does not take what it is owed is aborted.
 
     Attributes:
@@ -174,12 +172,6 @@ class Deadline:
 
     The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
     the time that is read first.
-
-    Args:
-        transport: the stage's.
-        clock: the reactor.
-        seconds: how long the stage may take.
-        on_end: called when they are over.
     """
 
     def __init__(
@@ -227,8 +219,6 @@ class IdleWatch(Generic[C]):
     a millisecond, and a busy service does so about once per time-out.
 
     Args:
-        clock: the reactor.
-        timeout: seconds.
         connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
         since: tells the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.

@@ -47,7 +47,6 @@ class TransformProtocol(EndingProtocol):
     first, the transport is `IUnidentified` until the stage that reads it calls `identified`.
 
     Args:
-        factory: knows the service's bounds and all of its connections.
         address: whose the connection is, if that is known before there is a transport.
 
     Attributes:

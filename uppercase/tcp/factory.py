@@ -47,9 +47,6 @@ class Turns:
 
     All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
     something new waits for no more than that, however many others keep the service busy.
-
-    Args:
-        clock: the reactor.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -90,8 +87,6 @@ class TransformFactory(ServerFactory):
 
     Args:
         open_conversation: called once per connection.
-        limits: the service's bounds.
-        clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
         lab: what happens to each connection on purpose.
 
