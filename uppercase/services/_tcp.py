@@ -18,11 +18,16 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from uppercase.core.conversation import AwaitReply, Conversation
+from uppercase.core.conversation import (
+    JOINED_LINES,
+    AwaitReply,
+    Conversation,
+    MessageConversation,
+    StreamConversation,
+)
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
-from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.core.values import DeclaredPeers
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
@@ -39,7 +44,7 @@ from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoint
+from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, open_endpoint
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -158,7 +163,7 @@ class TCPService(TransformService):
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = inherited_endpoint(self.reactor, skt)
+        endpoint = SocketEndpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)

@@ -1,21 +1,24 @@
-"""What a connection is doing, whose it is, and what is asked of one on which nothing happens."""
+"""What a connection is doing, whose it is, why it ends and how that begins."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from enum import Enum, auto
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 from zope.interface import Interface
 
 from uppercase.core.admission import client_key
 from uppercase.core.conversation import Conversation
-from uppercase.core.events import Incomplete, Outcome
+from uppercase.core.events import Closed, Incomplete, Opened, Outcome, TransformFailed
 from uppercase.core.values import printable_address, unmapped
-from uppercase.tcp.closing import IStreamTransport
-from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
+from uppercase.errors import TransformError
+from uppercase.tcp.closing import LINGER, CloseLadder, IStreamTransport, ends_at_once
+from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.lab.outlet import LabOutlet
@@ -59,6 +62,10 @@ NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {
     CLOSED: (),
 }
 
+_DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
+
 # A tuple, because members of an Enum are hashed by Python code: this is asked for each chunk.
 OPEN_STATES: Final = (SERVING, DRAINING, IDENTIFYING)
 
@@ -88,10 +95,8 @@ def known_as(address: Any) -> tuple[str, str | None]:
     return f"{begin}{address.port}", client
 
 
-class WaitingProtocol(Protocol):
-    """The part of a connection's protocol that others look at while it waits.
-
-    It moves no bytes; what it looks at, the protocol keeps up to date.
+class EndingProtocol(Protocol):
+    """The part of a connection's protocol that moves no bytes: its state, and what may end it.
 
     Attributes:
         name: what events and logs call the peer: the transport's, or whom a PROXY header names.
@@ -114,6 +119,23 @@ class WaitingProtocol(Protocol):
     _lab: "LabOutlet | None" = None
     _mark: object = None
     _told_incomplete = False
+
+    _received = 0
+    _sent = 0
+    _linger_until: float = inf
+    _outcome: Outcome | None = None
+    _detail = ""
+    _ladder: CloseLadder | None = None
+
+    def _move(self, state: State) -> None:
+        """Go on to another state."""
+        before = self._state
+        assert state in NEXT_STATES[before], f"{before} -> {state}"
+        # Invariant: a connection that is let in is told of once, and before its end: when it is
+        # known whose it is, or that this will never be known.
+        self._state = state
+        if before in UNDECIDED and state not in (IDENTIFYING, REFUSED):
+            self._factory.tell(Opened(self.name))
 
     def idle_since(self) -> float | None:
         """Return the time since which nothing was sent or taken; None while a reply is awaited."""
@@ -182,18 +204,64 @@ class WaitingProtocol(Protocol):
         else:
             self._close(linger=False)
 
-    @abstractmethod
+    def gone_since(self) -> float | None:
+        """Return -inf if the peer is gone and the reactor would not notice; else None."""
+        unread = self._state in OPEN_STATES and not self._reading and self._conversation.awaiting
+        return -inf if unread and peer_is_gone(self.transport) else None
+
+    def close_gone(self) -> None:
+        """Abort because the peer is gone."""
+        self._abort()
+
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+        self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
+        self._abort()
+
+    def _close(self, *, linger: bool) -> None:
+        """Begin to close; what happens from now on is the ladder's matter."""
+        self._move(CLOSING)
+        # Who goes on asking while the service stops does no wrong; the drain time bounds that.
+        if self._conversation.outcome is not STOPPED:
+            self._linger_until = self._received + LINGER
+        if not linger and ends_at_once(self.transport):
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+            return
+        limits = self._factory.limits
+        self._ladder = CloseLadder(self.transport, self._clock, limits, self._stalled)
+        self._ladder.start(linger=linger)
+
+    def _abort(self) -> None:
+        if self._state in OPEN_STATES:
+            self._move(CLOSING)
+        self.transport.abortConnection()
+
     def _end_with(self, outcome: Outcome, detail: str) -> None:
         """Settle how this ends, unless it has been ended before."""
+        if self._outcome is None:
+            self._outcome, self._detail = outcome, detail
 
-    @abstractmethod
-    def _close(self, *, linger: bool) -> None:
-        """Begin to close."""
-
-    @abstractmethod
-    def _abort(self) -> None:
-        """Close at once."""
-
-    @abstractmethod
     def _stalled(self) -> None:
         """Settle that it ends because the peer takes nothing."""
+        seconds = self._factory.limits.send_timeout
+        self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
+
+    def _is_quiet(self) -> bool:
+        """Whether no input is likely to be under way, and none of the output is."""
+        quiet_for = self._clock.seconds() - self._active_at
+        return quiet_for >= _DRAIN_QUIET and not unacknowledged_output(self.transport)
+
+    def _report_end(self, reason: Failure) -> None:
+        conversation = self._conversation
+        delivered = self._ladder is not None and self._ladder.delivered
+        orderly = isinstance(reason.value, ConnectionDone)
+        nothing_owed = orderly or delivered or not self._sent
+        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
+        conversation.cancel()
+        error = conversation.error
+        if isinstance(error, TransformError):
+            self._factory.tell(TransformFailed(error.transform, error))
+        detail = self._detail or ("" if error is None else str(error))
+        sent = self._sent - (0 if self._lab is None else self._lab.withheld())
+        self._factory.tell(Closed(self.name, outcome, detail, self._received, sent))

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute
 
 from uppercase.limits import MIB, Limits
-from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
+from uppercase.tcp.kernel import progress_mark, unacknowledged_output, unread_input
 
 LINGER: Final = 4 * MIB
 """Bytes that a peer may still send after its conversation has ended, and that are thrown away so
@@ -44,9 +44,6 @@ quarter of the time-out late. A look costs some microseconds a connection."""
 _READING_TIME: Final = 0.5
 """Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
 more than this."""
-
-_PEER_CHECK: Final = 1.0
-"""Seconds between looks at a peer from which nothing is read and to which nothing is written."""
 
 _IDLE_PRECISION: Final = 1 / 16
 """The share of the idle time-out by which a connection may be closed late: how often all of them
@@ -88,8 +85,6 @@ class CloseLadder:
     Args:
         transport: the connection, with its producer registered and, as long as nothing was asked
             of the ladder, with its output open.
-        clock: the reactor.
-        limits: for the two times.
         on_stall: called before a peer that does not take what it is owed is aborted.
 
     Attributes:
@@ -177,20 +172,10 @@ class Deadline:
 
     The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
     the time that is read first.
-
-    Args:
-        transport: the stage's.
-        clock: the reactor.
-        seconds: how long the stage may take.
-        on_end: called when they are over.
     """
 
     def __init__(
-        self,
-        transport: ITransport,
-        clock: IReactorTime,
-        seconds: float,
-        on_end: Callable[[], None],
+        self, transport: ITransport, clock: IReactorTime, seconds: float, on_end: Callable[[], None]
     ) -> None:
         # Invariant: nothing of it is held once it is over: that would be a cycle.
         self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)
@@ -223,44 +208,6 @@ class Deadline:
             on_end()
 
 
-class PeerWatch:
-    """Tells when a peer is gone from which nothing is read and to which nothing is written.
-
-    The reactor would not notice, and a reply that is awaited for it would not be cancelled.
-
-    Args:
-        transport: what is watched, between `start` and `stop`.
-        clock: the reactor.
-        on_end: called once when the peer is gone; the watch has stopped then.
-    """
-
-    def __init__(
-        self, transport: ITransport, clock: IReactorTime, on_end: Callable[[], None]
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._on_end = on_end
-        self._call: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Begin to watch; a watch that runs goes on."""
-        if self._call is None:
-            self._call = self._clock.callLater(_PEER_CHECK, self._look)
-
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _look(self) -> None:
-        self._call = None
-        if peer_is_gone(self._transport):
-            self._on_end()
-        else:
-            self.start()
-
-
 C = TypeVar("C")
 
 
@@ -272,8 +219,6 @@ class IdleWatch(Generic[C]):
     a millisecond, and a busy service does so about once per time-out.
 
     Args:
-        clock: the reactor.
-        timeout: seconds.
         connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
         since: tells the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.

@@ -31,6 +31,9 @@ from uppercase.tcp.connection import TransformProtocol
 _ROUND: Final = 0.005
 """Seconds of each turn of the reactor in which connections go on that have had a turn before."""
 
+_PEER_CHECK: Final = 1.0
+"""Seconds between looks at peers from which nothing is read and to which nothing is written."""
+
 INCOMPLETE_TIME: Final = 3.0
 """Seconds that a peer waits with the start of a message before somebody is told: by then a person
 wonders, and no program that is still writing its line has paused for so long."""
@@ -44,9 +47,6 @@ class Turns:
 
     All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
     something new waits for no more than that, however many others keep the service busy.
-
-    Args:
-        clock: the reactor.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -87,8 +87,6 @@ class TransformFactory(ServerFactory):
 
     Args:
         open_conversation: called once per connection.
-        limits: the service's bounds.
-        clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
         lab: what happens to each connection on purpose.
 
@@ -127,6 +125,9 @@ class TransformFactory(ServerFactory):
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
+        gone = TransformProtocol.gone_since, TransformProtocol.close_gone
+        self._unread: set[TransformProtocol] = set()
+        self._peers = IdleWatch(clock, 0.0, self._unread, *gone, _PEER_CHECK)
         self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
@@ -145,6 +146,14 @@ class TransformFactory(ServerFactory):
         """From now on tell of connections that wait with the start of a message."""
         incomplete = TransformProtocol.incomplete_since, TransformProtocol.tell_incomplete
         self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
+
+    def watch_peer(self, connection: TransformProtocol) -> None:
+        """Look from now on whether the peer is gone while a reply is awaited and nothing is read.
+
+        The reactor would not notice, and the reply that nobody waits for would not be cancelled.
+        """
+        self._unread.add(connection)
+        self._peers.opened()
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         return TransformProtocol(self, addr)
@@ -169,6 +178,8 @@ class TransformFactory(ServerFactory):
         if connection not in self.connections:
             return
         self.connections.remove(connection)
+        self._unread.discard(connection)
+        self._peers.closed()
         self.admission.leave(connection.client)
         # One client after another would have them made and cancelled for each.
         if not self._listening:

@@ -36,7 +36,6 @@ class ProxyHeaderProtocol(ProtocolWrapper):
     It is the transport of what is above, which learns from its `getPeer` who is calling.
 
     Args:
-        factory: knows the bounds.
         wrapped: serves the connection, or is the TLS before what does.
     """
 
@@ -119,7 +118,6 @@ class ProxyHeaderFactory(WrappingFactory):
     """Puts the stage in front of another factory's protocols.
 
     Args:
-        proxies: who must send a header.
         wrapped: the next stage.
         served: the last one: it knows the bounds and whom to tell.
     """
