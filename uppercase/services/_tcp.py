@@ -39,7 +39,7 @@ from uppercase.services._base import (
     open_on_one_port,
     share,
 )
-from uppercase.services._stopping import Drain
+from uppercase.services._stopping import drain
 from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
@@ -205,11 +205,9 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
-        settings, connections = self.settings, self.factory.connections
-        drain = Drain(self.clock, settings.drain, settings.drain_quiet, connections)
-        self.factory.on_closed = drain.closed
-        yield drain.done
-        self.factory.on_closed = None
+        settings = self.settings
+        drained = drain(self.factory, self.clock, settings.drain, settings.drain_quiet)
+        yield Deferred.fromCoroutine(drained)
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no handshake any more; fire when those under way have had their time."""
