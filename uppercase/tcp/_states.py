@@ -192,12 +192,12 @@ class EndingProtocol(Protocol):
     def close_idle(self) -> None:
         """Close because nothing happens."""
         seconds = self._factory.limits.idle_timeout
-        self._end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
+        self.end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
         self._close(linger=not self._peer_ended)
 
     def evict(self) -> None:
         """Close to make room for another connection."""
-        self._end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
+        self.end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
         if self._paused or unacknowledged_output(self.transport):
             # It has not taken what it is owed for as long as it is idle: it would keep its place.
             self._abort()
@@ -215,7 +215,7 @@ class EndingProtocol(Protocol):
 
     def abort(self) -> None:
         """Close at once; what is owed is lost."""
-        self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
+        self.end_with(Outcome.STOPPED, "the drain time was over (--drain)")
         self._abort()
 
     def _close(self, *, linger: bool) -> None:
@@ -237,15 +237,15 @@ class EndingProtocol(Protocol):
             self._move(CLOSING)
         self.transport.abortConnection()
 
-    def _end_with(self, outcome: Outcome, detail: str) -> None:
-        """Settle how this ends, unless it has been ended before."""
+    def end_with(self, outcome: Outcome, detail: str) -> None:
+        """Settle how this ends, and why, unless that is settled; stages such as TLS do, too."""
         if self._outcome is None:
             self._outcome, self._detail = outcome, detail
 
     def _stalled(self) -> None:
         """Settle that it ends because the peer takes nothing."""
         seconds = self._factory.limits.send_timeout
-        self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
+        self.end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
 
     def _is_quiet(self) -> bool:
         """Whether no input is likely to be under way, and none of the output is."""

@@ -115,13 +115,9 @@ class TransformProtocol(EndingProtocol):
         self._move(states.REFUSED)
         self.transport.abortConnection()
 
-    def fail(self, outcome: Outcome, error: Exception) -> None:
-        """Take note of why a stage before the framing, such as TLS, is closing the connection."""
-        self._end_with(outcome, str(error))
-
-    def break_off(self, outcome: Outcome, error: Exception) -> None:
-        """Close because such a stage cannot go on; its last words still reach the peer."""
-        self.fail(outcome, error)
+    def break_off(self, outcome: Outcome, detail: str) -> None:
+        """Close because a stage before the framing cannot go on; its last words reach the peer."""
+        self.end_with(outcome, detail)
         if self._state in states.OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
@@ -145,7 +141,7 @@ class TransformProtocol(EndingProtocol):
                 self.input_taken()
         elif self._state is states.CLOSING and self._received > self._linger_until:
             if self._conversation.outcome is not None:
-                self._end_with(self._conversation.outcome, "")
+                self.end_with(self._conversation.outcome, "")
             self.transport.abortConnection()
 
     def _give(self, output: bytes, until: float) -> None:
@@ -298,5 +294,5 @@ class TransformProtocol(EndingProtocol):
         self._factory.tell(Impaired(self.name, Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
-        self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
+        self.end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
         self._abort()
