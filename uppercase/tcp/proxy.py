@@ -24,8 +24,8 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp._states import IUnidentified
-from uppercase.tcp.closing import Deadline
+from uppercase.tcp._watches import Deadline
+from uppercase.tcp.closing import IUnidentified
 from uppercase.tcp.factory import TransformFactory
 
 

@@ -21,7 +21,8 @@ from zope.interface import implementer
 
 from uppercase.core.events import Outcome
 from uppercase.limits import KIB
-from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
+from uppercase.tcp._watches import Deadline
+from uppercase.tcp.closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
