@@ -1,7 +1,10 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
 import errno
+import mmap
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,6 +48,10 @@ from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, open_endpoint
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
+
+_COUNT: Final = 8  # Bytes of one number on a `Board`.
+_NOBODY: Final = (1 << 63) - 1
+_SLACK: Final = 4  # Connections that a worker may have more than another before it waits.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +257,46 @@ def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPla
         close()
 
     return OpenPlace(place, [skt], release)
+
+
+class Board:
+    """How many connections each worker has, in memory that all of them see.
+
+    Of several processes that wait for one socket, the system wakes all, and whoever runs first
+    takes the connection: mostly the same one. So a worker that has more than another waits.
+    """
+
+    def __init__(self, descriptor: int, workers: int) -> None:
+        self.descriptor = descriptor
+        self._counts = memoryview(mmap.mmap(descriptor, workers * _COUNT)).cast("q")
+
+    @classmethod
+    def make(cls, workers: int) -> "Board":
+        """Return a new one, on which nobody has a number yet."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("uppercase-workers")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, workers * _COUNT)
+        board = cls(descriptor, workers)
+        for number in range(workers):
+            board.clear(number)
+        return board
+
+    def clear(self, number: int) -> None:
+        """Take note that there is no such worker: nobody waits for it."""
+        self._counts[number] = _NOBODY
+
+    def has_more(self, number: int, count: int) -> bool:
+        """Write a worker's number, and tell whether it has notably more than another."""
+        self._counts[number] = count
+        return count > min(self._counts) + _SLACK
+
+    def close(self) -> None:
+        """Let go of the memory; workers keep theirs."""
+        self._counts.release()
+        os.close(self.descriptor)
 
 
 tcp_service = TCPService
