@@ -1,6 +1,6 @@
 """One TCP connection: moves bytes between a transport and a conversation.
 
-What is answered is the conversation's matter, and how a connection ends is the close ladder's.
+What is answered is the conversation's matter, and how a connection ends that of `closing`.
 A connection reads only while the conversation wants input and the peer takes its replies, so a
 peer that does not read costs one batch of output and no more.
 """
@@ -28,10 +28,9 @@ from uppercase.core.events import (
     LabAction,
     Outcome,
 )
-from uppercase.tcp import _states as states
+from uppercase.tcp import closing as states
 from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
-from uppercase.tcp._states import EndingProtocol, IUnidentified, known_as
-from uppercase.tcp.closing import IOrderlyTLSTransport
+from uppercase.tcp.closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
@@ -115,13 +114,9 @@ class TransformProtocol(EndingProtocol):
         self._move(states.REFUSED)
         self.transport.abortConnection()
 
-    def fail(self, outcome: Outcome, error: Exception) -> None:
-        """Take note of why a stage before the framing, such as TLS, is closing the connection."""
-        self._end_with(outcome, str(error))
-
-    def break_off(self, outcome: Outcome, error: Exception) -> None:
-        """Close because such a stage cannot go on; its last words still reach the peer."""
-        self.fail(outcome, error)
+    def break_off(self, outcome: Outcome, detail: str) -> None:
+        """Close because a stage before the framing cannot go on; its last words reach the peer."""
+        self.end_with(outcome, detail)
         if self._state in states.OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
@@ -145,7 +140,7 @@ class TransformProtocol(EndingProtocol):
                 self.input_taken()
         elif self._state is states.CLOSING and self._received > self._linger_until:
             if self._conversation.outcome is not None:
-                self._end_with(self._conversation.outcome, "")
+                self.end_with(self._conversation.outcome, "")
             self.transport.abortConnection()
 
     def _give(self, output: bytes, until: float) -> None:
@@ -172,17 +167,10 @@ class TransformProtocol(EndingProtocol):
         else:
             self.transport.loseConnection()
 
-    def writeConnectionLost(self) -> None:
-        """Our side is closed and all is with the kernel."""
-        if self._ladder is not None:
-            self._ladder.flushed()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
         refused = self._state is states.REFUSED
         self._move(states.CLOSED)
-        if self._ladder is not None:
-            self._ladder.gone()
         self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
@@ -193,7 +181,7 @@ class TransformProtocol(EndingProtocol):
         # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
         # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
         # of heap each between the buffers of the connections that follow.
-        self._ladder = self._lab = None
+        self._lab = None
         self._conversation = self._output = None  # type: ignore[assignment] # nothing is asked now
 
     def pauseProducing(self) -> None:
@@ -272,7 +260,7 @@ class TransformProtocol(EndingProtocol):
             if wanted is not self._reading:
                 self._read(wanted)
             if not wanted and conversation.awaiting:
-                self._factory.watch_peer(self)
+                self._factory.look_after(self)
 
     def take_turn(self) -> None:
         """Go on, now that the others have had their turn."""
@@ -298,5 +286,5 @@ class TransformProtocol(EndingProtocol):
         self._factory.tell(Impaired(self.name, Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
-        self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
+        self.end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
         self._abort()

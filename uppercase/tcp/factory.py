@@ -7,7 +7,7 @@ tells of its chunks too, for a record; others do not pay for it.
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import directlyProvides, providedBy
 
@@ -24,12 +24,17 @@ from uppercase.core.events import (
 )
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.tcp._states import known_as
-from uppercase.tcp.closing import STALL_CHECKS, IdleWatch
+from uppercase.tcp._watches import IdleWatch, Turns
+from uppercase.tcp.closing import EndingProtocol, known_as
 from uppercase.tcp.connection import TransformProtocol
 
-_ROUND: Final = 0.005
-"""Seconds of each turn of the reactor in which connections go on that have had a turn before."""
+_PROGRESS_CHECKS: Final = 4
+"""Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
+found at most a quarter of the time-out late."""
+
+_STALL_CHECKS: Final = 8
+"""Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
+quarter of the time-out late. A look costs some microseconds a connection."""
 
 _PEER_CHECK: Final = 1.0
 """Seconds between looks at peers from which nothing is read and to which nothing is written."""
@@ -40,46 +45,6 @@ wonders, and no program that is still writing its line has paused for so long.""
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
-
-
-class Turns:
-    """Lets the connections that have more to do go on, one after the other, a little at a time.
-
-    All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
-    something new waits for no more than that, however many others keep the service busy.
-    """
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        # A dictionary, as an ordered set: whoever has waited longest comes first.
-        self._waiting: dict[TransformProtocol, None] = {}
-        self._call: IDelayedCall | None = None
-
-    def take_later(self, connection: TransformProtocol) -> None:
-        """Let a connection go on once those that wait already have had their turn."""
-        self._waiting[connection] = None
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._go_round)
-
-    def forget(self, connection: TransformProtocol) -> None:
-        """Take note that a connection is gone."""
-        self._waiting.pop(connection, None)
-        if self._call is not None and not self._waiting:
-            self._call.cancel()
-            self._call = None
-
-    def _go_round(self) -> None:
-        self._call = None
-        until = self._clock.seconds() + _ROUND
-        for connection in list(self._waiting):
-            # It may be gone since.
-            if connection in self._waiting:
-                del self._waiting[connection]
-                connection.take_turn()
-            if self._clock.seconds() > until:
-                break
-        if self._waiting and self._call is None:
-            self._call = self._clock.callLater(0, self._go_round)
 
 
 class TransformFactory(ServerFactory):
@@ -118,16 +83,17 @@ class TransformFactory(ServerFactory):
         )
         self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
-        idle = TransformProtocol.idle_since, TransformProtocol.close_idle
-        stalled = TransformProtocol.stalled_since, TransformProtocol.close_stalled
-        every = limits.send_timeout / STALL_CHECKS
+        idle = EndingProtocol.idle_since, EndingProtocol.close_idle
+        stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
+        every = limits.send_timeout / _STALL_CHECKS
         self._watches = [
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
-        gone = TransformProtocol.gone_since, TransformProtocol.close_gone
-        self._unread: set[TransformProtocol] = set()
-        self._peers = IdleWatch(clock, 0.0, self._unread, *gone, _PEER_CHECK)
+        overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
+        every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
+        self._looked_after: set[EndingProtocol] = set()
+        self._overdue = IdleWatch(clock, 0.0, self._looked_after, *overdue, min(every, _PEER_CHECK))
         self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
@@ -144,16 +110,16 @@ class TransformFactory(ServerFactory):
 
     def watch_incomplete(self) -> None:
         """From now on tell of connections that wait with the start of a message."""
-        incomplete = TransformProtocol.incomplete_since, TransformProtocol.tell_incomplete
+        incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
         self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
 
-    def watch_peer(self, connection: TransformProtocol) -> None:
-        """Look from now on whether the peer is gone while a reply is awaited and nothing is read.
+    def look_after(self, connection: EndingProtocol) -> None:
+        """Look from now on whether it closes in time, or its peer is gone while it only awaits.
 
         The reactor would not notice, and the reply that nobody waits for would not be cancelled.
         """
-        self._unread.add(connection)
-        self._peers.opened()
+        self._looked_after.add(connection)
+        self._overdue.opened()
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         return TransformProtocol(self, addr)
@@ -178,8 +144,7 @@ class TransformFactory(ServerFactory):
         if connection not in self.connections:
             return
         self.connections.remove(connection)
-        self._unread.discard(connection)
-        self._peers.closed()
+        self._looked_after.discard(connection)
         self.admission.leave(connection.client)
         # One client after another would have them made and cancelled for each.
         if not self._listening:
@@ -188,7 +153,7 @@ class TransformFactory(ServerFactory):
             self.on_closed()
 
     def _end_watches(self) -> None:
-        for watch in self._watches:
+        for watch in (*self._watches, self._overdue):
             watch.closed()
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:

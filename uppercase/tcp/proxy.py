@@ -24,8 +24,8 @@ from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp._states import IUnidentified
-from uppercase.tcp.closing import Deadline
+from uppercase.tcp._watches import Deadline
+from uppercase.tcp.closing import IUnidentified
 from uppercase.tcp.factory import TransformFactory
 
 
@@ -69,7 +69,7 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         try:
             header = parse_proxy_header(received)
         except ProxyHeaderError as error:
-            self._refuse(error)
+            self._refuse(str(error))
             return
         if header is not None:
             self._deadline.stop()
@@ -83,7 +83,7 @@ class ProxyHeaderProtocol(ProtocolWrapper):
             self.wrappedProtocol.readConnectionLost()
             return
         if self._buffer:
-            self._refuse(ProxyHeaderError("got the end of input within the PROXY header"))
+            self._refuse("got the end of input within the PROXY header")
         # Without a byte it is what a check for an open port looks like; nothing is owed.
         self.transport.loseConnection()
 
@@ -96,12 +96,10 @@ class ProxyHeaderProtocol(ProtocolWrapper):
 
     def _too_late(self) -> None:
         seconds = self.factory.served.limits.proxy_timeout
-        self._refuse(
-            ProxyHeaderError(f"got no PROXY header within {seconds:g} s (--proxy-timeout)")
-        )
+        self._refuse(f"got no PROXY header within {seconds:g} s (--proxy-timeout)")
 
-    def _refuse(self, error: ProxyHeaderError) -> None:
-        self.wrappedProtocol.fail(Outcome.PROXY_HEADER, error)
+    def _refuse(self, why: str) -> None:
+        self.wrappedProtocol.end_with(Outcome.PROXY_HEADER, why)
         self.transport.abortConnection()
 
 

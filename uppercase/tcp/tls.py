@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.events import Outcome
-from uppercase.errors import HandshakeFailed
 from uppercase.limits import KIB
-from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
+from uppercase.tcp._watches import Deadline
+from uppercase.tcp.closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
@@ -162,7 +162,7 @@ class TLSProtocol(ProtocolWrapper):
             # It wants the rest of a message of the handshake that the peer has begun, such as a
             # KeyUpdate: nothing can be encrypted before. No client splits one.
             why = "broken TLS: a reply was due amid a message of the handshake"
-            self.fail(Outcome.MALFORMED, HandshakeFailed(why))
+            self.end_with(Outcome.MALFORMED, why)
             self.abortConnection()
             return
         self.transport.write(b"".join(records))
@@ -194,8 +194,8 @@ class TLSProtocol(ProtocolWrapper):
     def identified(self) -> None:
         self.wrappedProtocol.identified()
 
-    def fail(self, outcome: Outcome, error: Exception) -> None:
-        self.wrappedProtocol.fail(outcome, error)
+    def end_with(self, outcome: Outcome, detail: str) -> None:
+        self.wrappedProtocol.end_with(outcome, detail)
 
     def loseConnection(self) -> None:
         """Send what is owed and a close_notify, then close without waiting for the peer's.
@@ -226,10 +226,6 @@ class TLSProtocol(ProtocolWrapper):
                 self._tls.unwrap()
             self._flush()
 
-    def _handshake_failed(self, why: str) -> None:
-        """Take note that TLS was not agreed on."""
-        self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
-
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more; within the handshake that is its end."""
         if self.input_ended:
@@ -251,7 +247,7 @@ class TLSProtocol(ProtocolWrapper):
         elif not self._agreed:
             did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
-        self.wrappedProtocol.break_off(outcome, HandshakeFailed(words))
+        self.wrappedProtocol.break_off(outcome, words)
 
     def _throw_away(self, size: int) -> None:
         """Take note of bytes that came behind the end of TLS; a flood of them is cut off."""
@@ -265,11 +261,12 @@ class TLSProtocol(ProtocolWrapper):
         Without a byte it is what a check for an open port looks like: no failure.
         """
         if not self._agreed and not self.disconnecting and self.wire_received:
-            self._handshake_failed("the handshake was broken off")
+            self.end_with(Outcome.HANDSHAKE, "no TLS: the handshake was broken off")
 
     def _too_late(self) -> None:
         seconds = self.factory.served.limits.handshake_timeout
-        self._handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
+        why = f"no TLS: the handshake took over {seconds:g} s (--handshake-timeout)"
+        self.end_with(Outcome.HANDSHAKE, why)
         self.abortConnection()
 
 
