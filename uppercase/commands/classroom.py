@@ -8,7 +8,7 @@ options give equal fates.
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -29,6 +29,8 @@ from uppercase.lab import (
 
 if TYPE_CHECKING:
     from uppercase.classroom.timeline import Timeline
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -60,7 +62,7 @@ _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _preset(text: str, *kinds: Any) -> Any:
+def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
     known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
     complete = completer(lambda: known)
     return _lab("--lab", str, text, metavar="PRESET", shell_complete=complete)
