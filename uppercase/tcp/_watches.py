@@ -1,81 +1,35 @@
-"""When something is due: for one stage of a connection, or for one of all that a service has.
+"""One timer for many: who has waited for too long, and whose turn it is.
 
 What is done about it is not decided here.
 """
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from uppercase.tcp.kernel import unread_input
+from uppercase.limits import TURN
 
 if TYPE_CHECKING:
-    from uppercase.tcp.closing import EndingProtocol
     from uppercase.tcp.connection import TransformProtocol
-
-_READING_TIME: Final = 0.5
-"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
-more than this."""
-
-_ROUND: Final = 0.005
-"""Seconds of each turn of the reactor in which connections go on that have had a turn before."""
 
 _IDLE_PRECISION: Final = 1 / 16
 """The share of the idle time-out by which a connection may be closed late: how often all of them
 are looked at, at the most."""
 
 
-class Deadline:
-    """Ends a stage that takes too long, such as a handshake.
-
-    The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
-    the time that is read first.
-    """
-
-    def __init__(
-        self, transport: ITransport, clock: IReactorTime, seconds: float, on_end: Callable[[], None]
-    ) -> None:
-        # Invariant: nothing of it is held once it is over: that would be a cycle.
-        self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)
-        self._clock = clock
-        self._due = clock.seconds() + seconds
-        self._looked_at: float | None = None
-        self._call: IDelayedCall | None = clock.callLater(seconds, self._look)
-
-    def stop(self) -> None:
-        """Take note that the stage is over."""
-        self._stage = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _look(self) -> None:
-        assert self._stage is not None
-        transport, on_end = self._stage
-        now = self._clock.seconds()
-        if now < self._due:
-            # The timer goes by a clock that was set forward.
-            self._call = self._clock.callLater(self._due - now, self._look)
-            return
-        if self._looked_at is None:
-            self._looked_at = now
-        if unread_input(transport) and now < self._looked_at + _READING_TIME:
-            self._call = self._clock.callLater(0, self._look)
-        else:
-            self._call = self._stage = None
-            on_end()
+C = TypeVar("C")
 
 
-class IdleWatch:
+class IdleWatch(Generic[C]):
     """Does something about the connections that have waited for too long.
 
-    One timer for all connections of a service: traffic only sets a time stamp, and the timer looks
-    at all of them when the first can be due. A thousand connections are looked at in a fraction of
-    a millisecond, and a busy service does so about once per time-out.
+    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
+    thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
+    time-out.
 
     Args:
-        connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
+        connections: kept up to date by their owner, who calls `opened` and `closed`.
         since: tells the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.
         every: seconds between two looks, where what happens is only known by looking; then it may
@@ -86,9 +40,9 @@ class IdleWatch:
         self,
         clock: IReactorTime,
         timeout: float,
-        connections: Collection["EndingProtocol"],
-        since: Callable[["EndingProtocol"], float | None],
-        act: Callable[["EndingProtocol"], object],
+        connections: Collection[C],
+        since: Callable[[C], float | None],
+        act: Callable[[C], object],
         every: float = 0.0,
     ) -> None:
         self._clock = clock
@@ -132,7 +86,7 @@ class IdleWatch:
 class Turns:
     """Lets the connections that have more to do go on, one after the other, a little at a time.
 
-    All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
+    All of them together have `TURN` seconds of each turn of the reactor, so that whoever sends
     something new waits for no more than that, however many others keep the service busy.
     """
 
@@ -157,7 +111,7 @@ class Turns:
 
     def _go_round(self) -> None:
         self._call = None
-        until = self._clock.seconds() + _ROUND
+        until = self._clock.seconds() + TURN
         for connection in list(self._waiting):
             # It may be gone since.
             if connection in self._waiting:

@@ -5,10 +5,13 @@ tells of its chunks too, for a record; others do not pay for it.
 """
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Final
 
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.admission import Admission
@@ -27,6 +30,7 @@ from uppercase.limits import Limits
 from uppercase.tcp._watches import IdleWatch, Turns
 from uppercase.tcp.closing import EndingProtocol, known_as
 from uppercase.tcp.connection import TransformProtocol
+from uppercase.tcp.kernel import unread_input
 
 _PROGRESS_CHECKS: Final = 4
 """Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
@@ -35,6 +39,10 @@ found at most a quarter of the time-out late."""
 _STALL_CHECKS: Final = 8
 """Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
 quarter of the time-out late. A look costs some microseconds a connection."""
+
+_READING_TIME: Final = 0.5
+"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
+more than this."""
 
 _PEER_CHECK: Final = 1.0
 """Seconds between looks at peers from which nothing is read and to which nothing is written."""
@@ -86,7 +94,7 @@ class TransformFactory(ServerFactory):
         idle = EndingProtocol.idle_since, EndingProtocol.close_idle
         stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
         every = limits.send_timeout / _STALL_CHECKS
-        self._watches = [
+        self._watches: list[IdleWatch[EndingProtocol]] = [
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
@@ -159,6 +167,67 @@ class TransformFactory(ServerFactory):
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
         self.tell(Refused(known_as(peer)[0], reason, why))
+
+
+class Stage(ProtocolWrapper):
+    """What is before the framing on a connection; until it is `done` it may become `too_late`.
+
+    It is the transport of what is above, and hands on half-closes, as Twisted's wrappers do not.
+    """
+
+    factory: "StageFactory"
+    wrappedProtocol: Any
+    transport: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        factory = self.factory
+        self._began, self._has_waited = factory.served.clock.seconds(), False
+        factory.unfinished.add(self)
+        factory.watch.opened()
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def done(self) -> None:
+        """Take note that there is nothing to wait for any more."""
+        self.factory.unfinished.discard(self)
+        self.factory.watch.closed()
+
+    def unfinished_since(self) -> float:
+        """Return when it began; later, once, if something waits unread when its time is over.
+
+        The process may have been busy, or stopped, while that came.
+        """
+        now, seconds = self.factory.served.clock.seconds(), self.factory.seconds
+        if now - self._began >= seconds and not self._has_waited and unread_input(self.transport):
+            self._has_waited = True
+            self._began = now - seconds + _READING_TIME
+        return self._began
+
+    def writeConnectionLost(self) -> None:
+        self.wrappedProtocol.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+class StageFactory(WrappingFactory):
+    """Puts a stage in front of another factory's protocols.
+
+    Args:
+        wrapped: the next stage.
+        served: the last one: it knows the bounds and whom to tell.
+        seconds: how long each may take.
+    """
+
+    noisy = False
+
+    def __init__(self, wrapped: IProtocolFactory, served: TransformFactory, seconds: float) -> None:
+        super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self.served = served
+        self.seconds = seconds
+        self.unfinished: set[Stage] = set()
+        late = Stage.unfinished_since, methodcaller("too_late")
+        self.watch = IdleWatch(served.clock, seconds, self.unfinished, *late)
 
 
 class WatchedFactory(TransformFactory):
