@@ -199,7 +199,7 @@ class Waiter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._thread is not None:
-            _reactor().callFromThread(_reactor().crash)
+            the_reactor().callFromThread(the_reactor().crash)
             if kind is not KeyboardInterrupt:  # What hangs there is not waited for.
                 self._thread.join()
             self._thread = None
@@ -209,7 +209,7 @@ class Waiter:
         if not _is_running() or isInIOThread():
             return function()
         # In a tuple, so that a Deferred is returned and not waited for.
-        (result,) = blockingCallFromThread(_reactor(), lambda: (function(),))
+        (result,) = blockingCallFromThread(the_reactor(), lambda: (function(),))
         return result
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
@@ -231,7 +231,7 @@ class Waiter:
                 )
             self._start_reactor()
             begin = lambda: begun  # noqa: E731
-        return cast(T, blockingCallFromThread(_reactor(), begin))
+        return cast(T, blockingCallFromThread(the_reactor(), begin))
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.
@@ -239,12 +239,12 @@ class Waiter:
         Invariant: the reactor's pool starts no thread before the reactor has run once, and while
         it runs, `call` has it start them from here. So they all inherit that they are daemons.
         """
-        if _reactor().running:
+        if the_reactor().running:
             return
         running = threading.Event()
-        _reactor().callWhenRunning(running.set)
+        the_reactor().callWhenRunning(running.set)
         # Not the main thread: without handlers of signals. `crash` lets it be run again.
-        self._thread = threading.Thread(target=_reactor().run, args=(False,), daemon=True)
+        self._thread = threading.Thread(target=the_reactor().run, args=(False,), daemon=True)
         self._thread.start()
         running.wait()
 
@@ -256,10 +256,11 @@ def is_in_reactor() -> bool:
 
 def _is_running() -> bool:
     # To import the reactor is to choose it.
-    return "twisted.internet.reactor" in sys.modules and _reactor().running
+    return "twisted.internet.reactor" in sys.modules and the_reactor().running
 
 
-def _reactor() -> Any:
+def the_reactor() -> Any:
+    """Return Twisted's reactor, which whoever asks first installs."""
     from twisted.internet import reactor
 
     return reactor

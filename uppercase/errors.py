@@ -8,7 +8,7 @@ It is::
         TransformError      OutputTooLong, WrongResult
         FramingError        MessageTooLong, MalformedFrame
         NetworkError        ConnectionRefused, NoReply
-        Rejected, HandshakeFailed, ProxyHeaderError, CannotListen
+        Rejected, ProxyHeaderError, CannotListen
 
 Each text says what was got, what is accepted and, where there is one, the likely fix, in one
 sentence. This module imports nothing of ours.
@@ -149,12 +149,8 @@ class MalformedFrame(FramingError):
     """A header or terminator is not what the framing asks for."""
 
 
-class HandshakeFailed(UppercaseError):
-    """TLS could not be agreed on with a peer, or what it sent later is not TLS."""
-
-
 class ProxyHeaderError(UppercaseError):
-    """A PROXY header is malformed, missing or late."""
+    """What has come cannot become a PROXY header."""
 
 
 class CannotListen(UppercaseError):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uppercase import transform
+from uppercase.core.conversation import MessageConversation
 from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
-from uppercase.core.session import MessageConversation
 from uppercase.interfaces import ITransform
 from uppercase.registry import listing
 

@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Generator, Iterator
 import pytest
 from zope.interface import implementer
 
-from uppercase.core.conversation import Cancel, Done
+from uppercase.core.conversation import Cancel, Done, MessageConversation, StreamConversation
 from uppercase.core.events import Outcome
-from uppercase.core.session import MessageConversation, StreamConversation
 from uppercase.errors import MalformedFrame, MessageTooLong, TransformError
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import OUTPUT_BATCH

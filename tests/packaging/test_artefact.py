@@ -42,7 +42,7 @@ def check_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if name.startswith("twisted/")} == DROPINS
     assert "uppercase/py.typed" in names
-    templates = (ROOT / "uppercase/commands/scaffold").iterdir()
+    templates = (ROOT / "uppercase/commands/scaffold").glob("*.in")
     assert names >= {f"uppercase/commands/scaffold/{template.name}" for template in templates}
     others = {name.split("/")[0] for name in names} - {"twisted", "uppercase"}
     assert [name for name in others if not name.endswith(".dist-info")] == []

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from uppercase.services._stopping import Drain
+from uppercase.services._stopping import drain
 
 
 class Connection:
@@ -24,11 +25,18 @@ class Connection:
         self.aborted = True
 
 
+class Factory:
+    """What has connections."""
+
+    def __init__(self, connections: set[Connection]) -> None:
+        self.connections = connections
+
+
 def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end() -> None:
     clock = Clock()
     quiet, busy = Connection(0.0), Connection(None)
-    connections: Any = {quiet, busy}
-    drain = Drain(clock, 10.0, 1.0, connections)
+    factory: Any = Factory({quiet, busy})
+    done = Deferred.fromCoroutine(drain(factory, clock, 10.0, 1.0))
     for seconds, expected in (
         (0.5, (False, False, False, False)),
         (1.5, (True, False, False, False)),
@@ -39,7 +47,7 @@ def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end
         while clock.seconds() < seconds:
             clock.advance(0.1)
         assert (quiet.drained, quiet.aborted, busy.drained, busy.aborted) == expected
-    connections.clear()
-    drain.closed()
-    assert drain.done.called
+    factory.connections.clear()
+    factory.on_closed()
+    assert done.called
     assert not clock.getDelayedCalls()

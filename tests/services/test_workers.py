@@ -16,8 +16,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from uppercase.services import UDPSettings, udp_service
 from uppercase.services._base import share
 from uppercase.services._supervisor import Generation, Supervisor
-from uppercase.services._worker import REPORTS, Assignment, Board
-from uppercase.services._worker_process import State, Worker
+from uppercase.services._tcp import Board
+from uppercase.services._worker import REPORTS, Assignment, State, Worker
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:

@@ -12,11 +12,15 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.conversation import AwaitReply, Conversation
+from uppercase.core.conversation import (
+    AwaitReply,
+    Conversation,
+    MessageConversation,
+    StreamConversation,
+)
 from uppercase.core.events import Closed, Event, IObserver
 from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.core.session import MessageConversation, StreamConversation
 from uppercase.interfaces import ITransform
 from uppercase.limits import Limits
 from uppercase.registry import find

@@ -1,5 +1,8 @@
 """One TCP connection without a network: half-close, back-pressure, and ends that do end."""
 
+import socket
+import struct
+import sys
 from typing import Any
 
 import pytest
@@ -301,6 +304,27 @@ def test_what_is_awaited_is_cancelled_when_the_client_leaves() -> None:
     wire.protocol.dataReceived(b"a\nb\n")
     wire.protocol.connectionLost(Failure(ConnectionLost()))
     assert len(cancelled) == 2
+    assert not service.clock.getDelayedCalls()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel tells")
+def test_a_client_that_is_gone_is_noticed_although_nothing_is_read() -> None:
+    """The window is full, so nobody reads its end, and nobody would cancel what it waits for."""
+    cancelled: list[object] = []
+    service = Service("line", lambda message: Deferred(cancelled.append), async_window=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with listener.accept()[0] as served:
+            wire = service.connect()
+            wire.handle = served
+            wire.protocol.dataReceived(b"a\nb\n")
+            service.clock.pump([1.0] * 3)
+            assert wire.state() == "open"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            service.clock.pump([1.0] * 3)
+            assert service.end(wire).outcome is Outcome.DISCONNECTED
+    assert len(cancelled) == 1
     assert not service.clock.getDelayedCalls()
 
 

@@ -1,5 +1,6 @@
 """The stage that reads PROXY headers, without sockets: who must send one, and until when."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -130,6 +131,20 @@ def test_a_header_must_come_in_time(world: World, start: bytes) -> None:
     assert wire.was_aborted()
     assert world.notes.outcome is Outcome.PROXY_HEADER
     assert "within 5 s" in world.notes.closed.detail
+
+
+def test_what_waits_unread_when_the_time_is_over_is_read_first(world: World) -> None:
+    """The service may have been held up itself; who drips bytes has no more than half a second."""
+    wire = connect(world)
+    wire.handle, peer = socket.socketpair()
+    with wire.handle, peer:
+        peer.send(HEADER)
+        world.clock.advance(Limits().proxy_timeout + 60)
+        assert not wire.was_aborted()
+        world.clock.advance(0.5)
+        wire.settle()
+        assert wire.was_aborted()
+    assert world.notes.outcome is Outcome.PROXY_HEADER
 
 
 def test_a_header_in_time_leaves_no_deadline_behind(world: World) -> None:

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transforms.scalars import SCALARS
-from uppercase.core.conversation import Conversation
+from uppercase.core.conversation import Conversation, MessageConversation, StreamConversation
 from uppercase.core.framing import FRAMINGS, make_framer
 from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.core.session import MessageConversation, StreamConversation
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import MAX_LENGTH

@@ -28,7 +28,7 @@ from uuid import uuid4
 from twisted.internet.task import LoopingCall
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter
+from uppercase.awaiting import Waiter, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UnknownName, UserError, suggest
@@ -329,8 +329,7 @@ class Exhibit:
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
-        from twisted.internet import reactor
-
+        reactor = the_reactor()
         self.port = port
         self.late = 0.0
         self._file = io.BytesIO()

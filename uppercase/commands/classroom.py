@@ -8,7 +8,7 @@ options give equal fates.
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -29,6 +29,8 @@ from uppercase.lab import (
 
 if TYPE_CHECKING:
     from uppercase.classroom.timeline import Timeline
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -60,20 +62,15 @@ _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _presets(*kinds: Any) -> Any:
+def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
     known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
-    return completer(lambda: known)
+    complete = completer(lambda: known)
+    return _lab("--lab", str, text, metavar="PRESET", shell_complete=complete)
 
 
 @click.command("fates", cls=Command)
 @_lab("--seed", COUNT, "The server's --seed; required.")
-@_lab(
-    "--lab",
-    str,
-    f"A preset: {', '.join(UDP_PRESETS)}.",
-    metavar="PRESET",
-    shell_complete=_presets(UDP_PRESETS),
-)
+@_preset(f"A preset: {', '.join(UDP_PRESETS)}.", UDP_PRESETS)
 @_options.lab(UDP_OPTIONS)
 @_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
 @_key(
@@ -122,13 +119,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 )
 @_service("--port", COUNT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
 @_lab("--seed", COUNT, "Decides what happens to which datagram.", show_default="random")
-@_lab(
-    "--lab",
-    str,
-    "A preset, which the options change.",
-    metavar="PRESET",
-    shell_complete=_presets(TCP_PRESETS, UDP_PRESETS),
-)
+@_preset("A preset, which the options change.", TCP_PRESETS, UDP_PRESETS)
 @_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
 @section("Program")(
     "--timeout",

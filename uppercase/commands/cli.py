@@ -71,10 +71,9 @@ def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]
     The main thread stays the command's: it reads the keyboard, gets Ctrl-C as Python has it, and
     waits. Nobody pays for Twisted before this is called.
     """
-    from twisted.internet import reactor
+    from uppercase.awaiting import Waiter, the_reactor
 
-    from uppercase.awaiting import Waiter
-
+    reactor = the_reactor()
     # A full collection of what was imported holds all up for 40 ms, and for seconds where twenty
     # others want the processor: students' programs and `ping` would measure it.
     gc.freeze()

@@ -1,8 +1,7 @@
 """Which connections are let in: counts and shares, no sockets.
 
 A connection that is not let in is aborted by its protocol once it is made, because a factory that
-gives no protocol leaves an open socket behind under TLS and every other wrapper. This module does
-no I/O and never imports Twisted.
+gives no protocol leaves an open socket behind under TLS and every other wrapper.
 """
 
 from collections.abc import Callable, Collection, Hashable
@@ -73,14 +72,11 @@ class Admission:
     """Decides about each new connection of one service.
 
     Args:
-        max_connections: open ones at one time.
-        max_per_address: of one address; None for any number.
         connections: the open ones, kept up to date by their owner, without the one in question.
-        now: gives the time.
 
     Attributes:
         max_connections: may be lowered to what the process can have, or to its share.
-        max_per_address: may be lowered as well.
+        max_per_address: may be lowered as well; None for any number.
     """
 
     def __init__(
@@ -128,10 +124,7 @@ class Admission:
                 "others (--max-connections)",
             )
         if not pressing and total >= most and not self._evict(lambda _: True):
-            return (
-                RefusalReason.FULL,
-                f"all {most} connections are taken (--max-connections)",
-            )
+            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
         return None
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:

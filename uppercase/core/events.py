@@ -1,8 +1,9 @@
 """What happened, as frozen records, and who is told.
 
 The shells (TCP, UDP) report events to an observer; counters, logs and metrics are observers. An
-event carries facts and no prose. Where there is no observer, an event is not even made. What kind
-it is, its class tells. As dataclasses they would take ten milliseconds of each start.
+event carries facts and no prose; its `peer` is the client's address, as printed. Where there is no
+observer, an event is not even made. What kind it is, its class tells. As dataclasses they would
+take ten milliseconds of each start.
 """
 
 from collections.abc import Mapping
@@ -146,10 +147,7 @@ class AcceptFailed(NamedTuple):
 class Refused(NamedTuple):
     """A TCP connection was not served; it has no `Opened` and no `Closed`.
 
-    Attributes:
-        peer: its address.
-        reason: why.
-        detail: the bound that was reached, with the option that sets it.
+    Its `detail` is the bound that was reached, with the option that sets it.
     """
 
     peer: str
@@ -158,12 +156,7 @@ class Refused(NamedTuple):
 
 
 class Incomplete(NamedTuple):
-    """A TCP peer has sent the start of a message and waits, perhaps for a reply.
-
-    Attributes:
-        peer: its address.
-        held: the bytes of the start.
-    """
+    """A TCP peer has sent so many bytes of a message and waits, perhaps for a reply."""
 
     peer: str
     held: int
@@ -173,8 +166,6 @@ class Closed(NamedTuple):
     """A TCP connection ended.
 
     Attributes:
-        peer: its address.
-        outcome: how it ended.
         detail: one sentence where the outcome alone does not say enough, else "".
         received: bytes that came in.
         sent: bytes that were handed to the transport.
@@ -199,7 +190,6 @@ class Replied(NamedTuple):
     """A datagram was answered.
 
     Attributes:
-        peer: the client's address.
         data: the reply's payload.
         request: the payload that it answers.
         number: with a lab, the request's number among this client's, from 1; else 0.
@@ -216,9 +206,7 @@ class Replied(NamedTuple):
 class Several(NamedTuple):
     """Datagrams came, or were answered, that nobody wanted to be told of one by one.
 
-    Attributes:
-        direction: which way they went.
-        counts: how many, by the client's address.
+    Its `counts` say how many, by the client's address.
     """
 
     direction: Direction
@@ -226,15 +214,11 @@ class Several(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A datagram got no reply.
+    """A datagram got no reply; `number` and `fates` are as a `Replied` has them, so far.
 
     Attributes:
-        peer: the client's address.
-        reason: which rule dropped it.
         detail: what the reason alone does not say, else "".
         request: the payload that is not answered.
-        number: as a `Replied` has it.
-        fates: as a `Replied` has it, so far.
     """
 
     peer: str
@@ -249,7 +233,6 @@ class Impaired(NamedTuple):
     """The lab did something to a datagram or a connection on purpose.
 
     Attributes:
-        peer: the client's address.
         direction: which way the data was going.
         number: the request's number among this client's, from 1; a reply has its request's. Over
             TCP, the reply's number on its connection; 0 for the connection itself.
@@ -271,13 +254,7 @@ class Impaired(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Bytes came in, or were handed to the transport; told only where somebody watches each.
-
-    Attributes:
-        peer: the client's address.
-        direction: which way they go.
-        data: they themselves.
-    """
+    """Bytes came in, or were handed to the transport; told only where somebody watches each."""
 
     peer: str
     direction: Direction
@@ -291,24 +268,14 @@ class HalfClosed(NamedTuple):
 
 
 class TransformFailed(NamedTuple):
-    """A transform failed on one message.
-
-    Attributes:
-        transform: its name.
-        error: what went wrong, with the transform's own exception as `__cause__`.
-    """
+    """A transform failed on one message; the error has its own exception as `__cause__`."""
 
     transform: str
     error: TransformError
 
 
 class SlowCall(NamedTuple):
-    """A call of a transform blocked the reactor.
-
-    Attributes:
-        transform: its name.
-        seconds: for how long.
-    """
+    """A call of a transform blocked the reactor for so many seconds."""
 
     transform: str
     seconds: float
@@ -322,11 +289,9 @@ class WouldDrop(NamedTuple):
 
 
 class KernelDropped(NamedTuple):
-    """The system had no room for datagrams: they came faster than they were read.
+    """The system had no room for so many datagrams since the last time this was told.
 
-    Attributes:
-        address: where they were sent to.
-        count: how many, since the last time this was told.
+    They came faster than they were read; `address` is where they were sent to.
     """
 
     address: str

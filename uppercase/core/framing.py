@@ -4,7 +4,7 @@ A framer is a lazy generator over the chunks that it is fed: nobody is called ba
 pauses by not asking for the next message, and there is nothing to recurse into. It scans each byte
 once. Whole messages are cut out of the chunk in which they end; only the start of an incomplete one
 is kept for the next chunk, so neither the rest of a chunk nor a chunk that was used up is ever
-copied or held. This module does no I/O and knows nothing of transforms.
+copied or held. This module knows nothing of transforms.
 
 `netstring`, `int16` and `int32` messages follow their length. A netstring is `5:hello,` (D. J.
 Bernstein, https://cr.yp.to/proto/netstrings.txt); the others have a big-endian whole number. All
@@ -359,8 +359,7 @@ FRAMINGS: Final[Mapping[str, Framing]] = {
     "int16": Framing("a message follows its length in 2 bytes, big-endian", Int16Framer),
     "int32": Framing("a message follows its length in 4 bytes, big-endian", Int32Framer),
     "segment": Framing(
-        "whatever one read delivered is one message; then the connection is closed",
-        SegmentFramer,
+        "whatever one read delivered is one message; then the connection is closed", SegmentFramer
     ),
 }
 """Every framing by its name; `auto` is not one, see `choose_framing`."""

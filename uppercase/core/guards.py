@@ -179,13 +179,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A datagram on its way through the responder.
-
-    Attributes:
-        datagram: as the rules see it.
-        client: who sent it.
-        passage: what the lab made of it, None without a lab.
-    """
+    """A datagram on its way through the responder; without a lab it has no passage."""
 
     datagram: Datagram
     client: Client
@@ -223,11 +217,6 @@ class Replies(NamedTuple):
     """Replies to send now, where nothing is out of the ordinary: in columns, as a batch is.
 
     A record for each would cost more than all the rules.
-
-    Attributes:
-        payloads: their bytes.
-        origins: where to.
-        requests: what they answer.
     """
 
     payloads: Sequence[bytes]
@@ -325,11 +314,6 @@ class TokenBuckets:
 
     A bucket holds up to `burst` tokens and gains `rate` a second. A key that is forgotten starts
     with a full bucket again, so what is forgotten is only ever answered more, not less.
-
-    Args:
-        rate: tokens a second.
-        burst: tokens in a full bucket, where each key starts.
-        size: keys that are remembered.
     """
 
     def __init__(self, rate: float, burst: float, size: int = RATE_TABLE) -> None:

@@ -2,7 +2,6 @@
 
 A pipeline is where a transform's faults are caught: whatever a stage raises, and whatever it
 returns that is not bytes or is too long, comes out as a `TransformError` that names the stage.
-This module does no I/O and never imports Twisted.
 """
 
 import re
@@ -112,10 +111,7 @@ class MessagePipeline:
     streams = False
 
     def __init__(
-        self,
-        stages: Sequence[Stage],
-        max_output: int = MAX_OUTPUT,
-        on_slow: SlowCall | None = None,
+        self, stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
     ) -> None:
         self._guard = _Guard(max_output, on_slow)
         self._take(stages)
@@ -149,15 +145,15 @@ class MessagePipeline:
         except TransformError:
             return False
 
-    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        """Return the reply, or an awaitable of it if any stage gives one.
+    def transform(self, message: bytes, position: int = 0) -> bytes | Awaitable[bytes]:
+        """Return the reply of the stages from one on, or an awaitable of it if any gives one.
 
         Raises:
             TransformError: a stage failed; an awaitable raises it too.
         """
         # `_Guard.call` and `checked` in one, which halves what a short message costs.
-        guard, most, position = self._guard, self._guard.max_output, 0
-        for name, function in self._calls:
+        guard, most = self._guard, self._guard.max_output
+        for name, function in self._calls[position:] if position else self._calls:
             started = perf_counter()
             try:
                 result: object = function(message)
@@ -224,15 +220,9 @@ class MessagePipeline:
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
         """Await one stage's reply and put it through the stages behind it."""
-        guard = self._guard
-        message = await guard.wait(self._stages[position].name, result)
-        for stage in self._stages[position + 1 :]:
-            reply: object = guard.call(stage.name, stage.transform.transform, message)
-            if isawaitable(reply):
-                message = await guard.wait(stage.name, reply)
-            else:
-                message = guard.checked(stage.name, reply)
-        return message
+        message = await self._guard.wait(self._stages[position].name, result)
+        reply = self.transform(message, position + 1)
+        return reply if isinstance(reply, bytes) else await reply
 
 
 @implementer(IStreamTransform)
@@ -264,14 +254,9 @@ class _ChainedStream:
         self._feeds = [(name, stream.feed) for name, stream in streams]
         self._guard = guard
 
-    def feed(self, data: bytes) -> bytes:
-        return self._through(self._feeds, data)
-
-    def _through(
-        self, feeds: Sequence[tuple[str, Callable[[bytes], object]]], data: bytes
-    ) -> bytes:
+    def feed(self, data: bytes, position: int = 0) -> bytes:
         guard = self._guard
-        for name, feed in feeds:
+        for name, feed in self._feeds[position:] if position else self._feeds:
             result = guard.call(name, feed, data)
             # What nearly all are; `checked` comes to the same.
             plain = type(result) is bytes and len(result) <= guard.max_output
@@ -306,7 +291,7 @@ class _ChainedStream:
         for position, (name, stream) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, stream.finish))
             if tail:
-                output += self._through(self._feeds[position + 1 :], tail)
+                output += self.feed(tail, position + 1)
         return output
 
 

@@ -2,7 +2,7 @@ r"""Values as people write them and as sockets need them: addresses, numbers, fi
 
 Each parser takes the text of one value and returns what it means, or raises `BadValue` with what
 was got and what is accepted; the servers' and the client's options use them. A failure to listen
-becomes one sentence here. This module opens no socket and never imports Twisted.
+becomes one sentence here.
 """
 
 import errno
@@ -11,14 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen

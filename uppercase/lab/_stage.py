@@ -109,10 +109,7 @@ class Lab:
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        clock: Callable[[], float],
-        observer: IObserver | None = None,
+        self, experiment: Experiment, clock: Callable[[], float], observer: IObserver | None = None
     ) -> None:
         self._experiment = experiment
         self._clock = clock

@@ -33,7 +33,6 @@ class LabOutlet:
     """What one connection's replies go through.
 
     Args:
-        transport: where they come out.
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the

@@ -20,7 +20,13 @@ from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
-from uppercase.awaiting import cancelled_have_ended, choose_reactor, is_async, runs_asyncio
+from uppercase.awaiting import (
+    cancelled_have_ended,
+    choose_reactor,
+    is_async,
+    runs_asyncio,
+    the_reactor,
+)
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
 from uppercase.core.values import (
@@ -201,8 +207,8 @@ class TransformService(Service, ABC):
         stages = found.stages(settings.transforms)
         if reactor is None:
             choose_reactor(any(is_async(stage.transform) for stage in stages))
-            from twisted.internet import reactor
-        self.reactor: Any = reactor
+            reactor = the_reactor()
+        self.reactor = reactor
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()

@@ -11,20 +11,19 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Collection
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
 from uppercase.services.logs import say
 
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol
+    from uppercase.tcp.factory import TransformFactory
 
 _DRAIN_REPORT: Final = 1.0  # Seconds between the lines that tell how a stop gets on.
 
@@ -45,72 +44,58 @@ _LAST_WORD: Final = 1.0
 behind a reply and not within one."""
 
 
-class Drain:
-    """Brings all connections to their end, each when nothing is under way on it.
+async def drain(
+    factory: "TransformFactory", clock: IReactorTime, seconds: float, quiet: float
+) -> None:
+    """Bring all connections to their end, each when nothing is under way on it.
 
     Args:
+        factory: has the open ones, and tells when one has been closed.
+        clock: by what is decided.
         seconds: how long they have; the rest is aborted then.
         quiet: seconds without traffic after which nothing is taken to be under way.
-        connections: the open ones, kept up to date by their owner, who calls `closed` for each.
     """
+    connections = factory.connections
+    drained: set[TransformProtocol] = set()
+    pause: Deferred[None]
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        seconds: float,
-        quiet: float,
-        connections: Collection["TransformProtocol"],
-    ) -> None:
-        # Fires when no connection is left.
-        self.done: Deferred[None] = Deferred()
-        self._clock = clock
-        self._quiet = quiet
-        self._connections = connections
-        self._drained: set[TransformProtocol] = set()
+    def closed() -> None:
+        if not (connections or pause.called):
+            pause.callback(None)
+
+    factory.on_closed = closed
+    now = clock.seconds()
+    deadline = next_abort = now + seconds
+    next_report = now + _DRAIN_REPORT
+    while connections:
+        pause = Deferred()
         now = clock.seconds()
-        self._deadline = self._next_abort = now + seconds
-        self._next_report = now + _DRAIN_REPORT
-        self._loop = LoopingCall(self._look)
-        self._loop.clock = clock
-        self._loop.start(_DRAIN_LOOK)
-        self.closed()
-
-    def closed(self) -> None:
-        if not self._connections and not self.done.called:
-            self._loop.stop()
-            self.done.callback(None)
-
-    def _look(self) -> None:
-        """Drain the connections that are quiet by now, and all when their time is over."""
-        now = self._clock.seconds()
-        is_over = now >= self._next_abort
+        is_over = now >= next_abort
         if is_over:
-            self._next_abort = now + _LAST_WORD
-            self._abort()
-        elif now >= self._next_report:
-            self._next_report += _DRAIN_REPORT
-            left = len(self._connections)
-            seconds = max(0.0, self._deadline - now)
-            say(f"{left} connection{'' if left == 1 else 's'} left, {seconds:.0f} s")
-        for connection in list(self._connections):
+            next_abort = now + _LAST_WORD
+            _abort([each for each in connections if each in drained])
+        elif now >= next_report:
+            next_report += _DRAIN_REPORT
+            left = len(connections)
+            time = max(0.0, deadline - now)
+            say(f"{left} connection{'' if left == 1 else 's'} left, {time:.0f} s")
+        for connection in list(connections):
             since = connection.idle_since()
-            if (
-                is_over
-                or connection in self._drained
-                or self._quiet == 0
-                or (since is not None and now - since >= self._quiet)
-            ):
-                self._drained.add(connection)
+            is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
+            if is_over or is_quiet or connection in drained:
+                drained.add(connection)
                 connection.drain()
+        await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
+    factory.on_closed = None
 
-    def _abort(self) -> None:
-        """End those that could have ended; what was busy until now has a moment more."""
-        late = [each for each in self._connections if each in self._drained]
-        if late:
-            those = "1 connection is" if len(late) == 1 else f"{len(late)} connections are"
-            say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
-        for connection in late:
-            connection.abort()
+
+def _abort(late: list["TransformProtocol"]) -> None:
+    """End those that could have ended; what was busy until now has a moment more."""
+    if late:
+        those = "1 connection is" if len(late) == 1 else f"{len(late)} connections are"
+        say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
+    for connection in late:
+        connection.abort()
 
 
 def exit_with(status: int) -> None:

@@ -1,7 +1,10 @@
 """The TCP service: endpoints, and the factory that serves their connections."""
 
 import errno
+import mmap
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +18,16 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from uppercase.core.conversation import AwaitReply, Conversation
+from uppercase.core.conversation import (
+    JOINED_LINES,
+    AwaitReply,
+    Conversation,
+    MessageConversation,
+    StreamConversation,
+)
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing, make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
-from uppercase.core.session import JOINED_LINES, MessageConversation, StreamConversation
 from uppercase.core.values import DeclaredPeers
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
@@ -31,15 +39,19 @@ from uppercase.services._base import (
     open_on_one_port,
     share,
 )
-from uppercase.services._stopping import Drain
+from uppercase.services._stopping import drain
 from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.opening import OPENER, bind, inherited_endpoint, open_endpoint
+from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, open_endpoint
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
+
+_COUNT: Final = 8  # Bytes of one number on a `Board`.
+_NOBODY: Final = (1 << 63) - 1
+_SLACK: Final = 4  # Connections that a worker may have more than another before it waits.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +163,7 @@ class TCPService(TransformService):
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = inherited_endpoint(self.reactor, skt)
+        endpoint = SocketEndpoint(self.reactor, skt)
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
@@ -193,11 +205,9 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         yield gatherResults([each.stop() for each in opened])
-        settings, connections = self.settings, self.factory.connections
-        drain = Drain(self.clock, settings.drain, settings.drain_quiet, connections)
-        self.factory.on_closed = drain.closed
-        yield drain.done
-        self.factory.on_closed = None
+        settings = self.settings
+        drained = drain(self.factory, self.clock, settings.drain, settings.drain_quiet)
+        yield Deferred.fromCoroutine(drained)
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no handshake any more; fire when those under way have had their time."""
@@ -245,6 +255,46 @@ def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPla
         close()
 
     return OpenPlace(place, [skt], release)
+
+
+class Board:
+    """How many connections each worker has, in memory that all of them see.
+
+    Of several processes that wait for one socket, the system wakes all, and whoever runs first
+    takes the connection: mostly the same one. So a worker that has more than another waits.
+    """
+
+    def __init__(self, descriptor: int, workers: int) -> None:
+        self.descriptor = descriptor
+        self._counts = memoryview(mmap.mmap(descriptor, workers * _COUNT)).cast("q")
+
+    @classmethod
+    def make(cls, workers: int) -> "Board":
+        """Return a new one, on which nobody has a number yet."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("uppercase-workers")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, workers * _COUNT)
+        board = cls(descriptor, workers)
+        for number in range(workers):
+            board.clear(number)
+        return board
+
+    def clear(self, number: int) -> None:
+        """Take note that there is no such worker: nobody waits for it."""
+        self._counts[number] = _NOBODY
+
+    def has_more(self, number: int, count: int) -> bool:
+        """Write a worker's number, and tell whether it has notably more than another."""
+        self._counts[number] = count
+        return count > min(self._counts) + _SLACK
+
+    def close(self) -> None:
+        """Let go of the memory; workers keep theirs."""
+        self._counts.release()
+        os.close(self.descriptor)
 
 
 tcp_service = TCPService

@@ -1,35 +1,46 @@
-"""A worker: a process that serves sockets which its supervisor has opened.
+"""A worker, and how its supervisor sees it: both ends of the pipes between them.
 
-It has two pipes. From `COMMANDS` it reads an `Assignment`, then words; the end of that pipe means
-that the supervisor is gone, and the worker goes too. Into `REPORTS` it writes objects of JSON, one
-a line: what it logs, that it is ready, that it lives and what it has counted, and why it failed.
+A worker is a process that serves sockets which its supervisor has opened. From `COMMANDS` it reads
+an `Assignment`, then words; the end of that pipe means that the supervisor is gone, and the worker
+goes too. Into `REPORTS` it writes objects of JSON, one a line: what it logs, that it is ready, that
+it lives and what it has counted, and why it failed.
 """
 
 import faulthandler
 import gc
 import json
-import mmap
+import math
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum, auto
 from itertools import chain, count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import ProcessExitedAlready, ReactorNotRunning
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
-from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.logger import (
+    InvalidLogLevelError,
+    LogEvent,
+    LogLevel,
+    eventAsText,
+    globalLogBeginner,
+)
+from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
 
+from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._base import CannotStart, TransformService
-from uppercase.services._metrics import Measurements
-from uppercase.services._tcp import TCPService
+from uppercase.services._metrics import Measurements, Snapshot
+from uppercase.services._tcp import Board, TCPService
+from uppercase.services.logs import say
 
 REPORTS: Final = 3  # The descriptor that a worker reports to.
 COMMANDS: Final = 4  # The descriptor that it is told what to do by.
@@ -37,9 +48,6 @@ BOARD: Final = 5  # The descriptor of the `Board` of its generation.
 SOCKETS: Final = 6  # The first of those that it inherits.
 STOP: Final = b"stop"  # The whole service stops: who waits in the accept queue is served too.
 RETIRE: Final = b"retire"  # Others go on serving the sockets: answer what was asked, and end.
-
-_WORD: Final = 0.5
-"""Seconds in which the supervisor's word follows a SIGTERM that it had too, as one of the group."""
 
 
 class Assignment(NamedTuple):
@@ -62,6 +70,199 @@ class Assignment(NamedTuple):
     directory: str
     places: list[list[str]]
     sockets: list[list[str]]
+
+
+# As its supervisor sees it
+
+_LAST_OUTPUT: Final = 0.5
+"""Seconds after a worker's end in which its last output is waited for; a program that it has
+started may hold the pipe open for ever."""
+
+_DUMP: Final = 1.0  # Seconds that a worker that hangs has to say where.
+
+_OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
+"""As what the lines of a worker's standard output and error are logged."""
+
+_LINE: Final = 1 << 16
+"""Bytes of one line of output that are kept; a longer one is logged in parts."""
+
+_REPORT: Final = 1 << 20
+"""Bytes of one report at the most: a hundred times what the numbers of a worker take."""
+
+
+class State(Enum):
+    STARTING = auto()
+    SERVING = auto()
+    ENDING = auto()
+    """It was told to finish."""
+    ENDED = auto()
+
+
+class Superior(Protocol):
+    """Who is told when a worker serves, what each service of it does, and how it has ended."""
+
+    def ready(self, worker: "Worker", served: list[list[str]]) -> None: ...
+    def ended(self, worker: "Worker", how: str) -> None: ...
+
+
+class Worker(ProcessProtocol):
+    """A worker process.
+
+    Attributes:
+        since: when it has begun to serve.
+        silent: looks since its last sign of life.
+        numbers: what it has counted so far, where that is asked for.
+        not_ready: its own word for why it wants no more clients.
+    """
+
+    # What `spawnProcess` gives; which signals and pipes it has is in the interface.
+    transport: Any
+
+    def __init__(self, number: int, superior: Superior) -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.pid: int | None = None
+        self.since = math.inf
+        self.silent = 0
+        self.numbers: Snapshot = {}
+        self.not_ready = ""
+        self._superior = superior
+        self._lines = {1: b"", 2: b"", REPORTS: b""}
+        self._last_words = ""
+        self._garbled = False
+        self._status: Any = None
+
+    def __str__(self) -> str:
+        return f"worker {self.number + 1} (process {self.pid})"
+
+    def spawn(
+        self,
+        reactor: Any,
+        command: Sequence[str],
+        directory: str,
+        assignment: Assignment,
+        inherited: Sequence[int],
+    ) -> None:
+        """Start the process, with descriptors: of the board, then of the sockets."""
+        self._reactor = reactor
+        pipes = {0: "w", 1: "r", 2: "r", REPORTS: "r", COMMANDS: "w"}
+        fds = {**pipes, **dict(enumerate(inherited, BOARD))}
+        try:
+            reactor.spawnProcess(self, command[0], command, env=None, path=directory, childFDs=fds)
+        except OSError as error:
+            # Such as a Python that the user whom twistd has changed to may not run.
+            self._last_words = f"{command[0]} cannot be started: {error.strerror}"
+            reactor.callLater(0, self._ended)
+        else:
+            self.pid = self.transport.pid
+            self.transport.closeStdin()
+            self._tell(json.dumps(assignment).encode())
+
+    def _tell(self, line: bytes) -> None:
+        # What Twisted raises when it has closed the pipe, and will be gone.
+        with suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, line + b"\n")
+
+    def end(self, word: bytes, seconds: float) -> None:
+        """Tell it to finish; if it has not after so many seconds, kill it."""
+        if self.state is State.ENDED or self.transport is None:
+            return
+        self.state = State.ENDING
+        self._tell(word)
+        self._reactor.callLater(seconds, self.kill)
+
+    def give_up(self) -> None:
+        """End it at once where it only begins; if it serves after all, it stops as ever."""
+        if self.state is State.STARTING and self.transport is not None:
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, after it has said where it is."""
+        self._signal(signal.SIGABRT)  # faulthandler's
+        self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # Nothing is called off: who has ended takes no signal any more.
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess(number)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
+        *lines, rest = (self._lines[childFD] + data).split(b"\n")
+        if len(rest) > (_REPORT if childFD == REPORTS else _LINE):
+            lines, rest = [*lines, rest], b""
+        self._lines[childFD] = rest
+        for line in lines:
+            self._take(childFD, line)
+
+    def _take(self, descriptor: int, line: bytes) -> None:
+        if descriptor == REPORTS:
+            try:
+                self._hear(json.loads(line))
+            except (ValueError, LookupError, TypeError, RecursionError, InvalidLogLevelError):
+                self._complain()
+        elif line.strip():
+            text = line.decode(errors="backslashreplace")
+            if descriptor == 2:
+                self._last_words = text.strip()
+            self._write(_OUTPUT[descriptor], text, {"event": "output"})
+
+    def _complain(self) -> None:
+        """Say once that something else than reports comes through their pipe."""
+        if not self._garbled:
+            self._garbled = True
+            say(
+                f"{self} has told what is no report, which is left out; does a transform write to "
+                "file descriptors that it has not opened?",
+                LogLevel.error,
+                event="garbled-report",
+                worker=self.number + 1,
+            )
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self.silent = 0
+        match said["report"]:
+            case "log":
+                facts = {key: each for key, each in said["facts"].items() if each is not None}
+                self._write(LogLevel.lookupByName(said["level"]), said["text"], facts)
+            case "ready":
+                if self.state is State.STARTING:
+                    self.state = State.SERVING
+                    self._superior.ready(self, said["served"])
+            case "beat":
+                self.numbers = {tuple(key): number for key, number in said["numbers"]}
+                self.not_ready = said["not_ready"]
+            case "failed":
+                self._last_words = said["text"]
+            case other:
+                raise ValueError(other)
+
+    def _write(self, level: Any, text: str, facts: dict[str, Any]) -> None:
+        number = self.number + 1
+        say(f"worker {number}: {text}", level, **{**facts, "worker": number})
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802
+        self._status = reason.value
+        self._reactor.callLater(_LAST_OUTPUT, self._ended)
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+        self._ended()
+
+    def _ended(self) -> None:
+        if self.state is State.ENDED:
+            return
+        for descriptor in (1, 2):
+            self._take(descriptor, self._lines[descriptor])
+        self.state = State.ENDED
+        how = self._last_words or f"it exited with status {getattr(self._status, 'exitCode', 0)}"
+        if number := getattr(self._status, "signal", None):
+            how = f"killed by {signal.Signals(number).name}"
+        self._superior.ended(self, how)
+
+
+# The process itself
+
+_WORD: Final = 0.5
+"""Seconds in which the supervisor's word follows a SIGTERM that it had too, as one of the group."""
 
 
 def report(kind: str, **facts: Any) -> None:
@@ -100,9 +301,7 @@ def begin() -> Assignment:
 
 def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) -> int:
     """Serve until told to end, with signs of life; return the status to exit with."""
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
+    reactor = the_reactor()
     together = MultiService()
     measured: Measurements | None = None
     try:
@@ -208,49 +407,3 @@ class _Commands(FileDescriptor):
         # Where somebody has sent it to this worker before, it is stopping.
         with suppress(ReactorNotRunning):
             self._reactor.stop()
-
-
-_SIZE: Final = 8
-_NOBODY: Final = (1 << 63) - 1
-
-_SLACK: Final = 4  # Connections that a worker may have more than another before it waits.
-
-
-class Board:
-    """How many connections each worker has, in memory that all of them see.
-
-    Of several processes that wait for one socket, the system wakes all, and whoever runs first
-    takes the connection: mostly the same one. So a worker that has more than another waits.
-    """
-
-    def __init__(self, descriptor: int, workers: int) -> None:
-        self.descriptor = descriptor
-        self._counts = memoryview(mmap.mmap(descriptor, workers * _SIZE)).cast("q")
-
-    @classmethod
-    def make(cls, workers: int) -> "Board":
-        """Return a new one, on which nobody has a number yet."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("uppercase-workers")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, workers * _SIZE)
-        board = cls(descriptor, workers)
-        for number in range(workers):
-            board.clear(number)
-        return board
-
-    def clear(self, number: int) -> None:
-        """Take note that there is no such worker: nobody waits for it."""
-        self._counts[number] = _NOBODY
-
-    def has_more(self, number: int, count: int) -> bool:
-        """Write a worker's number, and tell whether it has notably more than another."""
-        self._counts[number] = count
-        return count > min(self._counts) + _SLACK
-
-    def close(self) -> None:
-        """Let go of the memory; workers keep theirs."""
-        self._counts.release()
-        os.close(self.descriptor)

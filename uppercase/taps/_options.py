@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import choose_reactor
+from uppercase.awaiting import choose_reactor, the_reactor
 from uppercase.core import values
 from uppercase.core.events import IObserver
 from uppercase.errors import PluginError, UserError
@@ -19,13 +19,7 @@ from uppercase.lab import LabOption
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing, lookup, summaries
 from uppercase.services.logs import FORMATS, parse_log_format
-from uppercase.taps._process import (
-    accompany,
-    check_pid_file,
-    choose_log,
-    the_reactor,
-    use_monotonic_time,
-)
+from uppercase.taps._process import accompany, check_pid_file, choose_log, use_monotonic_time
 from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB  # Four times the longest message that can be allowed.

@@ -15,18 +15,12 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
 
+from uppercase.awaiting import the_reactor
 from uppercase.errors import UserError
 from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
     from uppercase.services._supervisor import Supervisor
-
-
-def the_reactor() -> Any:
-    """Return Twisted's reactor, which whoever asks first installs."""
-    from twisted.internet import reactor
-
-    return reactor
 
 
 def parts_of(service: Any) -> list[Any]:

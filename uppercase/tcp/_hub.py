@@ -55,10 +55,7 @@ ENDS: Final[dict[type, Failure]] = {
 class Hub:
     """Watches descriptors for a reactor, whose reader it is as long as it has any.
 
-    What else is asked of it is the reactor's.
-
-    Args:
-        reactor: any that watches descriptors.
+    What else is asked of it is the reactor's, which may be any that watches descriptors.
 
     Attributes:
         now: when the event at hand had its turn, by `time.monotonic`.

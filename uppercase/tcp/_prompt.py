@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from uppercase.limits import PORTABLE
 from uppercase.tcp._hub import ENDS, Hub
-from uppercase.tcp._states import SERVING
+from uppercase.tcp.closing import SERVING
 
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol

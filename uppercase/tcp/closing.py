@@ -1,56 +1,97 @@
-"""All that decides about a connection's end: the ladder that ends it, and who is watched for what.
+"""What a connection is doing, whose it is, and all that decides about its end.
 
 A connection has to end, and nothing that is owed may be lost with it.
 
 `loseConnection` is a request: it never completes while a paused producer is registered, while the
 peer does not read, or over TLS while the peer stays mute. And closing a socket with unread input
-makes the kernel send a reset, which can destroy replies that the peer has not read yet. So there
-is a ladder: our side is closed once all output is out, input is read and thrown away until the
-peer closes too, and each rung has a deadline.
+makes the kernel send a reset, which can destroy replies that the peer has not read yet. So our side
+is closed once all output is out, input is read and thrown away until the peer closes too, and each
+of these has a deadline: a peer that still takes what it is owed has all the time it needs, one that
+takes nothing is aborted after `send_timeout`, and one that has everything and does not close after
+`close_timeout`.
 
-The watches tell when there is reason to end: a peer takes nothing of what it is owed, is gone
-while neither side has anything to say, or nothing happens at all.
+There is reason to end where a peer takes nothing of what it is owed, is gone while neither side has
+anything to say, or where nothing happens at all: the factory asks for all of these.
 """
 
-from collections.abc import Callable, Collection
-from typing import Final, Generic, TypeVar
+from collections.abc import Mapping
+from enum import Enum, auto
+from functools import lru_cache
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
-    IDelayedCall,
     IHalfCloseableDescriptor,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
     ITransport,
 )
-from zope.interface import Attribute
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface
 
-from uppercase.limits import MIB, Limits
+from uppercase.core.admission import client_key
+from uppercase.core.conversation import Conversation
+from uppercase.core.events import Closed, Incomplete, Opened, Outcome, TransformFailed
+from uppercase.core.values import printable_address, unmapped
+from uppercase.errors import TransformError
+from uppercase.limits import MIB
 from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
+
+if TYPE_CHECKING:
+    from uppercase.lab.outlet import LabOutlet
+    from uppercase.tcp.factory import TransformFactory
+
+
+class State(Enum):
+    """What a connection is doing."""
+
+    # Instead of a hash by Python code: each move asks for several.
+    __hash__ = object.__hash__
+
+    OPENING = auto()
+    """It is being made."""
+    IDENTIFYING = auto()
+    """It counts, and waits for the PROXY header that tells whose it is."""
+    SERVING = auto()
+    """Input is answered."""
+    DRAINING = auto()
+    """The service stops: what had arrived by then is answered, and no more."""
+    CLOSING = auto()
+    """It comes to its end; input is thrown away."""
+    REFUSED = auto()
+    """It was not let in, and is aborted."""
+    CLOSED = auto()
+    """It is lost."""
+
+
+OPENING, IDENTIFYING, SERVING, DRAINING, CLOSING, REFUSED, CLOSED = State
+UNDECIDED: Final = (OPENING, IDENTIFYING)
+STOPPED: Final = Outcome.STOPPED
+# So they are read in this room: as `State.SERVING` it takes seven times as long (CPython 3.11).
+
+NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {
+    OPENING: (IDENTIFYING, SERVING, REFUSED),
+    IDENTIFYING: (SERVING, DRAINING, REFUSED, CLOSING, CLOSED),
+    SERVING: (DRAINING, CLOSING, CLOSED),
+    DRAINING: (CLOSING, CLOSED),
+    CLOSING: (CLOSED,),
+    REFUSED: (CLOSED,),
+    CLOSED: (),
+}
+
+OPEN_STATES: Final = (SERVING, DRAINING, IDENTIFYING)
 
 LINGER: Final = 4 * MIB
 """Bytes that a peer may still send after its conversation has ended, and that are thrown away so
 that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
-_PROGRESS_CHECKS: Final = 4
-"""Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
-found at most a quarter of the time-out late."""
-
-STALL_CHECKS: Final = 8
-"""Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
-quarter of the time-out late. A look costs some microseconds a connection."""
-
-_READING_TIME: Final = 0.5
-"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
-more than this."""
-
-_PEER_CHECK: Final = 1.0
-"""Seconds between looks at a peer from which nothing is read and to which nothing is written."""
-
-_IDLE_PRECISION: Final = 1 / 16
-"""The share of the idle time-out by which a connection may be closed late: how often all of them
-are looked at, at the most."""
+_DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
 
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
@@ -73,256 +114,240 @@ class IOrderlyTLSTransport(IStreamTransport):
 
 
 def ends_at_once(transport: ITransport) -> bool:
-    """Whether a connection, once it is asked to, ends within this turn: it needs no ladder."""
+    """Whether a connection, once it is asked to, ends within this turn."""
     # TLS hands on what the transport below it says, and may have to wait for a goodbye.
     return getattr(transport, "ends_at_once", False) and not ISSLTransport.providedBy(transport)
 
 
-class CloseLadder:
-    """Ends one connection.
+def _half_closes(transport: ITransport) -> bool:
+    return IOrderlyTLSTransport.providedBy(transport) or (
+        IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(transport)
+    )
 
-    A peer that still takes what it is owed has all the time it needs. One that takes nothing is
-    aborted after `send_timeout`, and one that has everything and does not close after
-    `close_timeout`.
 
-    Args:
-        transport: the connection, with its producer registered and, as long as nothing was asked
-            of the ladder, with its output open.
-        clock: the reactor.
-        limits: for the two times.
-        on_stall: called before a peer that does not take what it is owed is aborted.
+class IUnidentified(Interface):
+    """A transport whose `getPeer` gives the client's address only after `identified` was called.
+
+    Its protocol gets no input before that; what may be called on it is `TransformProtocol`'s.
+    """
+
+
+@lru_cache(4096)
+def _client(host: str) -> tuple[str, str | None]:
+    """Return what the names of a host's clients begin with, and whom they count for."""
+    return printable_address(unmapped(host), 0).removesuffix("0"), client_key(host)
+
+
+def known_as(address: Any) -> tuple[str, str | None]:
+    """Return what events call who is at one of Twisted's addresses, and whom they count for.
+
+    A peer of a UNIX socket has no address, and counts for nobody.
+    """
+    host: str | None = getattr(address, "host", None)
+    if host is None:
+        return "unix", None
+    begin, client = _client(host)
+    return f"{begin}{address.port}", client
+
+
+class EndingProtocol(Protocol):
+    """The part of a connection's protocol that moves no bytes: its state, and what may end it.
 
     Attributes:
-        delivered: whether the peer had everything when it was aborted.
+        name: what events and logs call the peer: the transport's, or whom a PROXY header names.
     """
 
-    def __init__(
-        self,
-        transport: IStreamTransport,
-        clock: IReactorTime,
-        limits: Limits,
-        on_stall: Callable[[], None],
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._limits = limits
-        self._on_stall = on_stall
-        self._call: IDelayedCall | None = None
-        self._mark: object = None
-        self._since = 0.0
-        self._flushed = False
-        self.delivered = False
+    transport: IStreamTransport
+    name = ""
 
-    def start(self, *, linger: bool) -> None:
-        """Begin to close; called once.
+    _factory: "TransformFactory"
+    _clock: IReactorTime
+    _conversation: Conversation
+    _state: State
+    _active_at: float
+    _sent_at: float
+    _taken_at: float
 
-        Args:
-            linger: more input may come, so wait for the peer to end it.
-        """
+    _paused = False
+    _reading = True
+    _peer_ended = False
+    _lab: "LabOutlet | None" = None
+    _mark: object = None
+    _told_incomplete = False
+
+    _received = 0
+    _sent = 0
+    _linger_until: float = inf
+    _outcome: Outcome | None = None
+    _detail = ""
+    _flushed = False
+    _delivered = False
+
+    def _move(self, state: State) -> None:
+        """Go on to another state."""
+        before = self._state
+        assert state in NEXT_STATES[before], f"{before} -> {state}"
+        # Invariant: a connection that is let in is told of once, and before its end: when it is
+        # known whose it is, or that this will never be known.
+        self._state = state
+        if before in UNDECIDED and state not in (IDENTIFYING, REFUSED):
+            self._factory.tell(Opened(self.name))
+
+    def idle_since(self) -> float | None:
+        """Return the time since which nothing was sent or taken; None while a reply is awaited."""
+        if self._state not in OPEN_STATES or self._conversation.awaiting:
+            return None
+        if self._lab is not None and not self._lab.empty:
+            return None
+        # The process may have been busy, or stopped, while it came: it is read before this is said.
+        if self._reading and unread_input(self.transport):
+            return None
+        self._look_at_progress()
+        return self._active_at
+
+    def stalled_since(self) -> float | None:
+        """Return a time since which the peer has taken nothing; None if it is owed nothing."""
+        if self._state in OPEN_STATES and self._look_at_progress():
+            return self._taken_at
+        return None
+
+    def close_stalled(self) -> None:
+        """Abort because the peer takes nothing of what it is owed."""
+        self._stalled()
+        self._abort()
+
+    def _look_at_progress(self) -> bool:
+        """Take note of what the peer has taken; tell whether it is owed something."""
+        owed = unacknowledged_output(self.transport)
+        # Where the system cannot tell, what counts is whether Twisted's buffer is empty again.
+        is_owed = self._paused if owed is None else owed > 0
+        if not is_owed:
+            self._taken_at = self._clock.seconds()
+        elif (mark := progress_mark(self.transport)) != self._mark:
+            self._mark, self._active_at = mark, self._clock.seconds()
+            self._taken_at = self._active_at
+        return is_owed
+
+    def unproductive_since(self) -> float | None:
+        """Return the time since which it was sent nothing; None while it is owed something."""
+        since = self.idle_since()
+        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+
+    def incomplete_since(self) -> float | None:
+        """Return the time since which it waits with the start of a message, if nobody knows yet."""
+        if self._told_incomplete or self._peer_ended:
+            return None
+        since = self.idle_since()
+        return since if since is not None and self._conversation.incomplete else None
+
+    def tell_incomplete(self) -> None:
+        """Tell of it, once a connection."""
+        self._told_incomplete = True
+        self._factory.tell(Incomplete(self.name, self._conversation.incomplete))
+
+    def close_idle(self) -> None:
+        """Close because nothing happens."""
+        seconds = self._factory.limits.idle_timeout
+        self.end_with(Outcome.IDLE, f"nothing came for {seconds:g} s (--idle-timeout)")
+        self._close(linger=not self._peer_ended)
+
+    def evict(self) -> None:
+        """Close to make room for another connection."""
+        self.end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
+        if self._paused or unacknowledged_output(self.transport):
+            # It has not taken what it is owed for as long as it is idle: it would keep its place.
+            self._abort()
+        else:
+            self._close(linger=False)
+
+    def overdue_since(self) -> float | None:
+        """Return -inf if its peer is gone, or has had its time since it closes; else None."""
+        overdue = False
+        if self._state is CLOSING:
+            overdue = self._has_had_its_time()
+        elif self._state in OPEN_STATES and not self._reading:
+            # Only now: while it reads, the reactor notices the end.
+            overdue = self._conversation.awaiting and peer_is_gone(self.transport)
+        return -inf if overdue else None
+
+    def close_overdue(self) -> None:
+        """Abort, as nothing else can be done."""
+        if self._state is CLOSING and not self._delivered:
+            self._stalled()
+        self._abort()
+
+    def abort(self) -> None:
+        """Close at once; what is owed is lost."""
+        self.end_with(Outcome.STOPPED, "the drain time was over (--drain)")
+        self._abort()
+
+    def _close(self, *, linger: bool) -> None:
+        """Begin to close; `overdue_since` goes on."""
+        self._move(CLOSING)
+        # Who goes on asking while the service stops does no wrong; the drain time bounds that.
+        if self._conversation.outcome is not STOPPED:
+            self._linger_until = self._received + LINGER
+        transport = self.transport
         # Invariant: no producer is registered while a transport closes. With a paused one it would
         # wait for more output for ever.
-        self._transport.unregisterProducer()
-        self._mark, self._since = progress_mark(self._transport), self._clock.seconds()
-        self._look_later()
-        if linger and self._can_half_close():
+        transport.unregisterProducer()
+        if linger or not ends_at_once(transport):
+            self._mark, self._taken_at = progress_mark(transport), self._clock.seconds()
+            self._factory.look_after(self)
+        if linger and _half_closes(transport):
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and with it replies on their way.
-            self._transport.resumeProducing()
-            self._transport.loseWriteConnection()
+            transport.resumeProducing()
+            transport.loseWriteConnection()
         else:
-            self._transport.loseConnection()
+            transport.loseConnection()
 
-    def flushed(self) -> None:
-        """Take note that all output, and the end of it, is with the kernel."""
+    def writeConnectionLost(self) -> None:
+        """Our side is closed and all is with the kernel."""
         if not self._flushed:
-            self._flushed = True
-            self._since = self._clock.seconds()
+            self._flushed, self._taken_at = True, self._clock.seconds()
 
-    def gone(self) -> None:
-        """Take note that the connection is lost: nothing is left to do."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _can_half_close(self) -> bool:
-        transport = self._transport
-        return IOrderlyTLSTransport.providedBy(transport) or (
-            IHalfCloseableDescriptor.providedBy(transport)
-            and not ISSLTransport.providedBy(transport)
-        )
-
-    def _look_later(self) -> None:
-        shorter = min(self._limits.close_timeout, self._limits.send_timeout)
-        self._call = self._clock.callLater(shorter / _PROGRESS_CHECKS, self._look)
-
-    def _look(self) -> None:
-        self._call = None
-        mark, now = progress_mark(self._transport), self._clock.seconds()
+    def _has_had_its_time(self) -> bool:
+        """Whether the peer had all the time that there is to take the rest, or to close."""
+        mark, now = progress_mark(self.transport), self._clock.seconds()
         if mark != self._mark:
-            self._mark, self._since = mark, now
-        owed = unacknowledged_output(self._transport)
+            self._mark, self._taken_at = mark, now
+        owed = unacknowledged_output(self.transport)
         has_all = self._flushed if owed is None else owed == 0
-        patience = self._limits.close_timeout if has_all else self._limits.send_timeout
-        if now - self._since < patience:
-            self._look_later()
-            return
-        self.delivered = has_all
-        if not has_all:
-            self._on_stall()
-        self._transport.abortConnection()
+        limits = self._factory.limits
+        overdue = now - self._taken_at >= (limits.close_timeout if has_all else limits.send_timeout)
+        self._delivered = overdue and has_all
+        return overdue
 
+    def _abort(self) -> None:
+        if self._state in OPEN_STATES:
+            self._move(CLOSING)
+        self.transport.abortConnection()
 
-class Deadline:
-    """Ends a stage that takes too long, such as a handshake.
+    def end_with(self, outcome: Outcome, detail: str) -> None:
+        """Settle how this ends, and why, unless that is settled; stages such as TLS do, too."""
+        if self._outcome is None:
+            self._outcome, self._detail = outcome, detail
 
-    The process may have been busy, or stopped, while what the peer sent was waiting: at the end of
-    the time that is read first.
+    def _stalled(self) -> None:
+        """Settle that it ends because the peer takes nothing."""
+        seconds = self._factory.limits.send_timeout
+        self.end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
 
-    Args:
-        transport: the stage's.
-        clock: the reactor.
-        seconds: how long the stage may take.
-        on_end: called when they are over.
-    """
+    def _is_quiet(self) -> bool:
+        """Whether no input is likely to be under way, and none of the output is."""
+        quiet_for = self._clock.seconds() - self._active_at
+        return quiet_for >= _DRAIN_QUIET and not unacknowledged_output(self.transport)
 
-    def __init__(
-        self,
-        transport: ITransport,
-        clock: IReactorTime,
-        seconds: float,
-        on_end: Callable[[], None],
-    ) -> None:
-        # Invariant: nothing of it is held once it is over: that would be a cycle.
-        self._stage: tuple[ITransport, Callable[[], None]] | None = (transport, on_end)
-        self._clock = clock
-        self._due = clock.seconds() + seconds
-        self._looked_at: float | None = None
-        self._call: IDelayedCall | None = clock.callLater(seconds, self._look)
-
-    def stop(self) -> None:
-        """Take note that the stage is over."""
-        self._stage = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _look(self) -> None:
-        assert self._stage is not None
-        transport, on_end = self._stage
-        now = self._clock.seconds()
-        if now < self._due:
-            # The timer goes by a clock that was set forward.
-            self._call = self._clock.callLater(self._due - now, self._look)
-            return
-        if self._looked_at is None:
-            self._looked_at = now
-        if unread_input(transport) and now < self._looked_at + _READING_TIME:
-            self._call = self._clock.callLater(0, self._look)
-        else:
-            self._call = self._stage = None
-            on_end()
-
-
-class PeerWatch:
-    """Tells when a peer is gone from which nothing is read and to which nothing is written.
-
-    The reactor would not notice, and a reply that is awaited for it would not be cancelled.
-
-    Args:
-        transport: what is watched, between `start` and `stop`.
-        clock: the reactor.
-        on_end: called once when the peer is gone; the watch has stopped then.
-    """
-
-    def __init__(
-        self, transport: ITransport, clock: IReactorTime, on_end: Callable[[], None]
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._on_end = on_end
-        self._call: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Begin to watch; a watch that runs goes on."""
-        if self._call is None:
-            self._call = self._clock.callLater(_PEER_CHECK, self._look)
-
-    def stop(self) -> None:
-        """Stop watching."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _look(self) -> None:
-        self._call = None
-        if peer_is_gone(self._transport):
-            self._on_end()
-        else:
-            self.start()
-
-
-C = TypeVar("C")
-
-
-class IdleWatch(Generic[C]):
-    """Does something about the connections that have waited for too long.
-
-    One timer for all connections of a service: traffic only sets a time stamp, and the timer looks
-    at all of them when the first can be due. A thousand connections are looked at in a fraction of
-    a millisecond, and a busy service does so about once per time-out.
-
-    Args:
-        clock: the reactor.
-        timeout: seconds.
-        connections: the open ones, kept up to date by their owner, who calls `opened` and `closed`.
-        since: tells the time since which one of them has waited; None if it does not.
-        act: called with one that has waited for `timeout`.
-        every: seconds between two looks, where what happens is only known by looking; then it may
-            have begun to wait any time after the last.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        timeout: float,
-        connections: Collection[C],
-        since: Callable[[C], float | None],
-        act: Callable[[C], object],
-        every: float = 0.0,
-    ) -> None:
-        self._clock = clock
-        self._every = every
-        self._timeout = timeout + every
-        self._connections = connections
-        self._since = since
-        self._act = act
-        self._call: IDelayedCall | None = None
-
-    def opened(self) -> None:
-        """Take note of a connection."""
-        if self._call is None:
-            self._call = self._clock.callLater(self._pause(0.0), self._look)
-
-    def closed(self) -> None:
-        """Take note that one is gone; after the last there is no timer."""
-        if self._call is not None and not self._connections:
-            self._call.cancel()
-            self._call = None
-
-    def _look(self) -> None:
-        self._call = None
-        now = first = self._clock.seconds()
-        for connection in list(self._connections):
-            since = self._since(connection)
-            if since is None:
-                continue
-            if now - since >= self._timeout:
-                self._act(connection)
-            else:
-                first = min(first, since)
-        if self._connections:
-            self._call = self._clock.callLater(self._pause(first - now), self._look)
-
-    def _pause(self, first: float) -> float:
-        """Return when to look again, given when the first began to wait, from now."""
-        return self._every or max(first + self._timeout, self._timeout * _IDLE_PRECISION)
+    def _report_end(self, reason: Failure) -> None:
+        conversation = self._conversation
+        orderly = isinstance(reason.value, ConnectionDone)
+        nothing_owed = orderly or self._delivered or not self._sent
+        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
+        conversation.cancel()
+        error = conversation.error
+        if isinstance(error, TransformError):
+            self._factory.tell(TransformFailed(error.transform, error))
+        detail = self._detail or ("" if error is None else str(error))
+        sent = self._sent - (0 if self._lab is None else self._lab.withheld())
+        self._factory.tell(Closed(self.name, outcome, detail, self._received, sent))

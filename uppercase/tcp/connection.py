@@ -1,6 +1,6 @@
 """One TCP connection: moves bytes between a transport and a conversation.
 
-What is answered is the conversation's matter, and how a connection ends is the close ladder's.
+What is answered is the conversation's matter, and how a connection ends that of `closing`.
 A connection reads only while the conversation wants input and the peer takes its replies, so a
 peer that does not read costs one batch of output and no more.
 """
@@ -8,10 +8,8 @@ peer that does not read costs one batch of output and no more.
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
-from math import inf
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -25,37 +23,22 @@ from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
 from uppercase.core.events import (
-    Closed,
     Direction,
     Impaired,
     LabAction,
-    Opened,
     Outcome,
-    TransformFailed,
 )
-from uppercase.errors import TransformError
-from uppercase.tcp import _states as states
+from uppercase.tcp import closing as states
 from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
-from uppercase.tcp._states import IUnidentified, State, WaitingProtocol, known_as
-from uppercase.tcp.closing import (
-    LINGER,
-    CloseLadder,
-    IOrderlyTLSTransport,
-    PeerWatch,
-    ends_at_once,
-)
+from uppercase.tcp.closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
-_DRAIN_QUIET: Final = 1.0
-"""A connection without traffic for this long is closed at once when the service stops. On others
-more input may be under way, and closing a socket that has some resets the replies before it."""
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class TransformProtocol(WaitingProtocol):
+class TransformProtocol(EndingProtocol):
     """Serves one connection.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
@@ -63,7 +46,6 @@ class TransformProtocol(WaitingProtocol):
     first, the transport is `IUnidentified` until the stage that reads it calls `identified`.
 
     Args:
-        factory: knows the service's bounds and all of its connections.
         address: whose the connection is, if that is known before there is a transport.
 
     Attributes:
@@ -74,17 +56,9 @@ class TransformProtocol(WaitingProtocol):
 
     _output: IConsumer
 
-    # Made when they are needed: most connections never await.
-    _ladder: CloseLadder | None = None
-    _peer_watch: PeerWatch | None = None
-    _outcome: Outcome | None = None
-    _detail = ""
     _pumping = False
     _may_hurry = True
     _drain_at: int | None = None
-    _received = 0
-    _sent = 0
-    _linger_until: float = inf
 
     def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
         self._state = states.OPENING
@@ -92,16 +66,6 @@ class TransformProtocol(WaitingProtocol):
         self._address = address
         self._clock = factory.clock
         self._seconds = factory.clock.seconds
-
-    def _move(self, state: State) -> None:
-        """Go on to another state."""
-        before = self._state
-        assert state in states.NEXT_STATES[before], f"{before} -> {state}"
-        # Invariant: a connection that is let in is told of once, and before its end: when it is
-        # known whose it is, or that this will never be known.
-        self._state = state
-        if before in states.UNDECIDED and state not in (states.IDENTIFYING, states.REFUSED):
-            self._factory.tell(Opened(self.name))
 
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
@@ -150,13 +114,9 @@ class TransformProtocol(WaitingProtocol):
         self._move(states.REFUSED)
         self.transport.abortConnection()
 
-    def fail(self, outcome: Outcome, error: Exception) -> None:
-        """Take note of why a stage before the framing, such as TLS, is closing the connection."""
-        self._end_with(outcome, str(error))
-
-    def break_off(self, outcome: Outcome, error: Exception) -> None:
-        """Close because such a stage cannot go on; its last words still reach the peer."""
-        self.fail(outcome, error)
+    def break_off(self, outcome: Outcome, detail: str) -> None:
+        """Close because a stage before the framing cannot go on; its last words reach the peer."""
+        self.end_with(outcome, detail)
         if self._state in states.OPEN_STATES:
             self._conversation.cancel()
             self._close(linger=True)
@@ -180,7 +140,7 @@ class TransformProtocol(WaitingProtocol):
                 self.input_taken()
         elif self._state is states.CLOSING and self._received > self._linger_until:
             if self._conversation.outcome is not None:
-                self._end_with(self._conversation.outcome, "")
+                self.end_with(self._conversation.outcome, "")
             self.transport.abortConnection()
 
     def _give(self, output: bytes, until: float) -> None:
@@ -207,19 +167,10 @@ class TransformProtocol(WaitingProtocol):
         else:
             self.transport.loseConnection()
 
-    def writeConnectionLost(self) -> None:
-        """Our side is closed and all is with the kernel."""
-        if self._ladder is not None:
-            self._ladder.flushed()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
         refused = self._state is states.REFUSED
         self._move(states.CLOSED)
-        if self._peer_watch is not None:
-            self._peer_watch.stop()
-        if self._ladder is not None:
-            self._ladder.gone()
         self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
@@ -230,22 +181,8 @@ class TransformProtocol(WaitingProtocol):
         # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
         # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
         # of heap each between the buffers of the connections that follow.
-        self._ladder = self._peer_watch = self._lab = None
+        self._lab = None
         self._conversation = self._output = None  # type: ignore[assignment] # nothing is asked now
-
-    def _report_end(self, reason: Failure) -> None:
-        conversation = self._conversation
-        delivered = self._ladder is not None and self._ladder.delivered
-        orderly = isinstance(reason.value, ConnectionDone)
-        nothing_owed = orderly or delivered or not self._sent
-        outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED
-        conversation.cancel()
-        error = conversation.error
-        if isinstance(error, TransformError):
-            self._factory.tell(TransformFailed(error.transform, error))
-        detail = self._detail or ("" if error is None else str(error))
-        sent = self._sent - (0 if self._lab is None else self._lab.withheld())
-        self._factory.tell(Closed(self.name, outcome, detail, self._received, sent))
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""
@@ -292,11 +229,6 @@ class TransformProtocol(WaitingProtocol):
             return cast(int, self.transport.wire_received)
         return self._received
 
-    def abort(self) -> None:
-        """Close at once; what is owed is lost."""
-        self._end_with(Outcome.STOPPED, "the drain time was over (--drain)")
-        self._abort()
-
     def _yield_turn(self) -> None:
         """Let the others have their turn, and read no more before."""
         self._read(False)
@@ -327,8 +259,8 @@ class TransformProtocol(WaitingProtocol):
             wanted = conversation.wants_input and not self._paused
             if wanted is not self._reading:
                 self._read(wanted)
-            if not wanted:
-                self._watch_peer()
+            if not wanted and conversation.awaiting:
+                self._factory.look_after(self)
 
     def take_turn(self) -> None:
         """Go on, now that the others have had their turn."""
@@ -340,67 +272,19 @@ class TransformProtocol(WaitingProtocol):
             quiet = outcome is states.STOPPED and self._is_quiet()
             self._close(linger=not self._peer_ended and not quiet)
 
-    def _is_quiet(self) -> bool:
-        """Whether no input is likely to be under way, and none of the output is."""
-        quiet_for = self._clock.seconds() - self._active_at
-        return quiet_for >= _DRAIN_QUIET and not unacknowledged_output(self.transport)
-
     def _read(self, wanted: bool) -> None:
         if wanted is self._reading:
             return
         self._reading = wanted
         if wanted:
             self._may_hurry = True
-            if self._peer_watch is not None:
-                self._peer_watch.stop()
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
-
-    def _watch_peer(self) -> None:
-        """Look after the peer while only replies are awaited."""
-        # Invariant: nothing is read now, so the reactor notices no end; `_read` stops the watch.
-        if self._conversation.awaiting:
-            if self._peer_watch is None:
-                self._peer_watch = PeerWatch(self.transport, self._clock, self._abort)
-            self._peer_watch.start()
-        elif self._peer_watch is not None:
-            self._peer_watch.stop()
-
-    def _close(self, *, linger: bool) -> None:
-        """Begin to close; what happens from now on is the ladder's matter."""
-        self._move(states.CLOSING)
-        # Who goes on asking while the service stops does no wrong; the drain time bounds that.
-        if self._conversation.outcome is not states.STOPPED:
-            self._linger_until = self._received + LINGER
-        if self._peer_watch is not None:
-            self._peer_watch.stop()
-        if not linger and ends_at_once(self.transport):
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
-            return
-        limits = self._factory.limits
-        self._ladder = CloseLadder(self.transport, self._clock, limits, self._stalled)
-        self._ladder.start(linger=linger)
-
-    def _abort(self) -> None:
-        if self._state in states.OPEN_STATES:
-            self._move(states.CLOSING)
-        self.transport.abortConnection()
-
-    def _end_with(self, outcome: Outcome, detail: str) -> None:
-        """Settle how this ends, unless it has been ended before."""
-        if self._outcome is None:
-            self._outcome, self._detail = outcome, detail
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
         self._factory.tell(Impaired(self.name, Direction.REPLY, number, (action,), fate))
 
     def _lab_reset(self) -> None:
-        self._end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
+        self.end_with(Outcome.LAB_RESET, "as asked for (--reset-after)")
         self._abort()
-
-    def _stalled(self) -> None:
-        """Settle that it ends because the peer takes nothing."""
-        seconds = self._factory.limits.send_timeout
-        self._end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")

@@ -5,10 +5,13 @@ tells of its chunks too, for a record; others do not pay for it.
 """
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Final
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.admission import Admission
@@ -24,12 +27,25 @@ from uppercase.core.events import (
 )
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.tcp._states import known_as
-from uppercase.tcp.closing import STALL_CHECKS, IdleWatch
+from uppercase.tcp._watches import IdleWatch, Turns
+from uppercase.tcp.closing import EndingProtocol, known_as
 from uppercase.tcp.connection import TransformProtocol
+from uppercase.tcp.kernel import unread_input
 
-_ROUND: Final = 0.005
-"""Seconds of each turn of the reactor in which connections go on that have had a turn before."""
+_PROGRESS_CHECKS: Final = 4
+"""Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
+found at most a quarter of the time-out late."""
+
+_STALL_CHECKS: Final = 8
+"""Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
+quarter of the time-out late. A look costs some microseconds a connection."""
+
+_READING_TIME: Final = 0.5
+"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
+more than this."""
+
+_PEER_CHECK: Final = 1.0
+"""Seconds between looks at peers from which nothing is read and to which nothing is written."""
 
 INCOMPLETE_TIME: Final = 3.0
 """Seconds that a peer waits with the start of a message before somebody is told: by then a person
@@ -39,56 +55,11 @@ OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
 
 
-class Turns:
-    """Lets the connections that have more to do go on, one after the other, a little at a time.
-
-    All of them together have `_ROUND` seconds of each turn of the reactor, so that whoever sends
-    something new waits for no more than that, however many others keep the service busy.
-
-    Args:
-        clock: the reactor.
-    """
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        # A dictionary, as an ordered set: whoever has waited longest comes first.
-        self._waiting: dict[TransformProtocol, None] = {}
-        self._call: IDelayedCall | None = None
-
-    def take_later(self, connection: TransformProtocol) -> None:
-        """Let a connection go on once those that wait already have had their turn."""
-        self._waiting[connection] = None
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._go_round)
-
-    def forget(self, connection: TransformProtocol) -> None:
-        """Take note that a connection is gone."""
-        self._waiting.pop(connection, None)
-        if self._call is not None and not self._waiting:
-            self._call.cancel()
-            self._call = None
-
-    def _go_round(self) -> None:
-        self._call = None
-        until = self._clock.seconds() + _ROUND
-        for connection in list(self._waiting):
-            # It may be gone since.
-            if connection in self._waiting:
-                del self._waiting[connection]
-                connection.take_turn()
-            if self._clock.seconds() > until:
-                break
-        if self._waiting and self._call is None:
-            self._call = self._clock.callLater(0, self._go_round)
-
-
 class TransformFactory(ServerFactory):
     """Makes the protocols of one service and knows which connections are open.
 
     Args:
         open_conversation: called once per connection.
-        limits: the service's bounds.
-        clock: the reactor, or a test's clock.
         observer: told of openings, refusals, closings and failures.
         lab: what happens to each connection on purpose.
 
@@ -120,13 +91,17 @@ class TransformFactory(ServerFactory):
         )
         self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
-        idle = TransformProtocol.idle_since, TransformProtocol.close_idle
-        stalled = TransformProtocol.stalled_since, TransformProtocol.close_stalled
-        every = limits.send_timeout / STALL_CHECKS
-        self._watches = [
+        idle = EndingProtocol.idle_since, EndingProtocol.close_idle
+        stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
+        every = limits.send_timeout / _STALL_CHECKS
+        self._watches: list[IdleWatch[EndingProtocol]] = [
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
+        overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
+        every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
+        self._looked_after: set[EndingProtocol] = set()
+        self._overdue = IdleWatch(clock, 0.0, self._looked_after, *overdue, min(every, _PEER_CHECK))
         self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
@@ -143,8 +118,16 @@ class TransformFactory(ServerFactory):
 
     def watch_incomplete(self) -> None:
         """From now on tell of connections that wait with the start of a message."""
-        incomplete = TransformProtocol.incomplete_since, TransformProtocol.tell_incomplete
+        incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
         self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
+
+    def look_after(self, connection: EndingProtocol) -> None:
+        """Look from now on whether it closes in time, or its peer is gone while it only awaits.
+
+        The reactor would not notice, and the reply that nobody waits for would not be cancelled.
+        """
+        self._looked_after.add(connection)
+        self._overdue.opened()
 
     def buildProtocol(self, addr: IAddress | None) -> TransformProtocol:
         return TransformProtocol(self, addr)
@@ -169,6 +152,7 @@ class TransformFactory(ServerFactory):
         if connection not in self.connections:
             return
         self.connections.remove(connection)
+        self._looked_after.discard(connection)
         self.admission.leave(connection.client)
         # One client after another would have them made and cancelled for each.
         if not self._listening:
@@ -177,12 +161,73 @@ class TransformFactory(ServerFactory):
             self.on_closed()
 
     def _end_watches(self) -> None:
-        for watch in self._watches:
+        for watch in (*self._watches, self._overdue):
             watch.closed()
 
     def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
         """Take note of a connection that was closed before anything was read from it."""
         self.tell(Refused(known_as(peer)[0], reason, why))
+
+
+class Stage(ProtocolWrapper):
+    """What is before the framing on a connection; until it is `done` it may become `too_late`.
+
+    It is the transport of what is above, and hands on half-closes, as Twisted's wrappers do not.
+    """
+
+    factory: "StageFactory"
+    wrappedProtocol: Any
+    transport: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        factory = self.factory
+        self._began, self._has_waited = factory.served.clock.seconds(), False
+        factory.unfinished.add(self)
+        factory.watch.opened()
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def done(self) -> None:
+        """Take note that there is nothing to wait for any more."""
+        self.factory.unfinished.discard(self)
+        self.factory.watch.closed()
+
+    def unfinished_since(self) -> float:
+        """Return when it began; later, once, if something waits unread when its time is over.
+
+        The process may have been busy, or stopped, while that came.
+        """
+        now, seconds = self.factory.served.clock.seconds(), self.factory.seconds
+        if now - self._began >= seconds and not self._has_waited and unread_input(self.transport):
+            self._has_waited = True
+            self._began = now - seconds + _READING_TIME
+        return self._began
+
+    def writeConnectionLost(self) -> None:
+        self.wrappedProtocol.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+class StageFactory(WrappingFactory):
+    """Puts a stage in front of another factory's protocols.
+
+    Args:
+        wrapped: the next stage.
+        served: the last one: it knows the bounds and whom to tell.
+        seconds: how long each may take.
+    """
+
+    noisy = False
+
+    def __init__(self, wrapped: IProtocolFactory, served: TransformFactory, seconds: float) -> None:
+        super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self.served = served
+        self.seconds = seconds
+        self.unfinished: set[Stage] = set()
+        late = Stage.unfinished_since, methodcaller("too_late")
+        self.watch = IdleWatch(served.clock, seconds, self.unfinished, *late)
 
 
 class WatchedFactory(TransformFactory):

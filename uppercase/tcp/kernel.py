@@ -60,16 +60,8 @@ def progress_mark(transport: ITransport) -> object:
     Where the system cannot tell, the mark never changes: such a peer has the time-out for all of
     what it is owed.
     """
-    skt = _socket_under(transport)
-    if skt is None or sys.platform != "linux":
-        return None
-    try:
-        if skt.family in (socket.AF_INET, socket.AF_INET6):
-            info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
-            return _BYTES_ACKED.unpack(info)[0]
-        return fcntl.ioctl(skt.fileno(), _SIOCOUTQ, b"\0" * _INT.size)
-    except (OSError, struct.error):
-        return None
+    taken = _tcp_info(transport, _BYTES_ACKED)
+    return unacknowledged_output(transport) if taken is None else taken
 
 
 def unread_input(transport: ITransport) -> int:
@@ -92,14 +84,7 @@ def peer_is_gone(transport: ITransport) -> bool:
 
     The reactor does not tell while it neither reads nor writes.
     """
-    skt = _socket_under(transport)
-    if skt is None or sys.platform != "linux" or skt.family == socket.AF_UNIX:
-        return False
-    try:
-        info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _STATE.size)
-    except OSError:
-        return False
-    return bool(_STATE.unpack(info)[0] == _TCP_CLOSE)
+    return _tcp_info(transport, _STATE) == _TCP_CLOSE
 
 
 def refuse_group(host: str) -> None:
@@ -118,6 +103,18 @@ def refuse_group(host: str) -> None:
     if shared:
         why = "it stands for many machines; choose an address of this one as --interface"
         raise OSError(errno.EINVAL, why)
+
+
+def _tcp_info(transport: ITransport, part: struct.Struct) -> int | None:
+    """Return a number of what the kernel knows of a TCP connection; None if it cannot tell."""
+    skt = _socket_under(transport)
+    if skt is None or sys.platform != "linux" or skt.family == socket.AF_UNIX:
+        return None
+    try:
+        number: int = part.unpack(skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, part.size))[0]
+    except (OSError, struct.error):
+        return None
+    return number
 
 
 def _ask_kernel(transport: ITransport, request: int) -> int | None:

@@ -18,11 +18,7 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.unix import Server
 from twisted.logger import Logger
@@ -94,25 +90,6 @@ class InheritedUNIXPort:
 
     def logPrefix(self) -> str:
         return type(self.factory).__name__
-
-
-@implementer(IStreamServerEndpoint)
-class _InheritedUNIXEndpoint:
-    def __init__(self, skt: socket.socket) -> None:
-        self._socket = skt
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        port = InheritedUNIXPort(self._socket, factory)
-        port.startListening()
-        return succeed(port)
-
-
-def inherited_endpoint(reactor: Any, skt: socket.socket) -> IStreamServerEndpoint:
-    """Return the endpoint of a listening socket that another process has opened."""
-    skt.setblocking(False)
-    if skt.family == socket.AF_UNIX:
-        return _InheritedUNIXEndpoint(skt)
-    return SocketEndpoint(reactor, skt)
 
 
 class Opened(NamedTuple):
@@ -225,14 +202,10 @@ def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> Opened:
 
 @implementer(IStreamServerEndpoint)
 class SocketEndpoint:
-    """The endpoint of a listening socket, which is the reactor's from then on.
+    """The endpoint of a listening socket, which is the port's from then on.
 
-    As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a sixth
-    of the time in which a service starts.
-
-    Args:
-        reactor: adopts the socket.
-        skt: the socket.
+    Over TCP as Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs:
+    a sixth of the time in which a service starts.
     """
 
     def __init__(self, reactor: Any, skt: socket.socket) -> None:
@@ -242,6 +215,10 @@ class SocketEndpoint:
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         skt = self._socket
         skt.setblocking(False)
+        if skt.family == socket.AF_UNIX:
+            unix = InheritedUNIXPort(skt, factory)
+            unix.startListening()
+            return succeed(unix)
         port = maybeDeferred(self._reactor.adoptStreamPort, skt.fileno(), skt.family, factory)
         # The reactor has a descriptor of its own, or none.
         skt.close()

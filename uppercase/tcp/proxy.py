@@ -3,7 +3,7 @@
 Anybody could send a header; whoever is not declared is cut off before a byte of theirs is looked
 at, and whoever is declared must send one (the protocol forbids to guess). What is above is
 connected at once, so that it counts and is drained like any other connection; it gets input once
-the header has told who is calling. The stage hands on half-closes, as Twisted's wrappers do not.
+the header has told who is calling.
 """
 
 from typing import Any
@@ -15,45 +15,32 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.python.failure import Failure
+from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from uppercase.core.events import Outcome, RefusalReason
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp._states import IUnidentified
-from uppercase.tcp.closing import Deadline
-from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.closing import IUnidentified
+from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
 
 
 @implementer(IHalfCloseableProtocol, IUnidentified)
-class ProxyHeaderProtocol(ProtocolWrapper):
+class ProxyHeaderProtocol(Stage):
     """Reads one connection's header, then hands everything on.
 
     It is the transport of what is above, which learns from its `getPeer` who is calling.
 
     Args:
-        factory: knows the bounds.
         wrapped: serves the connection, or is the TLS before what does.
     """
-
-    factory: "ProxyHeaderFactory"
-    wrappedProtocol: Any
-    transport: Any
 
     def __init__(self, factory: Any, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
         # What has come of the header; None once it is complete.
         self._buffer: bytearray | None = bytearray()
         self._source: IAddress | None = None
-
-    def connectionMade(self) -> None:
-        served = self.factory.served
-        timeout = served.limits.proxy_timeout
-        self._deadline = Deadline(self.transport, served.clock, timeout, self._too_late)
 
     def getPeer(self) -> IAddress:  # noqa: N802 (Twisted's name)
         """Return whom the header names; before that, and where it names nobody, the proxy."""
@@ -70,10 +57,10 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         try:
             header = parse_proxy_header(received)
         except ProxyHeaderError as error:
-            self._refuse(error)
+            self._refuse(str(error))
             return
         if header is not None:
-            self._deadline.stop()
+            self.done()
             self._buffer, self._source = None, _address_of(header)
             self.wrappedProtocol.identified()
             if rest := received[header.length :]:
@@ -84,25 +71,15 @@ class ProxyHeaderProtocol(ProtocolWrapper):
             self.wrappedProtocol.readConnectionLost()
             return
         if self._buffer:
-            self._refuse(ProxyHeaderError("got the end of input within the PROXY header"))
+            self._refuse("got the end of input within the PROXY header")
         # Without a byte it is what a check for an open port looks like; nothing is owed.
         self.transport.loseConnection()
 
-    def writeConnectionLost(self) -> None:
-        self.wrappedProtocol.writeConnectionLost()
+    def too_late(self) -> None:
+        self._refuse(f"got no PROXY header within {self.factory.seconds:g} s (--proxy-timeout)")
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._deadline.stop()
-        super().connectionLost(reason)
-
-    def _too_late(self) -> None:
-        seconds = self.factory.served.limits.proxy_timeout
-        self._refuse(
-            ProxyHeaderError(f"got no PROXY header within {seconds:g} s (--proxy-timeout)")
-        )
-
-    def _refuse(self, error: ProxyHeaderError) -> None:
-        self.wrappedProtocol.fail(Outcome.PROXY_HEADER, error)
+    def _refuse(self, why: str) -> None:
+        self.wrappedProtocol.end_with(Outcome.PROXY_HEADER, why)
         self.transport.abortConnection()
 
 
@@ -115,23 +92,15 @@ class _Undeclared(Protocol):
         self.transport.abortConnection()
 
 
-class ProxyHeaderFactory(WrappingFactory):
-    """Puts the stage in front of another factory's protocols.
-
-    Args:
-        proxies: who must send a header.
-        wrapped: the next stage.
-        served: the last one: it knows the bounds and whom to tell.
-    """
+class ProxyHeaderFactory(StageFactory):
+    """Puts the stage before those that the declared proxies connect."""
 
     protocol = ProxyHeaderProtocol
-    noisy = False
 
     def __init__(
         self, proxies: DeclaredPeers, wrapped: IProtocolFactory, served: TransformFactory
     ) -> None:
-        super().__init__(wrapped)
-        self.served = served
+        super().__init__(wrapped, served, served.limits.proxy_timeout)
         self._proxies = proxies
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

@@ -15,15 +15,13 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.events import Outcome
-from uppercase.errors import HandshakeFailed
 from uppercase.limits import KIB
-from uppercase.tcp.closing import LINGER, Deadline, IOrderlyTLSTransport
-from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.closing import LINGER, IOrderlyTLSTransport
+from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB
 """How much OpenSSL is given, and gives, at once: its buffers grow to the largest piece and never
@@ -50,7 +48,7 @@ _DISTRUST: Final = (
 
 
 @implementer(IOrderlyTLSTransport, IHalfCloseableProtocol)
-class TLSProtocol(ProtocolWrapper):
+class TLSProtocol(Stage):
     """One TLS connection: the protocol of what is below, the transport of what is above.
 
     It writes at once: a reply is on its way before the close_notify that came behind the request
@@ -60,10 +58,6 @@ class TLSProtocol(ProtocolWrapper):
         input_ended: no more will be read, whatever arrives.
         wire_received: bytes that came from below and whose content was delivered.
     """
-
-    factory: "TLSFactory"
-    wrappedProtocol: Any
-    transport: Any
 
     def __init__(self, factory: Any, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
@@ -80,9 +74,6 @@ class TLSProtocol(ProtocolWrapper):
 
     def makeConnection(self, transport: ITransport) -> None:
         """Wait for a handshake; what is above is connected at once and waits for input."""
-        served = self.factory.served
-        timeout = served.limits.handshake_timeout
-        self._deadline = Deadline(transport, served.clock, timeout, self._too_late)
         # What reads: below a PROXY header, what that stage reads from.
         self._reader: Any = getattr(transport, "transport", transport)
         self._reader.bufferSize = _READS[1]
@@ -136,7 +127,7 @@ class TLSProtocol(ProtocolWrapper):
             if not self._agreed:
                 tls.do_handshake()
                 self._agreed = True
-                self._deadline.stop()
+                self.done()
             # Invariant: a piece has room for any record, so that what OpenSSL still holds of one is
             # not whole.
             while incoming.pending:
@@ -162,7 +153,7 @@ class TLSProtocol(ProtocolWrapper):
             # It wants the rest of a message of the handshake that the peer has begun, such as a
             # KeyUpdate: nothing can be encrypted before. No client splits one.
             why = "broken TLS: a reply was due amid a message of the handshake"
-            self.fail(Outcome.MALFORMED, HandshakeFailed(why))
+            self.end_with(Outcome.MALFORMED, why)
             self.abortConnection()
             return
         self.transport.write(b"".join(records))
@@ -182,11 +173,7 @@ class TLSProtocol(ProtocolWrapper):
         else:
             self._end_input()
 
-    def writeConnectionLost(self) -> None:
-        self.wrappedProtocol.writeConnectionLost()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._deadline.stop()
         self._ended_early()
         self.input_ended = True
         super().connectionLost(reason)
@@ -194,8 +181,8 @@ class TLSProtocol(ProtocolWrapper):
     def identified(self) -> None:
         self.wrappedProtocol.identified()
 
-    def fail(self, outcome: Outcome, error: Exception) -> None:
-        self.wrappedProtocol.fail(outcome, error)
+    def end_with(self, outcome: Outcome, detail: str) -> None:
+        self.wrappedProtocol.end_with(outcome, detail)
 
     def loseConnection(self) -> None:
         """Send what is owed and a close_notify, then close without waiting for the peer's.
@@ -226,10 +213,6 @@ class TLSProtocol(ProtocolWrapper):
                 self._tls.unwrap()
             self._flush()
 
-    def _handshake_failed(self, why: str) -> None:
-        """Take note that TLS was not agreed on."""
-        self.fail(Outcome.HANDSHAKE, HandshakeFailed(f"no TLS: {why}"))
-
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more; within the handshake that is its end."""
         if self.input_ended:
@@ -244,14 +227,14 @@ class TLSProtocol(ProtocolWrapper):
     def _break_off(self, why: str) -> None:
         """Close, because TLS cannot go on; the alert that says so has been written."""
         self.input_ended = self._output_ended = self._broken = True
-        self._deadline.stop()
+        self.done()
         outcome, words = Outcome.MALFORMED, f"broken TLS: {why}"
         if _OUR_CERTIFICATE.search(why):
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {_DISTRUST} ({why})"
         elif not self._agreed:
             did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
-        self.wrappedProtocol.break_off(outcome, HandshakeFailed(words))
+        self.wrappedProtocol.break_off(outcome, words)
 
     def _throw_away(self, size: int) -> None:
         """Take note of bytes that came behind the end of TLS; a flood of them is cut off."""
@@ -265,11 +248,12 @@ class TLSProtocol(ProtocolWrapper):
         Without a byte it is what a check for an open port looks like: no failure.
         """
         if not self._agreed and not self.disconnecting and self.wire_received:
-            self._handshake_failed("the handshake was broken off")
+            self.end_with(Outcome.HANDSHAKE, "no TLS: the handshake was broken off")
 
-    def _too_late(self) -> None:
-        seconds = self.factory.served.limits.handshake_timeout
-        self._handshake_failed(f"the handshake took over {seconds:g} s (--handshake-timeout)")
+    def too_late(self) -> None:
+        seconds = self.factory.seconds
+        why = f"no TLS: the handshake took over {seconds:g} s (--handshake-timeout)"
+        self.end_with(Outcome.HANDSHAKE, why)
         self.abortConnection()
 
 
@@ -278,18 +262,11 @@ def _why(error: SSLError) -> str:
     return (error.reason or str(error)).lower().replace("_", " ")
 
 
-class TLSFactory(WrappingFactory):
-    """Puts TLS in front of another factory's protocols.
-
-    Args:
-        context: key, certificate and versions.
-        served: whose connections are to be had over TLS; knows the bounds.
-    """
+class TLSFactory(StageFactory):
+    """Puts TLS, of a context with key and certificate, in front of another factory's protocols."""
 
     protocol = TLSProtocol
-    noisy = False
 
     def __init__(self, context: SSLContext, served: TransformFactory) -> None:
-        super().__init__(served)
+        super().__init__(served, served, served.limits.handshake_timeout)
         self.context = context
-        self.served = served

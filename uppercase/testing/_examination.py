@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 
 import uppercase
 from uppercase import registry
-from uppercase.awaiting import Waiter, is_async, start
+from uppercase.awaiting import Waiter, is_async, start, the_reactor
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
@@ -391,10 +391,7 @@ def _call(transform: ITransform, message: bytes) -> Deferred[CallResult]:
 
     started = start(wait())
     if not started.called:
-        from twisted.internet import reactor
-
-        known: Any = reactor
-        started.addTimeout(KIT_WAIT, known, give_up)
+        started.addTimeout(KIT_WAIT, the_reactor(), give_up)
     return started
 
 

@@ -22,7 +22,7 @@ _KEYS: Final = {"base": str, "summary": str, "points": dict, "texts": dict, "opt
 
 def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
     """Return all exercises by name, and a sentence for each that is broken."""
-    found = {each.name: each for each in (*SERVERS, *CLIENTS)}
+    found: dict[str, Exercise] = {each.name: each for each in (*SERVERS, *CLIENTS)}
     broken: dict[str, str] = {}
     for entry in entry_points(group=GROUP):
         origin = f"{entry.name} ({entry.value}, {GROUP})"

@@ -9,7 +9,7 @@ heals; it counts as harmed nonetheless.)
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -75,10 +75,12 @@ class _Client:
     ends = _judged("ends with status 0")(_ends_well)
 
 
+@exercise("tcp-client", "reads a line, sends it over TCP, prints the reply, ends")
 class _TCPClient(_Client):
     pieces = _judged("takes a reply in pieces", options={"slice": "1"})(_prints)
 
 
+@exercise("udp-client", "reads a line, sends it as a datagram, prints the reply, ends")
 class _UDPClient(_Client):
     udp = True
 
@@ -88,6 +90,9 @@ class _UDPClient(_Client):
         _begins(run)
 
 
+@exercise(
+    "udp-pinger", "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost"
+)
 class _UDPPinger:
     seed: int = 7
     loss: str = "4/11"
@@ -185,6 +190,7 @@ def _delivers(_: object, run: Run) -> None:
     _ends(run)
 
 
+@exercise("stop-and-wait", "reads lines; each arrives once and in order, whatever the network does")
 class _StopAndWait:
     # With it each check meets, both ways, what it is about: bits are flipped in words, and others
     # so that what comes is no text.
@@ -229,20 +235,4 @@ def _unharmed(row: Row) -> bool:
     )
 
 
-CLIENTS: Final = [
-    exercise(name, summary)(kind)
-    for name, kind, summary in (
-        ("tcp-client", _TCPClient, "reads a line, sends it over TCP, prints the reply, ends"),
-        ("udp-client", _UDPClient, "reads a line, sends it as a datagram, prints the reply, ends"),
-        (
-            "udp-pinger",
-            _UDPPinger,
-            "ten pings, a second for each reply, round trips and loss; 4 of 11 are lost",
-        ),
-        (
-            "stop-and-wait",
-            _StopAndWait,
-            "reads lines; each arrives once and in order, whatever the network does",
-        ),
-    )
-]
+CLIENTS: Final[Sequence[Any]] = (_TCPClient, _UDPClient, _UDPPinger, _StopAndWait)

@@ -127,6 +127,7 @@ class _Server(ABC):
             self.still_answers(trial, served, "bytes that are not UTF-8")
 
 
+@exercise("tcp-server", "upper-cases what TCP clients send")
 class _TCPServer(_Server):
     kind = "tcp"
 
@@ -178,6 +179,7 @@ class _TCPServer(_Server):
             self.still_answers(trial, served, "two clients that reset")
 
 
+@exercise("udp-server", "upper-cases each datagram")
 class _UDPServer(_Server):
     kind = "udp"
 
@@ -204,7 +206,4 @@ class _UDPServer(_Server):
     long = _asked("answers 8,000 bytes", 1, _LONG[:8000])
 
 
-SERVERS: Final = (
-    exercise("tcp-server", "upper-cases what TCP clients send")(_TCPServer),
-    exercise("udp-server", "upper-cases each datagram")(_UDPServer),
-)
+SERVERS: Final[Sequence[Any]] = (_TCPServer, _UDPServer)

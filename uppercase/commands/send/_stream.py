@@ -129,7 +129,7 @@ class Filter(Conversation):
     def __init__(
         self, reactor: IReactor, target: Target, source: Input, timeout: float, allow_empty: bool
     ) -> None:
-        self.clock = self._reactor = reactor
+        self._reactor = reactor
         self._target = target
         self._input = source
         self._timeout = timeout
@@ -138,30 +138,39 @@ class Filter(Conversation):
         self._sent = 0
         self._received = 0
         self._replies = bytearray()  # those that wait for the reader of the output
-        self._writing: Deferred[None] | None = None
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
+        self._happened: Deferred[None] = Deferred()
         self._lost: Deferred[None] = Deferred()
 
     async def connect(self) -> None:
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
+        """Write what comes until it is known how it ended; raise what went wrong after that."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
             self.transport.registerProducer(self, True)
             feeding = Deferred.fromCoroutine(self._feed())
-            feeding.addErrback(self._failed)
+            self._lost.addCallback(lambda _: feeding.cancel())
+        try:
+            while self._replies or self._sending is not _Sending.OVER:
+                if self._replies:
+                    data = bytes(self._replies)
+                    self._replies.clear()
+                    await write(data)
+                    self.transport.resumeProducing()
+                else:
+                    await self._wait()
+        finally:
+            self._end(self._error)
             await self._lost
-            feeding.cancel()
-        if self._writing is not None:
-            await self._writing
         if self._error is not None:
             raise self._error
 
     async def _feed(self) -> None:
-        with suppress(CancelledError):
+        try:
             while data := await self._input.read():
                 self._sent += len(data)
                 self.transport.write(data)
@@ -175,6 +184,10 @@ class Filter(Conversation):
                 self.transport.loseWriteConnection()
             else:
                 self._turn(_Sending.ENDED)
+        except CancelledError:
+            pass  # The connection is gone.
+        except Exception as error:
+            self._end(error)
 
     # What the connection tells.
 
@@ -184,8 +197,6 @@ class Filter(Conversation):
             self._turn(_Sending.ENDED)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._sending is _Sending.OVER:
-            return
         if self._sending is _Sending.GOODBYE:
             self._end(
                 NetworkError(
@@ -193,11 +204,11 @@ class Filter(Conversation):
                     f"{TLS_QUIET_TIME:g} s, and the rest is lost; TLS has no half-close"
                 )
             )
-            return
-        self._take(data)
-        if len(self._replies) > _MOST_HELD:
-            self.transport.pauseProducing()
-        self._watch()
+        elif self._sending is not _Sending.OVER:
+            self._take(data)
+            if len(self._replies) > _MOST_HELD:
+                self.transport.pauseProducing()
+            self._wake()
 
     def readConnectionLost(self) -> None:
         """Judge whether the server was done when it ended its side."""
@@ -206,7 +217,6 @@ class Filter(Conversation):
 
     def lost(self, reason: Failure) -> None:
         """Judge the end of the connection, unless we made it."""
-        self.setTimeout(None)
         # A TLS server may close without a goodbye after ours, having sent all that it would.
         if self._sending not in (_Sending.OVER, _Sending.GOODBYE):
             if reason.check(ConnectionDone):
@@ -214,30 +224,14 @@ class Filter(Conversation):
             else:
                 self._error = explain_loss(self._target, reason)
                 self._take_rest()
-        self._sending = _Sending.OVER
         if self._rest is not None:
             self._rest.close()
+        self._turn(_Sending.OVER)
         self._lost.callback(None)
-
-    # The replies.
 
     def _take(self, data: bytes) -> None:
         self._received += len(data)
         self._replies += data
-        if self._writing is None:
-            self._writing = Deferred.fromCoroutine(self._write())
-            self._writing.addErrback(self._failed)
-
-    async def _write(self) -> None:
-        try:
-            while self._replies:
-                data = bytes(self._replies)
-                self._replies.clear()
-                await write(data)
-                self.transport.resumeProducing()
-        finally:
-            self._writing = None
-        self._watch()
 
     def _take_rest(self) -> None:
         """Take what came before the connection broke.
@@ -254,30 +248,37 @@ class Filter(Conversation):
     # Who owes what.
 
     def _turn(self, sending: _Sending) -> None:
-        if self._sending is not _Sending.OVER:
+        if self._sending not in (sending, _Sending.OVER):
             self._sending = sending
-            self._watch()
+            self._wake()
 
-    def _watch(self) -> None:
-        """Begin to wait anew: something has happened."""
-        if self._writing is not None or self._sending in (_Sending.READING, _Sending.OVER):
-            self.setTimeout(None)
-        else:
+    def _wake(self) -> None:
+        if not self._happened.called:
+            self._happened.callback(None)
+
+    async def _wait(self) -> None:
+        """Wait until something happens, or for so long that nothing will."""
+        self._happened = Deferred()
+        if self._sending is not _Sending.READING:
             quiet = self._owed_nothing_but_the_end()
-            self.setTimeout(TLS_QUIET_TIME if quiet else self._timeout)
+            patience = TLS_QUIET_TIME if quiet else self._timeout
+            self._happened.addTimeout(patience, self._reactor)
+        try:
+            await self._happened
+        except Silence:
+            self._silent()
 
     def _owed_nothing_but_the_end(self) -> bool:
         """Return whether silence means that a TLS server is done: it is not told of our end."""
         answered = self._received or not self._sent or self._allow_empty
         return bool(self._target.tls and self._sending is _Sending.ENDED and answered)
 
-    def timeoutConnection(self) -> None:
+    def _silent(self) -> None:
         """End TLS; a reply that crosses that is an error, never lost. Or end for the silence."""
         if self._sending is _Sending.GOODBYE:
             self._end(None)
         elif self._owed_nothing_but_the_end():
             self._sending = _Sending.GOODBYE
-            self.setTimeout(self._timeout)
             self.transport.loseConnection()
         else:
             taking = self._sending in (_Sending.BLOCKED, _Sending.ENDING)
@@ -302,20 +303,11 @@ class Filter(Conversation):
             )
         return None
 
-    def _failed(self, failure: Failure) -> None:
-        """End because of our own side."""
-        assert isinstance(failure.value, Exception)
-        self._end(failure.value)
-
     def _end(self, error: Exception | None) -> None:
-        if self._sending is _Sending.OVER:
-            # Where the output fails at last, that counts: nobody sees what else went wrong.
-            self._error = error or self._error
-            return
-        self.setTimeout(None)
-        self._sending = _Sending.OVER
-        self._error = error
-        self.transport.abortConnection()
+        if self._sending is not _Sending.OVER:
+            self._error = error
+            self._turn(_Sending.OVER)
+            self.transport.abortConnection()
 
 
 class LineConversation:

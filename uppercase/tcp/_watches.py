@@ -1,0 +1,123 @@
+"""One timer for many: who has waited for too long, and whose turn it is.
+
+What is done about it is not decided here.
+"""
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from uppercase.limits import TURN
+
+if TYPE_CHECKING:
+    from uppercase.tcp.connection import TransformProtocol
+
+_IDLE_PRECISION: Final = 1 / 16
+"""The share of the idle time-out by which a connection may be closed late: how often all of them
+are looked at, at the most."""
+
+
+C = TypeVar("C")
+
+
+class IdleWatch(Generic[C]):
+    """Does something about the connections that have waited for too long.
+
+    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
+    thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
+    time-out.
+
+    Args:
+        connections: kept up to date by their owner, who calls `opened` and `closed`.
+        since: tells the time since which one of them has waited; None if it does not.
+        act: called with one that has waited for `timeout`.
+        every: seconds between two looks, where what happens is only known by looking; then it may
+            have begun to wait any time after the last.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float,
+        connections: Collection[C],
+        since: Callable[[C], float | None],
+        act: Callable[[C], object],
+        every: float = 0.0,
+    ) -> None:
+        self._clock = clock
+        self._every = every
+        self._timeout = timeout + every
+        self._connections = connections
+        self._since = since
+        self._act = act
+        self._call: IDelayedCall | None = None
+
+    def opened(self) -> None:
+        """Take note of a connection."""
+        if self._call is None:
+            self._call = self._clock.callLater(self._pause(0.0), self._look)
+
+    def closed(self) -> None:
+        """Take note that one is gone; after the last there is no timer."""
+        if self._call is not None and not self._connections:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        now = first = self._clock.seconds()
+        for connection in list(self._connections):
+            since = self._since(connection)
+            if since is None:
+                continue
+            if now - since >= self._timeout:
+                self._act(connection)
+            else:
+                first = min(first, since)
+        if self._connections:
+            self._call = self._clock.callLater(self._pause(first - now), self._look)
+
+    def _pause(self, first: float) -> float:
+        """Return when to look again, given when the first began to wait, from now."""
+        return self._every or max(first + self._timeout, self._timeout * _IDLE_PRECISION)
+
+
+class Turns:
+    """Lets the connections that have more to do go on, one after the other, a little at a time.
+
+    All of them together have `TURN` seconds of each turn of the reactor, so that whoever sends
+    something new waits for no more than that, however many others keep the service busy.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # A dictionary, as an ordered set: whoever has waited longest comes first.
+        self._waiting: dict[TransformProtocol, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def take_later(self, connection: "TransformProtocol") -> None:
+        """Let a connection go on once those that wait already have had their turn."""
+        self._waiting[connection] = None
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
+
+    def forget(self, connection: "TransformProtocol") -> None:
+        """Take note that a connection is gone."""
+        self._waiting.pop(connection, None)
+        if self._call is not None and not self._waiting:
+            self._call.cancel()
+            self._call = None
+
+    def _go_round(self) -> None:
+        self._call = None
+        until = self._clock.seconds() + TURN
+        for connection in list(self._waiting):
+            # It may be gone since.
+            if connection in self._waiting:
+                del self._waiting[connection]
+                connection.take_turn()
+            if self._clock.seconds() > until:
+                break
+        if self._waiting and self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
