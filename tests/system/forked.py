@@ -34,7 +34,7 @@ _IMPORTED = [
     "uppercase.classroom.exercises",
     "uppercase.client._network",
     "uppercase.commands.classroom",
-    "uppercase.commands.cli",
+    "uppercase.commands",
     "uppercase.commands.send",
     "uppercase.commands.transforms",
     "uppercase.registry.doctor",
