@@ -132,17 +132,11 @@ _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
     """Print columns; on a terminal that has no room for them, a paragraph for each."""
-    cells = [
-        [
-            row["name"],
-            row["kind"],
-            "streams" if row["streams"] else "messages",
-            ", ".join(text.partition(":")[0] for text in row["arguments"]) or "-",
-            row["summary"],
-            row["from"],
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        streams = "streams" if row["streams"] else "messages"
+        arguments = ", ".join(text.partition(":")[0] for text in row["arguments"]) or "-"
+        cells.append([*{**row, "streams": streams, "arguments": arguments}.values()])
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
     if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > get_terminal_size().columns:
         formatter = click.get_current_context().make_formatter()
