@@ -133,7 +133,7 @@ class IUnidentified(Interface):
 
 
 @lru_cache(4096)
-def _client(host: str) -> tuple[str, str | None]:
+def _client(host: str) -> tuple[str, str]:
     """Return what the names of a host's clients begin with, and whom they count for."""
     return printable_address(unmapped(host), 0).removesuffix("0"), client_key(host)
 
