@@ -8,7 +8,7 @@ peer that does not read costs one batch of output and no more.
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -35,6 +35,11 @@ from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
+
+
+_DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -262,7 +267,12 @@ class TransformProtocol(EndingProtocol):
     def _finish(self, outcome: Outcome) -> None:
         """Begin to close, once the lab has passed everything on: then it resumes us."""
         if self._lab is None or self._lab.empty:
-            quiet = outcome is states.STOPPED and self._is_quiet()
+            # No input is likely to be under way then, and none of the output is.
+            quiet = (
+                outcome is states.STOPPED
+                and self._seconds() - self._active_at >= _DRAIN_QUIET
+                and not unacknowledged_output(self.transport)
+            )
             self._close(linger=not self._peer_ended and not quiet)
 
     def _read(self, wanted: bool) -> None:
