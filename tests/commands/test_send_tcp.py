@@ -41,7 +41,7 @@ from tests.commands.command import (
     run,
 )
 from uppercase.client.target import Target
-from uppercase.commands.cli import write_all
+from uppercase.commands import write_all
 from uppercase.commands.send._stream import LINE_QUIET_TIME, TLS_QUIET_TIME, LineConversation
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB

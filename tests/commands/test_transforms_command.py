@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import termios
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.threads import deferToThread
@@ -19,7 +21,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, command_line, environment, run_process
 from tests.packaging.environments import make_environment, needed
-from uppercase.commands.cli import main
+from uppercase.commands import main
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
@@ -357,7 +359,7 @@ def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) 
     hidden = run("doctor", cwd=here, fresh=True)
     assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
     script = tmp_path / "uppercase"
-    script.write_text("from uppercase.commands.cli import main\nraise SystemExit(main())\n")
+    script.write_text("from uppercase.commands import main\nraise SystemExit(main())\n")
     asked = subprocess.run(
         [sys.executable, str(script), "transforms", "doctor"],
         cwd=here,
@@ -375,7 +377,7 @@ def test_a_second_twisted_on_the_path_is_nothing_wrong(here: Path) -> None:
     """As in a virtual environment that sees the system's packages."""
     for name in ("__init__.py", "_version.py", "plugins/__init__.py"):
         drop_in(here / "system", f"../{name}", "")
-    code = "import sys; sys.path.append('system'); from uppercase.commands.cli import main; main()"
+    code = "import sys; sys.path.append('system'); from uppercase.commands import main; main()"
     asked = subprocess.run(
         [sys.executable, "-c", code, "transforms", "doctor"],
         cwd=here,
@@ -604,14 +606,31 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     for name, kind in kinds.items():
         made = run("new", name, *kind, cwd=here)
         assert made.status == 0, made.stderr
-    said = run("doctor", cwd=here / "pig-latin").stdout.decode()
+    first, *others = (here / name for name in kinds)
+    said = run("doctor", cwd=first).stdout.decode()
     assert "pig-latin: uppercase-pig-latin is not installed" in said
-    editable = [word for name in kinds for word in ("--editable", name)]
-    within("-m", "pip", "install", "--no-build-isolation", "--no-deps", "-q", *editable, cwd=here)
+    offline = ("--no-build-isolation", "--no-deps", "-q")
+    within("-m", "pip", "install", *offline, "--editable", first.name, cwd=here)
+    (record,) = site.glob("uppercase_pig_latin-*.dist-info/licenses/LICENSE")
+    assert record.read_text().startswith("MIT License")
+
+    def asked(name: str) -> tuple[dict[str, Any], str]:
+        """Return what a project says, but for its name, of how it is built; and what it serves."""
+        text = (here / name / "pyproject.toml").read_text()
+        settings = tomllib.loads(text.replace(name, "NAME").replace(name.replace("-", "_"), "NAME"))
+        points = settings["project"].pop("entry-points")["uppercase.transforms"]
+        return settings, points["NAME"].replace("NAME", name.replace("-", "_"))
+
+    for other in others:
+        # To build each would show nothing more.
+        assert asked(other.name)[0] == asked(first.name)[0]
+        point = f"{other.name} = {asked(other.name)[1]}"
+        dist = f"uppercase_{other.name.replace('-', '_')}"
+        installed(site, dist, f"[uppercase.transforms]\n{point}\n")
+        (site / f"{other.name}.pth").write_text(f"{other}\n")
     listed = within("-m", "uppercase", "transforms", "list", "--json", cwd=here)
     found = {item["name"]: item for item in map(json.loads, listed.splitlines())}
     # One as its author would, the others together: what is dear is to load the libraries.
-    first, *others = (here / name for name in kinds)
     pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
     assert "12 passed" in within(*pytest_, cwd=first)
     assert "24 passed" in within(*pytest_, *map(str, others), cwd=here)
@@ -619,12 +638,9 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
     checked = [str(path) for project in others for path in sorted(project.rglob("*.py"))]
     assert "no issues found" in within("-m", "mypy", "--strict", *checked, cwd=here)
     for name, kind in kinds.items():
-        package = name.replace("-", "_")
-        assert found[name]["from"] == f"entry point of uppercase-{name} 0.1.0"
+        assert found[name]["from"].startswith("entry point of ")
         assert found[name]["streams"] is (kind != ["--async"])
-        (record,) = site.glob(f"uppercase_{package}-*.dist-info/licenses/LICENSE")
-        assert record.read_text().startswith("MIT License")
-        assert (here / name / f"uppercase_{package}" / "py.typed").exists()
+        assert (here / name / f"uppercase_{name.replace('-', '_')}" / "py.typed").exists()
 
 
 def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:

@@ -12,17 +12,19 @@ from tests.packaging.installed import DROPINS, check_nothing_is_left, check_serv
 ROOT = Path(__file__).parents[2]
 
 
+_BUILD = """\
+import sys
+from setuptools import build_meta
+_, wheels, edited = sys.argv  # Which these change.
+build_meta.build_wheel(wheels)
+build_meta.build_editable(edited)
+"""
+"""What installers have setuptools do, in one process."""
+
+
 def pip(folder: Path, *arguments: str | Path) -> None:
-    """Let this environment's pip work on another one, which then needs none of its own."""
-    interpreter = python(folder)
-    command = (sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check")
-    run(*command, *arguments, cwd=folder)
-
-
-def install(folder: Path, *what: str | Path) -> None:
-    """Install this as people do; all that it needs is there."""
-    offline = ("--no-index", "--no-build-isolation")
-    pip(folder, "install", "-q", *offline, "--no-compile", "--no-warn-conflicts", *what)
+    """Let an environment's pip work on it."""
+    run(python(folder), "-m", "pip", "--disable-pip-version-check", *arguments, cwd=folder)
 
 
 def checkout(folder: Path) -> Path:
@@ -40,7 +42,7 @@ def check_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if name.startswith("twisted/")} == DROPINS
     assert "uppercase/py.typed" in names
-    templates = (ROOT / "uppercase/commands/scaffold").iterdir()
+    templates = (ROOT / "uppercase/commands/scaffold").glob("*.in")
     assert names >= {f"uppercase/commands/scaffold/{template.name}" for template in templates}
     others = {name.split("/")[0] for name in names} - {"twisted", "uppercase"}
     assert [name for name in others if not name.endswith(".dist-info")] == []
@@ -69,23 +71,24 @@ def test_a_wheel_and_a_checkout_serve_from_any_directory_and_leave_twisted_intac
 ) -> None:
     """The wheel holds the package and the drop-ins and nothing else, and no more is left of it.
 
-    The checkout is installed in pip's default mode; setuptools decides by a heuristic how.
+    Of the checkout, setuptools decides by a heuristic how it is installed.
     """
-    source, target, folder, work = (
-        tmp_path / name for name in ("source", "wheel", "environment", "work")
+    source, wheels, edited, folder, work = (
+        tmp_path / name for name in ("source", "wheels", "edited", "environment", "work")
     )
-    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", target)
-    run(*build, checkout(source), cwd=ROOT)
-    (wheel,) = target.iterdir()
+    for each in wheels, edited, work:
+        each.mkdir()
+    run(sys.executable, "-c", _BUILD, wheels, edited, cwd=checkout(source))
+    (wheel,) = wheels.iterdir()
     check_contents(wheel)
-    make_environment(folder, needed("twisted-uppercase", "setuptools") - {"twisted-uppercase"})
-    install(folder, wheel)
-    work.mkdir()
+    site = make_environment(folder, needed("twisted-uppercase", "pip") - {"twisted-uppercase"})
+    pip(folder, "install", "-q", "--no-index", "--no-compile", wheel)
     check_services(folder, work)
     check_listing(folder)
     pip(folder, "uninstall", "-qy", "twisted-uppercase")
     check_nothing_is_left(folder)
-    install(folder, "--editable", source)
+    (wheel,) = edited.iterdir()
+    zipfile.ZipFile(wheel).extractall(site)
     shown = run(folder / "bin" / "twistd", "--help", cwd=folder)
     assert "uppercase-tcp" in shown
     assert "uppercase-udp" in shown

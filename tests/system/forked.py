@@ -18,24 +18,43 @@ import signal
 import subprocess
 import sys
 import termios
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.system.spare import keep_spare
 
+_ROOT = Path(__file__).parents[2]
+
 _IMPORTED = [
+    # What a fork begins with, which would else be imported in each.
+    __name__,
+    "encodings.idna",
     # Not what is around them, which keeps the arguments that there were as it was imported.
     "twisted.application.twist._options",
     "twisted.application.runner._runner",
     "twisted.internet.endpoints",
     "twisted.internet.epollreactor",
+    # The drop-ins that `twistd` looks into.
+    "twisted.plugins.twisted_conch",
+    "twisted.plugins.twisted_ftp",
+    "twisted.plugins.twisted_inet",
+    "twisted.plugins.twisted_mail",
+    "twisted.plugins.twisted_names",
+    "twisted.plugins.twisted_portforward",
+    "twisted.plugins.twisted_runner",
+    "twisted.plugins.twisted_socks",
+    "twisted.plugins.twisted_web",
+    "twisted.plugins.twisted_words",
+    "twisted.plugins.uppercase_services",
     "twisted.scripts.twistd",
     "uppercase.classroom.exercises",
     "uppercase.client._network",
+    "uppercase.client._session",
     "uppercase.commands.classroom",
-    "uppercase.commands.cli",
-    "uppercase.commands.send",
+    "uppercase.commands.send._datagrams",
+    "uppercase.commands.send._stream",
     "uppercase.commands.transforms",
     "uppercase.registry.doctor",
     "uppercase.services._supervisor",
@@ -44,6 +63,7 @@ _IMPORTED = [
     "uppercase.services._worker",
     "uppercase.services.web",
     "uppercase.taps.tcp",
+    "uppercase.taps.together",
     "uppercase.taps.udp",
     "uppercase.transforms.codecs",
     "uppercase.transforms.letters",
@@ -130,6 +150,9 @@ class Forked:
                     stdout if stderr is None else stderr,
                 )
             ]
+            # It looks for the tests where it begins.
+            with chdir(_ROOT):
+                forkserver.ensure_running()
             self._process = _FORKS.Process(
                 target=_become,
                 args=(command, environment, streams, cwd or Path.cwd(), session),

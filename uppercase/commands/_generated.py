@@ -15,8 +15,8 @@ from click import shell_completion as shells
 
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
+from uppercase.commands import MEANINGS, OK
 from uppercase.commands._group import OTHER, Command, Group, Option, completer, sections_of
-from uppercase.commands.cli import MEANINGS, OK
 
 PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
 """The manual pages; what is behind `twistd-` is a service."""
@@ -95,6 +95,7 @@ def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -
     )
 
 
+@shells.add_completion_class
 class _Bash(shells.BashComplete):
     """To bash, `--framing=li` is three words, and so is `--pidfile= li`: the line itself tells."""
 
@@ -120,19 +121,17 @@ class _Joined(shells.ShellComplete):
         return found
 
 
+@shells.add_completion_class
 class _Zsh(_Joined, shells.ZshComplete):
     """Completion for zsh."""
 
 
+@shells.add_completion_class
 class _Fish(_Joined, shells.FishComplete):
     """Completion for fish."""
 
     # A meaning may have commas.
     source_template = shells.FishComplete.source_template.replace("split", "split --max 1")
-
-
-for _shell in (_Bash, _Zsh, _Fish):
-    shells.add_completion_class(_shell)
 
 
 def answer_shell() -> None:

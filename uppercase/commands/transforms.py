@@ -8,21 +8,26 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from inspect import isawaitable
 from shutil import get_terminal_size
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._group import OTHER, Command, Group, Option, completer, section
 from uppercase.commands._options import SIZE, transform_names
-from uppercase.commands.cli import OK
-from uppercase.core.framing import framing_summaries
+from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
 from uppercase.core.values import printable
-from uppercase.errors import FramingError, TransformError, UppercaseError, UserError
+from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT
+
+if TYPE_CHECKING:
+    from uppercase.awaiting import Waiter
+    from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 
 _WRONG: Final = 1
 """The exit status where a law is broken, something is wrong, or a transform has failed."""
@@ -192,7 +197,7 @@ def show(name: str) -> int:
     default=MAX_OUTPUT,
     show_default="1M",
 )
-def try_(names: Sequence[str], framing: str | None, **bounds: int) -> int:
+def try_(names: Sequence[str], framing: str | None, max_length: int, max_output: int) -> int:
     r"""Run a chain of transforms on standard input, without a socket.
 
     Examples:
@@ -200,12 +205,50 @@ def try_(names: Sequence[str], framing: str | None, **bounds: int) -> int:
         uppercase transforms try strip caesar:shift=3 < in.txt > out.txt
         uppercase transforms try mymodule:reverse --framing line < in.txt
     """
-    from uppercase.commands._author import run
+    from uppercase.awaiting import Waiter
+    from uppercase.core.pipeline import make_pipeline
+    from uppercase.registry import listing
 
     if sys.stdin is None or sys.stdout is None:
         raise UserError("standard input or output is closed; it needs both")
-    run(names, framing, **bounds)
+    stages = listing().stages(names)
+    chain = make_pipeline(stages, max_output)
+    if framing is None:
+        framing = "stream" if chain.streams else "whole"
+    elif framing == "segment" or framing not in FRAMINGS:
+        known = [name for name in FRAMINGS if name != "segment"]
+        raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")
+    else:
+        choose_framing(framing, chain.streams)
+    with Waiter([stage.transform for stage in stages]) as waiter:
+        for output in _outputs(chain, framing, max_length, waiter):
+            write_all(output)
     return OK
+
+
+def _outputs(
+    chain: "MessagePipeline", framing: str, max_length: int, waiter: "Waiter"
+) -> Iterator[bytes]:
+    """Return what comes of standard input, as it comes; a chain that can stream needs no more."""
+
+    def reply(message: bytes) -> bytes:
+        replied = waiter.call(lambda: chain.transform(message))
+        return waiter.wait_for(replied) if isawaitable(replied) else replied
+
+    chunks = iter(lambda: os.read(sys.stdin.fileno(), CHUNK), b"")
+    if framing == "whole":
+        yield reply(b"".join(chunks))
+    elif framing == "stream":
+        stream = cast("StreamPipeline", chain).open_stream()
+        yield from map(stream.feed, chunks)
+        yield stream.finish()
+    else:
+        framer = make_framer(framing, max_length=max_length)
+        for chunk in chunks:
+            for message, trailer in framer.feed(chunk):
+                yield framer.wrap(reply(message), trailer)
+        for message, trailer in framer.finish():
+            yield framer.wrap(reply(message), trailer)
 
 
 @transforms.command("check", cls=_Command)
@@ -273,7 +316,7 @@ def new(name: str, is_async: bool, stream: bool) -> int:
         uppercase transforms new lookup --async   one that waits, such as for another server
         uppercase transforms new dashes --stream  a class that keeps something from chunk to chunk
     """
-    from uppercase.commands._author import write_project
+    from uppercase.commands.scaffold import write_project
 
     for file in write_project(name, is_async=is_async, stream=stream):
         click.echo(file)

@@ -1,28 +1,17 @@
-"""What an author does besides writing: `uppercase transforms new` and `try`.
+"""What `uppercase transforms new` writes: a small project, from the templates in this folder.
 
-`new` writes a small project from the templates in the folder `scaffold`, where `$$` is a dollar
-sign; the tests install and test what it makes. `try` runs a chain of transforms as a filter,
-without a socket; what can stream is done chunk by chunk, in constant memory.
+In a template `$$` is a dollar sign. The tests install and test what is made of them.
 """
 
 import keyword
-import os
-import sys
-from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.resources import files
-from inspect import isawaitable
 from pathlib import Path
 from string import Template
 from typing import Final
 
 from uppercase import __version__
-from uppercase.awaiting import Waiter
-from uppercase.commands.cli import CHUNK, write_all
-from uppercase.core.framing import FRAMINGS, choose_framing, make_framer
-from uppercase.core.pipeline import MessagePipeline, make_pipeline
-from uppercase.errors import DISTRIBUTION, UserError, suggest
-from uppercase.interfaces import IStreamTransform
+from uppercase.errors import DISTRIBUTION, UserError
 from uppercase.plugins import is_name
 from uppercase.registry import listing
 
@@ -64,7 +53,6 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
             f"there is a transform named {name!r} already ({taken.provenance}); choose another name"
         )
     values = _values(name, "async" if is_async else "stream" if stream else "plain")
-    templates = files("uppercase.commands.scaffold")
     root = Path(name)
     written = []
     try:
@@ -74,7 +62,7 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
             file.parent.mkdir(parents=True, exist_ok=True)
             text = ""
             if template is not None:
-                source = templates / f"{Template(template).substitute(values)}.in"
+                source = files(__name__) / f"{Template(template).substitute(values)}.in"
                 text = Template(source.read_text("utf-8")).substitute(values)
             file.write_text(text, encoding="utf-8")
             written.append(str(file))
@@ -110,52 +98,3 @@ def _values(name: str, kind: str) -> dict[str, str]:
 
 def _identifier(name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
-
-
-def run(names: Sequence[str], framing: str | None, *, max_length: int, max_output: int) -> None:
-    """Transform standard input into standard output.
-
-    Without a framing it streams where the chain can, and else takes the whole input as one message.
-    """
-    stages = listing().stages(names)
-    chain = make_pipeline(stages, max_output)
-    if framing is None:
-        framing = "stream" if chain.streams else "whole"
-    elif framing == "segment" or framing not in FRAMINGS:
-        known = [name for name in FRAMINGS if name != "segment"]
-        raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")
-    else:
-        choose_framing(framing, chain.streams)
-    with Waiter([stage.transform for stage in stages]) as waiter:
-        for output in _outputs(chain, framing, max_length, waiter):
-            write_all(output)
-
-
-def _outputs(
-    chain: MessagePipeline, framing: str, max_length: int, waiter: Waiter
-) -> Iterator[bytes]:
-    """Return what comes of standard input, as it comes."""
-
-    def reply(message: bytes) -> bytes:
-        replied = waiter.call(lambda: chain.transform(message))
-        return waiter.wait_for(replied) if isawaitable(replied) else replied
-
-    if framing == "whole":
-        yield reply(b"".join(_chunks()))
-    elif framing == "stream":
-        assert IStreamTransform.providedBy(chain)
-        stream = chain.open_stream()
-        yield from map(stream.feed, _chunks())
-        yield stream.finish()
-    else:
-        framer = make_framer(framing, max_length=max_length)
-        for chunk in _chunks():
-            for message, trailer in framer.feed(chunk):
-                yield framer.wrap(reply(message), trailer)
-        for message, trailer in framer.finish():
-            yield framer.wrap(reply(message), trailer)
-
-
-def _chunks() -> Iterator[bytes]:
-    while chunk := os.read(sys.stdin.fileno(), CHUNK):
-        yield chunk
