@@ -215,10 +215,8 @@ class Responder:
     def _refuses(self, origin: Origin) -> bool:
         """Return whether a request rule drops whatever comes from there."""
         if origin.is_refused is None:
-            empty = origin.datagram(b"")
-            origin.is_refused = any(
-                holds(empty, origin.client, self.limits) for _, holds in REQUEST_RULES
-            )
+            empty = _request(b"", origin)
+            origin.is_refused = any(holds(empty, self.limits) for _, holds in REQUEST_RULES)
         return origin.is_refused
 
     def _release_all(
@@ -325,7 +323,7 @@ class Responder:
         """Ask the request rules, then the rate and the loop guard, then go on."""
         datagram, client, limits = request.datagram, request.client, self.limits
         for reason, holds in REQUEST_RULES:
-            if holds(datagram, client, limits):
+            if holds(request, limits):
                 return self._drop(request, reason)
         if self._rate is not None and not self._rate.allow(client.host, self._clock()):
             if not limits.rate_dry_run:
@@ -362,16 +360,15 @@ class Responder:
 
     def _reply(self, reply: bytes, request: Request, steps: list[Step]) -> None:
         """Ask the reply rules, then go on."""
-        datagram, client = request.datagram, request.client
         for reason, holds in REPLY_RULES:
-            if holds(reply, datagram, client, self.limits):
-                detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
+            if holds(reply, request, self.limits):
+                detail = f"{len(reply)} bytes for a request of {len(request.datagram.data)}"
                 self._drop(request, reason, detail)
                 return
         if self._lab is None or request.passage is None:
             self._release(reply, request, steps)
             return
-        for passage in self._lab.reply(client, reply, request.passage):
+        for passage in self._lab.reply(request.client, reply, request.passage):
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REPLY, request))
             else:
