@@ -289,13 +289,12 @@ class Responder:
         """Take note of replies that were sent, and which of them the system refused."""
         self.answered += len(answers) - len(refused)
         for answer, error in refused:
-            if answer.request is not None:
-                self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
+            self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
         if self._told_each is not None:
             unsent = {id(answer) for answer, _ in refused}
             for answer in answers:
                 request = answer.request
-                if request is not None and id(answer) not in unsent:
+                if id(answer) not in unsent:
                     peer, data = str(request.client), request.data
                     number, fates = fates_of(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
@@ -379,8 +378,7 @@ class Responder:
             self._loops.remember(request.client, data)
         if self._lock_steps is not None:
             self._lock_steps.replied(request.client)
-        origin = request.origin
-        steps.append(Answer(data, origin.source, origin.destination, request, passage))
+        steps.append(Answer(data, request, passage))
 
     def _failed(self, request: Request, error: TransformError) -> None:
         if self._observer is not None:

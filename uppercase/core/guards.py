@@ -139,24 +139,6 @@ class LabStage(Protocol):
         """Take the reply to a request that `request` gave; return what is sent of it."""
 
 
-class Answer(NamedTuple):
-    """A reply to send now.
-
-    Attributes:
-        data: its payload.
-        peer: where to, as the socket gave it.
-        source: the address that was asked, from which the reply must come.
-        request: what it answers, None for a datagram that answers none.
-        passage: what the lab made of it, None without a lab.
-    """
-
-    data: bytes
-    peer: SocketAddress
-    source: Destination
-    request: "Request | None" = None
-    passage: Passage | None = None
-
-
 class Request(NamedTuple):
     """A datagram on its way through the responder; without a lab it has no passage."""
 
@@ -167,6 +149,14 @@ class Request(NamedTuple):
     @property
     def client(self) -> Client:
         return self.origin.client
+
+
+class Answer(NamedTuple):
+    """A reply to send now, from the address that was asked; a lab may have made a passage of it."""
+
+    data: bytes
+    request: Request
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
