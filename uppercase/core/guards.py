@@ -61,22 +61,6 @@ class Destination:
         object.__setattr__(self, "is_unicast", unicast)
 
 
-class Datagram(NamedTuple):
-    """A datagram as it came in.
-
-    Attributes:
-        data: its payload.
-        source: who sent it, as the socket gave it: a reply goes back to exactly this.
-        destination: where it was sent to.
-        truncated: whether bytes are missing (MSG_TRUNC).
-    """
-
-    data: bytes
-    source: SocketAddress
-    destination: Destination
-    truncated: bool = False
-
-
 def client_of(source: SocketAddress) -> Client:
     """Return the canonical form of a source address."""
     host = source[0]
@@ -94,11 +78,11 @@ class Origin:
     """Where datagrams come from and were sent to; one record serves all that have this in common.
 
     Attributes:
-        source: who sent them, as the socket gave it.
+        source: who sent them, as the socket gave it: a reply goes back to exactly this.
         destination: where to.
         client: the source in its canonical form.
         digest: its hash.
-        truncated: whether bytes are missing.
+        truncated: whether bytes are missing (MSG_TRUNC).
         is_refused: whether a rule drops whatever comes from there; None until they are asked.
         row: what the guard against lock step keeps for it.
         wire: what the port that made it keeps for a reply.
@@ -120,10 +104,6 @@ class Origin:
         """Return an origin of a source address and a destination."""
         client = client_of(source)
         return cls(source, destination, client, hash(client), truncated)
-
-    def datagram(self, data: bytes) -> Datagram:
-        """Return a datagram that came from there."""
-        return Datagram(data, self.source, self.destination, self.truncated)
 
 
 class Passage(NamedTuple):
@@ -159,30 +139,23 @@ class LabStage(Protocol):
         """Take the reply to a request that `request` gave; return what is sent of it."""
 
 
-class Answer(NamedTuple):
-    """A reply to send now.
-
-    Attributes:
-        data: its payload.
-        peer: where to, as the socket gave it.
-        source: the address that was asked, from which the reply must come.
-        request: what it answers, None for a datagram that answers none.
-        passage: what the lab made of it, None without a lab.
-    """
-
-    data: bytes
-    peer: SocketAddress
-    source: Destination
-    request: "Request | None" = None
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Request(NamedTuple):
     """A datagram on its way through the responder; without a lab it has no passage."""
 
-    datagram: Datagram
-    client: Client
+    data: bytes
+    origin: Origin
+    passage: Passage | None = None
+
+    @property
+    def client(self) -> Client:
+        return self.origin.client
+
+
+class Answer(NamedTuple):
+    """A reply to send now, from the address that was asked; a lab may have made a passage of it."""
+
+    data: bytes
+    request: Request
     passage: Passage | None = None
 
 
@@ -239,7 +212,7 @@ def _comes_from_own_port(request: Request, limits: DatagramLimits) -> bool:
     Below the ephemeral ports no client is given our port number; above, it is by chance, unless
     the address is one of this host.
     """
-    (host, port), ours = request.client, request.datagram.destination
+    (host, port), ours = request.client, request.origin.destination
     if port != ours.port:
         return False
     return port < EPHEMERAL_PORTS or host == unmapped(ours.local) or ip_address(host).is_loopback
@@ -251,14 +224,14 @@ def _comes_from_low_port(request: Request, limits: DatagramLimits) -> bool:
 
 
 REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
-    (DropReason.TRUNCATED, lambda request, _: request.datagram.truncated),
+    (DropReason.TRUNCATED, lambda request, _: request.origin.truncated),
     (DropReason.SOURCE_PORT_ZERO, lambda request, _: request.client.port == 0),
-    (DropReason.NOT_UNICAST, lambda request, _: not request.datagram.destination.is_unicast),
+    (DropReason.NOT_UNICAST, lambda request, _: not request.origin.destination.is_unicast),
     (DropReason.OWN_PORT, _comes_from_own_port),
     (DropReason.LOW_PORT, _comes_from_low_port),
     (
         DropReason.REQUEST_TOO_LARGE,
-        lambda request, limits: len(request.datagram.data) > limits.max_request,
+        lambda request, limits: len(request.data) > limits.max_request,
     ),
 )
 """Asked in this order; the first that holds drops the request. What they look at is the origin, the
@@ -266,7 +239,7 @@ length and whether bytes are missing, so they are asked of an origin once."""
 
 
 def _amplifies(reply: bytes, request: Request, limits: DatagramLimits) -> bool:
-    got = len(request.datagram.data)
+    got = len(request.data)
     return len(reply) > max(limits.max_amplification * got, got + REPLY_SLACK)
 
 
