@@ -16,8 +16,8 @@ from unittest.mock import patch
 import click
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
+from uppercase.commands import main
 from uppercase.commands._group import group
-from uppercase.commands.cli import main
 
 DOCS: Final = Path(__file__).parent
 PROGRAM: Final = DOCS.parent / "examples" / "tutorial" / "stop_and_wait.py"

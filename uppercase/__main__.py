@@ -2,6 +2,6 @@
 
 import sys
 
-from uppercase.commands.cli import main
+from uppercase.commands import main
 
 sys.exit(main())

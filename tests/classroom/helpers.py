@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from uppercase.core.datagram import Responder
 from uppercase.core.events import Event, IObserver
-from uppercase.core.guards import Answer, Datagram, Delay, Destination
+from uppercase.core.guards import Answer, Delay, Destination, Origin, Request
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.lab import Experiment, Lab
 from uppercase.registry import find
@@ -67,8 +67,8 @@ def exchange(
     )
     order = itertools.count()
     for number in range(1, count + 1):
-        datagram = Datagram(b"<b>&%d" % number, PEER, Destination("127.0.0.1", 12000))
-        steps: list[Any] = responder.answer(datagram)
+        origin = Origin.of(PEER, Destination("127.0.0.1", 12000))
+        steps: list[Any] = responder.answer(Request(b"<b>&%d" % number, origin))
         held: list[tuple[float, int, Delay]] = []
         while steps or held:
             if not steps:

@@ -33,7 +33,7 @@ from twisted.internet.task import deferLater
 import uppercase
 from tests.client.in_reactor import reactor
 from tests.system.forked import Forked
-from uppercase.commands.cli import main
+from uppercase.commands import main
 
 __all__ = [
     "Outcome",
@@ -265,7 +265,7 @@ def _in_the_tests_reactor() -> Iterator[None]:
         # What the reactor is in the middle of when it is done is not left undone.
         return blockon(done.addBoth(lambda result: deferLater(reactor, 0, lambda: result)))
 
-    with mock.patch("uppercase.commands.cli.running", return_value=nullcontext((reactor, wait))):
+    with mock.patch("uppercase.commands.running", return_value=nullcontext((reactor, wait))):
         yield
 
 

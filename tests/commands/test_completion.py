@@ -11,8 +11,8 @@ import pexpect
 import pytest
 
 from tests.commands.command import command_file, environment, run, run_process
+from uppercase.commands import main
 from uppercase.commands._generated import COMPLETE_TWISTD, PAGES
-from uppercase.commands.cli import main
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp
 from uppercase.taps._table import TableOptions

@@ -395,7 +395,7 @@ def test_the_plot_shows_replies_and_losses(tmp_path: Path) -> None:
 def test_help_needs_neither_twisted_nor_the_drawing_libraries() -> None:
     """So that it stays quick."""
     code = (
-        "import sys; from uppercase.commands.cli import main; main(['ping', '--help']); "
+        "import sys; from uppercase.commands import main; main(['ping', '--help']); "
         "print(sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'twisted', 'hdrh', 'matplotlib'}))"
     )

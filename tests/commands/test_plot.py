@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands.command import environment
 from uppercase.client.target import Target
-from uppercase.commands.cli import main
+from uppercase.commands import main
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def test_without_its_library_a_plot_is_a_sentence_and_nothing_is_measured(tmp_pa
     code = (
         "import sys; from importlib import util; find = util.find_spec; "
         "util.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest); "
-        f"from uppercase.commands.cli import main; sys.exit(main(['ping', '--plot={path}']))"
+        f"from uppercase.commands import main; sys.exit(main(['ping', '--plot={path}']))"
     )
     outcome = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env=environment(), check=False

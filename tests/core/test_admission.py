@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -10,6 +11,7 @@ from twisted.python.failure import Failure
 from tests.tcp.memory import Service, Wire
 from uppercase.core.admission import client_key
 from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
+from uppercase.tcp.closing import known_as
 
 
 def refusals(service: Service) -> list[RefusalReason]:
@@ -163,4 +165,4 @@ def test_an_ipv4_client_of_a_socket_for_both_families_is_logged_as_such() -> Non
 
 
 def test_the_peers_of_unix_sockets_are_nobodys() -> None:
-    assert client_key(None) is None
+    assert known_as(UNIXAddress("/run/uppercase")) == ("unix", None)

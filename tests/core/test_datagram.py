@@ -36,7 +36,8 @@ def dropped(found: Responder) -> list[DropReason]:
 def test_a_datagram_is_answered_to_its_sender_from_the_address_that_was_asked() -> None:
     (answer,) = responder().answer(datagram(b"hello"))
     assert isinstance(answer, Answer)
-    assert (answer.data, answer.peer, answer.source) == (b"HELLO", CLIENT, SERVER)
+    origin = answer.request.origin
+    assert (answer.data, origin.source, origin.destination) == (b"HELLO", CLIENT, SERVER)
 
 
 @given(st.lists(st.binary(max_size=100), max_size=20))
@@ -202,7 +203,7 @@ def test_a_reply_goes_to_the_source_as_it_came_with_its_scope() -> None:
     source = ("fe80::7", 50_000, 0, 2)
     (answer,) = responder().answer(datagram(source=source))
     assert isinstance(answer, Answer)
-    assert answer.peer == source
+    assert answer.request.origin.source == source
 
 
 # The loop guard

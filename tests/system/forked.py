@@ -54,7 +54,6 @@ _IMPORTED = [
     "uppercase.client._network",
     "uppercase.client._session",
     "uppercase.commands.classroom",
-    "uppercase.commands.cli",
     "uppercase.commands.send._datagrams",
     "uppercase.commands.send._stream",
     "uppercase.commands.transforms",

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from tests.observing import Notebook, Time
 from uppercase.core.datagram import Responder
-from uppercase.core.guards import Answer, Datagram, Destination, Origin, SocketAddress, Step
+from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAddress, Step
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
@@ -45,8 +45,8 @@ def datagram(
     source: SocketAddress = CLIENT,
     destination: Destination = SERVER,
     truncated: bool = False,
-) -> Datagram:
-    return Datagram(data, source, destination, truncated)
+) -> Request:
+    return Request(data, Origin.of(source, destination, truncated))
 
 
 def packet(

@@ -27,7 +27,7 @@ from tests.udp.helpers import (
 )
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.guards import Answer, Destination, Origin
 from uppercase.udp import Port, ResponderProtocol, _batches, ports
 from uppercase.udp._batches import has_batches
 from uppercase.udp.sockets import open_socket
@@ -162,7 +162,7 @@ def _together(found: Responder, batch: Sequence[tuple[bytes, Origin]]) -> list[b
     for quick, steps in found.exchange(*columns(batch)):
         found.exchanged(quick, ())
         given += [*quick.payloads, *replies(steps)]
-        found.sent([step for step in steps if hasattr(step, "peer")], ())  # type: ignore[misc]
+        found.sent([step for step in steps if isinstance(step, Answer)], ())
     return given
 
 

@@ -28,7 +28,7 @@ from tests.udp.helpers import (
 )
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Answer, Destination
+from uppercase.core.guards import Destination, Origin
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, ports, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
@@ -227,9 +227,9 @@ async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
 def test_a_reply_after_the_end_is_refused_quietly() -> None:
     with served() as port:
         pass
-    answer = Answer(b"late", CLIENT, Destination("127.0.0.1", 1))
-    ((refused, error),) = port.send_batch([answer])
-    assert (refused, error.errno) == (answer, errno.EBADF)
+    error = port.send(b"late", Origin.of(CLIENT, Destination("127.0.0.1", 1)))
+    assert error is not None
+    assert error.errno == errno.EBADF
 
 
 async def test_a_protocol_that_fails_costs_one_batch_and_is_logged_once_a_second(

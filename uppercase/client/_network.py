@@ -150,7 +150,10 @@ async def open_connection(
         await addresses_of(server, reactor)
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
-        raise explain(_as_os_error(error), server, CONNECT_TIMEOUT) from error
+        # OSError makes the subclass that the number means.
+        said = OSError(getattr(error, "osError", None) or 0, str(error))
+        silent = isinstance(error, twisted_error.TimeoutError)
+        raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
     if interfaces.ITCPTransport.providedBy(protocol.transport):
         # A line typed must not wait for the acknowledgement of the line before.
         with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
@@ -205,13 +208,6 @@ def at_peer(target: Target, address: Any) -> Target:
         return target
     # The family spares it Twisted's search among addresses, which takes 0.3 s to be refused.
     return replace(target, host=address.host, family=family_of(address.host))
-
-
-def _as_os_error(error: twisted_error.ConnectError) -> OSError:
-    if isinstance(error, twisted_error.TimeoutError):
-        return TimeoutError()
-    # OSError makes the subclass that the number means.
-    return OSError(getattr(error, "osError", None) or 0, str(error))
 
 
 def explain_loss(server: Target, reason: Failure) -> NetworkError | UserError:

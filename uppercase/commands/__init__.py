@@ -1,1 +1,120 @@
-"""The `uppercase` command, on top of the client library: a module or folder a sub-command."""
+"""The `uppercase` command, on top of the client library: a module or folder a sub-command.
+
+Here it is a process: its start, exit status, signals and standard output. This module imports next
+to nothing, so that Ctrl-C is caught while the rest loads.
+"""
+
+import gc
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+OK: Final = 0
+NETWORK: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+"""128 + SIGINT: what shells make of a process that died of it."""
+
+CHUNK: Final = 64 * 1024
+"""Bytes that are read at once: what a pipe holds, and what Twisted reads at once from a connection,
+so that what is made of a chunk is bounded as in a server."""
+
+MEANINGS: Final = {
+    OK: "Everything was answered as expected.",
+    NETWORK: "A network outcome: refused, timed out, too many lost; or a wrong reply.",
+    USAGE: "A mistake on the command line, or a local error.",
+    INTERRUPTED: "Ctrl-C ended it before there was a result.",
+}
+
+
+def die_of(number: signal.Signals) -> None:
+    """End this process as whoever does not catch the signal ends: at once, silently, of it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+@contextmanager
+def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None]:
+    r"""Have Ctrl-C call `stop` and Ctrl-\ call `look` inside a `with` block of the main thread.
+
+    A second Ctrl-C ends the process at once, as if nobody had caught it.
+    """
+    asked = False
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            die_of(signal.SIGINT)
+        asked = True
+        stop()
+
+    handlers: dict[int, Any] = {signal.SIGINT: interrupted}
+    if hasattr(signal, "SIGQUIT"):  # Windows has none.
+        handlers[signal.SIGQUIT] = lambda number, frame: look()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]:
+    """Run Twisted's reactor beside a command, in a thread of its own, inside a `with` block.
+
+    It gives the reactor, and what has it do something: this returns what comes of it, or raises.
+    The main thread stays the command's: it reads the keyboard, gets Ctrl-C as Python has it, and
+    waits. Nobody pays for Twisted before this is called.
+    """
+    from uppercase.awaiting import Waiter, the_reactor
+
+    reactor = the_reactor()
+    # A full collection of what was imported holds all up for 40 ms, and for seconds where twenty
+    # others want the processor: students' programs and `ping` would measure it.
+    gc.freeze()
+    with Waiter(()) as waiter:
+        yield reactor, waiter.wait_for
+
+
+def write_all(data: bytes) -> None:
+    """Write everything to standard output; where nobody reads it, `BrokenPipeError` is raised."""
+    sink = sys.stdout.fileno()
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(sink, left) :]
+        except BlockingIOError:  # Whoever shares the output made it so.
+            select.select([], [sink], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            from uppercase.errors import UserError
+
+            raise UserError(f"cannot write the output: {error.strerror}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Without arguments they are the process's own, and then Ctrl-C ends the process as it ends every
+    program: of SIGINT, so that a shell's loop ends too.
+    """
+    try:
+        if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
+            from uppercase.commands._generated import answer_shell
+
+            answer_shell()
+        from uppercase.commands._group import run
+
+        status = run(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED and arguments is None:
+        die_of(signal.SIGINT)
+    return status

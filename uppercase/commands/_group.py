@@ -28,7 +28,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from uppercase import __version__
-from uppercase.commands.cli import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
+from uppercase.commands import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
 from uppercase.core.values import printable
 from uppercase.errors import NetworkError, UppercaseError, UserError, suggest
 

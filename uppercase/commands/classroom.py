@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from uppercase.commands import _options
+from uppercase.commands import NETWORK, OK, _options
 from uppercase.commands._group import Command, completer, say, section
 from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
-from uppercase.commands.cli import NETWORK, OK
 from uppercase.errors import UserError
 from uppercase.lab import (
     TCP_OPTIONS,
@@ -157,7 +156,7 @@ def run(
     """
     from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands.cli import running
+    from uppercase.commands import running
 
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
@@ -298,7 +297,7 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands.cli import running
+    from uppercase.commands import running
 
     if listed:
         return _list()

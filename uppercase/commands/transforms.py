@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._group import OTHER, Command, Group, Option, completer, section
 from uppercase.commands._options import SIZE, transform_names
-from uppercase.commands.cli import CHUNK, OK, write_all
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
@@ -132,17 +132,11 @@ _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
     """Print columns; on a terminal that has no room for them, a paragraph for each."""
-    cells = [
-        [
-            row["name"],
-            row["kind"],
-            "streams" if row["streams"] else "messages",
-            ", ".join(text.partition(":")[0] for text in row["arguments"]) or "-",
-            row["summary"],
-            row["from"],
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        streams = "streams" if row["streams"] else "messages"
+        arguments = ", ".join(text.partition(":")[0] for text in row["arguments"]) or "-"
+        cells.append([*{**row, "streams": streams, "arguments": arguments}.values()])
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *cells, strict=True)]
     if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > get_terminal_size().columns:
         formatter = click.get_current_context().make_formatter()

@@ -51,14 +51,8 @@ class Evictable(Protocol):
         """Close it to make room."""
 
 
-def client_key(host: str | None) -> str | None:
-    """Return whom a peer counts for: its IPv4 address or its IPv6 /64; None counts for nobody.
-
-    Args:
-        host: an IP address, perhaps with a scope; None for UNIX sockets.
-    """
-    if host is None:
-        return None
+def client_key(host: str) -> str:
+    """Return whom an IP address, perhaps with a scope, counts for: IPv4 itself, IPv6 its /64."""
     try:
         address = ip_address(unmapped(host))
     except ValueError:

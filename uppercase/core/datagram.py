@@ -18,7 +18,6 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from itertools import starmap
 from operator import attrgetter, xor
 from time import perf_counter
 from typing import Final
@@ -30,7 +29,6 @@ from uppercase.core.guards import (
     REPLY_SLACK,
     REQUEST_RULES,
     Answer,
-    Datagram,
     Delay,
     LabStage,
     Origin,
@@ -40,7 +38,6 @@ from uppercase.core.guards import (
     Request,
     Step,
     Wait,
-    client_of,
     fates_of,
 )
 from uppercase.core.loops import LockStepGuard, LoopGuard
@@ -128,7 +125,7 @@ class Responder:
         # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
         # others; and what is not answered so goes the way of all datagrams.
         if self._singly and (self._wants is None or self._wants(len(payloads))):
-            yield from self._one_by_one(list(map(Origin.datagram, origins, payloads)))
+            yield from self._one_by_one(list(map(Request, payloads, origins)))
             return
         position, count = 0, len(payloads)
         self.received += count
@@ -150,7 +147,7 @@ class Responder:
                     self._release_all(replies, digests[which], counts)
                 ready = Replies(replies, origins[begin:position], payloads[begin:position])
                 if result is not None or begin == position:
-                    request = _request(payloads[position], origins[position])
+                    request = Request(payloads[position], origins[position])
                     position += 1
                     if result is not None:
                         self._take(result, request, steps)
@@ -161,7 +158,7 @@ class Responder:
                 if replies or steps:
                     yield ready, steps
         except GeneratorExit:
-            for request in map(_request, payloads[position:], origins[position:]):
+            for request in map(Request, payloads[position:], origins[position:]):
                 self._drop(request, DropReason.STOPPED)
             raise
 
@@ -173,7 +170,7 @@ class Responder:
             sent = [each for place, each in enumerate(replies.origins) if place not in gone]
             self._tell_several(Direction.REPLY, _tally(sent))
         for position, error in refused:
-            request = _request(replies.requests[position], replies.origins[position])
+            request = Request(replies.requests[position], replies.origins[position])
             self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
 
     def _tell_several(self, direction: Direction, counts: Mapping[Origin, int]) -> None:
@@ -215,10 +212,8 @@ class Responder:
     def _refuses(self, origin: Origin) -> bool:
         """Return whether a request rule drops whatever comes from there."""
         if origin.is_refused is None:
-            empty = origin.datagram(b"")
-            origin.is_refused = any(
-                holds(empty, origin.client, self.limits) for _, holds in REQUEST_RULES
-            )
+            empty = Request(b"", origin)
+            origin.is_refused = any(holds(empty, self.limits) for _, holds in REQUEST_RULES)
         return origin.is_refused
 
     def _release_all(
@@ -229,16 +224,16 @@ class Responder:
             self._loops.remember_all(list(map(xor, digests, map(hash, replies))))
             self._lock_steps.all_replied(counts)
 
-    def answer(self, datagram: Datagram) -> list[Step]:
+    def answer(self, request: Request) -> list[Step]:
         """Take one datagram; return what is to be done about it."""
-        return self.answer_batch((datagram,))
+        return self.answer_batch((request,))
 
-    def answer_batch(self, batch: Sequence[Datagram]) -> list[Step]:
+    def answer_batch(self, batch: Sequence[Request]) -> list[Step]:
         """Take the datagrams of one wake-up; return what is to be done, in their order."""
         return [step for _, steps in self._one_by_one(batch) for step in steps]
 
     def _one_by_one(
-        self, batch: Sequence[Datagram]
+        self, batch: Sequence[Request]
     ) -> Generator[tuple[Replies, list[Step]], None, None]:
         """Take the datagrams of one wake-up; give what is to be done, in parts.
 
@@ -247,21 +242,20 @@ class Responder:
         """
         steps: list[Step] = []
         self.received += len(batch)
-        clients = [client_of(datagram.source) for datagram in batch]
         if self._lock_steps is not None:
-            self._lock_steps.arrived(clients, self._clock())
+            self._lock_steps.arrived([request.client for request in batch], self._clock())
         until = perf_counter() + TURN
-        left = zip(batch, clients, strict=True)
+        left = iter(batch)
         try:
-            for datagram, client in left:
-                self._arrive(datagram, client, steps)
+            for request in left:
+                self._arrive(request, steps)
                 if (self._told_each is not None and steps) or perf_counter() > until:
                     yield _NOTHING, steps
                     steps = []
                     until = perf_counter() + TURN
             yield _NOTHING, steps
         except GeneratorExit:
-            for request in starmap(Request, left):
+            for request in left:
                 self._drop(request, DropReason.STOPPED)
             raise
 
@@ -295,27 +289,27 @@ class Responder:
         """Take note of replies that were sent, and which of them the system refused."""
         self.answered += len(answers) - len(refused)
         for answer, error in refused:
-            if answer.request is not None:
-                self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
+            self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
         if self._told_each is not None:
             unsent = {id(answer) for answer, _ in refused}
             for answer in answers:
                 request = answer.request
-                if request is not None and id(answer) not in unsent:
-                    peer, data = str(request.client), request.datagram.data
+                if id(answer) not in unsent:
+                    peer, data = str(request.client), request.data
                     number, fates = fates_of(answer.passage or request.passage)
                     self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
 
-    def _arrive(self, datagram: Datagram, client: Client, steps: list[Step]) -> None:
+    def _arrive(self, request: Request, steps: list[Step]) -> None:
         """Let one datagram in, through the lab where there is one."""
+        data, origin, client = request.data, request.origin, request.client
         number = 0 if self._lab is None else self._lab.number(client)
         if self._told_each is not None:
-            self._told_each.notify(events.Received(str(client), datagram.data, number))
+            self._told_each.notify(events.Received(str(client), data, number))
         if self._lab is None:
-            self._judge(Request(datagram, client), steps)
+            self._judge(request, steps)
             return
-        for passage in self._lab.request(client, datagram.data, number):
-            request = Request(datagram._replace(data=passage.data), client, passage)
+        for passage in self._lab.request(client, data, number):
+            request = Request(passage.data, origin, passage)
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REQUEST, request))
             else:
@@ -323,9 +317,9 @@ class Responder:
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
         """Ask the request rules, then the rate and the loop guard, then go on."""
-        datagram, client, limits = request.datagram, request.client, self.limits
+        client, limits = request.client, self.limits
         for reason, holds in REQUEST_RULES:
-            if holds(datagram, client, limits):
+            if holds(request, limits):
                 return self._drop(request, reason)
         if self._rate is not None and not self._rate.allow(client.host, self._clock()):
             if not limits.rate_dry_run:
@@ -333,7 +327,7 @@ class Responder:
             self._would_drop(client, DropReason.OVER_RATE)
         if self._loops is not None and self._lock_steps is not None:
             now = self._clock()
-            if self._loops.is_loop(client, datagram.data, now) or (
+            if self._loops.is_loop(client, request.data, now) or (
                 self._lock_steps.is_loop(client, now)
             ):
                 return self._drop(request, DropReason.LOOP)
@@ -344,7 +338,7 @@ class Responder:
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""
         try:
-            result: Result = self._transform.transform(request.datagram.data)
+            result: Result = self._transform.transform(request.data)
         except TransformError as error:
             let_go(error)
             result = error
@@ -362,16 +356,15 @@ class Responder:
 
     def _reply(self, reply: bytes, request: Request, steps: list[Step]) -> None:
         """Ask the reply rules, then go on."""
-        datagram, client = request.datagram, request.client
         for reason, holds in REPLY_RULES:
-            if holds(reply, datagram, client, self.limits):
-                detail = f"{len(reply)} bytes for a request of {len(datagram.data)}"
+            if holds(reply, request, self.limits):
+                detail = f"{len(reply)} bytes for a request of {len(request.data)}"
                 self._drop(request, reason, detail)
                 return
         if self._lab is None or request.passage is None:
             self._release(reply, request, steps)
             return
-        for passage in self._lab.reply(client, reply, request.passage):
+        for passage in self._lab.reply(request.client, reply, request.passage):
             if passage.delay > 0:
                 steps.append(Delay(passage, Direction.REPLY, request))
             else:
@@ -385,8 +378,7 @@ class Responder:
             self._loops.remember(request.client, data)
         if self._lock_steps is not None:
             self._lock_steps.replied(request.client)
-        source, destination = request.datagram.source, request.datagram.destination
-        steps.append(Answer(data, source, destination, request, passage))
+        steps.append(Answer(data, request, passage))
 
     def _failed(self, request: Request, error: TransformError) -> None:
         if self._observer is not None:
@@ -396,7 +388,7 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            peer, data = str(request.client), request.datagram.data
+            peer, data = str(request.client), request.data
             number, fates = fates_of(request.passage)
             self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
 
@@ -412,7 +404,3 @@ def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:
     for origin in origins:
         found[origin] = found.get(origin, 0) + 1
     return found
-
-
-def _request(data: bytes, origin: Origin) -> Request:
-    return Request(origin.datagram(data), origin.client)

@@ -372,14 +372,7 @@ def framing_summaries() -> Mapping[str, str]:
 
 
 def choose_framing(name: str, streams: bool) -> str:
-    """Return the framing that a name stands for with a certain chain of transforms.
-
-    Args:
-        name: `auto` or a name of `FRAMINGS`.
-        streams: whether the whole chain works on an endless stream.
-
-    Returns:
-        A name of `FRAMINGS`.
+    """Return the name in `FRAMINGS` that a name stands for with a chain that streams, or does not.
 
     Raises:
         uppercase.errors.UnknownName: there is no such framing.
@@ -399,10 +392,6 @@ def choose_framing(name: str, streams: bool) -> str:
 
 def make_framer(name: str, *, max_length: int) -> Framer:
     """Make the framer of one connection.
-
-    Args:
-        name: a name of `FRAMINGS` other than `stream`.
-        max_length: bytes that one message may have, without its framing; exactly this many pass.
 
     Raises:
         uppercase.errors.UnknownName: no framer has this name.

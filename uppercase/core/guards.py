@@ -1,6 +1,6 @@
 """Which datagrams are answered: the records of a datagram's way and the rules that decide.
 
-Each rule is one small function; `REQUEST_RULES` and `REPLY_RULES` hold them in the order in which
+`REQUEST_RULES` and `REPLY_RULES` hold the rules, each a small function, in the order in which
 they are asked. How much one address, and one network, may send is in token buckets, in tables of
 bounded size. What remembers, to end loops, is in `uppercase.core.loops`. Nothing here sends, waits
 or reads a clock: the caller says what time it is.
@@ -61,22 +61,6 @@ class Destination:
         object.__setattr__(self, "is_unicast", unicast)
 
 
-class Datagram(NamedTuple):
-    """A datagram as it came in.
-
-    Attributes:
-        data: its payload.
-        source: who sent it, as the socket gave it: a reply goes back to exactly this.
-        destination: where it was sent to.
-        truncated: whether bytes are missing (MSG_TRUNC).
-    """
-
-    data: bytes
-    source: SocketAddress
-    destination: Destination
-    truncated: bool = False
-
-
 def client_of(source: SocketAddress) -> Client:
     """Return the canonical form of a source address."""
     host = source[0]
@@ -94,11 +78,11 @@ class Origin:
     """Where datagrams come from and were sent to; one record serves all that have this in common.
 
     Attributes:
-        source: who sent them, as the socket gave it.
+        source: who sent them, as the socket gave it: a reply goes back to exactly this.
         destination: where to.
         client: the source in its canonical form.
         digest: its hash.
-        truncated: whether bytes are missing.
+        truncated: whether bytes are missing (MSG_TRUNC).
         is_refused: whether a rule drops whatever comes from there; None until they are asked.
         row: what the guard against lock step keeps for it.
         wire: what the port that made it keeps for a reply.
@@ -120,10 +104,6 @@ class Origin:
         """Return an origin of a source address and a destination."""
         client = client_of(source)
         return cls(source, destination, client, hash(client), truncated)
-
-    def datagram(self, data: bytes) -> Datagram:
-        """Return a datagram that came from there."""
-        return Datagram(data, self.source, self.destination, self.truncated)
 
 
 class Passage(NamedTuple):
@@ -159,30 +139,23 @@ class LabStage(Protocol):
         """Take the reply to a request that `request` gave; return what is sent of it."""
 
 
-class Answer(NamedTuple):
-    """A reply to send now.
-
-    Attributes:
-        data: its payload.
-        peer: where to, as the socket gave it.
-        source: the address that was asked, from which the reply must come.
-        request: what it answers, None for a datagram that answers none.
-        passage: what the lab made of it, None without a lab.
-    """
-
-    data: bytes
-    peer: SocketAddress
-    source: Destination
-    request: "Request | None" = None
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Request(NamedTuple):
     """A datagram on its way through the responder; without a lab it has no passage."""
 
-    datagram: Datagram
-    client: Client
+    data: bytes
+    origin: Origin
+    passage: Passage | None = None
+
+    @property
+    def client(self) -> Client:
+        return self.origin.client
+
+
+class Answer(NamedTuple):
+    """A reply to send now, from the address that was asked; a lab may have made a passage of it."""
+
+    data: bytes
+    request: Request
     passage: Passage | None = None
 
 
@@ -229,71 +202,55 @@ def fates_of(passage: Passage | None) -> tuple[int, str]:
     return (0, "") if passage is None else (passage.number, passage.fates)
 
 
-RequestRule = Callable[[Datagram, Client, DatagramLimits], bool]
-ReplyRule = Callable[[bytes, Datagram, Client, DatagramLimits], bool]
+RequestRule = Callable[[Request, DatagramLimits], bool]
+ReplyRule = Callable[[bytes, Request, DatagramLimits], bool]
 
 
-def _truncated(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    return datagram.truncated
-
-
-def _source_port_zero(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    return client.port == 0
-
-
-def _not_unicast(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    return not datagram.destination.is_unicast
-
-
-def _own_port(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    """Another server of our kind, or we ourselves.
+def _comes_from_own_port(request: Request, limits: DatagramLimits) -> bool:
+    """Return whether it is from another server of our kind, or from ourselves.
 
     Below the ephemeral ports no client is given our port number; above, it is by chance, unless
     the address is one of this host.
     """
-    host, port = client
-    if port != datagram.destination.port:
+    (host, port), ours = request.client, request.origin.destination
+    if port != ours.port:
         return False
-    own = unmapped(datagram.destination.local)
-    return port < EPHEMERAL_PORTS or host == own or ip_address(host).is_loopback
+    return port < EPHEMERAL_PORTS or host == unmapped(ours.local) or ip_address(host).is_loopback
 
 
-def _low_port(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    return (client.port < LOW_PORTS or client.port == NFS_PORT) and not limits.allow_low_ports
-
-
-def _request_too_large(datagram: Datagram, client: Client, limits: DatagramLimits) -> bool:
-    return len(datagram.data) > limits.max_request
+def _comes_from_low_port(request: Request, limits: DatagramLimits) -> bool:
+    port = request.client.port
+    return (port < LOW_PORTS or port == NFS_PORT) and not limits.allow_low_ports
 
 
 REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
-    (DropReason.TRUNCATED, _truncated),
-    (DropReason.SOURCE_PORT_ZERO, _source_port_zero),
-    (DropReason.NOT_UNICAST, _not_unicast),
-    (DropReason.OWN_PORT, _own_port),
-    (DropReason.LOW_PORT, _low_port),
-    (DropReason.REQUEST_TOO_LARGE, _request_too_large),
+    (DropReason.TRUNCATED, lambda request, _: request.origin.truncated),
+    (DropReason.SOURCE_PORT_ZERO, lambda request, _: request.client.port == 0),
+    (DropReason.NOT_UNICAST, lambda request, _: not request.origin.destination.is_unicast),
+    (DropReason.OWN_PORT, _comes_from_own_port),
+    (DropReason.LOW_PORT, _comes_from_low_port),
+    (
+        DropReason.REQUEST_TOO_LARGE,
+        lambda request, limits: len(request.data) > limits.max_request,
+    ),
 )
 """Asked in this order; the first that holds drops the request. What they look at is the origin, the
 length and whether bytes are missing, so they are asked of an origin once."""
 
 
-def _amplification(
-    reply: bytes, datagram: Datagram, client: Client, limits: DatagramLimits
-) -> bool:
-    got = len(datagram.data)
+def _amplifies(reply: bytes, request: Request, limits: DatagramLimits) -> bool:
+    got = len(request.data)
     return len(reply) > max(limits.max_amplification * got, got + REPLY_SLACK)
 
 
-def _reply_too_large(
-    reply: bytes, datagram: Datagram, client: Client, limits: DatagramLimits
-) -> bool:
-    return len(reply) > (IPV6_MAX_DATAGRAM if ":" in client.host else IPV4_MAX_DATAGRAM)
+def _is_too_large(reply: bytes, request: Request, limits: DatagramLimits) -> bool:
+    most = IPV6_MAX_DATAGRAM if ":" in request.client.host else IPV4_MAX_DATAGRAM
+    return len(reply) > most
 
 
 REPLY_RULES: Final[tuple[tuple[DropReason, ReplyRule], ...]] = (
-    (DropReason.AMPLIFICATION, _amplification),
-    (DropReason.REPLY_TOO_LARGE, _reply_too_large),
+    (DropReason.AMPLIFICATION, _amplifies),
+    (DropReason.REPLY_TOO_LARGE, _is_too_large),
 )
 """Asked in this order; the first that holds drops the reply. None holds for one of up to
 `IPV4_MAX_DATAGRAM` bytes that is no more than `REPLY_SLACK` longer than its request."""

@@ -54,13 +54,7 @@ class ProxyHeader:
 
 
 def parse_proxy_header(data: bytes) -> ProxyHeader | None:
-    """Find the header at the start of what has arrived.
-
-    Args:
-        data: everything that has arrived so far.
-
-    Returns:
-        The header, or None while it is incomplete.
+    """Return the header at the start of all that has arrived so far; None while it is incomplete.
 
     Raises:
         ProxyHeaderError: what has arrived cannot become a header, however it goes on.

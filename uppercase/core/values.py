@@ -81,12 +81,8 @@ def family_of(host: str) -> socket.AddressFamily:
 def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
     r"""Return text from elsewhere as a terminal or a log may have it, with `\x1b` for an escape.
 
-    Escape sequences would be obeyed, and line ends would forge lines.
-
-    Args:
-        text: from a peer, a plugin, a file's name, or whoever else.
-        limit: how many characters of it, if not all.
-        keep: characters that are left alone, such as the line ends of a text of several lines.
+    Escape sequences would be obeyed, and line ends would forge lines: these may be kept where a
+    text has several. No more characters are shown than the limit, if there is one.
     """
     cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
     if cut.isprintable():
@@ -140,11 +136,7 @@ class DeclaredPeers:
     unix: bool = False
 
     def include(self, host: str | None) -> bool:
-        """Return whether a peer is one of them.
-
-        Args:
-            host: its IP address, or None for a peer of a UNIX socket.
-        """
+        """Return whether a peer is one of them; one of a UNIX socket has no address."""
         if host is None:
             return self.unix
         address = ip_address(unmapped(host))
@@ -152,14 +144,7 @@ class DeclaredPeers:
 
 
 def parse_peers(text: str) -> DeclaredPeers:
-    """Return the peers that a comma-separated list names.
-
-    Args:
-        text: IP addresses, networks as address/prefix length, and `unix`.
-
-    Raises:
-        BadValue: an entry is none of these.
-    """
+    """Return the peers that a list of IP addresses, networks and `unix` names, between commas."""
     entries = [entry.strip() for entry in text.split(",")]
     networks = [_network(entry) for entry in entries if entry != "unix"]
     return DeclaredPeers(tuple(networks), "unix" in entries)
@@ -179,13 +164,7 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
 
 
 def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
-    """Say in one sentence why an address could not be had, and what helps.
-
-    Args:
-        protocol: `TCP`, `UDP` or `UNIX`.
-        address: as printed.
-        error: what the system said.
-    """
+    """Say in one sentence why an address could not be had over TCP, UDP or UNIX, and what helps."""
     got = f"cannot listen on {protocol} {address}: "
     match error.errno:
         case errno.EADDRINUSE:
@@ -222,11 +201,7 @@ def _errno_of(error: CannotListen) -> int | None:
 
 
 def parse_host_names(text: str) -> tuple[str, ...]:
-    """Return the hosts, names or addresses, that a comma-separated list names, in small letters.
-
-    Raises:
-        BadValue: an entry is neither.
-    """
+    """Return the hosts, names or addresses, that a comma-separated list names, in small letters."""
     hosts = [entry.strip().lower().strip("[]") for entry in text.split(",")]
     for host in hosts:
         if not (re.fullmatch(_NAME, host) or host_address(host)):
@@ -279,13 +254,7 @@ def parse_size(text: str) -> int:
 
 
 def up_to(parse: Callable[[str], int], most: int, why: str) -> Callable[[str], int]:
-    """Return a parser that refuses what is over a bound.
-
-    Args:
-        parse: makes the number.
-        most: the largest that passes.
-        why: the end of the sentence that refuses: who could not do with more.
-    """
+    """Return a parser that refuses what is over a bound, and ends its sentence with the reason."""
 
     def parse_bounded(text: str) -> int:
         number = parse(text)

@@ -283,11 +283,8 @@ def exposition(snapshot: Snapshot) -> bytes:
             bound = {"le": values[-1]} if suffix == "_bucket" else {}
             metric.add_sample(metric.name + suffix, {**labels, **bound}, number)
 
-    class Shown:
-        def collect(self) -> list[Metric]:
-            return [metric for metric in metrics.values() if metric.samples]
-
-    return generate_latest(Shown())
+    shown = [metric for metric in metrics.values() if metric.samples]
+    return generate_latest(SimpleNamespace(collect=lambda: shown))
 
 
 BOUNDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

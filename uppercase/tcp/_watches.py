@@ -116,7 +116,7 @@ class Turns:
             # It may be gone since.
             if connection in self._waiting:
                 del self._waiting[connection]
-                connection.take_turn()
+                connection.pump()
             if self._clock.seconds() > until:
                 break
         if self._waiting and self._call is None:

@@ -89,10 +89,6 @@ LINGER: Final = 4 * MIB
 """Bytes that a peer may still send after its conversation has ended, and that are thrown away so
 that the last replies reach it: what was under way. Whoever sends more is not listening."""
 
-_DRAIN_QUIET: Final = 1.0
-"""A connection without traffic for this long is closed at once when the service stops. On others
-more input may be under way, and closing a socket that has some resets the replies before it."""
-
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
     """What every stream transport of Twisted's has; half-closes only those of some interfaces."""
@@ -133,7 +129,7 @@ class IUnidentified(Interface):
 
 
 @lru_cache(4096)
-def _client(host: str) -> tuple[str, str | None]:
+def _client(host: str) -> tuple[str, str]:
     """Return what the names of a host's clients begin with, and whom they count for."""
     return printable_address(unmapped(host), 0).removesuffix("0"), client_key(host)
 
@@ -333,11 +329,6 @@ class EndingProtocol(Protocol):
         """Settle that it ends because the peer takes nothing."""
         seconds = self._factory.limits.send_timeout
         self.end_with(Outcome.STALLED, f"it took nothing for {seconds:g} s (--send-timeout)")
-
-    def _is_quiet(self) -> bool:
-        """Whether no input is likely to be under way, and none of the output is."""
-        quiet_for = self._clock.seconds() - self._active_at
-        return quiet_for >= _DRAIN_QUIET and not unacknowledged_output(self.transport)
 
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation

@@ -8,7 +8,7 @@ peer that does not read costs one batch of output and no more.
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -35,6 +35,11 @@ from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
+
+
+_DRAIN_QUIET: Final = 1.0
+"""A connection without traffic for this long is closed at once when the service stops. On others
+more input may be under way, and closing a socket that has some resets the replies before it."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -72,7 +77,7 @@ class TransformProtocol(EndingProtocol):
         factory, transport, clock = self._factory, self.transport, self._clock
         self._active_at = self._sent_at = self._taken_at = clock.seconds()
         unidentified = IUnidentified.providedBy(transport)
-        self._note_peer(self._address or transport.getPeer())
+        self.name, self.client = known_as(self._address or transport.getPeer())
         if unidentified:
             self.client = None
         if not factory.enter(self):
@@ -92,17 +97,14 @@ class TransformProtocol(EndingProtocol):
             )
         self._output.registerProducer(self, True)
         # In this state an awaited reply that comes at once does not find the conversation missing.
-        self._conversation = factory.open_conversation(await_reply, self._pump)
+        self._conversation = factory.open_conversation(await_reply, self.pump)
         self._move(states.IDENTIFYING if unidentified else states.SERVING)
         if not self._conversation.wants_input:
-            self._pump()
-
-    def _note_peer(self, address: IAddress) -> None:
-        self.name, self.client = known_as(address)
+            self.pump()
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
-        self._note_peer(self.transport.getPeer())
+        self.name, self.client = known_as(self.transport.getPeer())
         if self._factory.enter(self):
             self._move(states.SERVING if self._drain_at is None else states.DRAINING)
         else:
@@ -126,7 +128,7 @@ class TransformProtocol(EndingProtocol):
         self._received += len(data)
         now = self._active_at = self._seconds()
         if self._state is states.SERVING and not self._paused and self._conversation.wants_input:
-            # Nothing is out of the ordinary: what `receive` and `_pump` come to, in one call.
+            # Nothing is out of the ordinary: what `receive` and `pump` come to, in one call.
             until = now + TURN_OF_ONE
             self._give(self._conversation.exchange(data, until, self._seconds), until)
             if self._may_hurry and self._received > len(data):
@@ -135,7 +137,7 @@ class TransformProtocol(EndingProtocol):
                 read_quickly(self)
         elif self._state in states.OPEN_STATES:
             self._conversation.receive(data)
-            self._pump()
+            self.pump()
             if self._state is states.DRAINING:
                 self.input_taken()
         elif self._state is states.CLOSING and self._received > self._linger_until:
@@ -153,7 +155,7 @@ class TransformProtocol(EndingProtocol):
         if conversation.outcome is None and self._seconds() > until:
             self._yield_turn()
         elif self._paused or not conversation.wants_input or conversation.awaiting:
-            self._pump()
+            self.pump()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
@@ -163,7 +165,7 @@ class TransformProtocol(EndingProtocol):
         self._peer_ended = True
         if self._state in states.OPEN_STATES:
             self._conversation.end_of_input()
-            self._pump()
+            self.pump()
         else:
             self.transport.loseConnection()
 
@@ -193,7 +195,7 @@ class TransformProtocol(EndingProtocol):
         """There is room again, or nothing is left of what was written."""
         self._paused = False
         self._active_at = self._clock.seconds()
-        self._pump()
+        self.pump()
 
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` follows."""
@@ -221,7 +223,7 @@ class TransformProtocol(EndingProtocol):
         assert self._drain_at is not None
         if self._taken() >= self._drain_at:
             self._conversation.stop()
-            self._pump()
+            self.pump()
 
     def _taken(self) -> int:
         """Return how many bytes were read from the system: below TLS they are others than above."""
@@ -234,7 +236,7 @@ class TransformProtocol(EndingProtocol):
         self._read(False)
         self._factory.turns.take_later(self)
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
         # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
         # may come, while it runs; the loop finds either.
@@ -262,14 +264,15 @@ class TransformProtocol(EndingProtocol):
             if not wanted and conversation.awaiting:
                 self._factory.look_after(self)
 
-    def take_turn(self) -> None:
-        """Go on, now that the others have had their turn."""
-        self._pump()
-
     def _finish(self, outcome: Outcome) -> None:
         """Begin to close, once the lab has passed everything on: then it resumes us."""
         if self._lab is None or self._lab.empty:
-            quiet = outcome is states.STOPPED and self._is_quiet()
+            # No input is likely to be under way then, and none of the output is.
+            quiet = (
+                outcome is states.STOPPED
+                and self._seconds() - self._active_at >= _DRAIN_QUIET
+                and not unacknowledged_output(self.transport)
+            )
             self._close(linger=not self._peer_ended and not quiet)
 
     def _read(self, wanted: bool) -> None:

@@ -22,13 +22,12 @@ from uppercase.core.events import (
     Event,
     HalfClosed,
     IObserver,
-    RefusalReason,
     Refused,
 )
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp._watches import IdleWatch, Turns
-from uppercase.tcp.closing import EndingProtocol, known_as
+from uppercase.tcp.closing import EndingProtocol
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
 
@@ -163,10 +162,6 @@ class TransformFactory(ServerFactory):
     def _end_watches(self) -> None:
         for watch in (*self._watches, self._overdue):
             watch.closed()
-
-    def refused(self, peer: IAddress | None, reason: RefusalReason, why: str) -> None:
-        """Take note of a connection that was closed before anything was read from it."""
-        self.tell(Refused(known_as(peer)[0], reason, why))
 
 
 class Stage(ProtocolWrapper):

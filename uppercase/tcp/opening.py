@@ -131,7 +131,8 @@ class _Opener:
                 raise locked(path)
             if lock is not None and not lock.clean and _is_socket(path):
                 os.remove(path)  # Left by a program that was killed.
-            _bind(skt, path)
+            remove_leftover(path)
+            skt.bind(path)
             os.chmod(path, mode)
             skt.listen(backlog)
         except OSError as error:
@@ -153,15 +154,6 @@ class _Opener:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
         return Opened(skt, skt.close)
-
-
-def _bind(skt: socket.socket, path: str) -> None:
-    try:
-        skt.bind(path)
-    except OSError:
-        if not remove_leftover(path):
-            raise
-        skt.bind(path)
 
 
 def _is_socket(path: str) -> bool:
@@ -237,9 +229,12 @@ def open_port(
             and isinstance(error.socketError, OSError)
             # A UNIX socket's port is its path.
             and isinstance(error.port, bytes | str)
-            and remove_leftover(os.fsdecode(error.port))
+            and remove_leftover(path := os.fsdecode(error.port))
         ):
-            _unlock(os.fsdecode(error.port))
+            # Twisted keeps the lock of ours where it cannot bind.
+            with suppress(OSError):
+                if os.readlink(f"{path}.lock") == str(os.getpid()):
+                    os.remove(f"{path}.lock")
             return endpoint.listen(factory)
         return failure
 
@@ -271,13 +266,6 @@ def remove_leftover(path: str) -> bool:
         "removed the socket {path}, which a program that was killed has left", path=path
     )
     return True
-
-
-def _unlock(path: str) -> None:
-    """Give up the lock of ours that Twisted keeps where it cannot bind."""
-    with suppress(OSError):
-        if os.readlink(f"{path}.lock") == str(os.getpid()):
-            os.remove(f"{path}.lock")
 
 
 def locked(path: str) -> CannotListen:

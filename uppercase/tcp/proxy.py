@@ -18,11 +18,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from uppercase.core.events import Outcome, RefusalReason
+from uppercase.core.events import Outcome, RefusalReason, Refused
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp.closing import IUnidentified
+from uppercase.tcp.closing import IUnidentified, known_as
 from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
 
 
@@ -108,11 +108,8 @@ class ProxyHeaderFactory(StageFactory):
         host: str | None = getattr(addr, "host", None)
         known = host is not None or isinstance(addr, UNIXAddress)
         if not (known and self._proxies.include(host)):
-            self.served.refused(
-                addr,
-                RefusalReason.UNDECLARED,
-                "it is none of the proxies that --proxy-from names, and only those are served",
-            )
+            why = "it is none of the proxies that --proxy-from names, and only those are served"
+            self.served.tell(Refused(known_as(addr)[0], RefusalReason.UNDECLARED, why))
             return _Undeclared()
         # Invariant: what is wrapped is a protocol. Ours never refuse by None, which would leave the
         # connection open and unserved under a wrapper.

@@ -100,7 +100,7 @@ class TLSProtocol(Stage):
         except SSLError as error:
             # Nothing can be encrypted any more, so what came with it is not answered either.
             self._flush()
-            self._break_off(_why(error))
+            self._break_off((error.reason or str(error)).lower().replace("_", " "))
         else:
             self._pace(len(data), monotonic() - began)
             if text:
@@ -255,11 +255,6 @@ class TLSProtocol(Stage):
         why = f"no TLS: the handshake took over {seconds:g} s (--handshake-timeout)"
         self.end_with(Outcome.HANDSHAKE, why)
         self.abortConnection()
-
-
-def _why(error: SSLError) -> str:
-    """Return OpenSSL's reason, in its own words."""
-    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 class TLSFactory(StageFactory):

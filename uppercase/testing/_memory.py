@@ -36,7 +36,7 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.guards import Answer, Destination, Origin, Replies
+from uppercase.core.guards import Destination, Origin, Replies
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
@@ -245,9 +245,8 @@ class _UDPTransport:
     def __init__(self, replies: list[bytes]) -> None:
         self._replies = replies
 
-    def send_batch(self, answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
-        self._replies += [answer.data for answer in answers]
-        return ()
+    def send(self, data: bytes, origin: Origin) -> None:
+        self._replies.append(data)
 
     def send_replies(self, replies: Replies) -> Sequence[tuple[int, OSError]]:
         self._replies += replies.payloads

@@ -11,7 +11,7 @@ to `reactor.listenUDP`, with what it lacks.
 
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import EBADF, errorcode
 from functools import lru_cache
 from typing import Any, Final
@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from uppercase.core.guards import Answer, Destination, Origin, Replies, SocketAddress
+from uppercase.core.guards import Destination, Origin, Replies, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (
@@ -64,11 +64,24 @@ _MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
 class IBatchTransport(Interface):
     """A datagram transport that sends replies together."""
 
-    def send_batch(answers: Sequence[Answer]) -> Sequence[tuple[Answer, OSError]]:
-        """Send each reply, at once or not at all; return those that the system refused, and why."""
+    def send(data: bytes, origin: Origin) -> OSError | None:
+        """Send a reply, at once or not at all; return why the system refuses it, if it does."""
 
     def send_replies(replies: Replies) -> Sequence[tuple[int, OSError]]:
-        """Do the same for replies to a batch of this transport's; return positions."""
+        """Do the same for replies to a batch of this transport's; return what was refused."""
+
+
+def send_each(
+    send: Callable[[bytes, Origin], OSError | None], replies: Replies
+) -> list[tuple[int, OSError]]:
+    """Send replies one by one; return the positions of those refused, and why."""
+    return [
+        (position, error)
+        for position, (data, origin) in enumerate(
+            zip(replies.payloads, replies.origins, strict=True)
+        )
+        if (error := send(data, origin)) is not None
+    ]
 
 
 class IBatchProtocol(Interface):
@@ -266,54 +279,39 @@ class Port:
 
     def write(self, data: bytes, address: SocketAddress) -> None:
         """Send one datagram, as a `DatagramProtocol` does; a refusal is counted, never raised."""
-        self.send_batch([Answer(data, address, self._bound)])
+        self.send(data, Origin.of(address, self._bound))
 
-    def send_batch(self, answers: Sequence[Answer]) -> list[tuple[Answer, OSError]]:
-        """Send each reply from the address that was asked; never raise, wait or try again.
+    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
+        """Send replies to a batch of this port's; return the positions of those refused, and why.
 
         UDP may lose datagrams, and waiting for a full network would only fill it further.
         """
-        refused = [
-            (answer, error)
-            for answer in answers
-            if (error := self._send(answer.data, answer.peer, answer.source)) is not None
-        ]
-        self._count(refused)
-        return refused
-
-    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
-        """Do the same for replies to a batch of this port's; return positions."""
-        if self._batches is not None and self._listening:
-            refused = self._batches.send(replies.payloads, replies.origins)
-        else:
-            refused = [
-                (position, error)
-                for position, (data, origin) in enumerate(
-                    zip(replies.payloads, replies.origins, strict=True)
-                )
-                if (error := self._send(data, origin.source, origin.destination)) is not None
-            ]
-        self._count(refused)
-        return refused
-
-    def _count(self, refused: Sequence[tuple[object, OSError]]) -> None:
+        if self._batches is None or not self._listening:
+            return send_each(self.send, replies)
+        refused = self._batches.send(replies.payloads, replies.origins)
         for _, error in refused:
-            self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
+            self._count(error)
+        return refused
 
-    def _send(self, data: bytes, peer: SocketAddress, source: Destination) -> OSError | None:
-        """Send one datagram; return why the system refuses it."""
+    def send(self, data: bytes, origin: Origin) -> OSError | None:
+        """Send one from the address that was asked; never raise, wait or try again."""
+        source = origin.destination
         try:
             if not self._listening:
                 raise OSError(EBADF, "the port is closed")
             # `_bound` is the object itself wherever the system named no destination; a wildcard is
             # no address to answer from, so the system chooses one.
             if self._parses and source is not self._bound:
-                self._socket.sendmsg([data], reply_ancillary(source), 0, peer)
+                self._socket.sendmsg([data], reply_ancillary(source), 0, origin.source)
             else:
-                self._socket.sendto(data, peer)
+                self._socket.sendto(data, origin.source)
         except OSError as error:
+            self._count(error)
             return error
         return None
+
+    def _count(self, error: OSError) -> None:
+        self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
 
     # Invariant of both: the socket does not block, so the read after the last datagram raises
     # BlockingIOError, which ends the batch.

@@ -30,7 +30,7 @@ from uppercase.core.guards import (
 )
 from uppercase.errors import TransformError
 from uppercase.limits import TURN, UDP_READ_SIZE
-from uppercase.udp.ports import IBatchProtocol, IBatchTransport
+from uppercase.udp.ports import IBatchProtocol, IBatchTransport, send_each
 
 
 @implementer(IBatchProtocol)
@@ -47,7 +47,7 @@ class ResponderProtocol(DatagramProtocol):
     def __init__(self, responder: Responder, clock: IReactorTime) -> None:
         self.responder = responder
         self._clock = clock
-        self._send: Callable[[Sequence[Answer]], Collection[tuple[Answer, OSError]]]
+        self._send: Callable[[bytes, Origin], OSError | None]
         self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]
         self._here = Destination("0.0.0.0", 0)
         # What is awaited or held back, and how to call it off. Invariant: each step that the
@@ -65,13 +65,13 @@ class ResponderProtocol(DatagramProtocol):
         if IPushProducer.providedBy(transport):
             self._pausable = transport
         if IBatchTransport.providedBy(transport):
-            self._send, self._send_replies = transport.send_batch, transport.send_replies
+            self._send, self._send_replies = transport.send, transport.send_replies
             return
         # In no interface, but the only way to reach a port that somebody else has opened:
         # Twisted's own cuts silently at 8,192 bytes.
         transport.maxPacketSize = UDP_READ_SIZE
-        self._send = partial(_write_answers, transport)
-        self._send_replies = partial(_write_replies, transport)
+        self._send = partial(_write, transport)
+        self._send_replies = partial(send_each, self._send)
         host = transport.getHost()
         self._here = Destination(host.host.partition("%")[0], host.port)
 
@@ -137,7 +137,8 @@ class ResponderProtocol(DatagramProtocol):
             else:
                 self._await(step)
         if answers:
-            self.responder.sent(answers, self._send(answers))
+            sent = [(answer, self._send(answer.data, answer.request.origin)) for answer in answers]
+            self.responder.sent(answers, [(answer, error) for answer, error in sent if error])
 
     def _resume(self, delay: Delay) -> None:
         del self._pending[delay]
@@ -162,31 +163,10 @@ class ResponderProtocol(DatagramProtocol):
             self._idle.pop().callback(None)
 
 
-def _write_answers(
-    transport: IUDPTransport, answers: Sequence[Answer]
-) -> list[tuple[Answer, OSError]]:
-    """Send replies by a transport of Twisted; return those that the system refused, and why."""
-    return [
-        (answer, error)
-        for answer in answers
-        if (error := _write(transport, answer.data, answer.peer)) is not None
-    ]
-
-
-def _write_replies(transport: IUDPTransport, replies: Replies) -> list[tuple[int, OSError]]:
-    """Do the same for replies in columns."""
-    return [
-        (position, error)
-        for position, (data, origin) in enumerate(
-            zip(replies.payloads, replies.origins, strict=True)
-        )
-        if (error := _write(transport, data, origin.source)) is not None
-    ]
-
-
-def _write(transport: IUDPTransport, data: bytes, peer: SocketAddress) -> OSError | None:
+def _write(transport: IUDPTransport, data: bytes, origin: Origin) -> OSError | None:
+    """Send a reply by a transport of Twisted's; return why the system refuses it."""
     try:
-        transport.write(data, peer)
+        transport.write(data, origin.source)
     except OSError as error:
         return error
     except MessageLengthError as error:

@@ -12,12 +12,11 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options
+from uppercase.commands import NETWORK, OK, _options, signals
 from uppercase.commands._group import Command, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
-from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.limits import PROBE_SIZE
 

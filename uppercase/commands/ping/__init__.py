@@ -23,10 +23,9 @@ from typing import Any, Final, NamedTuple
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options
+from uppercase.commands import NETWORK, OK, _options, signals
 from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
-from uppercase.commands.cli import NETWORK, OK, signals
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
@@ -99,7 +98,7 @@ def ping(
     schedule = Schedule(interval, count, deadline)
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
-    from uppercase.commands.cli import running
+    from uppercase.commands import running
     from uppercase.commands.ping._run import Run, open_carriers
 
     with running() as (reactor, wait):

@@ -18,10 +18,9 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import _options
+from uppercase.commands import CHUNK, NETWORK, OK, _options, write_all
 from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, SIZE
-from uppercase.commands.cli import CHUNK, NETWORK, OK, write_all
 from uppercase.core.framing import make_framer
 from uppercase.errors import UserError
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES
@@ -108,7 +107,7 @@ def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) 
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands.cli import running
+    from uppercase.commands import running
     from uppercase.commands.send._stream import Filter, Input, LineConversation
 
     typed = sys.stdin.isatty()
@@ -140,7 +139,7 @@ def _send_datagrams(
 ) -> int:
     from uppercase.client._network import Datagrams
     from uppercase.client.target import reachable
-    from uppercase.commands.cli import running
+    from uppercase.commands import running
     from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
     from uppercase.commands.send._stream import Input
 

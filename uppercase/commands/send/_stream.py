@@ -27,7 +27,7 @@ from zope.interface import implementer
 from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
 from uppercase.client._session import Reader
 from uppercase.client.target import Target, explain
-from uppercase.commands.cli import CHUNK, write_all
+from uppercase.commands import CHUNK, write_all
 from uppercase.errors import NetworkError, UserError
 
 LINE_QUIET_TIME: Final = 0.3
