@@ -10,13 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from tests.client.in_reactor import in_reactor, reactor
 from tests.client.servers import (
@@ -42,7 +47,12 @@ from tests.commands.command import (
 )
 from uppercase.client.target import Target
 from uppercase.commands import write_all
-from uppercase.commands.send._stream import LINE_QUIET_TIME, TLS_QUIET_TIME, LineConversation
+from uppercase.commands.send._stream import (
+    LINE_QUIET_TIME,
+    TLS_QUIET_TIME,
+    Filter,
+    LineConversation,
+)
 from uppercase.errors import NetworkError
 from uppercase.limits import KIB, MIB
 
@@ -351,6 +361,68 @@ def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
 
 
 # Lines that are typed; what a person sees is in test_terminal.
+
+
+@contextmanager
+def filtering(write: Any) -> Iterator[tuple[Filter, Any, socket.socket, Deferred[None]]]:
+    """A filter whose input goes on, its transport, the server's end, and what becomes of it."""
+    ours, theirs = socket.socketpair()
+    source = mock.Mock(read=Deferred, at_end=lambda: False)
+    made = Filter(reactor, Target(port=12000), source, 10.0, allow_empty=False)
+    transport: Any = StringTransport()
+    transport.getHandle = lambda: ours
+    made.makeConnection(transport)  # type: ignore[no-untyped-call]
+    with ours, theirs, mock.patch("uppercase.commands.send._stream.write", write):
+        yield made, transport, theirs, Deferred.fromCoroutine(made.run())
+
+
+def test_a_server_waits_while_nobody_reads_its_replies() -> None:
+    writes: list[Deferred[None]] = []
+
+    def write(data: bytes) -> Deferred[None]:
+        writes.append(Deferred())
+        return writes[-1]
+
+    with filtering(write) as (made, transport, _, done):
+        for _ in range(6):
+            assert transport.producerState == "producing"
+            made.dataReceived(b"x" * 64 * KIB)
+        assert transport.producerState == "paused"
+        writes[0].callback(None)
+        assert transport.producerState == "producing"
+        made.connectionLost(Failure(ConnectionLost()))
+        writes[1].callback(None)
+        done.addErrback(lambda failure: failure.trap(NetworkError))
+    assert done.called
+
+
+def test_what_came_before_a_connection_broke_is_written() -> None:
+    """Twisted closes its own descriptor as soon as sending fails."""
+    written: list[bytes] = []
+
+    async def write(data: bytes) -> None:
+        written.append(data)
+
+    failures: list[Failure] = []
+    with filtering(write) as (made, _, server, done):
+        server.sendall(b"LAST WORDS")
+        made.connectionLost(Failure(ConnectionLost()))
+        done.addErrback(failures.append)
+    assert written == [b"LAST WORDS"]
+    assert failures[0].check(NetworkError)
+
+
+def test_where_the_output_fails_the_connection_is_ended() -> None:
+    async def write(data: bytes) -> None:
+        raise BrokenPipeError
+
+    failures: list[Failure] = []
+    with filtering(write) as (made, transport, _, done):
+        made.dataReceived(b"HELLO")
+        assert transport.disconnected
+        made.connectionLost(Failure(ConnectionLost()))
+        done.addErrback(failures.append)
+    assert failures[0].check(BrokenPipeError)
 
 
 def in_two_parts(connection: socket.socket, server: Server) -> None:

@@ -19,7 +19,7 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from tests.commands.command import Outcome, Piped, command_line, environment, run_process
+from tests.commands.command import Outcome, Piped, environment, run_process
 from tests.packaging.environments import make_environment, needed
 from uppercase.commands import main
 
@@ -229,15 +229,8 @@ def hangs(text: str) -> str:
     return text
 """
     )
-    process = subprocess.Popen(
-        command_line("transforms", "try", f"slowly:{name}"),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=here,
-        env=environment(),
-    )
-    assert process.stderr is not None
-    with process:
+    with Piped("transforms", "try", f"slowly:{name}", cwd=here) as process:
+        process.stdin.close()
         assert process.stderr.readline() == b"waiting\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == -signal.SIGINT

@@ -8,6 +8,7 @@ that are found before ours, limits that hold before the start.
 So do the workers of a service: see `tests.system.spare`.
 """
 
+import atexit
 import fcntl
 import gc
 import io
@@ -105,14 +106,19 @@ def _become(
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     found = environment["PYTHONPATH"].split(os.pathsep)
-    if command[1:2] == ["-m"]:
-        sys.path[:0] = [os.getcwd(), *found]
-        sys.argv = command[2:]
-        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
-    else:
-        sys.path[:0] = [os.path.dirname(command[0]), *found]
-        sys.argv = command
-        runpy.run_path(command[0], run_name="__main__")
+    # What is registered there is run by an interpreter that ends, and not by a fork.
+    atexit._clear()
+    try:
+        if command[1:2] == ["-m"]:
+            sys.path[:0] = [os.getcwd(), *found]
+            sys.argv = command[2:]
+            runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[:0] = [os.path.dirname(command[0]), *found]
+            sys.argv = command
+            runpy.run_path(command[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
 
 
 class Forked:

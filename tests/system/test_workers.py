@@ -21,6 +21,7 @@ from tests.system.processes import (
     PATIENCE,
     Server,
     connect,
+    ended,
     environment,
     half_close,
     receive_all,
@@ -73,7 +74,9 @@ def ask(port: int, request: bytes = b"hello\n") -> bytes:
 
 
 class Load:
-    """Clients that ask in a loop, each time on a new connection.
+    """Clients that ask again and again, each time on a new connection.
+
+    They leave processor time to others: there is always somebody who asks, which is enough.
 
     Args:
         port: whom.
@@ -112,7 +115,7 @@ class Load:
             thread.join(PATIENCE)
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(0.02):
             try:
                 reply = self._ask(self._port)
             except (ConnectionResetError, BrokenPipeError):
@@ -122,7 +125,7 @@ class Load:
                 self.failures[type(error).__name__] += 1
                 continue
             # What is shown needs somebody at any time, and not both processors all the time.
-            self._over.wait(0.005)
+            self._over.wait(0.02)
             if reply in self._expected:
                 self.answered[reply] += 1
             else:
@@ -279,11 +282,12 @@ def test_a_stop_serves_the_queue_and_finishes_what_is_under_way() -> None:
 
 def test_an_interrupt_from_the_terminal_drains_too() -> None:
     """It goes to every process of the group, and must not be a worker's second signal."""
-    with Server(*TCP, addresses=1, prepare=os.setsid) as server, connect(server.port) as client:
+    with served(*TCP) as server, connect(server.port) as client:
         client.sendall(b"hello\n")
         assert receive_exactly(client, 6) == b"HELLO\n"
         server.statuses = [-signal.SIGINT]
-        os.killpg(server.process.pid, signal.SIGINT)
+        for pid in (server.process.pid, *children(server.process.pid)):
+            os.kill(pid, signal.SIGINT)
         client.sendall(b"again\n")
         assert receive_exactly(client, 6) == b"AGAIN\n"
         client.close()
@@ -410,18 +414,11 @@ def test_what_cannot_start_ends_with_its_last_word(tmp_path: Path) -> None:
         "    print('out of luck', file=sys.stderr, flush=True)\n    os._exit(7)\n"
         "def say(message: bytes) -> bytes: return message\n"
     )
-    done = subprocess.run(
-        [tool("twistd"), "-n", "--pidfile=", *ONE, "-t", "crashing:say"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])},
-        check=False,
-    )
-    assert done.returncode == 3, done.stdout + done.stderr
+    command = [tool("twistd"), "-n", "--pidfile=", *ONE, "-t", "crashing:say"]
+    status, said = ended(command, tmp_path)
+    assert status == 3, said
     assert "5 workers in a row have ended as soon as they had begun; the last one: out of luck" in (
-        done.stdout
+        said
     )
 
 

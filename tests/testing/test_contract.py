@@ -334,27 +334,10 @@ async def test_a_reply_that_never_comes_fails_each_test_at_once(
             await getattr(Unless(), name)()
 
 
-def run_pytest(folder: Path, test: str, *options: str) -> str:
-    (folder / "test_it.py").write_text(test)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout + done.stderr
-
-
-def test_a_subclass_has_a_test_for_each_law_that_fails_with_one_sentence(tmp_path: Path) -> None:
-    """Without pytest-twisted, as in a project that does not use it."""
-    said = run_pytest(
-        tmp_path,
-        """
+WITHOUT_TWISTED = """
 from tests.testing import broken
-from uppercase.testing import TransformContract
+from uppercase import transform
+from uppercase.testing import TransformContract, check
 
 class TestBroken(TransformContract):
     transform = broken.DecodesChunks
@@ -365,30 +348,12 @@ def plain(text: str) -> str:
 class TestPlain(TransformContract):
     transform = plain
     examples = (b"hello",)
-""",
-        "-p",
-        "no:twisted",
-    )
-    assert "1 failed, 19 passed" in said
-    assert (
-        "a stream's output does not depend on where it was cut: "
-        r"feed(b'\xc3') + feed(b'\xa9') != feed(b'\xc3\xa9'): the first gave"
-    ) in said
-    assert "Traceback" not in said
-    assert "uppercase/testing" not in said
-
-
-def test_a_blocking_transform_is_called_in_the_threads_of_the_reactor(tmp_path: Path) -> None:
-    """Without a reactor that runs already; they are as before, and let the tests end."""
-    test = """
-from uppercase import transform
-from uppercase.testing import check
 
 @transform(blocking=True)
 def blocking(text: str) -> str:
     return text.upper()
 
-def test_it() -> None:
+def test_threads_are_as_before() -> None:
     from twisted.internet import reactor
     pool = reactor.getThreadPool()
     before = pool.threadFactory
@@ -398,7 +363,32 @@ def test_it() -> None:
     assert all(thread.daemon for thread in pool.threads)
     assert pool.threads
 """
-    assert "1 passed" in run_pytest(tmp_path, test, "-p", "no:twisted")
+
+
+def test_a_subclass_has_a_test_for_each_law_that_fails_with_one_sentence(tmp_path: Path) -> None:
+    """Without pytest-twisted, as in a project that does not use it.
+
+    And a blocking transform is called in the threads of a reactor that does not run already: they
+    are as before, and let the tests end.
+    """
+    (tmp_path / "test_it.py").write_text(WITHOUT_TWISTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:twisted"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 failed, 20 passed" in done.stdout
+    assert (
+        "a stream's output does not depend on where it was cut: "
+        r"feed(b'\xc3') + feed(b'\xa9') != feed(b'\xc3\xa9'): the first gave"
+    ) in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "uppercase/testing" not in done.stdout
 
 
 def test_the_tests_of_a_law_bear_its_name_and_say_what_it_is() -> None:
