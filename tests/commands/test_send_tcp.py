@@ -383,13 +383,17 @@ def test_a_server_waits_while_nobody_reads_its_replies() -> None:
         writes.append(Deferred())
         return writes[-1]
 
-    with filtering(write) as (made, transport, _, _):
+    with filtering(write) as (made, transport, _, done):
         for _ in range(6):
             assert transport.producerState == "producing"
             made.dataReceived(b"x" * 64 * KIB)
         assert transport.producerState == "paused"
         writes[0].callback(None)
         assert transport.producerState == "producing"
+        made.connectionLost(Failure(ConnectionLost()))
+        writes[1].callback(None)
+        done.addErrback(lambda failure: failure.trap(NetworkError))
+    assert done.called
 
 
 def test_what_came_before_a_connection_broke_is_written() -> None:

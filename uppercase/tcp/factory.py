@@ -1,7 +1,8 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is its protocol's matter; this module moves no bytes. A watched connection
-tells of its chunks too, for a record; others do not pay for it.
+What one connection does is its protocol's matter; this module moves no bytes. What comes before its
+framing is a `Stage`. A watched connection tells of its chunks too, for a record; others do not pay
+for it.
 """
 
 from collections.abc import Callable
