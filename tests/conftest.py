@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,12 +74,34 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Have what takes long begin first; leave out, but never in CI, what this machine has not got.
 
-    Nobody waits at the end for one long test then. A fresh machine with nothing but Python runs all
-    but the tests of programs that it lacks, which it is told.
+    A fresh machine with nothing but Python runs all but the tests of programs that it lacks, which
+    it is told.
     """
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    if os.environ.get("CI"):
-        return
+    if not os.environ.get("CI"):
+        _leave_out(config, items)
+    _spread(items, getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _spread(items: list[pytest.Item], workers: int) -> None:
+    """Have each worker begin with long tests, so that nobody waits for one at the end.
+
+    It takes its share of all in their order, and later from those of others. Long tests of one
+    file are not run beside each other, as each takes all the processor time that there is.
+    """
+    longs: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("long"):
+            longs.setdefault(item.path, []).append(item)
+    others = iter([item for item in items if not item.get_closest_marker("long")])
+    spread: list[pytest.Item] = []
+    for worker in range(workers):
+        share = (len(items) - len(spread)) // (workers - worker)
+        first = list(chain.from_iterable(list(longs.values())[worker::workers]))
+        spread += [*first, *islice(others, max(0, share - len(first)))]
+    items[:] = [*spread, *others]
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     lacking: dict[str, list[pytest.Item]] = {}
     for item in items:
         for marker in item.iter_markers("needs_program"):

@@ -278,15 +278,6 @@ def test_a_terminal_gets_a_progress_bar_beside_the_results() -> None:
     assert b"\x1b" not in text
 
 
-def test_the_plot_shows_throughput_and_latencies(tmp_path: Path) -> None:
-    path = tmp_path / "bench.svg"
-    with tcp_server() as server:
-        bench("--plot", str(path), server.address)
-    drawing = path.read_text()
-    assert "Throughput" in drawing
-    assert "latency in ms" in drawing
-
-
 def test_without_its_library_bench_says_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['hdrh'] = None; "

@@ -383,15 +383,6 @@ def test_ctrl_c_in_a_terminal_ends_with_the_summary() -> None:
         assert session.status() == 0
 
 
-def test_the_plot_shows_replies_and_losses(tmp_path: Path) -> None:
-    path = tmp_path / "rtt.svg"
-    with udp_server(drop(2)) as server:
-        ping("-u", "-c", "5", "-i", "10ms", "-W", "1s", "--plot", str(path), server.address)
-    drawing = path.read_text()
-    assert "5 transmitted, 4 received, 1 lost" in drawing
-    assert ">lost</text>" in drawing
-
-
 def test_help_needs_neither_twisted_nor_the_drawing_libraries() -> None:
     """So that it stays quick."""
     code = (

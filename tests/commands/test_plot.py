@@ -1,4 +1,7 @@
-"""The pictures of ping and bench: SVG, PNG and PDF files."""
+"""The pictures of ping and bench: SVG, PNG and PDF files.
+
+All tests that draw them are here, so that few processes have to load the library.
+"""
 
 import re
 import subprocess
@@ -9,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands.command import environment
+from tests.client.servers import drop, tcp_server, udp_server
+from tests.commands.command import environment, run
 from uppercase.client.target import Target
 from uppercase.commands import main
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
@@ -65,6 +69,24 @@ FOUND = [
     Finding(Kind.LATE, 6, 64, 1.5),
     Finding(Kind.DUPLICATE, 3, 64, 0.003),
 ]
+
+
+def test_ping_shows_replies_and_losses(tmp_path: Path) -> None:
+    path = tmp_path / "rtt.svg"
+    with udp_server(drop(2)) as server:
+        run("ping", "-u", "-c", "5", "-i", "10ms", "-W", "1s", "--plot", str(path), server.address)
+    drawing = path.read_text()
+    assert "5 transmitted, 4 received, 1 lost" in drawing
+    assert ">lost</text>" in drawing
+
+
+def test_bench_shows_throughput_and_latencies(tmp_path: Path) -> None:
+    path = tmp_path / "bench.svg"
+    with tcp_server() as server:
+        run("bench", "--duration=100ms", "--plot", str(path), server.address)
+    drawing = path.read_text()
+    assert "Throughput" in drawing
+    assert "latency in ms" in drawing
 
 
 def test_what_went_wrong_is_marked_each_with_its_own_shape(tmp_path: Path) -> None:
