@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.udp.helpers import CLIENT, SERVER, Applied, Notebook, Time, datagram, replies
+from uppercase.core._loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
@@ -18,7 +19,6 @@ from uppercase.core.events import (
     WouldDrop,
 )
 from uppercase.core.guards import Answer, Delay, Destination, Origin, SocketAddress, Wait, client_of
-from uppercase.core.loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
 from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import Experiment, Impairments, Lab, make_experiment

@@ -29,7 +29,7 @@ from uppercase.udp import (
     drain,
     listen,
 )
-from uppercase.udp.endpoints import AdoptedUDPEndpoint
+from uppercase.udp._endpoints import AdoptedUDPEndpoint
 
 
 def listen_on(description: str, responder: Responder | None = None) -> Any:

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 
 from uppercase.core.datagram import Responder
-from uppercase.udp.endpoints import (
+from uppercase.udp._endpoints import (
     AdoptedUDPEndpoint,
     IDatagramEndpoint,
     UDPEndpoint,
