@@ -22,7 +22,7 @@ from uppercase.services import (
     tcp_service,
     udp_service,
 )
-from uppercase.services._base import FREE_PORT_TRIES, OpenPlace, TransformService
+from uppercase.services.base import FREE_PORT_TRIES, OpenPlace, TransformService
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),

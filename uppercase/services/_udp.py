@@ -15,7 +15,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
-from uppercase.services._base import (
+from uppercase.services.base import (
     SHORTHAND,
     OpenPlace,
     Settings,
