@@ -10,7 +10,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from uppercase.client.target import Target
-from uppercase.commands.ping import difference, finding_text
+from uppercase.commands._report import difference
+from uppercase.commands.ping import finding_text
 from uppercase.commands.ping._run import Lines
 from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
 from uppercase.errors import NetworkError, UserError

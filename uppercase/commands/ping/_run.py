@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
@@ -34,10 +34,12 @@ from uppercase.client._network import (
 )
 from uppercase.client._session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping import Display
 from uppercase.commands.ping._tracker import Schedule, Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
+
+if TYPE_CHECKING:
+    from uppercase.commands.ping import Display
 
 _LONGEST_LINE: Final = MIB
 
@@ -59,7 +61,7 @@ class Run:
     reactor: IReactor
     tracker: Tracker
     schedule: Schedule
-    display: Display
+    display: "Display"
     carrier: "Carrier"
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
     _ended = False
