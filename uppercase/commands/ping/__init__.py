@@ -41,10 +41,10 @@ from uppercase.commands.ping._tracker import (
     Kind,
     Probes,
     RoundTrips,
-    Schedule,
     Totals,
     Tracker,
     new_mark,
+    schedule,
 )
 from uppercase.errors import ConnectionRefused, NetworkError
 from uppercase.limits import PROBE_SIZE
@@ -108,7 +108,8 @@ def ping(
         uppercase ping -u --json | jq .rtt_ms    for a program
         uppercase ping --expect=rot13            a server with another transform
     """
-    schedule = Schedule(interval, count, deadline)
+    times = partial(schedule, interval, count, deadline)
+    times()  # What is wrong with them is said before anything is asked.
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands import running
@@ -125,7 +126,7 @@ def ping(
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
-            run = Run(reactor, tracker, schedule, display, carrier)
+            run = Run(reactor, tracker, times(), deadline, display, carrier)
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):

@@ -11,7 +11,7 @@ from all others.
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -34,7 +34,7 @@ from uppercase.client._network import (
 )
 from uppercase.client._session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping._tracker import Schedule, Tracker
+from uppercase.commands.ping._tracker import Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
@@ -60,7 +60,8 @@ class Run:
 
     reactor: IReactor
     tracker: Tracker
-    schedule: Schedule
+    times: Iterator[float]
+    duration: float | None
     display: "Display"
     carrier: "Carrier"
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
@@ -68,15 +69,16 @@ class Run:
 
     async def measure(self) -> None:
         """Do it, with a carrier that has been opened; it is closed at the end."""
-        over = self.display.started + (self.schedule.duration or inf)
+        over = self.display.started + (self.duration or inf)
+        planned = self._next_planned()
         self.carrier.start(self)
         try:
             while not self._ended and (now := monotonic()) < over:
-                planned = self._planned()
                 if planned is not None and planned <= now:
                     self.carrier.send(self.tracker.send(monotonic()))
+                    planned = self._next_planned()
                 self._expire(now)
-                planned, expiry = self._planned(), self.tracker.next_expiry
+                expiry = self.tracker.next_expiry
                 if planned is None and expiry is None:
                     break
                 wake = min(time for time in (planned, expiry, over) if time is not None)
@@ -110,8 +112,8 @@ class Run:
         now = monotonic()
         self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
 
-    def _planned(self) -> float | None:
-        after = self.schedule.planned(self.tracker.totals.transmitted + 1)
+    def _next_planned(self) -> float | None:
+        after = next(self.times, None)
         return None if after is None else self.display.started + after
 
     def _expire(self, now: float) -> None:
