@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 
 from tests.classroom.helpers import arrows_of
 from uppercase.classroom.page import Audience, PageService, why_foreign
-from uppercase.classroom.page.audience import (
+from uppercase.classroom.page._audience import (
     CLIENTS,
     CLIENTS_TOLD,
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
 )
-from uppercase.classroom.page.watchers import (
+from uppercase.classroom.page._watchers import (
     FRAME,
     HEARTBEAT,
     KEPT_FOR_THIS_MACHINE,

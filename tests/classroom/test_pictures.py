@@ -20,7 +20,7 @@ from tests.classroom.test_record import recorded
 from tests.commands.command import run
 from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw_text, read_record
 from uppercase.classroom.page import Audience
-from uppercase.classroom.page.audience import COUNTS
+from uppercase.classroom.page._audience import COUNTS
 from uppercase.classroom.picture import save_timeline
 from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
 from uppercase.errors import UserError

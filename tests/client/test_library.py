@@ -45,7 +45,7 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client._network import Datagrams, backoff
+from uppercase.client.network import Datagrams, backoff
 from uppercase.client.target import Address
 from uppercase.errors import UserError
 
@@ -301,7 +301,7 @@ def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, Fake
     clock: Any = FakeReactor()
     datagrams: Any = FakeSocket()
     asked = Datagrams(clock, TARGET, [Address(AF_INET, None)], 1.0, retries)
-    with mock.patch("uppercase.client._network.connect_udp", return_value=datagrams):
+    with mock.patch("uppercase.client.network.connect_udp", return_value=datagrams):
         return ensureDeferred(asked.ask(b"hello")), clock, datagrams
 
 

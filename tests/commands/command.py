@@ -47,7 +47,7 @@ __all__ = [
     "terminal",
 ]
 
-_TIMEOUT = 30.0
+_TIMEOUT = 120.0
 """Seconds; a bound for a busy machine, not an expectation."""
 
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from tests.tcp.memory import Service, Wire
 from uppercase.core.admission import client_key
 from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
-from uppercase.tcp.closing import known_as
+from uppercase.tcp._closing import known_as
 
 
 def refusals(service: Service) -> list[RefusalReason]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.processes import ROOT
-from uppercase.services._metrics import FAMILIES
+from uppercase.services.metrics import FAMILIES
 
 DEPLOY = ROOT / "deploy"
 SUFFIXES = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}

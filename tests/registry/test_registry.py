@@ -17,7 +17,7 @@ from tests.conftest import LoggedErrors
 from uppercase import registry
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName
 from uppercase.interfaces import ITransform
-from uppercase.registry import Problem, sources
+from uppercase.registry import Problem, _sources
 from uppercase.services import TCPSettings, tcp_service
 
 SHOUT = """
@@ -200,8 +200,8 @@ class TestOneScan:
     ) -> None:
         project.drop_in("acme_bad", "import no_such_module_xyz")
         scans = []
-        scan = sources.Scan
-        monkeypatch.setattr(sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
+        scan = _sources.Scan
+        monkeypatch.setattr(_sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
         transforms = ("strip", "uppercase", "caesar:shift=3")
         reactor = Clock()
         service = tcp_service(TCPSettings(transforms=transforms, port=0), cast(Any, reactor))

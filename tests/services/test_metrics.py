@@ -32,7 +32,7 @@ from uppercase.core.pipeline import MessagePipeline, Stage
 from uppercase.errors import UserError
 from uppercase.registry import find
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
-from uppercase.services._metrics import (
+from uppercase.services.metrics import (
     FAMILIES,
     LAG_LOOK,
     Histogram,
@@ -185,7 +185,7 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
     assert f"{room}tcp" in loaded
     for part in ("supervisor", "worker", "worker_process", "metrics", "udp"):
         assert f"{room}{part}" not in loaded
-    others = {"importlib.metadata", "prometheus_client", "twisted.web", "uppercase.tcp.proxy"}
+    others = {"importlib.metadata", "prometheus_client", "twisted.web", "uppercase.tcp._proxy"}
     assert not {*others, "uppercase.core.guards", "uppercase.udp"} & loaded
 
 

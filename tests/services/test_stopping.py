@@ -16,7 +16,7 @@ from zope.interface import implementer
 from tests.udp.helpers import ask, columns, in_thread, packet
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
-from uppercase.services._base import TransformService
+from uppercase.services.base import TransformService
 
 SERVICES = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, interfaces=["127.0.0.1"])),

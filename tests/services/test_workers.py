@@ -14,10 +14,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from uppercase.services import UDPSettings, udp_service
-from uppercase.services._base import share
-from uppercase.services._supervisor import Generation, Supervisor
 from uppercase.services._tcp import Board
-from uppercase.services._worker import REPORTS, Assignment, State, Worker
+from uppercase.services.base import share
+from uppercase.services.supervisor import Generation, Supervisor
+from uppercase.services.worker import REPORTS, Assignment, State, Worker
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -240,7 +240,7 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
 ) -> None:
     """One that has served for a while begins the count anew, and so does a reload."""
     clock, exits = Stoppable(), list[int]()
-    monkeypatch.setattr("uppercase.services._supervisor.exit_with", exits.append)
+    monkeypatch.setattr("uppercase.services.supervisor.exit_with", exits.append)
     supervisor, workers = supervisor_of(clock, monkeypatch)
 
     def end(*, proven: bool = False) -> float:

@@ -7,7 +7,7 @@ import pytest
 from twisted.python import usage
 
 from uppercase.limits import DEFAULT_PORT
-from uppercase.registry import sources
+from uppercase.registry import _sources
 from uppercase.services import TCPService, UDPService
 from uppercase.taps import together
 
@@ -38,8 +38,8 @@ def test_a_start_scans_the_doors_once_for_all_services_and_transforms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = []
-    scan = sources.Scan
-    monkeypatch.setattr(sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
+    scan = _sources.Scan
+    monkeypatch.setattr(_sources, "Scan", lambda **said: scans.append(said) or scan(**said))  # type: ignore[func-returns-value]
     table = 'protocol = "tcp"\ntransform = ["strip", "caesar:shift=3"]\nport = 0\n'
     made(f"[services.one]\n{table}[services.two]\n{table}", tmp_path)
     assert scans == [{"thorough": False}]

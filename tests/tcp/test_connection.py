@@ -14,7 +14,7 @@ from zope.interface import alsoProvides
 
 from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
-from uppercase.tcp.closing import ends_at_once
+from uppercase.tcp._closing import ends_at_once
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 

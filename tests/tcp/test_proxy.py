@@ -13,7 +13,7 @@ from uppercase.core.proxy_header import V2_SIGNATURE
 from uppercase.core.values import DeclaredPeers, parse_peers
 from uppercase.errors import BadValue
 from uppercase.limits import Limits
-from uppercase.tcp.proxy import ProxyHeaderFactory
+from uppercase.tcp._proxy import ProxyHeaderFactory
 
 HEADER = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"
 MAPPED = b"PROXY TCP6 ::ffff:198.51.100.9 ::1 40001 12000\r\n"

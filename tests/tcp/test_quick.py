@@ -18,11 +18,10 @@ from uppercase.core.events import Closed, SlowCall, TransformFailed
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
-from uppercase.services._tcp import conversation_opener
 from uppercase.tcp import _prompt, connection
 from uppercase.tcp._hub import Hub
 from uppercase.tcp._prompt import prompt
-from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.factory import TransformFactory, conversation_opener
 
 MOST = 100_000
 

@@ -18,7 +18,7 @@ from tests.tls_peer import APPLICATION_DATA, HANDSHAKE, Records, TLSPeer
 from uppercase.core.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, Limits
 from uppercase.tcp._certificates import server_context
-from uppercase.tcp.tls import TLSFactory
+from uppercase.tcp._tls import TLSFactory
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -69,7 +69,7 @@ def test_who_sends_what_is_dear_to_decrypt_is_read_little_by_little(
     """A flood of KeyUpdates holds nobody up for long; who sends much data is read as before."""
     wire: Any = connect(world, certificate)
     peer = agree(wire, certificate.cert)
-    monkeypatch.setattr("uppercase.tcp.tls.monotonic", lambda: 0.0)
+    monkeypatch.setattr("uppercase.tcp._tls.monotonic", lambda: 0.0)
     peer.write(b"a" * 300_000)
     flood = peer.flight()
     sizes = []
@@ -79,7 +79,7 @@ def test_who_sends_what_is_dear_to_decrypt_is_read_little_by_little(
         flood = flood[sizes[-1] :]
     assert sizes[:3] == [size := sizes[0], 2 * size, 4 * size]
     assert max(sizes) == 64 << 10
-    monkeypatch.setattr("uppercase.tcp.tls.monotonic", count(0.0, 0.01).__next__)
+    monkeypatch.setattr("uppercase.tcp._tls.monotonic", count(0.0, 0.01).__next__)
     peer.write(b"a" * 10_000)
     wire.send(peer.flight())
     assert wire.bufferSize == 1 << 10

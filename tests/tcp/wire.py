@@ -16,8 +16,7 @@ from uppercase.core.events import Closed, Outcome
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.limits import Limits
 from uppercase.registry import find
-from uppercase.services._tcp import conversation_opener
-from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.factory import TransformFactory, conversation_opener
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 

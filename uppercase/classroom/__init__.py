@@ -3,7 +3,7 @@
 Nothing below knows of this room but by an `IObserver`: a record is one more observer of a service.
 """
 
-from uppercase.classroom.packets import draw_packets
+from uppercase.classroom._packets import draw_packets
 from uppercase.classroom.picture import draw_svg
 from uppercase.classroom.record import Recorder, open_record, read_record
 from uppercase.classroom.timeline import Timeline, draw_text

@@ -34,7 +34,7 @@ from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UnknownName, UserError, suggest
 from uppercase.limits import KIB, MIB
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
-from uppercase.services._base import clock_of
+from uppercase.services.base import clock_of
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""

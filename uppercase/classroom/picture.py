@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from uppercase.classroom.packets import draw_packets
+from uppercase.classroom._packets import draw_packets
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_text, title_of
 from uppercase.errors import UserError, install
 

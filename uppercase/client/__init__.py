@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uppercase._facade import lazy
 
 if TYPE_CHECKING:
-    from uppercase.client._session import Session, ask, connect, exchange
+    from uppercase.client.session import Session, ask, connect, exchange
     from uppercase.client.target import TLS, Target, parse_target
     from uppercase.errors import ConnectionRefused, NetworkError, NoReply
 
@@ -30,4 +30,4 @@ __all__ = [
     "parse_target",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["..errors", ".target", "._session"])
+__getattr__ = lazy(__name__, __all__, ["..errors", ".target", ".session"])

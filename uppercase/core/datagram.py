@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Final
 
 from uppercase.core import events
+from uppercase.core._loops import LockStepGuard, LoopGuard
 from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
     REPLY_RULES,
@@ -40,7 +41,6 @@ from uppercase.core.guards import (
     Wait,
     fates_of,
 )
-from uppercase.core.loops import LockStepGuard, LoopGuard
 from uppercase.core.pipeline import MessagePipeline, Result, run_each
 from uppercase.core.values import Client
 from uppercase.errors import TransformError, let_go

@@ -2,7 +2,7 @@
 
 `REQUEST_RULES` and `REPLY_RULES` hold the rules, each a small function, in the order in which
 they are asked. How much one address, and one network, may send is in token buckets, in tables of
-bounded size. What remembers, to end loops, is in `uppercase.core.loops`. Nothing here sends, waits
+bounded size. What remembers, to end loops, is in `uppercase.core._loops`. Nothing here sends, waits
 or reads a clock: the caller says what time it is.
 """
 

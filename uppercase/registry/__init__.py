@@ -24,8 +24,8 @@ from uppercase.core.values import split_escaped, unescape
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import adopt
-from uppercase.registry import sources
-from uppercase.registry.found import Found, NoSuchModule, Problem, from_exception
+from uppercase.registry import _sources
+from uppercase.registry._found import Found, NoSuchModule, Problem, from_exception
 
 __all__ = ["Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
 
@@ -143,7 +143,7 @@ def listing(*, thorough: bool = False) -> Listing:
     Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
     wrong with them is among the problems.
     """
-    scanned = sources.Scan(thorough=thorough)
+    scanned = _sources.Scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}
     for found in scanned.transforms:
         try:

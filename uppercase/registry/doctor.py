@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlsplit
 import twisted
 
 from uppercase.registry import Listing, listing
-from uppercase.registry.found import Found, Problem
-from uppercase.registry.sources import GROUP, drop_ins_of_twisted
+from uppercase.registry._found import Found, Problem
+from uppercase.registry._sources import GROUP, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from uppercase._facade import lazy
 
 if TYPE_CHECKING:
-    from uppercase.services._base import CannotStart, Settings
     from uppercase.services._tcp import TCPService, TCPSettings, tcp_factory, tcp_service
     from uppercase.services._udp import UDPService, UDPSettings, udp_protocol, udp_service
+    from uppercase.services.base import CannotStart, Settings
 
 __all__ = [
     "CannotStart",
@@ -32,4 +32,4 @@ __all__ = [
     "udp_service",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["._base", "._tcp", "._udp"])
+__getattr__ = lazy(__name__, __all__, [".base", "._tcp", "._udp"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from itertools import starmap
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -18,31 +18,22 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from uppercase.core.conversation import (
-    JOINED_LINES,
-    AwaitReply,
-    Conversation,
-    MessageConversation,
-    StreamConversation,
-)
 from uppercase.core.events import AcceptFailed
-from uppercase.core.framing import AUTO, choose_framing, make_framer
-from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.values import DeclaredPeers
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
-from uppercase.services._base import (
+from uppercase.services._stopping import drain
+from uppercase.services.base import (
     SHORTHAND,
     OpenPlace,
     Settings,
     TransformService,
-    open_on_one_port,
     share,
 )
-from uppercase.services._stopping import drain
 from uppercase.services.logs import say
 from uppercase.tcp import listening
-from uppercase.tcp.factory import OpenConversation, TransformFactory, WatchedFactory
+from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, open_endpoint
 
@@ -77,26 +68,6 @@ class TCPSettings(Settings):
 def _ends_with_us(place: str) -> bool:
     """Whether a socket is closed for good when we stop; systemd's is not."""
     return place.partition(":")[0] in ("", SHORTHAND, "tcp", "tcp6", "unix")
-
-
-def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    if framing == "stream":
-        streams = cast(StreamPipeline, chain)
-        return lambda await_reply, on_ready: StreamConversation(streams)
-
-    most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
-
-    def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
-        return MessageConversation(
-            make_framer(framing, max_length=limits.max_length),
-            chain,
-            await_reply=await_reply,
-            on_ready=on_ready,
-            window=limits.async_window,
-            joined=most if chain.joins_lines else 0,
-        )
-
-    return open_conversation
 
 
 class _Open(NamedTuple):
@@ -142,16 +113,13 @@ class TCPService(TransformService):
         return [each.port for each in self._open]
 
     def listen(self) -> None:
-        """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
         sockets, listeners = self.inherited, list[listening.Listener]()
         if sockets is None:
-            bound = open_on_one_port(
-                self.settings, bind, lambda skt: int(skt.getsockname()[1]), socket.socket.close
-            )
-            sockets, listeners = [(SHORTHAND, skt) for skt in bound], self._listeners
+            opened, listeners = self.open_shorthands(1), self._listeners
+            sockets = [(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*starmap(self._adopt, sockets), *listeners):
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)

@@ -20,13 +20,13 @@ from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
 from uppercase.errors import UserError, install
-from uppercase.services._base import CannotStart
-from uppercase.services._metrics import Measurements, exposition
+from uppercase.services.base import CannotStart
 from uppercase.services.logs import say
+from uppercase.services.metrics import Measurements, exposition
 from uppercase.tcp.listening import listen_error, listener_of_string
 
 if TYPE_CHECKING:
-    from uppercase.services._supervisor import Supervisor
+    from uppercase.services.supervisor import Supervisor
 
 
 def on_loopback(description: str) -> str:

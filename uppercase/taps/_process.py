@@ -20,7 +20,7 @@ from uppercase.errors import UserError
 from uppercase.services.logs import WatchedLogFile, observer_of, say
 
 if TYPE_CHECKING:
-    from uppercase.services._supervisor import Supervisor
+    from uppercase.services.supervisor import Supervisor
 
 
 def parts_of(service: Any) -> list[Any]:
@@ -42,7 +42,7 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
     call_when_ready(gc.freeze)
     if options["metrics"] is not None:
         # Here, as they take a tenth of a second to import.
-        from uppercase.services._metrics import Measurements
+        from uppercase.services.metrics import Measurements
         from uppercase.services.web import MetricsService
 
         if not supervisor:
@@ -128,7 +128,7 @@ def _supervisor_of(
             one = "--record or --page, which tell of what one process sees"
     if one:
         raise UserError(f"got --workers with {one}; leave out one of them")
-    from uppercase.services._supervisor import Supervisor
+    from uppercase.services.supervisor import Supervisor
 
     return Supervisor(
         services,

@@ -1,6 +1,6 @@
 """The program of a worker: `python -m uppercase.taps._worker SUPERVISOR SERVICE OPTION...`.
 
-Only a supervisor starts it, by its process number; see `uppercase.services._worker`.
+Only a supervisor starts it, by its process number; see `uppercase.services.worker`.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from uppercase.services._base import TransformService
+    from uppercase.services.base import TransformService
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     supervisor, tap, *words = sys.argv[1:]
     # First: it has the sockets, and all that is imported takes seconds on a busy machine.
     die_with(int(supervisor))
-    from uppercase.services._worker import begin, run
+    from uppercase.services.worker import begin, run
 
     assignment = begin()
     sys.exit(run(assignment, lambda: make_services(tap, words)))

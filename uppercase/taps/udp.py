@@ -15,7 +15,7 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
-from uppercase.services._udp import UDPSettings, udp_service
+from uppercase.services import UDPSettings, udp_service
 from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
 

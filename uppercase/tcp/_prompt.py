@@ -24,8 +24,8 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from uppercase.limits import PORTABLE
+from uppercase.tcp._closing import SERVING
 from uppercase.tcp._hub import ENDS, Hub
-from uppercase.tcp.closing import SERVING
 
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol

@@ -28,9 +28,9 @@ from uppercase.core.events import (
     LabAction,
     Outcome,
 )
-from uppercase.tcp import closing as states
+from uppercase.tcp import _closing as states
+from uppercase.tcp._closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
-from uppercase.tcp.closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ for it.
 
 from collections.abc import Callable
 from operator import methodcaller
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
@@ -16,7 +16,13 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from uppercase.core.admission import Admission
-from uppercase.core.conversation import AwaitReply, Conversation
+from uppercase.core.conversation import (
+    JOINED_LINES,
+    AwaitReply,
+    Conversation,
+    MessageConversation,
+    StreamConversation,
+)
 from uppercase.core.events import (
     Chunk,
     Direction,
@@ -25,10 +31,12 @@ from uppercase.core.events import (
     IObserver,
     Refused,
 )
+from uppercase.core.framing import make_framer
+from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
+from uppercase.tcp._closing import EndingProtocol
 from uppercase.tcp._watches import IdleWatch, Turns
-from uppercase.tcp.closing import EndingProtocol
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
 
@@ -53,6 +61,27 @@ wonders, and no program that is still writing its line has paused for so long.""
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
+
+
+def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
+    """Return what makes the conversations of a framing, answered by a chain."""
+    if framing == "stream":
+        streams = cast(StreamPipeline, chain)
+        return lambda await_reply, on_ready: StreamConversation(streams)
+
+    most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
+
+    def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
+        return MessageConversation(
+            make_framer(framing, max_length=limits.max_length),
+            chain,
+            await_reply=await_reply,
+            on_ready=on_ready,
+            window=limits.async_window,
+            joined=most if chain.joins_lines else 0,
+        )
+
+    return open_conversation
 
 
 class TransformFactory(ServerFactory):

@@ -95,11 +95,11 @@ class Listener(NamedTuple):
         """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
         factory: IProtocolFactory = served
         if self.context is not None:
-            from uppercase.tcp.tls import TLSFactory
+            from uppercase.tcp._tls import TLSFactory
 
             factory = TLSFactory(self.context, served)
         if self.proxies is not None:
-            from uppercase.tcp.proxy import ProxyHeaderFactory
+            from uppercase.tcp._proxy import ProxyHeaderFactory
 
             factory = ProxyHeaderFactory(self.proxies, factory, served)
         return open_port(self.endpoint, factory)

@@ -41,9 +41,8 @@ from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
-from uppercase.services._tcp import conversation_opener
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import TransformFactory
+from uppercase.tcp.factory import TransformFactory, conversation_opener
 from uppercase.udp.ports import IBatchTransport
 from uppercase.udp.protocol import ResponderProtocol
 

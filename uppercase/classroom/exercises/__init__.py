@@ -10,8 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from uppercase.classroom.exercises.clients import CLIENTS
-from uppercase.classroom.exercises.servers import SERVERS
+from uppercase.classroom.exercises._clients import CLIENTS
+from uppercase.classroom.exercises._servers import SERVERS
 from uppercase.classroom.grade import Exercise
 from uppercase.errors import UnknownName, UserError, suggest
 

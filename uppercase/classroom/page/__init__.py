@@ -22,10 +22,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from uppercase.classroom.page.audience import COUNTS, LINE, Audience, Shown
-from uppercase.classroom.page.watchers import Watchers
+from uppercase.classroom.page._audience import COUNTS, LINE, Audience, Shown
+from uppercase.classroom.page._watchers import Watchers
 from uppercase.core.values import host_address, printable_address
-from uppercase.services._base import TransformService, addresses_for_others
+from uppercase.services.base import TransformService, addresses_for_others
 from uppercase.services.logs import say
 from uppercase.services.web import BoundedSite, WebService
 

@@ -25,14 +25,14 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from uppercase.client._network import (
+from uppercase.client.network import (
     DatagramSocket,
     IReactor,
     at_peer,
     explain_loss,
     open_connection,
 )
-from uppercase.client._session import Reader
+from uppercase.client.session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
 from uppercase.commands.ping._tracker import Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError

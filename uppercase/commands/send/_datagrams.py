@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
-from uppercase.client._network import Datagrams
+from uppercase.client.network import Datagrams
 from uppercase.client.target import Target
 from uppercase.commands._group import say
 from uppercase.commands.send._stream import Input, write

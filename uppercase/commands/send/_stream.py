@@ -24,8 +24,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._network import Conversation, IReactor, explain_loss, open_connection
-from uppercase.client._session import Reader
+from uppercase.client.network import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client.session import Reader
 from uppercase.client.target import Target, explain
 from uppercase.commands import CHUNK, write_all
 from uppercase.errors import NetworkError, UserError

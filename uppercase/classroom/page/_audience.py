@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from uppercase.classroom.page.watchers import Watcher
+from uppercase.classroom.page._watchers import Watcher
 from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
@@ -30,7 +30,7 @@ from uppercase.core.events import Event, ISampler, Received
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import Client
 from uppercase.lab import Experiment, answer_key
-from uppercase.services._base import TransformService
+from uppercase.services.base import TransformService
 
 SHOWN_RATE: Final = 100.0
 """Exchanges a second that are drawn where there are more: ten times what an eye follows, and the

@@ -25,7 +25,7 @@ from zope.interface import alsoProvides, implementer
 from uppercase.core.events import DropReason, Outcome, RefusalReason
 from uppercase.core.pipeline import Stage
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
-from uppercase.services._base import TransformService
+from uppercase.services.base import TransformService
 
 Snapshot = dict[tuple[str, ...], float]
 """Numbers by family and values of its labels; those of histograms by bound, and "sum", as well."""
@@ -145,6 +145,7 @@ def _name(service: TransformService) -> str:
 
 
 def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield what a service has counted: a family's name with its labels, and the number."""
     name = _name(service)
     for (kind, what), count in service.counters.counts.items():
         if (kind, what) == ("dropped", "by-the-kernel"):

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._network import (
+from uppercase.client.network import (
     Conversation,
     Datagrams,
     IReactor,

@@ -18,12 +18,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
 from uppercase.errors import CannotListen
-from uppercase.services._base import CannotStart, OpenPlace, TransformService
-from uppercase.services._metrics import Snapshot, add_up, counted, without_gauges
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._tcp import Board
-from uppercase.services._worker import RETIRE, STOP, Assignment, State, Worker
+from uppercase.services.base import CannotStart, OpenPlace, TransformService
 from uppercase.services.logs import say
+from uppercase.services.metrics import Snapshot, add_up, counted, without_gauges
+from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 

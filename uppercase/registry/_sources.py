@@ -30,7 +30,7 @@ from zope.interface.verify import verifyObject
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
 from uppercase.plugins.parameters import Parameter
-from uppercase.registry.found import Found, Problem, current_directory, from_exception, violations
+from uppercase.registry._found import Found, Problem, current_directory, from_exception, violations
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""

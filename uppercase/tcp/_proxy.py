@@ -22,7 +22,7 @@ from uppercase.core.events import Outcome, RefusalReason, Refused
 from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
-from uppercase.tcp.closing import IUnidentified, known_as
+from uppercase.tcp._closing import IUnidentified, known_as
 from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
 
 

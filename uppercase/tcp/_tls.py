@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from uppercase.core.events import Outcome
 from uppercase.limits import KIB
-from uppercase.tcp.closing import LINGER, IOrderlyTLSTransport
+from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
 
 _TLS_PIECE: Final = 16 * KIB

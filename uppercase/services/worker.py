@@ -37,10 +37,10 @@ from twisted.python.usage import UsageError
 
 from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
-from uppercase.services._base import CannotStart, TransformService
-from uppercase.services._metrics import Measurements, Snapshot
 from uppercase.services._tcp import Board, TCPService
+from uppercase.services.base import CannotStart, TransformService
 from uppercase.services.logs import say
+from uppercase.services.metrics import Measurements, Snapshot
 
 REPORTS: Final = 3  # The descriptor that a worker reports to.
 COMMANDS: Final = 4  # The descriptor that it is told what to do by.
@@ -91,6 +91,8 @@ _REPORT: Final = 1 << 20
 
 
 class State(Enum):
+    """What a worker process is doing."""
+
     STARTING = auto()
     SERVING = auto()
     ENDING = auto()
