@@ -15,7 +15,8 @@ from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAd
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, UDPEndpoint, listen
+from uppercase.udp import Port, serve
+from uppercase.udp.sockets import open_socket
 
 CLIENT = ("192.0.2.7", 50_000)
 SERVER = Destination("192.0.2.1", 12_000)
@@ -70,9 +71,7 @@ def served(
     responder: Responder | None = None, host: str = "127.0.0.1", number: int = 0
 ) -> Iterator[Port]:
     """Serve a responder on a free port for the time of a block."""
-    port: Any = listen(
-        reactor, UDPEndpoint(reactor, number, host), responder or Responder(Applied())
-    )
+    port: Any = serve(reactor, open_socket(host, number), responder or Responder(Applied()))
     try:
         yield port
     finally:

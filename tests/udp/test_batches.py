@@ -30,7 +30,7 @@ from uppercase.core.events import DropReason
 from uppercase.core.guards import Answer, Destination, Origin
 from uppercase.udp import Port, ResponderProtocol, _batches, ports
 from uppercase.udp._batches import has_batches
-from uppercase.udp.sockets import open_socket
+from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 WAYS = [
     pytest.param(True, marks=pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")),
@@ -42,9 +42,10 @@ def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, *
     monkeypatch.setattr(ports, "has_batches", has_batches if together else lambda sock: False)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
     monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
-    port = Port(open_socket(host, 0), ResponderProtocol(responder, reactor), reactor, **more)
+    sock = open_socket(host, 0)
+    ask_receive_buffer(sock, DatagramLimits().receive_buffer)
+    port = Port(sock, ResponderProtocol(responder, reactor), reactor, **more)
     port.startListening()
-    port.ask_receive_buffer(DatagramLimits().receive_buffer)
     return port
 
 

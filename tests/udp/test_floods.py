@@ -23,7 +23,7 @@ from uppercase.core.guards import Origin
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.udp import Port, drain
 from uppercase.udp.ports import BATCH, IBatchProtocol
-from uppercase.udp.sockets import open_socket
+from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -66,15 +66,16 @@ class Batches(DatagramProtocol):
 async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
     """Empty datagrams have no bytes to count, yet they end a turn as others do."""
     protocol = Batches()
-    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
+    sock = open_socket("127.0.0.1", 0)
+    ask_receive_buffer(sock, 1 << 20)
+    port = Port(sock, protocol, reactor)
     port.startListening()
-    port.ask_receive_buffer(1 << 20)
     waiting = 10 * BATCH
     with client() as sock:
         for _ in range(waiting):
             sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
         served_at = []
-        while sum(protocol.sizes) < waiting - (port.kernel_drops() or 0):
+        while sum(protocol.sizes) < waiting - (kernel_drops(sock) or 0):
             await deferLater(reactor, 0)
             served_at.append(sum(protocol.sizes))
     assert max(protocol.sizes) == BATCH
@@ -197,8 +198,9 @@ _FLOODED = r"""
 from twisted.internet import reactor
 from tests.udp.helpers import Applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import UDPEndpoint, listen
-port = listen(reactor, UDPEndpoint(reactor, 0, "127.0.0.1"), Responder(Applied()))
+from uppercase.udp import serve
+from uppercase.udp.sockets import open_socket
+port = serve(reactor, open_socket("127.0.0.1", 0), Responder(Applied()))
 print(port.getHost().port, flush=True)
 reactor.run()
 """

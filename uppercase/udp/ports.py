@@ -5,8 +5,8 @@ replacements need its private names. It counts bytes rather than datagrams a tur
 end), cuts silently what is longer than its buffer, is closed by the reactor for good after an
 unexpected errno, strips the scope of IPv6 addresses, and raises from `write`. This is an
 `IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`; it
-serves any `DatagramProtocol`. Where a reactor lacks that interface (IOCP), the endpoints fall back
-to `reactor.listenUDP`, with what it lacks.
+serves any `DatagramProtocol`. Where a reactor lacks that interface (IOCP), `uppercase.udp.serve`
+falls back to `reactor.listenUDP`, with what it lacks.
 """
 
 import socket
@@ -36,9 +36,7 @@ from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
-    ask_receive_buffer,
     enable_destinations,
-    kernel_drops,
     parse_destination,
     reply_ancillary,
 )
@@ -96,7 +94,7 @@ class Port:
     """One bound socket that serves one datagram protocol.
 
     Args:
-        sock: a bound UDP socket that does not block; the port owns it from now on.
+        sock: a bound UDP socket; the port owns it from now on.
         protocol: is given the datagrams, by `receive_batch` if it provides `IBatchProtocol`.
         reactor: provides `IReactorFDSet` too.
         batch_size: datagrams read in one wake-up.
@@ -107,7 +105,6 @@ class Port:
         receive_errors: unexpected errors while reading, by name (`ENOMEM`).
         send_errors: refused replies, by name of the error.
         protocol_errors: batches that the protocol failed on.
-        receive_buffer: bytes that the kernel said it holds; 0 until asked.
         tells_destinations: whether the system says where each datagram was sent to, so that
             broadcasts are told apart and replies leave from the address that was asked. A socket
             on one address needs no telling.
@@ -127,8 +124,9 @@ class Port:
         self.receive_errors: Counter[str] = Counter()
         self.send_errors: Counter[str] = Counter()
         self.protocol_errors = 0
-        self.receive_buffer = 0
         self._socket = sock
+        # A port on a blocking socket would hang in its second read.
+        sock.setblocking(False)
         self.protocol = protocol
         self._clock = reactor
         self._readers = IReactorFDSet(reactor)
@@ -200,15 +198,6 @@ class Port:
 
     def logPrefix(self) -> str:
         return f"{type(self.protocol).__name__} (UDP)"
-
-    def ask_receive_buffer(self, size: int) -> int:
-        """Ask the kernel to hold so many bytes; return what it granted, as it counts."""
-        self.receive_buffer = ask_receive_buffer(self._socket, size)
-        return self.receive_buffer
-
-    def kernel_drops(self) -> int | None:
-        """Return how many datagrams the kernel dropped unread; None if it does not tell."""
-        return kernel_drops(self._socket) if self._listening else None
 
     def doRead(self) -> None:
         self._read_batch()
