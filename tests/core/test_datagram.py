@@ -17,7 +17,14 @@ from tests.udp.helpers import (
     datagram,
     replies,
 )
-from uppercase.core._loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
+from uppercase.core._loops import (
+    LOCK_STEP,
+    LOOP_KEPT,
+    LOOP_TABLE,
+    LockStepGuard,
+    LoopGuard,
+    loop_key,
+)
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
@@ -288,9 +295,9 @@ def test_the_rate_ends_a_loop_of_transforms_that_undo_each_other() -> None:
 def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
     guard = LoopGuard(16)
     for number in range(2 * LOOP_TABLE):
-        guard.remember(Client(*CLIENT), b"%d" % number)
-        assert len(guard) <= LOOP_TABLE
-    assert len(guard) >= LOOP_KEPT
+        guard.remember([loop_key(Client(*CLIENT), b"%d" % number)])
+        assert len(guard._sent) <= LOOP_TABLE
+    assert len(guard._sent) >= LOOP_KEPT
 
 
 def lock_step(one: Responder, two: Responder, most: int) -> int:
@@ -319,14 +326,14 @@ def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_multiplied_loop_with_a_slow_server_is_silent_until_nothing_comes(slow: bool) -> None:
     """What waits there goes on coming for seconds; but a client is not left alone for ever."""
-    guard, client, now = LockStepGuard(), Client(*CLIENT), 0.0
+    guard, origin, now = LockStepGuard(), Origin.of(CLIENT, SERVER), 0.0
 
     def is_dropped() -> bool:
-        guard.suspects({Origin.of(CLIENT, SERVER): 1}, now)
-        return guard.is_loop(client, now)
+        guard.suspects({origin: 1}, now)
+        return guard.is_loop(origin.client, now)
 
     while not is_dropped():
-        guard.replied(client, 2)
+        guard.replied({origin: 2})
     if not slow:
         now = 1.1
         assert not is_dropped()
@@ -360,7 +367,7 @@ def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     guard = LockStepGuard()
     for number in range(2 * LOOP_TABLE):
         guard.suspects({Origin.of(("192.0.2.1", number), SERVER): 1}, 0.0)
-    assert len(guard) == LOOP_TABLE
+    assert len(guard._rows) == LOOP_TABLE
 
 
 def test_a_row_that_was_forgotten_is_begun_anew_and_ends_a_loop() -> None:
@@ -371,7 +378,7 @@ def test_a_row_that_was_forgotten_is_begun_anew_and_ends_a_loop() -> None:
     guard.suspects({Origin.of(("192.0.2.1", n), SERVER): 1 for n in range(LOOP_TABLE)}, 0.0)
     for _ in range(LOCK_STEP - 1):
         assert guard.suspects(one, 0.0) == []
-        guard.all_replied(one)
+        guard.replied(one)
     assert guard.suspects(one, 0.0) == [origin]
     assert guard.is_loop(origin.client, 0.0)
 

@@ -222,10 +222,10 @@ class Responder:
     def _release_all(
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
     ) -> None:
-        """Do what `_release` does."""
+        """Let replies go, and know them again should they come back."""
         if self._loops is not None and self._lock_steps is not None:
-            self._loops.remember_all(list(map(xor, digests, map(hash, replies))))
-            self._lock_steps.all_replied(counts)
+            self._loops.remember(list(map(xor, digests, map(hash, replies))))
+            self._lock_steps.replied(counts)
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
         """Take what an awaitable gave, or the error that it raised; return what is to be done."""
@@ -347,11 +347,7 @@ class Responder:
     def _release(
         self, data: bytes, request: Request, steps: list[Step], passage: Passage | None = None
     ) -> None:
-        """Let a reply go, and know it again should it come back."""
-        if self._loops is not None:
-            self._loops.remember(request.client, data)
-        if self._lock_steps is not None:
-            self._lock_steps.replied(request.client)
+        self._release_all((data,), (request.origin.digest,), {request.origin: 1})
         steps.append(Answer(data, request, passage))
 
     def _failed(self, request: Request, error: TransformError) -> None:
