@@ -16,7 +16,7 @@ from unittest.mock import patch
 import click
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
-from uppercase.commands import main
+from uppercase.__main__ import main
 from uppercase.commands._group import group
 
 DOCS: Final = Path(__file__).parent

@@ -1,7 +1,33 @@
-"""`python -m uppercase` is the `uppercase` command."""
+"""The start of the `uppercase` command; `python -m uppercase` is the same."""
 
+import os
 import sys
+from collections.abc import Sequence
+from signal import SIGINT
 
-from uppercase.commands import main
+from uppercase.commands import INTERRUPTED, die_of
 
-sys.exit(main())
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Without arguments they are the process's own, and then Ctrl-C ends the process as it ends every
+    program: of SIGINT, so that a shell's loop ends too.
+    """
+    try:
+        if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
+            from uppercase.commands._generated import answer_shell
+
+            answer_shell()
+        from uppercase.commands._group import run
+
+        status = run(arguments)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED and arguments is None:
+        die_of(SIGINT)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

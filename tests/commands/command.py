@@ -33,7 +33,7 @@ from twisted.internet.task import deferLater
 import uppercase
 from tests.client.in_reactor import reactor
 from tests.system.forked import Forked
-from uppercase.commands import main
+from uppercase.__main__ import main
 
 __all__ = [
     "Outcome",

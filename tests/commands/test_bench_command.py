@@ -39,7 +39,7 @@ from tests.commands.command import (
     environment,
     run,
 )
-from uppercase.commands import main
+from uppercase.__main__ import main
 
 
 def bench(*arguments: str) -> Outcome:
@@ -283,7 +283,7 @@ def test_without_its_library_bench_says_how_to_get_it() -> None:
         "import sys; sys.modules['hdrh'] = None; "
         "from importlib import util; find = util.find_spec; "
         "util.find_spec = lambda name, *rest: None if name == 'hdrh' else find(name, *rest); "
-        "from uppercase.commands import main; sys.exit(main(['bench']))"
+        "from uppercase.__main__ import main; sys.exit(main(['bench']))"
     )
     command = [*command_line()[:1], "-c", code]
     outcome = subprocess.run(

@@ -17,8 +17,9 @@ from tests.commands.command import (
     environment,
     run_process,
 )
+from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands import MEANINGS, main
+from uppercase.commands import MEANINGS
 from uppercase.commands.send import send
 
 
@@ -92,7 +93,7 @@ def test_a_mistake_is_one_sentence_and_status_2(
 def test_help_imports_neither_twisted_nor_a_server() -> None:
     """Nor does anything else that the command shows before it talks to the network."""
     script = (
-        "import sys; from uppercase.commands import main; main(['--help']); "
+        "import sys; from uppercase.__main__ import main; main(['--help']); "
         "main(['send', '--help']); "
         "slow = {'twisted', 'hdrh', 'uppercase.services'} & set(sys.modules); "
         "sys.exit(f'imported {slow}' if slow else 0)"
@@ -158,7 +159,7 @@ def test_ctrl_c_is_quiet_even_while_the_command_loads() -> None:
         "        if name == 'click':\n"
         "            raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt())\n"
-        "from uppercase.commands import main\n"
+        "from uppercase.__main__ import main\n"
         "sys.exit(main())"
     )
     process = subprocess.run(

@@ -11,7 +11,7 @@ import pexpect
 import pytest
 
 from tests.commands.command import command_file, environment, run, run_process
-from uppercase.commands import main
+from uppercase.__main__ import main
 from uppercase.commands._generated import COMPLETE_TWISTD, PAGES
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.commands.command import run
-from uppercase.commands import main
+from uppercase.__main__ import main
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment
 
 Capture = pytest.CaptureFixture[str]

@@ -10,9 +10,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from uppercase.client.target import Target
-from uppercase.commands.ping import difference, finding_text
+from uppercase.commands._report import difference
+from uppercase.commands.ping import finding_text
 from uppercase.commands.ping._run import Lines
-from uppercase.commands.ping._tracker import Finding, Kind, Probes, Schedule, Tracker
+from uppercase.commands.ping._tracker import Finding, Kind, Probes, Tracker, schedule
 from uppercase.errors import NetworkError, UserError
 
 TIMEOUT = 1.0
@@ -31,13 +32,11 @@ def kinds(*findings: Finding) -> list[tuple[Kind, int | None]]:
 
 
 def test_probes_are_planned_at_fixed_times_whatever_comes_back() -> None:
-    schedule = Schedule(interval=0.5, count=3)
-    assert [schedule.planned(seq) for seq in (1, 2, 3, 4)] == [0.0, 0.5, 1.0, None]
+    assert [*schedule(interval=0.5, count=3, duration=None)] == [0.0, 0.5, 1.0]
 
 
 def test_no_probe_is_planned_at_the_deadline_or_after() -> None:
-    schedule = Schedule(interval=1.0, duration=2.0)
-    assert [schedule.planned(seq) for seq in (1, 2, 3)] == [0.0, 1.0, None]
+    assert [*schedule(interval=1.0, count=None, duration=2.0)] == [0.0, 1.0]
 
 
 def test_a_probe_is_lower_case_text_of_the_size_asked_for_and_carries_its_number() -> None:

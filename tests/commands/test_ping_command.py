@@ -386,7 +386,7 @@ def test_ctrl_c_in_a_terminal_ends_with_the_summary() -> None:
 def test_help_needs_neither_twisted_nor_the_drawing_libraries() -> None:
     """So that it stays quick."""
     code = (
-        "import sys; from uppercase.commands import main; main(['ping', '--help']); "
+        "import sys; from uppercase.__main__ import main; main(['ping', '--help']); "
         "print(sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'twisted', 'hdrh', 'matplotlib'}))"
     )

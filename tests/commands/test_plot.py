@@ -6,45 +6,46 @@ All tests that draw them are here, so that few processes have to load the librar
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.client.servers import drop, tcp_server, udp_server
 from tests.commands.command import environment, run
+from uppercase.__main__ import main
 from uppercase.client.target import Target
-from uppercase.commands import main
+from uppercase.commands._report import histogram, save_plot, throughput
+from uppercase.commands.ping import save_plot as ping_plot
 from uppercase.commands.ping._tracker import Finding, Kind, Totals
 
 if TYPE_CHECKING:
-    from uppercase.commands._plots import Drawing
+    from matplotlib.figure import Figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def ping_plot(*arguments: Any) -> "Drawing":
-    # Imported here: its library takes more than a second of each process that collects the tests.
-    from uppercase.commands import _plots
-
-    return _plots.ping_plot(*arguments)
-
-
-def bench_plot(*arguments: Any) -> "Drawing":
-    from uppercase.commands import _plots
-
-    return _plots.bench_plot(*arguments)
+def bench_plot(
+    path: Path,
+    rates: Sequence[tuple[float, float]],
+    latencies: Mapping[float, int],
+    losses: str = "",
+    percentiles: str = "",
+) -> "Figure":
+    bars = histogram(latencies, "latency in ms", percentiles)
+    return save_plot(path, "bench", "", [throughput(rates, losses), *bars])
 
 
-def svg(drawing: "Drawing", folder: Path) -> str:
-    path = folder / "drawing.svg"
-    drawing.save(path)
-    return path.read_text(encoding="utf-8")
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "drawing.svg"
 
 
-def texts(document: str) -> list[str]:
-    return [element.text or "" for element in ElementTree.fromstring(document).iter(f"{SVG}text")]
+def texts(path: Path) -> list[str]:
+    document = ElementTree.fromstring(path.read_text("utf-8"))
+    return [element.text or "" for element in document.iter(f"{SVG}text")]
 
 
 def reply(seq: int, rtt: float, reordered: bool = False) -> Finding:
@@ -89,45 +90,48 @@ def test_bench_shows_throughput_and_latencies(tmp_path: Path) -> None:
     assert "latency in ms" in drawing
 
 
-def test_what_went_wrong_is_marked_each_with_its_own_shape(tmp_path: Path) -> None:
-    drawing = ping_plot(Target(udp=True), FOUND, totals_of(*FOUND))
-    shown = texts(svg(drawing, tmp_path))
+def test_what_went_wrong_is_marked_each_with_its_own_shape(path: Path) -> None:
+    drawing = ping_plot(path, Target(udp=True), FOUND, totals_of(*FOUND))
+    shown = texts(path)
     kinds = ["reply", "reordered", "duplicate", "late", "wrong", "lost"]
     assert {*kinds, "Histogram"} <= set(shown)
-    lines = drawing.figure.axes[0].lines
+    lines = drawing.axes[0].lines
     assert [line.get_label() for line in lines] == kinds
     assert len({line.get_marker() for line in lines}) == len(kinds)
     numbers = [[int(number) for number in line.get_xdata()] for line in lines]  # type: ignore[union-attr,arg-type]
     assert numbers == [[1, 3, 2], [2], [3], [6], [5], [4]]
 
 
-def test_a_probe_that_was_late_is_not_drawn_as_lost(tmp_path: Path) -> None:
+def test_a_probe_that_was_late_is_not_drawn_as_lost(path: Path) -> None:
     found = [reply(1, 0.001), Finding(Kind.LOST, 2), Finding(Kind.LATE, 2, 64, 1.5)]
-    assert "lost" not in texts(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path))
+    ping_plot(path, Target(), found, totals_of(*found))
+    assert "lost" not in texts(path)
 
 
-def test_nothing_received_still_gives_a_picture(tmp_path: Path) -> None:
+def test_nothing_received_still_gives_a_picture(path: Path) -> None:
     found = [Finding(Kind.LOST, 1)]
-    assert "Round trips" in texts(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path))
-    assert "Throughput" in texts(svg(bench_plot("bench", "", [], {}), tmp_path))
+    ping_plot(path, Target(), found, totals_of(*found))
+    assert "Round trips" in texts(path)
+    bench_plot(path, [], {})
+    assert "Throughput" in texts(path)
 
 
-def test_a_file_stays_small_however_long_the_measurement(tmp_path: Path) -> None:
+def test_a_file_stays_small_however_long_the_measurement(path: Path) -> None:
     found = [
         reply(index, (index * 7919 % 1000) / 1000) if index % 3 else Finding(Kind.LOST, index)
         for index in range(1, 20_000)
     ]
-    assert len(svg(ping_plot(Target(), found, totals_of(*found)), tmp_path)) < 1_000_000
+    ping_plot(path, Target(), found, totals_of(*found))
+    assert path.stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("ending", [".svg", ".png", ".pdf"])
 def test_names_cannot_break_the_file(ending: str, tmp_path: Path) -> None:
     name = '/tmp/<&">$\\frac{]]>$\x1b\n\ud800\u4e2d'
     path = tmp_path / f"drawing{ending}"
-    drawing = ping_plot(Target(unix=name), FOUND, totals_of(*FOUND))
-    drawing.save(path)
+    ping_plot(path, Target(unix=name), FOUND, totals_of(*FOUND))
     if ending == ".svg":
-        assert any('<&">$\\frac{]]>$' in text for text in texts(path.read_text("utf-8")))
+        assert any('<&">$\\frac{]]>$' in text for text in texts(path))
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".PDF", b"%PDF")])
@@ -135,34 +139,36 @@ def test_the_ending_of_the_name_decides_what_is_written(
     ending: str, start: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / f"drawing{ending}"
-    bench_plot("bench", "", [(1.0, 100.0)], {0.001: 5}).save(path)
+    bench_plot(path, [(1.0, 100.0)], {0.001: 5})
     assert path.read_bytes().startswith(start)
 
 
-def test_equal_measurements_give_equal_files_that_say_what_they_show(tmp_path: Path) -> None:
-    one, other = (svg(ping_plot(Target(), FOUND, totals_of(*FOUND)), tmp_path) for _ in range(2))
-    assert one == other
+def test_equal_measurements_give_equal_files_that_say_what_they_show(path: Path) -> None:
+    ping_plot(path, Target(), FOUND, totals_of(*FOUND))
+    one = path.read_text("utf-8")
+    ping_plot(path, Target(), FOUND, totals_of(*FOUND))
+    assert one == path.read_text("utf-8")
     assert re.search(r"<dc:title>ping TCP .*</dc:title>", one)
     assert re.search(r"<dc:description>8 transmitted, .*</dc:description>", one)
 
 
-def test_the_paper_is_white_so_that_light_and_dark_pages_show_the_same() -> None:
-    drawing = ping_plot(Target(), FOUND, totals_of(*FOUND))
-    assert drawing.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+def test_the_paper_is_white_so_that_light_and_dark_pages_show_the_same(path: Path) -> None:
+    drawing = ping_plot(path, Target(), FOUND, totals_of(*FOUND))
+    assert drawing.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("samples", [{0.001: 5}, {0.001: 5, 0.5: 1}])
-def test_latencies_are_drawn_as_bars(samples: dict[float, int], tmp_path: Path) -> None:
-    drawing = bench_plot("bench", "", [(1.0, 100.0), (2.0, 120.0)], samples)
-    assert "latency in ms" in texts(svg(drawing, tmp_path))
-    heights = [bar.get_height() for bar in drawing.figure.axes[1].patches]  # type: ignore[attr-defined]
+def test_latencies_are_drawn_as_bars(samples: dict[float, int], path: Path) -> None:
+    drawing = bench_plot(path, [(1.0, 100.0), (2.0, 120.0)], samples)
+    assert "latency in ms" in texts(path)
+    heights = [bar.get_height() for bar in drawing.axes[1].patches]  # type: ignore[attr-defined]
     assert sum(heights) == sum(samples.values())
 
 
-def test_a_plot_of_bench_says_what_was_lost_and_the_percentiles(tmp_path: Path) -> None:
+def test_a_plot_of_bench_says_what_was_lost_and_the_percentiles(path: Path) -> None:
     shown = ("3 lost, 0 late", "p50/p99 = 1.000/2.000 ms")
-    drawing = bench_plot("bench", "", [(1.0, 100.0)], {0.001: 5}, *shown)
-    assert set(shown) <= set(texts(svg(drawing, tmp_path)))
+    bench_plot(path, [(1.0, 100.0)], {0.001: 5}, *shown)
+    assert set(shown) <= set(texts(path))
 
 
 @pytest.mark.parametrize("command", ["ping", "bench"])
@@ -180,7 +186,7 @@ def test_without_its_library_a_plot_is_a_sentence_and_nothing_is_measured(tmp_pa
     code = (
         "import sys; from importlib import util; find = util.find_spec; "
         "util.find_spec = lambda name, *rest: None if name == 'matplotlib' else find(name, *rest); "
-        f"from uppercase.commands import main; sys.exit(main(['ping', '--plot={path}']))"
+        f"from uppercase.__main__ import main; sys.exit(main(['ping', '--plot={path}']))"
     )
     outcome = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env=environment(), check=False

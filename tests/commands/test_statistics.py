@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uppercase.commands._report import bins
 from uppercase.commands.bench._plan import Latencies
-from uppercase.commands.ping import bins
 from uppercase.commands.ping._tracker import RoundTrips
 
 PERCENTILES = (50.0, 99.0, 99.9)
@@ -62,21 +62,21 @@ def test_percentiles_look_back_on_a_bounded_number_of_round_trips() -> None:
 
 @given(samples, st.integers(min_value=1, max_value=40))
 def test_every_sample_is_in_one_bin(values: list[float], number: int) -> None:
-    result = bins(values, number)
-    assert sum(each.height for each in result) == len(values)
-    assert result[0].low == min(values)
-    assert result[-1].high == max(values)
-    assert all(one.high == other.low for one, other in pairwise(result))
+    edges, heights = bins(values, number)
+    assert sum(heights) == len(values)
+    assert (edges[0], edges[-1]) == (min(values), max(values))
+    assert edges == sorted(edges)
+    assert len(edges) == len(heights) + 1
 
 
 def test_samples_over_more_than_a_decade_are_sorted_by_ratio() -> None:
-    result = bins([0.001, 0.01, 0.1, 1.0], 3)
-    assert [round(each.high / each.low) for each in result] == [10, 10, 10]
+    edges, _ = bins([0.001, 0.01, 0.1, 1.0], 3)
+    assert [round(high / low) for low, high in pairwise(edges)] == [10, 10, 10]
 
 
 def test_equal_samples_need_one_bin_and_none_need_none() -> None:
-    assert [tuple(each) for each in bins([2.0, 2.0])] == [(2.0, 2.0, 2)]
-    assert bins([]) == []
+    assert bins([2.0, 2.0]) == ([2.0, 2.0], [2])
+    assert bins([]) == ([], [])
 
 
 def test_latencies_are_summed_up_in_milliseconds_with_three_digits() -> None:

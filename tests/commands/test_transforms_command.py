@@ -12,6 +12,7 @@ import sys
 import termios
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, environment, run_process
 from tests.packaging.environments import make_environment, needed
-from uppercase.commands import main
+from uppercase.__main__ import main
+from uppercase.testing import check
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
@@ -49,6 +51,8 @@ def within(
     """Return what runs the command in the author's folder, without a process of its own."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
+    # The messages that are always tried are enough; a few are drawn to see that they are.
+    monkeypatch.setattr("uppercase.testing.check", partial(check, count=10))
     before = set(sys.modules)
     yield Within(capsys)
     for name in set(sys.modules) - before:
@@ -352,7 +356,7 @@ def test_a_package_in_the_place_of_twisted_is_named(here: Path, tmp_path: Path) 
     hidden = run("doctor", cwd=here, fresh=True)
     assert hidden == Outcome(2, b"", f"uppercase: {file} hides Twisted; delete this file\n")
     script = tmp_path / "uppercase"
-    script.write_text("from uppercase.commands import main\nraise SystemExit(main())\n")
+    script.write_text("from uppercase.__main__ import main\nraise SystemExit(main())\n")
     asked = subprocess.run(
         [sys.executable, str(script), "transforms", "doctor"],
         cwd=here,
@@ -370,7 +374,7 @@ def test_a_second_twisted_on_the_path_is_nothing_wrong(here: Path) -> None:
     """As in a virtual environment that sees the system's packages."""
     for name in ("__init__.py", "_version.py", "plugins/__init__.py"):
         drop_in(here / "system", f"../{name}", "")
-    code = "import sys; sys.path.append('system'); from uppercase.commands import main; main()"
+    code = "import sys; sys.path.append('system'); from uppercase.__main__ import main; main()"
     asked = subprocess.run(
         [sys.executable, "-c", code, "transforms", "doctor"],
         cwd=here,

@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +16,13 @@ from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
 from uppercase.services import (
     CannotStart,
-    Settings,
     TCPSettings,
+    UDPService,
     UDPSettings,
     tcp_service,
     udp_service,
 )
-from uppercase.services.base import FREE_PORT_TRIES, TransformService, open_on_one_port
+from uppercase.services.base import FREE_PORT_TRIES, OpenPlace, TransformService
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),
@@ -144,54 +146,55 @@ def test_what_is_no_transform_is_refused_with_what_is_expected(kind: str) -> Non
             SERVICES[kind](wanted)  # type: ignore[arg-type]
 
 
-class Ports:
-    """Opens and closes pretended ports; some of them are taken."""
+class Ports(UDPService):
+    """A service of addresses in memory; `taken` says which of them somebody else has."""
 
-    def __init__(self, taken: Callable[[str, int], bool]) -> None:
+    def __init__(self, settings: UDPSettings, taken: Callable[[str, int], bool]) -> None:
+        super().__init__(settings)
         self.open: list[tuple[str, int]] = []
         self.tries = 0
         self._taken = taken
 
-    def listen(self, host: str, port: int) -> tuple[str, int]:
+    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         if port == 0:
             self.tries += 1
             port = 40_000 + self.tries
         if self._taken(host, port):
-            raise cannot_listen("TCP", f"{host}:{port}", OSError(98, "in use")) from OSError(98, "")
-        self.open.append((host, port))
-        return host, port
-
-    def on_one_port(self, settings: Settings) -> list[tuple[str, int]]:
-        return open_on_one_port(settings, self.listen, lambda each: each[1], self.open.remove)
+            raise cannot_listen("UDP", f"{host}:{port}", OSError(98, "in use")) from OSError(98, "")
+        address = host, port
+        self.open.append(address)
+        sock: Any = SimpleNamespace(getsockname=lambda: address)
+        return OpenPlace("", [sock], partial(self.open.remove, address))
 
 
 def test_any_free_port_is_the_same_in_both_families() -> None:
     """A port that is free in one may be taken in the other: then another is tried."""
-    ports = Ports(lambda host, port: host == "::1" and port < 40_003)
-    assert ports.on_one_port(Settings(port=0)) == [("127.0.0.1", 40_003), ("::1", 40_003)]
+    ports = Ports(UDPSettings(port=0), lambda host, port: host == "::1" and port < 40_003)
+    ports.open_shorthands(1)
     assert ports.open == [("127.0.0.1", 40_003), ("::1", 40_003)]
 
 
 def test_the_search_for_a_common_free_port_ends() -> None:
-    ports = Ports(lambda host, port: host == "::1")
+    ports = Ports(UDPSettings(port=0), lambda host, port: host == "::1")
     with pytest.raises(CannotListen):
-        ports.on_one_port(Settings(port=0))
+        ports.open_shorthands(1)
     assert ports.tries == FREE_PORT_TRIES
     assert ports.open == []
 
 
 def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for() -> None:
     class NoIPv6(Ports):
-        def listen(self, host: str, port: int) -> tuple[str, int]:
+        def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
             if ":" in host:
                 error = OSError(99, "no such address")
-                raise cannot_listen("TCP", f"[{host}]:{port}", error) from error
-            return super().listen(host, port)
+                raise cannot_listen("UDP", f"[{host}]:{port}", error) from error
+            return super().open_address(host, port, workers)
 
-    ports = NoIPv6(lambda host, port: False)
-    assert ports.on_one_port(Settings(port=7)) == [("127.0.0.1", 7)]
+    ports = NoIPv6(UDPSettings(port=7), lambda host, port: False)
+    ports.open_shorthands(1)
+    assert ports.open == [("127.0.0.1", 7)]
     with pytest.raises(CannotListen, match="this machine has no such address"):
-        ports.on_one_port(Settings(port=7, interfaces=("::1",)))
+        NoIPv6(UDPSettings(port=7, interfaces=["::1"]), lambda *_: False).open_shorthands(1)
 
 
 @pytest.mark.parametrize(("listen", "is_said"), [([], True), (["udp:0"], False)])

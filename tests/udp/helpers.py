@@ -15,7 +15,8 @@ from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAd
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, UDPEndpoint, listen
+from uppercase.udp import Port, serve
+from uppercase.udp.sockets import open_socket
 
 CLIENT = ("192.0.2.7", 50_000)
 SERVER = Destination("192.0.2.1", 12_000)
@@ -60,6 +61,21 @@ def columns(batch: Sequence[tuple[bytes, Origin]]) -> tuple[list[bytes], list[Or
     return [data for data, _ in batch], [origin for _, origin in batch]
 
 
+def answer_batch(found: Responder, batch: Sequence[Request]) -> list[Step]:
+    """Have datagrams answered that came in one wake-up; return what is to be done about them."""
+    given: list[Step] = []
+    payloads, origins = [each.data for each in batch], [each.origin for each in batch]
+    for quick, steps in found.exchange(payloads, origins):
+        columns = zip(quick.payloads, quick.origins, quick.requests, strict=True)
+        given += [Answer(reply, Request(data, origin)) for reply, origin, data in columns]
+        given += steps
+    return given
+
+
+def answer(found: Responder, request: Request) -> list[Step]:
+    return answer_batch(found, [request])
+
+
 def replies(steps: list[Step]) -> list[bytes]:
     """Return the payloads of the replies among steps."""
     return [step.data for step in steps if isinstance(step, Answer)]
@@ -70,9 +86,7 @@ def served(
     responder: Responder | None = None, host: str = "127.0.0.1", number: int = 0
 ) -> Iterator[Port]:
     """Serve a responder on a free port for the time of a block."""
-    port: Any = listen(
-        reactor, UDPEndpoint(reactor, number, host), responder or Responder(Applied())
-    )
+    port: Any = serve(reactor, open_socket(host, number), responder or Responder(Applied()))
     try:
         yield port
     finally:
@@ -112,6 +126,8 @@ __all__ = [
     "DatagramLimits",
     "Notebook",
     "Time",
+    "answer",
+    "answer_batch",
     "ask",
     "client",
     "columns",

@@ -19,6 +19,7 @@ from tests.udp.helpers import (
     DatagramLimits,
     Notebook,
     Time,
+    answer_batch,
     client,
     columns,
     datagram,
@@ -30,7 +31,7 @@ from uppercase.core.events import DropReason
 from uppercase.core.guards import Answer, Destination, Origin
 from uppercase.udp import Port, ResponderProtocol, _batches, ports
 from uppercase.udp._batches import has_batches
-from uppercase.udp.sockets import open_socket
+from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 WAYS = [
     pytest.param(True, marks=pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")),
@@ -42,9 +43,10 @@ def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, *
     monkeypatch.setattr(ports, "has_batches", has_batches if together else lambda sock: False)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
     monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
-    port = Port(open_socket(host, 0), ResponderProtocol(responder, reactor), reactor, **more)
+    sock = open_socket(host, 0)
+    ask_receive_buffer(sock, DatagramLimits().receive_buffer)
+    port = Port(sock, ResponderProtocol(responder, reactor), reactor, **more)
     port.startListening()
-    port.ask_receive_buffer(DatagramLimits().receive_buffer)
     return port
 
 
@@ -145,7 +147,7 @@ def test_a_switch_turns_it_off() -> None:
     assert done.stdout.strip() == b"False"
 
 
-# `Responder.exchange` against `Responder.answer_batch`
+# What is looked at together, against each datagram by itself
 
 _SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]
 _PAYLOADS = [b"", b"a", b"B", b"bad", b"ten", b"x" * 30, b"y" * 41]
@@ -182,10 +184,11 @@ def test_together_or_one_by_one_gives_the_same_replies_events_and_counters(batch
     limits = DatagramLimits(max_request=40, loop_guard=3)
     books = Notebook(), Notebook()
     one, other = (Responder(Applied(_odd), limits, clock=Time(), observer=book) for book in books)
+    other._singly = True
     for batch in batches:
         made = [(data, Origin.of(source, SERVER, truncated)) for data, source, truncated in batch]
         singly = [datagram(data, source, SERVER, cut) for data, source, cut in batch]
-        steps = other.answer_batch(singly)
+        steps = answer_batch(other, singly)
         other.sent(steps, ())  # type: ignore[arg-type]
         assert _together(one, made) == replies(steps)
     assert (one.received, one.answered, one.drops) == (other.received, other.answered, other.drops)

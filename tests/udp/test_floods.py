@@ -12,25 +12,28 @@ from operator import sub
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import succeed
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Origin
+from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, drain
-from uppercase.udp.ports import BATCH, IBatchProtocol
-from uppercase.udp.sockets import open_socket
+from uppercase.udp import Port, ResponderProtocol, drain
+from uppercase.udp.ports import BATCH
+from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
+
+
+def to(host: str, port: int) -> Origin:
+    """Return where a datagram goes that nobody has asked for."""
+    return Origin.of((host, port), Destination(host, 0))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_one_datagram_between_two_servers_is_over_within_100(host: str) -> None:
     one, two = Responder(Applied()), Responder(Applied())
     with served(one, host) as first, served(two, host) as second:
-        first.write(b"hello", (host, second.getHost().port))
+        first.send(b"hello", to(host, second.getHost().port))
         before = -1
         while before != (before := one.received + two.received):
             await deferLater(reactor, 0.1)
@@ -44,18 +47,18 @@ async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
     with served(one, "127.0.0.1") as first:
         number = first.getHost().port
         with served(two, "127.0.0.2", number) as second:
-            first.write(b"hello", ("127.0.0.2", number))
+            first.send(b"hello", to("127.0.0.2", number))
             await deferLater(reactor, 0.1)
             assert second.tells_destinations
     assert (one.received, two.received) == (0, 1)
     assert two.drops == {DropReason.OWN_PORT: 1}
 
 
-@implementer(IBatchProtocol)
-class Batches(DatagramProtocol):
+class Batches(ResponderProtocol):
     """Notes the sizes of the batches that it is given."""
 
     def __init__(self) -> None:
+        super().__init__(Responder(Applied()), reactor)
         self.sizes: list[int] = []
 
     def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
@@ -66,15 +69,16 @@ class Batches(DatagramProtocol):
 async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
     """Empty datagrams have no bytes to count, yet they end a turn as others do."""
     protocol = Batches()
-    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
+    sock = open_socket("127.0.0.1", 0)
+    ask_receive_buffer(sock, 1 << 20)
+    port = Port(sock, protocol, reactor)
     port.startListening()
-    port.ask_receive_buffer(1 << 20)
     waiting = 10 * BATCH
     with client() as sock:
         for _ in range(waiting):
             sock.sendto(bytes(size), ("127.0.0.1", port.getHost().port))
         served_at = []
-        while sum(protocol.sizes) < waiting - (port.kernel_drops() or 0):
+        while sum(protocol.sizes) < waiting - (kernel_drops(sock) or 0):
             await deferLater(reactor, 0)
             served_at.append(sum(protocol.sizes))
     assert max(protocol.sizes) == BATCH
@@ -197,8 +201,9 @@ _FLOODED = r"""
 from twisted.internet import reactor
 from tests.udp.helpers import Applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import UDPEndpoint, listen
-port = listen(reactor, UDPEndpoint(reactor, 0, "127.0.0.1"), Responder(Applied()))
+from uppercase.udp import serve
+from uppercase.udp.sockets import open_socket
+port = serve(reactor, open_socket("127.0.0.1", 0), Responder(Applied()))
 print(port.getHost().port, flush=True)
 reactor.run()
 """

@@ -1,7 +1,7 @@
 """The `uppercase` command, on top of the client library: a module or folder a sub-command.
 
-Here it is a process: its start, exit status, signals and standard output. This module imports next
-to nothing, so that Ctrl-C is caught while the rest loads.
+Here it is a process: its exit status, signals and standard output. This module imports next to
+nothing, so that Ctrl-C is caught while the rest loads (`uppercase.__main__`).
 """
 
 import gc
@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -97,24 +97,3 @@ def write_all(data: bytes) -> None:
             from uppercase.errors import UserError
 
             raise UserError(f"cannot write the output: {error.strerror}") from error
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Without arguments they are the process's own, and then Ctrl-C ends the process as it ends every
-    program: of SIGINT, so that a shell's loop ends too.
-    """
-    try:
-        if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
-            from uppercase.commands._generated import answer_shell
-
-            answer_shell()
-        from uppercase.commands._group import run
-
-        status = run(arguments)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    if status == INTERRUPTED and arguments is None:
-        die_of(signal.SIGINT)
-    return status

@@ -1,15 +1,13 @@
-"""What several commands ask for alike: the server, what is expected of it and by when, plots.
+"""What several commands ask for alike: the server, what is expected of it and by when.
 
 Also the kinds of values that options take: our units as click's parameter types. Their parsers are
 those of `uppercase.core.values`; this module only tells click about them.
 """
 
-import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,13 +16,11 @@ import click
 from uppercase.client.target import TLS, parse_target
 from uppercase.commands._group import completer, section
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
-from uppercase.errors import BadValue, UserError, install
+from uppercase.errors import BadValue, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
 
 if TYPE_CHECKING:
     from uppercase.lab import LabOption
-
-_PLOT_ENDINGS: Final = (".svg", ".png", ".pdf")
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -205,36 +201,3 @@ def lab(rows: "Mapping[str, LabOption]") -> Callable[[_Function], _Function]:
         return command
 
     return decorate
-
-
-def plot(text: str) -> Callable[[_Function], _Function]:
-    """Return the decorator that passes `plot`, a path or None, to a command."""
-    endings = ", ".join(_PLOT_ENDINGS)
-    return section("Output")("--plot", FILE, f"{text}  [{endings}]", callback=_check_plot)
-
-
-def _check_plot(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
-    """Refuse, before minutes of measuring, a file that could not be written after them."""
-    if path is not None:
-        if path.suffix.lower() not in _PLOT_ENDINGS:
-            raise UserError(
-                f"got --plot={path}; the name of an SVG, PNG or PDF file, such as rtt.svg, "
-                "is accepted"
-            )
-        if find_spec("matplotlib") is None:
-            raise UserError(f"--plot needs the matplotlib library; install it: {install('plots')}")
-        # Before it is imported: it tells of its own fonts and folders, which nobody asked about.
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise cannot_write(path, error) from error
-    return path
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write --plot={path}: {error.strerror}; name a file in a folder of yours"
-    )

@@ -29,7 +29,6 @@ from uppercase.services.base import (
     OpenPlace,
     Settings,
     TransformService,
-    open_on_one_port,
     share,
 )
 from uppercase.services.logs import say
@@ -114,16 +113,13 @@ class TCPService(TransformService):
         return [each.port for each in self._open]
 
     def listen(self) -> None:
-        """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
         sockets, listeners = self.inherited, list[listening.Listener]()
         if sockets is None:
-            bound = open_on_one_port(
-                self.settings, bind, lambda skt: int(skt.getsockname()[1]), socket.socket.close
-            )
-            sockets, listeners = [(SHORTHAND, skt) for skt in bound], self._listeners
+            opened, listeners = self.open_shorthands(1), self._listeners
+            sockets = [(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*starmap(self._adopt, sockets), *listeners):
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)

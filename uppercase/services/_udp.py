@@ -2,9 +2,8 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
@@ -21,10 +20,9 @@ from uppercase.services.base import (
     OpenPlace,
     Settings,
     TransformService,
-    open_on_one_port,
     share,
 )
-from uppercase.udp.sockets import kernel_drops
+from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
 if TYPE_CHECKING:
     from uppercase.lab import Experiment
@@ -68,51 +66,37 @@ class UDPService(TransformService):
             self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
         )
         self.ports: list[Any] = []
-        self._endpoints = [
-            udp.datagram_endpoint_from_string(self.reactor, text)
-            for text in (() if settings.inherits else settings.listen)
-        ]
+        listed = () if settings.inherits else settings.listen
+        self._openers = {text: opener_of_string(text) for text in listed}
         self.listen_places = settings.listen
         self._errors: Counter[str] = Counter()
-        # A socket's name, what asks the kernel, and what it has told; None of one that is closed.
-        self._kernel: list[tuple[str, Callable[[], int | None], int]] = []
+        # How many datagrams the system had no room for, by the socket that they were for.
+        self._kernel: dict[socket.socket, int] = {}
         self._watch = LoopingCall(self._look_at_kernel)
         self._watch.clock = self.reactor
 
     def listen(self) -> None:
-        """Open the shorthands' addresses, then the endpoints; or adopt what was inherited."""
-        if self.inherited is not None:
-            for _, skt in self.inherited:
-                self.ports.append(self._open(udp.AdoptedUDPEndpoint(self.reactor, skt.detach())))
-            return
-        self.ports += open_on_one_port(
-            self.settings,
-            lambda host, port: self._open(udp.UDPEndpoint(self.reactor, port, host)),
-            lambda port: int(port.getHost().port),
-            lambda port: port.stopListening(),
-        )
-        for endpoint in self._endpoints:
-            self.ports.append(self._open(endpoint))
-        # A reactor without file descriptors has ports of its own, which do not tell.
-        telling = (port for port in self.ports if isinstance(port, udp.Port))
-        self._watch_kernel((_name(port), port.kernel_drops) for port in telling)
+        sockets = self.inherited
+        if sockets is None:
+            sockets = [(each.place, skt) for each in self.open_sockets(1) for skt in each.sockets]
+        for _, skt in sockets:
+            self.ports.append(udp.serve(self.reactor, skt, self.responder))
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
         opened = super().open_sockets(workers)
-        # Here, as a socket's count is one for all processes that serve it, and outlives them.
-        self._watch_kernel(
-            (printable_address(*skt.getsockname()[:2]), partial(kernel_drops, skt))
-            for place in opened
-            for skt in place.sockets
-        )
+        # Here, as a socket's count is one for all processes that serve it, and outlives them. One
+        # from systemd may have dropped some before, which are not this program's.
+        sockets = [skt for each in opened for skt in each.sockets]
+        self._kernel = {skt: kernel_drops(skt) or 0 for skt in sockets}
+        self._watch.start(KERNEL_LOOK, now=False)
         return opened
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        return _place(SHORTHAND, udp.UDPEndpoint(self.reactor, port, host).open(workers))
+        return OpenPlace.of(SHORTHAND, open_for_each(host, port, workers))
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
-        for text, endpoint in zip(self.settings.listen, self._endpoints, strict=True):
-            yield _place(text, endpoint.open(workers))
+        for text in self.settings.listen:
+            yield OpenPlace.of(text, self._openers[text](workers))
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits
@@ -158,26 +142,20 @@ class UDPService(TransformService):
             **{name: errors[name] for name in sorted(errors)},
         }
 
-    def _watch_kernel(self, counts: Iterable[tuple[str, Callable[[], int | None]]]) -> None:
-        """Report what the kernel has no room for, lest the lab or the transform be blamed."""
-        # A socket from systemd may have dropped some before, which are not this program's.
-        self._kernel = [(name, count, count() or 0) for name, count in counts]
-        self._watch.start(KERNEL_LOOK, now=False)
-
     def _look_at_kernel(self) -> None:
-        before = self._kernel
-        self._kernel = [(name, count, count() or 0) for name, count, _ in before]
-        for (name, _, now), (*_, then) in zip(self._kernel, before, strict=True):
-            if now != then:
-                self.notify(KernelDropped(name, (now - then) % _KERNEL_WRAPS))
+        """Report what the kernel has no room for, lest the lab or the transform be blamed."""
+        for skt, before in self._kernel.items():
+            now = kernel_drops(skt)
+            # None where the system does not tell, or the socket is closed.
+            if now is not None and now != before:
+                self._kernel[skt] = now
+                address = printable_address(*skt.getsockname()[:2])
+                self.notify(KernelDropped(address, (now - before) % _KERNEL_WRAPS))
 
     def _stop_watching(self) -> None:
         if self._watch.running:
             self._look_at_kernel()
             self._watch.stop()
-
-    def _open(self, endpoint: udp.IDatagramEndpoint) -> Any:
-        return udp.listen(self.reactor, endpoint, self.responder)
 
 
 def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
@@ -195,14 +173,6 @@ def _errors_of(port: Any) -> Counter[str]:
         for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
             found.update({f"{kind}-error {name}": count for name, count in errors.items()})
     return found
-
-
-def _place(place: str, sockets: list[socket.socket]) -> OpenPlace:
-    def release() -> None:
-        for each in sockets:
-            each.close()
-
-    return OpenPlace(place, sockets, release)
 
 
 def _name(port: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -101,15 +101,27 @@ FREE_PORT_TRIES: Final = 16
 if TYPE_CHECKING:
     from uppercase.registry import Listing
 
-Opened = TypeVar("Opened")
-
 
 class OpenPlace(NamedTuple):
-    """What was opened for other processes to serve: one socket for all of them, or one for each."""
+    """What was opened, and is served by this process or others: a socket for each, or one for all.
+
+    Attributes:
+        release: lets go of the place, which other processes may still serve.
+    """
 
     place: str
     sockets: list[socket.socket]
     release: Callable[[], object]
+
+    @classmethod
+    def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
+        """Return one that is let go of by closing its sockets."""
+
+        def release() -> None:
+            for each in sockets:
+                each.close()
+
+        return cls(place, sockets, release)
 
 
 def share(whole: int, workers: int) -> int:
@@ -126,37 +138,6 @@ class CannotStart(SystemExit, Exception):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
-
-
-def open_on_one_port(
-    settings: Settings,
-    open_: Callable[[str, int], Opened],
-    port_of: Callable[[Opened], int],
-    close: Callable[[Opened], object],
-) -> list[Opened]:
-    """Open the shorthands' addresses on one port, also any free one, or raise `CannotListen`."""
-    for tries_left in reversed(range(FREE_PORT_TRIES)):
-        port, opened = settings.port_number(), list[Opened]()
-        try:
-            for host in settings.hosts():
-                try:
-                    opened.append(open_(host, port))
-                except CannotListen as error:
-                    unnamed = host == LOOPBACK[1] and host not in settings.interfaces
-                    if not (unnamed and address_is_missing(error)):
-                        raise
-                    say("this machine has no IPv6; IPv4 only is served")
-                else:
-                    port = port_of(opened[0])
-        except CannotListen as error:
-            for each in opened:
-                close(each)
-            # A port that was free in one family may be taken in the other.
-            if settings.port_number() or not (opened and tries_left and in_use(error)):
-                raise
-        else:
-            return opened
-    raise AssertionError("the last try returns or raises")
 
 
 def addresses_for_others() -> list[str]:
@@ -288,24 +269,43 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def listen(self) -> None:
-        """Open every address of the settings, or raise `CannotListen`."""
+        """Serve what was inherited, or else every address of the settings; raise `CannotListen`."""
 
     def open_sockets(self, workers: int) -> list[OpenPlace]:
-        """Open all addresses for others to serve, or raise `CannotListen`; `close` comes first."""
-        opened = open_on_one_port(
-            self.settings,
-            lambda host, port: self.open_address(host, port, workers),
-            lambda place: int(place.sockets[0].getsockname()[1]),
-            lambda place: place.release(),
-        )
+        """Open all addresses for so many processes, or raise `CannotListen`; `close` ends that."""
+        opened = self.open_shorthands(workers)
         try:
             for place in self.open_listed(workers):
                 opened.append(place)
         except CannotListen:
-            for place in opened:
-                place.release()
+            _release(opened)
             raise
         return opened
+
+    def open_shorthands(self, workers: int) -> list[OpenPlace]:
+        """Open the shorthands' addresses on one port, any free one too, or raise `CannotListen`."""
+        settings = self.settings
+        for tries_left in reversed(range(FREE_PORT_TRIES)):
+            port, opened = settings.port_number(), list[OpenPlace]()
+            try:
+                for host in settings.hosts():
+                    try:
+                        opened.append(self.open_address(host, port, workers))
+                    except CannotListen as error:
+                        unnamed = host == LOOPBACK[1] and host not in settings.interfaces
+                        if not (unnamed and address_is_missing(error)):
+                            raise
+                        say("this machine has no IPv6; IPv4 only is served")
+                    else:
+                        port = opened[0].sockets[0].getsockname()[1]
+            except CannotListen as error:
+                _release(opened)
+                # A port that was free in one family may be taken in the other.
+                if settings.port_number() or not (opened and tries_left and in_use(error)):
+                    raise
+            else:
+                return opened
+        raise AssertionError("the last try returns or raises")
 
     @abstractmethod
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
@@ -383,6 +383,11 @@ class TransformService(Service, ABC):
             address=address,
             transform=self.chain.name,
         )
+
+
+def _release(places: Sequence[OpenPlace]) -> None:
+    for each in places:
+        each.release()
 
 
 class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]

@@ -1,8 +1,16 @@
-"""UDP sockets: opening, adopting and asking them; every refusal is one sentence.
+r"""UDP sockets: opening, adopting and asking them; every refusal is one sentence.
 
-A socket from here does not block, and an IPv6 one serves IPv6 only: systems differ in what `::`
-includes, and with one socket a family each address appears in its native form. Whoever wants both
-families opens two.
+They are described by strings in the grammar of `twisted.internet.endpoints`, which has strings for
+streams only:
+
+    udp:12000                               every IPv4 address
+    udp:12000:interface=127.0.0.1           one address
+    udp:0:interface=\:\:1                 any free port; a colon in a value is written \:
+    systemd:domain=INET:index=0             a datagram socket that systemd opened, by position
+    systemd:domain=INET6:name=upper         or by its FileDescriptorName
+
+An IPv6 socket from here serves IPv6 only: systems differ in what `::` includes, and with one socket
+a family each address appears in its native form. Whoever wants both families opens two.
 
 A socket that is bound to a wildcard address is told the destination of each datagram and names the
 source of each reply: IP_PKTINFO and IPV6_PKTINFO (RFC 1122 section 4.1.3.5, RFC 3542 section 6).
@@ -13,14 +21,27 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from errno import EACCES, EINVAL
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any, Final
 
 from uppercase.core.guards import Destination
-from uppercase.core.values import cannot_listen, family_of, printable_address
-from uppercase.errors import BadValue, CannotListen
+from uppercase.core.values import (
+    cannot_listen,
+    family_of,
+    parse_port,
+    printable_address,
+    split_escaped,
+    unescape,
+)
+from uppercase.errors import BadValue, CannotListen, suggest
+
+Opener = Callable[[int], list[socket.socket]]
+"""Opens an address for so many processes to serve: a socket for each of them, or one for all."""
+
+_BACKSLASH: Final = "\\"
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
 _MEMINFO: Final = struct.Struct("@9I")
@@ -75,8 +96,33 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
         if sock is not None:
             sock.close()
         raise cannot_listen("UDP", printable_address(address, port), error) from error
-    sock.setblocking(False)
     return sock
+
+
+def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
+    """Open an address for so many processes: a socket for each, or one for all.
+
+    With one for each, all datagrams of a client's port meet one process, and its guards. Only
+    Linux deals them out so.
+
+    Raises:
+        BadValue, CannotListen: as for `open_socket`; nothing is left open.
+    """
+    # Alone first: another program that has the address, and would share it, is found out.
+    first = open_socket(host, port)
+    if workers == 1 or sys.platform != "linux":
+        return [first]
+    number = int(first.getsockname()[1])
+    first.close()
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(workers):
+            opened.append(open_socket(host, number, one_of_several=True))
+    except CannotListen:
+        for each in opened:
+            each.close()
+        raise
+    return opened
 
 
 def _is_shared(sock: socket.socket) -> bool:
@@ -94,9 +140,7 @@ def _is_shared(sock: socket.socket) -> bool:
 
 
 def adopt_socket(descriptor: int) -> socket.socket:
-    """Take over an open, bound UDP socket, for example from systemd; it stops blocking.
-
-    A port on a blocking socket would hang in its second read.
+    """Take over an open, bound UDP socket, for example from systemd.
 
     Raises:
         CannotListen: the descriptor is no such socket; it is left as it was.
@@ -115,8 +159,75 @@ def adopt_socket(descriptor: int) -> socket.socket:
             "is needed: use ListenDatagram= in a systemd socket unit"
         )
     os.close(descriptor)
-    sock.setblocking(False)
     return sock
+
+
+def opener_of_string(description: str) -> Opener:
+    """Return what opens the sockets that a string describes.
+
+    Raises:
+        BadValue: it describes none; the text says what is accepted.
+    """
+    kind, *fields = _fields(description)
+    if kind == ("", "udp"):
+        return _parse_udp(description, fields)
+    if kind == ("", "systemd"):
+        return _parse_systemd(description)
+    known = suggest(kind[1], ["udp", "systemd"])
+    raise BadValue(f"got {description!r}; no datagram endpoint has the type {kind[1]!r}{known}")
+
+
+def _fields(description: str) -> list[tuple[str, str]]:
+    """Split at colons into (name, value); what has no name has the name ""."""
+    backslashes = len(description) - len(description.rstrip(_BACKSLASH))
+    if backslashes % 2:
+        raise BadValue(f"got {description!r}; nothing follows its last backslash")
+    fields = []
+    for field in split_escaped(description):
+        before, *after = split_escaped(field, "=")
+        name, value = (before, "=".join(after)) if after else ("", before)
+        fields.append((unescape(name), unescape(value)))
+    return fields
+
+
+def _parse_udp(description: str, fields: list[tuple[str, str]]) -> Opener:
+    """Take `udp:PORT[:interface=ADDRESS]`; both may be named or go by position."""
+    accepted = r"udp:PORT[:interface=ADDRESS] is accepted, with \: for each colon in the address"
+    given: dict[str, str] = {}
+    positions = iter(("port", "interface"))
+    for name, value in fields:
+        key = name or next(positions, "more")
+        if key not in ("port", "interface") or key in given:
+            raise BadValue(f"got {description!r}; {accepted}")
+        given[key] = value
+    if "port" not in given:
+        raise BadValue(f"got {description!r} without a port; {accepted}")
+    try:
+        port, host = parse_port(given["port"]), check_interface(given.get("interface", ""))
+    except BadValue as error:
+        raise BadValue(f"in {description!r}: {error}") from None
+    return partial(open_for_each, host, port)
+
+
+def _parse_systemd(description: str) -> Opener:
+    """Take `systemd:domain=FAMILY:index=N` or `:name=NAME`.
+
+    Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
+    cleared it, and only it knows.
+    """
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
+    # `fileno` is in no interface, but a second look at the environment finds nothing.
+    try:
+        endpoint: Any = serverFromString(None, description)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise BadValue(
+            f"got {description!r}; systemd:domain=INET:index=N, counted from 0, or "
+            "systemd:domain=INET:name=NAME is accepted, with a socket that systemd passed on: "
+            "start the service through a .socket unit that has ListenDatagram="
+        ) from error
+    return lambda _: [adopt_socket(endpoint.fileno)]
 
 
 def ask_receive_buffer(sock: socket.socket, size: int) -> int:

@@ -12,12 +12,12 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import NETWORK, OK, _options, signals
+from uppercase.commands import NETWORK, OK, _options, _report, signals
 from uppercase.commands._group import Command, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands._report import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
-from uppercase.commands.ping import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8
@@ -51,7 +51,7 @@ _output = section("Output")
 @_options.timeout("Load")
 @_options.judgement
 @_output("--json", "as_json", bool, "NDJSON: an object a line.")
-@_options.plot("Draw the throughput and the latencies.")
+@_report.plot("Draw the throughput and the latencies.")
 def bench(
     target: Target,
     expect: tuple[str, ...],
@@ -93,16 +93,12 @@ def bench(
     elif counts.answered or not counts.errors:
         print("\n" + report.as_text(), flush=True)
     if plot is not None:
-        from uppercase.commands._plots import bench_plot
-
-        bench_plot(
-            f"bench {target}: {report.rate:.0f} messages/s",
-            str(plan),
-            report.rates,
-            latencies.distribution(),
-            in_words(counts, _AMISS),
-            report.percentiles,
-        ).save(plot)
+        panels = [
+            _report.throughput(report.rates, in_words(counts, _AMISS)),
+            *_report.histogram(latencies.distribution(), "latency in ms", report.percentiles),
+        ]
+        title = f"bench {target}: {report.rate:.0f} messages/s"
+        _report.save_plot(plot, title, str(plan), panels)
     if counts.errors:
         raise counts.errors[0]
     return OK if counts.acceptable(max_loss) else NETWORK

@@ -2,43 +2,56 @@
 
 It prints lines in the shape of ping(8), or objects, one a line (NDJSON). Numbers in the text have a
 unit; in the objects they are numbers and the key names the unit. The objects are documented in
-docs/reference/ping-and-bench.md; `SCHEMA` counts their breaking changes. What a reply means is the
-tracker's affair, when probes are sent and how they travel the run's; what bench words in the same
-way is here, too.
+docs/reference/ping-and-bench.md. What a reply means is the tracker's affair, when probes are sent
+and how they travel the run's.
 """
 
-import json
 import os
 import sys
 import time
-from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from uppercase.client.target import Target
-from uppercase.commands import NETWORK, OK, _options, signals
+from uppercase.commands import NETWORK, OK, _options, _report, signals
 from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands._report import (
+    BLUE,
+    BROWN,
+    RED,
+    VIOLET,
+    bins,
+    difference,
+    excerpt,
+    in_a_row,
+    in_words,
+    print_object,
+)
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
     Kind,
     Probes,
     RoundTrips,
-    Schedule,
     Totals,
     Tracker,
     new_mark,
+    schedule,
 )
 from uppercase.errors import ConnectionRefused, NetworkError
 from uppercase.limits import PROBE_SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PING_INTERVAL: Final = 1.0
 """Seconds between probes, as in ping(8)."""
@@ -70,7 +83,7 @@ _output = section("Output")
 @_output("-q", "--quiet", bool, "Only the summary.")
 @_output("-D", "timestamps", bool, "Begin each line with the time.")
 @_output("--json", "as_json", bool, "NDJSON: an object a line.")
-@_options.plot("Draw the round trips and losses.")
+@_report.plot("Draw the round trips and losses.")
 def ping(
     target: Target,
     count: int | None,
@@ -95,7 +108,8 @@ def ping(
         uppercase ping -u --json | jq .rtt_ms    for a program
         uppercase ping --expect=rot13            a server with another transform
     """
-    schedule = Schedule(interval, count, deadline)
+    times = partial(schedule, interval, count, deadline)
+    times()  # What is wrong with them is said before anything is asked.
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands import running
@@ -112,7 +126,7 @@ def ping(
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
-            run = Run(reactor, tracker, schedule, display, carrier)
+            run = Run(reactor, tracker, times(), deadline, display, carrier)
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):
@@ -123,71 +137,48 @@ def ping(
                 break
     display.show_summary(carrier.connections, failure)
     if plot is not None:
-        from uppercase.commands._plots import ping_plot
-
-        ping_plot(target, display.found, tracker.totals).save(plot)
+        save_plot(plot, target, display.found, tracker.totals)
     if failure is not None:
         raise failure
     fine = tracker.totals.acceptable(max_loss, None if deadline is None else count)
     return OK if fine else NETWORK
 
 
-SCHEMA: Final = 1
-"""The version of the objects: it grows when a key changes its meaning or goes away."""
-
-AMISS: Final = ("lost", "late", "duplicates", "reordered", "wrong")
+_AMISS: Final = ("lost", "late", "duplicates", "reordered", "wrong")
 """What may become of a probe besides a good reply, as `Totals` and the objects call it."""
 
+_COUNTED: Final = ("transmitted", "received", *_AMISS)
 _EXTENT: Final = ("min", "avg", "max", "mdev")
 _PERCENTILES: Final = ("p50", "p95", "p99")
 
-_EXCERPT: Final = 60
-_BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
-_DECADE: Final = 10
 _BAR: Final = 40  # columns
 
-_COLOURS: Final = {
-    "LOST": "red",
-    "LATE": "yellow",
-    "DUP": "blue",
-    "WRONG": "bright_red",
-    "REORDERED": "magenta",
+_EDGE: Final = 0.96  # Of a diagram's height: where what has no round trip is marked.
+_VECTORS: Final = 5000
+"""More points than this are drawn as an image, so that a file stays small however long the
+measurement was."""
+
+
+class _Look(NamedTuple):
+    """How a kind of finding is shown: the tag of its line and its colour, its mark in a plot."""
+
+    tag: str
+    colour: str
+    shape: str
+    ink: str
+    size: int = 6
+
+
+_LOOKS: Final = {
+    "reply": _Look("", "", ".", BLUE),
+    "reordered": _Look("REORDERED", "magenta", "o", VIOLET, 7),
+    "duplicate": _Look("DUP", "blue", "D", BLUE),
+    "late": _Look("LATE", "yellow", "^", BROWN),
+    "wrong": _Look("WRONG", "bright_red", "s", "black"),
+    "lost": _Look("LOST", "red", "x", RED),
 }
-
-
-def print_object(kind: str, **fields: Any) -> None:
-    """Print one line of NDJSON."""
-    line = {"schema": SCHEMA, "type": kind, **fields}
-    print(json.dumps(line, ensure_ascii=False), flush=True)
-
-
-def excerpt(data: bytes) -> str:
-    r"""Return the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
-    text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
-    return text + "..." if len(data) > _EXCERPT else text
-
-
-def difference(got: bytes, expected: bytes) -> str:
-    """Return the rest of a sentence about a wrong reply: where it differs, and how."""
-    if not expected:
-        return f" was {excerpt(got)!r}; no probe was awaiting one"
-    pairs = enumerate(zip(got, expected, strict=False))
-    at = next((at for at, (a, b) in pairs if a != b), min(len(got), len(expected)))
-    shown = slice(max(0, at - _BEFORE), at + _AFTER)
-    return f" differs at byte {at}: {excerpt(got[shown])!r} instead of {excerpt(expected[shown])!r}"
-
-
-def in_words(counts: Any, names: Iterable[str]) -> str:
-    """Return `3 lost, 1 late` of counts that have these names, and what is still awaited."""
-    words = [f"{getattr(counts, name)} {name}" for name in names]
-    return ", ".join([*words, f"{counts.pending} still awaited"] if counts.pending else words)
-
-
-def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
-    """Return `min/avg/max = 0.1/0.2/0.3 ms` of those of the values that have these names."""
-    numbers = "/".join(f"{values[name]:.3f}" for name in names)
-    return f"{'/'.join(names).replace('_', '.')} = {numbers} ms"
+_COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
 
 
 def milliseconds(seconds: float) -> float:
@@ -197,15 +188,14 @@ def milliseconds(seconds: float) -> float:
 
 def finding_text(finding: Finding, where: str, timeout: float) -> str:
     """Return the line for a finding; its last word is the tag, if there is one."""
+    tag = _LOOKS["reordered" if finding.reordered else finding.kind].tag
     if finding.kind is Kind.LOST:
-        return f"no reply from {where}: seq={finding.seq} within {timeout:g} s LOST"
+        return f"no reply from {where}: seq={finding.seq} within {timeout:g} s {tag}"
     seq = "?" if finding.seq is None else finding.seq
     line = f"{finding.size} bytes from {where}: seq={seq}"
     if finding.rtt is not None:
         line += f" time={finding.rtt * 1e3:.3f} ms"
-    if finding.kind is Kind.REPLY:
-        return line + " REORDERED" if finding.reordered else line
-    return f"{line} {'DUP' if finding.kind is Kind.DUPLICATE else finding.kind.name}"
+    return f"{line} {tag}".rstrip()
 
 
 def coloured(line: str) -> str:
@@ -237,46 +227,57 @@ def _round_trips(rtt: RoundTrips) -> dict[str, float] | None:
     return dict(zip(_EXTENT + _PERCENTILES, map(milliseconds, values), strict=True))
 
 
-class Bin(NamedTuple):
-    """One bar: samples from `low` up to, but not including, `high`; the last bin includes it."""
-
-    low: float
-    high: float
-    height: int
-
-
-def bins(samples: Iterable[float] | Mapping[float, int], number: int = 16) -> list[Bin]:
-    """Sort samples into bins.
-
-    They are of equal width, or of equal ratio where the samples spread over more than a decade: a
-    few slow replies would otherwise press all others into one bar.
-    """
-    counted = samples if isinstance(samples, Mapping) else Counter(samples)
-    if not counted:
-        return []
-    low, high = min(counted), max(counted)
-    if low == high:
-        number = 1
-    if low > 0 and high / low > _DECADE:
-        ratio = (high / low) ** (1 / number)
-        edges = [low * ratio**index for index in range(number)]
-    else:
-        edges = [low + (high - low) * index / number for index in range(number)]
-    counts = [0] * number
-    for value, times in counted.items():
-        counts[bisect_right(edges, value) - 1] += times
-    ends = [*edges[1:], high]
-    return [Bin(*each) for each in zip(edges, ends, counts, strict=True)]
-
-
 def _histogram(seconds: Iterable[float]) -> list[str]:
     """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
-    rows = bins(seconds)
-    most = max(row.height for row in rows)
+    edges, heights = bins(seconds)
+    most = max(heights)
     return [
-        f"{row.low * 1e3:10.3f} ms {'#' * ceil(_BAR * row.height / most):{_BAR}} {row.height:7}"
-        for row in rows
+        f"{low * 1e3:10.3f} ms {'#' * ceil(_BAR * height / most):{_BAR}} {height:7}"
+        for low, height in zip(edges, heights, strict=False)
     ]
+
+
+def save_plot(path: Path, target: Target, found: Iterable[Finding], totals: Totals) -> "Figure":
+    """Draw the round trips over the probes' numbers, what went wrong, and a histogram."""
+    description = ", ".join(f"{getattr(totals, name)} {name}" for name in _COUNTED)
+    panels: list[_report.Panel] = [
+        partial(_draw, found),
+        *_report.histogram(totals.rtt.recent, "RTT in ms"),
+    ]
+    return _report.save_plot(path, f"ping {target}", description, panels)
+
+
+def _draw(found: Iterable[Finding], axes: "Axes") -> None:
+    points: dict[str, dict[int, float]] = {name: {} for name in _LOOKS}
+    for each in found:
+        if each.seq is not None:
+            in_time = each.kind is Kind.REPLY
+            points[each.kind][each.seq] = (each.rtt or 0) * 1e3 if in_time else _EDGE
+            if each.reordered:
+                points["reordered"][each.seq] = points["reply"][each.seq]
+    # A probe that was answered after all is not lost, though it was reported as such in its time.
+    for seq in (*points["late"], *points["wrong"]):
+        points["lost"].pop(seq, None)
+    axes.set(title="Round trips", xlabel="probe (seq)", ylabel="RTT in ms")
+    axes.locator_params(axis="x", integer=True)
+    for name, marks in points.items():
+        if marks:
+            look, has_time = _LOOKS[name], name in ("reply", "reordered")
+            axes.plot(
+                [*marks],
+                [*marks.values()],
+                look.shape,
+                color=look.ink,
+                markerfacecolor=look.ink if name == "reply" else "none",
+                markersize=look.size,
+                label=name,
+                rasterized=len(marks) > _VECTORS,
+                transform=axes.transData if has_time else axes.get_xaxis_transform(),
+            )
+    # Above the highest point, so that no point is under a mark.
+    axes.set_ylim(0, max(points["reply"].values(), default=1.0) * 1.15)
+    if len(axes.lines) > 1:  # the axes say what a single one is
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=6, handletextpad=0)
 
 
 @dataclass
@@ -329,7 +330,7 @@ class Display:
             f"\n--- {self.target.place} ping statistics ---",
             f"{totals.transmitted} packets transmitted, {totals.received} received, "
             f"{totals.loss * 100:.4g}% packet loss, time {self._elapsed * 1e3:.0f} ms",
-            in_words(totals, AMISS),
+            in_words(totals, _AMISS),
         ]
         wrong = self.first_wrong
         if wrong is not None:
@@ -347,12 +348,11 @@ class Display:
 
     def _show_object(self, kind: str, connections: int | None, **more: Any) -> None:
         """Print the fields that the summary and an interim report share, and some more."""
-        counted = ("transmitted", "received", *AMISS, "pending")
         print_object(
             kind,
             target=str(self.target),
             connections=connections,
-            **{name: getattr(self.totals, name) for name in counted},
+            **{name: getattr(self.totals, name) for name in (*_COUNTED, "pending")},
             loss=round(self.totals.loss, 6),
             elapsed_ms=milliseconds(self._elapsed),
             rtt_ms=_round_trips(self.totals.rtt),

@@ -11,12 +11,12 @@ from all others.
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.defer import TimeoutError as Silence
@@ -34,10 +34,12 @@ from uppercase.client.network import (
 )
 from uppercase.client.session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
-from uppercase.commands.ping import Display
-from uppercase.commands.ping._tracker import Schedule, Tracker
+from uppercase.commands.ping._tracker import Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
+
+if TYPE_CHECKING:
+    from uppercase.commands.ping import Display
 
 _LONGEST_LINE: Final = MIB
 
@@ -58,23 +60,25 @@ class Run:
 
     reactor: IReactor
     tracker: Tracker
-    schedule: Schedule
-    display: Display
+    times: Iterator[float]
+    duration: float | None
+    display: "Display"
     carrier: "Carrier"
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
     _ended = False
 
     async def measure(self) -> None:
         """Do it, with a carrier that has been opened; it is closed at the end."""
-        over = self.display.started + (self.schedule.duration or inf)
+        over = self.display.started + (self.duration or inf)
+        planned = self._next_planned()
         self.carrier.start(self)
         try:
             while not self._ended and (now := monotonic()) < over:
-                planned = self._planned()
                 if planned is not None and planned <= now:
                     self.carrier.send(self.tracker.send(monotonic()))
+                    planned = self._next_planned()
                 self._expire(now)
-                planned, expiry = self._planned(), self.tracker.next_expiry
+                expiry = self.tracker.next_expiry
                 if planned is None and expiry is None:
                     break
                 wake = min(time for time in (planned, expiry, over) if time is not None)
@@ -108,8 +112,8 @@ class Run:
         now = monotonic()
         self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
 
-    def _planned(self) -> float | None:
-        after = self.schedule.planned(self.tracker.totals.transmitted + 1)
+    def _next_planned(self) -> float | None:
+        after = next(self.times, None)
         return None if after is None else self.display.started + after
 
     def _expire(self, now: float) -> None:

@@ -10,13 +10,15 @@ Round trips are never halved: the two ways need not take equally long (RFC 2681 
 No clock, no socket, no printing here: callers pass the time, in seconds of a monotonic clock.
 """
 
+import itertools
 import math
 import re
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 from operator import eq
 from typing import Final
 
@@ -96,30 +98,15 @@ class Probes:
         return (head + _LETTERS * (length // len(_LETTERS) + 1))[:length]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When each probe is to be sent, in seconds from the start; replies do not move it.
-
-    After `duration` all is over, whatever is still awaited.
-    """
-
-    interval: float
-    count: int | None = None
-    duration: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.interval < PING_MIN_INTERVAL:
-            raise UserError(
-                f"got an interval of {self.interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
-                "accepted; for more load, use uppercase bench"
-            )
-
-    def planned(self, seq: int) -> float | None:
-        """Return the time of probe `seq` (from 1), or None if there is no such probe."""
-        time = (seq - 1) * self.interval
-        too_many = self.count is not None and seq > self.count
-        too_late = self.duration is not None and time >= self.duration
-        return None if too_many or too_late else time
+def schedule(interval: float, count: int | None, duration: float | None) -> Iterator[float]:
+    """Return when each probe is to be sent, in seconds from the start; replies do not move it."""
+    if interval < PING_MIN_INTERVAL:
+        raise UserError(
+            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
+            "accepted; for more load, use uppercase bench"
+        )
+    times = (number * interval for number in itertools.count())
+    return islice(takewhile(lambda time: duration is None or time < duration, times), count)
 
 
 class Kind(StrEnum):

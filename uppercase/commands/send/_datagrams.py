@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
@@ -116,8 +116,26 @@ async def filter_datagrams(
     from 1, its reply or None, and its trailer. Those before a fault of the input are delivered.
     """
     places = DeferredSemaphore(window)
-    under_way: _UnderWay = DeferredQueue()
-    feeding = Deferred.fromCoroutine(_feed(messages, source, framer, places, under_way))
+    # What becomes of each message, and its trailer; None is the end.
+    under_way: DeferredQueue[tuple[Deferred[bytes | None], bytes] | None] = DeferredQueue()
+
+    async def feed() -> None:
+        data = b"more"
+        try:
+            while data:
+                data = await source.read()
+                for message, trailer in framer.feed(data) if data else framer.finish():
+                    await places.acquire()
+                    under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
+        except FramingError as error:
+            raise UserError(
+                f"a message of the input is too large for a datagram: more than "
+                f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
+            ) from error
+        finally:
+            under_way.put(None)
+
+    feeding = Deferred.fromCoroutine(feed())
     number = 0
     try:
         while (entry := await under_way.get()) is not None:
@@ -127,36 +145,7 @@ async def filter_datagrams(
             places.release()
         await feeding
     finally:
-        feeding.addErrback(lambda failure: None)
-        feeding.cancel()
-        for entry in filter(None, under_way.pending):
-            entry[0].addErrback(lambda failure: None)
-            entry[0].cancel()
-
-
-_UnderWay = DeferredQueue[tuple[Deferred[bytes | None], bytes] | None]
-"""What becomes of each message, and its trailer; None is the end."""
-
-
-async def _feed(
-    messages: Messages,
-    source: Input,
-    framer: IFramer | Chunks,
-    places: DeferredSemaphore,
-    under_way: _UnderWay,
-) -> None:
-    """Send what there is, a place in the window each."""
-    data = b"more"
-    try:
-        while data:
-            data = await source.read()
-            for message, trailer in framer.feed(data) if data else framer.finish():
-                await places.acquire()
-                under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
-    except FramingError as error:
-        raise UserError(
-            f"a message of the input is too large for a datagram: more than "
-            f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
-        ) from error
-    finally:
-        under_way.put(None)
+        left: list[Deferred[Any]] = [entry[0] for entry in under_way.pending if entry]
+        for waiting in (feeding, *left):
+            waiting.addErrback(lambda failure: None)
+            waiting.cancel()

@@ -1,4 +1,4 @@
-"""Datagram endpoints: their strings, sockets from elsewhere, and addresses that cannot be had."""
+"""Sockets: the strings that describe them, those from elsewhere, and what cannot be had."""
 
 import errno
 import os
@@ -15,26 +15,18 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorUDP
-from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
-from uppercase.udp import (
-    IDatagramEndpoint,
-    UDPEndpoint,
-    datagram_endpoint_from_string,
-    drain,
-    listen,
-)
-from uppercase.udp._endpoints import AdoptedUDPEndpoint
+from uppercase.udp import drain, serve
+from uppercase.udp.sockets import adopt_socket, open_socket, opener_of_string
 
 
-def listen_on(description: str, responder: Responder | None = None) -> Any:
-    endpoint = datagram_endpoint_from_string(reactor, description)
-    return listen(reactor, endpoint, responder or Responder(Applied()))
+def listen_on(description: str) -> Any:
+    (sock,) = opener_of_string(description)(1)
+    return serve(reactor, sock, Responder(Applied()))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +76,7 @@ def test_a_string_that_describes_nothing_is_refused_in_one_sentence(
     description: str, said: str
 ) -> None:
     with pytest.raises(BadValue) as caught:
-        datagram_endpoint_from_string(reactor, description)
+        opener_of_string(description)
     assert said in str(caught.value)
     assert repr(description) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -97,9 +89,7 @@ def test_values_are_quoted_as_twisted_quotes_them(interface: str) -> None:
         ip_address(interface)
     except ValueError:
         with pytest.raises(BadValue) as caught:
-            datagram_endpoint_from_string(
-                reactor, f"udp:0:interface={quoteStringArgument(interface)}"
-            )
+            opener_of_string(f"udp:0:interface={quoteStringArgument(interface)}")
         assert f"got {interface!r} as the interface" in str(caught.value)
 
 
@@ -124,7 +114,7 @@ class Plain:
 async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
     data = b"a" * 65_507
     plain: Any = Plain()
-    port: Any = listen(plain, UDPEndpoint(plain, 0, "127.0.0.1"), Responder(Applied()))
+    port: Any = serve(plain, open_socket("127.0.0.1", 0), Responder(Applied()))
     number = port.getHost().port
     assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
     await drain(port)
@@ -138,8 +128,10 @@ def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
             raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
 
     full: Any = Full()
-    with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:9: another "):
-        UDPEndpoint(full, 9, "127.0.0.1").listen(DatagramProtocol())
+    sock = open_socket("127.0.0.1", 0)
+    with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:\d+: another "):
+        serve(full, sock, Responder(Applied()))
+    assert sock.fileno() == -1
 
 
 def test_an_address_of_another_machine_is_one_sentence() -> None:
@@ -149,27 +141,20 @@ def test_an_address_of_another_machine_is_one_sentence() -> None:
         listen_on(r"udp:0:interface=2001\:db8\:\:1")
 
 
-def test_endpoints_keep_their_contract() -> None:
-    assert verifyObject(IDatagramEndpoint, UDPEndpoint(reactor, 0))
-    assert verifyObject(IDatagramEndpoint, AdoptedUDPEndpoint(reactor, 0))
-
-
 def test_a_descriptor_that_is_no_udp_socket_is_refused_and_left_alone() -> None:
     with socket.socket() as stream:
-        endpoint = AdoptedUDPEndpoint(reactor, stream.fileno())
         with pytest.raises(CannotListen, match="a datagram socket of INET or INET6 is needed"):
-            endpoint.listen(DatagramProtocol())
+            adopt_socket(stream.fileno())
         assert stream.getsockname()
     with pytest.raises(CannotListen, match="an open UDP socket is needed"):
-        AdoptedUDPEndpoint(reactor, 1 << 20).listen(DatagramProtocol())
+        adopt_socket(1 << 20)
 
 
 async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     number = sock.getsockname()[1]
-    endpoint = AdoptedUDPEndpoint(reactor, sock.detach())
-    port = listen(reactor, endpoint, Responder(Applied()))
+    port = serve(reactor, adopt_socket(sock.detach()), Responder(Applied()))
     for _ in range(3):
         assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
     port.stopListening()
@@ -182,8 +167,10 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="u
 from twisted.internet import reactor
 from tests.udp.helpers import Applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import datagram_endpoint_from_string, listen
-listen(reactor, datagram_endpoint_from_string(reactor, sys.argv[2]), Responder(Applied()))
+from uppercase.udp import serve
+from uppercase.udp.sockets import opener_of_string
+(sock,) = opener_of_string(sys.argv[2])(1)
+serve(reactor, sock, Responder(Applied()))
 reactor.run()
 """
 
