@@ -7,6 +7,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from tests.udp.helpers import answer
 from uppercase.core.datagram import Responder
 from uppercase.core.events import Event, IObserver
 from uppercase.core.guards import Answer, Delay, Destination, Origin, Request
@@ -68,7 +69,7 @@ def exchange(
     order = itertools.count()
     for number in range(1, count + 1):
         origin = Origin.of(PEER, Destination("127.0.0.1", 12000))
-        steps: list[Any] = responder.answer(Request(b"<b>&%d" % number, origin))
+        steps: list[Any] = answer(responder, Request(b"<b>&%d" % number, origin))
         held: list[tuple[float, int, Delay]] = []
         while steps or held:
             if not steps:

@@ -104,7 +104,7 @@ def test_replies_come_out_while_the_input_goes_on() -> None:
 
 SEND_AND_TELL = """
 import re, sys
-from uppercase.commands import main
+from uppercase.__main__ import main
 status = main(["send", *sys.argv[1:]])
 with open("/proc/self/status") as told:
     print(re.search(r"VmHWM:\\s*(\\d+) kB", told.read())[1], file=sys.stderr)

@@ -12,6 +12,7 @@ import sys
 import termios
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, environment, run_process
 from tests.packaging.environments import make_environment, needed
 from uppercase.__main__ import main
+from uppercase.testing import check
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
 
@@ -49,6 +51,8 @@ def within(
     """Return what runs the command in the author's folder, without a process of its own."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
+    # The messages that are always tried are enough; a few are drawn to see that they are.
+    monkeypatch.setattr("uppercase.testing.check", partial(check, count=10))
     before = set(sys.modules)
     yield Within(capsys)
     for name in set(sys.modules) - before:

@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from tests.udp.helpers import datagram
+from tests.udp.helpers import answer, answer_batch, datagram
 from uppercase.core.events import (
     AcceptFailed,
     Dropped,
@@ -64,7 +64,7 @@ def shown(measurements: Measurements) -> dict[tuple[str, ...], float]:
 
 def test_messages_and_bytes_are_those_of_the_whole_chain_and_seconds_of_each_transform() -> None:
     service, measurements = measured_udp("strip", "hex-encode")
-    service.responder.answer_batch([datagram(b" ab "), datagram(b"c")])
+    answer_batch(service.responder, [datagram(b" ab "), datagram(b"c")])
     numbers = shown(measurements)
     assert numbers["messages_total", "udp"] == 2
     assert numbers["message_bytes_total", "in", "udp"] == 5
@@ -81,7 +81,7 @@ def test_what_may_happen_is_there_from_the_start_and_what_happens_is_told_by_its
     before = shown(measurements)
     assert before["datagrams_dropped_total", "failed", "udp"] == 0
     assert before["transform_failures_total", "udp", "base64-decode"] == 0
-    service.responder.answer(datagram(b"no base64!"))
+    answer(service.responder, datagram(b"no base64!"))
     after = shown(measurements)
     assert after["datagrams_dropped_total", "failed", "udp"] == 1
     assert after["transform_failures_total", "udp", "base64-decode"] == 1
@@ -160,7 +160,7 @@ def test_a_request_runs_no_line_of_what_was_not_asked_for(monkeypatch: pytest.Mo
     def ask() -> None:
         for _ in range(10):
             connection.dataReceived(b"hello")
-            responder.answer_batch([datagram(b"hello")])
+            answer_batch(responder, [datagram(b"hello")])
 
     calls = calls_of(ask)
     assert wire.take() == b"HELLO" * 11
@@ -191,8 +191,8 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
 
 def test_numbers_of_processes_add_up_after_a_way_through_json() -> None:
     (one, first), (two, second) = measured_udp(), measured_udp()
-    one.responder.answer(datagram(b"a"))
-    two.responder.answer_batch([datagram(b"b"), datagram(b"c")])
+    answer(one.responder, datagram(b"a"))
+    answer_batch(two.responder, [datagram(b"b"), datagram(b"c")])
     wired = [json.loads(json.dumps(list(each.snapshot().items()))) for each in (first, second)]
     total = add_up({tuple(key): number for key, number in each} for each in wired)
     assert total["messages", "udp"] == 3

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from uppercase.services import UDPSettings, udp_service
+from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services._tcp import Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
@@ -42,6 +42,14 @@ def test_a_board_is_one_memory_for_all_who_have_its_descriptor() -> None:
 
 def test_shares_are_never_less_than_the_whole() -> None:
     assert [share(1000, 3), share(1, 4), share(8, 4)] == [334, 1, 2]
+
+
+def test_a_name_for_the_interface_is_as_good_for_workers_as_for_one_process() -> None:
+    service = tcp_service(TCPSettings(listen=["tcp:0:interface=localhost"]))
+    (place,) = service.open_sockets(2)
+    host, port = place.sockets[0].getsockname()
+    place.release()
+    assert (host, port > 0) == ("127.0.0.1", True)
 
 
 def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large() -> None:

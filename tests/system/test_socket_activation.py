@@ -38,7 +38,7 @@ def activated(opened: socket.socket, *arguments: str, name: str | None = "web") 
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-c", ACTIVATE, str(opened.fileno()), tool("twistd"), "-n"),
+                *(sys.executable, "-ISc", ACTIVATE, str(opened.fileno()), tool("twistd"), "-n"),
                 *("--pidfile=", *arguments),
             ],
             pass_fds=[opened.fileno()],

@@ -698,7 +698,7 @@ def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
         notified.settimeout(PATIENCE)
         service = subprocess.Popen(
             [
-                *(sys.executable, "-c", ACTIVATE, str(stream.fileno()), str(datagram.fileno())),
+                *(sys.executable, "-ISc", ACTIVATE, str(stream.fileno()), str(datagram.fileno())),
                 *(tool("twistd"), "-n", f"--pidfile={pid_file}"),
                 *("uppercase", "--config=services.toml"),
             ],

@@ -61,6 +61,21 @@ def columns(batch: Sequence[tuple[bytes, Origin]]) -> tuple[list[bytes], list[Or
     return [data for data, _ in batch], [origin for _, origin in batch]
 
 
+def answer_batch(found: Responder, batch: Sequence[Request]) -> list[Step]:
+    """Have datagrams answered that came in one wake-up; return what is to be done about them."""
+    given: list[Step] = []
+    payloads, origins = [each.data for each in batch], [each.origin for each in batch]
+    for quick, steps in found.exchange(payloads, origins):
+        columns = zip(quick.payloads, quick.origins, quick.requests, strict=True)
+        given += [Answer(reply, Request(data, origin)) for reply, origin, data in columns]
+        given += steps
+    return given
+
+
+def answer(found: Responder, request: Request) -> list[Step]:
+    return answer_batch(found, [request])
+
+
 def replies(steps: list[Step]) -> list[bytes]:
     """Return the payloads of the replies among steps."""
     return [step.data for step in steps if isinstance(step, Answer)]
@@ -111,6 +126,8 @@ __all__ = [
     "DatagramLimits",
     "Notebook",
     "Time",
+    "answer",
+    "answer_batch",
     "ask",
     "client",
     "columns",

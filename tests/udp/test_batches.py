@@ -19,6 +19,7 @@ from tests.udp.helpers import (
     DatagramLimits,
     Notebook,
     Time,
+    answer_batch,
     client,
     columns,
     datagram,
@@ -146,7 +147,7 @@ def test_a_switch_turns_it_off() -> None:
     assert done.stdout.strip() == b"False"
 
 
-# `Responder.exchange` against `Responder.answer_batch`
+# What is looked at together, against each datagram by itself
 
 _SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]
 _PAYLOADS = [b"", b"a", b"B", b"bad", b"ten", b"x" * 30, b"y" * 41]
@@ -183,10 +184,11 @@ def test_together_or_one_by_one_gives_the_same_replies_events_and_counters(batch
     limits = DatagramLimits(max_request=40, loop_guard=3)
     books = Notebook(), Notebook()
     one, other = (Responder(Applied(_odd), limits, clock=Time(), observer=book) for book in books)
+    other._singly = True
     for batch in batches:
         made = [(data, Origin.of(source, SERVER, truncated)) for data, source, truncated in batch]
         singly = [datagram(data, source, SERVER, cut) for data, source, cut in batch]
-        steps = other.answer_batch(singly)
+        steps = answer_batch(other, singly)
         other.sent(steps, ())  # type: ignore[arg-type]
         assert _together(one, made) == replies(steps)
     assert (one.received, one.answered, one.drops) == (other.received, other.answered, other.drops)

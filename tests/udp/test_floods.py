@@ -12,25 +12,28 @@ from operator import sub
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import succeed
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Origin
+from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, drain
-from uppercase.udp.ports import BATCH, IBatchProtocol
+from uppercase.udp import Port, ResponderProtocol, drain
+from uppercase.udp.ports import BATCH
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
+
+
+def to(host: str, port: int) -> Origin:
+    """Return where a datagram goes that nobody has asked for."""
+    return Origin.of((host, port), Destination(host, 0))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_one_datagram_between_two_servers_is_over_within_100(host: str) -> None:
     one, two = Responder(Applied()), Responder(Applied())
     with served(one, host) as first, served(two, host) as second:
-        first.write(b"hello", (host, second.getHost().port))
+        first.send(b"hello", to(host, second.getHost().port))
         before = -1
         while before != (before := one.received + two.received):
             await deferLater(reactor, 0.1)
@@ -44,18 +47,18 @@ async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
     with served(one, "127.0.0.1") as first:
         number = first.getHost().port
         with served(two, "127.0.0.2", number) as second:
-            first.write(b"hello", ("127.0.0.2", number))
+            first.send(b"hello", to("127.0.0.2", number))
             await deferLater(reactor, 0.1)
             assert second.tells_destinations
     assert (one.received, two.received) == (0, 1)
     assert two.drops == {DropReason.OWN_PORT: 1}
 
 
-@implementer(IBatchProtocol)
-class Batches(DatagramProtocol):
+class Batches(ResponderProtocol):
     """Notes the sizes of the batches that it is given."""
 
     def __init__(self) -> None:
+        super().__init__(Responder(Applied()), reactor)
         self.sizes: list[int] = []
 
     def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:

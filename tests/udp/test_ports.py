@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
@@ -192,7 +191,7 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     sock.faults = 100
     sock.bind(("127.0.0.1", 0))
     sock.setblocking(False)
-    port = Port(sock, DatagramProtocol(), clock)
+    port = Port(sock, ResponderProtocol(Responder(Applied()), clock), clock)
     port.startListening()
     rests = []
     for _ in range(6):
@@ -218,7 +217,7 @@ async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))
         for batch in ([broadcast], [broadcast, packet(source=("127.0.0.1", 50_000))]):
-            port.protocol.receive_batch(*columns(batch))  # type: ignore[attr-defined]
+            port.protocol.receive_batch(*columns(batch))
         assert port.send_errors == {"EACCES": 2}
         assert responder.drops == {DropReason.SEND_ERROR: 2}
         assert responder.answered == 1
@@ -235,41 +234,41 @@ def test_a_reply_after_the_end_is_refused_quietly() -> None:
 async def test_a_protocol_that_fails_costs_one_batch_and_is_logged_once_a_second(
     logged_errors: Any,
 ) -> None:
-    class Failing(DatagramProtocol):
-        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-            if datagram == b"fail":
+    class Failing(ResponderProtocol):
+        def receive_batch(self, payloads: Any, origins: Any) -> None:
+            if b"fail" in payloads:
                 raise ValueError("no good")
-            assert self.transport is not None
-            self.transport.write(datagram.upper(), addr)
+            super().receive_batch(payloads, origins)
 
-    port = Port(open_socket("127.0.0.1", 0), Failing(), reactor)
+    protocol = Failing(Responder(Applied()), reactor)
+    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
     port.startListening()
     for _ in range(2):
         assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"fail", SILENCE) is None
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
-    assert port.protocol_errors == 2
     (logged,) = logged_errors.flush()
     assert "no good" in logged
     await port.stopListening()
 
 
 def test_a_protocol_that_does_not_start_leaves_nothing_open() -> None:
-    class Refusing(DatagramProtocol):
+    class Refusing(ResponderProtocol):
         def startProtocol(self) -> None:
             raise ValueError("no")
 
     sock = open_socket("127.0.0.1", 0)
     with pytest.raises(ValueError, match="no"):
-        Port(sock, Refusing(), reactor).startListening()
+        Port(sock, Refusing(Responder(Applied()), reactor), reactor).startListening()
     assert sock.fileno() == -1
 
 
 async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
-    class Stopping(DatagramProtocol):
-        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+    class Stopping(ResponderProtocol):
+        def receive_batch(self, payloads: Any, origins: Any) -> None:
             port.stopListening()
 
-    port = Port(open_socket("127.0.0.1", 0), Stopping(), reactor)
+    protocol = Stopping(Responder(Applied()), reactor)
+    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"stop", SILENCE) is None
     assert port.fileno() == -1

@@ -8,7 +8,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.task import Clock, deferLater
-from zope.interface.verify import verifyObject
 
 from tests.udp.helpers import (
     SILENCE,
@@ -26,7 +25,6 @@ from uppercase.core.events import Dropped, DropReason, Received, Replied
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.udp import ResponderProtocol, drain
-from uppercase.udp.ports import IBatchProtocol
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -161,10 +159,6 @@ def test_what_twisteds_port_raises_is_counted(error: Exception) -> None:
     assert protocol.responder.drops == {DropReason.SEND_ERROR: 1}
 
 
-def test_the_protocol_keeps_its_contract() -> None:
-    assert verifyObject(IBatchProtocol, ResponderProtocol(Responder(Applied()), Clock()))
-
-
 async def test_twisteds_own_port_serves_it_and_cuts_nothing() -> None:
     for host, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
         twisteds: Any = reactor
@@ -207,7 +201,7 @@ async def test_a_closed_port_calls_off_late_replies() -> None:
     responder = Responder(Applied(never))
     with served(responder) as port:
         assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"x", SILENCE) is None
-        port.protocol.receive_batch(*columns([packet()]))  # type: ignore[attr-defined]
+        port.protocol.receive_batch(*columns([packet()]))
         assert responder.outstanding == 2
     assert responder.drops == {DropReason.STOPPED: 2}
 

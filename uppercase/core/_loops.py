@@ -7,7 +7,7 @@ is.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -135,14 +135,6 @@ class LockStepGuard:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def arrived(self, clients: Iterable[Client], now: float) -> None:
-        """Take note of the datagrams of one wake-up, before any of them is answered."""
-        for client in clients:
-            row = self._row(client, now)
-            row.last = now
-            row.balance += 1
-            row.length += 1
-
     def _row(self, client: Client, now: float) -> _Row:
         """Return a client's row, a new one after a pause."""
         rows = self._rows
@@ -155,7 +147,7 @@ class LockStepGuard:
         return row
 
     def suspects(self, arrived: Mapping[Origin, int], now: float) -> list[Origin]:
-        """Take note of the datagrams of one wake-up by their origins, as `arrived` does.
+        """Take note of the datagrams of one wake-up by their origins, before any is answered.
 
         Returns:
             Those origins of whose datagrams `is_loop` has to be asked; else it is true of none.

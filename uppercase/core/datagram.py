@@ -47,8 +47,6 @@ from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
 from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
-_NOTHING: Final = Replies((), (), ())
-
 _DIGEST: Final = attrgetter("digest")
 
 
@@ -117,21 +115,19 @@ class Responder:
         """Take the datagrams of one wake-up; give replies to send and what is to be done after.
 
         Each part is to be carried out before the next is asked for, and takes a `TURN` or one
-        message. The outcome is that of `answer_batch`, in less time: what datagrams have in common
-        is looked at once.
+        message. What datagrams have in common is looked at once, which changes the time only.
         """
         # Invariant: what is answered by `_run` would pass every rule. Those about the origin and
         # the guards are asked before, of all; a request up to `max_request` and a reply up to
         # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
         # others; and what is not answered so goes the way of all datagrams.
-        if self._singly and (self._wants is None or self._wants(len(payloads))):
-            yield from self._one_by_one(list(map(Request, payloads, origins)))
-            return
         position, count = 0, len(payloads)
         self.received += count
         digests = list(map(_DIGEST, origins))
         arrived = _tally(origins)
-        alone = self._arrive_together(payloads, arrived, origins, digests)
+        singly = self._singly and (self._wants is None or self._wants(count))
+        alone = self._arrive_together(payloads, arrived, origins, digests, singly)
+        look_at = self._arrive if singly else self._judge
         try:
             while position < count:
                 begin, end = position, alone[0] if alone else count
@@ -154,7 +150,7 @@ class Responder:
                     else:
                         if begin == end:
                             alone.popleft()
-                        self._judge(request, steps)
+                        look_at(request, steps)
                 if replies or steps:
                     yield ready, steps
         except GeneratorExit:
@@ -190,14 +186,19 @@ class Responder:
         arrived: Mapping[Origin, int],
         origins: Sequence[Origin],
         digests: Sequence[int],
+        singly: bool,
     ) -> deque[int]:
-        """Take note of what has arrived; return the places of what has to be judged by itself."""
+        """Take note of what has arrived; return the places of what is to be looked at alone."""
+        odd: set[object] = set()
+        if self._lock_steps is not None:
+            odd.update(self._lock_steps.suspects(arrived, self._clock()))
+        if singly:
+            return deque(range(len(payloads)))
         if self._told_each is not None:
             self._tell_several(Direction.REQUEST, arrived)
         keys = list(map(xor, digests, map(hash, payloads)))
-        odd: set[object] = {origin for origin in arrived if self._refuses(origin)}
-        if self._loops is not None and self._lock_steps is not None:
-            odd.update(self._lock_steps.suspects(arrived, self._clock()))
+        odd.update(origin for origin in arrived if self._refuses(origin))
+        if self._loops is not None:
             odd |= self._loops.knows(keys)
         most = min(self.limits.max_request, IPV4_MAX_DATAGRAM - REPLY_SLACK)
         if not odd and max(map(len, payloads), default=0) <= most:
@@ -223,41 +224,6 @@ class Responder:
         if self._loops is not None and self._lock_steps is not None:
             self._loops.remember_all(list(map(xor, digests, map(hash, replies))))
             self._lock_steps.all_replied(counts)
-
-    def answer(self, request: Request) -> list[Step]:
-        """Take one datagram; return what is to be done about it."""
-        return self.answer_batch((request,))
-
-    def answer_batch(self, batch: Sequence[Request]) -> list[Step]:
-        """Take the datagrams of one wake-up; return what is to be done, in their order."""
-        return [step for _, steps in self._one_by_one(batch) for step in steps]
-
-    def _one_by_one(
-        self, batch: Sequence[Request]
-    ) -> Generator[tuple[Replies, list[Step]], None, None]:
-        """Take the datagrams of one wake-up; give what is to be done, in parts.
-
-        Where each datagram is told of, a part is one datagram's, so that what is told is in the
-        order of their arrival; else it takes a `TURN` or one message.
-        """
-        steps: list[Step] = []
-        self.received += len(batch)
-        if self._lock_steps is not None:
-            self._lock_steps.arrived([request.client for request in batch], self._clock())
-        until = perf_counter() + TURN
-        left = iter(batch)
-        try:
-            for request in left:
-                self._arrive(request, steps)
-                if (self._told_each is not None and steps) or perf_counter() > until:
-                    yield _NOTHING, steps
-                    steps = []
-                    until = perf_counter() + TURN
-            yield _NOTHING, steps
-        except GeneratorExit:
-            for request in left:
-                self._drop(request, DropReason.STOPPED)
-            raise
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
         """Take what an awaitable gave, or the error that it raised; return what is to be done."""

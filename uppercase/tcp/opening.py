@@ -49,7 +49,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
         if skt.family == socket.AF_INET6 and one_family:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         skt.bind((host, port))
-        refuse_group(host)
+        refuse_group(skt.getsockname()[0])  # the host may be a name
         skt.listen(backlog)
         skt.setblocking(False)
     except OSError as error:

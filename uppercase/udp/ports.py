@@ -5,13 +5,13 @@ replacements need its private names. It counts bytes rather than datagrams a tur
 end), cuts silently what is longer than its buffer, is closed by the reactor for good after an
 unexpected errno, strips the scope of IPv6 addresses, and raises from `write`. This is an
 `IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`; it
-serves any `DatagramProtocol`. Where a reactor lacks that interface (IOCP), `uppercase.udp.serve`
+serves a `ResponderProtocol`. Where a reactor lacks that interface (IOCP), `uppercase.udp.serve`
 falls back to `reactor.listenUDP`, with what it lacks.
 """
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from errno import EBADF, errorcode
 from functools import lru_cache
 from typing import Any, Final
@@ -26,14 +26,14 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IReadDescriptor,
 )
-from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from uppercase.core.guards import Destination, Origin, Replies, SocketAddress
 from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
 from uppercase.udp._batches import ORIGINS, Batches, has_batches
+from uppercase.udp.protocol import IBatchTransport, ResponderProtocol, send_each
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
     enable_destinations,
@@ -59,43 +59,13 @@ RECEIVE_PAUSE_MAX: Final = 1.0
 _MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
 
 
-class IBatchTransport(Interface):
-    """A datagram transport that sends replies together."""
-
-    def send(data: bytes, origin: Origin) -> OSError | None:
-        """Send a reply, at once or not at all; return why the system refuses it, if it does."""
-
-    def send_replies(replies: Replies) -> Sequence[tuple[int, OSError]]:
-        """Do the same for replies to a batch of this transport's; return what was refused."""
-
-
-def send_each(
-    send: Callable[[bytes, Origin], OSError | None], replies: Replies
-) -> list[tuple[int, OSError]]:
-    """Send replies one by one; return the positions of those refused, and why."""
-    return [
-        (position, error)
-        for position, (data, origin) in enumerate(
-            zip(replies.payloads, replies.origins, strict=True)
-        )
-        if (error := send(data, origin)) is not None
-    ]
-
-
-class IBatchProtocol(Interface):
-    """A datagram protocol that is given all that one wake-up brought."""
-
-    def receive_batch(payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
-        """Take datagrams in the order of their arrival, and where each came from."""
-
-
 @implementer(IListeningPort, IReadDescriptor, IPushProducer, IBatchTransport)
 class Port:
-    """One bound socket that serves one datagram protocol.
+    """One bound socket that serves one protocol.
 
     Args:
         sock: a bound UDP socket; the port owns it from now on.
-        protocol: is given the datagrams, by `receive_batch` if it provides `IBatchProtocol`.
+        protocol: is given the datagrams of each wake-up, in the order of their arrival.
         reactor: provides `IReactorFDSet` too.
         batch_size: datagrams read in one wake-up.
         read_size: bytes of a datagram that are read; longer ones count as truncated.
@@ -104,7 +74,6 @@ class Port:
         protocol: what is served.
         receive_errors: unexpected errors while reading, by name (`ENOMEM`).
         send_errors: refused replies, by name of the error.
-        protocol_errors: batches that the protocol failed on.
         tells_destinations: whether the system says where each datagram was sent to, so that
             broadcasts are told apart and replies leave from the address that was asked. A socket
             on one address needs no telling.
@@ -115,7 +84,7 @@ class Port:
     def __init__(
         self,
         sock: socket.socket,
-        protocol: AbstractDatagramProtocol,
+        protocol: ResponderProtocol,
         reactor: IReactorTime,
         *,
         batch_size: int = BATCH,
@@ -123,7 +92,6 @@ class Port:
     ) -> None:
         self.receive_errors: Counter[str] = Counter()
         self.send_errors: Counter[str] = Counter()
-        self.protocol_errors = 0
         self._socket = sock
         # A port on a blocking socket would hang in its second read.
         sock.setblocking(False)
@@ -146,7 +114,6 @@ class Port:
         )
         self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
         self._origin_of = lru_cache(ORIGINS)(Origin.of)
-        self._batched = protocol if IBatchProtocol.providedBy(protocol) else None
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
         # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
@@ -266,10 +233,6 @@ class Port:
             self._deliver(payloads, origins)
         return len(origins)
 
-    def write(self, data: bytes, address: SocketAddress) -> None:
-        """Send one datagram, as a `DatagramProtocol` does; a refusal is counted, never raised."""
-        self.send(data, Origin.of(address, self._bound))
-
     def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
         """Send replies to a batch of this port's; return the positions of those refused, and why.
 
@@ -318,14 +281,8 @@ class Port:
     def _deliver(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
         """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
         try:
-            if self._batched is not None:
-                self._batched.receive_batch(payloads, origins)
-                return
-            for data, origin in zip(payloads, origins, strict=True):
-                if not origin.truncated:
-                    self.protocol.datagramReceived(data, origin.source[:2])
+            self.protocol.receive_batch(payloads, origins)
         except Exception:
-            self.protocol_errors += 1
             if self._clock.seconds() >= self._quiet_until:
                 self._quiet_until = self._clock.seconds() + LOG_INTERVAL
                 self._log.failure("a datagram protocol failed")

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
-from zope.interface import implementer
+from zope.interface import Interface
 
 from uppercase.awaiting import await_reply
 from uppercase.core.datagram import Responder
@@ -30,10 +30,31 @@ from uppercase.core.guards import (
 )
 from uppercase.errors import TransformError
 from uppercase.limits import TURN, UDP_READ_SIZE
-from uppercase.udp.ports import IBatchProtocol, IBatchTransport, send_each
 
 
-@implementer(IBatchProtocol)
+class IBatchTransport(Interface):
+    """A datagram transport that sends replies together."""
+
+    def send(data: bytes, origin: Origin) -> OSError | None:
+        """Send a reply, at once or not at all; return why the system refuses it, if it does."""
+
+    def send_replies(replies: Replies) -> Sequence[tuple[int, OSError]]:
+        """Do the same for replies to a batch of this transport's; return what was refused."""
+
+
+def send_each(
+    send: Callable[[bytes, Origin], OSError | None], replies: Replies
+) -> list[tuple[int, OSError]]:
+    """Send replies one by one; return the positions of those refused, and why."""
+    return [
+        (position, error)
+        for position, (data, origin) in enumerate(
+            zip(replies.payloads, replies.origins, strict=True)
+        )
+        if (error := send(data, origin)) is not None
+    ]
+
+
 class ResponderProtocol(DatagramProtocol):
     """Serves one port with a responder; the ports of one service share the responder.
 
