@@ -46,7 +46,7 @@ from uppercase.commands.ping._tracker import (
     new_mark,
     schedule,
 )
-from uppercase.errors import ConnectionRefused, NetworkError
+from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import PROBE_SIZE
 
 if TYPE_CHECKING:
