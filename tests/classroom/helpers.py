@@ -81,5 +81,5 @@ def exchange(
                 heapq.heappush(held, (now[0] + step.passage.delay, next(order), step))
             else:
                 assert isinstance(step, Answer)
-                responder.sent([step], [])
+                responder.sent(step)
         now[0] += pause

@@ -231,7 +231,8 @@ def test_what_is_not_drawn_goes_by_together_and_is_counted_and_numbered_all_the_
     ]
     for _ in range(100):
         for replies, steps in service.responder.exchange([b"x"] * 50, origins):
-            service.responder.sent(steps, [])
+            for step in steps:
+                service.responder.sent(step)
             service.responder.exchanged(replies, [])
         clock.advance(0.01)
     snapshot = audience.snapshot()

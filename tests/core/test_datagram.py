@@ -17,7 +17,14 @@ from tests.udp.helpers import (
     datagram,
     replies,
 )
-from uppercase.core._loops import LOCK_STEP, LOOP_KEPT, LOOP_TABLE, LockStepGuard, LoopGuard
+from uppercase.core._loops import (
+    LOCK_STEP,
+    LOOP_KEPT,
+    LOOP_TABLE,
+    LockStepGuard,
+    LoopGuard,
+    loop_key,
+)
 from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
@@ -288,9 +295,9 @@ def test_the_rate_ends_a_loop_of_transforms_that_undo_each_other() -> None:
 def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
     guard = LoopGuard(16)
     for number in range(2 * LOOP_TABLE):
-        guard.remember(Client(*CLIENT), b"%d" % number)
-        assert len(guard) <= LOOP_TABLE
-    assert len(guard) >= LOOP_KEPT
+        guard.remember([loop_key(Client(*CLIENT), b"%d" % number)])
+        assert len(guard._sent) <= LOOP_TABLE
+    assert len(guard._sent) >= LOOP_KEPT
 
 
 def lock_step(one: Responder, two: Responder, most: int) -> int:
@@ -319,14 +326,14 @@ def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_multiplied_loop_with_a_slow_server_is_silent_until_nothing_comes(slow: bool) -> None:
     """What waits there goes on coming for seconds; but a client is not left alone for ever."""
-    guard, client, now = LockStepGuard(), Client(*CLIENT), 0.0
+    guard, origin, now = LockStepGuard(), Origin.of(CLIENT, SERVER), 0.0
 
     def is_dropped() -> bool:
-        guard.suspects({Origin.of(CLIENT, SERVER): 1}, now)
-        return guard.is_loop(client, now)
+        guard.suspects({origin: 1}, now)
+        return guard.is_loop(origin.client, now)
 
     while not is_dropped():
-        guard.replied(client, 2)
+        guard.replied({origin: 2})
     if not slow:
         now = 1.1
         assert not is_dropped()
@@ -360,7 +367,7 @@ def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     guard = LockStepGuard()
     for number in range(2 * LOOP_TABLE):
         guard.suspects({Origin.of(("192.0.2.1", number), SERVER): 1}, 0.0)
-    assert len(guard) == LOOP_TABLE
+    assert len(guard._rows) == LOOP_TABLE
 
 
 def test_a_row_that_was_forgotten_is_begun_anew_and_ends_a_loop() -> None:
@@ -371,7 +378,7 @@ def test_a_row_that_was_forgotten_is_begun_anew_and_ends_a_loop() -> None:
     guard.suspects({Origin.of(("192.0.2.1", n), SERVER): 1 for n in range(LOOP_TABLE)}, 0.0)
     for _ in range(LOCK_STEP - 1):
         assert guard.suspects(one, 0.0) == []
-        guard.all_replied(one)
+        guard.replied(one)
     assert guard.suspects(one, 0.0) == [origin]
     assert guard.is_loop(origin.client, 0.0)
 
@@ -461,7 +468,8 @@ def test_an_observer_is_told_of_requests_replies_and_drops() -> None:
         )
         if isinstance(step, Answer)
     ]
-    found.sent(answers, [(answers[1], PermissionError(1, "Operation not permitted"))])
+    found.sent(answers[1], PermissionError(1, "Operation not permitted"))
+    found.sent(answers[0])
     assert notebook.events == [
         Received("192.0.2.7:50000", b"a"),
         Received("[2001:db8::7]:50000", b"b"),
@@ -485,7 +493,8 @@ def test_every_datagram_is_answered_awaited_or_counted_as_dropped(
     found = Responder(Applied(lambda data: data.upper() * 8), limits)
     batch = [datagram(data, ("192.0.2.7", port)) for data, port in sent]
     answers = [step for step in answer_batch(found, batch) if isinstance(step, Answer)]
-    found.sent(answers, [(answer, OSError(0, "no")) for answer in answers[::3]])
+    for place, each in enumerate(answers):
+        found.sent(each, None if place % 3 else OSError(0, "no"))
     assert found.received == len(sent)
     assert found.received == found.answered + found.outstanding + sum(found.drops.values())
 

@@ -67,7 +67,7 @@ def test_the_longest_unheard_address_is_forgotten() -> None:
     buckets = TokenBuckets(rate=1, burst=5, size=3)
     for key in (1, 2, 3, 1, 4):
         buckets.take(key, buckets.level(key, 0.0), 0.0)
-    assert len(buckets) == 3
+    assert len(buckets._buckets) == 3
     assert [buckets.level(key, 0.0) for key in (1, 2, 3, 4)] == [3, 5, 4, 4]
 
 
@@ -75,7 +75,7 @@ def test_the_table_is_bounded_under_forged_addresses() -> None:
     buckets = TokenBuckets(rate=1, burst=5)
     for number in range(2 * RATE_TABLE):
         buckets.take(number, 5, 0.0)
-    assert len(buckets) == RATE_TABLE
+    assert len(buckets._buckets) == RATE_TABLE
 
 
 @given(

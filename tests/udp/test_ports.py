@@ -170,7 +170,7 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile()
     port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
-    assert port.receive_errors == {"ENOMEM": 2}
+    assert port.protocol.responder.errors == {"receive-error ENOMEM": 2}
     await port.stopListening()
 
 
@@ -218,7 +218,7 @@ async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
         broadcast = packet(source=("255.255.255.255", 50_000))
         for batch in ([broadcast], [broadcast, packet(source=("127.0.0.1", 50_000))]):
             port.protocol.receive_batch(*columns(batch))
-        assert port.send_errors == {"EACCES": 2}
+        assert responder.errors == {"send-error EACCES": 2}
         assert responder.drops == {DropReason.SEND_ERROR: 2}
         assert responder.answered == 1
 

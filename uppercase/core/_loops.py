@@ -63,14 +63,7 @@ class LoopGuard:
         # key -> (returns, time of the first); the longest unused comes first
         self._sent: dict[int, tuple[int, float]] = {}
 
-    def __len__(self) -> int:
-        return len(self._sent)
-
-    def remember(self, client: Client, reply: bytes) -> None:
-        """Take note of a reply that is sent."""
-        self.remember_all([loop_key(client, reply)])
-
-    def remember_all(self, keys: Collection[int]) -> None:
+    def remember(self, keys: Collection[int]) -> None:
         """Take note of replies by their keys."""
         sent = self._sent
         if sent.keys().isdisjoint(keys):
@@ -132,9 +125,6 @@ class LockStepGuard:
         # client -> its row; the one that began first comes first
         self._rows: OrderedDict[Client, _Row] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def _row(self, client: Client, now: float) -> _Row:
         """Return a client's row, a new one after a pause."""
         rows = self._rows
@@ -170,13 +160,7 @@ class LockStepGuard:
                 found.append(origin)
         return found
 
-    def replied(self, client: Client, count: int = 1) -> None:
-        """Take note of replies that are sent."""
-        row = self._rows.get(client)
-        if row is not None:
-            row.balance -= count
-
-    def all_replied(self, replies: Mapping[Origin, int]) -> None:
+    def replied(self, replies: Mapping[Origin, int]) -> None:
         """Take note of replies to what `suspects` was told of."""
         for origin, count in replies.items():
             origin.row.balance -= count

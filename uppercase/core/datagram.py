@@ -17,6 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from errno import errorcode
 from functools import partial
 from operator import attrgetter, xor
 from time import perf_counter
@@ -74,6 +75,7 @@ class Responder:
         outstanding: datagrams whose replies are awaited.
         drops: datagrams without a reply, by reason.
         would_drop: datagrams answered that a dry run would have dropped, by reason.
+        errors: what the system refused, by name: `send-error EPERM`, `receive-error ENOMEM`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Responder:
         self.outstanding = 0
         self.drops: Counter[DropReason] = Counter()
         self.would_drop: Counter[DropReason] = Counter()
+        self.errors: Counter[str] = Counter()
         self._transform = transform
         self._run = (
             transform.transform_run
@@ -166,8 +169,7 @@ class Responder:
             sent = [each for place, each in enumerate(replies.origins) if place not in gone]
             self._tell_several(Direction.REPLY, _tally(sent))
         for position, error in refused:
-            request = Request(replies.requests[position], replies.origins[position])
-            self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
+            self._refused(Request(replies.requests[position], replies.origins[position]), error)
 
     def _tell_several(self, direction: Direction, counts: Mapping[Origin, int]) -> None:
         """Tell of datagrams that nobody wants to be told of one by one, and have them numbered."""
@@ -220,10 +222,10 @@ class Responder:
     def _release_all(
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
     ) -> None:
-        """Do what `_release` does."""
+        """Let replies go, and know them again should they come back."""
         if self._loops is not None and self._lock_steps is not None:
-            self._loops.remember_all(list(map(xor, digests, map(hash, replies))))
-            self._lock_steps.all_replied(counts)
+            self._loops.remember(list(map(xor, digests, map(hash, replies))))
+            self._lock_steps.replied(counts)
 
     def settle(self, wait: Wait, result: bytes | TransformError) -> list[Step]:
         """Take what an awaitable gave, or the error that it raised; return what is to be done."""
@@ -251,19 +253,25 @@ class Responder:
             self.outstanding -= 1
         self._drop(step.request, DropReason.STOPPED)
 
-    def sent(self, answers: Sequence[Answer], refused: Collection[tuple[Answer, OSError]]) -> None:
-        """Take note of replies that were sent, and which of them the system refused."""
-        self.answered += len(answers) - len(refused)
-        for answer, error in refused:
-            self._drop(answer.request, DropReason.SEND_ERROR, error.strerror or str(error))
+    def sent(self, answer: Answer, error: OSError | None = None) -> None:
+        """Take note of a reply that was sent, unless the system refused it."""
+        if error is not None:
+            self._refused(answer.request, error)
+            return
+        self.answered += 1
         if self._told_each is not None:
-            unsent = {id(answer) for answer, _ in refused}
-            for answer in answers:
-                request = answer.request
-                if id(answer) not in unsent:
-                    peer, data = str(request.client), request.data
-                    number, fates = fates_of(answer.passage or request.passage)
-                    self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
+            request = answer.request
+            peer, data = str(request.client), request.data
+            number, fates = fates_of(answer.passage or request.passage)
+            self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
+
+    def note_error(self, kind: str, error: OSError) -> None:
+        """Count what the system refused, as `errors` has it."""
+        self.errors[f"{kind}-error {errorcode.get(error.errno or 0, 'other')}"] += 1
+
+    def _refused(self, request: Request, error: OSError) -> None:
+        self.note_error("send", error)
+        self._drop(request, DropReason.SEND_ERROR, error.strerror or str(error))
 
     def _arrive(self, request: Request, steps: list[Step]) -> None:
         """Let one datagram in, through the lab where there is one."""
@@ -339,11 +347,7 @@ class Responder:
     def _release(
         self, data: bytes, request: Request, steps: list[Step], passage: Passage | None = None
     ) -> None:
-        """Let a reply go, and know it again should it come back."""
-        if self._loops is not None:
-            self._loops.remember(request.client, data)
-        if self._lock_steps is not None:
-            self._lock_steps.replied(request.client)
+        self._release_all((data,), (request.origin.digest,), {request.origin: 1})
         steps.append(Answer(data, request, passage))
 
     def _failed(self, request: Request, error: TransformError) -> None:

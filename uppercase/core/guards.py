@@ -280,9 +280,6 @@ class TokenBuckets:
         # key -> (tokens, when there were so many); the longest unheard comes first
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._buckets)
-
     def level(self, key: Hashable, now: float) -> float:
         """Return the tokens in a key's bucket."""
         tokens, since = self._buckets.get(key, (self._burst, now))

@@ -1,7 +1,6 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
 import socket
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +68,6 @@ class UDPService(TransformService):
         listed = () if settings.inherits else settings.listen
         self._openers = {text: opener_of_string(text) for text in listed}
         self.listen_places = settings.listen
-        self._errors: Counter[str] = Counter()
         # How many datagrams the system had no room for, by the socket that they were for.
         self._kernel: dict[socket.socket, int] = {}
         self._watch = LoopingCall(self._look_at_kernel)
@@ -125,8 +123,6 @@ class UDPService(TransformService):
         yield defer.gatherResults([self._drain(port) for port in ports])
         self._stop_watching()
         yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
-        for port in ports:
-            self._errors += _errors_of(port)
 
     def _drain(self, port: Any) -> defer.Deferred[Any]:
         drained: defer.Deferred[Any] = udp.drain(port).addTimeout(self.settings.drain, self.reactor)
@@ -134,12 +130,11 @@ class UDPService(TransformService):
         return drained.addErrback(lambda failure: failure.trap(defer.TimeoutError))
 
     def counts(self) -> dict[str, int]:
-        errors = sum(map(_errors_of, self.ports), self._errors)
         return {
             "received": self.responder.received,
             "answered": self.responder.answered,
             **self.counters.by_name(),
-            **{name: errors[name] for name in sorted(errors)},
+            **dict(sorted(self.responder.errors.items())),
         }
 
     def _look_at_kernel(self) -> None:
@@ -164,15 +159,6 @@ def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
     if settings.log_peers or settings.lab is not None or len(samplers) < len(settings.observers):
         return settings.log_peers or bool(settings.observers)
     return (lambda count: any(each.wants(count) for each in samplers)) if samplers else False
-
-
-def _errors_of(port: Any) -> Counter[str]:
-    """Return what the system refused, as `send-error EPERM` and `receive-error ENOMEM`."""
-    found: Counter[str] = Counter()
-    if isinstance(port, udp.Port):
-        for kind, errors in (("send", port.send_errors), ("receive", port.receive_errors)):
-            found.update({f"{kind}-error {name}": count for name, count in errors.items()})
-    return found
 
 
 def _name(port: Any) -> str:

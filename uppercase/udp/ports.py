@@ -10,9 +10,8 @@ falls back to `reactor.listenUDP`, with what it lacks.
 """
 
 import socket
-from collections import Counter
 from collections.abc import Sequence
-from errno import EBADF, errorcode
+from errno import EBADF
 from functools import lru_cache
 from typing import Any, Final
 
@@ -72,8 +71,6 @@ class Port:
 
     Attributes:
         protocol: what is served.
-        receive_errors: unexpected errors while reading, by name (`ENOMEM`).
-        send_errors: refused replies, by name of the error.
         tells_destinations: whether the system says where each datagram was sent to, so that
             broadcasts are told apart and replies leave from the address that was asked. A socket
             on one address needs no telling.
@@ -90,8 +87,6 @@ class Port:
         batch_size: int = BATCH,
         read_size: int = UDP_READ_SIZE,
     ) -> None:
-        self.receive_errors: Counter[str] = Counter()
-        self.send_errors: Counter[str] = Counter()
         self._socket = sock
         # A port on a blocking socket would hang in its second read.
         sock.setblocking(False)
@@ -240,10 +235,7 @@ class Port:
         """
         if self._batches is None or not self._listening:
             return send_each(self.send, replies)
-        refused = self._batches.send(replies.payloads, replies.origins)
-        for _, error in refused:
-            self._count(error)
-        return refused
+        return self._batches.send(replies.payloads, replies.origins)
 
     def send(self, data: bytes, origin: Origin) -> OSError | None:
         """Send one from the address that was asked; never raise, wait or try again."""
@@ -258,12 +250,8 @@ class Port:
             else:
                 self._socket.sendto(data, origin.source)
         except OSError as error:
-            self._count(error)
             return error
         return None
-
-    def _count(self, error: OSError) -> None:
-        self.send_errors[errorcode.get(error.errno or 0, "other")] += 1
 
     # Invariant of both: the socket does not block, so the read after the last datagram raises
     # BlockingIOError, which ends the batch.
@@ -289,7 +277,7 @@ class Port:
 
     def _rest(self, error: OSError) -> None:
         """Count an unexpected error and read on a little later."""
-        self.receive_errors[errorcode.get(error.errno or 0, "other")] += 1
+        self.protocol.responder.note_error("receive", error)
         self._log.warn(
             "cannot read from UDP port {port}: {error}; trying again in {pause} s",
             port=self._bound.port,

@@ -148,18 +148,14 @@ class ResponderProtocol(DatagramProtocol):
         return waiting
 
     def _carry_out(self, steps: Sequence[Step]) -> None:
-        answers = []
         for step in steps:
             if isinstance(step, Answer):
-                answers.append(step)
+                self.responder.sent(step, self._send(step.data, step.request.origin))
             elif isinstance(step, Delay):
                 call = self._clock.callLater(step.passage.delay, self._resume, step)
                 self._pending[step] = call.cancel
             else:
                 self._await(step)
-        if answers:
-            sent = [(answer, self._send(answer.data, answer.request.origin)) for answer in answers]
-            self.responder.sent(answers, [(answer, error) for answer, error in sent if error])
 
     def _resume(self, delay: Delay) -> None:
         del self._pending[delay]
