@@ -37,21 +37,25 @@ from tests.commands.command import (
 from uppercase.client.network import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands.send import UDP_WINDOW
-from uppercase.commands.send._datagrams import Chunks, filter_datagrams
+from uppercase.commands.send._datagrams import Chunks, Messages
 from uppercase.core.framing import make_framer
 from uppercase.errors import NetworkError
 
 
-class Oracle:
+class Oracle(Messages):
     """Replies that come when, and in the order that, the test says."""
 
     def __init__(self) -> None:
-        self.asked: dict[bytes, Deferred[bytes | None]] = {}
+        self.under_way: dict[bytes, Deferred[bytes | None]] = {}
+        self.delivered: list[tuple[int, bytes | None, bytes]] = []
         self.max_message = 99
 
     async def ask(self, message: bytes) -> bytes | None:
-        self.asked[message] = Deferred()
-        return await self.asked[message]
+        self.under_way[message] = Deferred()
+        return await self.under_way[message]
+
+    async def deliver(self, *settled: Any) -> None:
+        self.delivered.append(settled)
 
 
 class Given:
@@ -66,18 +70,13 @@ class Given:
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)))
 def test_replies_come_in_the_order_of_the_messages(order: list[int], lost: set[int]) -> None:
-    oracle: Any = Oracle()
+    oracle = Oracle()
     source: Any = Given(*(b"%d\n" % number for number in range(1, 9)))
-    delivered: list[tuple[int, bytes | None, bytes]] = []
-
-    async def deliver(*settled: Any) -> None:
-        delivered.append(settled)
-
     framer = make_framer("line", max_length=99)
-    done = Deferred.fromCoroutine(filter_datagrams(oracle, source, framer, 8, deliver))
+    done = Deferred.fromCoroutine(oracle.filter(source, framer, 8))
     for number in order:
-        oracle.asked[b"%d" % number].callback(None if number in lost else b"%d!" % number)
-    assert delivered == [
+        oracle.under_way[b"%d" % number].callback(None if number in lost else b"%d!" % number)
+    assert oracle.delivered == [
         (number, None if number in lost else b"%d!" % number, b"\n") for number in range(1, 9)
     ]
     assert done.called

@@ -75,28 +75,19 @@ _KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 
 
-class Overtime(UserError):
-    """A program was killed because its time was over."""
-
-
-def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int:
+def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int | None:
     """Run a program with our own standard streams; return its status as a shell has it.
 
     Where standard input is a terminal, the program has it, as a shell's job in the foreground does:
-    it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed (`Overtime`).
+    it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
     """
     try:
         program = Program(command, host, port, None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    with program:
-        with _foreground(program.process.pid):
-            status = program.wait(seconds)
-        if status is None:
-            raise Overtime(
-                f"the program was killed after {seconds:g} s (--timeout); it did not end"
-            )
-    return status if status >= 0 else 128 - status
+    with program, _foreground(program.process.pid):
+        status = program.wait(seconds)
+    return 128 - status if status is not None and status < 0 else status
 
 
 @contextmanager

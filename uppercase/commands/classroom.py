@@ -154,7 +154,7 @@ def run(
         uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
-    from uppercase.classroom.captive import HOST, Exhibit, Overtime, run_in_terminal
+    from uppercase.classroom.captive import HOST, Exhibit, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
@@ -163,11 +163,10 @@ def run(
     )
     _leave_nobody_behind()
     with running(), exhibit:
-        try:
-            status = run_in_terminal(command, HOST, exhibit.port, timeout)
-        except Overtime as error:
-            say(str(error))
-            status = OVERTIME
+        status = run_in_terminal(command, HOST, exhibit.port, timeout)
+    if status is None:
+        say(f"the program was killed after {timeout:g} s (--timeout); it did not end")
+        status = OVERTIME
     drawn = Timeline.of(*exhibit.seen())
     for line in draw_text(drawn):
         click.echo(line, err=True)

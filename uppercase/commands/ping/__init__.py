@@ -46,7 +46,7 @@ from uppercase.commands.ping._tracker import (
     new_mark,
     schedule,
 )
-from uppercase.errors import ConnectionRefused, NetworkError
+from uppercase.errors import ConnectionRefused, NetworkError, UserError
 from uppercase.limits import PROBE_SIZE
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 PING_INTERVAL: Final = 1.0
 """Seconds between probes, as in ping(8)."""
+
+PING_MIN_INTERVAL: Final = 0.001
+"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
 
 _probes = section("Probes")
 _output = section("Output")
@@ -108,8 +111,11 @@ def ping(
         uppercase ping -u --json | jq .rtt_ms    for a program
         uppercase ping --expect=rot13            a server with another transform
     """
-    times = partial(schedule, interval, count, deadline)
-    times()  # What is wrong with them is said before anything is asked.
+    if interval < PING_MIN_INTERVAL:
+        raise UserError(
+            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
+            "accepted; for more load, use uppercase bench"
+        )
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands import running
@@ -126,7 +132,9 @@ def ping(
         for carrier in carriers:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
-            run = Run(reactor, tracker, times(), deadline, display, carrier)
+            run = Run(
+                reactor, tracker, schedule(interval, count, deadline), deadline, display, carrier
+            )
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):

@@ -33,9 +33,6 @@ from a wrong one: four hours of probes at the defaults."""
 PING_SAMPLES: Final = 100_000
 """Round trips that percentiles and plots look back on: a day at the default interval."""
 
-PING_MIN_INTERVAL: Final = 0.001
-"""A process's timers are good for about a millisecond; more load than this is bench's affair."""
-
 PROBE_MIN_SIZE: Final = 16
 """A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
 
@@ -100,11 +97,6 @@ class Probes:
 
 def schedule(interval: float, count: int | None, duration: float | None) -> Iterator[float]:
     """Return when each probe is to be sent, in seconds from the start; replies do not move it."""
-    if interval < PING_MIN_INTERVAL:
-        raise UserError(
-            f"got an interval of {interval:g} s; {PING_MIN_INTERVAL:g} s or more is "
-            "accepted; for more load, use uppercase bench"
-        )
     times = (number * interval for number in itertools.count())
     return islice(takewhile(lambda time: duration is None or time < duration, times), count)
 

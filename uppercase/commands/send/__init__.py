@@ -140,7 +140,7 @@ def _send_datagrams(
     from uppercase.client.network import Datagrams
     from uppercase.client.target import reachable
     from uppercase.commands import running
-    from uppercase.commands.send._datagrams import Chunks, Messages, Replies, filter_datagrams
+    from uppercase.commands.send._datagrams import Chunks, Messages
     from uppercase.commands.send._stream import Input
 
     addresses = reachable(target)
@@ -155,21 +155,20 @@ def _send_datagrams(
     if chunk is not None and on_loss == "empty":
         raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
-    replies = Replies(f"after {again + 1} attempts from {target}", on_loss or "fail")
     places = 1 if one_socket else window or UDP_WINDOW
     with running() as (reactor, wait):
         datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-        messages = Messages(datagrams, target, limit, warn=not no_warn, verbose=verbose)
+        messages = Messages(datagrams, limit, on_loss or "fail", not no_warn, verbose)
         try:
             if typed:
                 return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
             source = Input(reactor, sys.stdin.fileno())
-            wait(filter_datagrams(messages, source, framer, places, replies.deliver))
+            wait(messages.filter(source, framer, places))
         finally:
             datagrams.close()
-            if replies.lost:
-                say(replies.losses())
-    return NETWORK if replies.lost else OK
+            if messages.lost:
+                say(messages.losses())
+    return NETWORK if messages.lost else OK
 
 
 def converse(ask: Callable[[bytes], bytes | None]) -> bool:

@@ -1,13 +1,12 @@
 """Input through a datagram server: a message each, many at a time, their replies in order."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
 from uppercase.client.network import Datagrams
-from uppercase.client.target import Target
 from uppercase.commands._group import say
 from uppercase.commands.send._stream import Input, write
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
@@ -23,14 +22,19 @@ _LOSSES_NAMED: Final = 10
 
 @dataclass
 class Messages:
-    """Sends messages, each within what one datagram carries; warns once of one that is large."""
+    """Sends messages, each within what one datagram carries; warns once of one that is large.
+
+    `on_loss` says what becomes of one without a reply: it ends all (`fail`), is left out (`skip`),
+    or is an empty line (`empty`).
+    """
 
     datagrams: Datagrams
-    target: Target
     max_message: int
+    on_loss: str
     warn: bool
     verbose: bool
     asked: int = 0
+    lost: list[int] = field(default_factory=list)
 
     async def ask(self, message: bytes) -> bytes | None:
         """Return the reply to a message, or None if every attempt went unanswered."""
@@ -38,8 +42,8 @@ class Messages:
         name = f"message {self.asked}"
         if len(message) > self.max_message:
             raise UserError(
-                f"got a message of {len(message):,} bytes; a datagram to {self.target} carries "
-                f"{self.max_message:,} at the most; cut the input with --chunk, or use TCP"
+                f"got a message of {len(message):,} bytes; a datagram to {self.datagrams.target} "
+                f"carries {self.max_message:,} at the most; cut the input with --chunk, or use TCP"
             )
         if self.warn and len(message) > SAFE_DATAGRAM:
             say(
@@ -57,21 +61,12 @@ class Messages:
         except NoReply:
             return None
 
-
-@dataclass
-class Replies:
-    """Writes replies, and decides what becomes of a message without one."""
-
-    attempts: str
-    on_loss: str
-    lost: list[int] = field(default_factory=list)
-
     async def deliver(self, number: int, reply: bytes | None, trailer: bytes) -> None:
         """Write the reply to a message, or do without."""
         if reply is not None:
             await write(reply + trailer)
         elif self.on_loss == "fail":
-            raise NetworkError(f"message {number} got no reply {self.attempts}")
+            raise NetworkError(f"message {number} got no reply {self._attempts}")
         else:
             self.lost.append(number)
             if self.on_loss == "empty":
@@ -81,7 +76,52 @@ class Replies:
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
         messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
-        return f"{messages} got no reply {self.attempts}: number {first}{more}"
+        return f"{messages} got no reply {self._attempts}: number {first}{more}"
+
+    @property
+    def _attempts(self) -> str:
+        return f"after {self.datagrams.retries + 1} attempts from {self.datagrams.target}"
+
+    async def filter(self, source: Input, framer: "IFramer | Chunks", window: int) -> None:
+        """Send all messages of an input and deliver what became of each, in their order.
+
+        At most `window` are under way or wait for their turn. Those before a fault of the input are
+        delivered.
+        """
+        places = DeferredSemaphore(window)
+        # What becomes of each message, and its trailer; None is the end.
+        under_way: DeferredQueue[tuple[Deferred[bytes | None], bytes] | None] = DeferredQueue()
+
+        async def feed() -> None:
+            data = b"more"
+            try:
+                while data:
+                    data = await source.read()
+                    for message, trailer in framer.feed(data) if data else framer.finish():
+                        await places.acquire()
+                        under_way.put((Deferred.fromCoroutine(self.ask(message)), trailer))
+            except FramingError as error:
+                raise UserError(
+                    f"a message of the input is too large for a datagram: more than "
+                    f"{self.max_message:,} bytes; cut the input with --chunk, or use TCP"
+                ) from error
+            finally:
+                under_way.put(None)
+
+        feeding = Deferred.fromCoroutine(feed())
+        number = 0
+        try:
+            while (entry := await under_way.get()) is not None:
+                reply, trailer = entry
+                number += 1
+                await self.deliver(number, await reply, trailer)
+                places.release()
+            await feeding
+        finally:
+            left: list[Deferred[Any]] = [entry[0] for entry in under_way.pending if entry]
+            for waiting in (feeding, *left):
+                waiting.addErrback(lambda failure: None)
+                waiting.cancel()
 
 
 class Chunks:
@@ -101,51 +141,3 @@ class Chunks:
     def finish(self) -> Iterator[tuple[bytes, bytes]]:
         if self._held:
             yield self._held, b""
-
-
-async def filter_datagrams(
-    messages: Messages,
-    source: Input,
-    framer: IFramer | Chunks,
-    window: int,
-    deliver: Callable[[int, bytes | None, bytes], Awaitable[None]],
-) -> None:
-    """Send all messages of an input and deliver what became of each, in their order.
-
-    At most `window` are under way or wait for their turn. `deliver` takes the number of a message,
-    from 1, its reply or None, and its trailer. Those before a fault of the input are delivered.
-    """
-    places = DeferredSemaphore(window)
-    # What becomes of each message, and its trailer; None is the end.
-    under_way: DeferredQueue[tuple[Deferred[bytes | None], bytes] | None] = DeferredQueue()
-
-    async def feed() -> None:
-        data = b"more"
-        try:
-            while data:
-                data = await source.read()
-                for message, trailer in framer.feed(data) if data else framer.finish():
-                    await places.acquire()
-                    under_way.put((Deferred.fromCoroutine(messages.ask(message)), trailer))
-        except FramingError as error:
-            raise UserError(
-                f"a message of the input is too large for a datagram: more than "
-                f"{messages.max_message:,} bytes; cut the input with --chunk, or use TCP"
-            ) from error
-        finally:
-            under_way.put(None)
-
-    feeding = Deferred.fromCoroutine(feed())
-    number = 0
-    try:
-        while (entry := await under_way.get()) is not None:
-            reply, trailer = entry
-            number += 1
-            await deliver(number, await reply, trailer)
-            places.release()
-        await feeding
-    finally:
-        left: list[Deferred[Any]] = [entry[0] for entry in under_way.pending if entry]
-        for waiting in (feeding, *left):
-            waiting.addErrback(lambda failure: None)
-            waiting.cancel()
