@@ -168,6 +168,7 @@ async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock.bind(("127.0.0.1", 0))
     number = sock.getsockname()[1]
     port = serve(reactor, adopt_socket(sock.detach()), Responder(Applied()))
+    assert not os.get_blocking(port.fileno())  # type: ignore[attr-defined]
     for _ in range(3):
         assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
     port.stopListening()
