@@ -98,7 +98,7 @@ class Supervisor(Service):
         self._fresh: Generation | None = None
         self._quick_deaths = self._restarts = 0
         self._counted: Snapshot = {}
-        self._when_ready: list[Callable[[], object]] | None = []
+        self._first_ready: Deferred[None] = Deferred()
         self._stopping: Deferred[None] | None = None
         self._beat = BEAT if watchdog is None else min(BEAT, watchdog / _LOOKS)
         self._watch = LoopingCall(self._look)
@@ -174,8 +174,7 @@ class Supervisor(Service):
 
     def call_when_ready(self, call: Callable[[], object]) -> None:
         """Call once all workers serve, for the first time."""
-        if self._when_ready is not None:
-            self._when_ready.append(call)
+        self._first_ready.addCallback(lambda _: call())
 
     # What workers tell
 
@@ -188,13 +187,11 @@ class Supervisor(Service):
             count = self._workers
             text = f"reloaded: {count} new workers serve; the old ones finish what they have"
             say(text, event="reloaded", count=count)
-        if self._when_ready is not None and self._serves(self._current):
-            calls, self._when_ready = self._when_ready, None
+        if not self._first_ready.called and self._serves(self._current):
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
             say(f"{self._workers} workers serve them")
-            for call in calls:
-                call()
+            self._first_ready.callback(None)
 
     def _serves(self, generation: Generation) -> bool:
         return len(generation.serving()) == self._workers
