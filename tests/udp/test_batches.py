@@ -30,7 +30,6 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.udp import Port, ResponderProtocol, _batches, ports
-from uppercase.udp._batches import has_batches
 from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 WAYS = [
@@ -39,13 +38,13 @@ WAYS = [
 ]
 
 
-def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any, **more: int) -> Port:
-    monkeypatch.setattr(ports, "has_batches", has_batches if together else lambda sock: False)
+def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
+    monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
     monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
-    port = Port(sock, ResponderProtocol(responder, reactor), reactor, **more)
+    port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()
     return port
 
@@ -101,7 +100,8 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
 ) -> None:
     """A truncated one, one to a broadcast address and a reply that the system refuses."""
     responder, notebook = Responder(Applied()), Notebook()
-    port = port_on("0.0.0.0", together, responder, monkeypatch, read_size=10)
+    monkeypatch.setattr(_batches, "UDP_READ_SIZE", 10)
+    port = port_on("0.0.0.0", together, responder, monkeypatch)
     where = ("127.0.0.1", port.getHost().port)
     with client() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -140,11 +140,11 @@ def test_more_origins_than_are_remembered_are_served(monkeypatch: pytest.MonkeyP
 
 
 def test_a_switch_turns_it_off() -> None:
-    script = "import socket; from uppercase.udp._batches import has_batches as has; "
-    script += "print(has(socket.socket(type=socket.SOCK_DGRAM)))"
+    script = "from uppercase.udp import _batches, sockets; "
+    script += "print(type(_batches.batches_of(sockets.open_socket('::1', 0))).__name__)"
     environment = os.environ | {"UPPERCASE_PORTABLE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-    assert done.stdout.strip() == b"False"
+    assert done.stdout.strip() == b"OneByOne"
 
 
 # What is looked at together, against each datagram by itself

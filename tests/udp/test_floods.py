@@ -20,7 +20,7 @@ from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, drain
-from uppercase.udp.ports import BATCH
+from uppercase.udp._batches import BATCH
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
 
 
@@ -46,10 +46,9 @@ async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
     one, two = Responder(Applied()), Responder(Applied())
     with served(one, "127.0.0.1") as first:
         number = first.getHost().port
-        with served(two, "127.0.0.2", number) as second:
+        with served(two, "127.0.0.2", number):
             first.send(b"hello", to("127.0.0.2", number))
             await deferLater(reactor, 0.1)
-            assert second.tells_destinations
     assert (one.received, two.received) == (0, 1)
     assert two.drops == {DropReason.OWN_PORT: 1}
 

@@ -29,7 +29,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, ports, sockets
+from uppercase.udp import Port, ResponderProtocol, _batches, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
 
@@ -48,10 +48,13 @@ async def test_every_size_comes_back_exact() -> None:
                 assert await in_thread(ask, host, port.getHost().port, data) == data
 
 
-async def test_what_is_longer_than_the_buffer_is_dropped_and_counted_never_cut() -> None:
+async def test_what_is_longer_than_the_buffer_is_dropped_and_counted_never_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     responder = Responder(Applied())
     protocol = ResponderProtocol(responder, reactor)
-    port = Port(open_socket("127.0.0.1", 0), protocol, reactor, read_size=100)
+    monkeypatch.setattr(_batches, "UDP_READ_SIZE", 100)
+    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
     port.startListening()
     number = port.getHost().port
     assert await in_thread(ask, "127.0.0.1", number, b"a" * 101, SILENCE) is None
@@ -115,16 +118,14 @@ async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> 
         assert responder.drops == {DropReason.NOT_UNICAST: 1}
 
 
-async def test_without_pktinfo_a_wildcard_port_serves_and_says_what_it_cannot_tell(
+async def test_without_pktinfo_a_wildcard_port_serves_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ports, "enable_destinations", lambda sock: False)
-    with served(host="0.0.0.0") as port:
-        assert not port.tells_destinations
-        assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
-    monkeypatch.undo()
-    with served(host="0.0.0.0") as port:
-        assert port.tells_destinations
+    monkeypatch.setattr(_batches, "enable_destinations", lambda sock: False)
+    for together in (True, False):
+        monkeypatch.setattr(_batches, "_recvmmsg", together and _batches._recvmmsg)
+        with served(host="0.0.0.0") as port:
+            assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
 
 
 class _Plain:

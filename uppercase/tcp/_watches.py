@@ -27,7 +27,7 @@ class IdleWatch(Generic[C]):
 
     Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
     thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
-    time-out. Where it takes more, for many end at once, others have their turn every `TURN` seconds.
+    time-out. Where many end at once, others have their turn every `TURN` seconds.
 
     Args:
         connections: kept up to date by their owner, who calls `opened` and `closed`.

@@ -1,8 +1,9 @@
-"""Many datagrams in one system call: recvmmsg and sendmmsg, which Python's socket module lacks.
+"""Reading and sending the datagrams of a socket: one by one, or many in one system call.
 
-Called by ctypes where the C library has them, on Linux; elsewhere, and on a socket of a class of
-its own, `uppercase.udp.ports` reads and sends one by one, with the same outcome. What datagrams
-have in common is looked at once: addresses are decoded once for an origin, and not at all after.
+That is recvmmsg and sendmmsg, which Python's socket module lacks, called by ctypes where the C
+library has them, on Linux. Elsewhere, and on a socket of a class of its own, `OneByOne` has the
+same outcome. What datagrams have in common is looked at once: addresses are decoded once for an
+origin, and not at all after.
 
 Everything that the kernel sees stays where it is for as long as a `Batches` lives: the structures
 hold addresses of the buffers.
@@ -21,14 +22,19 @@ from mmap import mmap
 from operator import attrgetter
 from typing import Any, Final
 
-from uppercase.core.guards import Destination, Origin, SocketAddress
+from uppercase.core.guards import Destination, Origin, Replies, SocketAddress
 from uppercase.limits import PORTABLE, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
     Ancillary,
+    enable_destinations,
     parse_destination,
     reply_ancillary,
 )
+
+BATCH: Final = 64
+"""Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
+bytes to count: timers, signals and other sockets get their turn under any flood."""
 
 ORIGINS: Final = 4096
 """Origins that are remembered; then all are forgotten, and known again after one datagram each."""
@@ -49,6 +55,7 @@ _SOCKADDR_IN: Final = struct.Struct("!H4s")
 _SOCKADDR_IN6: Final = struct.Struct("!HI16sI")
 _FAMILY: Final = struct.Struct("@H")
 _WIRE: Final = attrgetter("wire")
+_MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
 _WORD: Final = struct.calcsize("@N")
 _SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview casts to
 
@@ -64,11 +71,6 @@ _recvmmsg, _sendmmsg = _function("recvmmsg"), _function("sendmmsg")
 if _recvmmsg and _sendmmsg:
     _sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
     _recvmmsg.argtypes = [*_sendmmsg.argtypes, ctypes.c_void_p]
-
-
-def has_batches(sock: socket.socket) -> bool:
-    """Whether a socket can be read in batches: a derived one has methods that want to be called."""
-    return bool(_recvmmsg and _sendmmsg) and type(sock) is socket.socket
 
 
 class _Messages:
@@ -140,36 +142,99 @@ def _words(numbers: Sequence[int]) -> "memoryview[int]":
     return memoryview(struct.pack(f"@{len(numbers)}N", *numbers)).cast(_SIZE)
 
 
-class Batches:
-    """Reads and sends datagrams of one socket, up to a number in one system call.
+class OneByOne:
+    """Reads and sends datagrams of one bound socket, each by a system call.
 
-    Args:
-        sock: a bound UDP socket.
-        count: the number.
-        size: bytes of a datagram that are read.
-        bound: what the socket is bound to.
-        tells: whether ancillary data says where datagrams were sent to, and replies come from.
+    Nothing here waits or tries again: UDP may lose datagrams, and waiting for a full network would
+    only fill it further.
     """
 
-    def __init__(
-        self, sock: socket.socket, count: int, size: int, bound: Destination, tells: bool
-    ) -> None:
-        name_length = 28 if sock.family == socket.AF_INET6 else 16
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._bound = bound
-        self._tells = tells
-        self._incoming = _Messages(count, size, ANCILLARY_SPACE if tells else 0, name_length)
-        control = _REPLY_CONTROL if tells else 0
-        self._outgoing = _Messages(count, UDP_READ_SIZE, control, name_length)
-        self._origins = _Origins(self._decode)
-        self._used = 0
+        host, port = sock.getsockname()[:2]
+        # Invariant: it is the destination itself, and not one like it, wherever the system names
+        # none.
+        self.bound = Destination(host.partition("%")[0], port)
+        # Whether the system says where each datagram was sent to, so that broadcasts are told
+        # apart and replies leave from the address that was asked. One address needs no telling.
+        self._tells = self.bound.host in ("0.0.0.0", "::") and enable_destinations(sock)
+        self._has_messages = hasattr(sock, "recvmsg")
+        self._origin_of = lru_cache(ORIGINS)(Origin.of)
 
     def receive(self) -> tuple[Sequence[bytes], list[Origin]]:
-        """Read what is there, up to the number, in the order of arrival.
+        """Read what is there, up to a batch, in the order of arrival.
 
         Raises:
             OSError: nothing could be read.
         """
+        payloads: list[bytes] = []
+        origins: list[Origin] = []
+        try:
+            for _ in range(BATCH):
+                data, origin = self._receive_one()
+                payloads.append(data)
+                origins.append(origin)
+        except OSError:
+            # Invariant: the socket does not block, so the read after the last datagram raises. An
+            # error of another kind comes again if it lasts.
+            if not origins:
+                raise
+        return payloads, origins
+
+    def _receive_one(self) -> tuple[bytes, Origin]:
+        # Invariant: a part of a datagram never passes for a whole one. Where the system marks what
+        # it cuts (MSG_TRUNC) any size would do; elsewhere only one that no datagram reaches.
+        if not self._has_messages:
+            data, source = self._sock.recvfrom(UDP_READ_SIZE)
+            return data, self._origin_of(source, self.bound)
+        data, ancillary, flags, source = self._sock.recvmsg(UDP_READ_SIZE, ANCILLARY_SPACE)
+        told = parse_destination(ancillary, self.bound.port) if self._tells else None
+        return data, self._origin_of(source, told or self.bound, bool(flags & _MSG_TRUNC))
+
+    def send(self, data: bytes, origin: Origin) -> OSError | None:
+        """Send a reply from the address that was asked; return why the system refuses it."""
+        source = origin.destination
+        try:
+            # A wildcard is no address to answer from, so the system chooses one.
+            if self._tells and source is not self.bound:
+                self._sock.sendmsg([data], reply_ancillary(source), 0, origin.source)
+            else:
+                self._sock.sendto(data, origin.source)
+        except OSError as error:
+            return error
+        return None
+
+    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
+        """Send up to a batch of replies; return the positions of those refused, and why."""
+        return send_each(self.send, replies)
+
+
+def send_each(
+    send: Callable[[bytes, Origin], OSError | None], replies: Replies
+) -> list[tuple[int, OSError]]:
+    """Send replies one by one; return the positions of those refused, and why."""
+    return [
+        (position, error)
+        for position, (data, origin) in enumerate(
+            zip(replies.payloads, replies.origins, strict=True)
+        )
+        if (error := send(data, origin)) is not None
+    ]
+
+
+class Batches(OneByOne):
+    """Reads and sends datagrams of one bound socket, up to a batch in one system call."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        name_length = 28 if sock.family == socket.AF_INET6 else 16
+        received, sent = (ANCILLARY_SPACE, _REPLY_CONTROL) if self._tells else (0, 0)
+        self._incoming = _Messages(BATCH, UDP_READ_SIZE, received, name_length)
+        self._outgoing = _Messages(BATCH, UDP_READ_SIZE, sent, name_length)
+        self._origins = _Origins(self._decode)
+        self._used = 0
+
+    def receive(self) -> tuple[Sequence[bytes], list[Origin]]:
         into = self._incoming
         if self._tells:
             into.make_room(self._used)
@@ -198,10 +263,8 @@ class Batches:
                     origins[index] = replace(origins[index], truncated=True, is_refused=None)
         return data, origins
 
-    def send(
-        self, payloads: Sequence[bytes], origins: Sequence[Origin]
-    ) -> list[tuple[int, OSError]]:
-        """Send up to the number of replies; return which the system refused, and why."""
+    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
+        payloads, origins = replies.payloads, replies.origins
         out, count = self._outgoing, len(payloads)
         joined = b"".join(payloads)
         lengths = list(map(len, payloads))
@@ -226,10 +289,10 @@ class Batches:
 
     def _decode(self, key: bytes) -> Origin:
         """Return the origin of a datagram from its address and ancillary data."""
-        destination = self._bound
+        destination = self.bound
         if self._tells:
             ancillary = _controls(key, self._incoming.name)
-            destination = parse_destination(ancillary, self._bound.port) or self._bound
+            destination = parse_destination(ancillary, self.bound.port) or self.bound
         return Origin.of(_decode(key), destination)
 
     def _wire(self, origin: Origin) -> bytes:
@@ -238,7 +301,7 @@ class Batches:
         record = _encode(origin.source, self._sock.family).ljust(out.name, b"\0")
         if self._tells:
             destination = origin.destination
-            if destination is self._bound:
+            if destination is self.bound:
                 # From a wildcard of the client's family, the system chooses the address.
                 destination = Destination("0.0.0.0" if "." in origin.source[0] else "::", 0)
             ((level, kind, data),) = reply_ancillary(destination)
@@ -248,11 +311,7 @@ class Batches:
 
 
 class _Origins(dict[bytes, Origin]):
-    """Origins by the raw addresses of their datagrams, decoded once.
-
-    Args:
-        decode: makes the origin.
-    """
+    """Origins by the raw addresses of their datagrams, decoded once."""
 
     def __init__(self, decode: Callable[[bytes], Origin]) -> None:
         super().__init__()
@@ -263,6 +322,13 @@ class _Origins(dict[bytes, Origin]):
             self.clear()
         origin = self[key] = self._decode(key)
         return origin
+
+
+def batches_of(sock: socket.socket) -> OneByOne:
+    """Return what reads and sends a bound socket's datagrams, in batches where that can be."""
+    # A derived one has methods that want to be called.
+    together = _recvmmsg and _sendmmsg and type(sock) is socket.socket
+    return Batches(sock) if together else OneByOne(sock)
 
 
 def _error() -> OSError:

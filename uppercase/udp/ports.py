@@ -11,8 +11,6 @@ falls back to `reactor.listenUDP`, with what it lacks.
 
 import socket
 from collections.abc import Sequence
-from errno import EBADF
-from functools import lru_cache
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -29,20 +27,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.guards import Destination, Origin, Replies, SocketAddress
-from uppercase.limits import LOG_INTERVAL, UDP_READ_SIZE
-from uppercase.udp._batches import ORIGINS, Batches, has_batches
-from uppercase.udp.protocol import IBatchTransport, ResponderProtocol, send_each
-from uppercase.udp.sockets import (
-    ANCILLARY_SPACE,
-    enable_destinations,
-    parse_destination,
-    reply_ancillary,
-)
-
-BATCH: Final = 64
-"""Datagrams read in one wake-up of the reactor. Counted in datagrams, because empty ones have no
-bytes to count: timers, signals and other sockets get their turn under any flood."""
+from uppercase.core.guards import Origin, Replies, SocketAddress
+from uppercase.limits import LOG_INTERVAL
+from uppercase.udp._batches import BATCH, batches_of
+from uppercase.udp.protocol import IBatchTransport, ResponderProtocol
 
 DRAIN_BATCHES: Final = 256
 """Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
@@ -55,8 +43,6 @@ while errors go on: a socket that stays readable and fails would otherwise take 
 RECEIVE_PAUSE_MAX: Final = 1.0
 """The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
 
-_MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
-
 
 @implementer(IListeningPort, IReadDescriptor, IPushProducer, IBatchTransport)
 class Port:
@@ -66,14 +52,9 @@ class Port:
         sock: a bound UDP socket; the port owns it from now on.
         protocol: is given the datagrams of each wake-up, in the order of their arrival.
         reactor: provides `IReactorFDSet` too.
-        batch_size: datagrams read in one wake-up.
-        read_size: bytes of a datagram that are read; longer ones count as truncated.
 
     Attributes:
         protocol: what is served.
-        tells_destinations: whether the system says where each datagram was sent to, so that
-            broadcasts are told apart and replies leave from the address that was asked. A socket
-            on one address needs no telling.
     """
 
     _log = Logger("uppercase")
@@ -83,9 +64,6 @@ class Port:
         sock: socket.socket,
         protocol: ResponderProtocol,
         reactor: IReactorTime,
-        *,
-        batch_size: int = BATCH,
-        read_size: int = UDP_READ_SIZE,
     ) -> None:
         self._socket = sock
         # A port on a blocking socket would hang in its second read.
@@ -93,22 +71,8 @@ class Port:
         self.protocol = protocol
         self._clock = reactor
         self._readers = IReactorFDSet(reactor)
-        self._batch_size = batch_size
-        # Invariant: a part of a datagram never passes for a whole one. Where the system marks what
-        # it cuts (MSG_TRUNC) any size will do; elsewhere only one that no datagram reaches.
-        self._read_size = read_size
         self._name: SocketAddress = sock.getsockname()
-        self._bound = Destination(self._name[0].partition("%")[0], self._name[1])
-        self._is_wildcard = self._bound.host in ("0.0.0.0", "::")
-        self.tells_destinations = not self._is_wildcard or enable_destinations(sock)
-        self._parses = self._is_wildcard and self.tells_destinations
-        self._batches = (
-            Batches(sock, batch_size, read_size, self._bound, self._parses)
-            if has_batches(sock)
-            else None
-        )
-        self._receive = self._receive_message if hasattr(sock, "recvmsg") else self._receive_plain
-        self._origin_of = lru_cache(ORIGINS)(Origin.of)
+        self._batches = batches_of(sock)
         self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
         # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
@@ -195,28 +159,18 @@ class Port:
             return
         while self._batches_left and not self._paused:
             self._batches_left -= 1
-            if self._read_batch() < self._batch_size:
+            if self._read_batch() < BATCH:
                 self._batches_left = 0
         self._stop_resting()
         if not self._paused and not self._was_read_out.called:
             self._was_read_out.callback(None)
 
     def _read_batch(self) -> int:
-        """Read and hand over one batch; return its size.
-
-        What was read before an error is handed over all the same, and after `_rest`: a protocol
-        that stops the port on this batch calls the rest off.
-        """
+        """Read and hand over one batch; return its size."""
         payloads: Sequence[bytes] = ()
         origins: list[Origin] = []
         try:
-            if self._batches is None:
-                payloads = found = []
-                for _ in range(self._batch_size if self._listening else 0):
-                    data, origin = self._receive()
-                    found.append(data)
-                    origins.append(origin)
-            elif self._listening:
+            if self._listening:
                 payloads, origins = self._batches.receive()
             self._pause = RECEIVE_PAUSE
         except (BlockingIOError, InterruptedError, ConnectionError):
@@ -228,43 +182,11 @@ class Port:
             self._deliver(payloads, origins)
         return len(origins)
 
-    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
-        """Send replies to a batch of this port's; return the positions of those refused, and why.
-
-        UDP may lose datagrams, and waiting for a full network would only fill it further.
-        """
-        if self._batches is None or not self._listening:
-            return send_each(self.send, replies)
-        return self._batches.send(replies.payloads, replies.origins)
-
     def send(self, data: bytes, origin: Origin) -> OSError | None:
-        """Send one from the address that was asked; never raise, wait or try again."""
-        source = origin.destination
-        try:
-            if not self._listening:
-                raise OSError(EBADF, "the port is closed")
-            # `_bound` is the object itself wherever the system named no destination; a wildcard is
-            # no address to answer from, so the system chooses one.
-            if self._parses and source is not self._bound:
-                self._socket.sendmsg([data], reply_ancillary(source), 0, origin.source)
-            else:
-                self._socket.sendto(data, origin.source)
-        except OSError as error:
-            return error
-        return None
+        return self._batches.send(data, origin)
 
-    # Invariant of both: the socket does not block, so the read after the last datagram raises
-    # BlockingIOError, which ends the batch.
-
-    def _receive_message(self) -> tuple[bytes, Origin]:
-        data, ancillary, flags, source = self._socket.recvmsg(self._read_size, ANCILLARY_SPACE)
-        destination = parse_destination(ancillary, self._bound.port) if self._parses else None
-        truncated = bool(flags & _MSG_TRUNC)
-        return data, self._origin_of(source, destination or self._bound, truncated)
-
-    def _receive_plain(self) -> tuple[bytes, Origin]:
-        data, source = self._socket.recvfrom(self._read_size)
-        return data, self._origin_of(source, self._bound)
+    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
+        return self._batches.send_replies(replies)
 
     def _deliver(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
         """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
@@ -280,7 +202,7 @@ class Port:
         self.protocol.responder.note_error("receive", error)
         self._log.warn(
             "cannot read from UDP port {port}: {error}; trying again in {pause} s",
-            port=self._bound.port,
+            port=self._name[1],
             error=error,
             pause=self._pause,
         )

@@ -30,6 +30,7 @@ from uppercase.core.guards import (
 )
 from uppercase.errors import TransformError
 from uppercase.limits import TURN, UDP_READ_SIZE
+from uppercase.udp._batches import send_each
 
 
 class IBatchTransport(Interface):
@@ -40,19 +41,6 @@ class IBatchTransport(Interface):
 
     def send_replies(replies: Replies) -> Sequence[tuple[int, OSError]]:
         """Do the same for replies to a batch of this transport's; return what was refused."""
-
-
-def send_each(
-    send: Callable[[bytes, Origin], OSError | None], replies: Replies
-) -> list[tuple[int, OSError]]:
-    """Send replies one by one; return the positions of those refused, and why."""
-    return [
-        (position, error)
-        for position, (data, origin) in enumerate(
-            zip(replies.payloads, replies.origins, strict=True)
-        )
-        if (error := send(data, origin)) is not None
-    ]
 
 
 class ResponderProtocol(DatagramProtocol):
