@@ -123,10 +123,6 @@ class Run(ABC):
     def look(self) -> None:
         self.happened.put(lambda: self.display.show_interim(self.connections))
 
-    def begun(self, probe: bytes) -> None:
-        """Know that a probe may have had to wait, and is sent now."""
-        self.tracker.restart(probe, monotonic())
-
     def received(self, reply: bytes) -> None:
         now = monotonic()
         self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
@@ -155,10 +151,11 @@ class DatagramRun(Run):
 
     async def open(self) -> None:
         datagrams = connect_udp(self.target, self.address)
-        self._port = DatagramSocket(self.reactor, datagrams, self.received, self._failed)
 
-    def _failed(self, error: OSError) -> None:
-        self.end(explain(error, self.target))
+        def failed(error: OSError) -> None:
+            self.end(explain(error, self.target))
+
+        self._port = DatagramSocket(self.reactor, datagrams, self.received, failed)
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for, it is no loss."""
@@ -174,7 +171,7 @@ class DatagramRun(Run):
     def _flush(self) -> None:
         while self._waiting:
             probe = self._waiting[0]
-            self.begun(probe)
+            self.tracker.restart(probe, monotonic())
             try:
                 self._port.datagrams.send(probe)
             except BlockingIOError:
@@ -254,7 +251,7 @@ class StreamRun(Run):
         """Ask on a connection of its own; one that ends without a reply means a lost probe."""
         try:
             await open_connection(self.target, lines, self.reactor, self._peer)
-            self.begun(probe)
+            self.tracker.restart(probe, monotonic())
             lines.send(probe)
             await lines.over
             lines.close()
