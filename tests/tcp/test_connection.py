@@ -9,12 +9,15 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
+from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
+from uppercase.tcp._watches import IdleWatch
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -326,6 +329,47 @@ def test_a_client_that_is_gone_is_noticed_although_nothing_is_read() -> None:
             assert service.end(wire).outcome is Outcome.DISCONNECTED
     assert len(cancelled) == 1
     assert not service.clock.getDelayedCalls()
+
+
+def test_clients_that_are_gone_at_once_keep_others_waiting_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes a while to cancel what was awaited for one; others have a turn before the next."""
+    turns: list[str] = []
+
+    def cancel(_: object) -> None:
+        turns.append("cancelled")
+        service.clock.rightNow += 0.01
+        service.clock.callLater(0, turns.append, "others")
+
+    service = Service("line", lambda message: Deferred(cancel), async_window=1)
+    wires = [service.connect(port=50000 + number) for number in range(4)]
+    for wire in wires:
+        wire.protocol.dataReceived(b"a\n")
+    monkeypatch.setattr(_closing, "peer_is_gone", lambda _: True)
+    service.clock.advance(1.0)
+    assert turns == ["cancelled", "others"] * 4
+    assert {service.end(wire).outcome for wire in wires} == {Outcome.DISCONNECTED}
+
+
+def test_who_ends_while_others_have_their_turn_is_not_late_and_who_is_later_is_found() -> None:
+    clock, late = Clock(), list[str]()
+    since = {"ended": 0.0, "slow": 0.0, "later": 1.0}
+    waiting = dict(since)
+
+    def act(name: str) -> None:
+        late.append(name)
+        del waiting[name]
+        clock.rightNow += 0.01
+        waiting.pop("ended", None)
+
+    watch = IdleWatch(clock, 16.0, waiting, since.get, act)
+    watch.opened()
+    clock.advance(16.0)
+    assert late == ["slow"]
+    clock.advance(1.5)
+    assert late == ["slow", "later"]
+    assert not clock.getDelayedCalls()
 
 
 def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:

@@ -268,7 +268,11 @@ class EndingProtocol(Protocol):
 
     def close_overdue(self) -> None:
         """Abort, as nothing else can be done."""
-        if self._state is CLOSING and not self._delivered:
+        if self._state is not CLOSING:
+            # Within this turn: to cancel what is awaited takes longer than all else of an end.
+            self.end_with(Outcome.DISCONNECTED, "")
+            self._conversation.cancel()
+        elif not self._delivered:
             self._stalled()
         self._abort()
 

@@ -4,6 +4,7 @@ What is done about it is not decided here.
 """
 
 from collections.abc import Callable, Collection
+from math import inf
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -26,7 +27,7 @@ class IdleWatch(Generic[C]):
 
     Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
     thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
-    time-out.
+    time-out. Where many end at once, others have their turn every `TURN` seconds.
 
     Args:
         connections: kept up to date by their owner, who calls `opened` and `closed`.
@@ -64,18 +65,24 @@ class IdleWatch(Generic[C]):
             self._call.cancel()
             self._call = None
 
-    def _look(self) -> None:
+    def _look(self, left: list[C] | None = None, first: float = inf) -> None:
+        """Look at those that are left, or at all; the rest has to wait while others have a turn."""
         self._call = None
-        now = first = self._clock.seconds()
-        for connection in list(self._connections):
-            since = self._since(connection)
+        now = self._clock.seconds()
+        left, first = left or list(self._connections), min(first, now)
+        while left and self._clock.seconds() - now <= TURN:
+            connection = left.pop()
+            # It may be gone since.
+            since = self._since(connection) if connection in self._connections else None
             if since is None:
                 continue
             if now - since >= self._timeout:
                 self._act(connection)
             else:
                 first = min(first, since)
-        if self._connections:
+        if left:
+            self._call = self._clock.callLater(0, self._look, left, first)
+        elif self._connections:
             self._call = self._clock.callLater(self._pause(first - now), self._look)
 
     def _pause(self, first: float) -> float:
