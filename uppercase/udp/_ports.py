@@ -83,7 +83,7 @@ class Port:
         self._batches_left: int | None = None
         self._was_read_out: Deferred[None] = Deferred()
         # Invariant: false means that the socket is closed, or not yet used. Protocols may stop the
-        # port from within a batch or answer after its end, so whatever touches the socket asks.
+        # port from within a batch, so whoever reads asks; what they send later, the system refuses.
         self._listening = False
 
     def startListening(self) -> None:
