@@ -30,7 +30,7 @@ from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, _batches, sockets
-from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
+from uppercase.udp._ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
