@@ -68,6 +68,25 @@ async def test_a_stop_answers_who_waits_at_a_unix_socket_and_refuses_who_comes(
         assert early.recv(100) == b"HELLO"
 
 
+async def test_a_port_that_a_transform_has_stopped_counts_no_drops_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's count is gone with the socket; it has not begun again at 0."""
+    dropped: dict[int, int] = {}
+
+    def counted(sock: socket.socket) -> int | None:
+        return None if sock.fileno() < 0 else dropped.get(0, 7)
+
+    monkeypatch.setattr(udp_module, "kernel_drops", counted)
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
+    service.startService()
+    dropped[0] = 9
+    service._look_at_kernel()
+    service.ports[0].stopListening()
+    await service.stopService()
+    assert service.counts()["dropped by-the-kernel"] == 2
+
+
 async def test_refused_replies_are_summed_up_by_their_errors() -> None:
     service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
     service.startService()

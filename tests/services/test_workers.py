@@ -46,9 +46,9 @@ def test_shares_are_never_less_than_the_whole() -> None:
 
 def test_a_name_for_the_interface_is_as_good_for_workers_as_for_one_process() -> None:
     service = tcp_service(TCPSettings(listen=["tcp:0:interface=localhost"]))
-    (place,) = service.open_sockets(2)
-    host, port = place.sockets[0].getsockname()
-    place.release()
+    service.open_sockets(2)
+    host, port = service.opened[0].sockets[0].getsockname()
+    service.close()
     assert (host, port > 0) == ("127.0.0.1", True)
 
 
@@ -218,7 +218,7 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
     assert overtaken.transport.told == [signal.SIGTERM, b"retire\n"]
     for worker in (old, workers[0]):
         worker.transport, worker._reactor = Process(), clock
-    supervisor._all, supervisor._opened = {old, workers[0]}, [[]]
+    supervisor._all, supervisor._has_opened = {old, workers[0]}, True
     supervisor.stopService()
     assert workers[0].transport.told == [signal.SIGTERM, b"stop\n"]
     assert old.transport.told == [b"stop\n"]
@@ -237,7 +237,7 @@ def test_nobody_is_started_for_those_who_were_replaced_by_a_reload_or_when_all_s
     clock.advance(10)
     assert not workers
     supervisor.ended(fresh, "out of luck")
-    supervisor._opened = [[]]
+    supervisor._has_opened = True
     supervisor.stopService()
     clock.advance(10)
     assert not workers

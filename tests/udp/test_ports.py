@@ -30,7 +30,7 @@ from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, ResponderProtocol, _batches, sockets
-from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
+from uppercase.udp._ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -152,12 +152,13 @@ async def test_without_recvmsg_a_port_serves_all_the_same() -> None:
 
 
 class _Faulty(socket.socket):
-    """A socket whose reading fails so many times."""
+    """A socket whose reading fails so many times, after so many times that it does not."""
 
-    faults = 0
+    reads = faults = 0
 
     def recvmsg(self, *arguments: Any) -> Any:
-        if self.faults:
+        self.reads -= 1
+        if self.faults and self.reads < 0:
             self.faults -= 1
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
         return super().recvmsg(*arguments)
@@ -172,6 +173,20 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile()
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
     assert port.protocol.responder.errors == {"receive-error ENOMEM": 2}
+    await port.stopListening()
+
+
+async def test_what_was_read_before_an_error_is_answered() -> None:
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.reads, sock.faults = 1, 1
+    port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+    port.startListening()
+    with client() as asker:
+        asker.sendto(b"hello", sock.getsockname())
+        port.doRead()
+        assert asker.recv(100) == b"HELLO"
+    assert sock.faults == 0
     await port.stopListening()
 
 

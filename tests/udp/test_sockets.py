@@ -21,7 +21,7 @@ from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
 from uppercase.udp import drain, serve
-from uppercase.udp.sockets import adopt_socket, open_socket, opener_of_string
+from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
 
 
 def listen_on(description: str) -> Any:
@@ -134,6 +134,19 @@ def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
     assert sock.fileno() == -1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux deals datagrams out")
+def test_only_several_processes_share_an_address() -> None:
+    """Else another program could have it too, and half of the datagrams."""
+    for workers in (1, 3):
+        sockets = open_for_each("127.0.0.1", 0, workers)
+        assert len(sockets) == workers
+        assert len({sock.getsockname() for sock in sockets}) == 1
+        for sock in sockets:
+            shared = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            assert bool(shared) is (workers > 1)
+            sock.close()
+
+
 def test_an_address_of_another_machine_is_one_sentence() -> None:
     with pytest.raises(CannotListen, match=r"cannot listen on UDP 192\.0\.2\.1:0: this machine"):
         listen_on("udp:0:interface=192.0.2.1")
@@ -155,6 +168,7 @@ async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock.bind(("127.0.0.1", 0))
     number = sock.getsockname()[1]
     port = serve(reactor, adopt_socket(sock.detach()), Responder(Applied()))
+    assert not os.get_blocking(port.fileno())  # type: ignore[attr-defined]
     for _ in range(3):
         assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
     port.stopListening()

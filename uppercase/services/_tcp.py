@@ -162,6 +162,7 @@ class TCPService(TransformService):
     def close(self) -> None:
         while self._open:
             self._open.pop().stop()
+        super().close()
 
     @inlineCallbacks
     def end(self) -> Generator[Deferred[Any], Any, None]:

@@ -74,20 +74,21 @@ class UDPService(TransformService):
         self._watch.clock = self.reactor
 
     def listen(self) -> None:
-        sockets = self.inherited
-        if sockets is None:
-            sockets = [(each.place, skt) for each in self.open_sockets(1) for skt in each.sockets]
-        for _, skt in sockets:
+        if self.inherited is None:
+            self.open_sockets(1)
+            sockets = [skt for each in self.opened for skt in each.sockets]
+        else:
+            sockets = [skt for _, skt in self.inherited]
+        for skt in sockets:
             self.ports.append(udp.serve(self.reactor, skt, self.responder))
 
-    def open_sockets(self, workers: int) -> list[OpenPlace]:
-        opened = super().open_sockets(workers)
+    def open_sockets(self, workers: int) -> None:
+        super().open_sockets(workers)
         # Here, as a socket's count is one for all processes that serve it, and outlives them. One
         # from systemd may have dropped some before, which are not this program's.
-        sockets = [skt for each in opened for skt in each.sockets]
+        sockets = [skt for each in self.opened for skt in each.sockets]
         self._kernel = {skt: kernel_drops(skt) or 0 for skt in sockets}
         self._watch.start(KERNEL_LOOK, now=False)
-        return opened
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         return OpenPlace.of(SHORTHAND, open_for_each(host, port, workers))
@@ -115,6 +116,7 @@ class UDPService(TransformService):
         self._stop_watching()
         while self.ports:
             self.ports.pop().stopListening()
+        super().close()
 
     @defer.inlineCallbacks
     def end(self) -> Generator[defer.Deferred[Any], Any, None]:

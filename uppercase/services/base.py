@@ -172,6 +172,7 @@ class TransformService(Service, ABC):
         listen_places: what `--listen` binds, a string each, without what is served there.
         inherited: sockets to serve instead of opening any, each with its place, where another
             process has opened them. Then nothing is announced either, which that process does.
+        opened: what `open_sockets` has opened.
         hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
@@ -194,6 +195,7 @@ class TransformService(Service, ABC):
         self.settings = settings
         self.counters = Counters()
         self.inherited: list[tuple[str, socket.socket]] | None = None
+        self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
         self.chain = make_pipeline(
@@ -271,16 +273,10 @@ class TransformService(Service, ABC):
     def listen(self) -> None:
         """Serve what was inherited, or else every address of the settings; raise `CannotListen`."""
 
-    def open_sockets(self, workers: int) -> list[OpenPlace]:
-        """Open all addresses for so many processes, or raise `CannotListen`; `close` ends that."""
-        opened = self.open_shorthands(workers)
-        try:
-            for place in self.open_listed(workers):
-                opened.append(place)
-        except CannotListen:
-            _release(opened)
-            raise
-        return opened
+    def open_sockets(self, workers: int) -> None:
+        """Open all addresses for so many processes, or raise `CannotListen`; `close` comes next."""
+        self.opened = self.open_shorthands(workers)
+        self.opened += self.open_listed(workers)
 
     def open_shorthands(self, workers: int) -> list[OpenPlace]:
         """Open the shorthands' addresses on one port, any free one too, or raise `CannotListen`."""
@@ -299,7 +295,8 @@ class TransformService(Service, ABC):
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
-                _release(opened)
+                for each in opened:
+                    each.release()
                 # A port that was free in one family may be taken in the other.
                 if settings.port_number() or not (opened and tries_left and in_use(error)):
                     raise
@@ -324,9 +321,10 @@ class TransformService(Service, ABC):
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
         return [*where, *self.listen_places]
 
-    @abstractmethod
     def close(self) -> None:
-        """Close what `listen` has opened, and look after nothing that others serve."""
+        """Close what is open, and look after nothing that others serve."""
+        while self.opened:
+            self.opened.pop().release()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.
@@ -383,11 +381,6 @@ class TransformService(Service, ABC):
             address=address,
             transform=self.chain.name,
         )
-
-
-def _release(places: Sequence[OpenPlace]) -> None:
-    for each in places:
-        each.release()
 
 
 class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel
 from uppercase.errors import CannotListen
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._tcp import Board
-from uppercase.services.base import CannotStart, OpenPlace, TransformService
+from uppercase.services.base import CannotStart, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counted, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
@@ -90,7 +90,7 @@ class Supervisor(Service):
         self._overtime = drain + _OVERTIME
         self._signals = StopSignals(reactor, drain)
         self._before_hangup: Any = None
-        self._opened: list[list[OpenPlace]] = []
+        self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
@@ -98,7 +98,7 @@ class Supervisor(Service):
         self._fresh: Generation | None = None
         self._quick_deaths = self._restarts = 0
         self._counted: Snapshot = {}
-        self._when_ready: list[Callable[[], object]] | None = []
+        self._first_ready: Deferred[None] = Deferred()
         self._stopping: Deferred[None] | None = None
         self._beat = BEAT if watchdog is None else min(BEAT, watchdog / _LOOKS)
         self._watch = LoopingCall(self._look)
@@ -117,21 +117,19 @@ class Supervisor(Service):
         self._reactor.callWhenRunning(self._begin)
 
     def _open(self) -> None:
-        if self._opened:
+        if self._has_opened:
             return
         try:
             for service in self._services:
-                self._opened.append(service.open_sockets(self._workers))
+                service.open_sockets(self._workers)
         except CannotListen as error:
             self._release()
             raise CannotStart(str(error)) from error
+        self._has_opened = True
 
     def _release(self) -> None:
-        for service, places in zip(self._services, self._opened, strict=False):
+        for service in self._services:
             service.close()
-            for place in places:
-                place.release()
-        self._opened.clear()
 
     def _begin(self) -> None:
         hangup = getattr(signal, "SIGHUP", None)
@@ -158,9 +156,9 @@ class Supervisor(Service):
             reactor=type(self._reactor).__module__,
             directory=os.getcwd(),
             places=[each.places() for each in self._services],
-            sockets=[[each.place for each in places] for places in self._opened],
+            sockets=[[place.place for place in each.opened] for each in self._services],
         )
-        opened = chain(*self._opened)
+        opened = chain(*(each.opened for each in self._services))
         sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
@@ -174,8 +172,7 @@ class Supervisor(Service):
 
     def call_when_ready(self, call: Callable[[], object]) -> None:
         """Call once all workers serve, for the first time."""
-        if self._when_ready is not None:
-            self._when_ready.append(call)
+        self._first_ready.addCallback(lambda _: call())
 
     # What workers tell
 
@@ -188,13 +185,11 @@ class Supervisor(Service):
             count = self._workers
             text = f"reloaded: {count} new workers serve; the old ones finish what they have"
             say(text, event="reloaded", count=count)
-        if self._when_ready is not None and self._serves(self._current):
-            calls, self._when_ready = self._when_ready, None
+        if not self._first_ready.called and self._serves(self._current):
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
             say(f"{self._workers} workers serve them")
-            for call in calls:
-                call()
+            self._first_ready.callback(None)
 
     def _serves(self, generation: Generation) -> bool:
         return len(generation.serving()) == self._workers
@@ -278,7 +273,7 @@ class Supervisor(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        if self._stopping is not None or not self._opened:
+        if self._stopping is not None or not self._has_opened:
             return self._stopping or succeed(None)
         stopping = self._stopping = Deferred()
         # First: whoever closes a socket last has served its queue, and that is to be a worker.

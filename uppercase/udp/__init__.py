@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReactorT
 from uppercase.core.datagram import Responder
 from uppercase.core.values import cannot_listen, printable_address
 from uppercase.limits import UDP_READ_SIZE
-from uppercase.udp.ports import Port
+from uppercase.udp._ports import Port
 from uppercase.udp.protocol import ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer
 

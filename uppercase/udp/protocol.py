@@ -1,6 +1,6 @@
 """The `DatagramProtocol` around a `Responder`: carries out its steps with a reactor.
 
-It is served by `uppercase.udp.ports.Port` in batches, and just as well by Twisted's own
+It is served by `uppercase.udp._ports.Port` in batches, and just as well by Twisted's own
 `reactor.listenUDP`, then without what that port cannot tell: destinations, scopes, truncation.
 """
 

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from uppercase.client.target import Target
+from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands._report import (
     BLUE,
@@ -35,6 +34,7 @@ from uppercase.commands._report import (
     in_words,
     print_object,
 )
+from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
@@ -119,22 +119,23 @@ def ping(
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
     from uppercase.commands import running
-    from uppercase.commands.ping._run import Run, open_carriers
+    from uppercase.commands.ping._run import DatagramRun, Run, StreamRun
 
     with running() as (reactor, wait):
         soon = reactor.callFromThread
         # Of objects, the summary's `connections` tells.
         tell = (lambda sentence: None) if as_json else say
-        carriers = wait(open_carriers(reactor, target, tell))
-        if not as_json:
-            what = f"{size} bytes, expecting {' then '.join(expect)}"
-            print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
-        for carrier in carriers:
+        addresses = reachable(target) if target.udp else [None]
+        for address in addresses:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
-            run = Run(
-                reactor, tracker, schedule(interval, count, deadline), deadline, display, carrier
-            )
+            times = schedule(interval, count, deadline)
+            plan = (reactor, target, tracker, times, deadline, display)
+            run: Run = DatagramRun(*plan, address) if address else StreamRun(*plan, tell)
+            wait(run.open())
+            if address is addresses[0] and not as_json:
+                what = f"{size} bytes, expecting {' then '.join(expect)}"
+                print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
             failure = None
             try:
                 with signals(partial(soon, run.end), partial(soon, run.look)):
@@ -143,7 +144,7 @@ def ping(
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(carrier.connections, failure)
+    display.show_summary(run.connections, failure)
     if plot is not None:
         save_plot(plot, target, display.found, tracker.totals)
     if failure is not None:
@@ -298,7 +299,7 @@ class Display:
     quiet: bool
     as_json: bool
     timestamps: bool
-    started: float = field(default_factory=time.monotonic, init=False)
+    started: float = field(default=0.0, init=False)
     first_wrong: Finding | None = field(default=None, init=False)
     found: deque[Finding] = field(default_factory=partial(deque, maxlen=PING_SAMPLES), init=False)
 

@@ -1,7 +1,7 @@
 """A run of `uppercase ping`: when each probe is sent, and how it travels.
 
-A carrier sends without waiting for the peer and tells its run what comes: a datagram each, or a
-line each on a stream. What is in it is the tracker's affair.
+A probe is a datagram or a line of a stream; it is sent without waiting for the peer. What is in it
+is the tracker's affair.
 
 A stream server may close as soon as it has answered, as the lecture's does. Once it has closed with
 nothing owed, each further probe gets a connection of its own, made when the probe is planned and
@@ -10,6 +10,7 @@ from all others.
 """
 
 import errno
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from uppercase.client.network import (
     open_connection,
 )
 from uppercase.client.session import Reader
-from uppercase.client.target import Address, Target, connect_udp, explain, explain_send, reachable
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
 from uppercase.commands.ping._tracker import Tracker
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
@@ -52,30 +53,48 @@ beyond it the oldest is given up. A quarter of the 1,024 descriptors that a proc
 
 
 @dataclass(eq=False)
-class Run:
+class Run(ABC):
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
-    What happens meanwhile is called in its order, in between; what it raises ends the run.
+    What happens meanwhile is called in its order, in between; what it raises ends the run. How a
+    probe travels is for the subclasses; `connections` is None where there are none.
     """
 
     reactor: IReactor
+    target: Target
     tracker: Tracker
     times: Iterator[float]
     duration: float | None
     display: "Display"
-    carrier: "Carrier"
+    connections: int | None = field(default=None, init=False)
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
     _ended = False
 
+    @abstractmethod
+    async def open(self) -> None:
+        """Get what the probes travel by."""
+
+    @abstractmethod
+    def send(self, probe: bytes) -> None:
+        """Send a probe, or begin to."""
+
+    def incomplete(self) -> bytes:
+        """Take out what has come of a reply; a datagram comes whole or not at all."""
+        return b""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of what was opened."""
+
     async def measure(self) -> None:
-        """Do it, with a carrier that has been opened; it is closed at the end."""
+        """Do it, once it has been opened; it is closed at the end."""
+        self.display.started = monotonic()
         over = self.display.started + (self.duration or inf)
         planned = self._next_planned()
-        self.carrier.start(self)
         try:
             while not self._ended and (now := monotonic()) < over:
                 if planned is not None and planned <= now:
-                    self.carrier.send(self.tracker.send(monotonic()))
+                    self.send(self.tracker.send(monotonic()))
                     planned = self._next_planned()
                 self._expire(now)
                 expiry = self.tracker.next_expiry
@@ -89,7 +108,7 @@ class Run:
                     continue
                 happened()
         finally:
-            await self.carrier.close()
+            await self.close()
 
     def end(self, error: Exception | None = None) -> None:
         """End it, well or with an error."""
@@ -102,11 +121,7 @@ class Run:
         self.happened.put(happened)
 
     def look(self) -> None:
-        self.happened.put(lambda: self.display.show_interim(self.carrier.connections))
-
-    def begun(self, probe: bytes) -> None:
-        """Know that a probe may have had to wait, and is sent now."""
-        self.tracker.restart(probe, monotonic())
+        self.happened.put(lambda: self.display.show_interim(self.connections))
 
     def received(self, reply: bytes) -> None:
         now = monotonic()
@@ -120,31 +135,27 @@ class Run:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
         expiry = self.tracker.next_expiry
         if expiry is not None and expiry <= now:
-            half = self.carrier.incomplete()
+            half = self.incomplete()
             if half:
                 self.display.show(self.tracker.receive(half, now))
             for finding in self.tracker.expire(now):
                 self.display.show(finding)
 
 
-class DatagramCarrier:
+@dataclass(eq=False)
+class DatagramRun(Run):
     """A probe a datagram, all from one connected socket; what waits has found no room so far."""
 
-    connections = None
+    address: Address
+    _waiting: deque[bytes] = field(default_factory=deque, init=False)
 
-    def __init__(self, target: Target, address: Address) -> None:
-        self._target = target
-        self._address = address
-        self._waiting: deque[bytes] = deque()
-
-    def start(self, run: Run) -> None:
-        self._run = run
+    async def open(self) -> None:
+        datagrams = connect_udp(self.target, self.address)
 
         def failed(error: OSError) -> None:
-            run.end(explain(error, self._target))
+            self.end(explain(error, self.target))
 
-        datagrams = connect_udp(self._target, self._address)
-        self._port = DatagramSocket(run.reactor, datagrams, run.received, failed)
+        self._port = DatagramSocket(self.reactor, datagrams, self.received, failed)
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for, it is no loss."""
@@ -153,61 +164,46 @@ class DatagramCarrier:
             self._flush()
         elif len(self._waiting) * len(probe) > BACKLOG:
             raise NetworkError(
-                f"{len(self._waiting)} probes to {self._target} wait for room in this host's "
+                f"{len(self._waiting)} probes to {self.target} wait for room in this host's "
                 "queue; the network takes fewer, so try a longer -i"
             )
 
     def _flush(self) -> None:
         while self._waiting:
             probe = self._waiting[0]
-            self._run.begun(probe)
+            self.tracker.restart(probe, monotonic())
             try:
                 self._port.datagrams.send(probe)
             except BlockingIOError:
-                self._port.when_writable(partial(self._run.happened.put, self._flush))
+                self._port.when_writable(partial(self.happened.put, self._flush))
                 return
             except OSError as error:
-                raise explain_send(error, self._target, len(probe)) from error
+                raise explain_send(error, self.target, len(probe)) from error
             self._waiting.popleft()
-
-    def incomplete(self) -> bytes:
-        """Return nothing: a datagram comes whole or not at all."""
-        return b""
 
     async def close(self) -> None:
         self._port.close()
 
 
-class StreamCarrier:
+@dataclass(eq=False)
+class StreamRun(Run):
     """A probe a line; the connections behind it come and go.
 
     `tell` is called with a sentence if the probes cannot share a connection.
     """
 
-    def __init__(self, reactor: IReactor, target: Target, tell: Callable[[str], None]) -> None:
-        self.connections = 1
-        self._reactor = reactor
-        self._target = target
-        self._peer = target
-        self._tell = tell
-        self._notice = ""
-        self._shared: Lines | None = Lines(target)
-        self._alone: dict[Lines, Deferred[None]] = {}
+    tell: Callable[[str], None]
+    _notice: str = field(default="", init=False)
+    _alone: dict["Lines", Deferred[None]] = field(default_factory=dict, init=False)
 
-    async def connect(self) -> None:
+    async def open(self) -> None:
         """Open the connection that all probes share for as long as the server keeps it."""
-        assert self._shared is not None
-        await open_connection(self._target, self._shared, self._reactor)
-        self._peer = at_peer(self._target, self._shared.transport.getPeer())
-        self._shared.transport.pauseProducing()  # until there is somebody to be told
-
-    def start(self, run: Run) -> None:
-        self._run = run
-        assert self._shared is not None
-        self._shared.deliver = run.received
-        self._shared.over.addCallback(self._shared_ended)
-        if self._shared is not None:
-            self._shared.transport.resumeProducing()
+        self.connections = 1
+        shared = Lines(self.target, self.received)
+        self._shared: Lines | None = shared
+        await open_connection(self.target, shared, self.reactor)
+        self._peer = at_peer(self.target, shared.transport.getPeer())
+        shared.over.addCallback(self._shared_ended)
 
     def send(self, probe: bytes) -> None:
         """Send a line on the connection that all share, or begin to connect for it."""
@@ -215,12 +211,12 @@ class StreamCarrier:
             self._shared.send(probe)
             return
         if self._notice:
-            self._tell(self._notice)
+            self.tell(self._notice)
             self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
-        self.connections += 1
-        lines = Lines(self._target, self._run.received)
+        self.connections = (self.connections or 0) + 1
+        lines = Lines(self.target, self.received)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
         self._alone[lines].addBoth(lambda _: self._forget(lines))
 
@@ -235,7 +231,7 @@ class StreamCarrier:
             self._shared.close()
         for lines in list(self._alone):
             self._give_up(lines)
-        await deferLater(self._reactor, 0)  # the reactor takes that long
+        await deferLater(self.reactor, 0)  # the reactor takes that long
 
     def _shared_ended(self, error: UppercaseError | None) -> None:
         shared = self._shared
@@ -243,19 +239,19 @@ class StreamCarrier:
         if error is None and 0 < shared.replies >= shared.sent:
             # The server has answered everything and closed: go on without the shared connection.
             self._notice = (
-                f"{self._target} closed the connection after {shared.so_far}, "
+                f"{self.target} closed the connection after {shared.so_far}, "
                 "so each further probe has a connection of its own"
             )
             shared.close()
             self._shared = None
         else:
-            self._run.end(error or shared.ending("closed"))
+            self.end(error or shared.ending("closed"))
 
     async def _ask_alone(self, lines: "Lines", probe: bytes) -> None:
         """Ask on a connection of its own; one that ends without a reply means a lost probe."""
         try:
-            await open_connection(self._target, lines, self._reactor, self._peer)
-            self._run.begun(probe)
+            await open_connection(self.target, lines, self.reactor, self._peer)
+            self.tracker.restart(probe, monotonic())
             lines.send(probe)
             await lines.over
             lines.close()
@@ -266,8 +262,8 @@ class StreamCarrier:
             if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
                 return  # A busy server's word, about this connection only: the probe is lost.
             # That is the end (the system gives no more sockets, say); what has come is given first.
-            await deferLater(self._reactor, 0)
-            self._run.end(error)
+            await deferLater(self.reactor, 0)
+            self.end(error)
 
     def _forget(self, lines: "Lines") -> None:
         # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
@@ -279,23 +275,6 @@ class StreamCarrier:
             lines.close()
 
 
-Carrier = DatagramCarrier | StreamCarrier
-
-
-async def open_carriers(
-    reactor: IReactor, target: Target, tell: Callable[[str], None]
-) -> list[Carrier]:
-    """Connect to a target; return one carrier, or for UDP one for each of its addresses.
-
-    Of these the next is for whoever is refused by the one before.
-    """
-    if target.udp:
-        return [DatagramCarrier(target, address) for address in reachable(target)]
-    carrier = StreamCarrier(reactor, target, tell)
-    await carrier.connect()
-    return [carrier]
-
-
 @implementer(IPushProducer)
 class Lines(Reader):
     """Whole lines in and out on one connection: `deliver` is called with each that comes.
@@ -303,7 +282,7 @@ class Lines(Reader):
     `over` fires when no more will: with None if the server just closed, else with the sentence.
     """
 
-    def __init__(self, target: Target, deliver: Callable[[bytes], None] = lambda _: None) -> None:
+    def __init__(self, target: Target, deliver: Callable[[bytes], None]) -> None:
         super().__init__()
         self.deliver = deliver
         self.sent = 0
