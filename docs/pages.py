@@ -17,7 +17,7 @@ import click
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 from uppercase.__main__ import main
-from uppercase.commands._group import group
+from uppercase.commands.group import group
 
 DOCS: Final = Path(__file__).parent
 PROGRAM: Final = DOCS.parent / "examples" / "tutorial" / "stop_and_wait.py"

@@ -16,10 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         if any(name.startswith("_UPPERCASE_COMPLETE") for name in os.environ):
-            from uppercase.commands._generated import answer_shell
+            from uppercase.commands.generated import answer_shell
 
             answer_shell()
-        from uppercase.commands._group import run
+        from uppercase.commands.group import run
 
         status = run(arguments)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands.command import command_file, environment, run, run_process
 from uppercase.__main__ import main
-from uppercase.commands._generated import COMPLETE_TWISTD, PAGES
+from uppercase.commands.generated import COMPLETE_TWISTD, PAGES
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp
 from uppercase.taps._table import TableOptions

@@ -13,8 +13,8 @@ from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 import uppercase.client
 from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
-from uppercase.commands._group import group
 from uppercase.commands.classroom import OVERTIME
+from uppercase.commands.group import group
 from uppercase.lab import answer_key, make_experiment
 
 ROOT = Path(__file__).parents[2]

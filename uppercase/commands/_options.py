@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.client.target import TLS, parse_target
-from uppercase.commands._group import completer, section
+from uppercase.commands.group import completer, section
 from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from uppercase.commands._group import section
 from uppercase.commands._options import FILE
+from uppercase.commands.group import section
 from uppercase.errors import UserError, install
 
 if TYPE_CHECKING:

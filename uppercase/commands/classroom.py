@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.commands import NETWORK, OK, _options
-from uppercase.commands._group import Command, completer, say, section
 from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
+from uppercase.commands.group import Command, completer, say, section
 from uppercase.errors import UserError
 from uppercase.lab import (
     TCP_OPTIONS,

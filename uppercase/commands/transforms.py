@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from uppercase.commands import CHUNK, OK, write_all
-from uppercase.commands._group import OTHER, Command, Group, Option, completer, section
 from uppercase.commands._options import SIZE, transform_names
+from uppercase.commands.group import OTHER, Command, Group, Option, completer, section
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest

@@ -13,11 +13,11 @@ import click
 
 from uppercase.client.target import Target
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._group import Command, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands._report import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
+from uppercase.commands.group import Command, section
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8

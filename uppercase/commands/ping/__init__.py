@@ -21,7 +21,6 @@ import click
 
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
 from uppercase.commands._report import (
     BLUE,
@@ -35,6 +34,7 @@ from uppercase.commands._report import (
     in_words,
     print_object,
 )
+from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,

@@ -19,8 +19,8 @@ import click
 
 from uppercase.client.target import Target
 from uppercase.commands import CHUNK, NETWORK, OK, _options, write_all
-from uppercase.commands._group import Command, say, section
 from uppercase.commands._options import COUNT, SIZE
+from uppercase.commands.group import Command, say, section
 from uppercase.core.framing import make_framer
 from uppercase.errors import UserError
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES

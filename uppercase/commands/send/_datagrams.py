@@ -7,7 +7,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
 from uppercase.client.network import Datagrams
-from uppercase.commands._group import say
+from uppercase.commands.group import say
 from uppercase.commands.send._stream import Input, write
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer

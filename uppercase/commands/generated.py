@@ -16,7 +16,7 @@ from click import shell_completion as shells
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS, OK
-from uppercase.commands._group import OTHER, Command, Group, Option, completer, sections_of
+from uppercase.commands.group import OTHER, Command, Group, Option, completer, sections_of
 
 PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
 """The manual pages; what is behind `twistd-` is a service."""

@@ -41,8 +41,8 @@ COMMANDS: Final = {
     "grade": "uppercase.commands.classroom:grade",
     "timeline": "uppercase.commands.classroom:timeline",
     "transforms": "uppercase.commands.transforms:transforms",
-    "completion": "uppercase.commands._generated:completion",
-    "man": "uppercase.commands._generated:man",
+    "completion": "uppercase.commands.generated:completion",
+    "man": "uppercase.commands.generated:man",
 }
 """Where each sub-command is, as `module:function`."""
 
