@@ -69,7 +69,7 @@ _TURN: Final = 64
 """Datagrams that are read before the reactor has its turn again."""
 
 
-class Conversation(TimeoutMixin, Protocol):
+class ClientProtocol(TimeoutMixin, Protocol):
     """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`.
 
     Those that time something out have a `clock`; those that are a producer wait for `room`.
@@ -119,7 +119,7 @@ class Conversation(TimeoutMixin, Protocol):
 
 
 async def open_connection(
-    server: Server, protocol: Conversation, reactor: IReactor, peer: Target | None = None
+    server: Server, protocol: ClientProtocol, reactor: IReactor, peer: Target | None = None
 ) -> None:
     """Connect a protocol, and with TLS make sure of the server.
 
@@ -163,7 +163,7 @@ async def open_connection(
 
 
 async def _shake_hands(
-    server: Target, protocol: Conversation, trust: "Trust", reactor: IReactor
+    server: Target, protocol: ClientProtocol, trust: "Trust", reactor: IReactor
 ) -> None:
     shaken = protocol.shaking_hands
     assert shaken is not None

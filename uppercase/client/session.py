@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.client.network import (
-    Conversation,
+    ClientProtocol,
     Datagrams,
     IReactor,
     Server,
@@ -33,7 +33,7 @@ from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
 
 
-class Session(Conversation):
+class Session(ClientProtocol):
     """A framed conversation; made by `uppercase.client.connect`.
 
     Requests may overlap: `ask` sends at once and replies come in order. If none comes for the
@@ -139,7 +139,7 @@ class Session(Conversation):
 
 
 @implementer(IHalfCloseableProtocol)
-class Reader(Conversation):
+class Reader(ClientProtocol):
     """A connection whose input is awaited chunk by chunk, b"" last; then `reason` says why."""
 
     transport: Any = None

@@ -38,9 +38,9 @@ from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
-    Kind,
     Probes,
     RoundTrips,
+    Sort,
     Totals,
     Tracker,
     new_mark,
@@ -198,7 +198,7 @@ def milliseconds(seconds: float) -> float:
 def finding_text(finding: Finding, where: str, timeout: float) -> str:
     """Return the line for a finding; its last word is the tag, if there is one."""
     tag = _LOOKS["reordered" if finding.reordered else finding.kind].tag
-    if finding.kind is Kind.LOST:
+    if finding.kind is Sort.LOST:
         return f"no reply from {where}: seq={finding.seq} within {timeout:g} s {tag}"
     seq = "?" if finding.seq is None else finding.seq
     line = f"{finding.size} bytes from {where}: seq={seq}"
@@ -216,12 +216,12 @@ def coloured(line: str) -> str:
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
     fields: dict[str, Any] = {"time": round(time.time(), 6), "seq": finding.seq}
-    if finding.kind is not Kind.LOST:
+    if finding.kind is not Sort.LOST:
         fields["bytes"] = finding.size
         fields["rtt_ms"] = None if finding.rtt is None else milliseconds(finding.rtt)
-    if finding.kind is Kind.REPLY:
+    if finding.kind is Sort.REPLY:
         fields["reordered"] = finding.reordered
-    if finding.kind is Kind.WRONG:
+    if finding.kind is Sort.WRONG:
         fields["got"] = excerpt(finding.got)
         fields["expected"] = excerpt(finding.expected) if finding.expected else None
     return fields
@@ -260,7 +260,7 @@ def _draw(found: Iterable[Finding], axes: "Axes") -> None:
     points: dict[str, dict[int, float]] = {name: {} for name in _LOOKS}
     for each in found:
         if each.seq is not None:
-            in_time = each.kind is Kind.REPLY
+            in_time = each.kind is Sort.REPLY
             points[each.kind][each.seq] = (each.rtt or 0) * 1e3 if in_time else _EDGE
             if each.reordered:
                 points["reordered"][each.seq] = points["reply"][each.seq]
@@ -305,7 +305,7 @@ class Display:
 
     def show(self, finding: Finding) -> None:
         self.found.append(finding)
-        if finding.kind is Kind.WRONG and self.first_wrong is None:
+        if finding.kind is Sort.WRONG and self.first_wrong is None:
             self.first_wrong = finding
         if self.quiet:
             return

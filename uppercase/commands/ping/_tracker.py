@@ -101,7 +101,7 @@ def schedule(interval: float, count: int | None, duration: float | None) -> Iter
     return islice(takewhile(lambda time: duration is None or time < duration, times), count)
 
 
-class Kind(StrEnum):
+class Sort(StrEnum):
     """What one reply, or its absence, was."""
 
     REPLY = "reply"
@@ -125,7 +125,7 @@ class Finding:
     and `expected` are of a wrong reply; what it should have been may not be known.
     """
 
-    kind: Kind
+    kind: Sort
     seq: int | None
     size: int = 0
     rtt: float | None = None
@@ -177,7 +177,7 @@ class RoundTrips:
 class Totals:
     """What there was so far.
 
-    Each probe is one of received, late, lost, wrong only, or pending; `Kind` says what that is.
+    Each probe is one of received, late, lost, wrong only, or pending; `Sort` says what that is.
     `wrong` counts replies, so that a probe with a wrong and a correct reply counts under both;
     `reordered` are some of the `received`, whose round trips are `rtt`.
     """
@@ -222,7 +222,7 @@ class _Probe:
     seq: int
     sent: float
     expected: bytes
-    became: Kind | None = None
+    became: Sort | None = None
 
 
 class Tracker:
@@ -262,14 +262,14 @@ class Tracker:
         if probe is None:
             return self._wrong(reply, now)
         rtt = now - probe.sent
-        kind = Kind.LATE if rtt > self._timeout else Kind.REPLY
-        if probe.became is Kind.REPLY:
+        kind = Sort.LATE if rtt > self._timeout else Sort.REPLY
+        if probe.became is Sort.REPLY:
             self.totals.duplicates += 1
-            return Finding(Kind.DUPLICATE, probe.seq, len(reply), rtt)
-        self._settle(probe, Kind.REPLY)
-        reordered = kind is Kind.REPLY and probe.seq < self._highest
+            return Finding(Sort.DUPLICATE, probe.seq, len(reply), rtt)
+        self._settle(probe, Sort.REPLY)
+        reordered = kind is Sort.REPLY and probe.seq < self._highest
         self._highest = max(self._highest, probe.seq)
-        if kind is Kind.LATE:
+        if kind is Sort.LATE:
             self.totals.late += 1
         else:
             self.totals.received += 1
@@ -281,9 +281,9 @@ class Tracker:
         lost = []
         while (expiry := self.next_expiry) is not None and expiry <= now:
             probe = next(iter(self._waiting.values()))
-            self._settle(probe, Kind.LOST)
+            self._settle(probe, Sort.LOST)
             self.totals.lost += 1
-            lost.append(Finding(Kind.LOST, probe.seq))
+            lost.append(Finding(Sort.LOST, probe.seq))
         return lost
 
     @property
@@ -298,11 +298,11 @@ class Tracker:
         self.totals.wrong += 1
         probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
         if probe is None:
-            return Finding(Kind.WRONG, None, len(reply), got=reply)
-        if probe.became is not Kind.REPLY:
-            self._settle(probe, Kind.WRONG)
+            return Finding(Sort.WRONG, None, len(reply), got=reply)
+        if probe.became is not Sort.REPLY:
+            self._settle(probe, Sort.WRONG)
         rtt = now - probe.sent
-        return Finding(Kind.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
+        return Finding(Sort.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
 
     def _most_alike(self, reply: bytes) -> _Probe | None:
         """Return the awaited probe whose reply has most bytes in common, the oldest of equals."""
@@ -312,10 +312,10 @@ class Tracker:
             default=None,
         )
 
-    def _settle(self, probe: _Probe, became: Kind) -> None:
+    def _settle(self, probe: _Probe, became: Sort) -> None:
         if self._waiting.pop(probe.seq, None):
             self.totals.pending -= 1
-        elif probe.became is Kind.LOST:
+        elif probe.became is Sort.LOST:
             self.totals.lost -= 1
         probe.became = became
 

@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client.network import Conversation, IReactor, explain_loss, open_connection
+from uppercase.client.network import ClientProtocol, IReactor, explain_loss, open_connection
 from uppercase.client.session import Reader
 from uppercase.client.target import Target, explain
 from uppercase.commands import CHUNK, write_all
@@ -119,7 +119,7 @@ async def write(data: bytes) -> None:
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Filter(Conversation):
+class Filter(ClientProtocol):
     """One run of input through a server.
 
     For `timeout` seconds the server may be owed something, or owe something, and do nothing; with
