@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from uppercase.errors import CannotListen
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services._tcp import Board
 from uppercase.services.base import share
@@ -50,6 +51,12 @@ def test_a_name_for_the_interface_is_as_good_for_workers_as_for_one_process() ->
     host, port = service.opened[0].sockets[0].getsockname()
     service.close()
     assert (host, port > 0) == ("127.0.0.1", True)
+
+
+def test_a_port_that_is_none_is_said_to_be_none_for_workers_too() -> None:
+    service = tcp_service(TCPSettings(listen=["tcp:99999"]))
+    with pytest.raises(CannotListen, match="a port is a whole number"):
+        service.open_sockets(2)
 
 
 def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,9 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
 from zope.interface import implementer
 
+from uppercase.errors import CannotListen
 from uppercase.tcp.listening import Acceptor, acceptor_of
+from uppercase.tcp.opening import bind
 
 
 @implementer(IReactorFDSet)
@@ -193,3 +196,10 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
     assert all(at_once), "a reply may wait for an acknowledgement"
     acceptor.stop()
     await port.stopListening()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have this very address")
+def test_an_interface_has_its_scope() -> None:
+    """The system calls a link-local address without one invalid, whether it is there or not."""
+    with pytest.raises(CannotListen, match="no such address"):
+        bind("fe80::1%lo", 0)

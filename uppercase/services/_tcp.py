@@ -35,7 +35,7 @@ from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, open_endpoint
+from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, listen_error, open_endpoint
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -125,7 +125,7 @@ class TCPService(TransformService):
             waiting = listener.listen(self.factory)
             waiting.addCallbacks(partial(self._opened, listener), failures.append)
             if failures:
-                raise listening.listen_error(listener.description, failures[0])
+                raise listen_error(listener.description, failures[0])
             if not waiting.called:
                 # An endpoint that has to wait for something, as some third-party ones do.
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
@@ -210,7 +210,7 @@ class TCPService(TransformService):
     def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
         """Say that one more address is served, or end the program if it is not."""
         if failures:
-            say(str(listening.listen_error(description, failures[0])), LogLevel.critical)
+            say(str(listen_error(description, failures[0])), LogLevel.critical)
             self.reactor.stop()
         else:
             self.say_ready(self._open[-1].name)

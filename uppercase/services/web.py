@@ -23,7 +23,8 @@ from uppercase.errors import UserError, install
 from uppercase.services.base import CannotStart
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
-from uppercase.tcp.listening import listen_error, listener_of_string
+from uppercase.tcp.listening import listener_of_string
+from uppercase.tcp.opening import listen_error
 
 if TYPE_CHECKING:
     from uppercase.services.supervisor import Supervisor

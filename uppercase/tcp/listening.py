@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -32,18 +31,17 @@ from zope.interface import implementer
 
 from uppercase.core.values import (
     DeclaredPeers,
-    cannot_listen,
     printable_address,
     split_escaped,
     unescape,
 )
-from uppercase.errors import BadValue, CannotListen
+from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody
-from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, locked, open_port
+from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, open_port
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -374,23 +372,3 @@ def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
         f"got {description!r}, which is not an endpoint string ({error}); accepted are strings "
         f"such as {_TLS_FORM if kind in ('tls', 'ssl') else form}"
     )
-
-
-def listen_error(description: str, failure: Failure) -> CannotListen:
-    """Say in one sentence why an endpoint could not listen."""
-    error = failure.value
-    if isinstance(error, CannotListen):
-        return error
-    if isinstance(error, CannotListenError):
-        address = printable_address(error.interface or "0.0.0.0", error.port)
-        if isinstance(error.socketError, OSError):
-            if not isinstance(error.port, int):
-                return cannot_listen("UNIX", os.fsdecode(error.port), error.socketError)
-            return cannot_listen("TCP", address, error.socketError)
-        if not isinstance(error.port, int):
-            return locked(os.fsdecode(error.port))
-    if isinstance(error, OverflowError):
-        return CannotListen(
-            f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
-        )
-    return CannotListen(f"cannot listen on {description}: {error}")

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
+from uppercase.limits import MAX_PORT
 from uppercase.tcp.kernel import refuse_group
 
 BACKLOG: Final = 1024
@@ -43,18 +44,23 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     """
     skt = None
     try:
-        skt = socket.socket(family_of(host), socket.SOCK_STREAM)
+        family = family_of(host)
+        # The host may be a name, or have a scope; the port is checked by `bind` alone.
+        address, _, *scope = socket.getaddrinfo(host, 0, family, socket.SOCK_STREAM)[0][4]
+        skt = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if skt.family == socket.AF_INET6 and one_family:
+        if family == socket.AF_INET6 and one_family:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        skt.bind((host, port))
-        refuse_group(skt.getsockname()[0])  # the host may be a name
+        skt.bind((address, port, *scope))
+        refuse_group(str(address))
         skt.listen(backlog)
         skt.setblocking(False)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         if skt is not None:
             skt.close()
+        if isinstance(error, OverflowError):
+            raise  # The port is none; who knows what was written says so.
         raise cannot_listen("TCP", printable_address(host, port), error) from error
     return skt
 
@@ -179,13 +185,8 @@ def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> Opened:
     if isinstance(result, Opened):
         result.socket.setblocking(False)
         return result
-    if isinstance(result, Failure) and isinstance(result.value, CannotListen | OSError):
-        error = result.value
-        raise (
-            error
-            if isinstance(error, CannotListen)
-            else CannotListen(f"cannot listen on {description}: {error.strerror or error}")
-        )
+    if isinstance(result, Failure) and result.check(CannotListen, OSError, OverflowError):
+        raise listen_error(description, result)
     raise CannotListen(
         f"cannot share {description} among workers: only tcp:, tcp6:, tls:, unix: and systemd: "
         "endpoints have a socket to share; leave out --workers"
@@ -266,6 +267,26 @@ def remove_leftover(path: str) -> bool:
         "removed the socket {path}, which a program that was killed has left", path=path
     )
     return True
+
+
+def listen_error(description: str, failure: Failure) -> CannotListen:
+    """Say in one sentence why an endpoint could not listen."""
+    error = failure.value
+    if isinstance(error, CannotListen):
+        return error
+    if isinstance(error, CannotListenError):
+        address = printable_address(error.interface or "0.0.0.0", error.port)
+        if isinstance(error.socketError, OSError):
+            if not isinstance(error.port, int):
+                return cannot_listen("UNIX", os.fsdecode(error.port), error.socketError)
+            return cannot_listen("TCP", address, error.socketError)
+        if not isinstance(error.port, int):
+            return locked(os.fsdecode(error.port))
+    if isinstance(error, OverflowError):
+        return CannotListen(
+            f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
+        )
+    return CannotListen(f"cannot listen on {description}: {getattr(error, 'strerror', error)}")
 
 
 def locked(path: str) -> CannotListen:
