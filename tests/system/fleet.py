@@ -118,7 +118,7 @@ class Fleet:
             (self.folder / "haproxy.cfg").write_text(text)
             haproxy = running("haproxy", "-f", "haproxy.cfg", cwd=self.folder)
             self.balancer = self._stack.enter_context(haproxy).pid
-            wait_until((self.folder / "stats").exists)
+            wait_until(self._tells)
             for name in NAMES:
                 self.wait_until_up(name)
             self._stack = self._stack.pop_all()
@@ -133,6 +133,11 @@ class Fleet:
         options = (f"--metrics={page}", f"--workers={self.workers}")
         server = Server("uppercase-tcp", *where, *options, addresses=1)
         self._servers[name] = self._stack.enter_context(server)
+
+    def _tells(self) -> bool:
+        """Whether HAProxy listens, which it does a moment after its socket is there."""
+        with socket.socket(socket.AF_UNIX) as asked:
+            return asked.connect_ex(os.path.relpath(self.folder / "stats")) == 0
 
     def status(self, name: str) -> str:
         """Return HAProxy's word for a service, such as UP."""
