@@ -1,6 +1,7 @@
 """The exercises: reference solutions get all points, typical mistakes lose exactly their own."""
 
 import json
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -267,3 +268,15 @@ async def test_who_interrupts_the_grader_waits_for_no_program(tmp_path: Path) ->
         await deferLater(reactor, 0.02)
     on_trial.interrupt()
     assert len(await ended.addTimeout(60, reactor)) == 4
+
+
+def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:
+    """Else another program may listen there first, and be taken for it."""
+    on_trial = trial(SOLUTIONS / "tcp_server.py")
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        # The lowest that Linux gives is 32,768, unless somebody has set another.
+        lowest = min(32_768, asked.getsockname()[1])
+    with on_trial.server("tcp") as (program, port):
+        assert program.alive
+        assert port < lowest

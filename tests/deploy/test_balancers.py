@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.fleet import balancer_config, exercise, free_port, lost, running
+from tests.system.fleet import balancer_config, exercise, lost, running
 from tests.system.processes import PATIENCE, ROOT, Server, connect, receive_all, wait_until
+from tests.system.test_lecture import free_port
 
 DEPLOY = ROOT / "deploy"
 

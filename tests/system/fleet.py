@@ -21,16 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.system.processes import PATIENCE, ROOT, Server, wait_until
+from tests.system.test_lecture import free_port
 
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 NAMES = ("one", "two", "three")
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port that nobody has by now."""
-    with socket.socket(type=kind) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def ask(client: str, port: int, sentence: str, folder: Path) -> str:
     return done.stdout.decode().removeprefix("Input lowercase sentence:").rstrip("\n")
 
 
-def free_port(kind: socket.SocketKind) -> int:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return a port for a program that needs one by number.
 
     Nothing holds it until the program starts, so it is one that the system gives to nobody who

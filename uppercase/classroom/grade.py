@@ -6,6 +6,7 @@ What becomes of the marks is `uppercase.classroom.marks`; the exercises themselv
 are found, are in `uppercase.classroom.exercises`.
 """
 
+import random
 import socket
 import time
 from collections import ChainMap
@@ -27,6 +28,10 @@ _STARTS_WITHIN: Final = 20.0
 """Seconds in which a client has sent something, a Java program on a busy machine too."""
 
 _PORT_FREE_WITHIN: Final = 65.0
+_PORTS: Final = range(20_000, 32_000)
+"""Ports for programs on trial: below those that systems give to who asks for any, so that nobody
+has one between our look and the program's `bind`, and is taken for it."""
+
 _TRIES: Final = 3
 """Free ports that are tried: another program may take one before the student's has it. Times a
 starved run is repeated, too."""
@@ -110,9 +115,10 @@ class Trial:
 
     def _free_port(self, kind: str) -> int:
         while True:
-            with self._lock, _socket(kind) as probe:
-                probe.bind((HOST, 0))
-                if (port := int(probe.getsockname()[1])) not in self._ports:
+            port = random.choice(_PORTS)
+            with self._lock, _socket(kind) as probe, suppress(OSError):
+                probe.bind((HOST, port))
+                if port not in self._ports:
                     self._ports.add(port)
                     return port
 
