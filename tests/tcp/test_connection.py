@@ -221,6 +221,16 @@ def test_a_peer_that_has_everything_and_does_not_close_is_aborted() -> None:
     assert service.end(wire).outcome is Outcome.ANSWERED
 
 
+def test_times_of_nothing_do_not_keep_the_processor_busy() -> None:
+    service = Service("segment", close_timeout=0.0, send_timeout=0.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert all(call.getTime() >= 0.01 for call in service.clock.getDelayedCalls())
+    service.clock.advance(0.02)
+    assert wire.state() == "aborted"
+    service.end(wire)
+
+
 def test_an_error_lingers_so_that_earlier_replies_are_not_reset() -> None:
     """Our side is closed and the rest of the input thrown away until the peer closes."""
     service = Service("line", max_length=4)

@@ -44,6 +44,10 @@ _PROGRESS_CHECKS: Final = 4
 """Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
 found at most a quarter of the time-out late."""
 
+_LEAST_PAUSE: Final = 0.01
+"""Seconds between two of these looks at the least: a time-out of next to nothing would have the
+processor do nothing else."""
+
 _STALL_CHECKS: Final = 8
 """Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
 quarter of the time-out late. A look costs some microseconds a connection."""
@@ -122,15 +126,16 @@ class TransformFactory(ServerFactory):
         self.on_closed: Callable[[], None] | None = None
         idle = EndingProtocol.idle_since, EndingProtocol.close_idle
         stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
-        every = limits.send_timeout / _STALL_CHECKS
+        every = max(limits.send_timeout / _STALL_CHECKS, _LEAST_PAUSE)
         self._watches: list[IdleWatch[EndingProtocol]] = [
             IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
             IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
         overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
         every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
+        every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
-        self._overdue = IdleWatch(clock, 0.0, self._looked_after, *overdue, min(every, _PEER_CHECK))
+        self._overdue = IdleWatch(clock, 0.0, self._looked_after, *overdue, every)
         self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
