@@ -84,8 +84,8 @@ def make_stand_in(folder: Path, runtime: str) -> None:
         shutil.copy(library, root / library[1:])
     # A copy, as setuptools leaves a folder where it has built.
     source, wheels = folder / "source", root / "wheels"
-    shutil.copytree(ROOT / "uppercase", source / "uppercase")
-    shutil.copytree(ROOT / "twisted", source / "twisted")
+    for name in ("uppercase", "twisted"):
+        shutil.copytree(ROOT / name, source / name, ignore=skipped)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     needed = [f"{source}[tls,metrics]", "setuptools>=64", "wheel"]

@@ -48,7 +48,8 @@ def make_environment(folder: Path, packages: set[str], *, linked: bool = False) 
             if linked:
                 target.symlink_to(source)
             elif source.is_dir():
-                shutil.copytree(source, target)
+                # Other tests may import from there, which writes files under names for a moment.
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy2(source, target)
         if not linked:
