@@ -15,11 +15,12 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.errors import CannotListen
 from uppercase.tcp.listening import Acceptor, acceptor_of
-from uppercase.tcp.opening import bind
+from uppercase.tcp.opening import bind, listen_error
 
 
 @implementer(IReactorFDSet)
@@ -203,3 +204,13 @@ def test_an_interface_has_its_scope() -> None:
     """The system calls a link-local address without one invalid, whether it is there or not."""
     with pytest.raises(CannotListen, match="no such address"):
         bind("fe80::1%lo", 0)
+
+
+def test_an_endpoints_error_is_told_in_its_own_words() -> None:
+    """Such as a third-party one raises: only what the system says has a `strerror`."""
+    errors = OSError("no card in the reader"), OSError(errno.ENODEV, "No such device")
+    sentences = [str(listen_error("card:1", Failure(error))) for error in errors]
+    assert sentences == [
+        "cannot listen on card:1: no card in the reader",
+        "cannot listen on card:1: No such device",
+    ]

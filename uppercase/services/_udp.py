@@ -76,7 +76,7 @@ class UDPService(TransformService):
     def listen(self) -> None:
         if self.inherited is None:
             self.open_sockets(1)
-            sockets = [skt for each in self.opened for skt in each.sockets]
+            sockets = self._opened_sockets()
         else:
             sockets = [skt for _, skt in self.inherited]
         for skt in sockets:
@@ -86,9 +86,11 @@ class UDPService(TransformService):
         super().open_sockets(workers)
         # Here, as a socket's count is one for all processes that serve it, and outlives them. One
         # from systemd may have dropped some before, which are not this program's.
-        sockets = [skt for each in self.opened for skt in each.sockets]
-        self._kernel = {skt: kernel_drops(skt) or 0 for skt in sockets}
+        self._kernel = {skt: kernel_drops(skt) or 0 for skt in self._opened_sockets()}
         self._watch.start(KERNEL_LOOK, now=False)
+
+    def _opened_sockets(self) -> list[socket.socket]:
+        return [skt for each in self.opened for skt in each.sockets]
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         return OpenPlace.of(SHORTHAND, open_for_each(host, port, workers))

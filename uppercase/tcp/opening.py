@@ -286,7 +286,8 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
         )
-    return CannotListen(f"cannot listen on {description}: {getattr(error, 'strerror', error)}")
+    why = getattr(error, "strerror", None) or error
+    return CannotListen(f"cannot listen on {description}: {why}")
 
 
 def locked(path: str) -> CannotListen:
