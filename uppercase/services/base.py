@@ -367,7 +367,7 @@ class TransformService(Service, ABC):
 
     @abstractmethod
     def levels(self) -> dict[str, int]:
-        """Return what metrics show beside the counts, by family of `services._metrics`."""
+        """Return what metrics show beside the counts, by family of `services.metrics`."""
 
     @abstractmethod
     def served(self) -> list[str]:

@@ -1,6 +1,6 @@
 """One TCP connection: moves bytes between a transport and a conversation.
 
-What is answered is the conversation's matter, and how a connection ends that of `closing`.
+What is answered is the conversation's matter, and how a connection ends that of `_closing`.
 A connection reads only while the conversation wants input and the peer takes its replies, so a
 peer that does not read costs one batch of output and no more.
 """
