@@ -67,7 +67,6 @@ _IMPORTED = [
     "uppercase.taps.together",
     "uppercase.taps.udp",
     "uppercase.transforms.codecs",
-    "uppercase.transforms.letters",
     "uppercase.transforms.text",
 ]
 

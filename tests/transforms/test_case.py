@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.transforms.scalars import SCALARS
-from uppercase.transforms import letters as case
+from uppercase.transforms import text as case
 
 # A character of each kind that the rule for a final sigma tells apart, and no more.
 KINDS = ["Σ", "a", ".", "ʰ", " "]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.transforms.letters import caesar, rot13
+from uppercase.transforms.text import caesar, rot13
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from tests.transforms.scalars import SCALARS
 from uppercase.transforms import text as transforms
+from uppercase.transforms.codecs import Algorithm, digest
 from uppercase.transforms.text import (
-    Algorithm,
     Form,
-    digest,
     identity,
     normalize,
     reverse,
@@ -198,5 +197,5 @@ def test_no_text_costs_many_times_its_size_in_memory(
 
 
 def test_transforms_have_a_summary() -> None:
-    for function in (transforms.digest, transforms.reverse, transforms.strip, transforms.squeeze):
+    for function in (digest, transforms.reverse, transforms.strip, transforms.squeeze):
         assert (function.__doc__ or "").splitlines()[0].endswith(".")

@@ -35,42 +35,42 @@ class TransformByName:
 
 uppercase = TransformByName(
     "uppercase",
-    "uppercase.transforms.letters:uppercase",
+    "uppercase.transforms.text:uppercase",
     "Upper case of every letter, in every script",
     streaming=True,
-    ascii="uppercase.transforms.letters:ascii_uppercase",
+    ascii="uppercase.transforms.text:ascii_uppercase",
 )
 lowercase = TransformByName(
     "lowercase",
-    "uppercase.transforms.letters:Lowercase",
+    "uppercase.transforms.text:Lowercase",
     "Lower case of every letter, with the final sigma of Greek",
 )
 titlecase = TransformByName(
     "titlecase",
-    "uppercase.transforms.letters:Titlecase",
+    "uppercase.transforms.text:Titlecase",
     "First letter of each word in title case, the others in lower case",
 )
 swapcase = TransformByName(
     "swapcase",
-    "uppercase.transforms.letters:Swapcase",
+    "uppercase.transforms.text:Swapcase",
     "Upper case to lower case and lower case to upper case",
 )
 casefold = TransformByName(
     "casefold",
-    "uppercase.transforms.letters:casefold",
+    "uppercase.transforms.text:casefold",
     "Case folding: texts that differ in case alone become equal",
     streaming=True,
-    ascii="uppercase.transforms.letters:ascii_lowercase",
+    ascii="uppercase.transforms.text:ascii_lowercase",
 )
 ascii_uppercase = TransformByName(
     "ascii-uppercase",
-    "uppercase.transforms.letters:ascii_uppercase",
+    "uppercase.transforms.text:ascii_uppercase",
     "Upper case of a to z; every other byte stays",
     streaming=True,
 )
 ascii_lowercase = TransformByName(
     "ascii-lowercase",
-    "uppercase.transforms.letters:ascii_lowercase",
+    "uppercase.transforms.text:ascii_lowercase",
     "Lower case of A to Z; every other byte stays",
     streaming=True,
 )
@@ -93,14 +93,14 @@ normalize = TransformByName(
     "normalize", "uppercase.transforms.text:normalize", "A message in a Unicode normalization form"
 )
 digest = TransformByName(
-    "digest", "uppercase.transforms.text:digest", "The cryptographic digest of a message, in hex"
+    "digest", "uppercase.transforms.codecs:digest", "The cryptographic digest of a message, in hex"
 )
 rot13 = TransformByName(
-    "rot13", "uppercase.transforms.letters:rot13", "Letters shifted by 13", streaming=True
+    "rot13", "uppercase.transforms.text:rot13", "Letters shifted by 13", streaming=True
 )
 caesar = TransformByName(
     "caesar",
-    "uppercase.transforms.letters:caesar",
+    "uppercase.transforms.text:caesar",
     "Letters shifted by a fixed distance",
     streaming=True,
 )

@@ -1,4 +1,4 @@
-"""Bytes as text and back: base64 (RFC 4648 section 4) and hexadecimal (section 8, base16).
+"""Bytes as text and back: base64 (RFC 4648 section 4), hexadecimal (section 8, base16), digests.
 
 Encoders take any bytes. Decoders skip white space, as line-wrapped text (RFC 2045 section 6.8)
 needs, and accept nothing else outside the alphabet. What a decoder gives before a fault is the
@@ -7,11 +7,12 @@ therefore first gives its output; the error is raised at once if there is none, 
 call. Offsets count all bytes of the input, from 0.
 """
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 from itertools import islice
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from uppercase.errors import Rejected
 
@@ -154,6 +155,33 @@ class HexDecode(_Decoder):
 def hex_encode(data: bytes) -> bytes:
     """Write each byte as two hexadecimal digits, in lower case: hi becomes 6869."""
     return hexlify(data)
+
+
+Algorithm = Literal[
+    "blake2b",
+    "blake2s",
+    "md5",
+    "sha1",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha3_224",
+    "sha3_256",
+    "sha3_384",
+    "sha3_512",
+    "sha512",
+]
+
+
+def digest(data: bytes, *, algorithm: Algorithm = "sha256") -> bytes:
+    """Return a message's hash in lower-case hexadecimal.
+
+    Args:
+        data: the whole message.
+        algorithm: one of those of fixed length that every Python has.
+    """
+    digest_of = hashlib.new(algorithm, data, usedforsecurity=False)
+    return digest_of.hexdigest().encode("ascii")
 
 
 def _length(pattern: re.Pattern[bytes], text: bytes) -> int:
