@@ -11,7 +11,7 @@ from twisted.python.usage import UsageError
 
 from tests.certificates import Certificate, make_certificate
 from uppercase.taps.tcp import Options
-from uppercase.tcp._certificates import server_context
+from uppercase.tcp._tls import server_context
 
 
 @pytest.fixture(scope="module")

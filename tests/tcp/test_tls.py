@@ -17,8 +17,7 @@ from tests.tcp.wire import Wire, World
 from tests.tls_peer import APPLICATION_DATA, HANDSHAKE, Records, TLSPeer
 from uppercase.core.events import Outcome
 from uppercase.limits import CLOSE_TIMEOUT, Limits
-from uppercase.tcp._certificates import server_context
-from uppercase.tcp._tls import TLSFactory
+from uppercase.tcp._tls import TLSFactory, server_context
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

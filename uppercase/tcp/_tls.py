@@ -1,27 +1,44 @@
-"""The TLS stage: Python's own TLS over any stream transport, with a half-close and with deadlines.
+"""TLS: its keys and certificates, and the stage that speaks it over any stream transport.
 
-Twisted's own endpoints lose what is owed to a peer that ends its side (they answer its close_notify
-with ours, and a TCP end by tearing down), and wait for ever for peers that fall silent in the
-handshake or never answer our close_notify. Here both kinds of end are the end of input and no
-more, as in plain TCP, and each wait has a deadline.
+The stage is Python's own TLS, with a half-close and with deadlines. Twisted's own endpoints lose
+what is owed to a peer that ends its side (they answer its close_notify with ours, and a TCP end by
+tearing down), and wait for ever for peers that fall silent in the handshake or never answer our
+close_notify. Here both kinds of end are the end of input and no more, as in plain TCP, and each
+wait has a deadline.
+
+Python's TLS does not say which PEM file is wrong, and how; cryptography does, and is imported when
+a context is made: before anything listens, each fault is one sentence.
 """
 
 import re
-from collections.abc import Iterable
+import ssl
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from ssl import MemoryBIO, SSLContext, SSLError, SSLWantReadError, SSLZeroReturnError
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.events import Outcome
+from uppercase.errors import BadValue, install
 from uppercase.limits import KIB
 from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
+
+T = TypeVar("T")
+
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
+TLS 1.3 have both."""
+
+_SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
 
 _TLS_PIECE: Final = 16 * KIB
 """How much OpenSSL is given, and gives, at once: its buffers grow to the largest piece and never
@@ -46,6 +63,102 @@ _DISTRUST: Final = (
     "and look at its dates and names"
 )
 
+_log: Final = Logger("uppercase")
+
+
+def server_context(
+    private_key: str,
+    cert_key: str,
+    extra_chain: str | None = None,
+    dh_parameters: str | None = None,
+) -> ssl.SSLContext:
+    """Return what TLS servers of one certificate have in common: TLS 1.2 and newer.
+
+    Args:
+        private_key: a PEM file with the key, not encrypted.
+        cert_key: a PEM file with the certificate; any after it belong to its chain.
+        extra_chain: a PEM file with more of the chain.
+        dh_parameters: a PEM file with Diffie-Hellman parameters, for peers without elliptic curves.
+
+    Raises:
+        BadValue: a file is missing or does not hold what it should, the key is not the
+            certificate's, or cryptography is not installed.
+    """
+    try:
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from cryptography.x509 import load_pem_x509_certificates
+    except ImportError as error:
+        raise BadValue(
+            f"TLS needs cryptography ({error}); install it with: {install('tls')}"
+        ) from error
+    key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
+    chain = [cert_key, *([] if extra_chain is None else [extra_chain])]
+    (leaf, *_), *_ = [_load(path, "certificate", load_pem_x509_certificates) for path in chain]
+    if _load(cert_key, "usable certificate", lambda _: leaf.public_key()) != key.public_key():
+        raise BadValue(
+            f"the private key in {private_key!r} does not belong to the (first) certificate in "
+            f"{cert_key!r}; give the two that were made together as privateKey= and certKey="
+        )
+    _warn_of_dates(leaf, cert_key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Whoever wants new keys within TLS 1.2 could have us compute.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # Without a ticket nothing would acknowledge a client's last words of the handshake for 40 ms,
+    # and so long most hold their request back.
+    context.num_tickets = 1
+    try:
+        context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
+        if dh_parameters is not None:
+            load_dh = context.load_dh_params
+            _load(dh_parameters, "Diffie-Hellman parameters", lambda _: load_dh(dh_parameters))
+        if extra_chain is None:
+            context.load_cert_chain(cert_key, private_key)
+        else:
+            with TemporaryDirectory() as folder:  # One file is what it takes.
+                whole = Path(folder, "chain.pem")
+                whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
+                context.load_cert_chain(whole, private_key)
+    except (OSError, ValueError) as error:
+        raise BadValue(
+            f"OpenSSL refuses the key in {private_key!r} or a certificate in "
+            f"{' or '.join(map(repr, chain))} ({error})"
+        ) from error
+    return context
+
+
+def _warn_of_dates(certificate: Any, path: str) -> None:
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not start <= datetime.now(UTC) <= end:
+        _log.warn(
+            "the certificate in {path!r} is valid from {start:%Y-%m-%d} to {end:%Y-%m-%d} only: "
+            "clients that verify it will refuse; renew it, or set this machine's clock",
+            path=path,
+            start=start,
+            end=end,
+        )
+
+
+def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
+    """Read a PEM file."""
+    try:
+        with open(path, "rb") as file:
+            return load(file.read())
+    except OSError as error:
+        raise BadValue(
+            f"cannot read the {what} file {path!r}: {error.strerror or error}"
+        ) from error
+    except TypeError as error:
+        raise BadValue(
+            f"the {what} in {path!r} is encrypted, which a service cannot use; decrypt it with: "
+            f"openssl pkey -in {path} -out NEWFILE"
+        ) from error
+    # What cryptography raises for other content: ValueError, UnsupportedAlgorithm.
+    except Exception as error:
+        raise BadValue(
+            f"the file {path!r} holds no {what} in PEM form (-----BEGIN ...); {error}"
+        ) from error
+
 
 @implementer(IOrderlyTLSTransport, IHalfCloseableProtocol)
 class TLSProtocol(Stage):
@@ -64,7 +177,7 @@ class TLSProtocol(Stage):
         # Of the instance, as `__getattr__` of the base makes what is the class's slow to read.
         self.input_ended = False
         self.wire_received = 0
-        self._incoming, self._outgoing = MemoryBIO(), MemoryBIO()
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._agreed = False
         self._broken = False
@@ -97,7 +210,7 @@ class TLSProtocol(Stage):
                 self._incoming.write(data[start : start + _TLS_PIECE])
                 if ended := self._decrypt(text):
                     break
-        except SSLError as error:
+        except ssl.SSLError as error:
             # Nothing can be encrypted any more, so what came with it is not answered either.
             self._flush()
             self._break_off((error.reason or str(error)).lower().replace("_", " "))
@@ -135,9 +248,9 @@ class TLSProtocol(Stage):
                 if not chunk:
                     return True
                 text.append(chunk)
-        except SSLWantReadError:
+        except ssl.SSLWantReadError:
             pass
-        except SSLZeroReturnError:
+        except ssl.SSLZeroReturnError:
             return True
         return False
 
@@ -149,7 +262,7 @@ class TLSProtocol(Stage):
             for start in range(0, len(data), _TLS_PIECE):
                 self._tls.write(data[start : start + _TLS_PIECE])
                 records.append(self._outgoing.read())
-        except SSLError:
+        except ssl.SSLError:
             # It wants the rest of a message of the handshake that the peer has begun, such as a
             # KeyUpdate: nothing can be encrypted before. No client splits one.
             why = "broken TLS: a reply was due amid a message of the handshake"
@@ -209,7 +322,7 @@ class TLSProtocol(Stage):
         elif not self._output_ended:
             self._output_ended = True
             # It has been written once OpenSSL looks for the peer's, which need not be there.
-            with suppress(SSLError):
+            with suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._flush()
 
@@ -262,6 +375,6 @@ class TLSFactory(StageFactory):
 
     protocol = TLSProtocol
 
-    def __init__(self, context: SSLContext, served: TransformFactory) -> None:
+    def __init__(self, context: ssl.SSLContext, served: TransformFactory) -> None:
         super().__init__(served, served, served.limits.handshake_timeout)
         self.context = context

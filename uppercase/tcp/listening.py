@@ -309,7 +309,7 @@ def listener_of_string(
     context = None
     plain = description
     if kind in ("tls", "ssl"):
-        from uppercase.tcp._certificates import server_context
+        from uppercase.tcp._tls import server_context
 
         plain, keys = _split_tls(description)
         key = keys.get("privateKey", "server.pem")
