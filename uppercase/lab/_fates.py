@@ -1,5 +1,8 @@
 """What happens to a datagram: a function of the seed, the direction and the datagram's number.
 
+The answer key says it beforehand, and the lab's stage as it happens: both ask `Experiment.fate` and
+say it in the same words (`describe`), so that they cannot differ.
+
 Nothing else decides: not the time, the other clients or what happened to earlier datagrams. So
 datagram 7 is lost for every student, in every run, on every platform.
 
@@ -24,6 +27,7 @@ This module must keep no state.
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -266,3 +270,61 @@ def _milliseconds(seconds: float) -> str:
     value = seconds * 1000
     digits = 0 if value >= 10 or math.isclose(value, round(value)) else 1
     return f"{value:.{digits}f} ms"
+
+
+_ORDINALS = ("first ", "second ")
+
+
+def describe(direction: Direction, fate: Fate, copy: int = 0, copies: int = 1) -> str:
+    """Say what happens to a datagram: `request lost`, `second reply delayed 240 ms`.
+
+    Replies are told apart where there are several copies of a request, which `copy` counts from 0.
+    """
+    return f"{_ORDINALS[copy] if copies > 1 else ''}{direction} {fate.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the key.
+
+    Attributes:
+        number: the datagram's number among its client's, from 1.
+        request: what happens to the request.
+        replies: what happens to the reply to each copy that arrives; none if the request is lost.
+    """
+
+    number: int
+    request: Fate
+    replies: tuple[Fate, ...]
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What the server reports for this datagram, in the order of the copies."""
+        copies = len(self.replies)
+        fates = [(Direction.REQUEST, self.request, 0, 1)]
+        fates += [(Direction.REPLY, fate, copy, copies) for copy, fate in enumerate(self.replies)]
+        return tuple(describe(*each) for each in fates if each[1].actions)
+
+    def __str__(self) -> str:
+        """Return one line, readable on a projector: `  7  request lost`."""
+        parts = list(self.events)
+        if parts and self.request == DELIVERED:
+            parts.insert(0, describe(Direction.REQUEST, DELIVERED))
+        return f"{self.number:>3}  {'; '.join(parts) or 'delivered'}"
+
+
+def answer_key(experiment: Experiment, count: int, *, host: str = "") -> Iterator[Row]:
+    """Return what happens to datagrams 1 to `count` of a client, one row each.
+
+    The key takes each datagram to have at least one byte and to be answered.
+
+    Raises:
+        BadValue: the experiment is `per_client` and there is no host.
+    """
+    for number in range(1, count + 1):
+        request = experiment.fate(Direction.REQUEST, number, host=host)
+        replies = (
+            experiment.fate(Direction.REPLY, number, copy, host=host)
+            for copy in range(request.copies)
+        )
+        yield Row(number, request, tuple(replies))

@@ -1,23 +1,48 @@
-"""The TCP lab: what TCP may do to a program, done on purpose.
+"""The lab at work: a stage of a UDP service, and an outlet for what a TCP connection replies.
+
+Over UDP a `Lab` counts each client's datagrams and deals out their fates; it decides none. Sans-I/O
+and without a timer: the port hands each arriving datagram to `Lab.request`, answers what comes back
+after its delay, and hands each reply to `Lab.reply`; it sends what comes back from there, again
+after its delay. Datagrams are counted as they arrive, before any guard: what a guard drops depends
+on the time and on others, and a number must not.
 
 TCP promises bytes in order and nothing about their pieces, their timing or a connection's life. A
 program that takes one `recv` for one message works on the machine it was written on. Here replies
-come late, in pieces, or not to their end. Nothing is random: the same happens to everybody.
-
-A `LabOutlet` stands between a connection and its transport, as what the connection writes to. Like
-a transport it pauses the connection while it is full, which is at one batch of its output.
+come late, in pieces, or not to their end. Nothing is random: the same happens to everybody. A
+`LabOutlet` stands between a connection and its transport, as what the connection writes to. Like a
+transport it pauses the connection while it is full, which is at one batch of its output.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from uppercase.core.events import LabAction
+from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver, LabAction
+from uppercase.core.guards import Passage
+from uppercase.core.values import Client
 from uppercase.lab import TCPLab
-from uppercase.limits import OUTPUT_BATCH
+from uppercase.lab._fates import DELIVERED, Experiment, describe
+from uppercase.limits import KIB, MIB, OUTPUT_BATCH
+
+CLIENTS: Final = 10_000
+"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
+bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
+
+FORGET_AFTER: Final = 60.0
+"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
+short enough that a program that binds a fixed port meets the same fates a minute later."""
+
+HELD_BYTES: Final = 16 * MIB
+"""What the lab holds back at one time, over all clients; more is dropped and reported. It is
+16,000 small datagrams: 200 students may have 80 each under way."""
+
+HELD_COST: Final = 1 * KIB
+"""What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
 
 LAB_PIECE_PAUSE: Final = 0.01
 """Seconds between the pieces of a reply that is cut: long enough for a client that waits in `recv`
@@ -26,6 +51,95 @@ to be woken by the first, and a line of 80 letters still comes within a second."
 LAB_PIECES: Final = 256
 """Pieces into which one reply is cut at the most, so that it comes within 3 s and 200 students who
 send much do not keep the server busy; longer replies are cut into larger pieces."""
+
+
+class Lab:
+    """Follows one experiment for all clients of a service.
+
+    A client is a host and a port, whose datagrams are numbered from 1. One that is silent for
+    `FORGET_AFTER` seconds starts again, and so does the one that has been silent longest when there
+    are more than `CLIENTS`.
+
+    Args:
+        observer: told of every action (`Impaired`), and of what is dropped because the lab
+            would hold more than `HELD_BYTES` (`Dropped`).
+    """
+
+    def __init__(
+        self, experiment: Experiment, clock: Callable[[], float], observer: IObserver | None = None
+    ) -> None:
+        self._experiment = experiment
+        self._clock = clock
+        self._observer = observer
+        # client -> (last heard, datagrams so far); the longest silent comes first
+        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+        # (when its delay is over, cost) of each passage that the port holds, the next first.
+        # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
+        # next is held, so a port need not say when it has passed something on.
+        self._held: list[tuple[float, int]] = []
+        self._held_bytes = 0
+
+    def number(self, client: Client, count: int = 1) -> int:
+        """Number so many datagrams that just arrived from a client; return the last one's."""
+        now = self._clock()
+        seen, number = self._clients.pop(client, (now, 0))
+        number = number + count if now - seen < FORGET_AFTER else count
+        self._clients[client] = now, number
+        if len(self._clients) > CLIENTS:
+            self._clients.popitem(last=False)
+        return number
+
+    def request(self, client: Client, data: bytes, number: int | None = None) -> list[Passage]:
+        """Take a datagram from a client; return what the service gets of it, none to two copies.
+
+        It gets a number, unless it has one already.
+        """
+        arrived = Passage(0.0, data, number or self.number(client), 0, 1)
+        return self._pass_on(Direction.REQUEST, client, data, arrived)
+
+    def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
+        """Take the reply to a request; return what is sent of it, none to two copies."""
+        return self._pass_on(Direction.REPLY, client, data, answered)
+
+    def _pass_on(
+        self, direction: Direction, client: Client, data: bytes, of: Passage
+    ) -> list[Passage]:
+        number, fates = of.number, of.fates
+        fate = self._experiment.fate(direction, number, of.copy, host=client[0])
+        if not data:
+            fate = replace(fate, flip=None)
+        if self._observer and fate.actions:
+            words = describe(direction, fate, of.copy, of.copies)
+            before = fates or describe(Direction.REQUEST, DELIVERED)
+            fates = words if direction is Direction.REQUEST else f"{before}; {words}"
+            self._observer.notify(
+                Impaired(
+                    str(client), direction, number, fate.actions, words, data, fates, fate.seconds
+                )
+            )
+        passed = fate.apply(data)
+        passages = [
+            Passage(fate.seconds, passed, number, each, fate.copies, fates)
+            for each in range(fate.copies)
+        ]
+        return [each for each in passages if not each.delay or self._hold(client, each)]
+
+    def _hold(self, client: Client, passage: Passage) -> bool:
+        """Make room for what the port will hold until its delay is over, or drop it."""
+        now = self._clock()
+        while self._held and self._held[0][0] <= now:
+            self._held_bytes -= heappop(self._held)[1]
+        cost = len(passage.data) + HELD_COST
+        if self._held_bytes + cost > HELD_BYTES:
+            if self._observer:
+                peer, reason = str(client), DropReason.LAB_FULL
+                self._observer.notify(
+                    Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
+                )
+            return False
+        self._held_bytes += cost
+        heappush(self._held, (now + passage.delay, cost))
+        return True
 
 
 @implementer(IConsumer, IPushProducer)
