@@ -167,6 +167,20 @@ async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 1000])
+async def test_slow_messages_without_a_reply_give_way_as_well(rate: int) -> None:
+    """Such as those of a transform that works for a while and then fails."""
+    responder = Responder(Applied(lambda data: slowly(data) * 99), DatagramLimits(rate=rate))
+    with served(responder) as port, client() as sock:
+        for _ in range(BATCH):
+            sock.sendto(b"hello", ("127.0.0.1", port.getHost().port))
+        dropped = [0]
+        while dropped[-1] < BATCH:
+            await deferLater(reactor, 0)
+            dropped.append(responder.drops[DropReason.AMPLIFICATION])
+    assert max(map(sub, dropped[1:], dropped)) <= 8
+
+
+@pytest.mark.parametrize("rate", [0, 1000])
 async def test_what_gave_way_when_the_port_closes_is_counted_as_stopped(rate: int) -> None:
     responder = Responder(Applied(slowly), DatagramLimits(rate=rate))
     with served(responder) as port, client() as sock:

@@ -154,8 +154,8 @@ class Responder:
                         if begin == end:
                             alone.popleft()
                         look_at(request, steps)
-                if replies or steps:
-                    yield ready, steps
+                # Of a message that gets no reply, too: it may have taken its time.
+                yield ready, steps
         except GeneratorExit:
             for request in map(Request, payloads[position:], origins[position:]):
                 self._drop(request, DropReason.STOPPED)
