@@ -9,6 +9,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from inspect import iscoroutinefunction
 from types import coroutine
 from typing import Any, Final, Self, TypeVar, cast
@@ -214,8 +215,9 @@ class Waiter:
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
         if _is_running() and not isInIOThread():
-            return cast(T, blockingCallFromThread(the_reactor(), start, awaitable))
-        begun = start(awaitable)
+            begin: Callable[[], Any] = partial(start, awaitable)
+            return cast(T, blockingCallFromThread(the_reactor(), begin))
+        begun: Deferred[Any] = start(awaitable)
         if not begun.called:
             if is_in_reactor():
                 begun.addErrback(lambda _: None).cancel()
