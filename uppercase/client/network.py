@@ -167,23 +167,20 @@ async def _shake_hands(
 ) -> None:
     shaken = protocol.shaking_hands
     assert shaken is not None
-    too_long = reactor.callLater(CONNECT_TIMEOUT, protocol.transport.abortConnection)
     try:
-        await shaken
+        await shaken.addTimeout(CONNECT_TIMEOUT, reactor)
         # Invariant: nothing has been sent or taken yet, this goes on inside `handshakeCompleted`.
         if not trust.name_fits():
             protocol.shaking_hands = shaken = Deferred()
             protocol.transport.abortConnection()
             await shaken
-    except CancelledError:
+    except (CancelledError, Silence) as error:
         protocol.transport.abortConnection()
-        raise
+        if isinstance(error, CancelledError):
+            raise
+        raise explain(TimeoutError(), server, CONNECT_TIMEOUT) from error
     except Exception as error:
-        failure = trust.as_ssl_error(error) if too_long.active() else TimeoutError()
-        raise explain(failure, server, CONNECT_TIMEOUT) from error
-    finally:
-        if too_long.active():
-            too_long.cancel()
+        raise explain(trust.as_ssl_error(error), server) from error
 
 
 def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:

@@ -135,15 +135,14 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
     Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv; see
     `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
     """
+    datagrams = None
     try:
         datagrams = socket.socket(address.family, socket.SOCK_DGRAM)
-        try:
-            datagrams.setblocking(False)
-            datagrams.connect(address.sockaddr)
-        except OSError:
-            datagrams.close()
-            raise
+        datagrams.setblocking(False)
+        datagrams.connect(address.sockaddr)
     except OSError as error:
+        if datagrams is not None:
+            datagrams.close()
         raise explain(error, target) from error
     return datagrams
 

@@ -14,7 +14,7 @@ The lab over UDP loads on first use: every service knows the options, and few ha
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -263,10 +263,9 @@ TCP_OPTIONS: Final = _by_name(
     ),
 )
 
-_SIDES: Final[Mapping[str, tuple[Direction, ...]]] = {
-    "request": (Direction.REQUEST,),
-    "reply": (Direction.REPLY,),
-    "both": (Direction.REQUEST, Direction.REPLY),
+_SIDES: Final[Mapping[str, Sequence[Direction]]] = {
+    **{side.value: [side] for side in Direction},
+    "both": [*Direction],
 }
 
 

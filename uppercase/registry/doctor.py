@@ -7,12 +7,13 @@ installations, which hide plugins without a word from anybody.
 import ast
 import inspect
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from importlib.metadata import Distribution, distributions
+from importlib import metadata
+from importlib.metadata import Distribution
 from json import loads
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -35,7 +36,7 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
         What there is, what is wrong, and lines that say where was looked.
     """
     found = listing(thorough=True)
-    installed = list(distributions())
+    installed = list(metadata.distributions())
     problems = [
         *found.problems,
         *_package_files(),
@@ -169,7 +170,9 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
             name = str(project["name"])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # None of ours, or none that can be installed.
-        known = next((each for each in installed if _normal(each.name) == _normal(name)), None)
+        known = None
+        with suppress(metadata.PackageNotFoundError, ValueError):
+            known = metadata.distribution(name)
         points = () if known is None else known.entry_points
         have = {point.name: point.value for point in points if point.group == GROUP}
         missing = [each for each, value in wanted.items() if have.get(each) != value]
@@ -181,11 +184,6 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
                 f"{', '.join(missing)}: {name} {what}, and only what is installed counts; "
                 f"install it{again}: pip install -e {root}",
             )
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503)."""
-    return re.sub("[-_.]+", "-", name).lower()
 
 
 def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
