@@ -37,13 +37,7 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import make_certificate
-from tests.commands.command import (
-    Outcome,
-    Piped,
-    environment,
-    run,
-    terminal,
-)
+from tests.commands.command import Outcome, Piped, environment, run, terminal
 from uppercase.commands.ping import coloured
 
 

@@ -38,12 +38,7 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import Certificate, make_certificate
-from tests.commands.command import (
-    Outcome,
-    Piped,
-    environment,
-    run,
-)
+from tests.commands.command import Outcome, Piped, environment, run
 from uppercase.client.target import Target
 from uppercase.commands import write_all
 from uppercase.commands.send._stream import (

@@ -29,11 +29,7 @@ from tests.client.servers import (
     udp_server,
     wrong,
 )
-from tests.commands.command import (
-    Outcome,
-    Piped,
-    run,
-)
+from tests.commands.command import Outcome, Piped, run
 from uppercase.client.network import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands.send import UDP_WINDOW

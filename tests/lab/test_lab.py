@@ -14,13 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.observing import Notebook, Time
-from uppercase.core.events import (
-    Direction,
-    Dropped,
-    DropReason,
-    Impaired,
-    LabAction,
-)
+from uppercase.core.events import Direction, Dropped, DropReason, Impaired, LabAction
 from uppercase.core.guards import Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName

@@ -10,13 +10,7 @@ either side of the server, so it is outermost; where there is none, nothing asks
 
 import time
 from collections import Counter, deque
-from collections.abc import (
-    Callable,
-    Collection,
-    Generator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from errno import errorcode
 from functools import partial
 from operator import attrgetter, xor

@@ -14,13 +14,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
-from uppercase.services.base import (
-    SHORTHAND,
-    OpenPlace,
-    Settings,
-    TransformService,
-    share,
-)
+from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformService, share
 from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
 if TYPE_CHECKING:

@@ -24,13 +24,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
-from twisted.logger import (
-    InvalidLogLevelError,
-    LogEvent,
-    LogLevel,
-    eventAsText,
-    globalLogBeginner,
-)
+from twisted.logger import InvalidLogLevelError, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError

@@ -23,14 +23,7 @@ from uppercase.core.conversation import (
     MessageConversation,
     StreamConversation,
 )
-from uppercase.core.events import (
-    Chunk,
-    Direction,
-    Event,
-    HalfClosed,
-    IObserver,
-    Refused,
-)
+from uppercase.core.events import Chunk, Direction, Event, HalfClosed, IObserver, Refused
 from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.lab import NO_LAB, TCPLab
