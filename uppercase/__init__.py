@@ -1,12 +1,12 @@
 """Turn a function into a TCP and UDP service.
 
-What authors of transforms and embedders of the services import. Names load on first use, so that
-importing the package costs next to nothing.
+What authors of transforms and embedders of the services import. Names load on first use (PEP 562),
+so that importing the package costs next to nothing; `lazy` does the same for the packages in it.
 """
 
-from typing import TYPE_CHECKING
-
-from uppercase._facade import lazy
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uppercase.errors import Rejected
@@ -30,5 +30,25 @@ __all__ = [
     "stream_transform",
     "transform",
 ]
+
+
+def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callable[[str], Any]:
+    """Return a package's `__getattr__`, which loads its public names on first use.
+
+    The first of the modules that has a name is asked, and those before it are imported, so that
+    the cheap ones come first.
+    """
+
+    def load(name: str) -> Any:
+        if name in public:
+            for module in modules:
+                try:
+                    return getattr(import_module(module, package), name)
+                except AttributeError:
+                    continue
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return load
+
 
 __getattr__ = lazy(__name__, __all__, [".interfaces", ".errors", ".plugins"])

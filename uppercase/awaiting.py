@@ -214,15 +214,11 @@ class Waiter:
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
-        begin: Callable[[], Any] = partial(start, awaitable)
-        if not _is_running() or isInIOThread():
-            begun = begin()
-            if begun.called:
-                came: list[Any] = []
-                begun.addBoth(came.append)
-                if isinstance(came[0], Failure):
-                    came[0].raiseException()
-                return cast(T, came[0])
+        if _is_running() and not isInIOThread():
+            begin: Callable[[], Any] = partial(start, awaitable)
+            return cast(T, blockingCallFromThread(the_reactor(), begin))
+        begun: Deferred[Any] = start(awaitable)
+        if not begun.called:
             if is_in_reactor():
                 begun.addErrback(lambda _: None).cancel()
                 raise RuntimeError(
@@ -230,8 +226,12 @@ class Waiter:
                     "await deferToThread(check, ...)"
                 )
             self._start_reactor()
-            begin = lambda: begun  # noqa: E731
-        return cast(T, blockingCallFromThread(the_reactor(), begin))
+            return cast(T, blockingCallFromThread(the_reactor(), lambda: begun))
+        came: list[Any] = []
+        begun.addBoth(came.append)
+        if isinstance(came[0], Failure):
+            came[0].raiseException()
+        return cast(T, came[0])
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.

@@ -126,6 +126,14 @@ def test_a_mistake_names_file_table_and_key(text: str, sentence: str, tmp_path: 
     assert "\n" not in str(raised.value)
 
 
+def test_the_command_line_decides_where_both_say_something(tmp_path: Path) -> None:
+    path = tmp_path / "services.toml"
+    path.write_text(f"workers = 1\n{TCP}")
+    options: Any = together.Options()
+    options.parseOptions([f"--config={path}", "--workers=0"])
+    assert options["workers"] == 0
+
+
 def test_services_that_cannot_meet_are_no_mistake(tmp_path: Path) -> None:
     """Of different protocols, on different addresses, or on any free port."""
     text = (

@@ -10,7 +10,7 @@ use: the command must not pay for Twisted, which the library is made of and the 
 
 from typing import TYPE_CHECKING
 
-from uppercase._facade import lazy
+from uppercase import lazy
 
 if TYPE_CHECKING:
     from uppercase.client.session import Session, ask, connect, exchange

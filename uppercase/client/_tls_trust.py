@@ -27,11 +27,10 @@ class Trust:
         self._is_address = isIPAddress(host) or isIPv6Address(host)
         self._verify = tls.verify
         self._verdict = ""
+        root = None
         if tls.verify:
             root = twisted_ssl.platformTrust() if tls.ca is None else _authorities(tls.ca)
-            self._options = twisted_ssl.CertificateOptions(trustRoot=root)
-        else:
-            self._options = twisted_ssl.CertificateOptions(verify=False)
+        self._options = twisted_ssl.CertificateOptions(trustRoot=root)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802
         self._connection: SSL.Connection = SSL.Connection(self._options.getContext(), None)

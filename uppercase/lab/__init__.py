@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from uppercase._facade import lazy
+from uppercase import lazy
 from uppercase.core.events import Direction
 from uppercase.core.values import parse_duration, parse_probability, parse_size
 from uppercase.errors import BadValue, UnknownName, suggest

@@ -15,7 +15,7 @@ transport it pauses the connection while it is full, which is at one batch of it
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ LAB_PIECES: Final = 256
 send much do not keep the server busy; longer replies are cut into larger pieces."""
 
 
+@dataclass(eq=False)
 class Lab:
     """Follows one experiment for all clients of a service.
 
@@ -60,17 +61,16 @@ class Lab:
     `FORGET_AFTER` seconds starts again, and so does the one that has been silent longest when there
     are more than `CLIENTS`.
 
-    Args:
+    Attributes:
         observer: told of every action (`Impaired`), and of what is dropped because the lab
             would hold more than `HELD_BYTES` (`Dropped`).
     """
 
-    def __init__(
-        self, experiment: Experiment, clock: Callable[[], float], observer: IObserver | None = None
-    ) -> None:
-        self._experiment = experiment
-        self._clock = clock
-        self._observer = observer
+    experiment: Experiment
+    clock: Callable[[], float]
+    observer: IObserver | None = None
+
+    def __post_init__(self) -> None:
         # client -> (last heard, datagrams so far); the longest silent comes first
         self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
         # (when its delay is over, cost) of each passage that the port holds, the next first.
@@ -81,7 +81,7 @@ class Lab:
 
     def number(self, client: Client, count: int = 1) -> int:
         """Number so many datagrams that just arrived from a client; return the last one's."""
-        now = self._clock()
+        now = self.clock()
         seen, number = self._clients.pop(client, (now, 0))
         number = number + count if now - seen < FORGET_AFTER else count
         self._clients[client] = now, number
@@ -105,14 +105,14 @@ class Lab:
         self, direction: Direction, client: Client, data: bytes, of: Passage
     ) -> list[Passage]:
         number, fates = of.number, of.fates
-        fate = self._experiment.fate(direction, number, of.copy, host=client[0])
+        fate = self.experiment.fate(direction, number, of.copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
-        if self._observer and fate.actions:
+        if self.observer and fate.actions:
             words = describe(direction, fate, of.copy, of.copies)
             before = fates or describe(Direction.REQUEST, DELIVERED)
             fates = words if direction is Direction.REQUEST else f"{before}; {words}"
-            self._observer.notify(
+            self.observer.notify(
                 Impaired(
                     str(client), direction, number, fate.actions, words, data, fates, fate.seconds
                 )
@@ -126,14 +126,14 @@ class Lab:
 
     def _hold(self, client: Client, passage: Passage) -> bool:
         """Make room for what the port will hold until its delay is over, or drop it."""
-        now = self._clock()
+        now = self.clock()
         while self._held and self._held[0][0] <= now:
             self._held_bytes -= heappop(self._held)[1]
         cost = len(passage.data) + HELD_COST
         if self._held_bytes + cost > HELD_BYTES:
-            if self._observer:
+            if self.observer:
                 peer, reason = str(client), DropReason.LAB_FULL
-                self._observer.notify(
+                self.observer.notify(
                     Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
                 )
             return False
@@ -143,41 +143,37 @@ class Lab:
 
 
 @implementer(IConsumer, IPushProducer)
+@dataclass(eq=False)
 class LabOutlet:
     """What one connection's replies go through.
 
-    Args:
+    Attributes:
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
         on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
             same in words.
     """
 
-    def __init__(
-        self,
-        transport: IConsumer,
-        clock: IReactorTime,
-        lab: TCPLab,
-        unsent: Callable[[], int | None],
-        on_action: Callable[[LabAction, int, str], None],
-        on_reset: Callable[[], None],
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._lab = lab
-        self._unsent = unsent
-        self._on_action = on_action
-        self._on_reset = on_reset
-        self._producer: Any = None
-        self._transport_full = False
+    transport: IConsumer
+    clock: IReactorTime
+    lab: TCPLab
+    unsent: Callable[[], int | None]
+    on_action: Callable[[LabAction, int, str], None]
+    on_reset: Callable[[], None]
+
+    _producer: Any = field(default=None, init=False)
+    _transport_full = False
+    _size = 0
+    _cut_off = 0
+    _replies = 0
+    _next = 0.0
+    _call: IDelayedCall | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        # When each is due, the bytes of a piece of it, and what is left of it.
         self._held: deque[tuple[float, int, memoryview]] = deque()
-        self._size = 0
-        self._cut_off = 0
-        self._replies = 0
-        self._until_reset = lab.reset_after
-        self._next = 0.0
-        self._call: IDelayedCall | None = None
-        self._open = not lab.accept_delay
+        self._until_reset = self.lab.reset_after
+        self._open = not self.lab.accept_delay
 
     @property
     def empty(self) -> bool:
@@ -189,15 +185,15 @@ class LabOutlet:
         It is resumed when there is room again, and once more when the outlet is empty.
         """
         self._producer = producer
-        self._transport.registerProducer(self, streaming)
+        self.transport.registerProducer(self, streaming)
         if not self._open:
-            delay = self._lab.accept_delay
-            self._on_action(LabAction.ACCEPTED_LATE, 0, f"accepted {delay:g} s late")
+            delay = self.lab.accept_delay
+            self.on_action(LabAction.ACCEPTED_LATE, 0, f"accepted {delay:g} s late")
             self._later(delay, self._accept)
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        self._transport.unregisterProducer()
+        self.transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
         self._transport_full = True
@@ -211,7 +207,7 @@ class LabOutlet:
         self._producer.stopProducing()
 
     def write(self, data: bytes) -> None:
-        lab = self._lab
+        lab = self.lab
         self._replies += 1
         if lab.reset_after:
             self._cut_off += max(len(data) - self._until_reset, 0)
@@ -222,7 +218,7 @@ class LabOutlet:
         step = max(lab.slice, -(-len(data) // LAB_PIECES)) if lab.slice else len(data)
         if step < len(data):
             self._tell(LabAction.SLICED, f"cut into {-(-len(data) // step)} pieces")
-        self._held.append((self._clock.seconds() + lab.delay, step, memoryview(data)))
+        self._held.append((self.clock.seconds() + lab.delay, step, memoryview(data)))
         self._size += len(data)
         if self._call is None:
             self._send()
@@ -244,17 +240,17 @@ class LabOutlet:
 
     def _is_over(self) -> bool:
         """Return whether all was sent that the peer is to get before the reset."""
-        return bool(self._lab.reset_after) and not self._until_reset
+        return bool(self.lab.reset_after) and not self._until_reset
 
     def _tell_room(self) -> None:
         if not self._transport_full and not self._is_full():
             self._producer.resumeProducing()
 
     def _tell(self, action: LabAction, fate: str) -> None:
-        self._on_action(action, self._replies, f"reply {fate}")
+        self.on_action(action, self._replies, f"reply {fate}")
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
-        self._call = self._clock.callLater(seconds, call)
+        self._call = self.clock.callLater(seconds, call)
 
     def _accept(self) -> None:
         self._call = None
@@ -266,7 +262,7 @@ class LabOutlet:
         self._call = None
         while self._held:
             due, step, data = self._held.popleft()
-            wait = max(due, self._next) - self._clock.seconds()
+            wait = max(due, self._next) - self.clock.seconds()
             if wait > 0:
                 self._held.appendleft((due, step, data))
                 self._later(wait, self._send)
@@ -274,10 +270,10 @@ class LabOutlet:
             if rest := data[step:]:
                 self._held.appendleft((due, step, rest))
             self._size -= len(data) - len(rest)
-            self._transport.write(bytes(data[:step]))
-            if self._lab.slice:
+            self.transport.write(bytes(data[:step]))
+            if self.lab.slice:
                 # Also behind the last piece: the next reply's first one must not join it.
-                self._next = self._clock.seconds() + LAB_PIECE_PAUSE
+                self._next = self.clock.seconds() + LAB_PIECE_PAUSE
         if self._is_over() and not self._held:
             self._later(LAB_PIECE_PAUSE, self._reset)
         self._tell_room()
@@ -285,8 +281,8 @@ class LabOutlet:
     def _reset(self) -> None:
         """Reset the connection, once the peer has all it is to get: the kernel forgets the rest."""
         self._call = None
-        if self._unsent():
+        if self.unsent():
             self._later(LAB_PIECE_PAUSE, self._reset)
         else:
-            self._tell(LabAction.RESET, f"reset after {self._lab.reset_after} bytes")
-            self._on_reset()
+            self._tell(LabAction.RESET, f"reset after {self.lab.reset_after} bytes")
+            self.on_reset()

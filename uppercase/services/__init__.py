@@ -12,7 +12,7 @@ without what serves UDP.
 
 from typing import TYPE_CHECKING
 
-from uppercase._facade import lazy
+from uppercase import lazy
 
 if TYPE_CHECKING:
     from uppercase.services._tcp import TCPService, TCPSettings, tcp_factory, tcp_service

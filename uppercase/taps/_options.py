@@ -52,7 +52,7 @@ def listening(endpoint: str, example: str) -> Group:
 def lab_rows(options: Mapping[str, LabOption], shown: str = "") -> Iterator[Option]:
     """Return a lab's options, as they are typed: one parser means them here and in commands."""
     for row in options.values():
-        yield Option(f"--{row.name}={row.metavar}", row.text, parse=str, shown=shown)
+        yield Option(f"--{row.name}={row.metavar}", row.text, shown=shown)
 
 
 TRANSFORMING = Group(
@@ -102,7 +102,6 @@ PROCESS = Group(
         "--metrics=DESCRIPTION",
         "serve metrics for Prometheus, /healthz and /readyz, such as at tcp:9100; on loopback "
         "unless :interface= says otherwise",
-        parse=str,
         shown="off",
     ),
     Option(
@@ -125,7 +124,6 @@ CLASSROOM = Group(
     Option(
         "--record=FILE",
         "write each datagram or chunk, and what became of it, for `uppercase timeline`",
-        parse=str,
         shown="off",
     ),
     Option(
@@ -148,7 +146,6 @@ PAGE = Group(
         "--page=DESCRIPTION",
         "serve a page that shows what happens to each datagram or chunk, such as at tcp:8080; "
         "on loopback unless :interface= says otherwise",
-        parse=str,
         shown="off",
     ),
     Option("--page-key", "show the lab's seed and the answer key on it"),

@@ -28,8 +28,7 @@ class Option(NamedTuple):
 
     Attributes:
         spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
-        parse: makes the value of the text, raising `UserError`; None for options that the
-            options class has an `opt_` method for.
+        parse: makes the value of the text, raising `UserError`.
         many: it may be repeated; its values are a list of texts.
         default: its value if it is not given.
         shown: the default as the help shows it, where that is not the bare number.
@@ -39,7 +38,7 @@ class Option(NamedTuple):
 
     spelling: str
     text: str
-    parse: Callable[[str], Any] | None = None
+    parse: Callable[[str], Any] = str
     default: Any = None
     shown: str = ""
     values: Callable[[], Mapping[str, str]] | None = None
@@ -64,7 +63,6 @@ class Option(NamedTuple):
 
     def coerce(self, text: str) -> Any:
         """Make the value; a mistake names the option."""
-        assert self.parse is not None
         try:
             return self.parse(text)
         except (UserError, PluginError) as error:
@@ -78,9 +76,14 @@ class Group:
 
 
 class TableOptions(usage.Options):
-    """Options that are declared by groups of rows; the help begins with a purpose and examples."""
+    """Options that are declared by groups of rows; the help begins with a purpose and examples.
+
+    Attributes:
+        rows: all of them by name.
+    """
 
     groups: ClassVar[tuple[Group, ...]] = ()
+    rows: ClassVar[Mapping[str, Option]] = {}
     purpose: ClassVar[str] = ""
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()
     optParameters: ClassVar[list[list[Any]]] = []
@@ -88,23 +91,23 @@ class TableOptions(usage.Options):
 
     def __init_subclass__(cls) -> None:
         """Hand the rows to `usage` in its own form."""
-        rows = [row for group in cls.__dict__.get("groups", ()) for row in group.options]
-        for row in rows:
+        cls.rows = {row.name: row for group in cls.groups for row in group.options}
+        cls.optParameters, cls.optFlags = [], []
+        for row in cls.rows.values():
             if row.many:
                 for name in filter(None, (row.name, row.short)):
                     setattr(cls, f"opt_{name}", _adder(row.name))
-        cls.optParameters = [
-            [row.name, row.short, row.default, row.text, row.coerce] for row in rows if row.parse
-        ]
-        cls.optFlags = [
-            [row.name, row.short, row.text]
-            for row in rows
-            if not row.takes_value and not hasattr(cls, f"opt_{row.name.replace('-', '_')}")
-        ]
+            elif hasattr(cls, f"opt_{row.name.replace('-', '_')}"):
+                pass  # `usage` calls that
+            elif row.takes_value:
+                said = [row.name, row.short, row.default, row.text, row.coerce]
+                cls.optParameters.append(said)
+            else:
+                cls.optFlags.append([row.name, row.short, row.text])
 
     def __init__(self) -> None:
         usage.Options.__init__(self)
-        self.update({row.name: [] for group in self.groups for row in group.options if row.many})
+        self.update({row.name: [] for row in self.rows.values() if row.many})
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
@@ -157,8 +160,8 @@ class TableOptions(usage.Options):
         return f"no option named {option}" + (suggest(option, close) if close else "")
 
     def _spellings(self) -> list[str]:
-        rows = [row for group in self.groups for row in group.options]
-        return [f"--{row.name}" for row in rows] + [f"-{row.short}" for row in rows if row.short]
+        letters = (row.short for row in self.rows.values())
+        return [f"--{name}" for name in self.rows] + [f"-{letter}" for letter in letters if letter]
 
     def getUsage(self, width: int | None = None) -> str:
         width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)

@@ -71,7 +71,6 @@ class Options(_options.ServiceOptions):
             Option(
                 "-f, --framing=NAME",
                 "; ".join(map(": ".join, _FRAMINGS.items())),
-                parse=str,
                 shown=AUTO,
                 values=lambda: _FRAMINGS,
             ),

@@ -52,7 +52,6 @@ class Options(_options.ProcessOptions):
                 "-c, --config=FILE",
                 "TOML file with a table [services.NAME] for each service: protocol, and the "
                 "options of uppercase-tcp or uppercase-udp by their names",
-                parse=str,
             ),
             Option("--check", "say whether the file is right, and exit", exits=True),
         ),
@@ -144,16 +143,15 @@ class Options(_options.ProcessOptions):
                 if key == "protocol" or any(key in _rows(each) for each in _PROTOCOLS):
                     known = "; it is a service's: put it below a line such as [services.lecture]"
                 raise UserError(f"{path}: no table or key named {key!r}{known}")
+            row = rows[key]
             # The command line decides where both say something.
-            if self[key]:
+            if self[key] is not None and (row.takes_value or self[key]):
                 continue
             try:
-                words = list(_words(rows[key], value))
-                takes_value = rows[key].takes_value
-                self[key] = rows[key].coerce(str(value)) if takes_value else len(words)
-            except (BadArgument, usage.UsageError) as error:
-                named = str(error) if isinstance(error, usage.UsageError) else f"{key}: {error}"
-                raise UserError(f"{path}, {named.removeprefix('--')}") from error
+                words = list(_words(row, value))
+                self[key] = row.parse(str(value)) if row.takes_value else len(words)
+            except UserError as error:
+                raise UserError(f"{path}, {key}: {error}") from error
         if not (isinstance(services, dict) and services):
             raise UserError(
                 f'{path}: it has no service; add a table [services.lecture] with protocol = "tcp"'
@@ -186,9 +184,9 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _rows(protocol: str) -> dict[str, Option]:
-    rows = {row.name: row for group in _PROTOCOLS[protocol].groups for row in group.options}
-    known = rows.keys() - _options.PROCESS_ROWS.keys()
-    return {name: row for name, row in rows.items() if name in known and not row.exits}
+    whole = _options.PROCESS_ROWS
+    rows: Mapping[str, Option] = _PROTOCOLS[protocol].rows
+    return {name: row for name, row in rows.items() if name not in whole and not row.exits}
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:

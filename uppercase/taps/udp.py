@@ -92,7 +92,6 @@ class Options(_options.ServiceOptions):
             Option(
                 "--lab=PRESET",
                 f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
-                parse=str,
                 shown="none",
                 values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
             ),

@@ -21,7 +21,7 @@ on first use, and nothing of the package itself imports this one but the command
 
 from typing import TYPE_CHECKING, Any
 
-from uppercase._facade import lazy
+from uppercase import lazy
 from uppercase.errors import install
 
 if TYPE_CHECKING:
