@@ -68,7 +68,9 @@ TRANSFORMING = Group(
     Option(
         "--max-output=SIZE",
         "what each transform of the chain may give for one message or chunk",
-        parse=values.up_to(values.parse_bound, _LARGEST_OUTPUT, "each client may have as much made"),
+        parse=values.up_to(
+            values.parse_bound, _LARGEST_OUTPUT, "each client may have as much made"
+        ),
         default=MAX_OUTPUT,
         shown="1M",
     ),
