@@ -114,8 +114,10 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
     ) -> _T:
         if len(addresses) > 1:
             host, port, *_ = addresses
-            place = printable_address(host.strip("[]"), port)
-            likely = f"a port stands behind its host: {place}" if port.isdigit() else "one is asked"
+            likely = "one is asked"
+            if port.isdecimal():
+                place = printable_address(host.strip("[]"), int(port))
+                likely = f"a port stands behind its host: {place}"
             raise UserError(f"got {port!r} beside the address; {likely}")
         address = addresses[0] if addresses else None
         for name, value, other_name, other_value in (

@@ -206,7 +206,7 @@ class ProcessOptions(TableOptions, ABC):
 
     def parseArgs(self, *words: str) -> None:
         if words:
-            meant = "a port is given as --port" if words[0].isdigit() else self.meant
+            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
             likely = f"{meant}={words[0]}"
             if words[0].startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
