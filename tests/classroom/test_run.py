@@ -32,7 +32,8 @@ def test_a_program_meets_the_fates_of_the_key(tmp_path: Path) -> None:
     (tmp_path / "pinger.py").write_text(PINGER)
     picture = tmp_path / "run.svg"
     options = ["-u", "--lab", "udp-pinger", "--seed", "7", "--timeline", str(picture)]
-    place = ["--", sys.executable, str(tmp_path / "pinger.py"), "{host}", "{port}"]
+    # As for timeout(1), what stands behind the program is the program's.
+    place = [sys.executable, "-B", str(tmp_path / "pinger.py"), "{host}", "{port}"]
     done = run_process("run", *options, *place)
     assert done.status == 3
     said = done.stdout.decode().split("\n")
@@ -93,6 +94,7 @@ def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> Non
         (["--loss", "0.3", "--", "true"], "the lab of TCP has no --loss"),
         (["-u", "--loss", "3", "--", "true"], "--loss"),
         (["--timeline", "x.doc", "--", "true"], ".svg, .pdf"),
+        (["--port", "70000", "--", "true"], "got '70000'; a port is a whole number"),
     ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:

@@ -49,6 +49,11 @@ def test_a_client_of_its_own_has_fates_of_its_own(capsys: Capture) -> None:
         for address in ("192.0.2.1", "192.0.2.2")
     )
     assert one != other
+    short, long = (
+        fates(capsys, "--seed", "7", "--loss", "0.5", "--client", address)
+        for address in ("2001:db8::1", "2001:DB8:0::1")
+    )
+    assert short == long
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,7 @@ def test_a_client_of_its_own_has_fates_of_its_own(capsys: Capture) -> None:
         ([], "got no --seed"),
         (["--seed", "7", "--lab", "udp-pingre"], "did you mean 'udp-pinger'?"),
         (["--seed", "7", "--loss", "3"], "got '3'; a probability"),
+        (["--seed", "7", "--client", "nobody"], "got --client=nobody; an IP address"),
         (["--seed", "7", "-n", "0"], "got '0'; it must be more than 0"),
     ],
 )

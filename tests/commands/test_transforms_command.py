@@ -137,6 +137,15 @@ def test_on_a_terminal_list_fits_its_width(here: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_on_a_terminal_try_answers_each_line(here: Path) -> None:
+    ours, theirs = pty.openpty()
+    with Piped("transforms", "try", "reverse", stdin=theirs, cwd=here) as process:
+        os.close(theirs)
+        os.write(ours, b"ab\ncd\n\x04")
+        assert process.finish() == Outcome(0, b"ba\ndc\n", "")
+    os.close(ours)
+
+
 def test_show_tells_the_arguments_of_one(here: Path) -> None:
     shown = run("show", "caesar", cwd=here)
     assert shown.status == 0

@@ -84,6 +84,8 @@ def test_a_count_is_a_whole_number() -> None:
     for text in ("-1", "1k", "", "1.0"):
         with pytest.raises(BadValue, match="a whole number, 0 or more"):
             parse_count(text)
+    with pytest.raises(BadValue, match="a whole number of at most 18 digits"):
+        parse_count("1" * 19)
 
 
 def test_a_limit_is_a_whole_number_above_0() -> None:

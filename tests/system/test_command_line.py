@@ -87,7 +87,13 @@ def said_once(said: str) -> str:
         (["--drain=-1"], "--drain: got '-1'; a duration is"),
         (["--max-output=lots"], "--max-output: got 'lots'; a size is"),
         (["--listen=nope:1"], "'nope:1'"),
-        (["reverse"], "got 'reverse', which belongs to no option"),
+        (["reverse"], "got 'reverse', which belongs to no option; a transform is given as"),
+        (["12000"], "a port is given as --port=12000"),
+        (["uppercase-udp"], "twistd uppercase serves several services at once"),
+        (["-t", "UPPERCASE"], "no transform named 'UPPERCASE'; did you mean 'uppercase'?"),
+        (["-t", "x" * 9999], f"no transform named '{'x' * 199}… known are ascii-lowercase"),
+        (["--max-output=0"], "--max-output: got '0'; a bound is 1 byte or more"),
+        (["--record-bytes=9"], "got --record-bytes without a record; add one, such as --record="),
     ],
 )
 def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentence: str) -> None:
@@ -97,6 +103,7 @@ def test_a_mistake_gets_one_sentence(service: str, arguments: list[str], sentenc
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--framing="], "no framing named ''; known are auto"),
         (["--framing=lines"], "no framing named 'lines'; did you mean 'line'?"),
         (["-t", "reverse", "--framing=stream"], "--framing=line"),
         (["--max-length=x"], "--max-length: got 'x'; a size is"),
@@ -113,6 +120,7 @@ def test_a_mistake_about_framing_gets_one_sentence(arguments: list[str], sentenc
     [
         ("uppercase-tcp", "twistd", ["--loss=0.3"], "--loss belongs to uppercase-udp"),
         ("uppercase-udp", "twist", ["--framing=line"], "--framing belongs to uppercase-tcp"),
+        ("uppercase", "twistd", ["--port=7"], "--port belongs to uppercase-tcp and uppercase-udp"),
         ("uppercase-tcp", "twistd", ["-n"], "-n is an option of twistd itself; give it before"),
         ("uppercase-udp", "twistd", ["--pidfile="], "--pidfile is an option of twistd itself"),
         ("uppercase-udp", "twist", ["--reactor=poll"], "--reactor is an option of twist itself"),
@@ -190,6 +198,22 @@ def test_a_pid_file_that_cannot_be_written_is_one_sentence(
     said = refused(f"--pidfile={tmp_path / name}", "uppercase-tcp", "--port=0")
     assert f"cannot write the pid file {tmp_path / name} ({why}" in " ".join(said.split())
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("option", ["--logfile", "--rundir"])
+def test_a_place_that_is_not_there_is_one_sentence(option: str, tmp_path: Path) -> None:
+    said = refused(f"{option}={tmp_path}/missing/x", "uppercase-tcp", "--port=0")
+    assert f"{tmp_path}/missing/x" in said
+    assert option in said
+    assert "Traceback" not in said
+
+
+def test_a_unix_socket_in_the_place_of_a_file_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.touch()
+    said = refused("uppercase-tcp", f"--listen=unix:{file}")
+    assert f"cannot listen on UNIX {file}: a file that is no socket has this name" in said
+    assert file.exists()
 
 
 def test_a_pid_file_that_another_server_has_is_one_sentence(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ import click
 
 from uppercase.client.target import TLS, parse_target
 from uppercase.commands.group import completer, section
-from uppercase.core.values import parse_count, parse_duration, parse_probability, parse_size
+from uppercase.core.values import (
+    parse_count,
+    parse_duration,
+    parse_port,
+    parse_probability,
+    parse_size,
+    printable_address,
+)
 from uppercase.errors import BadValue, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
 
@@ -57,6 +64,9 @@ DURATION: Final = _Quantity("duration", parse_duration)
 SIZE: Final = _Quantity("size", parse_size)
 """Bytes as an int: `64k`, `1M`; a bare number is bytes."""
 
+PORT: Final = _Quantity("n", parse_port)
+"""A port; 0 is any free one."""
+
 COUNT: Final = _Quantity("n", parse_count)
 """A whole number, 0 or more."""
 
@@ -67,9 +77,9 @@ _judgement = section("Judgement")
 
 _SERVER: Final = (
     click.argument(
-        "address",
+        "addresses",
         metavar="[HOST[:PORT]]",
-        required=False,
+        nargs=-1,
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     _server("-u", "--udp", bool, "UDP; without it, TCP."),
@@ -91,7 +101,7 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
     @wraps(command)
     def with_target(
         *,
-        address: str | None,
+        addresses: tuple[str, ...],
         udp: bool,
         unix: str | None,
         ipv4: bool,
@@ -102,6 +112,14 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
         timeout: float | None,
         **options: Any,
     ) -> _T:
+        if len(addresses) > 1:
+            host, port, *_ = addresses
+            likely = "one is asked"
+            if port.isdecimal():
+                place = printable_address(host.strip("[]"), int(port))
+                likely = f"a port stands behind its host: {place}"
+            raise UserError(f"got {port!r} beside the address; {likely}")
+        address = addresses[0] if addresses else None
         for name, value, other_name, other_value in (
             ("-4", ipv4, "-6", ipv6),
             ("--unix", unix, "-u", udp),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from uppercase.commands import NETWORK, OK, _options
-from uppercase.commands._options import COUNT, DURATION, FILE, transform_names
+from uppercase.commands._options import COUNT, DURATION, FILE, PORT, transform_names
 from uppercase.commands.group import Command, completer, say, section
+from uppercase.core.values import host_address
 from uppercase.errors import UserError
 from uppercase.lab import (
     TCP_OPTIONS,
@@ -92,9 +93,15 @@ def fates(
     """
     if seed is None:
         raise UserError("got no --seed; the server prints its own when it starts: --seed=N")
+    host = ""
+    if client is not None:
+        if (address := host_address(client)) is None:
+            raise UserError(f"got --client={client}; an IP address without a port is accepted")
+        # As a service writes it: the draws are made of its letters.
+        host = "".join([str(address), *client.partition("%")[1:]])
     settings = merge_settings(lab, _given(options))
     experiment = make_experiment(settings, seed=seed, per_client=client is not None)
-    for row in answer_key(experiment, number, host=client or ""):
+    for row in answer_key(experiment, number, host=host):
         click.echo(str(row))
 
 
@@ -103,7 +110,8 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     return {name.replace("_", "-"): text for name, text in options.items() if text is not None}
 
 
-@click.command("run", cls=Command)
+# What stands behind the program is the program's, as for timeout(1), also without `--`.
+@click.command("run", cls=Command, context_settings={"allow_interspersed_args": False})
 @_service("-u", "--udp", bool, "UDP; without it, TCP.")
 @_service(
     "-t",
@@ -116,7 +124,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     shell_complete=completer(transform_names),
     default=("uppercase",),
 )
-@_service("--port", COUNT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
+@_service("--port", PORT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
 @_lab("--seed", COUNT, "Decides what happens to which datagram.", show_default="random")
 @_preset("A preset, which the options change.", TCP_PRESETS, UDP_PRESETS)
 @_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
@@ -249,7 +257,7 @@ def _exercises() -> dict[str, str]:
 
 @click.command("grade", cls=Command)
 @_exercise("--list", "listed", bool, "List the exercises.")
-@_exercise("--port", COUNT, "The port, for programs that have a fixed one.", **_ANY_PORT)
+@_exercise("--port", PORT, "The port, for programs that have a fixed one.", **_ANY_PORT)
 @_exercise("--jobs", COUNT.positive, "Checks at once; one with --port.", default=_JOBS)
 @_output("--timelines", bool, "Show each failed check's timeline.")
 @_output("--json", "as_json", bool, "Print one JSON object instead of lines.")

@@ -29,7 +29,7 @@ from click.shell_completion import CompletionItem
 
 from uppercase import __version__
 from uppercase.commands import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
-from uppercase.core.values import printable
+from uppercase.core.values import printable, shortened
 from uppercase.errors import NetworkError, UppercaseError, UserError, suggest
 
 COMMANDS: Final = {
@@ -265,7 +265,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sentence, status = f"cannot {place}: {error.strerror or error}", USAGE
     else:
         return status if isinstance(status, int) else OK
-    say(printable(sentence, keep="\n"))
+    say(printable(shortened(sentence), keep="\n"))
     return status
 
 

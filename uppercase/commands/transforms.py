@@ -173,7 +173,8 @@ def show(name: str) -> int:
     "--framing",
     str,
     "What is one message: line, netstring, ...; or stream. "
-    "Without it a chain that can stream does, any other gets the whole input as one message.",
+    "Without it a chain that can stream does; any other gets the whole input as one message, its "
+    "last line end included, or each line that is typed.",
     metavar="NAME",
     shell_complete=completer(framing_summaries),
 )
@@ -208,7 +209,8 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     stages = listing().stages(names)
     chain = make_pipeline(stages, max_output)
     if framing is None:
-        framing = "stream" if chain.streams else "whole"
+        # Who types has no whole message before Ctrl-D, and ends it with a line end nobody meant.
+        framing = "stream" if chain.streams else "line" if sys.stdin.isatty() else "whole"
     elif framing == "segment" or framing not in FRAMINGS:
         known = [name for name in FRAMINGS if name != "segment"]
         raise UserError(f"no framing named {framing!r} for a file{suggest(framing, known)}")

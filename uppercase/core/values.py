@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from uppercase.errors import BadValue, CannotListen
@@ -90,6 +91,11 @@ def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in cut
     )
+
+
+def shortened(sentence: str) -> str:
+    """Return a sentence that quotes no more than the start of an endless word."""
+    return re.sub(r"(\S{200})\S{100,}", r"\1…", sentence)
 
 
 def printable_address(host: str, port: int) -> str:
@@ -173,6 +179,8 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
             other = "name" if protocol == "UNIX" else "--port"
             why = f"another program does already; stop it{or_wait} or choose another {other}"
+            if protocol == "UNIX" and Path(address).exists() and not Path(address).is_socket():
+                why = "a file that is no socket has this name; choose another one"
         case errno.EACCES | errno.EPERM if protocol == "UNIX":
             why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
@@ -242,6 +250,14 @@ def parse_timeout(text: str) -> float:
     return seconds
 
 
+def parse_bound(text: str) -> int:
+    """Return bytes as `parse_size` does, but never 0, which would let nothing through."""
+    size = parse_size(text)
+    if not size:
+        raise BadValue(f"got {text!r}; a bound is 1 byte or more, such as 64k or 1M")
+    return size
+
+
 def parse_size(text: str) -> int:
     """Return bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
     match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
@@ -285,6 +301,8 @@ def _whole(text: str, accepted: str, *, least: int = 0, most: int = 10**18 - 1) 
     digits = text.strip()
     if re.fullmatch("[0-9]{1,18}", digits, re.ASCII) and least <= int(digits) <= most:
         return int(digits)
+    if len(digits) > 18 and digits.isdigit():
+        accepted = "a whole number of at most 18 digits is accepted"
     raise BadValue(f"got {text!r}; {accepted}")
 
 

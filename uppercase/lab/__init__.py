@@ -277,7 +277,10 @@ def _parse_sides(name: str, text: str) -> dict[Direction, Any]:
         sides, value = (_SIDES[before], after) if before in _SIDES else (_SIDES["request"], part)
         for side in sides:
             if side in values:
-                raise BadValue(f"--{name}: got {text!r}, which gives {side} twice; once is enough")
+                raise BadValue(
+                    f"--{name}: got {text!r}, which gives {side} twice; once is enough, and "
+                    "decimals stand behind a point"
+                )
             try:
                 values[side] = UDP_OPTIONS[name].parse(value)
             except BadValue as error:

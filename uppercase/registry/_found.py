@@ -183,7 +183,7 @@ class Found:
         streams = "streams" if self.streaming else "needs whole messages"
         lines = [
             f"{self.name}{usage}",
-            f"  {self.summary}",
+            *([f"  {self.summary}"] if self.summary else []),
             f"  works on {self.kind.value}, {streams}; {source}",
         ]
         lines += [f"  {parameter.describe()}" for parameter in self.parameters]

@@ -19,7 +19,7 @@ from uppercase.lab import LabOption
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing, lookup, summaries
 from uppercase.services.logs import FORMATS, parse_log_format
-from uppercase.taps._process import accompany, check_pid_file, choose_log, use_monotonic_time
+from uppercase.taps._process import accompany, check_places, choose_log, use_monotonic_time
 from uppercase.taps._table import Group, Option, TableOptions
 
 _LARGEST_OUTPUT: Final = 64 * MIB  # Four times the longest message that can be allowed.
@@ -68,7 +68,9 @@ TRANSFORMING = Group(
     Option(
         "--max-output=SIZE",
         "what each transform of the chain may give for one message or chunk",
-        parse=values.up_to(values.parse_size, _LARGEST_OUTPUT, "each client may have as much made"),
+        parse=values.up_to(
+            values.parse_bound, _LARGEST_OUTPUT, "each client may have as much made"
+        ),
         default=MAX_OUTPUT,
         shown="1M",
     ),
@@ -130,13 +132,12 @@ CLASSROOM = Group(
         "--record-bytes=N",
         "how many bytes of each payload the record keeps",
         parse=values.parse_count,
-        default=RECORD_BYTES,
+        shown=str(RECORD_BYTES),
     ),
     Option(
         "--record-limit=SIZE",
         "how large the record may become; it ends there, and the service goes on",
         parse=values.parse_size,
-        default=RECORD_LIMIT,
         shown="100M",
     ),
 )
@@ -205,9 +206,11 @@ class ProcessOptions(TableOptions, ABC):
 
     def parseArgs(self, *words: str) -> None:
         if words:
-            raise usage.UsageError(
-                f"got {words[0]!r}, which belongs to no option; {self.meant}={words[0]}"
-            )
+            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
+            likely = f"{meant}={words[0]}"
+            if words[0].startswith("uppercase-"):
+                likely = "twistd uppercase serves several services at once"
+            raise usage.UsageError(f"got {words[0]!r}, which belongs to no option; {likely}")
 
     def postOptions(self) -> None:
         try:
@@ -217,7 +220,7 @@ class ProcessOptions(TableOptions, ABC):
             self.service = self.make_service()
             if self.whole is self and not self.in_worker:
                 self.service = self.make_whole()
-                check_pid_file(self.parent)
+                check_places(self.parent)
                 choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -288,11 +291,16 @@ class ServiceOptions(ProcessOptions):
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
         """Return who watches each datagram or chunk; mostly nobody."""
+        head, limit = self["record-bytes"], self["record-limit"]
         if self["record"] is not None:
             from uppercase.classroom.record import open_record
 
-            head, limit = self["record-bytes"], self["record-limit"]
+            head = RECORD_BYTES if head is None else head
+            limit = RECORD_LIMIT if limit is None else limit
             yield open_record(self["record"], about, the_reactor(), head=head, limit=limit)
+        elif head is not None or limit is not None:
+            name = "record-limit" if head is None else "record-bytes"
+            raise UserError(f"got --{name} without a record; add one, such as --record=FILE")
         if self.whole["page"] is not None:
             from uppercase.classroom.page import Audience
 

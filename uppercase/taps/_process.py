@@ -66,15 +66,19 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
     return whole
 
 
-def check_pid_file(runner: Mapping[str, Any] | None) -> None:
-    """Refuse a pid file that twistd could not write, or that another server has.
+def check_places(runner: Mapping[str, Any] | None) -> None:
+    """Refuse a folder to run in and a pid file that twistd cannot have, or another server has.
 
-    It would answer the one with a traceback, and the other without the way out.
+    It would answer them with a traceback, and the last without the way out.
     """
-    name = runner.get("pidfile") if runner else None
-    if not runner or not name or runner.get("chroot"):
+    if not runner or runner.get("chroot"):
         return
-    path = os.path.join(runner.get("rundir") or ".", name)
+    place, name = runner.get("rundir") or ".", runner.get("pidfile")
+    if not os.path.isdir(place):
+        raise UserError(f"got --rundir={place}; a folder to run in that is there is accepted")
+    if not name:
+        return
+    path = os.path.join(place, name)
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         why = f"there is no folder {folder}"
@@ -234,7 +238,13 @@ def observer_for_twistd() -> FileLogObserver:
         sys.exit("Daemons cannot log to stdout, exiting!")
     if name == "-" or (stays and not name):
         return observer_of(sys.stdout, _format)
-    file: Any = WatchedLogFile.fromFullPath(name or "twistd.log")
+    try:
+        file: Any = WatchedLogFile.fromFullPath(name or "twistd.log")
+    except OSError as error:
+        sys.exit(
+            f"cannot write the log file {error.filename}: {error.strerror}; name another with "
+            "--logfile=FILE before the service's name"
+        )
     number = getattr(signal, "SIGUSR1", None)
     # As twistd's own log does: who has it rotated by that must not end the service.
     if number is not None and signal.getsignal(number) is signal.SIG_DFL:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from twisted.application import app
 from twisted.python import usage
 
-from uppercase.core.values import printable
+from uppercase.core.values import printable, shortened
 from uppercase.errors import PluginError, UserError, suggest
 
 _COLUMN: Final = 30
@@ -125,7 +125,7 @@ class TableOptions(usage.Options):
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
             print(
-                f"{command}: {printable(text)}\ntry '{command} --help'",
+                f"{command}: {printable(shortened(text))}\ntry '{command} --help'",
                 # Where the program itself writes its usage errors.
                 file=sys.stdout if twistd else sys.stderr,
             )
@@ -142,9 +142,16 @@ class TableOptions(usage.Options):
                     f"{option} is an option of {program} itself; give it before the service, as in "
                     f"{program} {option} ... {parent.subCommand}"
                 )
-            for service, _, make, _ in parent.subCommands:
-                if service.startswith("uppercase") and option in make()._spellings():
-                    return f"{option} belongs to {service}, not to {parent.subCommand}"
+            owners = [
+                service
+                for service, _, make, _ in parent.subCommands
+                if service.startswith("uppercase") and option in make()._spellings()
+            ]
+            if owners:
+                file = "; a file has it: --config=FILE" if "--config" in self._spellings() else ""
+                return (
+                    f"{option} belongs to {' and '.join(owners)}, not to {parent.subCommand}{file}"
+                )
         from difflib import get_close_matches
 
         known = self._spellings()

@@ -79,7 +79,7 @@ class Options(_options.ServiceOptions):
                 "longest message of a framing; a longer one closes the connection",
                 "64k",
                 parse=values.up_to(
-                    values.parse_size, _LONGEST_MESSAGE, "each client may have one held"
+                    values.parse_bound, _LONGEST_MESSAGE, "each client may have one held"
                 ),
             ),
         ),
@@ -161,7 +161,7 @@ class Options(_options.ServiceOptions):
         return tcp_service(
             TCPSettings(
                 **self.shared_settings(str(lab)),
-                framing=self["framing"] or framing,
+                framing=framing if self["framing"] is None else self["framing"],
                 drain_quiet=self["drain-quiet"],
                 limits=limits,
                 proxy_from=self["proxy-from"],

@@ -63,7 +63,7 @@ class Options(_options.ProcessOptions):
         path = self["config"]
         if path is None and self["check"]:
             raise UserError("got --check without a file to check; add --config=FILE")
-        self._tables: Mapping[str, Any] = self._read(path) if path else _BOTH
+        self._tables: Mapping[str, Any] = _BOTH if path is None else self._read(path)
         for table in self._tables.values():
             wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
             yield from wanted if isinstance(wanted, list) else [wanted]

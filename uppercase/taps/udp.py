@@ -36,7 +36,7 @@ class Options(_options.ServiceOptions):
             Option(
                 "--max-request=SIZE",
                 "longest request; a longer one is dropped and counted, never cut",
-                parse=values.up_to(values.parse_size, UDP_MAX_REQUEST, "no datagram is longer"),
+                parse=values.up_to(values.parse_bound, UDP_MAX_REQUEST, "no datagram is longer"),
                 default=_DEFAULTS.max_request,
             ),
             Option(
