@@ -13,6 +13,7 @@ from uppercase.core.values import (
     parse_probability,
     parse_size,
     printable_address,
+    quantity,
     split_escaped,
     unescape,
 )
@@ -148,3 +149,11 @@ def test_a_backslash_covers_any_character_or_only_some() -> None:
     assert unescape(r"C\:\\dir\x") == r"C:\dirx"
     assert unescape(r"C\:\\dir\x", only=":\\") == r"C:\dir\x"
     assert unescape("end\\") == unescape("end\\", only=":\\") == "end\\"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, "byte", "0 bytes"), (1, "reply", "1 reply"), (2, "reply", "2 replies")],
+)
+def test_one_of_a_thing_is_not_several(count: int, noun: str, text: str) -> None:
+    assert quantity(count, noun) == text

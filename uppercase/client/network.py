@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from uppercase.client.target import TLS, Address, Target, connect_udp, explain, reachable, resolve
-from uppercase.core.values import family_of
+from uppercase.core.values import family_of, quantity
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
@@ -353,8 +353,7 @@ class Datagrams:
         finally:
             self._under_way.discard(came)
             port.close()
-        attempts = "1 attempt" if most == 1 else f"{most} attempts"
-        raise NoReply(f"{self.target} did not reply to {attempts}")
+        raise NoReply(f"{self.target} did not reply to {quantity(most, 'attempt')}")
 
     def _send(self, datagrams: socket.socket, message: bytes) -> None:
         """Send a datagram; no room in the kernel is a loss like any other."""

@@ -93,6 +93,12 @@ def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
     )
 
 
+def quantity(count: int, noun: str) -> str:
+    """Return such as `1 reply` and `2 replies`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
+
+
 def shortened(sentence: str) -> str:
     """Return a sentence that quotes no more than the start of an endless word."""
     return re.sub(r"(\S{200})\S{100,}", r"\1…", sentence)

@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
+from uppercase.core.values import quantity
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
@@ -234,7 +235,7 @@ class Examination:
     @property
     def left_out(self) -> str:
         """A sentence on what has not been tried, because it took too long; "" if nothing."""
-        cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
+        cases = quantity(self._left_out, "case")
         ends = f"a search for what breaks a law ends after {KIT_SEARCH_TIME:g} s"
         return f"{cases} left out, because {ends}" if self._left_out else ""
 
