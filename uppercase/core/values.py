@@ -71,7 +71,7 @@ def _checked(interface: str) -> str:
             f"got {interface!r}, which stands for many machines; an interface is an address of "
             "this machine alone, or * for every one of them"
         )
-    return host
+    return str(address)
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -260,7 +260,7 @@ def parse_bound(text: str) -> int:
 
 def parse_size(text: str) -> int:
     """Return bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
-    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,18})([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
     if not match:
         raise BadValue(
             f"got {text!r}; a size is a whole number of bytes, 0 or more, or has a unit: "
