@@ -98,6 +98,11 @@ def shortened(sentence: str) -> str:
     return re.sub(r"(\S{200})\S{100,}", r"\1…", sentence)
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number and its noun: `1 reply`, `2 replies`; the plural ends in -s unless given."""
+    return f"1 {one}" if number == 1 else f"{number} {several or f'{one}s'}"
+
+
 def printable_address(host: str, port: int) -> str:
     """Return an address as people write it: `127.0.0.1:12000`, `[::1]:12000`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
