@@ -76,11 +76,13 @@ class Messages:
     def losses(self) -> str:
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
-        return f"{counted(len(self.lost), 'message')} got no reply {self._attempts}: number {first}{more}"
+        messages = counted(len(self.lost), "message")
+        return f"{messages} got no reply {self._attempts}: number {first}{more}"
 
     @property
     def _attempts(self) -> str:
-        return f"after {counted(self.datagrams.retries + 1, 'attempt')} from {self.datagrams.target}"
+        attempts = counted(self.datagrams.retries + 1, "attempt")
+        return f"after {attempts} from {self.datagrams.target}"
 
     async def filter(self, source: Input, framer: "IFramer | Chunks", window: int) -> None:
         """Send all messages of an input and deliver what became of each, in their order.
