@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from uppercase.client.target import Target, connect_udp, explain, reachable, resolve
 from uppercase.commands._options import Expect
+from uppercase.core.values import counted
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, KIB, MIB
 
@@ -73,7 +74,7 @@ class Plan:
             if self.rate is None
             else f"open loop, {self.rate:g} messages/s"
         )
-        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        connections = counted(self.connections, "connection")
         return f"{loop}, {connections}, {self.size}-byte messages, {self.duration:g} s"
 
 
