@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
+from uppercase.core.values import counted
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
@@ -101,7 +102,7 @@ def large_messages() -> Iterator[bytes]:
 
 
 KIT_EXAMPLES: Final = 60
-"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+"""Messages that the contract kit tries for each law beside those that it always tries: the ten
 laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
 
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
@@ -234,7 +235,7 @@ class Examination:
     @property
     def left_out(self) -> str:
         """A sentence on what has not been tried, because it took too long; "" if nothing."""
-        cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
+        cases = counted(self._left_out, "case was", "cases were")
         ends = f"a search for what breaks a law ends after {KIT_SEARCH_TIME:g} s"
         return f"{cases} left out, because {ends}" if self._left_out else ""
 
