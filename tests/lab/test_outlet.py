@@ -160,6 +160,7 @@ def test_a_client_that_leaves_early_leaves_no_timer() -> None:
 def test_presets_print_what_they_set() -> None:
     assert str(TCP_PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
     assert str(TCP_PRESETS["lecture"]).startswith("lecture: --framing=segment (")
+    assert str(TCPLab(delay=0.5, reset_after=1_000_001)) == "--delay=0.5 --reset-after=1000001"
     with pytest.raises(UnknownName, match="no preset named 'lectrue'; did you mean 'lecture'"):
         find_preset("lectrue", TCP_PRESETS)
     with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):

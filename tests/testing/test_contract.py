@@ -294,7 +294,7 @@ def test_what_would_take_too_long_is_left_out_and_said(
     if limit:
         assert said == ""
     else:
-        assert re.fullmatch(r"\d+ cases left out, because .* ends after 0 s", said)
+        assert re.fullmatch(r"\d+ cases were left out, because .* ends after 0 s", said)
 
 
 @transform

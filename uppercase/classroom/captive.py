@@ -171,6 +171,7 @@ class Program:
         except OSError:
             with self._lock:
                 self._running.remove(self._mark)
+            self._close_files()
             raise
 
     def __enter__(self) -> Self:
@@ -193,6 +194,9 @@ class Program:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
+        self._close_files()
+
+    def _close_files(self) -> None:
         for file in self._files:
             file.close()
 

@@ -235,7 +235,7 @@ class Impaired(NamedTuple):
     Attributes:
         direction: which way the data was going.
         number: the request's number among this client's, from 1; a reply has its request's. Over
-            TCP, the reply's number on its connection; 0 for the connection itself.
+            TCP, that of a write of replies on its connection; 0 for the connection itself.
         actions: what was done; never empty.
         fate: the same in the answer key's words, such as `request lost`.
         data: a datagram's payload; none over TCP.

@@ -87,7 +87,7 @@ class TCPLab:
     def __str__(self) -> str:
         """Return the options as one types them."""
         given = {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
-        return command_line({name.replace("_", "-"): f"{given[name]:g}" for name in given})
+        return command_line({name.replace("_", "-"): f"{given[name]:.15g}" for name in given})
 
 
 NO_LAB: Final = TCPLab()

@@ -150,7 +150,7 @@ class LabOutlet:
     Attributes:
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
-        on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
+        on_action: told what was done, to which write (from 1; 0 for the connection itself), and the
             same in words.
     """
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
-from uppercase.core.values import quantity
+from uppercase.core.values import counted
 from uppercase.services.logs import say
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def drain(
         elif now >= next_report:
             next_report += _DRAIN_REPORT
             time = max(0.0, deadline - now)
-            say(f"{quantity(len(connections), 'connection')} left, {time:.0f} s")
+            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
         for connection in list(connections):
             since = connection.idle_since()
             is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
@@ -92,7 +92,7 @@ async def drain(
 def _abort(late: list["TransformProtocol"]) -> None:
     """End those that could have ended; what was busy until now has a moment more."""
     if late:
-        aborted = quantity(len(late), "connection")
+        aborted = counted(len(late), "connection")
         say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
     for connection in late:
         connection.abort()

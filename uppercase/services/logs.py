@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from uppercase.core import events
 from uppercase.core.events import Event, IObserver, Outcome, word_of
-from uppercase.core.values import printable, quantity
+from uppercase.core.values import counted, printable
 from uppercase.errors import UnknownName, suggest
 from uppercase.limits import LOG_INTERVAL
 
@@ -196,7 +196,7 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.Incomplete():
             return (
                 "lines without an end",
-                f"{event.peer} has sent {quantity(event.held, 'byte')} without a line's end and "
+                f"{event.peer} has sent {counted(event.held, 'byte')} without a line's end and "
                 "waits; --framing=segment answers programs that send none",
             )
         case events.SlowCall(transform=transform):
@@ -214,7 +214,7 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.KernelDropped():
             return (
                 "datagrams that the system dropped",
-                f"the system dropped {quantity(event.count, 'datagram')} for {event.address}, "
+                f"the system dropped {counted(event.count, 'datagram')} for {event.address}, "
                 "as they came faster than we read; a larger --rcvbuf holds more, as far as the "
                 "system allows (Linux: net.core.rmem_max)",
             )
@@ -336,8 +336,8 @@ def _peer_line(event: Event) -> str:
             return f"{event.peer} connected"
         case events.Closed():
             return (
-                f"{event.peer} closed: {event.outcome}, {quantity(event.received, 'byte')} in, "
-                f"{quantity(event.sent, 'byte')} out{_because(event)}"
+                f"{event.peer} closed: {event.outcome}, {counted(event.received, 'byte')} in, "
+                f"{counted(event.sent, 'byte')} out{_because(event)}"
             )
         case events.Replied():
             return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
@@ -361,7 +361,7 @@ def _datagram(event: events.Replied | events.Dropped | events.Impaired) -> str:
 
 
 def _payload(data: bytes) -> str:
-    return f"{quantity(len(data), 'byte')} {data[:_LOG_PAYLOAD]!r}"
+    return f"{counted(len(data), 'byte')} {data[:_LOG_PAYLOAD]!r}"
 
 
 _APART: Final = ("outcome", "reason", "transform", "error")

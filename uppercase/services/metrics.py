@@ -143,7 +143,7 @@ def _name(service: TransformService) -> str:
     return service.name or service.protocol.lower()
 
 
-def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
+def counts_of(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield what a service has counted: a family's name with its labels, and the number."""
     name = _name(service)
     for (kind, what), count in service.counters.counts.items():
@@ -177,7 +177,7 @@ class _ServiceMeter:
             yield from (((family, name, *filter(None, [word])), 0) for word in words)
         for level, number in service.levels().items():
             yield (level, name), number
-        yield from counted(service)
+        yield from counts_of(service)
         yield ("messages", name), self._stages[0].messages
         yield ("message_bytes", name, "in"), self._stages[0].received
         yield ("message_bytes", name, "out"), self._stages[-1].sent

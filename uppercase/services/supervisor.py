@@ -16,13 +16,13 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel
 
-from uppercase.core.values import quantity
+from uppercase.core.values import counted
 from uppercase.errors import CannotListen
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._tcp import Board
 from uppercase.services.base import CannotStart, Repeated, TransformService
 from uppercase.services.logs import say
-from uppercase.services.metrics import Snapshot, add_up, counted, without_gauges
+from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
@@ -182,12 +182,12 @@ class Supervisor(Service):
             self._quick_deaths = 0  # They were of the old ones.
             self._retire(old)
             count = self._workers
-            text = f"reloaded: served by {quantity(count, 'new worker')}; the old ones finish"
+            text = f"reloaded: served by {counted(count, 'new worker')}; the old ones finish"
             say(text, event="reloaded", count=count)
         if not self._first_ready.called and self._serves(self._current):
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
-            say(f"served by {quantity(self._workers, 'worker')}")
+            say(f"served by {counted(self._workers, 'worker')}")
             self._first_ready.callback(None)
 
     def _serves(self, generation: Generation) -> bool:
@@ -300,7 +300,7 @@ class Supervisor(Service):
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
         # What this process counts itself, as it has the sockets.
-        looked_at = (dict(counted(each)) for each in self._services)
+        looked_at = (dict(counts_of(each)) for each in self._services)
         return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:
