@@ -19,9 +19,9 @@ from traceback import extract_tb
 from typing import Any, Final, cast
 
 import twisted
-from hypothesis import HealthCheck, given, settings
+from hypothesis import find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, NoSuchExample
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 import uppercase
@@ -261,36 +261,33 @@ class Examination:
             return
         draws: list[Case] = []
         seen: list[Broken] = []
-        until = 0.0
 
-        def run(values: Case) -> None:
-            if not until:
-                draws.append(values)
-            elif monotonic() < until:
+        def breaks(case: Case) -> bool:
+            if monotonic() < until:
                 try:
-                    self._waiter.wait_for(test(*values))
+                    self._waiter.wait_for(test(*case))
                 except Broken as broken:
                     seen.append(broken)
-                    raise
+                    return True
+            return False
 
-        search = settings(
-            max_examples=self._count,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        )(given(st.tuples(*drawn))(run))
+        def search(suits: Callable[[Case], Any]) -> None:
+            drawing = settings(
+                max_examples=self._count, derandomize=True, database=None, deadline=None
+            )
+            # It does not suit again, or the time is over.
+            with suppress(NoSuchExample, Flaky):
+                find(st.tuples(*drawn), suits, settings=drawing)
+
         # Drawn first and tried together, as it is rare that one breaks the law. If one does, the
         # same are drawn again, for hypothesis to find the smallest.
-        search()
+        search(draws.append)
         try:
             self._try(test, draws)
         except Broken as broken:
             seen.append(broken)
             until = monotonic() + KIT_SEARCH_TIME
-            with suppress(Flaky):  # It did not break the law again, or the time was over.
-                search()
+            search(breaks)
             raise min(seen, key=lambda each: len(each.example)) from None
 
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
