@@ -10,7 +10,7 @@ from tests.tcp.wire import World
 from uppercase.core.events import Closed, Impaired, LabAction, Opened, Outcome
 from uppercase.core.values import parse_peers
 from uppercase.errors import BadValue, UnknownName
-from uppercase.lab import TCP_PRESETS, TCPLab, find_preset
+from uppercase.lab import TCP_PRESETS, TCPLab, merge_settings
 from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
 from uppercase.tcp._proxy import ProxyHeaderFactory
 
@@ -162,6 +162,6 @@ def test_presets_print_what_they_set() -> None:
     assert str(TCP_PRESETS["lecture"]).startswith("lecture: --framing=segment (")
     assert str(TCPLab(delay=0.5, reset_after=1_000_001)) == "--delay=0.5 --reset-after=1000001"
     with pytest.raises(UnknownName, match="no preset named 'lectrue'; did you mean 'lecture'"):
-        find_preset("lectrue", TCP_PRESETS)
-    with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):
+        merge_settings("lectrue", {}, TCP_PRESETS)
+    with pytest.raises(BadValue, match="--accept-delay; 0 to 60 s is accepted"):
         TCPLab(accept_delay=100)
