@@ -32,13 +32,7 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import make_certificate
-from tests.commands.command import (
-    Outcome,
-    Piped,
-    command_line,
-    environment,
-    run,
-)
+from tests.commands.command import Outcome, Piped, command_line, environment, run
 from uppercase.__main__ import main
 
 

@@ -11,12 +11,7 @@ import pytest
 
 import uppercase
 from tests.client.servers import free_port, tcp_server
-from tests.commands.command import (
-    Outcome,
-    command_line,
-    environment,
-    run_process,
-)
+from tests.commands.command import Outcome, command_line, environment, run_process
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS

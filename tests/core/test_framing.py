@@ -23,13 +23,7 @@ from twisted.protocols.basic import (
 from zope.interface.verify import verifyObject
 
 from uppercase.core.framing import FRAMINGS, Framer, choose_framing, make_framer
-from uppercase.errors import (
-    FramingError,
-    MalformedFrame,
-    MessageTooLong,
-    UnknownName,
-    UserError,
-)
+from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, UnknownName, UserError
 from uppercase.interfaces import IFramer
 from uppercase.limits import KIB, MAX_LENGTH, MIB
 

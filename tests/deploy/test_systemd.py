@@ -13,14 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import (
-    ROOT,
-    START_TIMEOUT,
-    connect,
-    environment,
-    receive_all,
-    tool,
-)
+from tests.system.processes import ROOT, START_TIMEOUT, connect, environment, receive_all, tool
 
 UNITS = ROOT / "deploy" / "systemd"
 

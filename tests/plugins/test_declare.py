@@ -19,12 +19,7 @@ from zope.interface.verify import verifyObject
 
 from uppercase import stream_transform, transform
 from uppercase.errors import BadArgument, PluginError, TransformError
-from uppercase.interfaces import (
-    IStreamTransform,
-    ITransform,
-    ITransformPlugin,
-    ITransformStream,
-)
+from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin, ITransformStream
 from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
 

@@ -1,15 +1,7 @@
 """Short bad days: what `make soak` does in full."""
 
 from tests.system.crowds import soak_fairness, soak_pipelining
-from tests.system.soak import (
-    LOOPS,
-    Load,
-    soak,
-    soak_clock,
-    soak_failing,
-    soak_loops,
-    soak_tls,
-)
+from tests.system.soak import LOOPS, Load, soak, soak_clock, soak_failing, soak_loops, soak_tls
 
 
 def test_a_bad_day_leaves_nothing_behind() -> None:

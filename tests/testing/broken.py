@@ -6,13 +6,7 @@ from typing import ClassVar
 
 from zope.interface import implementer
 
-from uppercase import (
-    IStreamTransform,
-    ITransform,
-    ITransformStream,
-    stream_transform,
-    transform,
-)
+from uppercase import IStreamTransform, ITransform, ITransformStream, stream_transform, transform
 
 
 @implementer(ITransform)

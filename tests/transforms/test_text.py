@@ -17,14 +17,7 @@ from hypothesis import strategies as st
 from tests.transforms.scalars import SCALARS
 from uppercase.transforms import text as transforms
 from uppercase.transforms.codecs import Algorithm, digest
-from uppercase.transforms.text import (
-    Form,
-    identity,
-    normalize,
-    reverse,
-    squeeze,
-    strip,
-)
+from uppercase.transforms.text import Form, identity, normalize, reverse, squeeze, strip
 
 FORMS: tuple[Form, ...] = get_args(Form)
 

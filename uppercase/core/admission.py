@@ -5,6 +5,7 @@ gives no protocol leaves an open socket behind under TLS and every other wrapper
 """
 
 from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass
 from heapq import nsmallest
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
@@ -62,28 +63,22 @@ def client_key(host: str) -> str:
     return str(address)
 
 
+@dataclass(eq=False)
 class Admission:
     """Decides about each new connection of one service.
-
-    Args:
-        connections: the open ones, kept up to date by their owner, without the one in question.
 
     Attributes:
         max_connections: may be lowered to what the process can have, or to its share.
         max_per_address: may be lowered as well; None for any number.
+        connections: the open ones, kept up to date by their owner, without the one in question.
     """
 
-    def __init__(
-        self,
-        max_connections: int,
-        max_per_address: int | None,
-        connections: Collection[Evictable],
-        now: Callable[[], float],
-    ) -> None:
-        self.max_connections = max_connections
-        self.max_per_address = max_per_address
-        self._connections = connections
-        self._now = now
+    max_connections: int
+    max_per_address: int | None
+    connections: Collection[Evictable]
+    now: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._of_client: dict[Hashable, int] = {}
         self._candidates: list[tuple[float, Evictable]] = []
         self._no_search_before = 0.0
@@ -103,7 +98,7 @@ class Admission:
                 self._of_client[client] = left
 
     def _refusal(self, client: Hashable) -> tuple[RefusalReason, str] | None:
-        total, most = len(self._connections), self.max_connections
+        total, most = len(self.connections), self.max_connections
         of_client = self._of_client.get(client, 0)
         if self.max_per_address is not None and of_client >= self.max_per_address:
             return (
@@ -123,12 +118,12 @@ class Admission:
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
         """Close the connection that suits and was idle longest; False if none was for long."""
-        if not self._candidates and self._now() >= self._no_search_before:
+        if not self._candidates and self.now() >= self._no_search_before:
             self._search()
         for found in list(self._candidates):
             since, connection = found
             # It may have become busy, or ended, since the search.
-            idle = connection in self._connections and connection.unproductive_since() == since
+            idle = connection in self.connections and connection.unproductive_since() == since
             if idle and not suits(connection):
                 continue
             self._candidates.remove(found)
@@ -139,12 +134,12 @@ class Admission:
 
     def _search(self) -> None:
         """Find the connections that have been idle longest."""
-        latest = self._now() - _EVICT_AFTER
+        latest = self.now() - _EVICT_AFTER
         idle = (
             (since, connection)
-            for connection in self._connections
+            for connection in self.connections
             if (since := connection.unproductive_since()) is not None and since <= latest
         )
         self._candidates = nsmallest(_EVICT_BATCH, idle, key=lambda found: found[0])
         if not self._candidates:
-            self._no_search_before = self._now() + _EVICT_SEARCH_PAUSE
+            self._no_search_before = self.now() + _EVICT_SEARCH_PAUSE

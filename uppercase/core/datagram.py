@@ -10,13 +10,7 @@ either side of the server, so it is outermost; where there is none, nothing asks
 
 import time
 from collections import Counter, deque
-from collections.abc import (
-    Callable,
-    Collection,
-    Generator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from errno import errorcode
 from functools import partial
 from operator import attrgetter, xor
@@ -156,7 +150,7 @@ class Responder:
                         look_at(request, steps)
                 # Of a message that gets no reply, too: it may have taken its time.
                 yield ready, steps
-        except GeneratorExit:
+        except BaseException:  # The shell closes this, or an observer has failed.
             for request in map(Request, payloads[position:], origins[position:]):
                 self._drop(request, DropReason.STOPPED)
             raise

@@ -71,7 +71,7 @@ def _checked(interface: str) -> str:
             f"got {interface!r}, which stands for many machines; an interface is an address of "
             "this machine alone, or * for every one of them"
         )
-    return host
+    return str(address)
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -96,6 +96,11 @@ def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
 def shortened(sentence: str) -> str:
     """Return a sentence that quotes no more than the start of an endless word."""
     return re.sub(r"(\S{200})\S{100,}", r"\1…", sentence)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number and its noun: `1 reply`, `2 replies`; the plural ends in -s unless given."""
+    return f"1 {one}" if number == 1 else f"{number} {several or f'{one}s'}"
 
 
 def printable_address(host: str, port: int) -> str:
@@ -260,7 +265,7 @@ def parse_bound(text: str) -> int:
 
 def parse_size(text: str) -> int:
     """Return bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
-    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,18})([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
     if not match:
         raise BadValue(
             f"got {text!r}; a size is a whole number of bytes, 0 or more, or has a unit: "

@@ -7,12 +7,13 @@ installations, which hide plugins without a word from anybody.
 import ast
 import inspect
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from importlib.metadata import Distribution, distributions
+from importlib import metadata
+from importlib.metadata import Distribution
 from json import loads
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -21,7 +22,7 @@ import twisted
 
 from uppercase.registry import Listing, listing
 from uppercase.registry._found import Found, Problem
-from uppercase.registry._sources import GROUP, drop_ins_of_twisted
+from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))
@@ -35,7 +36,7 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
         What there is, what is wrong, and lines that say where was looked.
     """
     found = listing(thorough=True)
-    installed = list(distributions())
+    installed = list(metadata.distributions())
     problems = [
         *found.problems,
         *_package_files(),
@@ -53,7 +54,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     theirs = drop_ins_of_twisted()
     yield "Searched for drop-ins:"
     for folder in found.folders:
-        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in _drop_ins(folder)}
+        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in drop_ins(folder)}
         others = [name for name, path in paths.items() if path not in theirs]
         yield f"  {folder}: {', '.join(others) or 'none'}"
     if sys.flags.safe_path:
@@ -74,11 +75,6 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     for transform in found.transforms.values():
         origins.setdefault(transform.origin, []).append(transform.name)
     yield from (f"  {origin}: {', '.join(names)}" for origin, names in origins.items())
-
-
-def _drop_ins(folder: str) -> list[str]:
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if name.endswith(".py") and name != "__init__.py")
 
 
 def _package_files() -> Iterator[Problem]:
@@ -103,7 +99,7 @@ def _package_files() -> Iterator[Problem]:
 def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
     """Find caches that the listing, just now, should have written and could not."""
     for folder in folders:
-        files = [os.path.join(folder, name) for name in _drop_ins(folder)]
+        files = [os.path.join(folder, name) for name in drop_ins(folder)]
         cache = os.path.join(folder, _CACHE)
         newest = max(map(os.path.getmtime, files), default=None)
         if newest is None or (os.path.isfile(cache) and os.path.getmtime(cache) >= newest):
@@ -124,7 +120,7 @@ def _hidden_by_editables(
         root = _editable_root(distribution)
         for source in (root, os.path.join(root, "src")) if root else ():
             folder = os.path.join(source, _DROP_INS)
-            if _drop_ins(folder) and os.path.realpath(folder) not in searched:
+            if drop_ins(folder) and os.path.realpath(folder) not in searched:
                 yield Problem(
                     folder,
                     f"the editable install of {distribution.name} does not show Twisted this "
@@ -169,7 +165,9 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
             name = str(project["name"])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # None of ours, or none that can be installed.
-        known = next((each for each in installed if _normal(each.name) == _normal(name)), None)
+        known = None
+        with suppress(metadata.PackageNotFoundError, ValueError):
+            known = metadata.distribution(name)
         points = () if known is None else known.entry_points
         have = {point.name: point.value for point in points if point.group == GROUP}
         missing = [each for each, value in wanted.items() if have.get(each) != value]
@@ -181,11 +179,6 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
                 f"{', '.join(missing)}: {name} {what}, and only what is installed counts; "
                 f"install it{again}: pip install -e {root}",
             )
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503)."""
-    return re.sub("[-_.]+", "-", name).lower()
 
 
 def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:

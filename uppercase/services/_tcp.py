@@ -24,13 +24,7 @@ from uppercase.core.values import DeclaredPeers
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
 from uppercase.services._stopping import drain
-from uppercase.services.base import (
-    SHORTHAND,
-    OpenPlace,
-    Settings,
-    TransformService,
-    share,
-)
+from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformService, share
 from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener

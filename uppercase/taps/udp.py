@@ -1,26 +1,14 @@
 """`twistd uppercase-udp`."""
 
-from typing import TYPE_CHECKING
-
 from twisted.application.service import IService
 
+from uppercase import lab
 from uppercase.core import values
 from uppercase.errors import UserError
-from uppercase.lab import (
-    UDP_OPTIONS,
-    UDP_PRESETS,
-    command_line,
-    make_experiment,
-    merge_settings,
-    new_seed,
-)
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
 from uppercase.services import UDPSettings, udp_service
 from uppercase.taps import _options
 from uppercase.taps._table import Group, Option
-
-if TYPE_CHECKING:
-    from uppercase.lab import Experiment
 
 __all__ = ["Options", "makeService"]
 
@@ -91,11 +79,11 @@ class Options(_options.ServiceOptions):
             "before it names the other side)",
             Option(
                 "--lab=PRESET",
-                f"a preset, which the options below change: {', '.join(UDP_PRESETS)}",
+                f"a preset, which the options below change: {', '.join(lab.UDP_PRESETS)}",
                 shown="none",
-                values=lambda: {name: lab.summary for name, lab in UDP_PRESETS.items()},
+                values=lambda: {name: each.summary for name, each in lab.UDP_PRESETS.items()},
             ),
-            *_options.lab_rows(UDP_OPTIONS, shown="0"),
+            *_options.lab_rows(lab.UDP_OPTIONS, shown="0"),
             Option(
                 "--seed=N",
                 "decides what happens to which datagram; `uppercase fates` prints it",
@@ -111,7 +99,7 @@ class Options(_options.ServiceOptions):
     )
 
     def make_service(self) -> IService:
-        lab, notes, key = self._lab()
+        experiment, notes, key = self._lab()
         rate, burst = self["rate"]
         if self["rate-dry-run"] and not rate:
             raise UserError(
@@ -128,13 +116,13 @@ class Options(_options.ServiceOptions):
             receive_buffer=self["rcvbuf"],
         )
         return udp_service(
-            UDPSettings(**self.shared_settings(key), limits=limits, lab=lab, lab_notes=notes)
+            UDPSettings(**self.shared_settings(key), limits=limits, lab=experiment, lab_notes=notes)
         )
 
-    def _lab(self) -> tuple["Experiment | None", list[str], str]:
+    def _lab(self) -> tuple["lab.Experiment | None", list[str], str]:
         """Return the lab that the options ask for, if any, what to say about it, and its key's."""
-        given = {name: self[name] for name in UDP_OPTIONS if self[name] is not None}
-        settings = merge_settings(self["lab"], given)
+        given = {name: self[name] for name in lab.UDP_OPTIONS if self[name] is not None}
+        settings = lab.merge_settings(self["lab"], given)
         if not settings:
             for name in ("seed", "per-client"):
                 if self[name] not in (None, 0):
@@ -142,9 +130,9 @@ class Options(_options.ServiceOptions):
                         f"got --{name} without a lab; give it something to do, such as --loss=0.3"
                     )
             return None, [], ""
-        seed = new_seed() if self["seed"] is None else self["seed"]
+        seed = lab.new_seed() if self["seed"] is None else self["seed"]
         per_client = bool(self["per-client"])
-        notes = [] if self["lab"] is None else [f"lab {UDP_PRESETS[self['lab']]}"]
-        key = command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
+        notes = [] if self["lab"] is None else [f"lab {lab.UDP_PRESETS[self['lab']]}"]
+        key = lab.command_line(settings, seed=seed) + (" --client=ADDRESS" if per_client else "")
         notes.append(f"the lab is on; its answer key: uppercase fates {key}")
-        return make_experiment(settings, seed=seed, per_client=per_client), notes, key
+        return lab.make_experiment(settings, seed=seed, per_client=per_client), notes, key

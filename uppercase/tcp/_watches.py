@@ -4,6 +4,7 @@ What is done about it is not decided here.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -22,6 +23,7 @@ are looked at, at the most."""
 C = TypeVar("C")
 
 
+@dataclass(eq=False)
 class IdleWatch(Generic[C]):
     """Does something about the connections that have waited for too long.
 
@@ -29,7 +31,7 @@ class IdleWatch(Generic[C]):
     thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
     time-out. Where many end at once, others have their turn every `TURN` seconds.
 
-    Args:
+    Attributes:
         connections: kept up to date by their owner, who calls `opened` and `closed`.
         since: tells the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.
@@ -37,57 +39,48 @@ class IdleWatch(Generic[C]):
             have begun to wait any time after the last.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        timeout: float,
-        connections: Collection[C],
-        since: Callable[[C], float | None],
-        act: Callable[[C], object],
-        every: float = 0.0,
-    ) -> None:
-        self._clock = clock
-        self._every = every
-        self._timeout = timeout + every
-        self._connections = connections
-        self._since = since
-        self._act = act
-        self._call: IDelayedCall | None = None
+    clock: IReactorTime
+    timeout: float
+    connections: Collection[C]
+    since: Callable[[C], float | None]
+    act: Callable[[C], object]
+    every: float = 0.0
+    _call: IDelayedCall | None = field(default=None, init=False)
 
     def opened(self) -> None:
         """Take note of a connection."""
         if self._call is None:
-            self._call = self._clock.callLater(self._pause(0.0), self._look)
+            self._call = self.clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
         """Take note that one is gone; after the last there is no timer."""
-        if self._call is not None and not self._connections:
+        if self._call is not None and not self.connections:
             self._call.cancel()
             self._call = None
 
     def _look(self, left: list[C] | None = None, first: float = inf) -> None:
         """Look at those that are left, or at all; the rest has to wait while others have a turn."""
         self._call = None
-        now = self._clock.seconds()
-        left, first = left or list(self._connections), min(first, now)
-        while left and self._clock.seconds() - now <= TURN:
+        now = self.clock.seconds()
+        left, first = left or list(self.connections), min(first, now)
+        while left and self.clock.seconds() - now <= TURN:
             connection = left.pop()
             # It may be gone since.
-            since = self._since(connection) if connection in self._connections else None
+            since = self.since(connection) if connection in self.connections else None
             if since is None:
                 continue
-            if now - since >= self._timeout:
-                self._act(connection)
+            if now - since >= self.timeout + self.every:
+                self.act(connection)
             else:
                 first = min(first, since)
         if left:
-            self._call = self._clock.callLater(0, self._look, left, first)
-        elif self._connections:
-            self._call = self._clock.callLater(self._pause(first - now), self._look)
+            self._call = self.clock.callLater(0, self._look, left, first)
+        elif self.connections:
+            self._call = self.clock.callLater(self._pause(first - now), self._look)
 
     def _pause(self, first: float) -> float:
         """Return when to look again, given when the first began to wait, from now."""
-        return self._every or max(first + self._timeout, self._timeout * _IDLE_PRECISION)
+        return self.every or max(first + self.timeout, self.timeout * _IDLE_PRECISION)
 
 
 class Turns:

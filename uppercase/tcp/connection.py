@@ -22,12 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.events import (
-    Direction,
-    Impaired,
-    LabAction,
-    Outcome,
-)
+from uppercase.core.events import Direction, Impaired, LabAction, Outcome
 from uppercase.tcp import _closing as states
 from uppercase.tcp._closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
@@ -89,7 +84,7 @@ class TransformProtocol(EndingProtocol):
                 transport.setTcpNoDelay(True)
         self._output = transport
         if factory.lab is not None:
-            from uppercase.lab.stages import LabOutlet
+            from uppercase.lab.serving import LabOutlet
 
             unsent = partial(unacknowledged_output, transport)
             self._output = self._lab = LabOutlet(

@@ -29,12 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.values import (
-    DeclaredPeers,
-    printable_address,
-    split_escaped,
-    unescape,
-)
+from uppercase.core.values import DeclaredPeers, printable_address, split_escaped, unescape
 from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._hub import hub_of

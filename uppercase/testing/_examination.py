@@ -19,15 +19,16 @@ from traceback import extract_tb
 from typing import Any, Final, cast
 
 import twisted
-from hypothesis import HealthCheck, given, settings
+from hypothesis import find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, NoSuchExample
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
+from uppercase.core.values import counted
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
@@ -102,7 +103,7 @@ def large_messages() -> Iterator[bytes]:
 
 
 KIT_EXAMPLES: Final = 60
-"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+"""Messages that the contract kit tries for each law beside those that it always tries: the ten
 laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
 
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
@@ -238,7 +239,7 @@ class Examination:
     @property
     def left_out(self) -> str:
         """A sentence on what has not been tried, because it took too long; "" if nothing."""
-        cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
+        cases = counted(self._left_out, "case was", "cases were")
         ends = f"a search for what breaks a law ends after {KIT_SEARCH_TIME:g} s"
         return f"{cases} left out, because {ends}" if self._left_out else ""
 
@@ -264,36 +265,33 @@ class Examination:
             return
         draws: list[Case] = []
         seen: list[Broken] = []
-        until = 0.0
 
-        def run(values: Case) -> None:
-            if not until:
-                draws.append(values)
-            elif monotonic() < until:
+        def breaks(case: Case) -> bool:
+            if monotonic() < until:
                 try:
-                    self._waiter.wait_for(test(*values))
+                    self._waiter.wait_for(test(*case))
                 except Broken as broken:
                     seen.append(broken)
-                    raise
+                    return True
+            return False
 
-        search = settings(
-            max_examples=self._count,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        )(given(st.tuples(*drawn))(run))
+        def search(suits: Callable[[Case], Any]) -> None:
+            drawing = settings(
+                max_examples=self._count, derandomize=True, database=None, deadline=None
+            )
+            # It does not suit again, or the time is over.
+            with suppress(NoSuchExample, Flaky):
+                find(st.tuples(*drawn), suits, settings=drawing)
+
         # Drawn first and tried together, as it is rare that one breaks the law. If one does, the
         # same are drawn again, for hypothesis to find the smallest.
-        search()
+        search(draws.append)
         try:
             self._try(test, draws)
         except Broken as broken:
             seen.append(broken)
             until = monotonic() + KIT_SEARCH_TIME
-            with suppress(Flaky):  # It did not break the law again, or the time was over.
-                search()
+            search(breaks)
             raise min(seen, key=lambda each: len(each.example)) from None
 
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:

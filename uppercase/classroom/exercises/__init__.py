@@ -31,7 +31,7 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
             continue
         try:
             loaded = entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken[entry.name] = f"{origin} cannot be loaded: {type(error).__name__}: {error}"
             continue
         if not isinstance(loaded, Exercise):
