@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from uppercase.client._tls import TLSClient
 from uppercase.client.target import Address, Target, connect_udp, explain, reachable, resolve
-from uppercase.core.values import family_of
+from uppercase.core.values import counted, family_of
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
@@ -311,7 +311,7 @@ class Datagrams:
         finally:
             self._under_way.discard(came)
             port.close()
-        attempts = "1 attempt" if most == 1 else f"{most} attempts"
+        attempts = counted(most, "attempt")
         raise NoReply(f"{self.target} did not reply to {attempts}")
 
     def _send(self, datagrams: socket.socket, message: bytes) -> None:

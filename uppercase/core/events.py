@@ -318,14 +318,9 @@ Event = (
 )
 
 
-def word_of(event: Event) -> str:
-    """Return what logs and counters call events of a kind: `would-drop` for a `WouldDrop`."""
-    return word_of_name(type(event).__name__)
-
-
 @cache
-def word_of_name(name: str) -> str:
-    """Return what they call events of a class of that name."""
+def word_of(name: str) -> str:
+    """Return what logs and counters call events by their class's name: `would-drop`."""
     return sub(r"\B([A-Z])", r"-\1", name).lower()
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, LogLevel
 from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
@@ -29,6 +30,8 @@ from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing
 from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import Counters, LogObserver, say
+
+_log: Final = Logger("uppercase")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,32 @@ class OpenPlace(NamedTuple):
 def share(whole: int, workers: int) -> int:
     """Return each worker's share of a limit, rounded up."""
     return -(-whole // workers)
+
+
+class Repeated(LoopingCall):
+    """A call again and again by a clock, also after one that failed.
+
+    Of failures in a row the first is logged.
+    """
+
+    def __init__(self, call: Callable[[], object], clock: Any) -> None:
+        super().__init__(self._try, call)
+        self.clock = clock
+        self._fails = False
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+            self._fails = False
+        except Exception:
+            if not self._fails:
+                _log.failure("what is done again and again has failed")
+            self._fails = True
+
+    def end(self) -> None:
+        """Stop, if it has begun."""
+        if self.running:
+            self.stop()
 
 
 class CannotStart(SystemExit, Exception):
