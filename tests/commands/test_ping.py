@@ -107,9 +107,7 @@ def test_a_wrong_reply_counts_for_the_probe_it_names_and_is_not_also_lost() -> N
     tracker = make_tracker()
     tracker.send(0.0)
     second = tracker.send(0.0)
-    assert verdicts(tracker.receive(second, 0.1)) == [
-        (Verdict.WRONG, 2)
-    ]  # an echo
+    assert verdicts(tracker.receive(second, 0.1)) == [(Verdict.WRONG, 2)]  # an echo
     assert verdicts(*tracker.expire(1.0)) == [(Verdict.LOST, 1)]
     assert (tracker.totals.wrong, tracker.totals.lost) == (1, 1)
 
