@@ -249,7 +249,12 @@ class Acceptor:
         number = port.sessionno
         port.sessionno = number + 1
         transport = self._make(skt, protocol, address, self._server, number, self._reactor)
-        protocol.makeConnection(transport)
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            # Before the socket is closed: whoever has its number next would be taken for this one.
+            transport.connectionLost(Failure())
+            raise
 
     def _rest(self, error: OSError) -> None:
         if self._call is None:
