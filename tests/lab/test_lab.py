@@ -35,7 +35,7 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.lab._fates import REORDER_HOLD
-from uppercase.lab.stages import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
+from uppercase.lab.serving import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY
 STUDENT = Client("192.0.2.7", 50_000)

@@ -8,7 +8,7 @@ from tests.tcp.memory import Service, Wire
 from uppercase.core.events import Impaired, LabAction, Outcome
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import TCP_PRESETS, TCPLab, find_preset
-from uppercase.lab.stages import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
 
 
 class Laboratory(Service):

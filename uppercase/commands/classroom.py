@@ -12,20 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options
 from uppercase.commands._options import COUNT, DURATION, FILE, PORT, transform_names
 from uppercase.commands.group import Command, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError
-from uppercase.lab import (
-    TCP_OPTIONS,
-    TCP_PRESETS,
-    UDP_OPTIONS,
-    UDP_PRESETS,
-    answer_key,
-    make_experiment,
-    merge_settings,
-)
 
 if TYPE_CHECKING:
     from uppercase.classroom.timeline import Timeline
@@ -70,8 +62,8 @@ def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
 
 @click.command("fates", cls=Command)
 @_lab("--seed", COUNT, "The server's --seed; required.")
-@_preset(f"A preset: {', '.join(UDP_PRESETS)}.", UDP_PRESETS)
-@_options.lab(UDP_OPTIONS)
+@_preset(f"A preset: {', '.join(labs.UDP_PRESETS)}.", labs.UDP_PRESETS)
+@_options.lab(labs.UDP_OPTIONS)
 @_key("-n", "number", COUNT.positive, "How many datagrams.", default=_FATES)
 @_key(
     "--client",
@@ -99,9 +91,9 @@ def fates(
             raise UserError(f"got --client={client}; an IP address without a port is accepted")
         # As a service writes it: the draws are made of its letters.
         host = "".join([str(address), *client.partition("%")[1:]])
-    settings = merge_settings(lab, _given(options))
-    experiment = make_experiment(settings, seed=seed, per_client=client is not None)
-    for row in answer_key(experiment, number, host=host):
+    settings = labs.merge_settings(lab, _given(options))
+    experiment = labs.make_experiment(settings, seed=seed, per_client=client is not None)
+    for row in labs.answer_key(experiment, number, host=host):
         click.echo(str(row))
 
 
@@ -126,8 +118,8 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 )
 @_service("--port", PORT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
 @_lab("--seed", COUNT, "Decides what happens to which datagram.", show_default="random")
-@_preset("A preset, which the options change.", TCP_PRESETS, UDP_PRESETS)
-@_options.lab({**TCP_OPTIONS, **UDP_OPTIONS})
+@_preset("A preset, which the options change.", labs.TCP_PRESETS, labs.UDP_PRESETS)
+@_options.lab({**labs.TCP_OPTIONS, **labs.UDP_OPTIONS})
 @section("Program")(
     "--timeout",
     DURATION.positive,

@@ -3,7 +3,7 @@
 Over UDP it loses, duplicates, reorders, corrupts and delays datagrams: what happens to one is a
 function of the seed, the direction and its number; see `uppercase.lab._fates`. No socket, no timer,
 no shared random generator: a UDP port asks a `Lab` what to pass on and when, and `answer_key` says
-the same beforehand. Over TCP, `TCPLab` says what `uppercase.lab.stages` does to a connection.
+the same beforehand. Over TCP, `TCPLab` says what `uppercase.lab.serving` does to a connection.
 
 Here are the options of both as text: what a command line gives, and presets made of the same. The
 servers and `uppercase fates` hand the texts over as they got them, so that equal options give equal
@@ -25,7 +25,7 @@ from uppercase.errors import BadValue, UnknownName, suggest
 
 if TYPE_CHECKING:
     from uppercase.lab._fates import BurstLoss, Experiment, Fate, Impairments, Row, answer_key
-    from uppercase.lab.stages import Lab
+    from uppercase.lab.serving import Lab
 
 __all__ = [
     "NO_LAB",
@@ -51,7 +51,7 @@ __all__ = [
     "new_seed",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["._fates", ".stages"])
+__getattr__ = lazy(__name__, __all__, ["._fates", ".serving"])
 
 MAX_DELAY: Final = 60.0
 """The longest delay and the widest jitter of the lab: what is delayed is held in memory."""

@@ -42,7 +42,7 @@ from uppercase.limits import MIB
 from uppercase.tcp.kernel import peer_is_gone, progress_mark, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
-    from uppercase.lab.stages import LabOutlet
+    from uppercase.lab.serving import LabOutlet
     from uppercase.tcp.factory import TransformFactory
 
 

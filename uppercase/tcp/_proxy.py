@@ -23,11 +23,11 @@ from uppercase.core.proxy_header import ProxyHeader, parse_proxy_header
 from uppercase.core.values import DeclaredPeers
 from uppercase.errors import ProxyHeaderError
 from uppercase.tcp._closing import IUnidentified, known_as
-from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
+from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactory
 
 
 @implementer(IHalfCloseableProtocol, IUnidentified)
-class ProxyHeaderProtocol(Stage):
+class ProxyHeaderProtocol(ConnectionStage):
     """Reads one connection's header, then hands everything on.
 
     It is the transport of what is above, which learns from its `getPeer` who is calling.

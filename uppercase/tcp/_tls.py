@@ -30,7 +30,7 @@ from uppercase.core.events import Outcome
 from uppercase.errors import BadValue, install
 from uppercase.limits import KIB
 from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
-from uppercase.tcp.factory import Stage, StageFactory, TransformFactory
+from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactory
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
 
 
 @implementer(IOrderlyTLSTransport, IHalfCloseableProtocol)
-class TLSProtocol(Stage):
+class TLSProtocol(ConnectionStage):
     """One TLS connection: the protocol of what is below, the transport of what is above.
 
     It writes at once: a reply is on its way before the close_notify that came behind the request

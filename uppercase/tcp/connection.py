@@ -84,7 +84,7 @@ class TransformProtocol(EndingProtocol):
                 transport.setTcpNoDelay(True)
         self._output = transport
         if factory.lab is not None:
-            from uppercase.lab.stages import LabOutlet
+            from uppercase.lab.serving import LabOutlet
 
             unsent = partial(unacknowledged_output, transport)
             self._output = self._lab = LabOutlet(

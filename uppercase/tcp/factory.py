@@ -1,8 +1,8 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
 What one connection does is its protocol's matter; this module moves no bytes. What comes before its
-framing is a `Stage`. A watched connection tells of its chunks too, for a record; others do not pay
-for it.
+framing is a `ConnectionStage`. A watched connection tells of its chunks too, for a record; others
+do not pay for it.
 """
 
 from collections.abc import Callable
@@ -192,7 +192,7 @@ class TransformFactory(ServerFactory):
             watch.closed()
 
 
-class Stage(ProtocolWrapper):
+class ConnectionStage(ProtocolWrapper):
     """What is before the framing on a connection; until it is `done` it may become `too_late`.
 
     It is the transport of what is above, and hands on half-closes, as Twisted's wrappers do not.
@@ -248,8 +248,8 @@ class StageFactory(WrappingFactory):
         super().__init__(wrapped)  # type: ignore[no-untyped-call]
         self.served = served
         self.seconds = seconds
-        self.unfinished: set[Stage] = set()
-        late = Stage.unfinished_since, methodcaller("too_late")
+        self.unfinished: set[ConnectionStage] = set()
+        late = ConnectionStage.unfinished_since, methodcaller("too_late")
         self.watch = IdleWatch(served.clock, seconds, self.unfinished, *late)
 
 

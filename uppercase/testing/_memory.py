@@ -1,12 +1,4 @@
-r"""Servers and their clients in memory: the real protocols and guards, no socket, a clock.
-
-    connection = connect("caesar:shift=3", framing="line")
-    connection.send(b"abc\n")
-    connection.receive()  # b"def\n"
-
-    client = connect_udp("strip", "uppercase")
-    client.send(b" hello ")
-    client.receive()  # [b"HELLO"]
+"""Servers and their clients in memory: the real protocols and guards, no socket, a clock.
 
 Nothing happens by itself: time passes when `advance` is called, and what a transform waits for
 comes when the test makes it come. This module needs neither pytest nor hypothesis.

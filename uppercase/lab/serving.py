@@ -1,4 +1,4 @@
-"""The lab at work: a stage of a UDP service, and an outlet for what a TCP connection replies.
+"""The lab in a service: a stage of one over UDP, an outlet for the replies of one over TCP.
 
 Over UDP a `Lab` counts each client's datagrams and deals out their fates; it decides none. Sans-I/O
 and without a timer: the port hands each arriving datagram to `Lab.request`, answers what comes back
