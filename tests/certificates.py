@@ -37,7 +37,7 @@ def make_certificate(folder: Path, name: str = "localhost", days_ago: int = 0) -
     now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
     alternatives: list[x509.GeneralName] = [
         x509.DNSName(name),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        *(x509.IPAddress(ipaddress.ip_address(each)) for each in ("127.0.0.1", "::1")),
     ]
     cert = (
         x509.CertificateBuilder()

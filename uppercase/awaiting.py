@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from uppercase.core.values import counted
 from uppercase.errors import TransformError, let_go
 from uppercase.interfaces import ITransform
 
@@ -170,7 +171,7 @@ def cancelled_have_ended() -> Deferred[None]:
             Logger("uppercase").warn(
                 "{count} cancelled and not ended after {seconds:g} s; see to it that a transform "
                 "does not go on after asyncio.CancelledError",
-                count="1 coroutine" if len(_cancelled) == 1 else f"{len(_cancelled)} coroutines",
+                count=counted(len(_cancelled), "coroutine"),
                 seconds=_CLEANING_UP,
             )
 

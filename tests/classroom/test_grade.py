@@ -161,6 +161,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
         ("base = [", "is no TOML"),
+        ("a = " + "[" * 5000, "is no TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
         ("base = 'udp-client'\npoints = 3", "points is 3; a table is accepted"),
         ("base = 'udp-client'\n[points]\n'sends a line' = 3", "has no check 'sends a line'"),
@@ -211,6 +212,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     info = folder / "greeting-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "greeting.py").write_text(PLUGIN)
+    (folder / "ending.py").write_text("raise SystemExit(3)\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
     entries = {
         "greeter": "greeting:Greeter",
@@ -218,6 +220,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
         "empty": "greeting:Empty",
         "number": "greeting:number",
         "missing": "no_such_module:x",
+        "ending": "ending:x",
         "udp-client": "greeting:Greeter",
     }
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
@@ -245,6 +248,7 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "number (greeting:number, uppercase.exercises) is int; a class under @exercise",
         "empty (greeting:Empty, uppercase.exercises) has no check",
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
+        "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: 3",
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
     ):
         assert words in done.stderr

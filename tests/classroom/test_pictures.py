@@ -146,6 +146,24 @@ def test_every_preset_agrees_with_the_answer_key(seed: int, pause: float) -> Non
         agree(make_experiment(preset.settings, seed=seed), 20, pause)
 
 
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (["replied", "dropped"], ["{}", "{} (copy); {}"]),
+        (["dropped", "replied"], ["{}; {}", "{} (copy)"]),
+        (["dropped", "dropped"], ["{}; {}", "{} (copy); {}"]),
+    ],
+)
+def test_a_drop_is_that_of_the_copy_that_was_dropped(ends: list[str], words: list[str]) -> None:
+    fate = "request duplicated"
+    rows = [row(number=1, data="a")]
+    rows.append(row(event="impaired", number=1, actions=["duplicated"], fate=fate, fates=fate))
+    rows += [row(event=end, number=1, fates=fate, reason="failed") for end in ends]
+    (arrows,) = timeline_of(b"\n".join([b'{"record": 1}', *rows])).clients.values()
+    drawn = [each.words for each in arrows if each.direction == "request"]
+    assert drawn == [each.format(fate, "dropped: failed") for each in words]
+
+
 CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
 OPTIONS = st.fixed_dictionaries(
     {},

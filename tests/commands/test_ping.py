@@ -1,6 +1,8 @@
 """How ping tells lost, late, duplicate, reordered and wrong replies apart; in memory."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from tests.commands.command import run
 from uppercase.client.target import Target
 from uppercase.commands._report import difference
 from uppercase.commands.ping import finding_text
@@ -192,6 +195,31 @@ def test_a_probe_too_small_to_be_told_apart_is_refused() -> None:
 def test_an_expectation_that_cannot_tell_probes_apart_is_refused() -> None:
     with pytest.raises(UserError, match="all replies of the expected transform are equal"):
         Probes(lambda message: b"ok", 64, b"abcd")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "def fails(text: str) -> str:\n    raise KeyError(7)",
+            "but transform {} failed: KeyError: 7",
+        ),
+        ("async def waits(text: str) -> str:\n    return text", "which answers asynchronously; "),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_expectation_that_cannot_be_asked_is_one_sentence(
+    code: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = re.findall("def (.*)[(]", code)[0]
+    (tmp_path / f"acme_{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    wanted = f"acme_{name}:{name}"
+    outcome = run("ping", f"--expect={wanted}")
+    assert outcome.status == 2
+    got = f"uppercase: got --expect={wanted}, {sentence.format(repr(wanted))}"
+    assert outcome.stderr.startswith(got)
+    assert outcome.stderr.count("\n") == 1
 
 
 def test_a_reply_of_several_lines_is_refused_on_a_stream_only() -> None:

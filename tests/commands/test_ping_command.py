@@ -291,18 +291,6 @@ def test_a_mistake_is_a_sentence_and_exit_status_2(arguments: list[str], words: 
     assert words in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["ping", "send"])
-def test_tls_without_its_extra_is_a_sentence(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "OpenSSL", None)
-    monkeypatch.delitem(sys.modules, "uppercase.client._tls_trust", raising=False)
-    outcome = run(command, "--tls", f"127.0.0.1:{free_port()}")
-    assert outcome.status == 2
-    assert (
-        outcome.stderr
-        == "uppercase: TLS needs pyOpenSSL; try: pip install 'twisted-uppercase[tls]'\n"
-    )
-
-
 def test_a_process_that_may_open_no_more_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(client: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")

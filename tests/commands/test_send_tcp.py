@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -251,6 +252,20 @@ def test_tls_is_byte_exact_too(data: bytes, certificate: Certificate) -> None:
     with tcp_server(wrap=certificate.wrap) as server:
         outcome = run("send", "--tls", "--ca", str(certificate.path), server.address, data=data)
     assert (outcome.status, outcome.stdout, outcome.stderr) == (0, data.upper(), "")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_needs_nothing_but_python(
+    version: ssl.TLSVersion, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("OpenSSL", "cryptography", "service_identity"):
+        monkeypatch.setitem(sys.modules, package, None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path)
+    context.maximum_version = version
+    with tcp_server(wrap=partial(context.wrap_socket, server_side=True)) as server:
+        outcome = run("send", "--tls", "--ca", str(certificate.path), server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"HELLO", "")
 
 
 def test_a_certificate_is_verified_unless_told_otherwise(certificate: Certificate) -> None:

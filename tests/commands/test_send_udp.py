@@ -133,8 +133,9 @@ def test_a_line_without_reply_is_asked_again() -> None:
 def test_no_more_than_the_window_is_under_way() -> None:
     options = ["--window=3", "--retries=0", "-W", "300ms"]
     with udp_server(silent) as server:
-        run("send", "-u", *options, server.address, data=LINES)
+        outcome = run("send", "-u", *options, server.address, data=LINES)
     assert len(server.received) == 3
+    assert "message 1 got no reply after 1 attempt from UDP" in outcome.stderr
 
 
 @pytest.mark.parametrize(

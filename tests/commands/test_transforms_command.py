@@ -289,10 +289,14 @@ def test_debug_shows_where_the_authors_code_failed(here: Path) -> None:
 
 
 def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
+    """Emacs' lock of a file that is being edited, a link to nowhere, is none of the drop-ins."""
+    nowhere = run("doctor", cwd=here).stdout.decode()
+    assert f"{here}/twisted/plugins: no such folder" in nowhere
+    drop_in(here, "mine.py", "").with_name(".#mine.py").symlink_to("author@machine.123")
     asked = run("doctor", cwd=here)
     said = asked.stdout.decode()
-    assert asked.status == 0, said
-    assert f"{here}/twisted/plugins: no such folder" in said
+    assert asked.status == 0, said + asked.stderr
+    assert f"{here}/twisted/plugins: mine.py" in said
     assert "uppercase_transforms.py: ascii-lowercase, " in said
     # Where packages put their drop-ins; Twisted's own, such as cred_file.py, are not listed.
     site = re.search(r"/site-packages/twisted/plugins: (.*)", said)

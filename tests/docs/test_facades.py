@@ -12,6 +12,7 @@ import uppercase
 
 LAZY = [
     "uppercase",
+    "uppercase.classroom",
     "uppercase.client",
     "uppercase.lab",
     "uppercase.services",

@@ -530,8 +530,8 @@ def test_burst_loss_takes_two_or_three_probabilities() -> None:
         ("loss", "0.1,0.2", "--loss: got '0.1,0.2', which gives request twice"),
         ("loss", "both:0.1,reply:0.2", "which gives reply twice"),
         ("delay", "soon", "--delay: got 'soon'; a duration"),
-        ("delay", "61s", "got a delay of 61 s; 0 to 60 s is accepted"),
-        ("jitter", "5m", "got a jitter of 300 s; 0 to 60 s is accepted"),
+        ("delay", "61s", "got 61 s for --delay; 0 to 60 s is accepted"),
+        ("jitter", "5m", "got 300 s for --jitter; 0 to 60 s is accepted"),
         ("burst-loss", "0.1", "--burst-loss: got '0.1'; burst loss is ENTER:LEAVE"),
         ("burst-loss", "0.9:0.9", "their sum must lie between 0.01 and 1"),
         ("burst-loss", "0:0", "their sum must lie between 0.01 and 1"),
@@ -547,7 +547,7 @@ def test_a_value_that_is_none_is_refused_with_what_is_accepted(
 def test_an_unknown_preset_or_option_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="no preset named 'udp-ping'; did you mean 'udp-pinger'"):
         merge_settings("udp-ping", {})
-    with pytest.raises(UnknownName, match="no option --losss; did you mean 'loss'"):
+    with pytest.raises(UnknownName, match="the lab of UDP has no --losss; did you mean 'loss'"):
         make_experiment({"losss": "0.1"}, seed=1)
 
 

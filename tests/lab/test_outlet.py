@@ -5,10 +5,14 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.tcp.memory import Service, Wire
-from uppercase.core.events import Impaired, LabAction, Outcome
+from tests.tcp.wire import Wire as ProxiedWire
+from tests.tcp.wire import World
+from uppercase.core.events import Closed, Impaired, LabAction, Opened, Outcome
+from uppercase.core.values import parse_peers
 from uppercase.errors import BadValue, UnknownName
-from uppercase.lab import TCP_PRESETS, TCPLab, find_preset
+from uppercase.lab import TCP_PRESETS, TCPLab, merge_settings
 from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.tcp._proxy import ProxyHeaderFactory
 
 
 class Laboratory(Service):
@@ -108,7 +112,23 @@ def test_a_connection_is_served_late() -> None:
     assert wire.reads()
     wire.protocol.dataReceived(b"hello")
     assert wire.take() == b"HELLO"
+    assert [type(event) for event in service.events] == [Opened, Impaired]
     wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_who_is_served_late_is_told_as_the_proxy_has_it() -> None:
+    world = World()
+    world.factory.lab = TCPLab(accept_delay=2.0)
+    proxies = parse_peers("192.0.2.0/24")
+    wire = ProxiedWire(ProxyHeaderFactory(proxies, world.factory, world.factory))
+    wire.send(b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n")
+    world.wait(2.1)
+    wire.end()
+    opened, late, closed = world.notes.events
+    assert isinstance(opened, Opened)
+    assert isinstance(late, Impaired)
+    assert isinstance(closed, Closed)
+    assert {opened.peer, late.peer, closed.peer} == {"198.51.100.9:40001"}
 
 
 def test_what_the_lab_did_is_told_apart_from_all_else() -> None:
@@ -140,7 +160,8 @@ def test_a_client_that_leaves_early_leaves_no_timer() -> None:
 def test_presets_print_what_they_set() -> None:
     assert str(TCP_PRESETS["byte-stream"]).startswith("byte-stream: --slice=1 (")
     assert str(TCP_PRESETS["lecture"]).startswith("lecture: --framing=segment (")
+    assert str(TCPLab(delay=0.5, reset_after=1_000_001)) == "--delay=0.5 --reset-after=1000001"
     with pytest.raises(UnknownName, match="no preset named 'lectrue'; did you mean 'lecture'"):
-        find_preset("lectrue", TCP_PRESETS)
-    with pytest.raises(BadValue, match="--accept-delay; the lab holds nothing for more than 60 s"):
+        merge_settings("lectrue", {}, TCP_PRESETS)
+    with pytest.raises(BadValue, match="--accept-delay; 0 to 60 s is accepted"):
         TCPLab(accept_delay=100)

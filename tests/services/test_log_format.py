@@ -147,7 +147,7 @@ def test_the_page_has_every_word_and_its_keys() -> None:
         made = kind._make(kind._fields)
         types = get_type_hints(kind)
         keys = [f"{name}_bytes" if types[name] is bytes else name for name in kind._fields]
-        assert re.findall(r"`(\w+)`", rows.pop(word_of(made))) == keys
+        assert re.findall(r"`(\w+)`", rows.pop(word_of(type(made).__name__))) == keys
     of_services = ["log", "metrics", "more", "page", "ready", "summary"]
     of_workers = [
         "garbled-report",

@@ -110,7 +110,7 @@ def test_ordinary_connections_are_not_logged_unless_asked_for(written: Written) 
     logged(*events, log_peers=True)
     assert written.lines() == [
         "TCP: 192.0.2.1:50000 connected",
-        "TCP: 192.0.2.1:50000 closed: finished, 1 bytes in, 0 bytes out",
+        "TCP: 192.0.2.1:50000 closed: finished, 1 byte in, 0 bytes out",
     ]
 
 

@@ -6,15 +6,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from errno import EADDRINUSE
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -267,6 +268,26 @@ def test_a_service_that_has_not_started_is_not_ready() -> None:
 )
 def test_metrics_are_on_loopback_unless_told_otherwise(given: str, meant: str) -> None:
     assert on_loopback(given) == meant
+
+
+def test_metrics_that_cannot_be_served_end_the_program_however_late_that_is_known(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """As by an endpoint of a third party, which waits for something before it listens."""
+    listening: Deferred[Any] = Deferred()
+    listener = SimpleNamespace(
+        context=None, description="late:1", endpoint=SimpleNamespace(listen=lambda _: listening)
+    )
+    monkeypatch.setattr("uppercase.services.web.listener_of_string", lambda *_: listener)
+    clock: Any = Clock()
+    stopped: list[bool] = []
+    clock.stop = lambda: stopped.append(True)
+    service = MetricsService("late:1", measured_udp()[1], clock)
+    service.startService()
+    assert (said, stopped) == ([], [])
+    listening.errback(CannotListenError(None, 1, OSError(EADDRINUSE, "it is in use")))
+    assert "another program does already" in said[-1]
+    assert stopped
 
 
 def test_a_missing_library_and_a_bad_description_are_sentences(

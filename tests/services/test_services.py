@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from uppercase import transform
 from uppercase.client import Target, ask
@@ -22,7 +22,7 @@ from uppercase.services import (
     tcp_service,
     udp_service,
 )
-from uppercase.services.base import FREE_PORT_TRIES, OpenPlace, TransformService
+from uppercase.services.base import FREE_PORT_TRIES, OpenPlace, Repeated, TransformService
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),
@@ -205,3 +205,21 @@ async def test_that_nobody_else_can_reach_it_is_said_where_it_is_true(
     service.startService()
     await service.stopService()
     assert any("only this machine can reach it" in line for line in said) is is_said
+
+
+def test_what_is_done_again_and_again_goes_on_after_failures(logged_errors: Any) -> None:
+    """The first failure of a row has a line in the log."""
+    clock, calls = Clock(), list[float]()
+
+    def fail() -> None:
+        calls.append(clock.seconds())
+        if len(calls) != 3:
+            raise ValueError("no good")
+
+    repeated = Repeated(fail, clock)
+    repeated.start(1.0)
+    clock.pump([1.0] * 3)
+    repeated.end()
+    repeated.end()
+    assert calls == [0.0, 1.0, 2.0, 3.0]
+    assert len(logged_errors.flush()) == 2

@@ -84,7 +84,7 @@ async def test_a_port_that_a_transform_has_stopped_counts_no_drops_anew(
     service._look_at_kernel()
     service.ports[0].stopListening()
     await service.stopService()
-    assert service.counts()["dropped by-the-kernel"] == 2
+    assert service.counts()["kernel-dropped"] == 2
 
 
 async def test_refused_replies_are_summed_up_by_their_errors() -> None:

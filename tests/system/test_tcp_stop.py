@@ -129,7 +129,7 @@ def test_a_client_that_never_reads_holds_the_end_until_the_drain_time_is_over() 
         assert 2.5 < time.monotonic() - started < 30
         log = server.log()
         assert re.search(r"1 connection left, 2 s$", log, re.M), log
-        assert "the drain time is over: 1 connection is aborted (--drain)" in log, log
+        assert "the drain time is over: 1 connection aborted (--drain)" in log, log
         client.close()
 
 

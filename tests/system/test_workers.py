@@ -328,7 +328,7 @@ def test_a_hangup_reloads_and_nothing_is_lost(tmp_path: Path) -> None:
                 # Bytecode is told from newer source by whole seconds.
                 os.utime(module, (number * 1000, number * 1000))
                 server.process.send_signal(signal.SIGHUP)
-                server.wait_for_log("reloaded: 2 new workers serve", times=number)
+                server.wait_for_log("reloaded: served by 2 new workers", times=number)
             time.sleep(0.5)
         assert not load.failures, load.failures
         assert all(load.answered[word] for word in (b"old\n", b"new\n", b"newest\n"))
@@ -370,7 +370,7 @@ def test_a_reload_loses_no_datagram_and_no_tls_connection(tmp_path: Path) -> Non
             for number in (1, 2):
                 time.sleep(0.5)
                 server.process.send_signal(signal.SIGHUP)
-                server.wait_for_log("reloaded: 2 new workers serve", times=number)
+                server.wait_for_log("reloaded: served by 2 new workers", times=number)
             time.sleep(0.5)
             over.set()
             thread.join(2 * PATIENCE)

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,10 +27,10 @@ from tests.udp.helpers import (
     served,
 )
 from uppercase.core.datagram import Responder
-from uppercase.core.events import DropReason
+from uppercase.core.events import DropReason, Event
 from uppercase.core.guards import Destination, Origin
-from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, _batches, sockets
+from uppercase.limits import TURN, DatagramLimits
+from uppercase.udp import Port, ResponderProtocol, _batches, drain, sockets
 from uppercase.udp._ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
 from uppercase.udp.sockets import open_socket
 
@@ -247,24 +248,28 @@ def test_a_reply_after_the_end_is_refused_quietly() -> None:
     assert error.errno == errno.EBADF
 
 
-async def test_a_protocol_that_fails_costs_one_batch_and_is_logged_once_a_second(
-    logged_errors: Any,
+@pytest.mark.parametrize("turn", [TURN, -1])
+async def test_an_observer_that_fails_costs_a_batch_and_is_logged_once_a_second(
+    logged_errors: Any, monkeypatch: pytest.MonkeyPatch, turn: float
 ) -> None:
-    class Failing(ResponderProtocol):
-        def receive_batch(self, payloads: Any, origins: Any) -> None:
-            if b"fail" in payloads:
-                raise ValueError("no good")
-            super().receive_batch(payloads, origins)
+    """In the first turn of a batch or in a later one, which follows each datagram."""
 
-    protocol = Failing(Responder(Applied()), reactor)
-    port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
-    port.startListening()
-    for _ in range(2):
-        assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"fail", SILENCE) is None
-    assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
+    def refuse(event: Event) -> None:
+        if b"fail" in event:
+            raise ValueError("no good")
+
+    monkeypatch.setattr("uppercase.udp.protocol.TURN", turn)
+    observer = SimpleNamespace(notify=refuse)
+    responder = Responder(Applied(), observer=observer, tell_each=True)  # type: ignore[arg-type]
+    with served(responder) as port:
+        where = "127.0.0.1", port.getHost().port
+        for _ in range(2):
+            port.protocol.receive_batch(*columns([packet(b"first"), packet(b"fail"), packet()]))
+            assert await in_thread(ask, *where, b"hello") == b"HELLO"
+        assert responder.drops[DropReason.STOPPED] == 2
+        await drain(port)
     (logged,) = logged_errors.flush()
     assert "no good" in logged
-    await port.stopListening()
 
 
 def test_a_protocol_that_does_not_start_leaves_nothing_open() -> None:

@@ -1,12 +1,18 @@
 """For a class: the record of what a service did, its picture, a student's program run and graded.
 
 Nothing below knows of this room but by an `IObserver`: a record is one more observer of a service.
+Names load on first use: a service that records pays for no picture.
 """
 
-from uppercase.classroom._packets import draw_packets
-from uppercase.classroom.picture import draw_svg
-from uppercase.classroom.record import Recorder, open_record, read_record
-from uppercase.classroom.timeline import Timeline, draw_text
+from typing import TYPE_CHECKING
+
+from uppercase import lazy
+
+if TYPE_CHECKING:
+    from uppercase.classroom._packets import draw_packets
+    from uppercase.classroom.picture import draw_svg
+    from uppercase.classroom.record import Recorder, open_record, read_record
+    from uppercase.classroom.timeline import Timeline, draw_text
 
 __all__ = [
     "Recorder",
@@ -17,3 +23,5 @@ __all__ = [
     "open_record",
     "read_record",
 ]
+
+__getattr__ = lazy(__name__, __all__, [".record", ".timeline", ".picture", "._packets"])

@@ -31,7 +31,7 @@ from uppercase import lab as labs
 from uppercase.awaiting import Waiter, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
-from uppercase.errors import CannotListen, UnknownName, UserError, suggest
+from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services.base import clock_of
@@ -171,6 +171,7 @@ class Program:
         except OSError:
             with self._lock:
                 self._running.remove(self._mark)
+            self._close_files()
             raise
 
     def __enter__(self) -> Self:
@@ -193,6 +194,9 @@ class Program:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
+        self._close_files()
+
+    def _close_files(self) -> None:
         for file in self._files:
             file.close()
 
@@ -326,10 +330,6 @@ class Exhibit:
         self._file = io.BytesIO()
         self._beat = LoopingCall(self._look)
         protocol = "UDP" if udp else "TCP"
-        known = labs.UDP_OPTIONS if udp else labs.TCP_OPTIONS
-        for name in options or {}:
-            if name not in known:
-                raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, known)}")
         seed = labs.new_seed() if seed is None else seed
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
         texts = labs.merge_settings(lab, options or {}, presets)

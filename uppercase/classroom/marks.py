@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from uppercase.classroom.grade import Exercise, Mark
 from uppercase.classroom.picture import draw_svg
 from uppercase.classroom.timeline import draw_text
+from uppercase.core.values import printable
 
 _STYLE: Final = """
 :root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}
@@ -105,8 +106,9 @@ def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
         about = {"classname": exercise.name, "name": mark.check.name}
         case = ElementTree.SubElement(suite, "testcase", about, time=f"{mark.seconds:.3f}")
         if mark.sentence:
-            failure = ElementTree.SubElement(case, "failure", message=_xml(mark.sentence))
-            failure.text = _xml("\n".join(_picture(mark)))
+            failure = ElementTree.SubElement(case, "failure", message=printable(mark.sentence))
+            # XML has no way to write most of what is not printable.
+            failure.text = printable("\n".join(_picture(mark)), keep="\n")
     written: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
     return written
 
@@ -143,8 +145,3 @@ def write_report(exercise: Exercise, marks: Sequence[Mark], folder: Path) -> Non
 
 def _picture(mark: Mark) -> list[str]:
     return [] if mark.timeline is None else list(draw_text(mark.timeline))
-
-
-def _xml(text: str) -> str:
-    """Return a text without the characters that XML has no way to write."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

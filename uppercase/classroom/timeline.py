@@ -49,6 +49,7 @@ class Arrow:
         data: the first bytes; `text` is these as people read them.
         event: what a note is about, in the record's word.
         serial: by which a page knows it again; 0 elsewhere.
+        ended: whether a request has been answered or dropped.
     """
 
     begin: float
@@ -62,6 +63,7 @@ class Arrow:
     data: bytes = b""
     event: str = ""
     serial: int = 0
+    ended: bool = False
 
     @property
     def lost(self) -> bool:
@@ -173,7 +175,8 @@ class ClientArrows:
         number = row.get("number", 0)
         if not row.get("fates"):
             self._note(row, words)
-        elif row.get("direction") != REPLY:
+            return
+        if row.get("direction") != REPLY:
             arrows = self._requests.get(number, [])
             for arrow in arrows:
                 arrow.actions, arrow.words = actions, words
@@ -181,7 +184,9 @@ class ClientArrows:
             if "duplicated" in actions and len(arrows) == 1:
                 arrows.append(replace(arrows[0], words=words + _COPY, text="", serial=0))
                 self.arrows.append(arrows[1])
-        elif "lost" in actions:
+            return
+        self._end_one(number)
+        if "lost" in actions:
             self._arrow(row, REPLY, actions=actions, words=words)
         else:
             self._left[number, row["fates"]] = row["time"], actions, words
@@ -197,15 +202,27 @@ class ClientArrows:
                 arrow.text = ""
             elif "duplicated" in arrow.actions:
                 self._left[key] = arrow.begin, arrow.actions, arrow.words + _COPY
+        else:
+            self._end_one(arrow.number)
 
     def _dropped(self, row: Row) -> None:
-        text = f"dropped: {row.get('reason', '')}"
-        if arrows := self._requests.get(row.get("number", 0)):
-            arrow = arrows[0]
+        text, number = f"dropped: {row.get('reason', '')}", row.get("number", 0)
+        # A reply that the lab was to hold back has ended its request already.
+        if (number, row.get("fates", "")) not in self._left:
+            self._end_one(number)
+        if ended := [each for each in self._requests.get(number, ()) if each.ended]:
+            arrow = ended[-1]
             arrow.words = f"{arrow.words}; {text}" if arrow.words else text
             arrow.actions = (*arrow.actions, "dropped")
         else:
             self._note(row, text)
+
+    def _end_one(self, number: int) -> None:
+        """Have the first copy of a request that has no end have one: its reply, or a drop."""
+        for arrow in self._requests.get(number, ()):
+            if not arrow.ended:
+                arrow.ended = True
+                break
 
 
 def _readable(data: bytes, size: int) -> str:

@@ -9,31 +9,30 @@ when a connected one is refused (its issues 5377 and 6287), so the sockets are r
 
 import errno
 import socket
+import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from twisted.internet import endpoints, interfaces
 from twisted.internet import error as twisted_error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, succeed
 from twisted.internet.defer import TimeoutError as Silence
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
-from uppercase.client.target import TLS, Address, Target, connect_udp, explain, reachable, resolve
-from uppercase.core.values import family_of
-from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
+from uppercase.client._tls import TLSClient
+from uppercase.client.target import Address, Target, connect_udp, explain, reachable, resolve
+from uppercase.core.values import counted, family_of
+from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
-
-if TYPE_CHECKING:
-    from uppercase.client._tls_trust import Trust
 
 
 class IReactor(
@@ -70,37 +69,18 @@ _TURN: Final = 64
 
 
 class ClientProtocol(TimeoutMixin, Protocol):
-    """A protocol that `open_connection` connects; subclasses have `lost` for `connectionLost`.
+    """A protocol that `open_connection` connects.
 
     Those that time something out have a `clock`; those that are a producer wait for `room`.
     """
 
     transport: Any
     clock: interfaces.IReactorTime
-    shaking_hands: Deferred[None] | None = None
-    """Fires when TLS has made sure of the server; None without TLS, and when that is over."""
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
 
     def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
         return self.clock.callLater(period, func)
-
-    def handshakeCompleted(self) -> None:
-        """Begin: the server's certificate is good."""
-        waiting, self.shaking_hands = self.shaking_hands, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell whoever waits for the handshake, and otherwise the subclass."""
-        waiting, self.shaking_hands = self.shaking_hands, None
-        if waiting is None:
-            self.lost(reason)
-        else:
-            waiting.errback(reason)
-
-    def lost(self, reason: Failure) -> None:
-        """Hear that an open conversation has ended."""
 
     def writeConnectionLost(self) -> None:
         """Hear, if it is an `IHalfCloseableProtocol`, that our side has been ended."""
@@ -115,7 +95,7 @@ class ClientProtocol(TimeoutMixin, Protocol):
             room.callback(None)
 
     def stopProducing(self) -> None:
-        """Hear that no more is taken; `lost` says why."""
+        """Hear that no more is taken; `connectionLost` says why."""
 
 
 async def open_connection(
@@ -135,16 +115,11 @@ async def open_connection(
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
         return
-    trust = None if server.tls is None else _trust(server.host, server.tls)
-    endpoint = endpoint_for(peer or server, reactor)
-    if trust is not None:
-        endpoint = endpoints.wrapClientTLS(trust, endpoint)
-        # Invariant: not for plain TCP, where Twisted's endpoints forget that a protocol hears of
-        # half-closes as soon as it hears of handshakes too.
-        alsoProvides(protocol, interfaces.IHandshakeListener)
-        protocol.shaking_hands = Deferred()
+    lowest: ClientProtocol | TLSClient = protocol
     try:
-        await endpoints.connectProtocol(endpoint, protocol)
+        if server.tls is not None:
+            lowest = TLSClient(protocol, server.tls.context(), server.host)
+        await endpoints.connectProtocol(endpoint_for(peer or server, reactor), lowest)
     except (twisted_error.DNSLookupError, ValueError) as error:
         # The system's resolver says what is wrong, which Twisted's failure does not.
         await addresses_of(server, reactor)
@@ -154,33 +129,25 @@ async def open_connection(
         said = OSError(getattr(error, "osError", None) or 0, str(error))
         silent = isinstance(error, twisted_error.TimeoutError)
         raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
-    if interfaces.ITCPTransport.providedBy(protocol.transport):
+    if interfaces.ITCPTransport.providedBy(lowest.transport):
         # A line typed must not wait for the acknowledgement of the line before.
         with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
-            protocol.transport.setTcpNoDelay(True)
-    if trust is not None and protocol.shaking_hands is not None:
-        await _shake_hands(server, protocol, trust, reactor)
+            lowest.transport.setTcpNoDelay(True)
+    if isinstance(lowest, TLSClient):
+        await _shake_hands(server, lowest, reactor)
 
 
-async def _shake_hands(
-    server: Target, protocol: ClientProtocol, trust: "Trust", reactor: IReactor
-) -> None:
-    shaken = protocol.shaking_hands
-    assert shaken is not None
+async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> None:
     try:
-        await shaken.addTimeout(CONNECT_TIMEOUT, reactor)
-        # Invariant: nothing has been sent or taken yet, this goes on inside `handshakeCompleted`.
-        if not trust.name_fits():
-            protocol.shaking_hands = shaken = Deferred()
-            protocol.transport.abortConnection()
-            await shaken
-    except (CancelledError, Silence) as error:
-        protocol.transport.abortConnection()
-        if isinstance(error, CancelledError):
-            raise
+        await tls.shaken.addTimeout(CONNECT_TIMEOUT, reactor)
+    except CancelledError:
+        tls.abortConnection()
+        raise
+    except Silence as error:
+        tls.abortConnection()
         raise explain(TimeoutError(), server, CONNECT_TIMEOUT) from error
     except Exception as error:
-        raise explain(trust.as_ssl_error(error), server) from error
+        raise explain_loss(server, Failure(error)) from error
 
 
 def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:
@@ -208,19 +175,10 @@ def at_peer(target: Target, address: Any) -> Target:
 
 
 def explain_loss(server: Target, reason: Failure) -> NetworkError | UserError:
-    """Return the sentence for a connection that has been lost in the middle of a conversation."""
-    if server.tls is not None:
-        return explain(_trust(server.host, TLS(verify=False)).as_ssl_error(reason.value), server)
-    return explain(ConnectionResetError(), server)
-
-
-def _trust(host: str, tls: TLS) -> "Trust":
-    """Return what makes TLS connections that judge certificates as told."""
-    try:
-        from uppercase.client._tls_trust import Trust
-    except ImportError as error:
-        raise UserError(f"TLS needs pyOpenSSL; try: {install('tls')}") from error
-    return Trust(host, tls)
+    """Return the sentence for a connection that has been lost before its end."""
+    if isinstance(reason.value, ssl.SSLError):
+        return explain(reason.value, server)
+    return explain(ConnectionResetError() if server.tls is None else ssl.SSLEOFError(), server)
 
 
 def backoff(timeout: float, attempt: int) -> float:
@@ -353,7 +311,7 @@ class Datagrams:
         finally:
             self._under_way.discard(came)
             port.close()
-        attempts = "1 attempt" if most == 1 else f"{most} attempts"
+        attempts = counted(most, "attempt")
         raise NoReply(f"{self.target} did not reply to {attempts}")
 
     def _send(self, datagrams: socket.socket, message: bytes) -> None:

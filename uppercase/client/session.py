@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredQueue, fail
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -112,7 +113,7 @@ class Session(ClientProtocol):
             failure.__cause__ = error
             self._break_off(failure)
 
-    def lost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what is still owed."""
         self._closed = True
         self._end(_explain(self._name, reason))
@@ -155,7 +156,7 @@ class Reader(ClientProtocol):
         """Close our side too: all that will come has come."""
         self.transport.loseConnection()
 
-    def lost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.reason = reason
         self.came.put(b"")
 

@@ -30,6 +30,22 @@ class TLS:
     ca: str | None = None
     verify: bool = True
 
+    def context(self) -> ssl.SSLContext:
+        """Return what makes such connections, or raise `UserError` if the file is no such file."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except OSError as error:
+            reason = "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UserError(
+                f"got --ca={self.ca}, which cannot be used ({reason}); "
+                "a PEM file of certificates is accepted"
+            ) from error
+        if not self.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        # A server that wants new keys within TLS 1.2 could stop us amid what we send.
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        return context
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -164,13 +180,6 @@ def reachable(target: Target) -> list[Address]:
     if not found:
         raise failure
     return found
-
-
-def unusable_authorities(path: str | None, reason: str) -> UserError:
-    """Return the error for a file that holds no certificates."""
-    return UserError(
-        f"got --ca={path}, which cannot be used ({reason}); a PEM file of certificates is accepted"
-    )
 
 
 def explain(

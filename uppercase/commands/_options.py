@@ -23,7 +23,7 @@ from uppercase.core.values import (
     parse_size,
     printable_address,
 )
-from uppercase.errors import BadValue, UserError
+from uppercase.errors import BadValue, TransformError, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
 
 if TYPE_CHECKING:
@@ -173,20 +173,25 @@ Expect = Callable[[bytes], bytes]
 
 def expectation(specs: Sequence[str]) -> Expect:
     """Return the function that says what a server with these transforms answers."""
-    from uppercase import registry
+    from uppercase.awaiting import start
+    from uppercase.core.pipeline import make_pipeline
+    from uppercase.registry import listing
 
-    chain = [(spec, registry.find(spec)) for spec in specs]
+    chain = make_pipeline(listing().stages(specs))
 
     def expect(message: bytes) -> bytes:
-        for spec, transform in chain:
-            reply = transform.transform(message)
-            if not isinstance(reply, bytes):
-                raise UserError(
-                    f"got --expect={spec}, which answers asynchronously; "
-                    "one that answers at once is accepted"
-                )
-            message = reply
-        return message
+        try:
+            reply = chain.transform(message)
+        except TransformError as error:
+            raise UserError(f"got --expect={chain.name}, but {error}") from error
+        if not isinstance(reply, bytes):
+            # Begun, and so not one of the coroutines of which Python says that nobody awaits them.
+            start(reply).addErrback(lambda _: None).cancel()
+            raise UserError(
+                f"got --expect={chain.name}, which answers asynchronously; "
+                "one that answers at once is accepted"
+            )
+        return reply
 
     return expect
 

@@ -21,6 +21,7 @@ import click
 
 from uppercase.commands._options import FILE
 from uppercase.commands.group import section
+from uppercase.core.values import printable
 from uppercase.errors import UserError, install
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def save_plot(path: Path, title: str, description: str, panels: Sequence[Panel])
     import matplotlib
     from matplotlib.figure import Figure
 
-    title, description = _printable(title), _printable(description)
+    # An XML file must not hold the rest, and names come from outside.
+    title, description = printable(title), printable(description)
     kind = path.suffix[1:].lower()
     # The time of writing would make equal drawings differ.
     by_kind: dict[str, dict[str, Any]] = {
@@ -229,8 +231,3 @@ def throughput(rates: Sequence[tuple[float, float]], note: str = "") -> Panel:
             axes.set_ylim(0, max(heights) * 1.05 or 1.0)
 
     return draw
-
-
-def _printable(text: str) -> str:
-    """Return the text without what an XML file must not hold: names come from outside."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

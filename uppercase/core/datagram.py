@@ -150,7 +150,7 @@ class Responder:
                         look_at(request, steps)
                 # Of a message that gets no reply, too: it may have taken its time.
                 yield ready, steps
-        except GeneratorExit:
+        except BaseException:  # The shell closes this, or an observer has failed.
             for request in map(Request, payloads[position:], origins[position:]):
                 self._drop(request, DropReason.STOPPED)
             raise

@@ -235,7 +235,7 @@ class Impaired(NamedTuple):
     Attributes:
         direction: which way the data was going.
         number: the request's number among this client's, from 1; a reply has its request's. Over
-            TCP, the reply's number on its connection; 0 for the connection itself.
+            TCP, that of a write of replies on its connection; 0 for the connection itself.
         actions: what was done; never empty.
         fate: the same in the answer key's words, such as `request lost`.
         data: a datagram's payload; none over TCP.
@@ -318,14 +318,9 @@ Event = (
 )
 
 
-def word_of(event: Event) -> str:
-    """Return what logs and counters call events of a kind: `would-drop` for a `WouldDrop`."""
-    return word_of_name(type(event).__name__)
-
-
 @cache
-def word_of_name(name: str) -> str:
-    """Return what they call events of a class of that name."""
+def word_of(name: str) -> str:
+    """Return what logs and counters call events by their class's name: `would-drop`."""
     return sub(r"\B([A-Z])", r"-\1", name).lower()
 
 

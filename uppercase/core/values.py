@@ -53,25 +53,24 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
         elif interface == "localhost":
             hosts.update(dict.fromkeys(LOOPBACK))
         else:
-            hosts[_checked(interface)] = None
+            hosts[parse_interface(interface, ", or * for every address")] = None
     return tuple(hosts)
 
 
-def _checked(interface: str) -> str:
-    host = interface.removeprefix("[").removesuffix("]")
+def parse_interface(text: str, other: str = "") -> str:
+    """Return an IP address to listen on, in its one spelling; `other` is what is accepted besides.
+
+    Which of a network's addresses is for all of it, only the system knows.
+    """
     try:
-        address = ip_address(host)
+        address = ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:
-        raise BadValue(
-            f"got {interface!r}; an interface is an IP address of this machine such as 127.0.0.1 "
-            "or ::1, or * for every address"
-        ) from None
-    if address.is_multicast or host == "255.255.255.255":
-        raise BadValue(
-            f"got {interface!r}, which stands for many machines; an interface is an address of "
-            "this machine alone, or * for every one of them"
-        )
-    return host
+        why = f"got {text!r}; an interface is an IP address of this machine"
+        raise BadValue(f"{why} such as 127.0.0.1 or ::1{other}") from None
+    if address.is_multicast or str(address) == "255.255.255.255":
+        why = f"got {text!r}, which stands for many machines"
+        raise BadValue(f"{why}; an interface is an address of this machine alone{other}")
+    return str(address)
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -96,6 +95,11 @@ def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
 def shortened(sentence: str) -> str:
     """Return a sentence that quotes no more than the start of an endless word."""
     return re.sub(r"(\S{200})\S{100,}", r"\1…", sentence)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number and its noun: `1 reply`, `2 replies`; the plural ends in -s unless given."""
+    return f"1 {one}" if number == 1 else f"{number} {several or f'{one}s'}"
 
 
 def printable_address(host: str, port: int) -> str:
@@ -260,7 +264,7 @@ def parse_bound(text: str) -> int:
 
 def parse_size(text: str) -> int:
     """Return bytes for `64k`, `1M`, `1G` (powers of 1,024); a bare number is bytes."""
-    match = re.fullmatch(r"([0-9]+)([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,18})([kmg]?)(?:i?b)?", text.strip().lower(), re.ASCII)
     if not match:
         raise BadValue(
             f"got {text!r}; a size is a whole number of bytes, 0 or more, or has a unit: "

@@ -44,7 +44,6 @@ __all__ = [
     "TCPLab",
     "answer_key",
     "command_line",
-    "find_preset",
     "make_experiment",
     "make_tcp_lab",
     "merge_settings",
@@ -58,6 +57,16 @@ MAX_DELAY: Final = 60.0
 
 SEEDS: Final = 1_000_000
 """Random seeds are below this: six digits can be read from a projector and typed."""
+
+
+def check_delays(given: object, *names: str) -> None:
+    """Refuse a record in which one of these is not from 0 to `MAX_DELAY` seconds."""
+    for name in names:
+        if not 0 <= (seconds := getattr(given, name)) <= MAX_DELAY:
+            raise BadValue(
+                f"got {seconds:g} s for --{name.replace('_', '-')}; 0 to {MAX_DELAY:g} s is "
+                "accepted, because what is delayed is held in memory"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +86,12 @@ class TCPLab:
     accept_delay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("delay", "accept_delay"):
-            if not 0 <= getattr(self, name) <= MAX_DELAY:
-                raise BadValue(
-                    f"got {getattr(self, name):g} s for --{name.replace('_', '-')}; the lab holds "
-                    f"nothing for more than {MAX_DELAY:g} s"
-                )
+        check_delays(self, "delay", "accept_delay")
 
     def __str__(self) -> str:
         """Return the options as one types them."""
         given = {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
-        return command_line({name.replace("_", "-"): f"{given[name]:g}" for name in given})
+        return command_line({name.replace("_", "-"): f"{given[name]:.15g}" for name in given})
 
 
 NO_LAB: Final = TCPLab()
@@ -166,19 +170,15 @@ TCP_PRESETS: Final = _by_name(
 )
 
 
-def find_preset(name: str, presets: Mapping[str, Preset]) -> Preset:
-    """Find a preset of one transport."""
-    if name not in presets:
-        raise UnknownName(f"no preset named {name!r}{suggest(name, presets)}")
-    return presets[name]
-
-
 def merge_settings(
     preset: str | None, given: Mapping[str, str], presets: Mapping[str, Preset] = UDP_PRESETS
 ) -> dict[str, str]:
     """Return all options by name: the preset's, each replaced where one is given."""
-    settings = {} if preset is None else find_preset(preset, presets).settings
-    return {**settings, **given}
+    if preset is None:
+        return {**given}
+    if preset not in presets:
+        raise UnknownName(f"no preset named {preset!r}{suggest(preset, presets)}")
+    return {**presets[preset].settings, **given}
 
 
 def make_experiment(
@@ -189,8 +189,7 @@ def make_experiment(
 
     sides: dict[Direction, dict[str, Any]] = {side: {} for side in Direction}
     for name, text in settings.items():
-        if name not in UDP_OPTIONS:
-            raise UnknownName(f"the lab has no option --{name}{suggest(name, UDP_OPTIONS)}")
+        _refuse_unknown(name, "UDP", UDP_OPTIONS)
         for side, value in _parse_sides(name, text).items():
             sides[side][name.replace("-", "_")] = value
     return Experiment(
@@ -205,11 +204,17 @@ def make_tcp_lab(settings: Mapping[str, str]) -> TCPLab:
     """Return what the texts of the options over TCP mean."""
     values: dict[str, Any] = {}
     for name, text in settings.items():
+        _refuse_unknown(name, "TCP", TCP_OPTIONS)
         try:
             values[name.replace("-", "_")] = TCP_OPTIONS[name].parse(text)
         except BadValue as error:
             raise BadValue(f"--{name}: {error}") from error
     return TCPLab(**values)
+
+
+def _refuse_unknown(name: str, protocol: str, options: Mapping[str, LabOption]) -> None:
+    if name not in options:
+        raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, options)}")
 
 
 def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str:

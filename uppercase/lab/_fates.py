@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 
 from uppercase.core.events import Direction, LabAction
 from uppercase.errors import BadValue
-from uppercase.lab import MAX_DELAY
+from uppercase.lab import check_delays
 
 REORDER_HOLD: Final = 0.25
 """How long a reordered datagram is held. A client with several under way sends the next one within
@@ -125,12 +125,7 @@ class Impairments:
 
     def __post_init__(self) -> None:
         _check_probabilities(self, "loss", "duplicate", "reorder", "corrupt")
-        for name, seconds in (("delay", self.delay), ("jitter", self.jitter)):
-            if not 0 <= seconds <= MAX_DELAY:
-                raise BadValue(
-                    f"got a {name} of {seconds:g} s; 0 to {MAX_DELAY:g} s is accepted, "
-                    "because what is delayed is held in memory"
-                )
+        check_delays(self, "delay", "jitter")
 
 
 _NONE: Final = Impairments()

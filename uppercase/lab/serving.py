@@ -150,7 +150,7 @@ class LabOutlet:
     Attributes:
         unsent: tells how many bytes the peer does not have of what the transport was given; None
             where that is not known.
-        on_action: told what was done, to which reply (from 1; 0 for the connection itself), and the
+        on_action: told what was done, to which write (from 1; 0 for the connection itself), and the
             same in words.
     """
 
@@ -187,9 +187,7 @@ class LabOutlet:
         self._producer = producer
         self.transport.registerProducer(self, streaming)
         if not self._open:
-            delay = self.lab.accept_delay
-            self.on_action(LabAction.ACCEPTED_LATE, 0, f"accepted {delay:g} s late")
-            self._later(delay, self._accept)
+            self._later(self.lab.accept_delay, self._accept)
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
@@ -255,6 +253,9 @@ class LabOutlet:
     def _accept(self) -> None:
         self._call = None
         self._open = True
+        # Not before: by now a proxy has said who is calling.
+        late = f"accepted {self.lab.accept_delay:g} s late"
+        self.on_action(LabAction.ACCEPTED_LATE, 0, late)
         self._tell_room()
 
     def _send(self) -> None:

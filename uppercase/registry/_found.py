@@ -83,7 +83,7 @@ def _offered(owner: Any) -> list[str]:
     home = getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
     return [
         name
-        for name, value in vars(owner).items()
+        for name, value in getattr(owner, "__dict__", {}).items()
         if callable(value) and not name.startswith("_") and value.__module__ == home
     ]
 

@@ -115,10 +115,10 @@ class Scan:
         """Note drop-ins that Twisted never sees: one of the same file name comes before."""
         first: dict[str, str] = {}
         for folder in self.folders:
-            for name in sorted(os.listdir(folder)):
+            for name in drop_ins(folder):
                 file = os.path.join(folder, name)
-                shown = first.setdefault(name, file) if name.endswith(".py") else file
-                if name != "__init__.py" and not os.path.samefile(shown, file):
+                shown = first.setdefault(name, file)
+                if not os.path.samefile(shown, file):
                     message = f"{shown} has the same file name and hides it; rename one of them"
                     self.note(Problem(file, message))
 
@@ -154,6 +154,18 @@ class Scan:
             transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
             label = f"{point.name} = {point.value}"
             self._add(transform, _fault_of_name(point.name, label))
+
+
+def drop_ins(folder: str) -> list[str]:
+    """Return the names of a folder's drop-ins; a link to nowhere, such as Emacs' lock, is none."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(
+        name
+        for name in names
+        if name.endswith(".py")
+        and name != "__init__.py"
+        and os.path.exists(os.path.join(folder, name))
+    )
 
 
 def _fault_of_plugin(plugin: Any, label: str) -> str | None:

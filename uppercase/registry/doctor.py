@@ -22,7 +22,7 @@ import twisted
 
 from uppercase.registry import Listing, listing
 from uppercase.registry._found import Found, Problem
-from uppercase.registry._sources import GROUP, drop_ins_of_twisted
+from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))
@@ -54,7 +54,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     theirs = drop_ins_of_twisted()
     yield "Searched for drop-ins:"
     for folder in found.folders:
-        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in _drop_ins(folder)}
+        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in drop_ins(folder)}
         others = [name for name, path in paths.items() if path not in theirs]
         yield f"  {folder}: {', '.join(others) or 'none'}"
     if sys.flags.safe_path:
@@ -75,11 +75,6 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     for transform in found.transforms.values():
         origins.setdefault(transform.origin, []).append(transform.name)
     yield from (f"  {origin}: {', '.join(names)}" for origin, names in origins.items())
-
-
-def _drop_ins(folder: str) -> list[str]:
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if name.endswith(".py") and name != "__init__.py")
 
 
 def _package_files() -> Iterator[Problem]:
@@ -104,7 +99,7 @@ def _package_files() -> Iterator[Problem]:
 def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
     """Find caches that the listing, just now, should have written and could not."""
     for folder in folders:
-        files = [os.path.join(folder, name) for name in _drop_ins(folder)]
+        files = [os.path.join(folder, name) for name in drop_ins(folder)]
         cache = os.path.join(folder, _CACHE)
         newest = max(map(os.path.getmtime, files), default=None)
         if newest is None or (os.path.isfile(cache) and os.path.getmtime(cache) >= newest):
@@ -125,7 +120,7 @@ def _hidden_by_editables(
         root = _editable_root(distribution)
         for source in (root, os.path.join(root, "src")) if root else ():
             folder = os.path.join(source, _DROP_INS)
-            if _drop_ins(folder) and os.path.realpath(folder) not in searched:
+            if drop_ins(folder) and os.path.realpath(folder) not in searched:
                 yield Problem(
                     folder,
                     f"the editable install of {distribution.name} does not show Twisted this "

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
+from uppercase.core.values import counted
 from uppercase.services.logs import say
 
 if TYPE_CHECKING:
@@ -76,9 +77,8 @@ async def drain(
             _abort([each for each in connections if each in drained])
         elif now >= next_report:
             next_report += _DRAIN_REPORT
-            left = len(connections)
             time = max(0.0, deadline - now)
-            say(f"{left} connection{'' if left == 1 else 's'} left, {time:.0f} s")
+            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
         for connection in list(connections):
             since = connection.idle_since()
             is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
@@ -92,8 +92,8 @@ async def drain(
 def _abort(late: list["TransformProtocol"]) -> None:
     """End those that could have ended; what was busy until now has a moment more."""
     if late:
-        those = "1 connection is" if len(late) == 1 else f"{len(late)} connections are"
-        say(f"the drain time is over: {those} aborted (--drain)", LogLevel.warn)
+        aborted = counted(len(late), "connection")
+        say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
     for connection in late:
         connection.abort()
 

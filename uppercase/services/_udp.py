@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.task import LoopingCall
 
 from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
-from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformService, share
+from uppercase.services.base import (
+    SHORTHAND,
+    OpenPlace,
+    Repeated,
+    Settings,
+    TransformService,
+    share,
+)
 from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
 if TYPE_CHECKING:
@@ -64,8 +70,7 @@ class UDPService(TransformService):
         self.listen_places = settings.listen
         # How many datagrams the system had no room for, by the socket that they were for.
         self._kernel: dict[socket.socket, int] = {}
-        self._watch = LoopingCall(self._look_at_kernel)
-        self._watch.clock = self.reactor
+        self._watch = Repeated(self._look_at_kernel, self.reactor)
 
     def listen(self) -> None:
         if self.inherited is None:

@@ -15,33 +15,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger, LogLevel
 from twisted.python.components import proxyForInterface
 from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
-from uppercase.awaiting import (
-    cancelled_have_ended,
-    choose_reactor,
-    is_async,
-    runs_asyncio,
-    the_reactor,
-)
+from uppercase import awaiting
+from uppercase.core import values
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.core.values import (
-    LOOPBACK,
-    address_is_missing,
-    family_of,
-    hosts_of,
-    in_use,
-    printable,
-)
 from uppercase.errors import CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing
 from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import Counters, LogObserver, say
+
+_log: Final = Logger("uppercase")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +76,7 @@ class Settings:
         """
         if self.listen and self.port is None and not self.interfaces:
             return ()
-        return hosts_of(self.interfaces) or LOOPBACK
+        return values.hosts_of(self.interfaces) or values.LOOPBACK
 
     def port_number(self) -> int:
         return DEFAULT_PORT if self.port is None else self.port
@@ -129,6 +119,32 @@ def share(whole: int, workers: int) -> int:
     return -(-whole // workers)
 
 
+class Repeated(LoopingCall):
+    """A call again and again by a clock, also after one that failed.
+
+    Of failures in a row the first is logged.
+    """
+
+    def __init__(self, call: Callable[[], object], clock: Any) -> None:
+        super().__init__(self._try, call)
+        self.clock = clock
+        self._fails = False
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+            self._fails = False
+        except Exception:
+            if not self._fails:
+                _log.failure("what is done again and again has failed")
+            self._fails = True
+
+    def end(self) -> None:
+        """Stop, if it has begun."""
+        if self.running:
+            self.stop()
+
+
 class CannotStart(SystemExit, Exception):
     """Ends the program with one sentence instead of a traceback.
 
@@ -137,7 +153,7 @@ class CannotStart(SystemExit, Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(printable(sentence))
+        super().__init__(values.printable(sentence))
 
 
 def addresses_for_others() -> list[str]:
@@ -146,7 +162,7 @@ def addresses_for_others() -> list[str]:
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
     for outside in ("192.0.2.1", "2001:db8::1"):
         # Where there is no such route, an OSError says so.
-        with suppress(OSError), socket.socket(family_of(outside), socket.SOCK_DGRAM) as skt:
+        with suppress(OSError), socket.socket(values.family_of(outside), socket.SOCK_DGRAM) as skt:
             skt.connect((outside, 9))
             found.append(str(skt.getsockname()[0]))
     return found
@@ -188,8 +204,8 @@ class TransformService(Service, ABC):
         found = settings.found or listing()
         stages = found.stages(settings.transforms)
         if reactor is None:
-            choose_reactor(any(is_async(stage.transform) for stage in stages))
-            reactor = the_reactor()
+            awaiting.choose_reactor(any(awaiting.is_async(stage.transform) for stage in stages))
+            reactor = awaiting.the_reactor()
         self.reactor = reactor
         self.clock: Any = clock_of(reactor)
         self.settings = settings
@@ -207,7 +223,7 @@ class TransformService(Service, ABC):
             f"transform {stage.name!r} is a coroutine function: under this reactor it can await "
             "Deferreds only; what awaits asyncio is served with twistd --reactor=asyncio ..."
             for stage in stages
-            if is_async(stage.transform) and not runs_asyncio(reactor)
+            if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
         self._problems = found.problems
         settings.hosts()  # raises what is wrong with them
@@ -288,8 +304,8 @@ class TransformService(Service, ABC):
                     try:
                         opened.append(self.open_address(host, port, workers))
                     except CannotListen as error:
-                        unnamed = host == LOOPBACK[1] and host not in settings.interfaces
-                        if not (unnamed and address_is_missing(error)):
+                        unnamed = host == values.LOOPBACK[1] and host not in settings.interfaces
+                        if not (unnamed and values.address_is_missing(error)):
                             raise
                         say("this machine has no IPv6; IPv4 only is served")
                     else:
@@ -298,7 +314,7 @@ class TransformService(Service, ABC):
                 for each in opened:
                     each.release()
                 # A port that was free in one family may be taken in the other.
-                if settings.port_number() or not (opened and tries_left and in_use(error)):
+                if settings.port_number() or not (opened and tries_left and values.in_use(error)):
                     raise
             else:
                 return opened
@@ -341,7 +357,7 @@ class TransformService(Service, ABC):
     def _ended(self, result: Any) -> Any:
         """Sum up; the service can be started again."""
         # Coroutines that were cancelled have ended as long as the loop that runs them goes on.
-        yield cancelled_have_ended()
+        yield awaiting.cancelled_have_ended()
         self._listening = False
         self._signals.stop()
         self._log_observer.stop()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from traceback import TracebackException
-from typing import IO, Any, Final
+from typing import IO, Any, Final, get_args
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import (
@@ -31,8 +31,8 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from uppercase.core import events
-from uppercase.core.events import Event, IObserver, Outcome, word_of, word_of_name
-from uppercase.core.values import printable
+from uppercase.core.events import Event, IObserver, Outcome, word_of
+from uppercase.core.values import counted, printable
 from uppercase.errors import UnknownName, suggest
 from uppercase.limits import LOG_INTERVAL
 
@@ -169,45 +169,56 @@ _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
 
-_WARNINGS: Final[Mapping[type[Event], tuple[str, str]]] = {
-    events.SlowCall: (
-        "transform {event.transform}: slow",
-        "transform {event.transform!r} blocked the reactor for {ms:.0f} ms; nobody else "
-        "was served meanwhile",
-    ),
-    events.AcceptFailed: (
-        "{protocol} connections not accepted: {event.error}",
-        "no connection can be accepted for now: {event.detail} ({event.error}); new clients wait",
-    ),
-    events.Refused: (
-        "{protocol} connections refused: {event.reason}",
-        "{event.peer} was refused: {event.reason}{because}",
-    ),
-    events.Incomplete: (
-        "{protocol} lines without an end",
-        "{event.peer} has sent {event.held} bytes without a line's end and waits; "
-        "--framing=segment answers programs that send none",
-    ),
-    events.Closed: (
-        "{protocol} connections closed: {event.outcome}",
-        "{event.peer} was closed: {event.outcome}{because}",
-    ),
-    events.Dropped: (
-        "{protocol} datagrams dropped: {event.reason}",
-        "a datagram of {event.peer} was dropped: {event.reason}{because}",
-    ),
-    events.WouldDrop: (
-        "{protocol} datagrams answered on a dry run: {event.reason}",
-        "a datagram of {event.peer} would have been dropped: {event.reason}",
-    ),
-    events.KernelDropped: (
-        "datagrams dropped by the system",
-        "the system dropped {event.count} datagrams for {event.address}, which came faster than "
-        "they were read; a larger --rcvbuf holds more, as far as the system allows (Linux: "
-        "net.core.rmem_max)",
-    ),
-}
-"""What is warned of: by what such lines are held back together, and the sentence."""
+
+def _warning(event: Event) -> tuple[str, str] | None:
+    """Return a warning's kind, of which there is one an interval, and its sentence."""
+    match event:
+        case events.Closed(outcome=outcome) if outcome not in _UNREMARKABLE:
+            return (
+                f"connections closed: {outcome}",
+                f"{event.peer} was closed: {outcome}{_because(event)}",
+            )
+        case events.Refused(reason=reason):
+            return (
+                f"connections refused: {reason}",
+                f"{event.peer} was refused: {reason}{_because(event)}",
+            )
+        case events.Dropped(reason=reason):
+            return (
+                f"datagrams dropped: {reason}",
+                f"a datagram of {event.peer} was dropped: {reason}{_because(event)}",
+            )
+        case events.WouldDrop(reason=reason):
+            return (
+                f"datagrams answered on a dry run: {reason}",
+                f"a datagram of {event.peer} would have been dropped: {reason}",
+            )
+        case events.Incomplete():
+            return (
+                "lines without an end",
+                f"{event.peer} has sent {counted(event.held, 'byte')} without a line's end and "
+                "waits; --framing=segment answers programs that send none",
+            )
+        case events.SlowCall(transform=transform):
+            return (
+                f"transform {transform}: slow",
+                f"transform {transform!r} blocked the reactor for {1000 * event.seconds:.0f} ms; "
+                "nobody else was served meanwhile",
+            )
+        case events.AcceptFailed(error=error):
+            return (
+                f"connections not accepted: {error}",
+                f"no connection can be accepted for now: {event.detail} ({error}); new clients "
+                "wait",
+            )
+        case events.KernelDropped():
+            return (
+                "datagrams that the system dropped",
+                f"the system dropped {counted(event.count, 'datagram')} for {event.address}, "
+                "as they came faster than we read; a larger --rcvbuf holds more, as far as the "
+                "system allows (Linux: net.core.rmem_max)",
+            )
+    return None
 
 
 def facts_of(event: Event) -> dict[str, Any]:
@@ -215,7 +226,7 @@ def facts_of(event: Event) -> dict[str, Any]:
 
     Payloads are told by their lengths: what they hold is the peers' own.
     """
-    facts: dict[str, Any] = {"event": word_of(event)}
+    facts: dict[str, Any] = {"event": word_of(type(event).__name__)}
     for name, value in event._asdict().items():
         if isinstance(value, bytes):
             facts[f"{name}_bytes"] = len(value)
@@ -288,14 +299,9 @@ class LogObserver:
         in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
-        elif (texts := _WARNINGS.get(type(event))) and not in_class:
-            if getattr(event, "outcome", None) in _UNREMARKABLE:
-                return
-            more = {"because": _because(event), "ms": 1000 * getattr(event, "seconds", 0.0)}
-            kind, text = (
-                each.format(event=event, protocol=self._protocol, **more) for each in texts
-            )
-            if self._allows(kind, LOG_INTERVAL):
+        elif not in_class and (warning := _warning(event)):
+            kind, text = warning
+            if self._allows(f"{self._protocol} {kind}", LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
@@ -330,8 +336,8 @@ def _peer_line(event: Event) -> str:
             return f"{event.peer} connected"
         case events.Closed():
             return (
-                f"{event.peer} closed: {event.outcome}, {event.received} bytes in, "
-                f"{event.sent} bytes out{_because(event)}"
+                f"{event.peer} closed: {event.outcome}, {counted(event.received, 'byte')} in, "
+                f"{counted(event.sent, 'byte')} out{_because(event)}"
             )
         case events.Replied():
             return f"{_datagram(event)}: {_payload(event.request)} -> {_payload(event.data)}"
@@ -355,22 +361,23 @@ def _datagram(event: events.Replied | events.Dropped | events.Impaired) -> str:
 
 
 def _payload(data: bytes) -> str:
-    return f"{len(data)} byte{'' if len(data) == 1 else 's'} {data[:_LOG_PAYLOAD]!r}"
+    return f"{counted(len(data), 'byte')} {data[:_LOG_PAYLOAD]!r}"
 
 
 _APART: Final = ("outcome", "reason", "transform", "error")
 """Attributes, of which the first that an event has tells it from others of its kind."""
 
-_COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
-    kind: (
-        word_of_name(kind.__name__),
-        next((name for name in _APART if name in kind._fields), ""),
-    )
-    for kind in (*_WARNINGS, events.Opened, events.TransformFailed)
-    if kind is not events.KernelDropped
+_UNCOUNTED: Final = {
+    *(events.Received, events.Replied, events.Several),
+    *(events.Chunk, events.HalfClosed),
 }
-"""What is counted: by which word, and which attribute. Requests and replies are not counted here:
-they are told only where somebody watches, and the responder counts all of them."""
+"""Told only where somebody watches each; the responder counts all datagrams."""
+
+_COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
+    kind: (word_of(kind.__name__), next((name for name in _APART if name in kind._fields), ""))
+    for kind in get_args(Event)
+    if kind not in _UNCOUNTED
+}
 
 
 @implementer(IObserver)
@@ -384,15 +391,13 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        known = _COUNTED.get(type(event))
-        if known is not None:
-            word, attribute = known
-            self.counts[word, getattr(event, attribute) if attribute else ""] += 1
-        elif isinstance(event, events.KernelDropped):
-            self.counts["dropped", "by-the-kernel"] += event.count
-        elif isinstance(event, events.Impaired):
+        if isinstance(event, events.Impaired):
             for action in event.actions:
                 self.counts[f"lab-{event.direction.value}", action.value] += 1
+        elif (known := _COUNTED.get(type(event))) is not None:
+            word, attribute = known
+            count = event.count if isinstance(event, events.KernelDropped) else 1
+            self.counts[word, getattr(event, attribute) if attribute else ""] += count
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

@@ -19,13 +19,12 @@ from typing import Any, Final, NamedTuple, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import gatherResults, inlineCallbacks
-from twisted.internet.task import LoopingCall
 from zope.interface import alsoProvides, implementer
 
 from uppercase.core.events import DropReason, Outcome, RefusalReason
 from uppercase.core.pipeline import Stage
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
-from uppercase.services.base import TransformService
+from uppercase.services.base import Repeated, TransformService
 
 Snapshot = dict[tuple[str, ...], float]
 """Numbers by family and values of its labels; those of histograms by bound, and "sum", as well."""
@@ -82,7 +81,7 @@ FAMILIES: Final = (
         "reason",
         "would-drop",
     ),
-    Family("kernel_drops", "Datagrams that the system had no room for."),
+    Family("kernel_drops", "Datagrams that the system had no room for.", "", "kernel-dropped"),
     Family("messages", "Messages, chunks of a stream, and datagrams to transform."),
     Family(
         "message_bytes",
@@ -144,13 +143,11 @@ def _name(service: TransformService) -> str:
     return service.name or service.protocol.lower()
 
 
-def counted(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
+def counts_of(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield what a service has counted: a family's name with its labels, and the number."""
     name = _name(service)
     for (kind, what), count in service.counters.counts.items():
-        if (kind, what) == ("dropped", "by-the-kernel"):
-            yield ("kernel_drops", name), count
-        elif kind in _COUNTED:
+        if kind in _COUNTED:
             yield (_COUNTED[kind], name, *filter(None, [what])), count
         elif kind.startswith("lab-"):
             yield ("lab_actions", name, kind.removeprefix("lab-"), what), count
@@ -180,7 +177,7 @@ class _ServiceMeter:
             yield from (((family, name, *filter(None, [word])), 0) for word in words)
         for level, number in service.levels().items():
             yield (level, name), number
-        yield from counted(service)
+        yield from counts_of(service)
         yield ("messages", name), self._stages[0].messages
         yield ("message_bytes", name, "in"), self._stages[0].received
         yield ("message_bytes", name, "out"), self._stages[-1].sent
@@ -198,8 +195,7 @@ class Measurements(Service):
         self._clock = reactor
         self._due = self._overloaded_until = 0.0
         self._pressed = 0
-        self._look = LoopingCall(self._look_at_loop)
-        self._look.clock = reactor
+        self._look = Repeated(self._look_at_loop, reactor)
 
     def startService(self) -> None:
         super().startService()
@@ -211,8 +207,7 @@ class Measurements(Service):
         """Stop when everything that is measured has."""
         super().stopService()
         yield gatherResults([service.stopService() for service in self._services])
-        if self._look.running:
-            self._look.stop()
+        self._look.end()
 
     def snapshot(self) -> Snapshot:
         numbers = dict(self._lag.numbers("event_loop_lag_seconds"))

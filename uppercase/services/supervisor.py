@@ -14,15 +14,15 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
+from uppercase.core.values import counted
 from uppercase.errors import CannotListen
 from uppercase.services._stopping import StopSignals, exit_with
 from uppercase.services._tcp import Board
-from uppercase.services.base import CannotStart, TransformService
+from uppercase.services.base import CannotStart, Repeated, TransformService
 from uppercase.services.logs import say
-from uppercase.services.metrics import Snapshot, add_up, counted, without_gauges
+from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
@@ -101,8 +101,7 @@ class Supervisor(Service):
         self._first_ready: Deferred[None] = Deferred()
         self._stopping: Deferred[None] | None = None
         self._beat = BEAT if watchdog is None else min(BEAT, watchdog / _LOOKS)
-        self._watch = LoopingCall(self._look)
-        self._watch.clock = reactor
+        self._watch = Repeated(self._look, reactor)
 
     # Starting
 
@@ -183,12 +182,12 @@ class Supervisor(Service):
             self._quick_deaths = 0  # They were of the old ones.
             self._retire(old)
             count = self._workers
-            text = f"reloaded: {count} new workers serve; the old ones finish what they have"
+            text = f"reloaded: served by {counted(count, 'new worker')}; the old ones finish"
             say(text, event="reloaded", count=count)
         if not self._first_ready.called and self._serves(self._current):
             for service, addresses in zip(self._services, served, strict=True):
                 service.announce(addresses)
-            say(f"{self._workers} workers serve them")
+            say(f"served by {counted(self._workers, 'worker')}")
             self._first_ready.callback(None)
 
     def _serves(self, generation: Generation) -> bool:
@@ -278,8 +277,7 @@ class Supervisor(Service):
         stopping = self._stopping = Deferred()
         # First: whoever closes a socket last has served its queue, and that is to be a worker.
         self._release()
-        if self._watch.running:
-            self._watch.stop()
+        self._watch.end()
         # The old ones serve who waits.
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
@@ -302,7 +300,7 @@ class Supervisor(Service):
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
         # What this process counts itself, as it has the sockets.
-        looked_at = (dict(counted(each)) for each in self._services)
+        looked_at = (dict(counts_of(each)) for each in self._services)
         return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:

@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
@@ -121,6 +122,7 @@ class WebService(Service):
                 f"got {description!r}, but {what} served without TLS; use a loopback or UNIX "
                 "endpoint, and a proxy before it"
             )
+        self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None
 
@@ -130,7 +132,17 @@ class WebService(Service):
         listening = self._listener.endpoint.listen(self.site)
         listening.addCallbacks(self._opened, failures.append)
         if failures:
-            raise CannotStart(str(listen_error(self._listener.description, failures[0])))
+            raise CannotStart(self._explain(failures[0]))
+        # Of an endpoint that has to wait for something, it is known later.
+        listening.addCallback(lambda _: self._end_if_late(failures))
+
+    def _explain(self, failure: Failure) -> str:
+        return str(listen_error(self._listener.description, failure))
+
+    def _end_if_late(self, failures: list[Failure]) -> None:
+        if failures:
+            say(self._explain(failures[0]), LogLevel.critical)
+            self._reactor.stop()
 
     def _opened(self, port: IListeningPort) -> None:
         self.port = port

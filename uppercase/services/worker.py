@@ -23,7 +23,6 @@ from twisted.application.service import MultiService
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.task import LoopingCall
 from twisted.logger import InvalidLogLevelError, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
@@ -32,7 +31,7 @@ from twisted.python.usage import UsageError
 from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._tcp import Board, TCPService
-from uppercase.services.base import CannotStart, TransformService
+from uppercase.services.base import CannotStart, Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, Snapshot
 
@@ -327,7 +326,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
         gc.freeze()
         report("ready", served=[each.served() for each in services])
 
-    beats = LoopingCall(beat)
+    beats = Repeated(beat, reactor)
     reactor.callWhenRunning(ready)
     reactor.addReader(_Commands(reactor, services))
     reactor.addSystemEventTrigger("before", "shutdown", together.stopService)

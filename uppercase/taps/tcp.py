@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from typing import Final
 
 from twisted.application.service import IService
 
 from uppercase.core import values
 from uppercase.core.framing import AUTO, framing_summaries
-from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, find_preset, make_tcp_lab
+from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, make_tcp_lab, merge_settings
 from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
 from uppercase.services import TCPSettings, tcp_service
 from uppercase.taps import _options
@@ -141,7 +140,6 @@ class Options(_options.ServiceOptions):
             Option(
                 "--lab=PRESET",
                 f"options for an exercise; {'; '.join(map(': '.join, _LABS.items()))}",
-                parse=partial(find_preset, presets=TCP_PRESETS),
                 values=lambda: _LABS,
             ),
             *_options.lab_rows(TCP_OPTIONS),
@@ -154,8 +152,8 @@ class Options(_options.ServiceOptions):
     def make_service(self) -> IService:
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
         preset = self["lab"]
-        texts = {**preset.settings} if preset else {}
-        texts.update({name: self[name] for name in TCP_OPTIONS if self[name] is not None})
+        given = {name: self[name] for name in TCP_OPTIONS if self[name] is not None}
+        texts = merge_settings(preset, given, TCP_PRESETS)
         framing = texts.pop("framing", AUTO)
         lab = make_tcp_lab(texts)
         return tcp_service(
@@ -166,6 +164,6 @@ class Options(_options.ServiceOptions):
                 limits=limits,
                 proxy_from=self["proxy-from"],
                 lab=lab,
-                lab_notes=[f"lab {preset}"] if preset else [],
+                lab_notes=[f"lab {TCP_PRESETS[preset]}"] if preset else [],
             )
         )

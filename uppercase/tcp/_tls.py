@@ -13,7 +13,6 @@ a context is made: before anything listens, each fault is one sentence.
 import re
 import ssl
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.events import Outcome
+from uppercase.core.tls import TLSLayer
 from uppercase.errors import BadValue, install
 from uppercase.limits import KIB
 from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
@@ -39,10 +39,6 @@ _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 TLS 1.3 have both."""
 
 _SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
-
-_TLS_PIECE: Final = 16 * KIB
-"""How much OpenSSL is given, and gives, at once: its buffers grow to the largest piece and never
-shrink. The most that one TLS record carries (RFC 8446 section 5.1)."""
 
 _READS: Final = KIB, 4 * KIB, 64 * KIB
 """How much is read at once: the least, at first, and the most. 64 KiB of data cost a third of a
@@ -146,7 +142,8 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
             return load(file.read())
     except OSError as error:
         raise BadValue(
-            f"cannot read the {what} file {path!r}: {error.strerror or error}"
+            f"cannot read the {what} file {path!r}: {error.strerror or error}; files are named by "
+            "privateKey= and certKey="
         ) from error
     except TypeError as error:
         raise BadValue(
@@ -177,9 +174,7 @@ class TLSProtocol(ConnectionStage):
         # Of the instance, as `__getattr__` of the base makes what is the class's slow to read.
         self.input_ended = False
         self.wire_received = 0
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = factory.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._agreed = False
+        self._layer = TLSLayer(factory.context)
         self._broken = False
         # Nothing more can be encrypted: we have said goodbye, or an alert was the last word.
         self._output_ended = False
@@ -202,19 +197,17 @@ class TLSProtocol(ConnectionStage):
         if self.input_ended:
             self._throw_away(len(data))
             return
-        text: list[bytes] = []
-        ended = False
-        began = monotonic()
+        layer, text = self._layer, list[bytes]()
+        agreed, began = layer.agreed, monotonic()
         try:
-            for start in range(0, len(data), _TLS_PIECE):
-                self._incoming.write(data[start : start + _TLS_PIECE])
-                if ended := self._decrypt(text):
-                    break
+            ended = layer.receive(data, text)
         except ssl.SSLError as error:
             # Nothing can be encrypted any more, so what came with it is not answered either.
             self._flush()
             self._break_off((error.reason or str(error)).lower().replace("_", " "))
         else:
+            if layer.agreed is not agreed:
+                self.done()
             self._pace(len(data), monotonic() - began)
             if text:
                 self.wrappedProtocol.dataReceived(b"".join(text))
@@ -233,48 +226,23 @@ class TLSProtocol(ConnectionStage):
         elif self._reader.bufferSize == size < most:
             self._reader.bufferSize = 2 * size
 
-    def _decrypt(self, text: list[bytes]) -> bool:
-        """Take what OpenSSL was given; tell whether there is a close_notify in it."""
-        incoming, tls = self._incoming, self._tls
-        try:
-            if not self._agreed:
-                tls.do_handshake()
-                self._agreed = True
-                self.done()
-            # Invariant: a piece has room for any record, so that what OpenSSL still holds of one is
-            # not whole.
-            while incoming.pending:
-                chunk = tls.read(_TLS_PIECE)
-                if not chunk:
-                    return True
-                text.append(chunk)
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            return True
-        return False
-
     def write(self, data: bytes) -> None:
-        if self._output_ended or not self._agreed:
+        if self._output_ended or not self._layer.agreed:
             return
-        records = []
         try:
-            for start in range(0, len(data), _TLS_PIECE):
-                self._tls.write(data[start : start + _TLS_PIECE])
-                records.append(self._outgoing.read())
+            records = self._layer.encrypt(data)
         except ssl.SSLError:
-            # It wants the rest of a message of the handshake that the peer has begun, such as a
-            # KeyUpdate: nothing can be encrypted before. No client splits one.
+            # No client splits a message of the handshake.
             why = "broken TLS: a reply was due amid a message of the handshake"
             self.end_with(Outcome.MALFORMED, why)
             self.abortConnection()
             return
-        self.transport.write(b"".join(records))
+        self.transport.write(records)
 
     def _flush(self) -> None:
         """Send what OpenSSL has to say, if anything."""
-        if self._outgoing.pending:
-            self.transport.write(self._outgoing.read())
+        if unsent := self._layer.unsent():
+            self.transport.write(unsent)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
@@ -317,21 +285,18 @@ class TLSProtocol(ConnectionStage):
 
     def _say_goodbye(self) -> None:
         """Write a close_notify, unless an alert was the last word."""
-        if not (self._agreed or self._output_ended):
+        if not (self._layer.agreed or self._output_ended):
             self.abortConnection()
         elif not self._output_ended:
             self._output_ended = True
-            # It has been written once OpenSSL looks for the peer's, which need not be there.
-            with suppress(ssl.SSLError):
-                self._tls.unwrap()
-            self._flush()
+            self.transport.write(self._layer.end_output())
 
     def _end_input(self) -> None:
         """Tell what is above that the peer sends no more; within the handshake that is its end."""
         if self.input_ended:
             return
         self.input_ended = True
-        if self._agreed:
+        if self._layer.agreed:
             self.wrappedProtocol.readConnectionLost()
         else:
             self._ended_early()
@@ -344,7 +309,7 @@ class TLSProtocol(ConnectionStage):
         outcome, words = Outcome.MALFORMED, f"broken TLS: {why}"
         if _OUR_CERTIFICATE.search(why):
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {_DISTRUST} ({why})"
-        elif not self._agreed:
+        elif not self._layer.agreed:
             did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
         self.wrappedProtocol.break_off(outcome, words)
@@ -360,7 +325,7 @@ class TLSProtocol(ConnectionStage):
 
         Without a byte it is what a check for an open port looks like: no failure.
         """
-        if not self._agreed and not self.disconnecting and self.wire_received:
+        if not self._layer.agreed and not self.disconnecting and self.wire_received:
             self.end_with(Outcome.HANDSHAKE, "no TLS: the handshake was broken off")
 
     def too_late(self) -> None:

@@ -19,14 +19,16 @@ from traceback import extract_tb
 from typing import Any, Final, cast
 
 import twisted
-from hypothesis import HealthCheck, given, settings
+from hypothesis import find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, NoSuchExample
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import LoopingCall
 
 import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
+from uppercase.core.values import counted
 from uppercase.errors import TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
@@ -101,7 +103,7 @@ def large_messages() -> Iterator[bytes]:
 
 
 KIT_EXAMPLES: Final = 60
-"""Messages that the contract kit tries for each law beside those that it always tries: the nine
+"""Messages that the contract kit tries for each law beside those that it always tries: the ten
 laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
 
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
@@ -119,6 +121,9 @@ half as long, and with one of seconds a check still ends while somebody waits fo
 _THREADS: Final = 10
 """Cases that overlap, but for coroutines: as many as the reactor's pool has threads. With more, a
 call that blocks would wait for others, and seem to have no reply."""
+
+_LOOK: Final = 0.01
+"""Seconds between two looks at whether the reactor goes on while a reply is awaited."""
 
 _SHOWN: Final = 48
 """Bytes of a message that a counter-example shows."""
@@ -228,13 +233,13 @@ class Examination:
         self._left_out = 0
         self._count = count
         self._waiter = Waiter([self._transform])
-        self._window = ASYNC_WINDOW if is_async(self._transform) else _THREADS
+        self._most = ASYNC_WINDOW if is_async(self._transform) else _THREADS
         self._unanswered: Unanswered | None = None
 
     @property
     def left_out(self) -> str:
         """A sentence on what has not been tried, because it took too long; "" if nothing."""
-        cases = "1 case was" if self._left_out == 1 else f"{self._left_out} cases were"
+        cases = counted(self._left_out, "case was", "cases were")
         ends = f"a search for what breaks a law ends after {KIT_SEARCH_TIME:g} s"
         return f"{cases} left out, because {ends}" if self._left_out else ""
 
@@ -260,36 +265,33 @@ class Examination:
             return
         draws: list[Case] = []
         seen: list[Broken] = []
-        until = 0.0
 
-        def run(values: Case) -> None:
-            if not until:
-                draws.append(values)
-            elif monotonic() < until:
+        def breaks(case: Case) -> bool:
+            if monotonic() < until:
                 try:
-                    self._waiter.wait_for(test(*values))
+                    self._waiter.wait_for(test(*case))
                 except Broken as broken:
                     seen.append(broken)
-                    raise
+                    return True
+            return False
 
-        search = settings(
-            max_examples=self._count,
-            derandomize=True,
-            database=None,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        )(given(st.tuples(*drawn))(run))
+        def search(suits: Callable[[Case], Any]) -> None:
+            drawing = settings(
+                max_examples=self._count, derandomize=True, database=None, deadline=None
+            )
+            # It does not suit again, or the time is over.
+            with suppress(NoSuchExample, Flaky):
+                find(st.tuples(*drawn), suits, settings=drawing)
+
         # Drawn first and tried together, as it is rare that one breaks the law. If one does, the
         # same are drawn again, for hypothesis to find the smallest.
-        search()
+        search(draws.append)
         try:
             self._try(test, draws)
         except Broken as broken:
             seen.append(broken)
             until = monotonic() + KIT_SEARCH_TIME
-            with suppress(Flaky):  # It did not break the law again, or the time was over.
-                search()
+            search(breaks)
             raise min(seen, key=lambda each: len(each.example)) from None
 
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
@@ -333,6 +335,38 @@ class Examination:
         return CallResult(output + tail, tail=len(tail))
 
     @cached_property
+    def _window(self) -> int:
+        """How many cases overlap: where calls block, no more than have a turn within a second."""
+        # Twice, as the reactor may begin to run with the first.
+        blocked = min(self._waiter.wait_for(self._timed(b""))[1] for _ in range(2))
+        return max(1, min(self._most, int(1 / max(blocked, 1e-3))))
+
+    async def _timed(self, message: bytes) -> tuple[CallResult, float]:
+        """Return what comes of a message, and how long at a time it kept the reactor."""
+        started = perf_counter()
+        begun = _call(self._transform, message)
+        longest = perf_counter() - started
+        if begun.called:
+            return await begun, longest
+        # What is awaited may block later; on asyncio it has not even begun.
+        expected = perf_counter()
+
+        def look() -> None:
+            nonlocal longest, expected
+            longest = max(longest, perf_counter() - expected)
+            expected = perf_counter() + _LOOK
+
+        looking = LoopingCall(look)
+        looking.clock = the_reactor()
+        looking.start(_LOOK)
+        try:
+            outcome = await begun
+        finally:
+            looking.stop()
+        look()
+        return outcome, longest
+
+    @cached_property
     def large(self) -> list[tuple[bytes, CallResult, float]]:
         """Large messages, what came of each, and how long the call blocked; up to a slow one."""
         tried: list[tuple[bytes, CallResult, float]] = []
@@ -342,10 +376,8 @@ class Examination:
                 return
             seconds = float("inf")
             for _ in range(3):  # Again if it was slow: something else may have run beside it.
-                started = perf_counter()
-                begun = _call(self._transform, message)
-                seconds = min(seconds, perf_counter() - started)
-                outcome = await begun
+                outcome, blocked = await self._timed(message)
+                seconds = min(seconds, blocked)
                 if seconds <= KIT_CALL_TIME:
                     break
             tried.append((message, outcome, seconds))

@@ -28,7 +28,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.guards import Origin, Replies, SocketAddress
-from uppercase.limits import LOG_INTERVAL
 from uppercase.udp._batches import BATCH, batches_of
 from uppercase.udp.protocol import IBatchTransport, ResponderProtocol
 
@@ -73,7 +72,6 @@ class Port:
         self._readers = IReactorFDSet(reactor)
         self._name: SocketAddress = sock.getsockname()
         self._batches = batches_of(sock)
-        self._quiet_until = 0.0
         self._pause = RECEIVE_PAUSE
         # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
         # brings it back), is paused by its protocol, or is read out; then it reads so many batches
@@ -179,7 +177,7 @@ class Port:
         except OSError as error:
             self._rest(error)
         if origins:
-            self._deliver(payloads, origins)
+            self.protocol.receive_batch(payloads, origins)
         return len(origins)
 
     def send(self, data: bytes, origin: Origin) -> OSError | None:
@@ -187,15 +185,6 @@ class Port:
 
     def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
         return self._batches.send_replies(replies)
-
-    def _deliver(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
-        """Hand datagrams over; a fault of the protocol costs this batch, not the port."""
-        try:
-            self.protocol.receive_batch(payloads, origins)
-        except Exception:
-            if self._clock.seconds() >= self._quiet_until:
-                self._quiet_until = self._clock.seconds() + LOG_INTERVAL
-                self._log.failure("a datagram protocol failed")
 
     def _rest(self, error: OSError) -> None:
         """Count an unexpected error and read on a little later."""

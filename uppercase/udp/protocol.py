@@ -5,6 +5,7 @@ It is served by `uppercase.udp._ports.Port` in batches, and just as well by Twis
 """
 
 from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from zope.interface import Interface
 
 from uppercase.awaiting import await_reply
@@ -29,8 +31,11 @@ from uppercase.core.guards import (
     Wait,
 )
 from uppercase.errors import TransformError
-from uppercase.limits import TURN, UDP_READ_SIZE
+from uppercase.limits import LOG_INTERVAL, TURN, UDP_READ_SIZE
 from uppercase.udp._batches import send_each
+
+Parts = Generator[tuple[Replies, list[Step]], None, None]
+"""What `Responder.exchange` gives."""
 
 
 class IBatchTransport(Interface):
@@ -52,6 +57,7 @@ class ResponderProtocol(DatagramProtocol):
     """
 
     noisy = False
+    _log = Logger("uppercase")
 
     def __init__(self, responder: Responder, clock: IReactorTime) -> None:
         self.responder = responder
@@ -63,11 +69,13 @@ class ResponderProtocol(DatagramProtocol):
         # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
         self._pending: dict[Wait | Delay, Callable[[], None]] = {}
         self._idle: list[Deferred[None]] = []
-        self._pausable: IPushProducer | None = None
+        # The transport, if it provides `IPushProducer`.
+        self._pausable: Any = None
         # Datagrams that gave way to all else, and their next turn. Invariant: meanwhile the
         # transport is paused, so that there is one batch of them.
-        self._parts: Generator[tuple[Replies, list[Step]], None, None] | None = None
+        self._parts: Parts | None = None
         self._next_turn: IDelayedCall | None = None
+        self._quiet_until = 0.0
 
     def startProtocol(self) -> None:
         transport: Any = self.transport
@@ -105,27 +113,44 @@ class ResponderProtocol(DatagramProtocol):
         """
         self._take_turn(self.responder.exchange(payloads, origins))
 
-    def _take_turn(self, parts: Generator[tuple[Replies, list[Step]], None, None]) -> None:
-        pausable, self._next_turn = self._pausable, None
-        until = inf if pausable is None else perf_counter() + TURN
+    def _take_turn(self, parts: Parts) -> None:
+        self._next_turn = None
+        try:
+            if self._carry_on(parts):
+                if self._parts is None:
+                    self._pausable.pauseProducing()
+                self._parts = parts
+                self._next_turn = self._clock.callLater(0, self._take_turn, parts)
+                return
+        except Exception:
+            self._fail(parts)
+        if self._parts is not None:
+            self._parts = None
+            self._pausable.resumeProducing()
+            self._check_idle()
+
+    def _carry_on(self, parts: Parts) -> bool:
+        """Carry out parts until none is left or a turn is over; return whether it is."""
+        until = inf if self._pausable is None else perf_counter() + TURN
         for replies, steps in parts:
             if replies.payloads:
                 self.responder.exchanged(replies, self._send_replies(replies))
             if steps:
                 self._carry_out(steps)
-            if perf_counter() > until and pausable is not None:
-                if self.transport is None:  # A transform has stopped the port.
-                    parts.close()
-                    break
-                if self._parts is None:
-                    pausable.pauseProducing()
-                self._parts = parts
-                self._next_turn = self._clock.callLater(0, self._take_turn, parts)
-                return
-        if self._parts is not None and pausable is not None:
-            self._parts = None
-            pausable.resumeProducing()
-            self._check_idle()
+            if perf_counter() > until:
+                if self.transport is not None:
+                    return True
+                parts.close()  # A transform has stopped the port.
+        return False
+
+    def _fail(self, parts: Parts) -> None:
+        """Log a fault, such as an observer's: it costs what is left of a batch, not the port."""
+        if self._clock.seconds() >= self._quiet_until:
+            self._quiet_until = self._clock.seconds() + LOG_INTERVAL
+            self._log.failure("a datagram protocol failed")
+        # What is left is dropped, of which the observer is told.
+        with suppress(Exception):
+            parts.close()
 
     def idle(self) -> Deferred[None]:
         """Return what fires when no reply is awaited or held back any more."""

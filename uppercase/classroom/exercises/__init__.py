@@ -31,7 +31,7 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
             continue
         try:
             loaded = entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken[entry.name] = f"{origin} cannot be loaded: {type(error).__name__}: {error}"
             continue
         if not isinstance(loaded, Exercise):
@@ -63,7 +63,7 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no TOML: {error}") from error
     for key, value in table.items():
         if key not in _KEYS:

@@ -12,11 +12,11 @@ from secrets import token_urlsafe
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.task import LoopingCall
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
+from uppercase.services.base import Repeated
 
 FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
@@ -106,8 +106,7 @@ class Watchers:
         self._last_write = 0.0
         self._ticks = 0
         self._turn: IDelayedCall | None = None
-        self._frames = LoopingCall(self._frame)
-        self._frames.clock = clock
+        self._frames = Repeated(self._frame, clock)
 
     def __len__(self) -> int:
         return len(self.by_token)
@@ -138,8 +137,8 @@ class Watchers:
         self.by_token.pop(watcher.token, None)
         for port in watcher.ports.values():
             port.stopListening()
-        if not self.by_token and self._frames.running:
-            self._frames.stop()
+        if not self.by_token:
+            self._frames.end()
 
     def stop(self) -> None:
         if self._turn is not None:

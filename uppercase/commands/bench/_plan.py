@@ -8,7 +8,6 @@ that talks to a server does it with `uppercase.client`.
 """
 
 import socket
-import ssl
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,9 @@ from itertools import accumulate
 from time import monotonic
 from typing import Any, Final
 
-from uppercase.client.target import (
-    TLS,
-    Target,
-    connect_udp,
-    explain,
-    reachable,
-    resolve,
-    unusable_authorities,
-)
+from uppercase.client.target import Target, connect_udp, explain, reachable, resolve
 from uppercase.commands._options import Expect
+from uppercase.core.values import counted
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
 from uppercase.limits import CONNECT_TIMEOUT, KIB, MIB
 
@@ -82,7 +74,7 @@ class Plan:
             if self.rate is None
             else f"open loop, {self.rate:g} messages/s"
         )
-        connections = "1 connection" if self.connections == 1 else f"{self.connections} connections"
+        connections = counted(self.connections, "connection")
         return f"{loop}, {connections}, {self.size}-byte messages, {self.duration:g} s"
 
 
@@ -301,7 +293,7 @@ def _connect_stream(target: Target) -> socket.socket:
 
     Each address of the target is tried in turn, within `CONNECT_TIMEOUT` for all of them.
     """
-    context = _tls_context(target.tls) if target.tls else None
+    context = target.tls.context() if target.tls else None
     deadline = monotonic() + CONNECT_TIMEOUT
     last_error = OSError("no address")
     for address in resolve(target):
@@ -325,14 +317,3 @@ def _connect_stream(target: Target) -> socket.socket:
         except OSError as error:
             last_error = error
     raise explain(last_error, target, CONNECT_TIMEOUT) from last_error
-
-
-def _tls_context(tls: TLS) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-    except OSError as error:
-        raise unusable_authorities(tls.ca, error.strerror or str(error)) from error
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -22,18 +22,6 @@ import click
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
-from uppercase.commands._report import (
-    BLUE,
-    BROWN,
-    RED,
-    VIOLET,
-    bins,
-    difference,
-    excerpt,
-    in_a_row,
-    in_words,
-    print_object,
-)
 from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
@@ -180,12 +168,12 @@ class _Look(NamedTuple):
 
 
 _LOOKS: Final = {
-    "reply": _Look("", "", ".", BLUE),
-    "reordered": _Look("REORDERED", "magenta", "o", VIOLET, 7),
-    "duplicate": _Look("DUP", "blue", "D", BLUE),
-    "late": _Look("LATE", "yellow", "^", BROWN),
+    "reply": _Look("", "", ".", _report.BLUE),
+    "reordered": _Look("REORDERED", "magenta", "o", _report.VIOLET, 7),
+    "duplicate": _Look("DUP", "blue", "D", _report.BLUE),
+    "late": _Look("LATE", "yellow", "^", _report.BROWN),
     "wrong": _Look("WRONG", "bright_red", "s", "black"),
-    "lost": _Look("LOST", "red", "x", RED),
+    "lost": _Look("LOST", "red", "x", _report.RED),
 }
 _COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
 
@@ -222,8 +210,8 @@ def _finding_object(finding: Finding) -> dict[str, Any]:
     if finding.kind is Sort.REPLY:
         fields["reordered"] = finding.reordered
     if finding.kind is Sort.WRONG:
-        fields["got"] = excerpt(finding.got)
-        fields["expected"] = excerpt(finding.expected) if finding.expected else None
+        fields["got"] = _report.excerpt(finding.got)
+        fields["expected"] = _report.excerpt(finding.expected) if finding.expected else None
     return fields
 
 
@@ -238,7 +226,7 @@ def _round_trips(rtt: RoundTrips) -> dict[str, float] | None:
 
 def _histogram(seconds: Iterable[float]) -> list[str]:
     """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
-    edges, heights = bins(seconds)
+    edges, heights = _report.bins(seconds)
     most = max(heights)
     return [
         f"{low * 1e3:10.3f} ms {'#' * ceil(_BAR * height / most):{_BAR}} {height:7}"
@@ -310,7 +298,7 @@ class Display:
         if self.quiet:
             return
         if self.as_json:
-            print_object(finding.kind.value, **_finding_object(finding))
+            _report.print_object(finding.kind.value, **_finding_object(finding))
             return
         line = finding_text(finding, self.target.place, self.timeout)
         if self.timestamps:
@@ -325,7 +313,7 @@ class Display:
         totals = self.totals
         line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
         values = _round_trips(totals.rtt)
-        row = "" if values is None else f", {in_a_row(values, _EXTENT[:3])}"
+        row = "" if values is None else f", {_report.in_a_row(values, _EXTENT[:3])}"
         print(line + row, file=sys.stderr, flush=True)
 
     def show_summary(self, connections: int | None, failure: NetworkError | None) -> None:
@@ -339,14 +327,14 @@ class Display:
             f"\n--- {self.target.place} ping statistics ---",
             f"{totals.transmitted} packets transmitted, {totals.received} received, "
             f"{totals.loss * 100:.4g}% packet loss, time {self._elapsed * 1e3:.0f} ms",
-            in_words(totals, _AMISS),
+            _report.in_words(totals, _AMISS),
         ]
         wrong = self.first_wrong
         if wrong is not None:
-            lines.append("the first wrong reply" + difference(wrong.got, wrong.expected))
+            lines.append("the first wrong reply" + _report.difference(wrong.got, wrong.expected))
         values = _round_trips(totals.rtt)
         if values is not None:
-            lines += [f"rtt {in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
+            lines += [f"rtt {_report.in_a_row(values, names)}" for names in (_EXTENT, _PERCENTILES)]
         if sys.stdout.isatty() and totals.rtt.count >= _HISTOGRAM_FROM:
             lines += ["round trips", *_histogram(totals.rtt.recent)]
         print("\n".join(lines), flush=True)
@@ -357,7 +345,7 @@ class Display:
 
     def _show_object(self, kind: str, connections: int | None, **more: Any) -> None:
         """Print the fields that the summary and an interim report share, and some more."""
-        print_object(
+        _report.print_object(
             kind,
             target=str(self.target),
             connections=connections,

@@ -36,6 +36,7 @@ from uppercase.client.network import (
 from uppercase.client.session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
 from uppercase.commands.ping._tracker import Tracker
+from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
@@ -294,7 +295,7 @@ class Lines(Reader):
 
     @property
     def so_far(self) -> str:
-        return "1 reply" if self.replies == 1 else f"{self.replies} replies"
+        return counted(self.replies, "reply", "replies")
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)

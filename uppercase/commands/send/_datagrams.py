@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 from uppercase.client.network import Datagrams
 from uppercase.commands.group import say
 from uppercase.commands.send._stream import Input, write
+from uppercase.core.values import counted
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
 
@@ -75,12 +76,13 @@ class Messages:
     def losses(self) -> str:
         first = ", ".join(map(str, self.lost[:_LOSSES_NAMED]))
         more = ", ..." if len(self.lost) > _LOSSES_NAMED else ""
-        messages = "1 message" if len(self.lost) == 1 else f"{len(self.lost)} messages"
+        messages = counted(len(self.lost), "message")
         return f"{messages} got no reply {self._attempts}: number {first}{more}"
 
     @property
     def _attempts(self) -> str:
-        return f"after {self.datagrams.retries + 1} attempts from {self.datagrams.target}"
+        attempts = counted(self.datagrams.retries + 1, "attempt")
+        return f"after {attempts} from {self.datagrams.target}"
 
     async def filter(self, source: Input, framer: "IFramer | Chunks", window: int) -> None:
         """Send all messages of an input and deliver what became of each, in their order.

@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReadDescriptor
+from twisted.internet.protocol import connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -215,7 +216,7 @@ class Filter(ClientProtocol):
         if self._sending is not _Sending.OVER:
             self._end(self._verdict())
 
-    def lost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Judge the end of the connection, unless we made it."""
         # A TLS server may close without a goodbye after ours, having sent all that it would.
         if self._sending not in (_Sending.OVER, _Sending.GOODBYE):
