@@ -329,7 +329,7 @@ def test_the_largest_datagram_passes_and_a_larger_one_is_one_sentence(host: str,
         assert outcome.stderr.count("\n") == 1
         outcome = run("send", "-u", f"--chunk={most + 1}", server.address, data=b"a")
         assert outcome.status == 2
-        assert f"{most:,} bytes at the most" in outcome.stderr
+        assert f"at most {most:,} bytes" in outcome.stderr
 
 
 def test_the_output_s_reader_may_go_away() -> None:

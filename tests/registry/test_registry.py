@@ -494,7 +494,7 @@ class TestBrokenPlugins:
                 registry.find(f"acme_half:{name}")
             assert str(caught.value) == (
                 f"transform 'half' (acme_half:{name}) builds no ITransform: {file}, line 5: Half "
-                "is none: it has no transform(message)"
+                "is not one: it has no transform(message)"
             )
 
     def test_a_method_with_other_parameters_is_said_to_be_so(self, project: Project) -> None:

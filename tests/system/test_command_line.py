@@ -81,7 +81,7 @@ def said_once(said: str) -> str:
         (["--interface=224.0.0.1"], "got '224.0.0.1', which stands for many machines"),
         (["--interface=ff02::1"], "got 'ff02::1', which stands for many machines"),
         (["--interface=255.255.255.255"], "which stands for many machines"),
-        (["--drain=8761h"], "--drain: got '8761h'; a duration is a year (8760h) at the most"),
+        (["--drain=8761h"], "--drain: got '8761h'; a duration is at most a year (8760h)"),
         (["--max-output=65M"], "--max-output: got '65M'; at most 67108864 is accepted"),
         (["--workers=257"], "--workers: got '257'; at most 256 is accepted"),
         (["--drain=-1"], "--drain: got '-1'; a duration is"),
@@ -212,7 +212,7 @@ def test_a_unix_socket_in_the_place_of_a_file_is_one_sentence(tmp_path: Path) ->
     file = tmp_path / "notes.txt"
     file.touch()
     said = refused("uppercase-tcp", f"--listen=unix:{file}")
-    assert f"cannot listen on UNIX {file}: a file that is no socket has this name" in said
+    assert f"cannot listen on UNIX {file}: a file that is not a socket has this name" in said
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
     said = refused("uppercase-tcp", f"--listen=unix:{tmp_path}/missing/socket")
     assert f"cannot listen on UNIX {tmp_path}/missing/socket: there is no such folder" in said

@@ -201,7 +201,7 @@ def test_a_name_that_somebody_has_is_said(tmp_path: Path, kind: str, more: tuple
             os.symlink(str(os.getpid()), f"{path}.lock")
         said = refused("uppercase-tcp", f"--listen=unix:{path}", *more)
     if kind == "a file":
-        why = "a file that is no socket has this name; choose another one"
+        why = "a file that is not a socket has this name; choose another one"
     else:
         why = "another program does already"
         assert "choose another name" in said

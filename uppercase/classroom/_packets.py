@@ -2,11 +2,11 @@
 
 The packets are made up: a record holds payloads and times, no headers. Each arrow of the timeline
 is one packet, at the time when it left; the lost are there too, and say so. The server is 127.0.0.1
-or ::1, port 12345, because a record does not say at which of its addresses it was asked. A payload
-of which a record holds the beginning is a packet of which the beginning was captured.
+or ::1, port 12345, because a record does not say at which of its addresses it was asked. Where a
+record holds the beginning of a payload, the beginning of its packet was captured.
 
 A pcapng is blocks (draft-ietf-opsawg-pcapng), IP packets without a link layer in them. TCP's
-numbers are those that a connection without losses has.
+numbers are those of a connection without losses.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ _DATAGRAM: Final = 65_507
 """The most that a datagram of IPv4 holds; a record from elsewhere may say anything."""
 
 _RESET_BY_SERVER: Final = frozenset({"lab-reset", "stalled", "evicted", "refused"})
-"""Ends of a connection that its server cuts off; one that the client cut off is `disconnected`."""
+"""Outcomes of a connection that the server cuts off; if the client does, it is `disconnected`."""
 
 
 class _Packet(NamedTuple):
@@ -87,7 +87,7 @@ def _checksum(data: bytes) -> int:
 class _Maker:
     """Makes the packets of one client, whose TCP connections follow each other on one port.
 
-    Who has no address (a UNIX socket) is given one; the server's is of the same family.
+    A client without an address (a UNIX socket) is given one; the server's is of its family.
     """
 
     def __init__(self, peer: str, number: int) -> None:
@@ -148,7 +148,7 @@ class _Maker:
                 yield self._send(arrow, way, flags)
 
     def _steps(self, arrow: Arrow) -> Iterator[tuple[str, int]]:
-        """Return the ways and flags of what a connection's beginning and its ends are."""
+        """Return the ways and flags of a connection's beginning and of its ends."""
         if arrow.event in ("opened", "refused"):
             self._next, self._client_has_ended = {REQUEST: 0, REPLY: 0}, False
             yield from ((REQUEST, _SYN), (REPLY, _SYN | _ACK), (REQUEST, _ACK))

@@ -1,11 +1,10 @@
 """A program, and the service that it is run against: on a free port, with a lab and its record.
 
-What students write hangs, forks and floods. A program has a process group of its own, which is
-killed when its time is over and again when it has ended. What has left the group is found too: it
-has the program's mark in its environment or, where it has hidden that, is a child of ours then
-(Linux). Where a program is graded, its processor time, memory, files and processes are limited too,
-and its output is cut. A container has to add the rest: a program may read this user's files and
-reach the network.
+Students' programs hang, fork and flood. A program has a process group of its own, which is killed
+when its time is over and again when it has ended. What has left the group is found too: it has the
+program's mark in its environment or, if it has hidden that, becomes a child of ours (Linux). Where
+a program is graded, its processor time, memory, files and processes are limited too, and its output
+is cut. A container has to add the rest: a program may read this user's files and reach the network.
 """
 
 import ctypes
@@ -49,8 +48,8 @@ LIMITS: Final[Mapping[str, int]] = {
     "RLIMIT_NOFILE": 256,
     "RLIMIT_CORE": 0,
 }
-"""Of each process of a graded program: Java starts within 2 GiB of addresses, nothing needs more
-files than that. Processes are limited to 100 more than the user has, unless the user is root."""
+"""Of each process of a graded program: Java starts within 2 GiB of address space, and nothing needs
+more files. Processes are limited to 100 more than the user has, unless the user is root."""
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
@@ -76,10 +75,10 @@ _KILLED_WITHIN: Final = 10.0
 
 
 def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int | None:
-    """Run a program with our own standard streams; return its status as a shell has it.
+    """Run a program with our own standard streams; return its status as a shell reports it.
 
-    Where standard input is a terminal, the program has it, as a shell's job in the foreground does:
-    it reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
+    Where standard input is a terminal, the program has it, as a shell's foreground job does: it
+    reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
     """
     try:
         program = Program(command, host, port, None)
@@ -99,7 +98,7 @@ def _foreground(group: int) -> Iterator[None]:
     if settings is None:
         yield
         return
-    # Whoever is in the background and takes the terminal is stopped by this signal otherwise.
+    # Otherwise this signal stops a process in the background that takes the terminal.
     before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
         with suppress(OSError):
@@ -115,10 +114,10 @@ def _foreground(group: int) -> Iterator[None]:
 
 
 class Program:
-    """A running program, which ends with the `with` block and all that it has started, daemons too.
+    """A running program; it and all that it has started, daemons too, end with the `with` block.
 
-    In the words of its command `{host}` and `{port}` are replaced. What has a program's mark is
-    that program's. What has hidden it may be any program's that runs: it goes with the last.
+    In its command `{host}` and `{port}` are replaced. What has a program's mark is that program's.
+    What has hidden it may be that of any program that runs: it goes with the last.
 
     Args:
         typed: what it reads before the end of its input, if it is on trial: then it is limited, and
@@ -225,7 +224,7 @@ class Program:
         return "".join(self.output(2).strip().splitlines()[-1:])[:200]
 
     def serves(self, port: int, kind: str) -> bool:
-        """Wait until somebody listens on a port; whether that happens while the program lives."""
+        """Wait until somebody listens on a port; return whether that is while the program lives."""
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and self.alive:
             if _listens(port, kind):
@@ -234,7 +233,7 @@ class Program:
         return False
 
     def gone(self, port: int, kind: str) -> bool:
-        """Return whether it has ended, and left nobody behind who listens on a port."""
+        """Return whether it has ended, and left nothing behind that listens on a port."""
         return not self.alive and not _listens(port, kind)
 
     def interrupt(self) -> None:
@@ -254,7 +253,7 @@ def _processes(file: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _descendants(others: set[int]) -> set[int]:
-    """Return our children that are not among some, and all that descends from them (Linux)."""
+    """Return our children except the others, and all their descendants (Linux)."""
     children: dict[int, list[int]] = {}
     for pid, text in _processes("stat"):
         # The name in brackets may hold anything, brackets as well.

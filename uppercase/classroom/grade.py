@@ -29,16 +29,16 @@ _STARTS_WITHIN: Final = 20.0
 
 _PORT_FREE_WITHIN: Final = 65.0
 _PORTS: Final = range(20_000, 32_000)
-"""Ports for programs on trial: below those that systems give to who asks for any, so that nobody
-has one between our look and the program's `bind`, and is taken for it."""
+"""Ports for programs on trial: below those that systems give out for port 0, so that nobody gets
+one between our look and the program's `bind`, and is taken for it."""
 
 _TRIES: Final = 3
-"""Free ports that are tried: another program may take one before the student's has it. Times a
-starved run is repeated, too."""
+"""Free ports that are tried: another program may take one before the student's. Also how often a
+starved run is repeated."""
 
 STARVED: Final = 0.35
-"""Seconds by which our service may be late: half of what a program has to spare that waits a second
-for replies that the exercises hold back for 0.3 s at most."""
+"""Seconds by which our service may be late: half of what a program can spare that waits a second
+for replies that the exercises hold back for at most 0.3 s."""
 
 
 class Wrong(Exception):
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 @dataclass
 class Trial:
-    """One program on trial, as one check sees it; the copies share what has no value of its own.
+    """One program on trial, as one check sees it; the copies share what all checks have in common.
 
     Args:
         command: it and its arguments, with `{host}` and `{port}`.
@@ -82,7 +82,7 @@ class Trial:
     timeline: Timeline | None = None
     late: float = 0.0
     alone: bool = False
-    # What the checks, each made in a thread of its own, have in common.
+    # What the checks, each in a thread of its own, have in common.
     _lock: Lock = field(default_factory=Lock)
     _over: Event = field(default_factory=Event)
     _unserved: list[str] = field(default_factory=list)
@@ -160,7 +160,7 @@ class Trial:
         about, rows = exhibit.seen()
         run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
         if status is None and not run.rows and run.late <= STARVED:
-            # It has met nothing of a network that could make a difference another time.
+            # It has met nothing of the network that could differ another time.
             self._silent.append(run)
         return run
 
@@ -304,7 +304,7 @@ class Mark:
 
 
 def grade(exercise: Exercise, trial: Trial, jobs: int = 1) -> Iterator[Mark]:
-    """Make the checks, some at once; return each outcome in their order, as soon as there is one.
+    """Make the checks, some at a time; return their outcomes in order, each as soon as it is known.
 
     One whose run was starved is made again, alone.
 
@@ -346,7 +346,7 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
 
 
 def _wait_until_free(port: int, kind: str) -> None:
-    """Wait, a minute at the most, until the last check's connections are forgotten (TIME_WAIT)."""
+    """Wait, a minute at most, until the last check's connections are forgotten (TIME_WAIT)."""
     deadline = time.monotonic() + _PORT_FREE_WITHIN
     while time.monotonic() < deadline:
         with _socket(kind) as probe, suppress(OSError):

@@ -1,4 +1,4 @@
-"""What becomes of the marks: lines, JSON, JUnit's XML, Gradescope's results, a page to look at.
+"""The marks as lines, JSON, JUnit's XML, Gradescope's results, and a page to look at.
 
 All say the same: each check, its points, and one sentence of what was expected and got. What a
 program printed is text in each of them, never markup.
@@ -35,7 +35,7 @@ def total(marks: Sequence[Mark]) -> tuple[int, int]:
 
 
 def warning(marks: Sequence[Mark]) -> str:
-    """Return what is to be said of marks in which nobody should trust, "" where there are none."""
+    """Return a warning about marks that should not be trusted, "" if there are none."""
     starved = ", ".join(mark.check.name for mark in marks if mark.starved)
     return starved and (
         "this machine has so much other work that marks may be wrong, although their checks were "

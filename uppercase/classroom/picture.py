@@ -18,17 +18,17 @@ from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_te
 from uppercase.errors import UserError, install
 
 _CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
-_SLANT: Final = 16.0  # What an arrow falls at least, in pixels: one that was not held back.
+_SLANT: Final = 16.0  # The least that an arrow falls, in pixels: one that was not held back.
 _APART: Final = 16.0  # Between two arrows' beginnings: the words in the margins must not overlap.
 _ROW: Final = 25.0
 """Between an arrow's beginning and what came before it on the same line: its text stands there."""
 _LONGEST: Final = 60.0
-"""What the longest delay falls; where there is none, a second is a hundred pixels."""
-_MOST: Final = 40.0  # For a time without an event that is not worth being folded.
+"""How far the longest delay falls; if there is none, a second is a hundred pixels."""
+_MOST: Final = 40.0  # For a time without an event that is too short to be folded.
 _PAGE: Final = 1.414  # Height to width of a page of PDF: A4.
 _HEIGHTS: Final = {".png": 60_000, ".pdf": 120_000}
-"""Pixels; matplotlib draws no image of more than 65,535, and a hundred pages take half a minute.
-Some hundred and some thousand datagrams: who has more looks at one client, or scrolls an SVG."""
+"""Pixels; matplotlib draws no image of more than 65,535, and a hundred pages take half a minute. A
+few hundred and a few thousand datagrams: for more, there are --client and SVG."""
 
 
 class _Style(NamedTuple):
@@ -128,7 +128,7 @@ def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
             f"a {kind} of this record would be {drawing.height:,.0f} pixels high, and "
             f"{_HEIGHTS[kind]:,} are accepted; write a .svg, or one --client"
         )
-    # A dollar sign in what clients send is no formula, and equal records give equal files.
+    # A dollar sign in what clients send starts no formula, and equal records give equal files.
     with matplotlib.rc_context({"text.parse_math": False, "pdf.fonttype": 42}):
         if kind == ".pdf":
             with PdfPages(path, metadata={"Title": drawing.title, "CreationDate": None}) as pages:
@@ -156,7 +156,7 @@ def _lay_out(timeline: Timeline) -> _Drawing:
 
 
 def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
-    """Say what the shapes mean, of those that occur."""
+    """Say what the shapes that occur mean."""
     seen = {word for arrow in chain(*timeline.clients.values()) for word in arrow.actions}
     x = 20.0
     for word in _LEGEND:
@@ -187,13 +187,13 @@ def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top
 def _places(
     arrows: Sequence[Arrow], top: float
 ) -> tuple[list[float], list[float], list[tuple[float, float]]]:
-    """Return where each arrow begins and ends, and where so many seconds are folded.
+    """Return where each arrow begins and ends, and each fold with its seconds.
 
-    Time goes down, and what has words has room for them.
+    Time goes down, and there is room for all words.
     """
     longest = max(arrow.end - arrow.begin for arrow in arrows)
     scale = _LONGEST / longest if longest else 100.0
-    # At one time what begins comes first: an arrow cannot end before.
+    # At the same time beginnings come first: an arrow cannot end before its own.
     moments = sorted(
         (moment, number, is_end)
         for number, arrow in enumerate(arrows)

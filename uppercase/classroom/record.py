@@ -32,7 +32,7 @@ Row = Mapping[str, Any]  # One line of a record.
 
 
 def row_of(event: Event, now: float, head: int) -> Row:
-    """Return an event as a row, with so many bytes of its payload."""
+    """Return an event as a row, with no more than `head` bytes of its payload."""
     facts = {name: each for name, each in facts_of(event).items() if not name.endswith("_bytes")}
     data = getattr(event, "data", getattr(event, "request", None))
     if data is not None:
@@ -42,7 +42,7 @@ def row_of(event: Event, now: float, head: int) -> Row:
 
 @implementer(IObserver)
 class Recorder:
-    """Writes what it is told into a file, up to a limit; what fails ends the record, not more.
+    """Writes what it is told into a file, up to a limit; a failure ends the record, nothing else.
 
     Args:
         about: facts for the first line, such as the protocol and the lab's options.
@@ -102,7 +102,7 @@ def open_record(
     path: str, about: Mapping[str, Any], reactor: Any, *, head: int, limit: int
 ) -> Recorder:
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
-    # A pipe is neither waited for when it is opened nor when it is full: a write that had to wait
+    # A pipe is waited for neither when it is opened nor when it is full: a write that had to wait
     # would hold up the service. Like every one that fails, it ends the record.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -136,7 +136,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
             row = None
         if not _is_row(row, *(("time", "event") if rows else ("record",))):
             if not rows:
-                raise UserError(f"{name} is no record; one that --record=FILE wrote is accepted")
+                raise UserError(f"{name} is not a record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
         rows.append(
@@ -156,7 +156,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
 
 
 _MOST: Final = 1e11
-"""Of any number in a record: what is above it is no time and no size, and would break a picture."""
+"""Of any number in a record: a larger one is no time and no size, and would break a picture."""
 
 _TYPES: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("time", "wall", "delay"), int | float),

@@ -17,7 +17,7 @@ from uppercase.errors import UserError
 REQUEST, REPLY = "request", "reply"
 
 FOLD: Final = 2.0
-"""Seconds without an event that are folded into a line that says how many they were."""
+"""Seconds without an event that are folded into a line, which says how many."""
 
 _LANE: Final = 42  # Columns between the two lines of the text.
 
@@ -112,7 +112,7 @@ class ClientArrows:
     """Makes arrows of one client's rows, as the rows come.
 
     Attributes:
-        arrows: all so far, in the order of their making; who has taken them may clear it.
+        arrows: all so far, in the order of their making; a caller that has taken them may clear it.
     """
 
     def __init__(self) -> None:
@@ -252,7 +252,7 @@ def draw_text(timeline: Timeline) -> Iterator[str]:
                 yield f"{'⋮':>9}  {f'nothing for {moment - before:.1f} s':^{_LANE + 2}}"
             before = moment
             stamp, empty = f"{moment - begin:9.3f}", f"|{'':{_LANE}}|"
-            # No line ends between a number and its unit.
+            # No line breaks between a number and its unit.
             parts = [
                 part.replace("\xa0", " ") for part in wrap(words.replace(" ms", "\xa0ms"), _WORDS)
             ]

@@ -21,8 +21,8 @@ INTERRUPTED: Final = 130
 """128 + SIGINT: what shells make of a process that died of it."""
 
 CHUNK: Final = 64 * 1024
-"""Bytes that are read at once: what a pipe holds, and what Twisted reads at once from a connection,
-so that what is made of a chunk is bounded as in a server."""
+"""Bytes of one read: what a pipe holds, and what Twisted reads from a connection, so that the work
+for a chunk is bounded as in a server."""
 
 MEANINGS: Final = {
     OK: "Everything was answered as expected.",
@@ -33,7 +33,7 @@ MEANINGS: Final = {
 
 
 def die_of(number: signal.Signals) -> None:
-    """End this process as whoever does not catch the signal ends: at once, silently, of it."""
+    """End this process as if the signal had not been caught: at once and silently."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -68,28 +68,28 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
 def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]:
     """Run Twisted's reactor beside a command, in a thread of its own, inside a `with` block.
 
-    It gives the reactor, and what has it do something: this returns what comes of it, or raises.
-    The main thread stays the command's: it reads the keyboard, gets Ctrl-C as Python has it, and
-    waits. Nobody pays for Twisted before this is called.
+    It yields the reactor and a function that runs a coroutine there, and returns its result or
+    raises. The main thread stays the command's: it reads the keyboard, gets Ctrl-C and waits.
+    Twisted is imported here, not before.
     """
     from uppercase.awaiting import Waiter, the_reactor
 
     reactor = the_reactor()
-    # A full collection of what was imported holds all up for 40 ms, and for seconds where twenty
-    # others want the processor: students' programs and `ping` would measure it.
+    # A full collection of what was imported stops everything for 40 ms, and for seconds where
+    # twenty others want the processor: students' programs and `ping` would measure it.
     gc.freeze()
     with Waiter(()) as waiter:
         yield reactor, waiter.wait_for
 
 
 def write_all(data: bytes) -> None:
-    """Write everything to standard output; where nobody reads it, `BrokenPipeError` is raised."""
+    """Write everything to standard output; raise `BrokenPipeError` if nobody reads it."""
     sink = sys.stdout.fileno()
     left = memoryview(data)
     while left:
         try:
             left = left[os.write(sink, left) :]
-        except BlockingIOError:  # Whoever shares the output made it so.
+        except BlockingIOError:  # Another program that shares it made it so.
             select.select([], [sink], [])
         except BrokenPipeError:
             raise

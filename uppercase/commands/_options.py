@@ -1,7 +1,7 @@
-"""What several commands ask for alike: the server, what is expected of it and by when.
+"""Options that several commands share: the server, what it must reply, and by when.
 
-Also the kinds of values that options take: our units as click's parameter types. Their parsers are
-those of `uppercase.core.values`; this module only tells click about them.
+Also the types of their values: our units as click's parameter types. The parsers are those of
+`uppercase.core.values`; this module only tells click about them.
 """
 
 import socket
@@ -35,7 +35,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(eq=False)
 class _Quantity(click.ParamType[float]):
-    """A number that one of our parsers reads; a default that is a number already passes."""
+    """A number that one of our parsers reads; a default that is a number is taken as it is."""
 
     name: str
     parse: Callable[[str], float]
@@ -93,7 +93,7 @@ _SERVER: Final = (
 
 
 def server(command: Callable[..., _T]) -> Callable[..., _T]:
-    """Return a command the address and its options; the command is passed `target`.
+    """Give a command the address and its options; the command is passed `target`.
 
     Its `timeout` is what was given, else what suits the protocol.
     """
@@ -114,10 +114,10 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
     ) -> _T:
         if len(addresses) > 1:
             host, port, *_ = addresses
-            likely = "one is asked"
+            likely = "one address is accepted"
             if port.isdecimal():
                 place = printable_address(host.strip("[]"), int(port))
-                likely = f"a port stands behind its host: {place}"
+                likely = f"write the port behind its host: {place}"
             raise UserError(f"got {port!r} beside the address; {likely}")
         address = addresses[0] if addresses else None
         for name, value, other_name, other_value in (
@@ -152,7 +152,7 @@ def judgement(command: _Function) -> _Function:
     max_loss = _judgement(
         "--max-loss",
         _Quantity("probability", parse_probability),
-        "Which part, from 0 to 1, may be lost or late without an exit status of 1.",
+        "The share, from 0 to 1, that may be lost or late without an exit status of 1.",
         default=0,
     )
     expect = _judgement(
@@ -172,7 +172,7 @@ Expect = Callable[[bytes], bytes]
 
 
 def expectation(specs: Sequence[str]) -> Expect:
-    """Return the function that says what a server with these transforms answers."""
+    """Return a function that tells what a server with these transforms must reply."""
     from uppercase.awaiting import start
     from uppercase.core.pipeline import make_pipeline
     from uppercase.registry import listing
@@ -185,7 +185,7 @@ def expectation(specs: Sequence[str]) -> Expect:
         except TransformError as error:
             raise UserError(f"got --expect={chain.name}, but {error}") from error
         if not isinstance(reply, bytes):
-            # Begun, and so not one of the coroutines of which Python says that nobody awaits them.
+            # Started, because Python warns of a coroutine that is never awaited.
             start(reply).addErrback(lambda _: None).cancel()
             raise UserError(
                 f"got --expect={chain.name}, which answers asynchronously; "
@@ -197,15 +197,13 @@ def expectation(specs: Sequence[str]) -> Expect:
 
 
 def transform_names() -> Mapping[str, str]:
-    """Return the transforms that are installed; imported here, as only shells ask."""
+    """Return the installed transforms; imported here, because only shells ask."""
     from uppercase.registry import summaries
 
     return summaries()
 
 
-_UNANSWERED: Final = (
-    "How long a reply may take: after this it is late; where none comes, it is lost."
-)
+_UNANSWERED: Final = "How long a reply may take: after this it is late, or lost if none comes."
 
 
 def timeout(title: str, text: str = _UNANSWERED) -> Callable[[_Function], _Function]:

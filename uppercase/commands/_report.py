@@ -1,9 +1,8 @@
-"""What ping and bench tell alike: NDJSON, phrases, histograms, and the pictures of `--plot`.
+"""What ping and bench share in their output: NDJSON, phrases, histograms, pictures (`--plot`).
 
 Pictures are drawn by matplotlib, without pyplot and so without a display; it loads slowly, so it is
-imported only where one was asked for. The background is white whatever shows the file: the same
-colours then read well on a light page and on a dark one. Kinds are told apart by shape as well as
-by colour.
+imported only if one is asked for. The background is always white: the same colours then read well
+on a light page and on a dark one. Kinds differ in shape as well as in colour.
 """
 
 import json
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SCHEMA: Final = 1
-"""The version of the objects: it grows when a key changes its meaning or goes away."""
+"""The version of the objects: it grows when a key changes its meaning or is removed."""
 
 _EXCERPT: Final = 60
 _BEFORE, _AFTER = 8, 24  # bytes shown around the first difference
@@ -45,7 +44,7 @@ def print_object(kind: str, **fields: Any) -> None:
 
 
 def excerpt(data: bytes) -> str:
-    r"""Return the beginning of some bytes as text; what is not UTF-8 stands as `\xNN`."""
+    r"""Return the beginning of some bytes as text; what is not UTF-8 is shown as `\xNN`."""
     text = data[:_EXCERPT].decode("utf-8", "backslashreplace")
     return text + "..." if len(data) > _EXCERPT else text
 
@@ -61,13 +60,13 @@ def difference(got: bytes, expected: bytes) -> str:
 
 
 def in_words(counts: Any, names: Iterable[str]) -> str:
-    """Return `3 lost, 1 late` of counts that have these names, and what is still awaited."""
+    """Return the counts of these names as `3 lost, 1 late`, and what is still awaited."""
     words = [f"{getattr(counts, name)} {name}" for name in names]
     return ", ".join([*words, f"{counts.pending} still awaited"] if counts.pending else words)
 
 
 def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
-    """Return `min/avg/max = 0.1/0.2/0.3 ms` of those of the values that have these names."""
+    """Return the values of these names as `min/avg/max = 0.1/0.2/0.3 ms`."""
     numbers = "/".join(f"{values[name]:.3f}" for name in names)
     return f"{'/'.join(names).replace('_', '.')} = {numbers} ms"
 
@@ -75,10 +74,10 @@ def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
 def bins(
     samples: Iterable[float] | Mapping[float, int], number: int = 16
 ) -> tuple[list[float], list[int]]:
-    """Return the edges of bins for samples, and how many are in each; the last has its upper edge.
+    """Return the edges of bins, the last one's upper edge too, and how many samples are in each.
 
     They are of equal width, or of equal ratio where the samples spread over more than a decade: a
-    few slow replies would otherwise press all others into one bar.
+    few slow replies would otherwise squeeze all others into one bar.
     """
     counted = samples if isinstance(samples, Mapping) else Counter(samples)
     if not counted:
@@ -106,7 +105,7 @@ _RC: Final[Any] = {
     "svg.fonttype": "none",  # text stays text, for search and screen readers
     "svg.hashsalt": "uppercase",  # equal measurements give equal files
     "pdf.fonttype": 42,
-    "text.parse_math": False,  # a dollar sign in a path is no formula
+    "text.parse_math": False,  # a dollar sign in a path starts no formula
     "font.size": 9,
     "text.color": _INK,
     "axes.labelcolor": _DIM,
@@ -142,7 +141,7 @@ def plot(text: str) -> Callable[[_Function], _Function]:
 def _check_plot(
     context: click.Context, parameter: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Refuse, before minutes of measuring, a file that could not be written after them."""
+    """Refuse, before minutes of measuring, a file that could not be written afterwards."""
     if path is not None:
         if path.suffix.lower() not in _ENDINGS:
             raise UserError(
@@ -151,7 +150,7 @@ def _check_plot(
             )
         if find_spec("matplotlib") is None:
             raise UserError(f"--plot needs the matplotlib library; install it: {install('plots')}")
-        # Before it is imported: it tells of its own fonts and folders, which nobody asked about.
+        # Before it is imported: it logs things about fonts and folders that nobody asked for.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             path.open("ab").close()
@@ -171,7 +170,7 @@ def save_plot(path: Path, title: str, description: str, panels: Sequence[Panel])
     import matplotlib
     from matplotlib.figure import Figure
 
-    # An XML file must not hold the rest, and names come from outside.
+    # XML cannot hold all characters, and names come from outside.
     title, description = printable(title), printable(description)
     kind = path.suffix[1:].lower()
     # The time of writing would make equal drawings differ.
@@ -203,16 +202,16 @@ def save_plot(path: Path, title: str, description: str, panels: Sequence[Panel])
 def histogram(
     samples: Iterable[float] | Mapping[float, int], x_title: str, note: str = ""
 ) -> list[Panel]:
-    """Return the panel of how often each time, in seconds, occurred; none where there are none."""
+    """Return the panel of how often each time, in seconds, occurred; none without samples."""
     counted = samples if isinstance(samples, Mapping) else Counter(samples)
 
     def draw(axes: "Axes") -> None:
-        # Few samples in many bins would be a comb.
+        # Few samples in many bins would look like a comb.
         edges, heights = bins(counted, min(_BINS, 2 * math.isqrt(sum(counted.values())) + 1))
         axes.set(title="Histogram", xlabel=x_title, ylabel="replies")
         axes.set_title(note, loc="right", color=_DIM, fontsize=9)
         axes.locator_params(axis="y", integer=True)
-        # Bins of equal ratio look equally wide: the axis shows edges, it is no scale of its own.
+        # Bins of equal ratio look equally wide: the axis shows edges and is not a scale.
         axes.bar(range(len(heights)), heights, align="edge", width=0.95, color=BLUE)
         axes.set_xticks(range(0, len(edges), 3), [f"{edge * 1e3:.3g}" for edge in edges[::3]])
 

@@ -1,8 +1,8 @@
 """The commands for a class: `uppercase fates`, `run`, `timeline` and `grade`.
 
-What they do is `uppercase.lab`'s and `uppercase.classroom`'s, which is imported when it is asked
-for. The lab's options are handed on as they were typed, as the services do it, so that equal
-options give equal fates.
+`uppercase.lab` and `uppercase.classroom` do the work, and are imported when it is asked for. The
+lab's options are passed on as they were typed, as in the services, so that equal options give equal
+fates.
 """
 
 import signal
@@ -28,10 +28,10 @@ _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
 
 OVERTIME: Final = 124
-"""The exit status of a program that was killed, as timeout(1) has it."""
+"""The exit status of a program that was killed, as in timeout(1)."""
 
 _JOBS: Final = 8
-"""Most of a check is waiting: so many cost one core little, and a machine hardly any memory."""
+"""A check mostly waits: this many cost one core little, and hardly any memory."""
 
 _PICTURES: Final = (".svg", ".pdf", ".png", ".txt", ".pcapng")
 _ACCEPTED: Final = ".svg, .pdf, .png, .txt or .pcapng"
@@ -41,7 +41,7 @@ _exercise, _drawing, _output = section("Exercise"), section("Picture"), section(
 
 
 class _Picture(click.Path):
-    """A file whose name says what it is to be."""
+    """A file whose name says its format."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Any = super().convert(value, param, ctx)
@@ -89,7 +89,7 @@ def fates(
     if client is not None:
         if (address := host_address(client)) is None:
             raise UserError(f"got --client={client}; an IP address without a port is accepted")
-        # As a service writes it: the draws are made of its letters.
+        # As a service writes it: the draws depend on its spelling.
         host = "".join([str(address), *client.partition("%")[1:]])
     settings = labs.merge_settings(lab, _given(options))
     experiment = labs.make_experiment(settings, seed=seed, per_client=client is not None)
@@ -98,11 +98,11 @@ def fates(
 
 
 def _given(options: dict[str, str | None]) -> dict[str, str]:
-    """Return what was typed of a lab's options, by their names."""
+    """Return the lab's options that were typed, by their names."""
     return {name.replace("_", "-"): text for name, text in options.items() if text is not None}
 
 
-# What stands behind the program is the program's, as for timeout(1), also without `--`.
+# What follows the program is the program's, as in timeout(1), even without `--`.
 @click.command("run", cls=Command, context_settings={"allow_interspersed_args": False})
 @_service("-u", "--udp", bool, "UDP; without it, TCP.")
 @_service(
@@ -221,7 +221,7 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
 
 def _leave_nobody_behind() -> None:
-    """Have what would end us interrupt us, as Ctrl-C does: programs that run are killed then."""
+    """Have signals that would end us interrupt us, as Ctrl-C does, so that programs are killed."""
     for number in signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -234,7 +234,7 @@ def _save_timeline(timeline: "Timeline", path: Path) -> None:
 
 
 def _save(path: Path, write: Callable[[], object]) -> None:
-    """Write a file; what the system has against it is the user's to mend."""
+    """Write a file; if the system refuses, say so in a sentence."""
     try:
         write()
     except OSError as error:
@@ -326,7 +326,7 @@ def grade(
 
 
 def _list() -> int:
-    """Print the exercises; what is broken of them is said, too."""
+    """Print the exercises, and a sentence for each broken one."""
     from uppercase.classroom.exercises import find_exercises
 
     found, broken = find_exercises()

@@ -1,6 +1,6 @@
-"""What is made from options: manual pages in troff, and scripts that complete in a shell.
+"""What is made from the options: manual pages in troff, and shell completion.
 
-Both are there for the services, too.
+The services have both, too.
 """
 
 import os
@@ -19,10 +19,10 @@ from uppercase.commands import MEANINGS, OK
 from uppercase.commands.group import OTHER, Command, Group, Option, completer, sections_of
 
 PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
-"""The manual pages; what is behind `twistd-` is a service."""
+"""The manual pages; what follows `twistd-` is a service."""
 
 COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
-"""By this variable a script asks for what completes a command line of `twistd`."""
+"""The variable by which a script asks for completions of a `twistd` command line."""
 
 
 _FILES: Final = {"config", "file", "logfile", "pidfile", "python", "record", "source"}
@@ -67,7 +67,7 @@ class _Service(Command):
 
 
 def _parameters(options: Any) -> Iterator[click.Parameter]:
-    """Return the options of ours by their groups, those of others as `usage` knows them."""
+    """Return our services' options by their groups, those of others as `usage` knows them."""
     for group in getattr(options, "groups", ()):
         for row in group.options:
             metavar = row.spelling.partition("=")[2]
@@ -97,7 +97,7 @@ def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -
 
 @shells.add_completion_class
 class _Bash(shells.BashComplete):
-    """To bash, `--framing=li` is three words, and so is `--pidfile= li`: the line itself tells."""
+    """To bash, `--framing=li` is three words, and so is `--pidfile= li`: only the line tells."""
 
     source_template = shells.BashComplete.source_template.replace(
         "${COMP_WORDS[*]}", "${COMP_LINE:0:COMP_POINT}"
@@ -110,7 +110,7 @@ class _Bash(shells.BashComplete):
 
 
 class _Joined(shells.ShellComplete):
-    """To other shells it is one, and so is what completes it."""
+    """To other shells it is one word, and so is its completion."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[shells.CompletionItem[str]]:
         option, equals, _ = incomplete.partition("=")
@@ -137,7 +137,7 @@ class _Fish(_Joined, shells.FishComplete):
 def answer_shell() -> None:
     """Print what completes a command line of `twistd`, and exit; click answers for our own."""
     if COMPLETE_TWISTD in os.environ:
-        # A service of somebody else that cannot be imported, for whatever reason, has no options.
+        # Another package's service that cannot be imported, for whatever reason, has no options.
         with suppress(Exception):
             _Twistd().main([], prog_name="twistd", complete_var=COMPLETE_TWISTD)
         raise SystemExit(OK)
@@ -160,7 +160,7 @@ def completion(context: click.Context, shell: str) -> None:
     # The variable is where click, run by the script, looks for the words to complete.
     click.echo(make(command, {}, "uppercase", "_UPPERCASE_COMPLETE").source())
     script = make(command, {}, "twistd", COMPLETE_TWISTD).source()
-    # These scripts ask the program whose line it is, but it is we who answer for twistd.
+    # These scripts ask the program whose line it is, but we answer for twistd.
     click.echo(re.sub(r"(_complete |\(commandline -t\) )(\$1|twistd\b)", r"\1uppercase", script))
 
 

@@ -1,14 +1,14 @@
-"""The sub-commands: their help, the one that is asked for, and its outcome as an exit status.
+"""The sub-commands: their help, how one is found, and how its outcome becomes an exit status.
 
-A command is declared so::
+A command is declared like this::
 
     @click.command("ping", cls=Command)
     @section("Schedule")("-c", "--count", COUNT, "Stop after N probes.")
     def ping(count: int) -> int:
         "Measure loss."
 
-Its docstring is its help, with examples below a line `Examples:`. A help page has these first, then
-the options in sections; a section is printed where its first option stands. A sub-command's
+Its docstring is its help, with examples below a line `Examples:`. A help page shows these first,
+then the options in sections; a section is printed where its first option stands. A sub-command's
 function returns its exit status (None is 0) and raises `UserError` or `NetworkError` with one
 sentence. A sub-command's module is imported when the command is asked for; nothing here imports
 Twisted.
@@ -47,19 +47,19 @@ COMMANDS: Final = {
 """Where each sub-command is, as `module:function`."""
 
 OTHER: Final = "Other"
-"""The section of what names none."""
+"""The section of options that name none."""
 
 _EXAMPLES: Final = "Examples:\n"
 """What is between a command's help and its examples."""
 
 _COLUMNS: Final = 64
-"""Where the text of an option has less room than this for it and the option, it stands below."""
+"""Where an option and its text have less room than this together, the text stands below."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def completer(values: Callable[[], Mapping[str, str]]) -> Any:
-    """Return the `shell_complete` that offers certain values, each with what it means."""
+    """Return the `shell_complete` that offers these values, each with its meaning."""
     return lambda context, parameter, start: [
         CompletionItem(value, help=text)
         for value, text in values().items()
@@ -105,7 +105,7 @@ class _Formatter(click.HelpFormatter):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # click's has 50 columns at the least.
+        # click's has at least 50 columns.
         self.width = max(min(self.width, get_terminal_size().columns - 2), 20)
 
     def write_dl(
@@ -116,7 +116,7 @@ class _Formatter(click.HelpFormatter):
         super().write_dl(rows, col_max, col_spacing)
 
     def write_examples(self, lines: Sequence[str]) -> None:
-        """Write what can be typed as it is, and what it does beside or below it."""
+        """Write what can be typed verbatim, and what it does beside or below it."""
         with self.section("Examples"):
             if max(map(len, lines)) <= self.width:
                 self.write("".join(f"{'':{self.current_indent}}{line}\n" for line in lines))
@@ -140,7 +140,7 @@ class Command(click.Command):
         return cleandoc((self.help or "").partition(_EXAMPLES)[2]).splitlines()
 
     def paragraphs(self) -> list[str]:
-        """Return the help as it was written: the first is what a list of commands says."""
+        """Return the help's paragraphs; a list of commands shows the first."""
         text = cleandoc((self.help or "").partition(_EXAMPLES)[0]).strip()
         return [" ".join(each.split()) for each in text.split("\n\n")]
 
@@ -217,7 +217,7 @@ class _Commands(Group):
             status = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Ignored until here, as Python has it: a server that goes away must not kill us.
+            # Python ignores the signal until here: a server that goes away must not kill us.
             die_of(signal.SIGPIPE)
         return status
 
@@ -243,7 +243,7 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what ends it is a sentence."""
+    """Run a command; whatever ends it is said in one sentence."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
     try:
@@ -270,5 +270,5 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(sentence: str) -> None:
-    """Tell the person who has typed the command something, beside the output."""
+    """Tell the person who typed the command something, on standard error."""
     click.echo(f"uppercase: {sentence}", err=True)

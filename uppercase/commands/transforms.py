@@ -210,7 +210,7 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     stages = listing().stages(names)
     chain = make_pipeline(stages, max_output)
     if framing is None:
-        # Who types has no whole message before Ctrl-D, and ends it with a line end nobody meant.
+        # What is typed is whole only at Ctrl-D, and then ends with a line end that nobody meant.
         framing = "stream" if chain.streams else "line" if sys.stdin.isatty() else "whole"
     elif framing == "segment" or framing not in FRAMINGS:
         known = [name for name in FRAMINGS if name != "segment"]
@@ -226,7 +226,7 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
 def _outputs(
     chain: "MessagePipeline", framing: str, max_length: int, waiter: "Waiter"
 ) -> Iterator[bytes]:
-    """Return what comes of standard input, as it comes; a chain that can stream needs no more."""
+    """Return what comes of standard input; a chain that can stream need not wait for its end."""
 
     def reply(message: bytes) -> bytes:
         replied = waiter.call(lambda: chain.transform(message))

@@ -2,8 +2,8 @@
 
 The shells (TCP, UDP) report events to an observer; counters, logs and metrics are observers. An
 event carries facts and no prose; its `peer` is the client's address, as printed. Where there is no
-observer, an event is not even made. What kind it is, its class tells. As dataclasses they would
-take ten milliseconds of each start.
+observer, an event is not even made. Its class is its kind. As dataclasses they would take ten
+milliseconds of each start.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class RefusalReason(StrEnum):
     PRESSURE = "pressure"
     """Few were left, and its address alone had most of them."""
     UNDECLARED = "undeclared"
-    """The peer is none of the declared proxies, and only those are served."""
+    """The peer is not one of the declared proxies, and only those are served."""
 
 
 class DropReason(StrEnum):
@@ -156,7 +156,7 @@ class Refused(NamedTuple):
 
 
 class Incomplete(NamedTuple):
-    """A TCP peer has sent so many bytes of a message and waits, perhaps for a reply."""
+    """A TCP peer has sent `held` bytes of a message and waits, perhaps for a reply."""
 
     peer: str
     held: int
@@ -204,7 +204,7 @@ class Replied(NamedTuple):
 
 
 class Several(NamedTuple):
-    """Datagrams came, or were answered, that nobody wanted to be told of one by one.
+    """Datagrams that came, or were answered, and of which nobody wanted to be told one by one.
 
     Its `counts` say how many, by the client's address.
     """
@@ -275,7 +275,7 @@ class TransformFailed(NamedTuple):
 
 
 class SlowCall(NamedTuple):
-    """A call of a transform blocked the reactor for so many seconds."""
+    """A call of a transform blocked the reactor for this many seconds."""
 
     transform: str
     seconds: float
@@ -289,7 +289,7 @@ class WouldDrop(NamedTuple):
 
 
 class KernelDropped(NamedTuple):
-    """The system had no room for so many datagrams since the last time this was told.
+    """The system had no room for this many datagrams since it was last asked.
 
     They came faster than they were read; `address` is where they were sent to.
     """
@@ -325,14 +325,14 @@ def word_of(name: str) -> str:
 
 
 class IObserver(Interface):
-    """Somebody who wants to know."""
+    """What is told of events."""
 
     def notify(event: Event) -> None:
         """Take note of one event; must be quick and must not raise."""
 
 
 class ISampler(IObserver):
-    """Somebody who wants to know of a part of the datagrams only, where there are many."""
+    """An observer that wants to know of only some of the datagrams, where there are many."""
 
     def wants(count: int) -> bool:
-        """Whether to be told of each of so many that came together; else a `Several` tells all."""
+        """Whether to be told of each of this many; else a `Several` tells of them together."""

@@ -25,7 +25,8 @@ _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST: Final = 365 * 24 * 3600.0
-"""Seconds of the longest duration: timers of the system take no number, and a year is for ever."""
+"""Seconds of the longest duration: the system's timers do not take any number, and a year is
+forever."""
 
 _BYTES: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _QUANTITY: Final = r"(?a)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)"
@@ -79,10 +80,10 @@ def family_of(host: str) -> socket.AddressFamily:
 
 
 def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
-    r"""Return text from elsewhere as a terminal or a log may have it, with `\x1b` for an escape.
+    r"""Return text from elsewhere as a terminal or a log can take it, with `\x1b` for an escape.
 
     Escape sequences would be obeyed, and line ends would forge lines: these may be kept where a
-    text has several. No more characters are shown than the limit, if there is one.
+    text has several. At most `limit` characters are shown, if there is a limit.
     """
     cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
     if cut.isprintable():
@@ -108,7 +109,7 @@ def printable_address(host: str, port: int) -> str:
 
 
 class Client(NamedTuple):
-    """Who is on the other side, in the one form that limits, tables and logs use.
+    """The other side, in the one form that limits, tables and logs use.
 
     Attributes:
         host: IPv4 in dotted form, never v4-mapped; a scoped IPv6 address has its `%scope`.
@@ -184,7 +185,7 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             other = "name" if protocol == "UNIX" else "--port"
             why = f"another program does already; stop it{or_wait} or choose another {other}"
             if protocol == "UNIX" and Path(address).exists() and not Path(address).is_socket():
-                why = "a file that is no socket has this name; choose another one"
+                why = "a file that is not a socket has this name; choose another one"
         case errno.EACCES | errno.EPERM if protocol == "UNIX":
             why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
@@ -242,7 +243,7 @@ def parse_duration(text: str) -> float:
             "500ms, 2s, 5m, 1h"
         )
     if seconds > _LONGEST:
-        raise BadValue(f"got {text!r}; a duration is a year (8760h) at the most")
+        raise BadValue(f"got {text!r}; a duration is at most a year (8760h)")
     return seconds
 
 
@@ -342,7 +343,7 @@ def parse_rate(text: str) -> tuple[float, float]:
 
 
 def _number(text: str) -> float:
-    """Return a number; what is none is NaN, which lies in no range."""
+    """Return a number; what is not one is NaN, which lies in no range."""
     try:
         return float(text)
     except ValueError:

@@ -244,7 +244,7 @@ UDP_OPTIONS: Final = _by_name(
     LabOption("duplicate", "P", "passed on twice", parse_probability),
     LabOption("reorder", "P", "held until later ones have overtaken it", parse_probability),
     LabOption("corrupt", "P", "passed on with one bit flipped", parse_probability),
-    LabOption("delay", "DURATION", "passed on so much later", parse_duration),
+    LabOption("delay", "DURATION", "passed on this much later", parse_duration),
     LabOption("jitter", "DURATION", "how far the delay varies, up and down", parse_duration),
     LabOption(
         "burst-loss",
@@ -257,14 +257,14 @@ UDP_OPTIONS: Final = _by_name(
 
 TCP_OPTIONS: Final = _by_name(
     LabOption(
-        "slice", "BYTES", "send replies in pieces of so many bytes (up to 256 pieces)", parse_size
+        "slice", "BYTES", "send replies in pieces of this many bytes (up to 256 pieces)", parse_size
     ),
-    LabOption("delay", "DURATION", "hold each reply for so long", parse_duration),
+    LabOption("delay", "DURATION", "hold each reply for this long", parse_duration),
     LabOption(
-        "reset-after", "BYTES", "reset each connection after so many bytes of replies", parse_size
+        "reset-after", "BYTES", "reset each connection after this many bytes of replies", parse_size
     ),
     LabOption(
-        "accept-delay", "DURATION", "serve each connection only after so long", parse_duration
+        "accept-delay", "DURATION", "serve each connection only after this time", parse_duration
     ),
 )
 

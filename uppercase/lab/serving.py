@@ -49,8 +49,8 @@ LAB_PIECE_PAUSE: Final = 0.01
 to be woken by the first, and a line of 80 letters still comes within a second."""
 
 LAB_PIECES: Final = 256
-"""Pieces into which one reply is cut at the most, so that it comes within 3 s and 200 students who
-send much do not keep the server busy; longer replies are cut into larger pieces."""
+"""Pieces into which one reply is cut at most, so that it comes within 3 s and 200 students who send
+much do not keep the server busy; longer replies are cut into larger pieces."""
 
 
 @dataclass(eq=False)
@@ -80,7 +80,7 @@ class Lab:
         self._held_bytes = 0
 
     def number(self, client: Client, count: int = 1) -> int:
-        """Number so many datagrams that just arrived from a client; return the last one's."""
+        """Number this many datagrams that just arrived from a client; return the last number."""
         now = self.clock()
         seen, number = self._clients.pop(client, (now, 0))
         number = number + count if now - seen < FORGET_AFTER else count

@@ -34,7 +34,7 @@ class Listing(NamedTuple):
     """All that one scan of the doors found, and what it knows of what a user writes.
 
     The transforms are in order of their names, the `twisted/plugins` folders in that of the search.
-    `clashes` is what is wrong with each name that several plugins have, `broken` what is besides.
+    `clashes` is what is wrong with each name that several plugins have, `broken` all the rest.
     """
 
     transforms: dict[str, Found]
@@ -78,11 +78,11 @@ class Listing(NamedTuple):
         return Found("this program", adopt(wanted)).build
 
     def is_async(self, wanted: str) -> bool:
-        """Return whether what somebody asks for is a coroutine function; makes none, if it can."""
+        """Return whether what somebody asks for is a coroutine function; make it only if needed."""
         found, rest = self._resolve(wanted)
         declared: bool | None = getattr(found.plugin, "is_async", None)
         if declared is None:
-            # Nothing but the transform itself tells. Imported here: it takes tens of milliseconds.
+            # Only the transform itself tells. Imported here: it takes tens of milliseconds.
             from uppercase.awaiting import is_async
 
             return is_async(found.build(_pairs(found.name, rest)))
@@ -140,8 +140,8 @@ class Listing(NamedTuple):
 def listing(*, thorough: bool = False) -> Listing:
     """Find all plugins that are announced, through the first two doors.
 
-    Thoroughly means to import all drop-ins and what the entry points name, so that whatever is
-    wrong with them is among the problems.
+    A thorough one imports all drop-ins and what the entry points name, so that whatever is wrong
+    with them is among the problems.
     """
     scanned = _sources.Scan(thorough=thorough)
     by_name: dict[str, list[Found]] = {}
@@ -195,7 +195,7 @@ def _distinct(claims: list[Found]) -> list[Found]:
 
 
 def _target(found: Found) -> object:
-    """Return the object that it is about; what cannot be loaded is like nothing else."""
+    """Return the object that it is about; what cannot be loaded equals nothing else."""
     try:
         return found.target
     except PluginError:

@@ -31,7 +31,7 @@ from uppercase.plugins.parameters import Parameter, convert_arguments
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
 
-    `python -m` and gunicorn do so; scripts such as twistd do not. Gives the directory, or None
+    `python -m` and gunicorn do so; scripts such as twistd do not. Yields the directory, or None
     where it is not searched: PYTHONSAFEPATH and `python -P` switch it off here as they do there.
     """
     try:
@@ -163,7 +163,7 @@ class Found:
 
     @property
     def kind(self) -> Kind:
-        """What its code works on; what does not say so takes the bytes as they are."""
+        """What its code works on: the bytes as they are, unless it says otherwise."""
         return getattr(self.plugin, "kind", Kind.BYTES)
 
     @property
@@ -171,7 +171,7 @@ class Found:
         """Whether it works on an endless stream."""
         declared: bool | None = getattr(self.plugin, "streaming", None)
         if declared is None:
-            # Nothing but the transform itself tells, where one can be made without arguments.
+            # Only the transform itself tells, where one can be made without arguments.
             needs = any(parameter.required for parameter in self.parameters)
             return not needs and IStreamTransform.providedBy(self.build())
         return declared
@@ -202,7 +202,7 @@ class Found:
         except Invalid as error:
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) builds no ITransform: {_place_of(made)}"
-                f"{type(made).__name__} is none: {violations(error)}"
+                f"{type(made).__name__} is not one: {violations(error)}"
             ) from error
         except Exception as error:
             raise PluginError(

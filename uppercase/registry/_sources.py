@@ -41,7 +41,7 @@ _PACKAGE: Final = twisted.plugins.__name__
 class Scan:
     """What both doors showed: folders in the order of the search, what is there, what is wrong.
 
-    Thoroughly means to import every drop-in but Twisted's own, and to look for what it passes over.
+    A thorough one imports every drop-in except Twisted's own, and looks for what that passes over.
     """
 
     def __init__(self, *, thorough: bool) -> None:
@@ -123,7 +123,7 @@ class Scan:
                     self.note(Problem(file, message))
 
     def _find_near_misses(self, module_name: str, file: str, known: set[str]) -> None:
-        """Import a drop-in; note what was probably meant to be a plugin, and why it is none."""
+        """Import a drop-in; note what was probably meant to be a plugin, and why it is not one."""
         try:
             module = import_module(module_name)
             for label, value in list(vars(module).items()):
@@ -199,7 +199,7 @@ def _stale(label: str, file: str) -> Problem:
 
 
 def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
-    """Return why what was probably meant as a plugin is none."""
+    """Return why what was probably meant as a plugin is not one."""
     if isclass(value):
         is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
         made = any(isinstance(other, value) for other in vars(module).values())
@@ -278,9 +278,9 @@ def _beside(here: str | None) -> Iterator[None]:
 def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     """Return Twisted's record of all drop-ins and the exceptions that it logs meanwhile.
 
-    The sentence of a problem takes the place of a traceback. So they are logged as a detail, as
-    critical events would go to standard error as long as logging has not begun, and without words,
-    which log files leave out.
+    A problem's sentence takes the place of the traceback. So they are logged as a detail, because
+    critical events go to standard error until logging begins, and without text, which log files
+    leave out.
     """
     failures: list[BaseException] = []
 

@@ -1,7 +1,7 @@
 """Why is mine not found? Where the registry looks, what is there, and what is wrong with it.
 
 The faults of plugins come from a thorough listing; what this module adds are those of files and
-installations, which hide plugins without a word from anybody.
+installations, which hide plugins in silence.
 """
 
 import ast
@@ -33,7 +33,7 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
     """Look everywhere and at everything; imports all plugins.
 
     Returns:
-        What there is, what is wrong, and lines that say where was looked.
+        What there is, what is wrong, and lines that say where it looked.
     """
     found = listing(thorough=True)
     installed = list(metadata.distributions())
@@ -50,7 +50,7 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
 
 
 def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str]:
-    """Say where was looked, and what is there but Twisted's own."""
+    """Say where it looked, and what is there besides Twisted's own."""
     theirs = drop_ins_of_twisted()
     yield "Searched for drop-ins:"
     for folder in found.folders:
@@ -140,7 +140,7 @@ def _editable_root(distribution: Distribution) -> str | None:
 
 
 def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
-    """Find entry points in a group that nobody reads, but for a letter or two."""
+    """Find entry points in a group whose name is ours except for a letter or two."""
     for distribution in installed:
         for group in dict.fromkeys(point.group for point in distribution.entry_points):
             if group != GROUP and get_close_matches(group, [GROUP], cutoff=0.85):
@@ -152,7 +152,7 @@ def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
 
 
 def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
-    """Find entry points of projects under work that the installed metadata does not have."""
+    """Find entry points of projects in development that the installed metadata does not have."""
     roots = {root for root in map(_editable_root, installed) if root}
     if not sys.flags.safe_path:
         roots.add(os.getcwd())
@@ -164,7 +164,7 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
             wanted = dict(project["entry-points"][GROUP])
             name = str(project["name"])
         except (OSError, ValueError, LookupError, TypeError):
-            continue  # None of ours, or none that can be installed.
+            continue  # Not one of ours, or not one that can be installed.
         known = None
         with suppress(metadata.PackageNotFoundError, ValueError):
             known = metadata.distribution(name)

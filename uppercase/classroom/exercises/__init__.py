@@ -1,7 +1,7 @@
 """The exercises: those of the lecture, those that other packages announce, those in TOML files.
 
 Another package's is what `@exercise` made, behind an entry point of the group
-`uppercase.exercises`. One that is broken is a sentence, and the others are there nonetheless.
+`uppercase.exercises`. A broken one is a sentence, and does not keep the others away.
 """
 
 import tomllib
@@ -64,7 +64,7 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no TOML: {error}") from error
+        raise UserError(f"{path} is not TOML: {error}") from error
     for key, value in table.items():
         if key not in _KEYS:
             raise UserError(

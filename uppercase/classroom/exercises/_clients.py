@@ -29,7 +29,7 @@ def _expect(fine: object, wanted: str) -> None:
 
 
 def _judged(name: str, points: int = 1, **lab: Any) -> Callable[[Callable[[Any, Run], None]], Any]:
-    """Make what judges the exercise's run under a lab one of its checks."""
+    """Make one of the exercise's checks of a function that judges its run under a lab."""
     return lambda judge: check(name, points)(
         lambda exercise, trial: judge(exercise, exercise.run(trial, **lab))
     )
@@ -116,7 +116,7 @@ class _UDPPinger:
     @_judged("waits a second for each reply")
     def waits(self, run: Run) -> None:
         for number, (sent, following) in enumerate(pairwise(_arrivals(run)), 1):
-            # No less, but for what our service was late with the first, and hardly more: a busy
+            # No less, except for how late our service was with the first, and hardly more: a busy
             # machine may add some.
             fine = number not in _lost(run) or 0.8 - run.late <= following - sent <= 4
             between = f"one second between ping {number}, which is lost, and the next"
@@ -138,7 +138,7 @@ class _UDPPinger:
         _expect(
             came <= told <= came + 3,
             f"{came} lines with a round trip of {_DELAY:g} s or somewhat more "
-            f"(the replies were held back for so long), got {told}",
+            f"(the replies were held back for that long), got {told}",
         )
 
     @_judged("prints the loss rate")
@@ -173,7 +173,7 @@ _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 def _delivers(_: object, run: Run) -> None:
     """Expect each line once and in order, and that the service has seen each."""
     wanted = [word.upper() for word in _WORDS]
-    # Whatever stands beside the words: numbers, prompts, how often each was sent.
+    # Whatever else is in the lines: numbers, prompts, how often each was sent.
     got = [line for line in map(str.strip, run.output.splitlines()) if line]
     fine = len(got) == len(wanted) and all(
         word in line.split() for line, word in zip(got, wanted, strict=True)
@@ -193,7 +193,7 @@ def _delivers(_: object, run: Run) -> None:
 @exercise("stop-and-wait", "reads lines; each arrives once and in order, whatever the network does")
 class _StopAndWait:
     # With it each check meets, both ways, what it is about: bits are flipped in words, and others
-    # so that what comes is no text.
+    # so that what comes is not text.
     seed: int = 578
     seconds: float = 60.0
     quiet: float = 15.0

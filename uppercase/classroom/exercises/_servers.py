@@ -41,7 +41,7 @@ def _leave(skt: socket.socket) -> bytes:
 
 
 def _receive(skt: socket.socket, seconds: float, gone: Callable[[], bool]) -> bytes:
-    """Return a datagram; it is not waited for when there is nobody who could send it."""
+    """Return a datagram; do not wait for one when nobody is left to send it."""
     deadline = time.monotonic() + seconds
     while True:
         hopeless = gone() or time.monotonic() > deadline
@@ -79,7 +79,7 @@ class _Server(ABC):
     def talk(
         self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
-        """Send; return what came that is none of the expected replies, "" if one did."""
+        """Send; return what came unless it is one of the expected replies, else ""."""
 
     def ask(
         self, trial: Trial, served: _Served, number: int, data: bytes, *, also: Any = (), **how: Any

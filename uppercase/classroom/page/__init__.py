@@ -33,7 +33,7 @@ __all__ = ["Audience", "PageService"]
 
 
 class PageSite(BoundedSite):
-    # A class of 200 that opens the page at one word: each browser has up to six connections at a
+    # A class of 200 that opens the page all at once: each browser has up to six connections at a
     # time, for six parts of the page.
     connections, deadline, body = 512, 10.0, LINE
     rate, burst = 200.0, 1500.0
@@ -103,7 +103,7 @@ class PageService(WebService):
         return host and f"http://{printable_address(host, place.port)}/"
 
     def _snapshot(self) -> dict[str, Any]:
-        """Return all that there is to tell to one who comes."""
+        """Return all that a new watcher is told."""
         address = self.address()
         return {
             "counts": COUNTS,
@@ -119,7 +119,7 @@ class PageService(WebService):
         }
 
     def _changes(self) -> dict[str, Any]:
-        """Return what is new since the last frame; nothing where nothing is."""
+        """Return what is new since the last frame; nothing if nothing is."""
         totals = [each.totals() for each in self.shown]
         changes = [each.audience.changes() for each in self.shown]
         told, before = [totals, len(self.watchers)], self._told
@@ -156,7 +156,7 @@ class _Root(Resource):
             case b"/events":
                 local = _is_loopback(_host(request.getClientAddress()))
                 if not self._page.watchers.have_room(local=local):
-                    return _say(request, 503, "as many watch as may; try again later")
+                    return _say(request, 503, "as many are watching as can; try again later")
                 self._page.watchers.admit(request)
                 return NOT_DONE_YET
             case b"/key" if self._page.shows_key:
@@ -164,7 +164,7 @@ class _Root(Resource):
                 return _json(request, service.key(_number(request, b"client")) if service else [])
             case b"/qr.svg":
                 return self._qr(request)
-        return _say(request, 404, "there is no such page; the one that there is, is at /")
+        return _say(request, 404, "there is no such page; the only one is at /")
 
     def render_POST(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=True):

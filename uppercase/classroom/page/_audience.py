@@ -1,9 +1,9 @@
-"""What the page has of one service: counters and arrows of its clients, its key, a way for a line.
+"""What the page has of one service: its clients' counters and arrows, its key, a way to send lines.
 
-Counters are of everything. Arrows are of a sample where more happens than anybody can look at:
-whole exchanges are left out, never parts of one. All of it has a bound, whoever sends how much.
+Counters are of everything. Arrows are of a sample where more happens than anybody can follow: whole
+exchanges are left out, never parts of one. All of it is bounded, however much is sent.
 
-The box that sends a line has for each watcher a client of its own, at the service's own door. What
+The box that sends a line is a client of its own for each watcher, at the service's own door. What
 it sends goes the way of every client's: through guards, lab and transform, and onto the page. Over
 UDP a watcher keeps one socket, so that its datagrams are numbered on as the answer key is, and the
 reply is on the timeline. Over TCP each line has a connection of its own.
@@ -37,10 +37,10 @@ SHOWN_RATE: Final = 100.0
 hall's wireless network carries it to 200 phones."""
 
 SHOWN_BURST: Final = 250.0
-"""Exchanges that are drawn at once: a class of 200 that sends at one word is drawn whole."""
+"""Exchanges that are drawn at once: a class of 200 that sends all at once is drawn whole."""
 
 HISTORY: Final = 600
-"""Arrows that are kept, for those who come later: a burst, with its replies and lost copies."""
+"""Arrows that are kept, for watchers who come later: a burst, with its replies and lost copies."""
 
 CLIENTS: Final = 500
 """Clients whose counters are kept, at some 500 bytes each: a class of 200 in both protocols. The
@@ -229,7 +229,7 @@ class Audience:
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Iterator[tuple[Any, Any]]:
-    """Put something into a table that keeps so many; tell what of the oldest makes room."""
+    """Put something into a table that keeps so many; return the oldest, which make room."""
     table[key] = value
     while len(table) > most:
         oldest = next(iter(table))
@@ -258,7 +258,7 @@ class Shown:
         service, about = self._service, self.audience.about
         lab = dict(re.findall("--([^ =]+)=([^ ]*)", str(about["lab"])))
         if not shows_key:
-            # Whoever has the seed has the key.
+            # The seed is as good as the key.
             lab.pop("seed", None)
         return {
             "name": service.name or service.protocol,

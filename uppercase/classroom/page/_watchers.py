@@ -1,9 +1,9 @@
-"""Who watches the page and what they send: one frame for all, nothing kept for who stalls.
+"""Who watches the page and what they send: one frame for all, nothing kept for one that stalls.
 
-A frame of server-sent events is made once, whoever watches. A watcher whose connection is full gets
-none until it is empty again, and then all that is kept, at once; so the connection's own buffer is
-the only queue, and a frame above its high-water mark the most that a watcher holds. One that takes
-nothing for `STALLED` seconds is let go; its browser comes back by itself.
+A frame of server-sent events is made once, however many watch. A watcher whose connection is full
+gets none until it is empty again, and then all that is kept, at once; so the connection's own
+buffer is the only queue, and a frame above its high-water mark the most that a watcher holds. One
+that takes nothing for `STALLED` seconds is let go; its browser comes back by itself.
 """
 
 import json
@@ -21,8 +21,8 @@ from uppercase.services.base import Repeated
 FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
 FULL_PACE: Final = 100
-"""Watchers who have all of them: of twice as many each has one in three, so a class of 200 costs
-less than 300 writes a second, and not 800."""
+"""Up to so many watchers get each frame; of twice as many each gets one in three, so a class of 200
+costs less than 300 writes a second, and not 800."""
 
 STALLED: Final = 15.0
 """Seconds that a watcher may take nothing: a phone that is carried through the hall comes back."""
@@ -31,16 +31,16 @@ HEARTBEAT: Final = 10.0
 """Seconds after which something is written even where nothing happens, so that both sides notice
 when the other is gone; proxies give up after 30 or more."""
 
-WATCHERS: Final = 256  # Who may watch at one time: a class of 200 with a few second screens.
+WATCHERS: Final = 256  # How many may watch: a class of 200 with a few second screens.
 
 KEPT_FOR_THIS_MACHINE: Final = 8
-"""Places beyond that for who watches on the machine itself: nobody can take the projector's."""
+"""Further places for watchers on this machine: nobody can take the projector's."""
 
 _TURN: Final = 25
 """Watchers that are written to before others have their turn, so that a frame for 200 delays no
 datagram by more than some 2 ms."""
 
-SEND_RATE: Final = 2.0  # Lines a second of one watcher: who wants more has a program for it.
+SEND_RATE: Final = 2.0  # Lines a second of one watcher: for more, there are programs.
 
 SEND_BURST: Final = 10.0
 """Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
@@ -51,8 +51,8 @@ class Watcher:
     """One browser that watches, known by a token.
 
     Attributes:
-        stalled_since: since when its connection is full; None while it is not.
-        ports: those that the lines it types leave from, by the services that they are for.
+        stalled_since: when its connection became full; None while it is not.
+        ports: those that its lines leave from, by the services that they are for.
     """
 
     def __init__(self, request: Request, watchers: "Watchers") -> None:
@@ -83,14 +83,14 @@ class Watcher:
             self.push(self._watchers.greeting(self))
 
     def stopProducing(self) -> None:
-        """Hear that it is lost, which the request tells too."""
+        """Do nothing: the request tells of the loss, too."""
 
     def end(self) -> None:
         self._request.channel.transport.abortConnection()
 
 
 class Watchers:
-    """All who watch: who comes is sent a snapshot, and then changes; an empty one says nothing."""
+    """All who watch: a new one is sent a snapshot, and then changes, if there are any."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Watchers:
         return float(self._clock.seconds())
 
     def have_room(self, *, local: bool) -> bool:
-        """Whether one more may watch; there is more room for who is on this machine."""
+        """Whether one more may watch; there is more room for those on this machine."""
         return len(self.by_token) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
 
     def admit(self, request: Request) -> None:
@@ -130,7 +130,7 @@ class Watchers:
         watcher.push(self.greeting(watcher))
 
     def greeting(self, watcher: Watcher) -> bytes:
-        """Return the frame for one who comes, or comes back."""
+        """Return the frame for a watcher that comes, or comes back."""
         return frame("hello", {"you": watcher.token, **self._snapshot()})
 
     def forget(self, watcher: Watcher) -> None:

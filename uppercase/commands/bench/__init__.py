@@ -21,8 +21,8 @@ from uppercase.commands.group import Command, section
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8
-"""Enough that a server is never idle between one client's request and the next, few enough that
-what it costs is the messages."""
+"""Enough that a server is never idle between one client's request and the next, few enough that it
+pays for messages only."""
 
 _PIPELINE: Final = 1
 """Messages that one connection may await at once: request and reply in turn, as most clients do."""
@@ -73,7 +73,7 @@ def bench(
     """
     plan = Plan(target, **load)
     workload = Workload.of(plan, expectation(expect))
-    latencies = Latencies()  # Who is refused has none, so the next attempt may use it.
+    latencies = Latencies()  # A refused attempt has none, so the next may use it.
     for attempt, sockets in enumerate(connect(target, plan.connections)):
         counts = Counts(latencies)
         report = Report(plan, counts, as_json)

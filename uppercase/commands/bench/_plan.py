@@ -1,7 +1,7 @@
 """What a bench has before its load begins: a plan, messages, connections, counters at zero.
 
 The messages and the replies that they must have are worked out beforehand. They differ, so that a
-reply in another's place is noticed, and are sent in turn again and again.
+reply in another's place is noticed, and are sent in turn, over and over.
 
 Bench alone has raw sockets, because a load generator must not be the bottleneck: everything else
 that talks to a server does it with `uppercase.client`.
@@ -32,11 +32,11 @@ MIN_SIZE: Final = 8
 """A message holds its number of up to 6 digits, a letter and a line ending."""
 
 _MAX_MEMORY: Final = 64 * MIB
-"""Bytes of the messages that are prepared; they are kept, and their replies, and each twice."""
+"""Bytes of the prepared messages; they and their replies are kept, each twice."""
 
 _UDP_MESSAGES: Final = 16_384
-"""Different datagrams that are sent in turn: one that comes back is told from the others until as
-many have followed it."""
+"""Different datagrams that are sent in turn: a reply is told from the others until as many have
+followed."""
 
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -141,12 +141,12 @@ class Workload:
         return list(accumulate(map(len, self.replies)))
 
     def answered(self, taken: int) -> int:
-        """Return how many replies are whole in so many bytes of one cycle after the other."""
+        """Return how many replies are complete in this many bytes of one cycle after another."""
         cycles, phase = divmod(taken, self.ends[-1])
         return cycles * len(self.ends) + bisect_right(self.ends, phase)
 
     def next_reply(self, taken: int) -> tuple[bytes, int]:
-        """Return the reply that is not whole by then, and how much of it is left."""
+        """Return the reply that is not complete by then, and how much of it is left."""
         phase = taken % self.ends[-1]
         place = bisect_right(self.ends, phase)
         return self.replies[place], self.ends[place] - phase
@@ -162,8 +162,9 @@ class Latencies:
     """Takes latencies and gives their distribution, by HdrHistogram (`hdrhistogram`).
 
     Its memory is fixed: 3 significant digits from a microsecond to an hour. Recording into it costs
-    0.7 microseconds a call, so equal latencies are gathered in a dictionary first: `counts` has how
-    often there were so many microseconds; hot loops write into it, and call `fold` at times.
+    0.7 microseconds a call, so equal latencies are gathered in a dictionary first: `counts` says
+    how often each number of microseconds occurred; hot loops write into it, and call `fold` now and
+    then.
     """
 
     def __init__(self) -> None:
@@ -175,7 +176,7 @@ class Latencies:
         self._histogram: Any = HdrHistogram(1, _HOUR, _DIGITS)
 
     def fold(self, least: int = _GATHERED) -> None:
-        """Move what has been gathered into the histogram, if it is as much as `least`."""
+        """Move what has been gathered into the histogram, if it is at least `least`."""
         if len(self.counts) >= least:
             for microseconds, times in self.counts.items():
                 # Invariant: within the histogram's range, or it would drop the value silently.
@@ -208,14 +209,14 @@ class Latencies:
 
 @dataclass(slots=True)
 class Counts:
-    """What there was so far, over all connections.
+    """What has happened so far, over all connections.
 
     Each message is one of answered (correctly, in time or late, or wrongly), lost or pending; one
     is transmitted when it is handed over, or waits to be because a connection is full. `late` and
     `latencies` are of the answered. `wrong` and `duplicates` are replies; a `stray` is a wrong one
     that answered nothing, because nothing was awaited. `lag` is the longest time from when one was
-    planned to when it was offered. Once the load is over, there are the seconds that it took, of
-    which we used the processor for some, and what was answered `in_time`.
+    planned to when it was offered. Once the load is over, there are the seconds that it took,
+    `elapsed` and of our `processor` time, and what was answered `in_time`.
     """
 
     latencies: Latencies
@@ -257,7 +258,7 @@ class Counts:
             self.first_wrong = (got, expected)
 
     def acceptable(self, max_loss: float) -> bool:
-        """Return whether all was answered as expected but for what may be lost or late."""
+        """Return whether all was answered as expected, except what may be lost or late."""
         settled = self.transmitted - self.pending
         missed = self.lost + self.late
         answered = self.received > 0 or max_loss == 1

@@ -1,6 +1,6 @@
 """The load: what each connection sends and receives, and the loop of one selector and one clock.
 
-It is written for speed: one thread, no object a message. On a stream the bytes of many messages
+It is written for speed: one thread, no object per message. On a stream the bytes of many messages
 move with one call and are compared with one: what a message costs here is little compared to what
 it costs the server. Each datagram is told from the others by its reply.
 
@@ -70,7 +70,7 @@ class StreamLoad(_Load):
         self._last_wrong = -1
 
     def offer(self, number: int, planned: float) -> None:
-        """Take so many messages that were planned for that time; `flush` sends them."""
+        """Take this many messages, which were planned for that time; `flush` sends them."""
         self._offered += number
         self._planned.append((self._offered, planned))
         self.counts.transmitted += number
@@ -89,7 +89,7 @@ class StreamLoad(_Load):
         except _WOULD_BLOCK:
             return False
         except OSError:
-            # Reading tells how it ended, after what had been sent before the end.
+            # Reading tells how it ended, after all that was sent before the end.
             return True
         return True
 
@@ -141,7 +141,7 @@ class StreamLoad(_Load):
         return fresh
 
     def _compare(self, got: bytes) -> None:
-        """Find the messages whose replies are wrong; slow, for a server that is."""
+        """Find the messages whose replies are wrong; slow, as no good server needs it."""
         number = self.workload.answered(self._taken)
         at = self._taken
         while got:
@@ -186,7 +186,7 @@ class DatagramLoad(_Load):
         self._next = 0
         self._awaited: dict[int, float] = {}  # number: when it was planned
         self._expired: dict[int, float] = {}
-        self._blamed: dict[int, float] = {}  # those that a wrong reply was put down to
+        self._blamed: dict[int, float] = {}  # those that a wrong reply was blamed on
 
     def offer(self, number: int, planned: float) -> None:
         self._unsent.extend([planned] * number)
@@ -264,11 +264,11 @@ class DatagramLoad(_Load):
             self.counts.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1
             self.counts.lost -= 1
             self.counts.late += 1
-            # It has been given up before, and what follows it been sent.
+            # It was given up before, and the next one sent.
             self.counts.answered += 1
             return 0
         if number in self._blamed:
-            # So the wrong reply was to another one.
+            # So the wrong reply was for another one.
             self.counts.latencies.counts[int((now - self._blamed.pop(number)) * 1e6)] += 1
             return self._blame() is not None
         if number >= 0:
@@ -367,7 +367,7 @@ class Bench:
                 self._advance(load, answered if refill else 0, monotonic())
 
     def _offer_due(self, now: float) -> None:
-        """Offer the messages of an open loop that are planned by now, to one after the other."""
+        """Offer the messages of an open loop that are due by now, connection by connection."""
         due = self.plan.due(now - self._start)
         touched: dict[Load, None] = {}
         while self._planned < due and self.alive:
@@ -387,7 +387,7 @@ class Bench:
                 self._advance(load, gone, now)
 
     def _advance(self, load: Load, number: int = 0, planned: float = 0.0) -> None:
-        """Offer a load so many messages more, and have it send what fits."""
+        """Offer a load this many more messages, and have it send what fits."""
         try:
             if number:
                 load.offer(number, planned)
@@ -405,7 +405,7 @@ class Bench:
         if load not in self.alive:
             return  # It was among the others, below.
         self.counts.errors.append(error)
-        # Where nothing listens the others would hear it too, but only when they send.
+        # Where nothing listens the others would be told too, but only when they send.
         for each in [*self.alive] if self.counts.refused else [load]:
             self._selector.unregister(each.connection)
             each.full = False  # Invariant: the selector is not asked about it any more.

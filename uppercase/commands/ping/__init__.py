@@ -150,7 +150,7 @@ _PERCENTILES: Final = ("p50", "p95", "p99")
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 _BAR: Final = 40  # columns
 
-_EDGE: Final = 0.96  # Of a diagram's height: where what has no round trip is marked.
+_EDGE: Final = 0.96  # Of a diagram's height: the place of marks without a round trip.
 _VECTORS: Final = 5000
 """More points than this are drawn as an image, so that a file stays small however long the
 measurement was."""
@@ -195,7 +195,7 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def coloured(line: str) -> str:
-    """Return a line with its tag in the tag's own colour, on a terminal that may have some."""
+    """Return a line with its tag in the tag's own colour, on a terminal that has colours."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
@@ -310,7 +310,7 @@ class Display:
             say(sentence)
 
     def show_interim(self, connections: int | None) -> None:
-        """Print how it stands: among the objects, or in a line beside the lines."""
+        """Print how it stands: as an object, or as a line on standard error."""
         if self.as_json:
             self._show_object("interim", connections)
             return

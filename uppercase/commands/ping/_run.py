@@ -57,8 +57,8 @@ beyond it the oldest is given up. A quarter of the 1,024 descriptors that a proc
 class Run(ABC):
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
-    What happens meanwhile is called in its order, in between; what it raises ends the run. How a
-    probe travels is for the subclasses; `connections` is None where there are none.
+    What happens meanwhile is called in order, in between; what it raises ends the run. How a probe
+    travels is for the subclasses; `connections` is None where there are none.
     """
 
     reactor: IReactor
@@ -73,7 +73,7 @@ class Run(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Get what the probes travel by."""
+        """Open what the probes travel by."""
 
     @abstractmethod
     def send(self, probe: bytes) -> None:
@@ -88,7 +88,7 @@ class Run(ABC):
         """Let go of what was opened."""
 
     async def measure(self) -> None:
-        """Do it, once it has been opened; it is closed at the end."""
+        """Send the probes, once it is open, and close it at the end."""
         self.display.started = monotonic()
         over = self.display.started + (self.duration or inf)
         planned = self._next_planned()
@@ -145,7 +145,7 @@ class Run(ABC):
 
 @dataclass(eq=False)
 class DatagramRun(Run):
-    """A probe a datagram, all from one connected socket; what waits has found no room so far."""
+    """A datagram for each probe, from one connected socket; `_waiting` has found no room so far."""
 
     address: Address
     _waiting: deque[bytes] = field(default_factory=deque, init=False)
@@ -188,7 +188,7 @@ class DatagramRun(Run):
 
 @dataclass(eq=False)
 class StreamRun(Run):
-    """A probe a line; the connections behind it come and go."""
+    """A line for each probe; the connections behind it come and go."""
 
     _notice: str = field(default="", init=False)
     _alone: dict["Lines", Deferred[None]] = field(default_factory=dict, init=False)
@@ -258,7 +258,7 @@ class StreamRun(Run):
             number = getattr(error.__cause__, "osError", None)
             if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
                 return  # A busy server's word, about this connection only: the probe is lost.
-            # That is the end (the system gives no more sockets, say); what has come is given first.
+            # That is the end (the system gives no more sockets, say); what has come is shown first.
             await deferLater(self.reactor, 0)
             self.end(error)
 
@@ -276,7 +276,7 @@ class StreamRun(Run):
 class Lines(Reader):
     """Whole lines in and out on one connection: `deliver` is called with each that comes.
 
-    `over` fires when no more will: with None if the server just closed, else with the sentence.
+    `over` fires when no more will come: with None if the server just closed, else with the error.
     """
 
     def __init__(self, target: Target, deliver: Callable[[bytes], None]) -> None:
@@ -332,11 +332,11 @@ class Lines(Reader):
         return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
 
     def readConnectionLost(self) -> None:
-        """Know that no more will come; whoever has made this closes our side."""
+        """Take note that no more will come; our side is closed by the run."""
         self.came.put(b"")
 
     async def _listen(self) -> UppercaseError | None:
-        """Tell of the lines; a rest counts as one where it is too long, or is the last."""
+        """Deliver the lines; the rest counts as one if it is too long, or the last."""
         while data := await self.came.get():
             *lines, rest = (self.incomplete() + data).split(b"\n")
             self._incoming += rest

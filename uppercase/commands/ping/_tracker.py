@@ -121,8 +121,8 @@ class Finding:
     """One reply, or the absence of one.
 
     A wrong reply that belongs to no probe has no `seq` and no `rtt` (seconds from the probe to the
-    reply). `reordered` is a reply in time before which that to a later probe came (RFC 4737). `got`
-    and `expected` are of a wrong reply; what it should have been may not be known.
+    reply). `reordered` is a reply in time that came after a later probe's (RFC 4737). `got` and
+    `expected` are of a wrong reply; what it should have been may not be known.
     """
 
     verdict: Verdict
@@ -166,8 +166,8 @@ class RoundTrips:
     def percentiles(self, *percents: float) -> list[float]:
         """Return percentiles of the recent round trips, of which there must be one.
 
-        Each is the smallest that at least so many percent do not exceed: one of the samples, never
-        a mean of two (nearest rank).
+        Each is the smallest that at least that many percent do not exceed: one of the samples,
+        never a mean of two (nearest rank).
         """
         ordered = sorted(self.recent)
         return [ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in percents]
@@ -175,7 +175,7 @@ class RoundTrips:
 
 @dataclass(slots=True)
 class Totals:
-    """What there was so far.
+    """What has happened so far.
 
     Each probe is one of received, late, lost, wrong only, or pending; `Verdict` says what that is.
     `wrong` counts replies, so that a probe with a wrong and a correct reply counts under both;
@@ -199,7 +199,7 @@ class Totals:
 
     @property
     def settled(self) -> int:
-        """The probes of which it is known what became of them."""
+        """The probes whose outcome is known."""
         return self.transmitted - self.pending
 
     @property
@@ -208,7 +208,7 @@ class Totals:
         return self.lost / (self.settled or 1)
 
     def acceptable(self, max_loss: float, count: int | None = None) -> bool:
-        """Return whether all is as expected, of `count` probes at least, if that is given."""
+        """Return whether all is as expected, for at least `count` probes if that is given."""
         answered = self.received + self.late > 0 or max_loss == 1
         complete = count is None or self.settled >= count
         missed = (self.lost + self.late) / (self.settled or 1)
@@ -248,7 +248,7 @@ class Tracker:
         return self._probes.probe(seq)
 
     def restart(self, probe: bytes, now: float) -> None:
-        """Count a probe's time from now: it had to wait for a connection, which is no delay of its.
+        """Count a probe's time from now: it had to wait for a connection, which is not its delay.
 
         One that is lost already stays so: its reply will be late.
         """
@@ -294,7 +294,7 @@ class Tracker:
         return None
 
     def _wrong(self, reply: bytes, now: float) -> Finding:
-        """Take a reply that is nobody's; it counts for the probe that it names or resembles."""
+        """Take a reply that no probe expects; it counts for the one that it names or resembles."""
         self.totals.wrong += 1
         probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
         if probe is None:

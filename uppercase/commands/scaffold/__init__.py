@@ -1,6 +1,6 @@
 """What `uppercase transforms new` writes: a small project, from the templates in this folder.
 
-In a template `$$` is a dollar sign. The tests install and test what is made of them.
+In a template `$$` is a dollar sign. The tests install and test the projects.
 """
 
 import keyword

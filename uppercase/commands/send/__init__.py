@@ -35,7 +35,7 @@ UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""
 
 _CONNECT_NOTICE: Final = 0.1
-"""When a person is told what is being waited for: what takes less is felt as immediate."""
+"""When a person is told what we wait for: anything shorter feels immediate."""
 
 _tcp = section("TCP")
 _udp = section("UDP")
@@ -52,7 +52,7 @@ _udp = section("UDP")
 @_udp(
     "--retries",
     COUNT,
-    "How often a message is sent again at the most.",
+    "How often a message is sent again, at most.",
     show_default=str(UDP_RETRIES),
 )
 @_udp(
@@ -151,7 +151,7 @@ def _send_datagrams(
         raise UserError(f"got --one-socket and --window={window}; one socket takes one at a time")
     typed = sys.stdin.isatty() and chunk is None
     if chunk is not None and chunk > limit:
-        raise UserError(f"got --chunk={chunk}; a datagram carries {limit:,} bytes at the most")
+        raise UserError(f"got --chunk={chunk}; a datagram carries at most {limit:,} bytes")
     if chunk is not None and on_loss == "empty":
         raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
     framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)

@@ -44,7 +44,7 @@ class Messages:
         if len(message) > self.max_message:
             raise UserError(
                 f"got a message of {len(message):,} bytes; a datagram to {self.datagrams.target} "
-                f"carries {self.max_message:,} at the most; cut the input with --chunk, or use TCP"
+                f"carries at most {self.max_message:,}; cut the input with --chunk, or use TCP"
             )
         if self.warn and len(message) > SAFE_DATAGRAM:
             say(
@@ -87,7 +87,7 @@ class Messages:
     async def filter(self, source: Source, framer: "IFramer | Chunks", window: int) -> None:
         """Send all messages of an input and deliver what became of each, in their order.
 
-        At most `window` are under way or wait for their turn. Those before a fault of the input are
+        At most `window` are under way or wait for their turn. Those before a fault in the input are
         delivered.
         """
         places = DeferredSemaphore(window)

@@ -1,8 +1,8 @@
 """Input through a stream server: a byte-exact filter, or a line and its reply in turn.
 
 The filter sends and receives at the same time. Memory is a few chunks each way: input is read when
-the connection has taken what was read before, and where the reader of the output is slow, the
-connection is not read meanwhile.
+the connection has taken what was read before, and the connection is not read while the reader of
+the output is slow.
 
 A stream has no messages, so for a person a reply is complete when it ends with a newline, when the
 server ends the conversation, or when bytes have come and no more follow. A server that closes after
@@ -32,8 +32,8 @@ from uppercase.commands import CHUNK, write_all
 from uppercase.errors import NetworkError, UserError
 
 LINE_QUIET_TIME: Final = 0.3
-"""When a reply to a typed line that does not end with a newline counts as complete: after this
-silence. More than a round trip round the earth, less than a person minds."""
+"""The silence after which a reply to a typed line counts as complete without a newline: more than a
+round trip around the earth, less than a person minds."""
 
 TLS_QUIET_TIME: Final = 1.0
 """How long a TLS server must have been silent after the end of the input before the client ends the
@@ -73,7 +73,7 @@ class Source:
         self._wanted: Deferred[bytes] | None = None
 
     def read(self) -> Deferred[bytes]:
-        """Return the next bytes, b"" at the end; one at a time, and none if it is cancelled."""
+        """Return the next bytes, b"" at the end; one read at a time, which may be cancelled."""
         self._wanted = Deferred(self._unwanted)
         self._reactor.addReader(self)
         return self._wanted
@@ -148,7 +148,7 @@ class Filter(ClientProtocol):
         await open_connection(self._target, self, self._reactor)
 
     async def run(self) -> None:
-        """Write what comes until it is known how it ended; raise what went wrong after that."""
+        """Write what comes until the end is known, then raise what went wrong."""
         if self._sending is not _Sending.OVER:
             if self._target.tls is None:
                 self._rest = self.transport.getHandle().dup()
@@ -193,7 +193,7 @@ class Filter(ClientProtocol):
     # What the connection tells.
 
     def writeConnectionLost(self) -> None:
-        """Know that the server has been sent everything, and told of the end."""
+        """Take note that the server has been sent everything, and told of the end."""
         if self._sending is _Sending.ENDING:
             self._turn(_Sending.ENDED)
 
@@ -258,7 +258,7 @@ class Filter(ClientProtocol):
             self._happened.callback(None)
 
     async def _wait(self) -> None:
-        """Wait until something happens, or for so long that nothing will."""
+        """Wait until something happens, or so long that nothing will."""
         self._happened = Deferred()
         if self._sending is not _Sending.READING:
             quiet = self._owed_nothing_but_the_end()
@@ -331,7 +331,7 @@ class LineConversation:
     async def ask(self, line: bytes) -> bytes:
         """Send a line, with a newline, and return what the server replies.
 
-        What comes of an earlier reply after it seemed complete precedes the next one.
+        What arrives of an earlier reply after it seemed complete precedes the next one.
         """
         late = b"".join(self._connection.came.pending)
         self._connection.came.pending.clear()
