@@ -15,7 +15,7 @@ from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAd
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, serve
+from uppercase.udp.ports import Port, serve
 from uppercase.udp.sockets import open_socket
 
 CLIENT = ("192.0.2.7", 50_000)

@@ -29,7 +29,8 @@ from tests.udp.helpers import (
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
-from uppercase.udp import Port, ResponderProtocol, _batches, _ports
+from uppercase.udp import _batches, ports
+from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 WAYS = [
@@ -39,9 +40,9 @@ WAYS = [
 
 
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
-    monkeypatch.setattr(_ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
+    monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)

@@ -19,8 +19,8 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, drain
 from uppercase.udp._batches import BATCH
+from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
 
 
@@ -155,7 +155,7 @@ async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
             for number in range(BATCH):
                 sock.send(b"hello %d" % number)
             answered = [responder.answered]
-            drained = drain(port) if answered[0] else succeed(None)
+            drained = port.protocol.drain() if answered[0] else succeed(None)
             while answered[-1] < answered[0] + BATCH:
                 await deferLater(reactor, 0)
                 answered.append(responder.answered)
@@ -214,7 +214,7 @@ _FLOODED = r"""
 from twisted.internet import reactor
 from tests.udp.helpers import Applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import open_socket
 port = serve(reactor, open_socket("127.0.0.1", 0), Responder(Applied()))
 print(port.getHost().port, flush=True)

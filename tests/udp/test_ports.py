@@ -30,8 +30,8 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason, Event
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, _batches, drain, sockets
-from uppercase.udp._ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
+from uppercase.udp import _batches, sockets
+from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, Port, ResponderProtocol
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -229,7 +229,7 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
     responder = Responder(Applied())
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))
@@ -258,7 +258,7 @@ async def test_an_observer_that_fails_costs_a_batch_and_is_logged_once_a_second(
         if b"fail" in event:
             raise ValueError("no good")
 
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", turn)
+    monkeypatch.setattr("uppercase.udp.ports.TURN", turn)
     observer = SimpleNamespace(notify=refuse)
     responder = Responder(Applied(), observer=observer, tell_each=True)  # type: ignore[arg-type]
     with served(responder) as port:
@@ -267,20 +267,9 @@ async def test_an_observer_that_fails_costs_a_batch_and_is_logged_once_a_second(
             port.protocol.receive_batch(*columns([packet(b"first"), packet(b"fail"), packet()]))
             assert await in_thread(ask, *where, b"hello") == b"HELLO"
         assert responder.drops[DropReason.STOPPED] == 2
-        await drain(port)
+        await port.protocol.drain()
     (logged,) = logged_errors.flush()
     assert "no good" in logged
-
-
-def test_a_protocol_that_does_not_start_leaves_nothing_open() -> None:
-    class Refusing(ResponderProtocol):
-        def startProtocol(self) -> None:
-            raise ValueError("no")
-
-    sock = open_socket("127.0.0.1", 0)
-    with pytest.raises(ValueError, match="no"):
-        Port(sock, Refusing(Responder(Applied()), reactor), reactor).startListening()
-    assert sock.fileno() == -1
 
 
 async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:

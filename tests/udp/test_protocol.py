@@ -24,7 +24,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import Dropped, DropReason, Received, Replied
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
-from uppercase.udp import ResponderProtocol, drain
+from uppercase.udp.ports import ResponderProtocol
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -175,7 +175,7 @@ async def test_a_stop_answers_what_has_arrived() -> None:
         sock.connect(("127.0.0.1", port.getHost().port))
         for number in range(200):
             sock.send(b"hello %d" % number)
-        await drain(port)
+        await port.protocol.drain()
         port.stopListening()
         for number in range(200):
             assert sock.recv(100) == b"HELLO %d" % number
@@ -189,7 +189,7 @@ async def test_a_stop_waits_for_replies_that_are_late() -> None:
     with served(Responder(Applied(slow))) as port, client() as sock:
         sock.connect(("127.0.0.1", port.getHost().port))
         sock.send(b"late")
-        await drain(port)
+        await port.protocol.drain()
         assert sock.recv(100) == b"LATE"
 
 

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from tests.udp.helpers import Applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
-from uppercase.udp import drain, serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
 
 
@@ -117,7 +117,7 @@ async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> 
     port: Any = serve(plain, open_socket("127.0.0.1", 0), Responder(Applied()))
     number = port.getHost().port
     assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
-    await drain(port)
+    await port.protocol.drain()
     await port.stopListening()
 
 
@@ -181,7 +181,7 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="u
 from twisted.internet import reactor
 from tests.udp.helpers import Applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import opener_of_string
 (sock,) = opener_of_string(sys.argv[2])(1)
 serve(reactor, sock, Responder(Applied()))
