@@ -161,6 +161,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
         ("base = [", "is no TOML"),
+        ("a = " + "[" * 5000, "is no TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
         ("base = 'udp-client'\npoints = 3", "points is 3; a table is accepted"),
         ("base = 'udp-client'\n[points]\n'sends a line' = 3", "has no check 'sends a line'"),

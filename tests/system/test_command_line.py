@@ -213,7 +213,9 @@ def test_a_unix_socket_in_the_place_of_a_file_is_one_sentence(tmp_path: Path) ->
     file.touch()
     said = refused("uppercase-tcp", f"--listen=unix:{file}")
     assert f"cannot listen on UNIX {file}: a file that is no socket has this name" in said
-    assert file.exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+    said = refused("uppercase-tcp", f"--listen=unix:{tmp_path}/missing/socket")
+    assert f"cannot listen on UNIX {tmp_path}/missing/socket: there is no such folder" in said
 
 
 def test_a_pid_file_that_another_server_has_is_one_sentence(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_every_address_of_the_machine_answers_for_itself_and_no_broadcast_is_ans
     ("address", "why"),
     [
         # Only the system knows which of a network's addresses is for all of it.
-        ("127.255.255.255", "a broadcast or multicast address"),
+        ("127.255.255.255", "it is a broadcast address"),
         ("224.0.0.251", "which stands for many machines"),
         ("255.255.255.255", "which stands for many machines"),
     ],

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.system.processes import environment
 from tests.testing import broken
 from uppercase import registry, stream_transform, transform
 from uppercase.errors import BadArgument, UnknownName
-from uppercase.testing import LAWS, TransformContract, check
+from uppercase.testing import LAWS, Law, TransformContract, check
 
 QUICK = 10
 """Drawn messages for each search, where the messages that are always tried are enough."""
@@ -401,3 +402,33 @@ def test_a_mistake_in_what_to_check_is_told_as_on_the_command_line() -> None:
         check("ceasar")
     with pytest.raises(BadArgument, match="whole number"):
         check("caesar:shift=x")
+
+
+@transform
+async def holds_up(text: str) -> str:
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    await deferLater(reactor, 0)
+    time.sleep(0.03)
+    return text
+
+
+@in_reactor
+async def test_a_coroutine_that_blocks_keeps_others_waiting_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As does one that calls what it should await; each law is told of once it is verified."""
+    for name, quick in ("KIT_SEARCH_TIME", 0.05), ("KIT_CALL_TIME", 0.02), ("ASYNC_WINDOW", 1):
+        monkeypatch.setattr(f"uppercase.testing._examination.{name}", quick)
+    monkeypatch.setattr("uppercase.testing._laws.KIT_CALL_TIME", 0.02)
+    told: list[tuple[str, str, str]] = []
+
+    def tell(law: Law, verdict: str, example: str) -> None:
+        told.append((law.name, verdict, example))
+
+    report = await deferToThread(check, holds_up, count=1, tell=tell)
+    (broken,) = report.broken
+    assert told[-1] == ("time", "BROKEN", broken.example)
+    assert "in which a server serves nobody else" in broken.example
+    assert [verdict for _, verdict, _ in told[:-1]] == ["kept"] * (len(LAWS) - 1)

@@ -56,7 +56,7 @@ async def test_a_string_names_a_port_and_an_interface(description: str, host: st
         ("udp:", "a port is a whole number from 0"),
         ("udp:70000", "a port is a whole number from 0"),
         ("udp:dns", "got 'dns'; a port is a whole number"),
-        ("udp:0:interface=localhost", "got 'localhost' as the interface; an IPv4 or IPv6 address"),
+        ("udp:0:interface=localhost", "got 'localhost'; an interface is an IP address of"),
         ("udp:0:interface=::1", "udp:PORT[:interface=ADDRESS] is accepted"),
         ("udp:0:127.0.0.1:backlog=5", "udp:PORT[:interface=ADDRESS] is accepted"),
         ("udp:0:127.0.0.1:5", "udp:PORT[:interface=ADDRESS] is accepted"),
@@ -90,7 +90,7 @@ def test_values_are_quoted_as_twisted_quotes_them(interface: str) -> None:
     except ValueError:
         with pytest.raises(BadValue) as caught:
             opener_of_string(f"udp:0:interface={quoteStringArgument(interface)}")
-        assert f"got {interface!r} as the interface" in str(caught.value)
+        assert f"got {interface!r}; an interface is" in str(caught.value)
 
 
 def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:

@@ -53,24 +53,23 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
         elif interface == "localhost":
             hosts.update(dict.fromkeys(LOOPBACK))
         else:
-            hosts[_checked(interface)] = None
+            hosts[parse_interface(interface, ", or * for every address")] = None
     return tuple(hosts)
 
 
-def _checked(interface: str) -> str:
-    host = interface.removeprefix("[").removesuffix("]")
+def parse_interface(text: str, other: str = "") -> str:
+    """Return an IP address to listen on, in its one spelling; `other` is what is accepted besides.
+
+    Which of a network's addresses is for all of it, only the system knows.
+    """
     try:
-        address = ip_address(host)
+        address = ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:
-        raise BadValue(
-            f"got {interface!r}; an interface is an IP address of this machine such as 127.0.0.1 "
-            "or ::1, or * for every address"
-        ) from None
-    if address.is_multicast or host == "255.255.255.255":
-        raise BadValue(
-            f"got {interface!r}, which stands for many machines; an interface is an address of "
-            "this machine alone, or * for every one of them"
-        )
+        why = f"got {text!r}; an interface is an IP address of this machine"
+        raise BadValue(f"{why} such as 127.0.0.1 or ::1{other}") from None
+    if address.is_multicast or str(address) == "255.255.255.255":
+        why = f"got {text!r}, which stands for many machines"
+        raise BadValue(f"{why}; an interface is an address of this machine alone{other}")
     return str(address)
 
 

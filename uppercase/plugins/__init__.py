@@ -279,7 +279,8 @@ def _summary(target: Any, given: str | None) -> str:
 def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
     """Return the function that takes the message, its kind, and the target's arguments."""
     if not callable(target):
-        raise PluginError(f"{owner} is no function and no class; declare one of these")
+        hint = f"; a name is given as name={owner}" if isinstance(target, str) else ""
+        raise PluginError(f"{owner} is no function and no class; declare one of these{hint}")
     signature = signature_of(target, owner)
     if not inspect.isclass(target):
         return target, _kind(signature, 0, owner), parameters_of(signature, owner, positional=1)

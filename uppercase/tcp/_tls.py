@@ -142,7 +142,8 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
             return load(file.read())
     except OSError as error:
         raise BadValue(
-            f"cannot read the {what} file {path!r}: {error.strerror or error}"
+            f"cannot read the {what} file {path!r}: {error.strerror or error}; files are named by "
+            "privateKey= and certKey="
         ) from error
     except TypeError as error:
         raise BadValue(

@@ -230,13 +230,14 @@ def open_port(
             and isinstance(error.socketError, OSError)
             # A UNIX socket's port is its path.
             and isinstance(error.port, bytes | str)
-            and remove_leftover(path := os.fsdecode(error.port))
         ):
+            path = os.fsdecode(error.port)
             # Twisted keeps the lock of ours where it cannot bind.
             with suppress(OSError):
                 if os.readlink(f"{path}.lock") == str(os.getpid()):
                     os.remove(f"{path}.lock")
-            return endpoint.listen(factory)
+            if remove_leftover(path):
+                return endpoint.listen(factory)
         return failure
 
     listening: Deferred[IListeningPort] = endpoint.listen(factory)
@@ -286,6 +287,9 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
         )
+    if isinstance(error, OSError) and description.startswith("unix:"):
+        # Of the lock, which comes first.
+        return cannot_listen("UNIX", description.removeprefix("unix:"), error)
     why = getattr(error, "strerror", None) or error
     return CannotListen(f"cannot listen on {description}: {why}")
 

@@ -23,6 +23,7 @@ from hypothesis import find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky, NoSuchExample
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import LoopingCall
 
 import uppercase
 from uppercase import registry
@@ -120,6 +121,9 @@ half as long, and with one of seconds a check still ends while somebody waits fo
 _THREADS: Final = 10
 """Cases that overlap, but for coroutines: as many as the reactor's pool has threads. With more, a
 call that blocks would wait for others, and seem to have no reply."""
+
+_LOOK: Final = 0.01
+"""Seconds between two looks at whether the reactor goes on while a reply is awaited."""
 
 _SHOWN: Final = 48
 """Bytes of a message that a counter-example shows."""
@@ -229,7 +233,7 @@ class Examination:
         self._left_out = 0
         self._count = count
         self._waiter = Waiter([self._transform])
-        self._window = ASYNC_WINDOW if is_async(self._transform) else _THREADS
+        self._most = ASYNC_WINDOW if is_async(self._transform) else _THREADS
         self._unanswered: Unanswered | None = None
 
     @property
@@ -331,6 +335,38 @@ class Examination:
         return CallResult(output + tail, tail=len(tail))
 
     @cached_property
+    def _window(self) -> int:
+        """How many cases overlap: where calls block, no more than have a turn within a second."""
+        # Twice, as the reactor may begin to run with the first.
+        blocked = min(self._waiter.wait_for(self._timed(b""))[1] for _ in range(2))
+        return max(1, min(self._most, int(1 / max(blocked, 1e-3))))
+
+    async def _timed(self, message: bytes) -> tuple[CallResult, float]:
+        """Return what comes of a message, and how long at a time it kept the reactor."""
+        started = perf_counter()
+        begun = _call(self._transform, message)
+        longest = perf_counter() - started
+        if begun.called:
+            return await begun, longest
+        # What is awaited may block later; on asyncio it has not even begun.
+        expected = perf_counter()
+
+        def look() -> None:
+            nonlocal longest, expected
+            longest = max(longest, perf_counter() - expected)
+            expected = perf_counter() + _LOOK
+
+        looking = LoopingCall(look)
+        looking.clock = the_reactor()
+        looking.start(_LOOK)
+        try:
+            outcome = await begun
+        finally:
+            looking.stop()
+        look()
+        return outcome, longest
+
+    @cached_property
     def large(self) -> list[tuple[bytes, CallResult, float]]:
         """Large messages, what came of each, and how long the call blocked; up to a slow one."""
         tried: list[tuple[bytes, CallResult, float]] = []
@@ -340,10 +376,8 @@ class Examination:
                 return
             seconds = float("inf")
             for _ in range(3):  # Again if it was slow: something else may have run beside it.
-                started = perf_counter()
-                begun = _call(self._transform, message)
-                seconds = min(seconds, perf_counter() - started)
-                outcome = await begun
+                outcome, blocked = await self._timed(message)
+                seconds = min(seconds, blocked)
                 if seconds <= KIT_CALL_TIME:
                     break
             tried.append((message, outcome, seconds))

@@ -62,28 +62,37 @@ def check(
     examples: Iterable[bytes] = (),
     messages: st.SearchStrategy[bytes] | None = None,
     count: int = KIT_EXAMPLES,
+    tell: Callable[[Law, str, str], object] = lambda *_: None,
 ) -> Report:
     """Examine a transform.
 
     It is a specification such as `caesar:shift=3` or `module:function`, a decorated or plain
     function or class, a plugin, or an `ITransform`. The examples, what it is made for, are always
-    tried; `count` messages are drawn for each search, from the strategy `messages` too.
+    tried; `count` messages are drawn for each search, from the strategy `messages` too. `tell` is
+    called with each law as soon as it is verified, with `kept`, `BROKEN` or `?` (not tried), and
+    with the case that breaks it.
 
     Raises:
         uppercase.errors.UserError: the specification is wrong.
         uppercase.errors.PluginError: the transform cannot be loaded.
     """
     examined = Examination(target, examples=examples, messages=messages, count=count)
-    broken = []
-    for position, law in enumerate(LAWS):
+    broken, untried = [], []
+    for law in LAWS:
+        verdict, example = "kept", ""
         try:
             examined.verify(law)
         except Broken as found:
-            broken.append(found)
-        except Unanswered as error:
-            broken.append(Broken(str(error), _time.name))
-            untried = tuple(left.name for left in LAWS[position:] if left is not _time)
-            return Report(tuple(broken), untried=untried)
+            verdict, example = "BROKEN", found.example
+        except Unanswered as error:  # From here on each law raises it.
+            verdict, example = ("BROKEN", str(error)) if law is _time else ("?", "")
+        if verdict == "BROKEN":
+            broken.append(Broken(example, law.name))
+        elif verdict == "?":
+            untried.append(law.name)
+        tell(law, verdict, example)
+    if untried:
+        return Report(tuple(broken), untried=tuple(untried))
     return Report(
         tuple(broken),
         max((len(came.output) / len(message) for message, came, _ in examined.large), default=0),
@@ -315,7 +324,7 @@ def _time(examined: Examination) -> None:
         if seconds > KIT_CALL_TIME:
             raise Broken(
                 f"transform({show(message)}) took {seconds:.1f} s, in which a server serves nobody "
-                f"else; {KIT_CALL_TIME:g} s is the most, blocking=True runs it in a thread"
+                f"else; {KIT_CALL_TIME:g} s is the most, blocking=True runs a function in a thread"
             )
 
 

@@ -24,13 +24,13 @@ import sys
 from collections.abc import Callable
 from errno import EACCES, EINVAL
 from functools import lru_cache, partial
-from ipaddress import ip_address
 from typing import Any, Final
 
 from uppercase.core.guards import Destination
 from uppercase.core.values import (
     cannot_listen,
     family_of,
+    parse_interface,
     parse_port,
     printable_address,
     split_escaped,
@@ -41,26 +41,12 @@ from uppercase.errors import BadValue, CannotListen, suggest
 Opener = Callable[[int], list[socket.socket]]
 """Opens an address for so many processes to serve: a socket for each of them, or one for all."""
 
+_EVERYWHERE: Final = "0.0.0.0"
 _BACKSLASH: Final = "\\"
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
 _MEMINFO: Final = struct.Struct("@9I")
 _MEMINFO_DROPS: Final = 8
-
-
-def check_interface(host: str) -> str:
-    """Return the address that a host names; "" is every IPv4 address.
-
-    Raises:
-        BadValue: it is no address.
-    """
-    try:
-        return str(ip_address(host or "0.0.0.0"))
-    except ValueError:
-        raise BadValue(
-            f"got {host!r} as the interface; an IPv4 or IPv6 address is accepted, "
-            "such as 127.0.0.1 or ::1"
-        ) from None
 
 
 def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket.socket:
@@ -76,7 +62,7 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
         BadValue: the host is no address.
         CannotListen: the address could not be had; nothing is left open.
     """
-    address = check_interface(host)
+    address = parse_interface(host or _EVERYWHERE)
     family = family_of(address)
     sock = None
     try:
@@ -90,8 +76,8 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
         if one_of_several:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(where)
-        if _is_shared(sock):
-            raise OSError(EINVAL, "it is a broadcast or multicast address; those are not answered")
+        if _is_broadcast(sock):
+            raise OSError(EINVAL, "it is a broadcast address, which is not answered")
     except OSError as error:
         if sock is not None:
             sock.close()
@@ -125,14 +111,11 @@ def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
     return opened
 
 
-def _is_shared(sock: socket.socket) -> bool:
-    """Return whether a socket is bound to a broadcast or multicast address."""
-    address = sock.getsockname()
-    if ip_address(address[0].partition("%")[0]).is_multicast:
-        return True
+def _is_broadcast(sock: socket.socket) -> bool:
+    """Return whether a socket is bound to a broadcast address."""
     with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(address)
+            probe.connect(sock.getsockname())
         except OSError as error:
             # What connect(2) says of a broadcast address; it sends nothing.
             return error.errno == EACCES
@@ -203,7 +186,8 @@ def _parse_udp(description: str, fields: list[tuple[str, str]]) -> Opener:
     if "port" not in given:
         raise BadValue(f"got {description!r} without a port; {accepted}")
     try:
-        port, host = parse_port(given["port"]), check_interface(given.get("interface", ""))
+        port = parse_port(given["port"])
+        host = parse_interface(given.get("interface") or _EVERYWHERE)
     except BadValue as error:
         raise BadValue(f"in {description!r}: {error}") from None
     return partial(open_for_each, host, port)

@@ -63,7 +63,7 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no TOML: {error}") from error
     for key, value in table.items():
         if key not in _KEYS:
