@@ -55,14 +55,18 @@ class UDPService(TransformService):
         super().__init__(settings, reactor)
         clock = self.clock.seconds
         lab = None
-        if settings.lab is not None or settings.observers:
-            from uppercase.lab import Experiment, Lab
+        if settings.lab is not None:
+            from uppercase.lab import Lab
 
-            # Whoever watches each datagram wants its number: without a lab, of one that does none.
-            lab = Lab(settings.lab or Experiment(seed=0), clock, self)
-        tell_each = _tell_each(settings)
+            lab = Lab(settings.lab, clock, self)
         self.responder = Responder(
-            self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
+            self.chain,
+            settings.limits,
+            clock=clock,
+            observer=self,
+            tell_each=_tell_each(settings),
+            numbered=bool(settings.observers),
+            lab=lab,
         )
         self.ports: list[Any] = []
         listed = () if settings.inherits else settings.listen

@@ -45,6 +45,7 @@ from uppercase.core.guards import (
     Delay,
     Destination,
     Origin,
+    Part,
     Replies,
     SocketAddress,
     Step,
@@ -69,8 +70,7 @@ RECEIVE_PAUSE_MAX: Final = 1.0
 
 _log: Final = Logger("uppercase")
 
-Parts = Generator[tuple[Replies, list[Step]], None, None]
-"""What `Responder.exchange` gives."""
+Parts = Generator[Part, None, None]
 
 
 def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> IListeningPort:
