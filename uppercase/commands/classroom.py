@@ -247,7 +247,20 @@ def _exercises() -> dict[str, str]:
     return {name: each.summary for name, each in find_exercises()[0].items()}
 
 
-@click.command("grade", cls=Command)
+class _Grade(Command):
+    """Takes its own options behind the exercise, so a program's need a `--` before them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            hint = "; where it is the program's, put -- before the program"
+            ctx.fail(error.format_message().removesuffix(".") + hint)
+
+
+@click.command("grade", cls=_Grade)
 @_exercise("--list", "listed", bool, "List the exercises.")
 @_exercise("--port", PORT, "The port, for programs that have a fixed one.", **_ANY_PORT)
 @_exercise("--jobs", COUNT.positive, "Checks at once; one with --port.", default=_JOBS)
