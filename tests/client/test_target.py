@@ -71,7 +71,7 @@ def test_what_is_no_address_is_said_so(text: str) -> None:
 
 
 def test_a_host_with_its_port_in_the_environment_is_said() -> None:
-    with pytest.raises(BadValue, match="got the host 'localhost:7'; .* in UPPERCASE_PORT"):
+    with pytest.raises(BadValue, match=r"got the host 'localhost:7'; .* in UPPERCASE_PORT"):
         parse_target(None, environment={"UPPERCASE_HOST": "localhost:7"})
 
 
