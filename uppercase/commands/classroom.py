@@ -158,6 +158,7 @@ def run(
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
+    _look_for_folders(timeline, record)
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
@@ -231,6 +232,13 @@ def _save_timeline(timeline: "Timeline", path: Path) -> None:
     from uppercase.classroom.picture import save_timeline
 
     _save(path, lambda: save_timeline(timeline, path))
+
+
+def _look_for_folders(*files: Path | None) -> None:
+    """Refuse files that could not be written in the end; what a program did is not repeated."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise UserError(f"cannot write {file}: there is no folder {file.parent}")
 
 
 def _save(path: Path, write: Callable[[], object]) -> None:
@@ -315,6 +323,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
+    _look_for_folders(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()
