@@ -200,8 +200,12 @@ def test_a_name_that_somebody_has_is_said(tmp_path: Path, kind: str, more: tuple
         if kind == "locked":
             os.symlink(str(os.getpid()), f"{path}.lock")
         said = refused("uppercase-tcp", f"--listen=unix:{path}", *more)
-    assert f"cannot listen on UNIX {path}: another program does already" in said
-    assert "choose another name" in said
+    if kind == "a file":
+        why = "a file that is no socket has this name; choose another one"
+    else:
+        why = "another program does already"
+        assert "choose another name" in said
+    assert f"cannot listen on UNIX {path}: {why}" in said
     assert "b'" not in said
     assert path.exists()
 

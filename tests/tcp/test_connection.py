@@ -41,6 +41,19 @@ def test_half_closing_gets_the_last_reply_and_then_the_end() -> None:
     assert service.end(wire).outcome is Outcome.FINISHED
 
 
+def test_a_fault_while_a_connection_is_made_leaves_its_place_free() -> None:
+    """Whoever accepts ends it then."""
+    service = Service(max_connections=1)
+    service.factory.open_conversation = lambda *_: 1 / 0  # type: ignore[assignment]
+    wire = Wire()
+    wire.protocol = service.factory.buildProtocol(None)
+    with pytest.raises(ZeroDivisionError):
+        wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.factory.connections
+    assert not service.events
+
+
 def test_the_end_of_input_may_be_told_twice() -> None:
     """Twisted does so when a late write fills the transport's buffer again."""
     service = Service("line")

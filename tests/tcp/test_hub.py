@@ -260,6 +260,20 @@ def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     new[0].close()
 
 
+def test_a_number_that_was_closed_unseen_is_watched_anew(watched: Watched) -> None:
+    """The kernel forgets it with the socket; its next owner would never be read."""
+    old = watched.reader()
+    number = old.fileno()
+    old.close()
+    new = Descriptor(number=number)
+    watched.made = [new]
+    new.peer.send(b"x")
+    watched.hub.addReader(new)
+    watched.hub.doRead()
+    assert (old.calls, new.calls) == ([], ["read"])
+    assert watched.hub.getReaders() == [new]
+
+
 def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
     """As a client is that has been accepted, and has said already what it wants: nobody looks."""
 

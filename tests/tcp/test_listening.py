@@ -4,6 +4,7 @@ import errno
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.conftest import LoggedErrors
 from uppercase.errors import CannotListen
 from uppercase.tcp.listening import Acceptor, acceptor_of
 from uppercase.tcp.opening import bind, listen_error
@@ -195,6 +197,46 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
                 assert isinstance(transport, tcp.Server)
                 assert (peer.host, peer.port) == client.getsockname()[:2]
     assert all(at_once), "a reply may wait for an acknowledgement"
+    acceptor.stop()
+    await port.stopListening()
+
+
+async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
+    logged_errors: LoggedErrors,
+) -> None:
+    """It has the same descriptor's number, which must not be taken for known."""
+
+    class Echo(Protocol):
+        transport: Any
+
+        def connectionMade(self) -> None:
+            made.append(self)
+            if len(made) == 1:
+                raise ValueError("on purpose")
+
+        def dataReceived(self, data: bytes) -> None:
+            self.transport.write(data)
+            self.transport.loseConnection()
+
+        def connectionLost(self, reason: object = None) -> None:
+            ended.put(None)
+
+    ended: DeferredQueue[None] = DeferredQueue()
+    made: list[Protocol] = []
+    endpoint = serverFromString(installed, "tcp:0:interface=127.0.0.1")
+    port: Any = await endpoint.listen(Factory.forProtocol(Echo))
+    acceptor = acceptor_of(port, installed, lambda error: None)
+    assert acceptor is not None
+    host = port.getHost()
+    replies = []
+    for _ in range(2):
+        with socket.create_connection((host.host, host.port), timeout=10) as client:
+            client.sendall(b"hello")
+            await ended.get().addTimeout(10, installed)
+            with suppress(ConnectionResetError):
+                replies.append(client.recv(100))
+    assert replies[-1] == b"hello"
+    assert "on purpose" in logged_errors.flush()[0]
     acceptor.stop()
     await port.stopListening()
 

@@ -2,16 +2,19 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from tests.tcp.wire import CLIENT, Wire, World
+from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
 from uppercase.core.proxy_header import V2_SIGNATURE
 from uppercase.core.values import DeclaredPeers, parse_peers
-from uppercase.errors import BadValue
+from uppercase.errors import BadValue, TransformError
+from uppercase.interfaces import ITransformStream
 from uppercase.limits import Limits
 from uppercase.tcp._proxy import ProxyHeaderFactory
 
@@ -175,6 +178,33 @@ def test_a_connection_that_waits_for_its_header_counts_and_is_drained(world: Wor
     wire.end()
     assert wire.gone
     assert world.notes.outcome is Outcome.STOPPED
+
+
+def test_a_header_that_comes_when_all_is_over_changes_nothing() -> None:
+    """Such as after the idle time, where that is shorter than the header's."""
+    world = World(limits=Limits(idle_timeout=1, proxy_timeout=60, max_per_address=1))
+    late = connect(world)
+    world.wait(1.1)
+    assert late.output_ended
+    assert late.send(HEADER + b"hello") == b""
+    other = connect(world)
+    assert other.send(HEADER + b"hello") == b"HELLO", "the late one counts for nobody"
+    late.end()
+    other.end()
+    assert world.notes.outcomes == [Outcome.IDLE, Outcome.FINISHED]
+    world.check_idle()
+
+
+def test_a_transform_that_cannot_begin_ends_a_connection_before_its_header(world: World) -> None:
+    class Broken:
+        def open_stream(self) -> ITransformStream:
+            raise TransformError("broken", "on purpose")
+
+    world.factory.open_conversation = lambda *_: StreamConversation(cast(Any, Broken()))
+    wire = connect(world)
+    assert wire.send(HEADER + b"hello") == b""
+    wire.end()
+    assert world.notes.outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1,", "example.org", "10.0.0.1/8", "::ffff:1.2.3.4"])

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.values import DeclaredPeers
+from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
 from uppercase.services._stopping import drain
@@ -29,7 +30,7 @@ from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener
 from uppercase.tcp.kernel import admit_nobody, connections_possible
-from uppercase.tcp.opening import OPENER, SocketEndpoint, bind, listen_error, open_endpoint
+from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -61,7 +62,7 @@ class TCPSettings(Settings):
 
 def _ends_with_us(place: str) -> bool:
     """Whether a socket is closed for good when we stop; systemd's is not."""
-    return place.partition(":")[0] in ("", SHORTHAND, "tcp", "tcp6", "unix")
+    return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
 class _Open(NamedTuple):
@@ -96,9 +97,11 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
-        made = listening.inherited_listener if settings.inherits else listening.listener_of_string
+        # Only the process that systemd has started could look for its sockets.
+        opens = None if settings.inherits else self.reactor
         self._listeners = [
-            made(self.reactor, text, settings.proxy_from) for text in settings.listen
+            listening.listener_of_string(opens, text, settings.proxy_from)
+            for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -125,11 +128,11 @@ class TCPService(TransformService):
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = SocketEndpoint(self.reactor, skt)
+        endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self.settings.proxy_from)
+        return listening.Listener(place, endpoint, None, self.settings.proxy_from, place)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
@@ -137,9 +140,12 @@ class TCPService(TransformService):
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
-            endpoint = listening.listener_of_string(OPENER, listener.place).endpoint
-            made = open_endpoint(listener.description, endpoint)
-            yield _place(listener.place, made.socket, made.release)
+            if not isinstance(listener.endpoint, SocketEndpoint):
+                raise CannotListen(
+                    f"cannot share {listener.description} among workers: only tcp:, tcp6:, tls:, "
+                    "unix: and systemd: endpoints have a socket to share; leave out --workers"
+                )
+            yield _place(listener.place, *listener.endpoint.open())
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -210,7 +216,7 @@ class TCPService(TransformService):
             self.say_ready(self._open[-1].name)
 
 
-def _place(place: str, skt: socket.socket, close: Callable[[], None]) -> OpenPlace:
+def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:
     def release() -> None:
         # Other processes serve it to its end.
         if _ends_with_us(place):

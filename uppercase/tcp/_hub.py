@@ -222,6 +222,10 @@ class Hub:
     def _watch(self, descriptor: Any, event: int) -> None:
         number = descriptor.fileno()
         events = self._events.get(number, 0)
+        if events and self._descriptors[number] is not descriptor:
+            # That one was closed unseen, and the kernel has forgotten it.
+            self._reads.pop(number, None)
+            events = 0
         if events & event:
             return
         if events:

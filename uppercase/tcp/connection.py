@@ -99,6 +99,8 @@ class TransformProtocol(EndingProtocol):
 
     def identified(self) -> None:
         """Take note of whom limits and logs go by; input comes after this."""
+        if self._state is not states.IDENTIFYING:
+            return  # It closes already, and stays what the log has called it.
         self.name, self.client = known_as(self.transport.getPeer())
         if self._factory.enter(self):
             self._move(states.SERVING if self._drain_at is None else states.DRAINING)
@@ -166,6 +168,9 @@ class TransformProtocol(EndingProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
+        if self._state is states.OPENING:
+            # A fault while it was made: nobody has heard of it.
+            self._move(states.REFUSED)
         refused = self._state is states.REFUSED
         self._move(states.CLOSED)
         self._factory.turns.forget(self)

@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -36,7 +37,7 @@ from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody
-from uppercase.tcp.opening import BACKLOG, InheritedUNIXPort, open_port
+from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -61,6 +62,9 @@ many a second as there are such turns in it."""
 # The one client that was to be accepted is gone, or a packet filter has refused it.
 _ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 
+_OURS: Final = ("tcp:", "tcp6:", "unix:", "systemd:")
+"""The kinds of Twisted's endpoints whose sockets are opened here; others open theirs themselves."""
+
 _TAKES_BACKLOG: Final = r"(tcp|tcp6|unix):(?!.*:backlog=)"
 
 _TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChain=chain.pem]"
@@ -72,7 +76,8 @@ class Listener(NamedTuple):
 
     Attributes:
         description: as the user wrote it.
-        endpoint: where connections come from.
+        endpoint: where connections come from; None until the socket is there that another process
+            has opened.
         context: key and certificate, if they speak TLS.
         proxies: who must send a PROXY header, if anybody.
         place: the part of the description that says what is bound.
@@ -80,9 +85,9 @@ class Listener(NamedTuple):
 
     description: str
     endpoint: IStreamServerEndpoint
-    context: "SSLContext | None" = None
-    proxies: DeclaredPeers | None = None
-    place: str = ""
+    context: "SSLContext | None"
+    proxies: DeclaredPeers | None
+    place: str
 
     def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
         """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
@@ -95,7 +100,8 @@ class Listener(NamedTuple):
             from uppercase.tcp._proxy import ProxyHeaderFactory
 
             factory = ProxyHeaderFactory(self.proxies, factory, served)
-        return open_port(self.endpoint, factory)
+        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
+        return listening
 
     def name(self, port: IListeningPort) -> str:
         """Return what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
@@ -138,7 +144,7 @@ class Acceptor:
 
     def __init__(
         self,
-        port: Port | InheritedUNIXPort,
+        port: Port,
         reactor: Any,
         on_scarce: Callable[[OSError], None],
         waits: Callable[[], bool] | None = None,
@@ -161,9 +167,8 @@ class Acceptor:
         if self._came_before:
             # Those that it accepts have it too, on Linux, at the cost of no call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._make, self._server = prompt(port.transport), port if isinstance(port, Port) else None
-        if self._server is not None:
-            self._server.stopReading()
+        self._make = prompt(port.transport)
+        port.stopReading()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -248,8 +253,13 @@ class Acceptor:
         assert protocol is not None
         number = port.sessionno
         port.sessionno = number + 1
-        transport = self._make(skt, protocol, address, self._server, number, self._reactor)
-        protocol.makeConnection(transport)
+        transport = self._make(skt, protocol, address, port, number, self._reactor)
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            # Before the socket is closed: whoever has its number next would be taken for this one.
+            transport.connectionLost(Failure())
+            raise
 
     def _rest(self, error: OSError) -> None:
         if self._call is None:
@@ -276,7 +286,7 @@ def acceptor_of(
     waits: Callable[[], bool] | None = None,
 ) -> Acceptor | None:
     """Return who accepts for a port; None for a port of another kind, which goes on itself."""
-    if isinstance(port, Port | InheritedUNIXPort) and IReactorFDSet.providedBy(reactor):
+    if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
         return Acceptor(port, hub_of(reactor), on_scarce, waits)
     return None
 
@@ -287,14 +297,12 @@ def listener_of_string(
     """Return the listener that a Twisted endpoint string describes; our backlog is its default.
 
     `tls:` and `ssl:` take the same arguments as Twisted's `ssl:`, and become our TLS over `tcp:`.
+    With None for a reactor there is no endpoint: another process has to open the socket.
 
     Raises:
         BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
     kind = description.partition(":")[0].lower()
-    # Imported here: it brings in all of TLS, and a service of one port does without.
-    from twisted.internet.endpoints import serverFromString
-
     if kind == "haproxy":
         rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
         raise BadValue(
@@ -313,25 +321,21 @@ def listener_of_string(
         )
     if re.match(_TAKES_BACKLOG, plain):
         plain = f"{plain}:backlog={BACKLOG}"
+    if reactor is None:
+        inherited: Any = None
+        return Listener(description, inherited, context, proxies, plain)
+    # Imported here: it brings in all of TLS, and a service of one port does without.
+    from twisted.internet.endpoints import serverFromString
+
+    ours = plain.startswith(_OURS)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, plain)
-    # What the parsers of endpoint strings raise for bad ones; systemd's: IndexError and KeyError.
-    except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
+        endpoint: IStreamServerEndpoint = serverFromString(OPENER if ours else reactor, plain)
+    # What the parsers of endpoint strings raise for bad ones; systemd's the last two.
+    except (ValueError, TypeError, OSError, ImportError, LookupError, AttributeError) as error:
         raise _bad_description(description, kind, error) from error
+    if ours:
+        endpoint = SocketEndpoint(reactor, partial(open_endpoint, description, endpoint))
     return Listener(description, endpoint, context, proxies, plain)
-
-
-def inherited_listener(
-    reactor: Any, description: str, proxies: DeclaredPeers | None = None
-) -> Listener:
-    """Return a listener whose endpoint is to be replaced by that of an inherited socket.
-
-    Only the process that systemd has started can look for its sockets.
-    """
-    if description.partition(":")[0].lower() == "systemd":
-        endpoint: Any = None
-        return Listener(description, endpoint, None, proxies, description)
-    return listener_of_string(reactor, description, proxies)
 
 
 def _split_tls(description: str) -> tuple[str, dict[str, str]]:

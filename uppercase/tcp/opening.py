@@ -1,7 +1,7 @@
-"""How listening sockets are opened, and how those are served that another process has opened.
+"""How listening sockets are opened, and ports that serve those, whoever has opened them.
 
-The shorthands (`--port`, `--interface`) have sockets of their own, because Twisted's TCP endpoints
-leave IPV6_V6ONLY alone, so that `*` could not mean both families.
+Twisted parses endpoint strings, but its sockets would not do: it leaves IPV6_V6ONLY alone, so that
+`*` could not mean both families, and has no socket that others could serve.
 
 The kernel lets one listen at addresses that nobody can connect to. And it refuses the name of a
 UNIX socket that is there already, whether somebody listens or not: a program that was killed leaves
@@ -12,15 +12,14 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.unix import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
@@ -55,7 +54,6 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
         skt.bind((address, port, *scope))
         refuse_group(str(address))
         skt.listen(backlog)
-        skt.setblocking(False)
     except (OSError, OverflowError) as error:
         if skt is not None:
             skt.close()
@@ -65,61 +63,29 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     return skt
 
 
-@implementer(IListeningPort)
-class InheritedUNIXPort:
-    """A listening UNIX socket whose name and mode belong to the process that has opened it.
-
-    Twisted's own port sets the mode and the backlog anew, and unlinks the name when it stops. This
-    one has what an `Acceptor` needs to accept in its place.
-    """
-
-    transport = Server
-    sessionno = 0
-
-    def __init__(self, skt: socket.socket, factory: IProtocolFactory) -> None:
-        self._socket = skt
-        self.factory = factory
-
-    def startListening(self) -> None:
-        self.factory.doStart()
-
-    def stopListening(self) -> Deferred[None]:
-        self._socket.close()
-        self.factory.doStop()
-        return succeed(None)
-
-    def getHost(self) -> UNIXAddress:
-        return UNIXAddress(self._socket.getsockname())
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        return type(self.factory).__name__
-
-
-class Opened(NamedTuple):
+class OpenSocket(NamedTuple):
     """A listening socket that nobody serves yet.
 
     Attributes:
-        socket: does not block.
         release: closes it; who still has it goes on listening, but nobody finds it by its name.
     """
 
     socket: socket.socket
-    release: Callable[[], None]
+    release: Callable[[], object]
 
 
 class _Opener:
-    """Stands for a reactor where endpoints are to be opened and not served.
+    """Stands for a reactor where Twisted's endpoints are to be opened and not served.
 
-    Endpoints call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and
-    `IReactorSocket`; what they give is an `Opened` instead of a port.
+    They call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and `IReactorSocket`;
+    what they give is an `OpenSocket` instead of a port.
     """
 
-    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> Opened:  # noqa: N802
+    def listenTCP(  # noqa: N802
+        self, port: int, factory: object, backlog: int, interface: str
+    ) -> OpenSocket:
         skt = bind(interface or "0.0.0.0", port, backlog, one_family=False)
-        return Opened(skt, skt.close)
+        return OpenSocket(skt, skt.close)
 
     def listenUNIX(  # noqa: N802
         self,
@@ -128,146 +94,134 @@ class _Opener:
         backlog: int,
         mode: int,
         wantPID: bool,  # noqa: N803
-    ) -> Opened:
+    ) -> OpenSocket:
         path = os.fsdecode(address)
-        lock = FilesystemLock(f"{path}.lock") if wantPID else None
-        skt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            if lock is not None and not lock.lock():
-                raise locked(path)
-            if lock is not None and not lock.clean and _is_socket(path):
-                os.remove(path)  # Left by a program that was killed.
-            remove_leftover(path)
-            skt.bind(path)
-            os.chmod(path, mode)
-            skt.listen(backlog)
-        except OSError as error:
-            skt.close()
-            if lock is not None and lock.locked:
-                lock.unlock()
-            raise cannot_listen("UNIX", path, error) from error
+        with ExitStack() as held:
+            try:
+                if wantPID:
+                    lock = FilesystemLock(f"{path}.lock")
+                    if not lock.lock():
+                        raise _locked(path)
+                    held.callback(_unlock, lock)
+                _remove_leftover(path)
+                skt = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                skt.bind(path)
+                # Before the socket is closed: until then no other file has its number.
+                held.callback(_remove, path, os.lstat(path))
+                os.chmod(path, mode)
+                skt.listen(backlog)
+            except OSError as error:
+                raise cannot_listen("UNIX", path, error) from error
+            return OpenSocket(skt, held.pop_all().close)
 
-        def release() -> None:
-            skt.close()
-            if _is_socket(path):
-                os.remove(path)
-            if lock is not None:
-                lock.unlock()
-
-        return Opened(skt, release)
-
-    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> Opened:  # noqa: N802
+    def adoptStreamPort(  # noqa: N802
+        self, descriptor: int, family: int, factory: object
+    ) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
-        return Opened(skt, skt.close)
-
-
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
+        return OpenSocket(skt, skt.close)
 
 
 OPENER: Final[Any] = _Opener()
-"""What `listener_of_string` is given for a reactor by whoever opens sockets for other processes."""
 
 
-def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> Opened:
-    """Open an endpoint that was made with `OPENER`.
-
-    Raises:
-        CannotListen: it could not be had, or is of a kind that has no socket to share.
-    """
+def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> OpenSocket:
+    """Open an endpoint that was made with `OPENER`, or raise `CannotListen`."""
     results: list[Any] = []
-    maybeDeferred(endpoint.listen, Factory()).addBoth(results.append)
-    result = results[0] if results else None
-    if isinstance(result, Opened):
-        result.socket.setblocking(False)
-        return result
-    if isinstance(result, Failure) and result.check(CannotListen, OSError, OverflowError):
-        raise listen_error(description, result)
-    raise CannotListen(
-        f"cannot share {description} among workers: only tcp:, tcp6:, tls:, unix: and systemd: "
-        "endpoints have a socket to share; leave out --workers"
-    )
+    endpoint.listen(Factory()).addBoth(results.append)
+    opened: OpenSocket | Failure = results[0]
+    if isinstance(opened, Failure):
+        raise listen_error(description, opened)
+    return opened
+
+
+class _UNIXPort(unix.Port):
+    """A port for a UNIX socket whose name and mode are the matter of whoever has opened it.
+
+    Twisted's own sets the mode anew, and removes the name when it stops, even systemd's.
+    """
+
+    _shouldShutdown = False  # noqa: N815 (Twisted's name) # Other processes may serve it.
+
+    def __init__(self, opened: OpenSocket, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(opened.socket.getsockname(), factory, reactor=reactor)
+        self.socket, self._release = opened
+        self.fileno = self.socket.fileno  # type: ignore[method-assign] # as Twisted's
+
+    def startListening(self) -> None:
+        """Do what Twisted's does, but to the socket."""
+        tcp._reservedFD.reserve()
+        self.numberAccepts = 100
+        factory: Any = self.factory
+        factory.doStart()
+        self.connected = True
+        self.startReading()  # type: ignore[no-untyped-call]
+
+    def stopListening(self, *reason: Any) -> Any:
+        ended = self.loseConnection(*reason)  # type: ignore[no-untyped-call]
+        self._release()
+        return ended
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)
 
 
 @implementer(IStreamServerEndpoint)
 class SocketEndpoint:
-    """The endpoint of a listening socket, which is the port's from then on.
+    """Serves a listening socket, which is the port's from then on.
 
-    Over TCP as Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs:
-    a sixth of the time in which a service starts.
+    Args:
+        open_socket: gives it, or raises `CannotListen`.
     """
 
-    def __init__(self, reactor: Any, skt: socket.socket) -> None:
+    def __init__(self, reactor: Any, open_socket: Callable[[], OpenSocket]) -> None:
         self._reactor = reactor
-        self._socket = skt
+        self.open = open_socket
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        skt = self._socket
+        return maybeDeferred(self._serve, factory)
+
+    def _serve(self, factory: IProtocolFactory) -> IListeningPort:
+        opened = self.open()
+        skt = opened.socket
         skt.setblocking(False)
         if skt.family == socket.AF_UNIX:
-            unix = InheritedUNIXPort(skt, factory)
-            unix.startListening()
-            return succeed(unix)
-        port = maybeDeferred(self._reactor.adoptStreamPort, skt.fileno(), skt.family, factory)
-        # The reactor has a descriptor of its own, or none.
-        skt.close()
-        return port
+            port = _UNIXPort(opened, factory, self._reactor)
+            port.startListening()
+            return port
+        # As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a
+        # sixth of the time in which a service starts. The port has a descriptor of its own.
+        with skt:
+            adopted: IListeningPort = self._reactor.adoptStreamPort(
+                skt.fileno(), skt.family, factory
+            )
+        return adopted
 
 
-def open_port(
-    endpoint: IStreamServerEndpoint, factory: IProtocolFactory
-) -> Deferred[IListeningPort]:
-    """Listen at an endpoint; fails with `CannotListen` where nobody could connect."""
-
-    def try_again(failure: Failure) -> Any:
-        error = failure.value
-        if (
-            isinstance(error, CannotListenError)
-            and isinstance(error.socketError, OSError)
-            # A UNIX socket's port is its path.
-            and isinstance(error.port, bytes | str)
-        ):
-            path = os.fsdecode(error.port)
-            # Twisted keeps the lock of ours where it cannot bind.
-            with suppress(OSError):
-                if os.readlink(f"{path}.lock") == str(os.getpid()):
-                    os.remove(f"{path}.lock")
-            if remove_leftover(path):
-                return endpoint.listen(factory)
-        return failure
-
-    listening: Deferred[IListeningPort] = endpoint.listen(factory)
-    return listening.addErrback(try_again).addCallback(_check)
+def _remove(path: str, ours: os.stat_result) -> None:
+    """Remove the name of a socket, if it is still ours and we may."""
+    with suppress(OSError):
+        if os.path.samestat(os.lstat(path), ours):
+            os.remove(path)
 
 
-def _check(port: IListeningPort) -> IListeningPort:
-    address: Any = port.getHost()
-    try:
-        if hasattr(address, "host"):
-            refuse_group(address.host)
-    except OSError as error:
-        port.stopListening()
-        place = printable_address(address.host, address.port)
-        raise cannot_listen("TCP", place, error) from error
-    return port
+def _unlock(lock: FilesystemLock) -> None:
+    # Somebody may have removed it, or we may not.
+    with suppress(OSError, ValueError):
+        lock.unlock()
 
 
-def remove_leftover(path: str) -> bool:
-    """Remove the name of a UNIX socket where nobody listens; tell whether it was one."""
+def _remove_leftover(path: str) -> None:
+    """Remove the name of a UNIX socket where nobody listens, if it is one."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode) or not _refuses(path):
-            return False
+            return
         os.remove(path)
     except OSError:
-        return False
+        return
     Logger("uppercase").info(
         "removed the socket {path}, which a program that was killed has left", path=path
     )
-    return True
 
 
 def listen_error(description: str, failure: Failure) -> CannotListen:
@@ -276,25 +230,16 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
     if isinstance(error, CannotListen):
         return error
     if isinstance(error, CannotListenError):
-        address = printable_address(error.interface or "0.0.0.0", error.port)
-        if isinstance(error.socketError, OSError):
-            if not isinstance(error.port, int):
-                return cannot_listen("UNIX", os.fsdecode(error.port), error.socketError)
-            return cannot_listen("TCP", address, error.socketError)
-        if not isinstance(error.port, int):
-            return locked(os.fsdecode(error.port))
+        error = error.socketError  # of an endpoint that is not ours
     if isinstance(error, OverflowError):
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
         )
-    if isinstance(error, OSError) and description.startswith("unix:"):
-        # Of the lock, which comes first.
-        return cannot_listen("UNIX", description.removeprefix("unix:"), error)
     why = getattr(error, "strerror", None) or error
     return CannotListen(f"cannot listen on {description}: {why}")
 
 
-def locked(path: str) -> CannotListen:
+def _locked(path: str) -> CannotListen:
     """Say that another process has the lock beside a UNIX socket's name, or seems to."""
     return CannotListen(
         f"cannot listen on UNIX {path}: another program does already, as {path}.lock says; stop it "

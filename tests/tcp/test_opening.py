@@ -1,0 +1,98 @@
+"""Sockets that are opened here: what becomes of their names, and of those of others."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import endpoints
+from twisted.internet import reactor as installed
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+from twisted.python.systemd import ListenFDs
+
+from uppercase.errors import CannotListen
+from uppercase.tcp.listening import listener_of_string
+
+
+class Echo(Protocol):
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+        self.transport.loseConnection()
+
+
+def ask(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"hello")
+        return client.recv(100)
+
+
+async def listen(text: str) -> Any:
+    """Listen by a port that accepts by itself, as that of metrics does."""
+    return await listener_of_string(installed, text).endpoint.listen(Factory.forProtocol(Echo))
+
+
+async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(tmp_path: Path) -> None:
+    """Whatever a program that was killed has left there."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    (tmp_path / "socket.lock").symlink_to("999999999")
+    port = await listen(f"unix:{path}:mode=600")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert await deferToThread(ask, path) == b"hello"
+    ended = port.stopListening()
+    assert not list(tmp_path.iterdir()), "at once: the reactor may not run, as at a failing start"
+    await ended
+
+
+async def test_a_name_that_somebody_else_has_by_then_stays(tmp_path: Path) -> None:
+    path, lock = tmp_path / "socket", tmp_path / "socket.lock"
+    port = await listen(f"unix:{path}")
+    path.unlink()
+    lock.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        lock.symlink_to("1")
+        await port.stopListening()
+        assert path.exists()
+        assert lock.is_symlink()
+
+
+async def test_a_unix_socket_of_systemds_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode (SocketMode=) decides who may connect, and systemd goes on listening by its name."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(path))
+        path.chmod(0o600)
+        opened.listen()
+        passed = ListenFDs([os.dup(opened.fileno())], ["web"])
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", passed)
+        port = await listen("systemd:domain=UNIX:name=web")
+        assert await deferToThread(ask, path) == b"hello"
+        await port.stopListening()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:
+    def free_number() -> int:
+        with open(os.devnull) as file:
+            return file.fileno()
+
+    (tmp_path / "socket.lock").symlink_to(str(os.getpid()))
+    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path}/socket").endpoint
+    before = free_number()
+    with pytest.raises(CannotListen, match="another program does already") as caught:
+        endpoint.open()
+    assert free_number() == before
+    assert caught.value
