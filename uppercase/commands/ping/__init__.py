@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -149,6 +150,7 @@ _PERCENTILES: Final = ("p50", "p95", "p99")
 
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 _BAR: Final = 40  # columns
+_BESIDE_BAR: Final = 22
 
 _EDGE: Final = 0.96  # Of a diagram's height: the place of marks without a round trip.
 _VECTORS: Final = 5000
@@ -227,8 +229,9 @@ def _histogram(seconds: Iterable[float]) -> list[str]:
     """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
     edges, heights = _report.bins(seconds)
     most = max(heights)
+    bar = max(1, min(_BAR, get_terminal_size().columns - _BESIDE_BAR))
     return [
-        f"{low * 1e3:10.3f} ms {'#' * ceil(_BAR * height / most):{_BAR}} {height:7}"
+        f"{low * 1e3:10.3f} ms {'#' * ceil(bar * height / most):{bar}} {height:7}"
         for low, height in zip(edges, heights, strict=False)
     ]
 
