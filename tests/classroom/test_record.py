@@ -114,8 +114,8 @@ def test_of_a_damaged_record_what_is_before_is_shown() -> None:
     ("content", "sentence"),
     [
         (b"", "empty"),
-        (b"hello\n", "no record"),
-        (b"[1]\n", "no record"),
+        (b"hello\n", "not a record"),
+        (b"[1]\n", "not a record"),
         (b'{"record":2}\n', "of version 2"),
     ],
 )
