@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
 
 from uppercase import udp
 from uppercase.core.datagram import Responder
@@ -122,6 +123,8 @@ class UDPService(TransformService):
     @defer.inlineCallbacks
     def end(self) -> Generator[defer.Deferred[Any], Any, None]:
         """Answer what has arrived and what is awaited, and stop."""
+        # Not from within a batch: a transform that has this stop is to be answered as well.
+        yield deferLater(self.reactor, 0)
         ports, self.ports = self.ports, []
         yield defer.gatherResults([self._drain(port) for port in ports])
         self._stop_watching()
