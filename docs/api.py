@@ -14,12 +14,18 @@ from typing import Final
 from pydoctor.driver import main
 
 API: Final = Path(__file__).parent / "_build" / "api"
-_LINK: Final = re.compile(r'<a\b[^>]*? href="(?:([^"#:]+)[^"]*|#_\w+)"[^>]*>(.*?)</a>', re.DOTALL)
+_LINK: Final = re.compile(r'<a\b[^>]*? href="(?:([^"#:]+)[^"]*|#(\w+))"[^>]*>(.*?)</a>', re.DOTALL)
 
 
-def only_living(link: re.Match[str]) -> str:
-    """Return a link as it is if there is such a page, else its text."""
-    return link[0] if link[1] and (API / link[1]).exists() else link[2]
+def only_living(page: str) -> str:
+    """Return a page whose links to what is not there are their text."""
+
+    def lives(link: re.Match[str]) -> bool:
+        if link[1]:
+            return (API / link[1]).exists()
+        return re.search(rf'\b(name|id)="{link[2]}"', page) is not None
+
+    return _LINK.sub(lambda link: link[0] if lives(link) else link[3], page)
 
 
 def missing() -> Iterator[str]:
@@ -41,4 +47,4 @@ if __name__ == "__main__":
     if hidden := list(missing()):
         raise SystemExit(f"public, but hidden by pyproject.toml: {', '.join(hidden)}")
     for page in API.glob("*.html"):
-        page.write_text(_LINK.sub(only_living, page.read_text()))
+        page.write_text(only_living(page.read_text()))

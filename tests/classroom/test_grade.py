@@ -269,6 +269,8 @@ def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[st
     [
         (["x", "--", "y"], "no exercise"),
         ([], "no program"),
+        (["udp-client", "--junit", "no/x.xml", "--", "true"], "there is no folder no"),
+        (["udp-client", "python3", "-c", "1"], "'-c'; where it is the program's, put -- before"),
         (["none.toml", "--", "y"], "cannot read none.toml"),
     ],
 )

@@ -94,6 +94,7 @@ def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> Non
         (["--loss", "0.3", "--", "true"], "the lab of TCP has no --loss"),
         (["-u", "--loss", "3", "--", "true"], "--loss"),
         (["--timeline", "x.doc", "--", "true"], ".svg, .pdf"),
+        (["--timeline", "no/x.svg", "--", "true"], "cannot write no/x.svg: there is no folder no"),
         (["--port", "70000", "--", "true"], "got '70000'; a port is a whole number"),
     ],
 )

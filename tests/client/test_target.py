@@ -59,11 +59,20 @@ def test_the_environment_gives_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["host:", ":", "[::1", "[::1]7", "::1]", "a b", "[]x", "host:0", "host:65536", "h:x"]
+    "text",
+    [
+        *("host:", ":", "[::1", "[::1]7", "::1]", "a b", "[]x", "host:0", "host:65536", "h:x"),
+        *("http://host:7/", "http://host/", "a:b:c"),
+    ],
 )
 def test_what_is_no_address_is_said_so(text: str) -> None:
     with pytest.raises(BadValue, match="accepted"):
         parse_target(text, environment={})
+
+
+def test_a_host_with_its_port_in_the_environment_is_said() -> None:
+    with pytest.raises(BadValue, match=r"got the host 'localhost:7'; .* in UPPERCASE_PORT"):
+        parse_target(None, environment={"UPPERCASE_HOST": "localhost:7"})
 
 
 def test_a_useless_port_in_the_environment_is_named() -> None:

@@ -16,7 +16,7 @@ from uppercase.client.target import Target
 from uppercase.commands._report import difference
 from uppercase.commands.ping import finding_text
 from uppercase.commands.ping._run import Lines
-from uppercase.commands.ping._tracker import Finding, Probes, Sort, Tracker, schedule
+from uppercase.commands.ping._tracker import Finding, Probes, Tracker, Verdict, schedule
 from uppercase.errors import NetworkError, UserError
 
 TIMEOUT = 1.0
@@ -30,8 +30,8 @@ def make_tracker(size: int = 64, ending: bytes = b"") -> Tracker:
     return Tracker(Probes(upper, size, b"abcd", ending), TIMEOUT)
 
 
-def kinds(*findings: Finding) -> list[tuple[Sort, int | None]]:
-    return [(finding.kind, finding.seq) for finding in findings]
+def verdicts(*findings: Finding) -> list[tuple[Verdict, int | None]]:
+    return [(finding.verdict, finding.seq) for finding in findings]
 
 
 def test_probes_are_planned_at_fixed_times_whatever_comes_back() -> None:
@@ -55,7 +55,7 @@ def test_a_probe_is_lower_case_text_of_the_size_asked_for_and_carries_its_number
 def test_a_reply_in_time_has_its_whole_round_trip() -> None:
     tracker = make_tracker()
     reply = tracker.receive(tracker.send(5.0).upper(), 5.25)
-    assert (reply.kind, reply.rtt, reply.size) == (Sort.REPLY, 0.25, 64)
+    assert (reply.verdict, reply.rtt, reply.size) == (Verdict.REPLY, 0.25, 64)
     assert tracker.totals.rtt.mean == 0.25
 
 
@@ -64,7 +64,7 @@ def test_a_probe_without_a_reply_is_lost_when_its_time_is_over() -> None:
     tracker.send(0.0)
     tracker.send(0.6)
     assert tracker.expire(0.9) == []
-    assert kinds(*tracker.expire(1.0)) == [(Sort.LOST, 1)]
+    assert verdicts(*tracker.expire(1.0)) == [(Verdict.LOST, 1)]
     assert tracker.next_expiry == 1.6
     assert (tracker.totals.lost, tracker.totals.pending, tracker.totals.loss) == (1, 1, 1.0)
 
@@ -73,7 +73,7 @@ def test_a_late_reply_is_no_longer_lost_and_not_among_the_round_trips() -> None:
     tracker = make_tracker()
     reply = tracker.send(0.0).upper()
     tracker.expire(1.0)
-    assert tracker.receive(reply, 1.5).kind is Sort.LATE
+    assert tracker.receive(reply, 1.5).verdict is Verdict.LATE
     totals = tracker.totals
     assert (totals.late, totals.lost, totals.received, totals.rtt.count) == (1, 0, 0, 0)
     assert not totals.acceptable(max_loss=0.0)
@@ -81,7 +81,7 @@ def test_a_late_reply_is_no_longer_lost_and_not_among_the_round_trips() -> None:
 
 def test_a_reply_after_the_timeout_is_late_even_if_nobody_has_looked_at_the_clock() -> None:
     tracker = make_tracker()
-    assert tracker.receive(tracker.send(0.0).upper(), 1.5).kind is Sort.LATE
+    assert tracker.receive(tracker.send(0.0).upper(), 1.5).verdict is Verdict.LATE
     assert tracker.expire(2.0) == []
 
 
@@ -89,7 +89,7 @@ def test_a_second_copy_is_a_duplicate() -> None:
     tracker = make_tracker()
     reply = tracker.send(0.0).upper()
     found = [tracker.receive(reply, now) for now in (0.1, 0.2, 3.0)]
-    assert kinds(*found) == [(Sort.REPLY, 1), (Sort.DUPLICATE, 1), (Sort.DUPLICATE, 1)]
+    assert verdicts(*found) == [(Verdict.REPLY, 1), (Verdict.DUPLICATE, 1), (Verdict.DUPLICATE, 1)]
     assert (tracker.totals.received, tracker.totals.duplicates) == (1, 2)
     assert tracker.totals.acceptable(max_loss=0.0)
 
@@ -107,8 +107,8 @@ def test_a_wrong_reply_counts_for_the_probe_it_names_and_is_not_also_lost() -> N
     tracker = make_tracker()
     tracker.send(0.0)
     second = tracker.send(0.0)
-    assert kinds(tracker.receive(second, 0.1)) == [(Sort.WRONG, 2)]  # an echo: not upper-cased
-    assert kinds(*tracker.expire(1.0)) == [(Sort.LOST, 1)]
+    assert verdicts(tracker.receive(second, 0.1)) == [(Verdict.WRONG, 2)]  # an echo
+    assert verdicts(*tracker.expire(1.0)) == [(Verdict.LOST, 1)]
     assert (tracker.totals.wrong, tracker.totals.lost) == (1, 1)
 
 
@@ -116,21 +116,21 @@ def test_a_garbled_reply_counts_for_the_probe_it_resembles() -> None:
     tracker = make_tracker()
     replies = [tracker.send(0.0).upper() for _ in range(3)]
     garbled = b"?" + replies[1][1:]
-    assert kinds(tracker.receive(garbled, 0.1)) == [(Sort.WRONG, 2)]
+    assert verdicts(tracker.receive(garbled, 0.1)) == [(Verdict.WRONG, 2)]
 
 
 def test_a_wrong_reply_that_nothing_awaits_belongs_to_no_probe() -> None:
     tracker = make_tracker()
     tracker.receive(tracker.send(0.0).upper(), 0.1)
-    assert kinds(tracker.receive(b"?", 0.2)) == [(Sort.WRONG, None)]
+    assert verdicts(tracker.receive(b"?", 0.2)) == [(Verdict.WRONG, None)]
     assert (tracker.totals.received, tracker.totals.wrong) == (1, 1)
 
 
 def test_a_correct_reply_after_a_wrong_one_still_counts() -> None:
     tracker = make_tracker()
     probe = tracker.send(0.0)
-    assert tracker.receive(probe, 0.1).kind is Sort.WRONG
-    assert tracker.receive(probe.upper(), 0.2).kind is Sort.REPLY
+    assert tracker.receive(probe, 0.1).verdict is Verdict.WRONG
+    assert tracker.receive(probe.upper(), 0.2).verdict is Verdict.REPLY
     assert (tracker.totals.received, tracker.totals.wrong, tracker.totals.lost) == (1, 1, 0)
 
 
@@ -138,7 +138,7 @@ def test_a_wrong_reply_that_comes_late_is_wrong_and_not_lost() -> None:
     tracker = make_tracker()
     probe = tracker.send(0.0)
     tracker.expire(1.0)
-    assert kinds(tracker.receive(probe, 1.1)) == [(Sort.WRONG, 1)]
+    assert verdicts(tracker.receive(probe, 1.1)) == [(Verdict.WRONG, 1)]
     assert (tracker.totals.wrong, tracker.totals.lost) == (1, 0)
 
 
@@ -146,7 +146,7 @@ def test_a_reply_to_another_run_is_wrong() -> None:
     tracker = make_tracker()
     tracker.send(0.0)
     other = Probes(upper, 64, b"wxyz").reply(1)
-    assert tracker.receive(other, 0.1).kind is Sort.WRONG
+    assert tracker.receive(other, 0.1).verdict is Verdict.WRONG
 
 
 @given(st.lists(st.tuples(st.sampled_from("sdrwxt"), st.integers(0, 9)), max_size=60))
@@ -167,14 +167,14 @@ def test_every_probe_is_counted_once(actions: list[tuple[str, int]]) -> None:
             reply = {"w": probe, "x": b"?"}.get(action, probe.upper())
             found.append(tracker.receive(reply, now))
     totals = tracker.totals
-    correct = {each.seq for each in found if each.kind in (Sort.REPLY, Sort.LATE)}
-    only_wrong = {each.seq for each in found if each.kind is Sort.WRONG} - correct - {None}
+    correct = {each.seq for each in found if each.verdict in (Verdict.REPLY, Verdict.LATE)}
+    only_wrong = {each.seq for each in found if each.verdict is Verdict.WRONG} - correct - {None}
     assert totals.transmitted == len(sent)
     settled = totals.received + totals.late + totals.lost + len(only_wrong)
     assert totals.transmitted - totals.pending == settled
-    counted = Counter(each.kind for each in found)
-    assert counted[Sort.DUPLICATE] == totals.duplicates
-    assert counted[Sort.WRONG] == totals.wrong
+    counted = Counter(each.verdict for each in found)
+    assert counted[Verdict.DUPLICATE] == totals.duplicates
+    assert counted[Verdict.WRONG] == totals.wrong
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -183,8 +183,8 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(20):
         replies.append(tracker.send(number).upper())
         tracker.receive(replies[-1], number)
-    assert tracker.receive(replies[-1], 20.0).kind is Sort.DUPLICATE
-    assert tracker.receive(replies[0], 20.0).kind is Sort.WRONG, "the first is long forgotten"
+    assert tracker.receive(replies[-1], 20.0).verdict is Verdict.DUPLICATE
+    assert tracker.receive(replies[0], 20.0).verdict is Verdict.WRONG, "the first is long forgotten"
 
 
 def test_a_probe_too_small_to_be_told_apart_is_refused() -> None:
@@ -254,16 +254,16 @@ def test_nothing_received_is_not_acceptable_unless_all_may_be_lost() -> None:
 @pytest.mark.parametrize(
     ("finding", "line"),
     [
-        (Finding(Sort.REPLY, 7, 64, 0.0000434), "64 bytes from h:1: seq=7 time=0.043 ms"),
+        (Finding(Verdict.REPLY, 7, 64, 0.0000434), "64 bytes from h:1: seq=7 time=0.043 ms"),
         (
-            Finding(Sort.REPLY, 7, 64, 0.001, reordered=True),
+            Finding(Verdict.REPLY, 7, 64, 0.001, reordered=True),
             "64 bytes from h:1: seq=7 time=1.000 ms REORDERED",
         ),
-        (Finding(Sort.LATE, 7, 64, 1.5), "64 bytes from h:1: seq=7 time=1500.000 ms LATE"),
-        (Finding(Sort.DUPLICATE, 7, 64, 0.001), "64 bytes from h:1: seq=7 time=1.000 ms DUP"),
-        (Finding(Sort.WRONG, 7, 5, 0.001), "5 bytes from h:1: seq=7 time=1.000 ms WRONG"),
-        (Finding(Sort.WRONG, None, 5), "5 bytes from h:1: seq=? WRONG"),
-        (Finding(Sort.LOST, 7), "no reply from h:1: seq=7 within 0.5 s LOST"),
+        (Finding(Verdict.LATE, 7, 64, 1.5), "64 bytes from h:1: seq=7 time=1500.000 ms LATE"),
+        (Finding(Verdict.DUPLICATE, 7, 64, 0.001), "64 bytes from h:1: seq=7 time=1.000 ms DUP"),
+        (Finding(Verdict.WRONG, 7, 5, 0.001), "5 bytes from h:1: seq=7 time=1.000 ms WRONG"),
+        (Finding(Verdict.WRONG, None, 5), "5 bytes from h:1: seq=? WRONG"),
+        (Finding(Verdict.LOST, 7), "no reply from h:1: seq=7 within 0.5 s LOST"),
     ],
 )
 def test_the_last_word_of_a_line_says_what_was_not_as_it_should_be(

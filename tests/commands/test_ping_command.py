@@ -344,13 +344,16 @@ def test_a_reader_that_goes_away_ends_it_silently() -> None:
         assert process.finish() == Outcome(-signal.SIGPIPE, b"", "")
 
 
-def test_a_terminal_gets_a_histogram() -> None:
+def test_a_terminal_gets_a_histogram_that_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     with (
         udp_server() as server,
         terminal("ping", "-u", "-c", "12", "-i", "5ms", server.address) as session,
     ):
         session.see("round trips")
-        assert b" ms #" in session.see_end()
+        drawn = session.see_end()
+        assert b" ms #" in drawn
+        assert max(map(len, drawn.splitlines())) <= 40
         assert session.status() == 0
 
 

@@ -23,7 +23,7 @@ from tests.client.servers import (
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, run
 from tests.system.test_lecture import free_port, lecture_server
-from uppercase.commands.ping._tracker import Probes, Sort, Tracker
+from uppercase.commands.ping._tracker import Probes, Tracker, Verdict
 
 INTERVAL = "300ms"
 """Longer than a server on a busy machine needs from its reply to its close."""
@@ -211,10 +211,12 @@ def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:
     tracker.restart(first, 0.5)
     assert tracker.next_expiry == 1.1, "the second is the next to be lost"
     found = tracker.receive(first.upper(), 0.75)
-    assert (found.kind, found.rtt) == (Sort.REPLY, 0.25)
+    assert (found.verdict, found.rtt) == (Verdict.REPLY, 0.25)
     tracker.expire(1.2)
     tracker.restart(second, 1.2)
-    assert tracker.receive(second.upper(), 1.3).kind is Sort.LATE, "it was lost before it was sent"
+    assert tracker.receive(second.upper(), 1.3).verdict is Verdict.LATE, (
+        "it was lost before it was sent"
+    )
 
 
 def test_bench_says_that_it_needs_a_server_that_keeps_its_connections(

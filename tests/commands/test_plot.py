@@ -19,7 +19,7 @@ from uppercase.__main__ import main
 from uppercase.client.target import Target
 from uppercase.commands._report import histogram, save_plot, throughput
 from uppercase.commands.ping import save_plot as ping_plot
-from uppercase.commands.ping._tracker import Finding, Sort, Totals
+from uppercase.commands.ping._tracker import Finding, Totals, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def texts(path: Path) -> list[str]:
 
 
 def reply(seq: int, rtt: float, reordered: bool = False) -> Finding:
-    return Finding(Sort.REPLY, seq, 64, rtt, reordered)
+    return Finding(Verdict.REPLY, seq, 64, rtt, reordered)
 
 
 def totals_of(*findings: Finding) -> Totals:
@@ -64,11 +64,11 @@ FOUND = [
     reply(1, 0.001),
     reply(3, 0.002),
     reply(2, 0.004, reordered=True),
-    Finding(Sort.LOST, 4),
-    Finding(Sort.WRONG, 5, 64, 0.001),
-    Finding(Sort.LOST, 6),
-    Finding(Sort.LATE, 6, 64, 1.5),
-    Finding(Sort.DUPLICATE, 3, 64, 0.003),
+    Finding(Verdict.LOST, 4),
+    Finding(Verdict.WRONG, 5, 64, 0.001),
+    Finding(Verdict.LOST, 6),
+    Finding(Verdict.LATE, 6, 64, 1.5),
+    Finding(Verdict.DUPLICATE, 3, 64, 0.003),
 ]
 
 
@@ -103,13 +103,13 @@ def test_what_went_wrong_is_marked_each_with_its_own_shape(path: Path) -> None:
 
 
 def test_a_probe_that_was_late_is_not_drawn_as_lost(path: Path) -> None:
-    found = [reply(1, 0.001), Finding(Sort.LOST, 2), Finding(Sort.LATE, 2, 64, 1.5)]
+    found = [reply(1, 0.001), Finding(Verdict.LOST, 2), Finding(Verdict.LATE, 2, 64, 1.5)]
     ping_plot(path, Target(), found, totals_of(*found))
     assert "lost" not in texts(path)
 
 
 def test_nothing_received_still_gives_a_picture(path: Path) -> None:
-    found = [Finding(Sort.LOST, 1)]
+    found = [Finding(Verdict.LOST, 1)]
     ping_plot(path, Target(), found, totals_of(*found))
     assert "Round trips" in texts(path)
     bench_plot(path, [], {})
@@ -118,7 +118,7 @@ def test_nothing_received_still_gives_a_picture(path: Path) -> None:
 
 def test_a_file_stays_small_however_long_the_measurement(path: Path) -> None:
     found = [
-        reply(index, (index * 7919 % 1000) / 1000) if index % 3 else Finding(Sort.LOST, index)
+        reply(index, (index * 7919 % 1000) / 1000) if index % 3 else Finding(Verdict.LOST, index)
         for index in range(1, 20_000)
     ]
     ping_plot(path, Target(), found, totals_of(*found))

@@ -1,5 +1,6 @@
 """What a UDP service answers and what it drops, without a socket."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 from tests.udp.helpers import (
     CLIENT,
     SERVER,
-    Applied,
     Notebook,
     Time,
     answer,
     answer_batch,
+    applied,
     datagram,
     replies,
 )
@@ -43,7 +44,7 @@ from uppercase.limits import DatagramLimits
 
 
 def responder(**limits: float) -> Responder:
-    return Responder(Applied(), DatagramLimits(**limits))  # type: ignore[arg-type]
+    return Responder(applied(), DatagramLimits(**limits))  # type: ignore[arg-type]
 
 
 def dropped(found: Responder) -> list[DropReason]:
@@ -71,7 +72,7 @@ def test_an_empty_datagram_is_a_message_like_any_other() -> None:
 
 def test_a_truncated_datagram_is_dropped_and_never_transformed() -> None:
     seen: list[bytes] = []
-    found = Responder(Applied(lambda data: seen.append(data) or data))  # type: ignore[func-returns-value]
+    found = Responder(applied(lambda data: seen.append(data) or data))  # type: ignore[func-returns-value]
     assert answer(found, datagram(truncated=True)) == []
     assert (dropped(found), seen) == ([DropReason.TRUNCATED], [])
 
@@ -159,7 +160,7 @@ def test_a_reply_has_at_most_three_times_or_64_bytes_more_than_its_request(
     size: int, reply_size: int, factor: float, is_answered: bool
 ) -> None:
     found = Responder(
-        Applied(lambda _: bytes(reply_size)), DatagramLimits(max_amplification=factor)
+        applied(lambda _: bytes(reply_size)), DatagramLimits(max_amplification=factor)
     )
     assert bool(answer(found, datagram(bytes(size)))) == is_answered
     assert dropped(found) == ([] if is_answered else [DropReason.AMPLIFICATION])
@@ -176,7 +177,7 @@ def test_a_reply_has_at_most_three_times_or_64_bytes_more_than_its_request(
 def test_a_reply_that_does_not_fit_into_a_datagram_is_dropped_before_it_is_sent(
     source: SocketAddress, largest: int
 ) -> None:
-    found = Responder(Applied(lambda data: data + b"!"))
+    found = Responder(applied(lambda data: data + b"!"))
     assert len(replies(answer(found, datagram(bytes(largest - 1), source)))[0]) == largest
     assert answer(found, datagram(bytes(largest), source)) == []
     assert dropped(found) == [DropReason.REPLY_TOO_LARGE]
@@ -184,14 +185,14 @@ def test_a_reply_that_does_not_fit_into_a_datagram_is_dropped_before_it_is_sent(
 
 def test_upper_case_is_never_too_large_for_its_request() -> None:
     """U+0390 grows most: 2 bytes to 6."""
-    found = Responder(Applied(lambda data: data.decode().upper().encode()))
+    found = Responder(applied(lambda data: data.decode().upper().encode()))
     text = "\u0390" * 1000
     assert replies(answer(found, datagram(text.encode()))) == [text.upper().encode()]
 
 
 def test_a_failing_transform_costs_one_datagram_and_is_reported_with_its_cause() -> None:
     notebook = Notebook()
-    found = Responder(Applied(lambda data: bytes.fromhex(data.decode())), observer=notebook)
+    found = Responder(applied(lambda data: bytes.fromhex(data.decode())), observer=notebook)
     steps = answer_batch(found, [datagram(b"no hex"), datagram(b"6869")])
     assert replies(steps) == [b"hi"]
     assert dropped(found) == [DropReason.FAILED]
@@ -242,7 +243,7 @@ def test_a_client_that_repeats_itself_is_served_again_after_one_drop() -> None:
 
 def test_a_client_that_sends_the_same_15_times_a_second_is_never_touched() -> None:
     now = Time()
-    found = Responder(Applied(), clock=now)
+    found = Responder(applied(), clock=now)
     for _ in range(200):
         assert answer(found, datagram(b"PING"))
         now.now += 1 / 15
@@ -287,7 +288,7 @@ def test_two_servers_end_their_loops_however_many_datagrams_circle(in_flight: in
 
 def test_the_rate_ends_a_loop_of_transforms_that_undo_each_other() -> None:
     one, two = (
-        Responder(Applied(bytes.swapcase), DatagramLimits(rate=10), clock=Time()) for _ in range(2)
+        Responder(applied(bytes.swapcase), DatagramLimits(rate=10), clock=Time()) for _ in range(2)
     )
     assert lock_step(one, two, most=1000) == 40
 
@@ -312,15 +313,15 @@ def lock_step(one: Responder, two: Responder, most: int) -> int:
 
 
 def test_a_loop_that_never_brings_back_what_was_sent_ends_too() -> None:
-    one, two = (Responder(Applied(bytes.swapcase), clock=Time()) for _ in range(2))
+    one, two = (Responder(applied(bytes.swapcase), clock=Time()) for _ in range(2))
     assert lock_step(one, two, most=30_000) < 20_000
     assert one.drops[DropReason.LOOP] + two.drops[DropReason.LOOP] == 1
 
 
 def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
     lab = Lab(Experiment(seed=1, request=Impairments(duplicate=1.0)), Time())
-    one = Responder(Applied(bytes.swapcase), clock=Time(), lab=lab)
-    assert lock_step(one, Responder(Applied(bytes.swapcase), clock=Time()), 60_000) < 20_000
+    one = Responder(applied(bytes.swapcase), clock=Time(), lab=lab)
+    assert lock_step(one, Responder(applied(bytes.swapcase), clock=Time()), 60_000) < 20_000
 
 
 @pytest.mark.parametrize("slow", [True, False])
@@ -346,7 +347,7 @@ def test_a_multiplied_loop_with_a_slow_server_is_silent_until_nothing_comes(slow
 
 
 def test_a_client_in_lock_step_loses_one_datagram_in_10_000() -> None:
-    found = Responder(Applied(), clock=Time())
+    found = Responder(applied(), clock=Time())
     unanswered = [n for n in range(20_000) if not answer(found, datagram(b"ping %d" % n))]
     assert unanswered == [9_999, 19_999]
     assert found.drops == {DropReason.LOOP: 2}
@@ -355,7 +356,7 @@ def test_a_client_in_lock_step_loses_one_datagram_in_10_000() -> None:
 @pytest.mark.parametrize("pause", [0.0, 1.1])
 def test_clients_that_pipeline_or_pause_are_never_touched(pause: float) -> None:
     now = Time()
-    found = Responder(Applied(), clock=now)
+    found = Responder(applied(), clock=now)
     for number in range(15_000):
         batch = [datagram(b"ping %d" % number), datagram(b"pong %d" % number)]
         if number % 9_000 == 8_999:
@@ -393,7 +394,7 @@ def test_the_rate_drops_what_is_over_it_and_counts_in_a_dry_run() -> None:
     assert found.drops == {DropReason.OVER_RATE: 6}
     notebook = Notebook()
     limits = DatagramLimits(rate=1, burst=4, rate_dry_run=True)
-    found = Responder(Applied(), limits, observer=notebook)
+    found = Responder(applied(), limits, observer=notebook)
     assert len(answer_batch(found, burst)) == 10
     assert (found.drops, found.would_drop) == ({}, {DropReason.OVER_RATE: 6})
     assert sum(isinstance(event, WouldDrop) for event in notebook.events) == 6
@@ -408,12 +409,17 @@ def test_a_v4_mapped_source_has_the_rate_of_its_ipv4_address() -> None:
 # Replies that come later
 
 
-async def _later(data: bytes) -> bytes:
-    return data.upper() * 2
+class _Later:
+    """An awaitable that nobody has to await."""
+
+    def __init__(self, data: bytes) -> None: ...
+
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 def test_a_reply_that_is_not_ready_is_waited_for_and_guarded_when_it_comes() -> None:
-    found = Responder(Applied(_later))
+    found = Responder(applied(_Later))
     steps = answer_batch(found, [datagram(b"ok"), datagram(b"late"), datagram(b"a" * 40_000)])
     ok, late, large = [step for step in steps if isinstance(step, Wait)]
     assert found.outstanding == 3
@@ -427,7 +433,7 @@ def test_a_reply_that_is_not_ready_is_waited_for_and_guarded_when_it_comes() -> 
 
 
 def test_a_late_failure_costs_that_datagram_only() -> None:
-    found = Responder(Applied(_later))
+    found = Responder(applied(_Later))
     (wait,) = answer(found, datagram())
     assert isinstance(wait, Wait)
     assert found.settle(wait, TransformError("applied", "gone")) == []
@@ -440,9 +446,9 @@ def test_the_number_of_replies_that_are_awaited_is_bounded() -> None:
 
     def start(data: bytes) -> object:
         started.append(data)
-        return _later(data)
+        return _Later(data)
 
-    found = Responder(Applied(start), DatagramLimits(max_outstanding=2))
+    found = Responder(applied(start), DatagramLimits(max_outstanding=2))
     steps = answer_batch(found, [datagram(b"%d" % number) for number in range(5)])
     assert [len(steps), found.outstanding, len(started)] == [2, 2, 2]
     assert found.drops == {DropReason.OVERLOADED: 3}
@@ -459,7 +465,7 @@ def test_the_number_of_replies_that_are_awaited_is_bounded() -> None:
 
 def test_an_observer_is_told_of_requests_replies_and_drops() -> None:
     notebook = Notebook()
-    found = Responder(Applied(), observer=notebook, tell_each=True)
+    found = Responder(applied(), observer=notebook, tell_each=True)
     refused = datagram(b"b", ("2001:db8::7", 50_000, 0, 0))
     answers = [
         step
@@ -490,7 +496,7 @@ def test_every_datagram_is_answered_awaited_or_counted_as_dropped(
     sent: list[tuple[bytes, int]],
 ) -> None:
     limits = DatagramLimits(max_request=30, rate=1, burst=20, loop_guard=2)
-    found = Responder(Applied(lambda data: data.upper() * 8), limits)
+    found = Responder(applied(lambda data: data.upper() * 8), limits)
     batch = [datagram(data, ("192.0.2.7", port)) for data, port in sent]
     answers = [step for step in answer_batch(found, batch) if isinstance(step, Answer)]
     for place, each in enumerate(answers):
@@ -505,7 +511,7 @@ def test_every_datagram_is_answered_awaited_or_counted_as_dropped(
 def with_lab(**settings: str) -> tuple[Responder, Notebook]:
     notebook = Notebook()
     lab = Lab(make_experiment(settings, seed=1), Time(), notebook)
-    found = Responder(Applied(), clock=Time(), observer=notebook, lab=lab, tell_each=True)
+    found = Responder(applied(), clock=Time(), observer=notebook, lab=lab, tell_each=True)
     return found, notebook
 
 
@@ -541,7 +547,7 @@ def test_the_lab_comes_before_the_rules_so_that_its_numbers_depend_on_nobody_els
 
 def test_what_the_lab_corrupts_is_judged_as_it_arrives() -> None:
     lab = Lab(make_experiment({"corrupt": "1"}, seed=1), Time())
-    found = Responder(Applied(bytes), lab=lab)
+    found = Responder(applied(bytes), lab=lab)
     (reply,) = replies(answer(found, datagram(b"hello")))
     assert sum((one ^ two).bit_count() for one, two in zip(reply, b"hello", strict=True)) == 1
 

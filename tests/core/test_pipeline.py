@@ -283,7 +283,7 @@ def test_a_run_of_messages_ends_with_what_one_alone_would_get(last: bytes, chain
     names = ("odd", "again")[:chained]
     pipeline = make_pipeline([Stage(name, Message(_odd)) for name in names], 100)
     replies: list[bytes] = []
-    found = pipeline.transform_run([b"one", b"two", last, b"four"], replies, 10, inf)
+    found = pipeline.answer_run([b"one", b"two", last, b"four"], replies, 10, inf)
     alone: object
     try:
         alone = pipeline.transform(last)
@@ -302,7 +302,7 @@ def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
 
     pipeline = make_pipeline([Stage("later", Message(later))])
     replies: list[bytes] = []
-    found = pipeline.transform_run([b"one", b"two"], replies, 10, inf)
+    found = pipeline.answer_run([b"one", b"two"], replies, 10, inf)
     assert isinstance(found, Awaitable)
     assert (asyncio.run(_awaited(found)), replies) == (b"ONE", [])
 
@@ -320,7 +320,7 @@ def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
         on_slow=lambda name, seconds: told.append(f"{name} {seconds:.1f}"),
     )
     replies: list[bytes] = []
-    assert pipeline.transform_run([b"", b"1", b""], replies, 0, inf) is None
+    assert pipeline.answer_run([b"", b"1", b""], replies, 0, inf) is None
     assert (told, replies) == (["nap 0.1"], [b"", b"1", b""])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.observing import Notebook, Time
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, LabAction
-from uppercase.core.guards import Passage
+from uppercase.core.guards import FORGET_AFTER, NUMBERED, Numbers, Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (
@@ -35,7 +35,7 @@ from uppercase.lab import (
     new_seed,
 )
 from uppercase.lab._fates import REORDER_HOLD
-from uppercase.lab.serving import CLIENTS, FORGET_AFTER, HELD_BYTES, HELD_COST
+from uppercase.lab.serving import HELD_BYTES, HELD_COST
 
 REQUEST, REPLY = Direction.REQUEST, Direction.REPLY
 STUDENT = Client("192.0.2.7", 50_000)
@@ -66,17 +66,28 @@ class Fates(Notebook):
         return [(each.number, each.fate) for each in impaired if each.peer == peer]
 
 
-def converse(lab: Lab, client: Client, data: bytes) -> list[tuple[Passage, list[Passage]]]:
+class Ward(Lab):
+    """A lab whose clients' datagrams are numbered, as a responder does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.numbers = Numbers()
+
+    def take(self, client: Client, data: bytes) -> list[Passage]:
+        return self.request(client, data, self.numbers.take(client, self.clock()))
+
+
+def converse(lab: Ward, client: Client, data: bytes) -> list[tuple[Passage, list[Passage]]]:
     """Send a datagram through the lab, an upper-casing service and the lab."""
     return [
         (request, lab.reply(client, request.data.upper(), request))
-        for request in lab.request(client, data)
+        for request in lab.take(client, data)
     ]
 
 
-def lost_numbers(lab: Lab, client: Client, count: int) -> list[int]:
+def lost_numbers(lab: Ward, client: Client, count: int) -> list[int]:
     """Return which of a client's next datagrams are lost on the way to the service, from 1."""
-    return [number for number in range(1, count + 1) if not lab.request(client, b"ping")]
+    return [number for number in range(1, count + 1) if not lab.take(client, b"ping")]
 
 
 # The answer key
@@ -154,7 +165,7 @@ def test_a_fate_can_be_computed_by_hand_from_the_documented_layout() -> None:
 def test_the_server_follows_the_key_datagram_by_datagram(experiment: Experiment) -> None:
     """What is reported, passed on, and when, is what the key says."""
     notebook = Fates()
-    lab = Lab(experiment, Time(), notebook)
+    lab = Ward(experiment, Time(), notebook)
     for row in answer_key(experiment, 300):
         notebook.events.clear()
         passed = converse(lab, STUDENT, b"abcdefgh")
@@ -304,7 +315,7 @@ def test_what_others_send_and_when_changes_no_fate(
 ) -> None:
     """However students' datagrams interleave, each meets the fates of the key from 1 on."""
     clock, notebook = Time(), Fates()
-    lab = Lab(experiment, clock, notebook)
+    lab = Ward(experiment, clock, notebook)
     sent: Counter[int] = Counter()
     for student, pause in turns:
         clock.now += pause
@@ -321,8 +332,8 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
     """Lost requests, failed transforms and replies that overtake others shift no reply's fate."""
     does = Impairments(loss=0.3)
     experiment = Experiment(seed=4, request=does, reply=does)
-    lab = Lab(experiment, Time())
-    arrived = [lab.request(STUDENT, b"ping") for _ in range(20)]
+    lab = Ward(experiment, Time())
+    arrived = [lab.take(STUDENT, b"ping") for _ in range(20)]
     for index in order:
         for request in arrived[index] if index not in unanswered else []:
             reply = lab.reply(STUDENT, b"PING", request)
@@ -330,7 +341,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 
 def test_every_student_meets_the_same_fates() -> None:
-    lab = Lab(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Time())
+    lab = Ward(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Time())
     clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
@@ -338,7 +349,7 @@ def test_every_student_meets_the_same_fates() -> None:
 def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
     """The host counts and the port does not: that is another one in every run."""
     experiment = make_experiment({"loss": "0.5"}, seed=7, per_client=True)
-    lab = Lab(experiment, Time())
+    lab = Ward(experiment, Time())
     first, again, other = (
         lost_numbers(lab, client, 64)
         for client in starmap(
@@ -353,24 +364,22 @@ def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
 
 
 def test_a_client_silent_for_the_forget_time_starts_again_at_1() -> None:
-    clock = Time()
-    lab = Lab(Experiment(seed=1), clock)
-    numbers = []
+    numbers, now, found = Numbers(), 0.0, []
     for pause in (0.0, FORGET_AFTER - 1, FORGET_AFTER - 1, FORGET_AFTER, 1.0):
-        clock.now += pause
-        numbers += [passage.number for passage in lab.request(STUDENT, b"ping")]
-    assert numbers == [1, 2, 3, 1, 2]
+        now += pause
+        found.append(numbers.take(STUDENT, now))
+    assert found == [1, 2, 3, 1, 2]
 
 
 def test_a_flood_of_addresses_costs_bounded_memory() -> None:
     """The client silent longest is forgotten first; one that goes on is not."""
-    lab = Lab(Experiment(seed=1), Time())
+    numbers = Numbers()
 
     def send(port: int) -> int:
-        return lab.request(Client("192.0.2.7", port), b"ping")[0].number
+        return numbers.take(Client("192.0.2.7", port), 0.0)
 
     assert [send(0), send(1), send(0)] == [1, 1, 2]
-    assert {send(port) for port in range(2, CLIENTS + 1)} == {1}
+    assert {send(port) for port in range(2, NUMBERED + 1)} == {1}
     assert [send(0), send(1)] == [3, 1]
 
 
@@ -379,7 +388,7 @@ def test_a_flood_of_addresses_costs_bounded_memory() -> None:
 
 def test_without_impairments_everything_passes_at_once_and_nothing_is_reported() -> None:
     notebook = Fates()
-    lab = Lab(Experiment(seed=1), Time(), notebook)
+    lab = Ward(Experiment(seed=1), Time(), notebook)
     ((request, replies),) = converse(lab, STUDENT, b"ping")
     assert (request.delay, request.data) == (0, b"ping")
     assert [(reply.delay, reply.data) for reply in replies] == [(0, b"PING")]
@@ -389,7 +398,7 @@ def test_without_impairments_everything_passes_at_once_and_nothing_is_reported()
 def test_an_action_is_reported_as_a_fact_and_in_the_words_of_the_key() -> None:
     notebook = Fates()
     settings = {"loss": "reply:1", "duplicate": "1", "delay": "50ms"}
-    lab = Lab(make_experiment(settings, seed=1), Time(), notebook)
+    lab = Ward(make_experiment(settings, seed=1), Time(), notebook)
     converse(lab, Client("2001:db8::7", 50_000), b"ping")
     peer, lost = "[2001:db8::7]:50000", (LabAction.LOST,)
     way = "request duplicated, delayed 50 ms"
@@ -427,19 +436,19 @@ def test_corruption_reaches_every_bit() -> None:
 
 def test_an_empty_datagram_cannot_be_corrupted_and_is_not_reported_as_such() -> None:
     notebook = Fates()
-    lab = Lab(Experiment(seed=6, request=Impairments(corrupt=1.0)), Time(), notebook)
-    assert [passage.data for passage in lab.request(STUDENT, b"")] == [b""]
+    lab = Ward(Experiment(seed=6, request=Impairments(corrupt=1.0)), Time(), notebook)
+    assert [passage.data for passage in lab.take(STUDENT, b"")] == [b""]
     assert notebook.events == []
 
 
 def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
     clock = Time()
     experiment = Experiment(seed=2, request=Impairments(reorder=0.3, delay=0.05))
-    lab = Lab(experiment, clock)
+    lab = Ward(experiment, clock)
     arrivals = []
     for _ in range(50):
         clock.now += 0.01
-        arrivals += [(clock.now + each.delay, each.number) for each in lab.request(STUDENT, b"x")]
+        arrivals += [(clock.now + each.delay, each.number) for each in lab.take(STUDENT, b"x")]
     order = [number for _, number in sorted(arrivals)]
     overtaken = {n for n in range(1, 20) if order.index(n) > order.index(n + 1)}
     held = [experiment.fate(REQUEST, number).held for number in range(1, 21)]
@@ -450,16 +459,16 @@ def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
 
 def test_what_the_lab_holds_back_is_bounded_and_the_rest_is_a_reported_drop() -> None:
     clock, notebook = Time(), Fates()
-    lab = Lab(Experiment(seed=1, request=Impairments(delay=1.0)), clock, notebook)
+    lab = Ward(Experiment(seed=1, request=Impairments(delay=1.0)), clock, notebook)
     data = bytes(64 * 1024 - HELD_COST)
     room = HELD_BYTES // (64 * 1024)
-    assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
+    assert sum(len(lab.take(STUDENT, data)) for _ in range(room + 2)) == room
     drops = [event for event in notebook.events if isinstance(event, Dropped)]
     assert [(drop.peer, drop.reason, drop.request, drop.fates) for drop in drops] == [
         ("192.0.2.7:50000", DropReason.LAB_FULL, data, "request delayed 1000 ms")
     ] * 2
     clock.now += 1.0
-    assert sum(len(lab.request(STUDENT, data)) for _ in range(room + 2)) == room
+    assert sum(len(lab.take(STUDENT, data)) for _ in range(room + 2)) == room
 
 
 # Options and presets
@@ -599,7 +608,7 @@ def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     ours |= {"page", "page-key", "timeout", "report"}
     # An arrow of a timeline that ends in a cross is no option.
     assert set(re.findall(r"(?<!-)--([a-z][a-z-]*)", text)) <= {*UDP_OPTIONS, *ours}
-    assert f"{CLIENTS:,} clients" in text
+    assert f"{NUMBERED:,} clients" in text
     assert f"held for {REORDER_HOLD * 1000:.0f} ms more" in text
     assert FORGET_AFTER == 60
     assert "silent for a minute" in " ".join(text.split())

@@ -7,7 +7,7 @@ from types import FrameType
 
 import pytest
 
-from uppercase.services._stopping import StopSignals
+from uppercase.services._stopping import HANDLERS, StopSignals
 
 
 class Reactor:
@@ -38,8 +38,8 @@ def before() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     yield
-    StopSignals._running.clear()
-    StopSignals._give_back()
+    HANDLERS.running.clear()
+    HANDLERS.give_back()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -119,7 +119,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     signals.start()
     signal.raise_signal(signal.SIGTERM)
     assert exited == []
-    signals._handle(signal.SIGTERM, None)
+    HANDLERS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
     signals.stop()
     for call in reactor.after_shutdown:

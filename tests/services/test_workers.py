@@ -71,7 +71,7 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
 
 
 class Recorder:
-    """A superior of one worker."""
+    """What a worker tells."""
 
     def __init__(self) -> None:
         self.end: Deferred[str] = Deferred()
@@ -104,7 +104,8 @@ def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: by
     def observe(event: LogEvent) -> None:
         said.append(formatEvent(event))
 
-    worker = Worker(0, Recorder())
+    recorder: Any = Recorder()
+    worker = Worker(0, recorder)
     publisher: Any = globalLogPublisher
     publisher.addObserver(observe)
     try:
@@ -124,8 +125,8 @@ def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: by
 class Hung(Worker):
     """A worker that serves, and gives no sign of life."""
 
-    def __init__(self, superior: Supervisor) -> None:
-        super().__init__(0, superior)
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__(0, supervisor)
         self.state = State.SERVING
         self.kills = 0
 
@@ -286,9 +287,10 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
 
 
 async def test_a_worker_that_cannot_be_started_has_ended() -> None:
-    superior, assignment = Recorder(), Assignment(0, 1, 1.0, False, "", "", [], [])
-    worker = Worker(0, superior)
+    recorder: Any = Recorder()
+    assignment = Assignment(0, 1, 1.0, False, "", "", [], [])
+    worker = Worker(0, recorder)
     worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, [0])
     worker.end(b"stop", 1)
-    assert "cannot be started: No such file" in await superior.end
+    assert "cannot be started: No such file" in await recorder.end
     assert worker.state is State.ENDED

@@ -1,21 +1,20 @@
 """What the tests of datagrams share: transforms, an observer, clients and a served responder."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
-from zope.interface import implementer
 
 from tests.observing import Notebook, Time
 from uppercase.core.datagram import Responder
 from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAddress, Step
-from uppercase.errors import TransformError
-from uppercase.interfaces import ITransform
+from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.limits import DatagramLimits
-from uppercase.udp import Port, serve
+from uppercase.udp.ports import Port, serve
 from uppercase.udp.sockets import open_socket
 
 CLIENT = ("192.0.2.7", 50_000)
@@ -26,19 +25,10 @@ SILENCE = 0.2
 """Seconds after which a reply on loopback is not coming."""
 
 
-@implementer(ITransform)
-class Applied:
-    """A transform made of a function; a ValueError of it is a failure."""
-
-    def __init__(self, function: Callable[[bytes], Any] = bytes.upper) -> None:
-        self._function = function
-
-    def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
-        try:
-            reply: bytes | Awaitable[bytes] = self._function(message)
-        except ValueError as error:
-            raise TransformError("applied", str(error)) from error
-        return reply
+def applied(function: Callable[[bytes], Any] = bytes.upper) -> MessagePipeline:
+    """Return a chain of one transform, made of a function."""
+    transform: Any = SimpleNamespace(transform=function)
+    return make_pipeline([Stage("applied", transform)])
 
 
 def datagram(
@@ -86,7 +76,7 @@ def served(
     responder: Responder | None = None, host: str = "127.0.0.1", number: int = 0
 ) -> Iterator[Port]:
     """Serve a responder on a free port for the time of a block."""
-    port: Any = serve(reactor, open_socket(host, number), responder or Responder(Applied()))
+    port: Any = serve(reactor, open_socket(host, number), responder or Responder(applied()))
     try:
         yield port
     finally:
@@ -122,12 +112,12 @@ __all__ = [
     "SERVER",
     "SILENCE",
     "TIMEOUT",
-    "Applied",
     "DatagramLimits",
     "Notebook",
     "Time",
     "answer",
     "answer_batch",
+    "applied",
     "ask",
     "client",
     "columns",

@@ -15,11 +15,11 @@ from twisted.internet import reactor
 
 from tests.udp.helpers import (
     SERVER,
-    Applied,
     DatagramLimits,
     Notebook,
     Time,
     answer_batch,
+    applied,
     client,
     columns,
     datagram,
@@ -29,7 +29,8 @@ from tests.udp.helpers import (
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
-from uppercase.udp import Port, ResponderProtocol, _batches, _ports
+from uppercase.udp import _batches, ports
+from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 WAYS = [
@@ -39,9 +40,9 @@ WAYS = [
 
 
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
-    monkeypatch.setattr(_ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
+    monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
@@ -59,7 +60,7 @@ def test_one_wake_up_answers_all_in_order_from_the_address_that_was_asked(
     host: str, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Empty, short and longest ones, of several clients, to several of our addresses."""
-    responder = Responder(Applied())
+    responder = Responder(applied())
     port = port_on(host, together, responder, monkeypatch)
     asked = {"0.0.0.0": ["127.0.0.1", "127.0.0.5"], "::": ["::1"]}.get(host, [host])
     sent = [b"", b"hello", os.urandom(100), b"a" * 65_507, b"last"]
@@ -82,7 +83,7 @@ def test_the_next_wake_up_has_nothing_of_the_last_one(
     together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Buffers are used again: shorter datagrams, other addresses and other destinations follow."""
-    port = port_on("0.0.0.0", together, Responder(Applied()), monkeypatch)
+    port = port_on("0.0.0.0", together, Responder(applied()), monkeypatch)
     with client() as one, client() as other:
         for sock, host, size in [(one, "127.0.0.1", 9), (other, "127.0.0.7", 3), (one, "", 0)]:
             where = (host or "127.0.0.1", port.getHost().port)
@@ -99,7 +100,7 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
     together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A truncated one, one to a broadcast address and a reply that the system refuses."""
-    responder, notebook = Responder(Applied()), Notebook()
+    responder, notebook = Responder(applied()), Notebook()
     monkeypatch.setattr(_batches, "UDP_READ_SIZE", 10)
     port = port_on("0.0.0.0", together, responder, monkeypatch)
     where = ("127.0.0.1", port.getHost().port)
@@ -127,7 +128,7 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
 
 def test_more_origins_than_are_remembered_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_batches, "ORIGINS", 2)
-    port = port_on("127.0.0.1", True, Responder(Applied()), monkeypatch)
+    port = port_on("127.0.0.1", True, Responder(applied()), monkeypatch)
     socks = [client() for _ in range(7)]
     for _ in range(2):
         for number, sock in enumerate(socks):
@@ -184,7 +185,7 @@ def test_together_or_one_by_one_gives_the_same_replies_events_and_counters(batch
     """What a loop brings back, it brings in a later wake-up than it was sent in."""
     limits = DatagramLimits(max_request=40, loop_guard=3)
     books = Notebook(), Notebook()
-    one, other = (Responder(Applied(_odd), limits, clock=Time(), observer=book) for book in books)
+    one, other = (Responder(applied(_odd), limits, clock=Time(), observer=book) for book in books)
     other._singly = True
     for batch in batches:
         made = [(data, Origin.of(source, SERVER, truncated)) for data, source, truncated in batch]
@@ -198,6 +199,6 @@ def test_together_or_one_by_one_gives_the_same_replies_events_and_counters(batch
 
 
 def test_lock_step_is_ended_together_as_one_by_one() -> None:
-    found = Responder(Applied(), clock=Time())
+    found = Responder(applied(), clock=Time())
     unanswered = [n for n in range(20_000) if not _together(found, [packet(b"ping %d" % n)])]
     assert unanswered == [9_999, 19_999]

@@ -14,13 +14,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 
-from tests.udp.helpers import Applied, ask, client, in_thread, served
+from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, drain
 from uppercase.udp._batches import BATCH
+from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
 
 
@@ -31,7 +31,7 @@ def to(host: str, port: int) -> Origin:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_one_datagram_between_two_servers_is_over_within_100(host: str) -> None:
-    one, two = Responder(Applied()), Responder(Applied())
+    one, two = Responder(applied()), Responder(applied())
     with served(one, host) as first, served(two, host) as second:
         first.send(b"hello", to(host, second.getHost().port))
         before = -1
@@ -43,7 +43,7 @@ async def test_one_datagram_between_two_servers_is_over_within_100(host: str) ->
 
 async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
     """As two hosts with the lecture's port would."""
-    one, two = Responder(Applied()), Responder(Applied())
+    one, two = Responder(applied()), Responder(applied())
     with served(one, "127.0.0.1") as first:
         number = first.getHost().port
         with served(two, "127.0.0.2", number):
@@ -57,7 +57,7 @@ class Batches(ResponderProtocol):
     """Notes the sizes of the batches that it is given."""
 
     def __init__(self) -> None:
-        super().__init__(Responder(Applied()), reactor)
+        super().__init__(Responder(applied()), reactor)
         self.sizes: list[int] = []
 
     def receive_batch(self, payloads: Sequence[bytes], origins: Sequence[Origin]) -> None:
@@ -87,7 +87,7 @@ async def test_timers_are_served_while_datagrams_wait(size: int) -> None:
 
 async def test_a_class_of_200_that_sends_while_the_server_is_stalled_is_answered() -> None:
     """Two datagrams each, all from one address, as behind one NAT."""
-    responder = Responder(Applied())
+    responder = Responder(applied())
     with served(responder) as port, ExitStack() as stack:
         where = ("127.0.0.1", port.getHost().port)
         students = [stack.enter_context(client()) for _ in range(200)]
@@ -148,14 +148,14 @@ def slowly(data: bytes) -> bytes:
 @pytest.mark.parametrize("rate", [0, 1000])
 async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
     """Looked at together, or one by one; a stop answers all of them, and gives way as well."""
-    responder = Responder(Applied(slowly), DatagramLimits(rate=rate))
+    responder = Responder(applied(slowly), DatagramLimits(rate=rate))
     with served(responder) as port, client() as sock:
         sock.connect(("127.0.0.1", port.getHost().port))
         for _ in range(2):
             for number in range(BATCH):
                 sock.send(b"hello %d" % number)
             answered = [responder.answered]
-            drained = drain(port) if answered[0] else succeed(None)
+            drained = port.protocol.drain() if answered[0] else succeed(None)
             while answered[-1] < answered[0] + BATCH:
                 await deferLater(reactor, 0)
                 answered.append(responder.answered)
@@ -169,7 +169,7 @@ async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
 @pytest.mark.parametrize("rate", [0, 1000])
 async def test_slow_messages_without_a_reply_give_way_as_well(rate: int) -> None:
     """Such as those of a transform that works for a while and then fails."""
-    responder = Responder(Applied(lambda data: slowly(data) * 99), DatagramLimits(rate=rate))
+    responder = Responder(applied(lambda data: slowly(data) * 99), DatagramLimits(rate=rate))
     with served(responder) as port, client() as sock:
         for _ in range(BATCH):
             sock.sendto(b"hello", ("127.0.0.1", port.getHost().port))
@@ -182,7 +182,7 @@ async def test_slow_messages_without_a_reply_give_way_as_well(rate: int) -> None
 
 @pytest.mark.parametrize("rate", [0, 1000])
 async def test_what_gave_way_when_the_port_closes_is_counted_as_stopped(rate: int) -> None:
-    responder = Responder(Applied(slowly), DatagramLimits(rate=rate))
+    responder = Responder(applied(slowly), DatagramLimits(rate=rate))
     with served(responder) as port, client() as sock:
         sock.connect(("127.0.0.1", port.getHost().port))
         for number in range(BATCH):
@@ -194,7 +194,7 @@ async def test_what_gave_way_when_the_port_closes_is_counted_as_stopped(rate: in
 
 
 async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not() -> None:
-    responder = Responder(Applied(), DatagramLimits(rate=1, burst=50))
+    responder = Responder(applied(), DatagramLimits(rate=1, burst=50))
     with served(responder, "0.0.0.0") as port, client() as flooder:
         number = port.getHost().port
         for packet in range(300):
@@ -212,11 +212,11 @@ async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not()
 
 _FLOODED = r"""
 from twisted.internet import reactor
-from tests.udp.helpers import Applied
+from tests.udp.helpers import applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import open_socket
-port = serve(reactor, open_socket("127.0.0.1", 0), Responder(Applied()))
+port = serve(reactor, open_socket("127.0.0.1", 0), Responder(applied()))
 print(port.getHost().port, flush=True)
 reactor.run()
 """

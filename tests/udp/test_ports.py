@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from tests.udp.helpers import (
     CLIENT,
     SILENCE,
-    Applied,
+    applied,
     ask,
     client,
     columns,
@@ -30,8 +30,8 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import DropReason, Event
 from uppercase.core.guards import Destination, Origin
 from uppercase.limits import TURN, DatagramLimits
-from uppercase.udp import Port, ResponderProtocol, _batches, drain, sockets
-from uppercase.udp._ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX
+from uppercase.udp import _batches, sockets
+from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, Port, ResponderProtocol
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -43,7 +43,7 @@ async def pause(seconds: float) -> None:
 
 async def test_every_size_comes_back_exact() -> None:
     for host, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
-        with served(Responder(Applied(bytes)), host) as port:
+        with served(Responder(applied(bytes)), host) as port:
             for size in (0, 1, 508, 8_192, 8_193, 20_000, largest - 1, largest):
                 data = os.urandom(size)
                 assert await in_thread(ask, host, port.getHost().port, data) == data
@@ -52,7 +52,7 @@ async def test_every_size_comes_back_exact() -> None:
 async def test_what_is_longer_than_the_buffer_is_dropped_and_counted_never_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    responder = Responder(Applied())
+    responder = Responder(applied())
     protocol = ResponderProtocol(responder, reactor)
     monkeypatch.setattr(_batches, "UDP_READ_SIZE", 100)
     port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
@@ -86,7 +86,7 @@ async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast() -> N
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.bind(("::", 0))
     sock.setblocking(False)
-    responder = Responder(Applied())
+    responder = Responder(applied())
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()
     number = port.getHost().port
@@ -113,7 +113,7 @@ def _shout(group: str, number: int) -> bytes | None:
 
 async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> None:
     for group in ("127.255.255.255", "224.0.0.1"):
-        responder = Responder(Applied())
+        responder = Responder(applied())
         with served(responder, "0.0.0.0") as port:
             assert await in_thread(_shout, group, port.getHost().port) is None
         assert responder.drops == {DropReason.NOT_UNICAST: 1}
@@ -144,7 +144,7 @@ class _Plain:
 async def test_without_recvmsg_a_port_serves_all_the_same() -> None:
     for host in ("127.0.0.1", "0.0.0.0", "::1"):
         sock: Any = _Plain(open_socket(host, 0))
-        port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+        port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
         port.startListening()
         asked = "127.0.0.1" if host == "0.0.0.0" else host
         data = b"a" * 65_507
@@ -170,7 +170,7 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile()
     sock.faults = 2
     sock.bind(("127.0.0.1", 0))
     sock.setblocking(False)
-    port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+    port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
     assert port.protocol.responder.errors == {"receive-error ENOMEM": 2}
@@ -181,7 +181,7 @@ async def test_what_was_read_before_an_error_is_answered() -> None:
     sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     sock.reads, sock.faults = 1, 1
-    port = Port(sock, ResponderProtocol(Responder(Applied()), reactor), reactor)
+    port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
     port.startListening()
     with client() as asker:
         asker.sendto(b"hello", sock.getsockname())
@@ -208,7 +208,7 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     sock.faults = 100
     sock.bind(("127.0.0.1", 0))
     sock.setblocking(False)
-    port = Port(sock, ResponderProtocol(Responder(Applied()), clock), clock)
+    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
     port.startListening()
     rests = []
     for _ in range(6):
@@ -229,8 +229,8 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", inf)
-    responder = Responder(Applied())
+    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    responder = Responder(applied())
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))
         for batch in ([broadcast], [broadcast, packet(source=("127.0.0.1", 50_000))]):
@@ -258,29 +258,18 @@ async def test_an_observer_that_fails_costs_a_batch_and_is_logged_once_a_second(
         if b"fail" in event:
             raise ValueError("no good")
 
-    monkeypatch.setattr("uppercase.udp.protocol.TURN", turn)
+    monkeypatch.setattr("uppercase.udp.ports.TURN", turn)
     observer = SimpleNamespace(notify=refuse)
-    responder = Responder(Applied(), observer=observer, tell_each=True)  # type: ignore[arg-type]
+    responder = Responder(applied(), observer=observer, tell_each=True)  # type: ignore[arg-type]
     with served(responder) as port:
         where = "127.0.0.1", port.getHost().port
         for _ in range(2):
             port.protocol.receive_batch(*columns([packet(b"first"), packet(b"fail"), packet()]))
             assert await in_thread(ask, *where, b"hello") == b"HELLO"
         assert responder.drops[DropReason.STOPPED] == 2
-        await drain(port)
+        await port.protocol.drain()
     (logged,) = logged_errors.flush()
     assert "no good" in logged
-
-
-def test_a_protocol_that_does_not_start_leaves_nothing_open() -> None:
-    class Refusing(ResponderProtocol):
-        def startProtocol(self) -> None:
-            raise ValueError("no")
-
-    sock = open_socket("127.0.0.1", 0)
-    with pytest.raises(ValueError, match="no"):
-        Port(sock, Refusing(Responder(Applied()), reactor), reactor).startListening()
-    assert sock.fileno() == -1
 
 
 async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
@@ -288,7 +277,7 @@ async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
         def receive_batch(self, payloads: Any, origins: Any) -> None:
             port.stopListening()
 
-    protocol = Stopping(Responder(Applied()), reactor)
+    protocol = Stopping(Responder(applied()), reactor)
     port = Port(open_socket("127.0.0.1", 0), protocol, reactor)
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"stop", SILENCE) is None

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock, deferLater
 
 from tests.udp.helpers import (
     SILENCE,
-    Applied,
     Notebook,
+    applied,
     ask,
     client,
     columns,
@@ -24,7 +24,7 @@ from uppercase.core.datagram import Responder
 from uppercase.core.events import Dropped, DropReason, Received, Replied
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
-from uppercase.udp import ResponderProtocol, drain
+from uppercase.udp.ports import ResponderProtocol
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -68,7 +68,7 @@ def deferring(awaited: list[Deferred[bytes]], **limits: int) -> Responder:
         awaited.append(Deferred())
         return awaited[-1]
 
-    return Responder(Applied(start), DatagramLimits(**limits))  # type: ignore[arg-type]
+    return Responder(applied(start), DatagramLimits(**limits))  # type: ignore[arg-type]
 
 
 PEER = ("192.0.2.7", 50_000)
@@ -104,7 +104,7 @@ def test_a_reply_that_is_ready_at_once_is_sent_at_once() -> None:
     async def ready(data: bytes) -> bytes:
         return data.upper()
 
-    protocol, wire = connected(Responder(Applied(ready)), Clock())
+    protocol, wire = connected(Responder(applied(ready)), Clock())
     protocol.datagramReceived(b"one", PEER)
     assert wire.sent == [(b"ONE", PEER)]
     assert protocol.idle().called
@@ -137,7 +137,7 @@ def test_idle_fires_when_nothing_is_awaited_any_more(awaited: list[Deferred[byte
 def test_what_the_lab_holds_back_is_delivered_in_time_or_called_off_at_the_end() -> None:
     clock = Clock()
     lab = Lab(make_experiment({"delay": "request:100ms,reply:50ms"}, seed=1), clock.seconds)
-    protocol, wire = connected(Responder(Applied(), lab=lab), clock)
+    protocol, wire = connected(Responder(applied(), lab=lab), clock)
     protocol.datagramReceived(b"one", PEER)
     clock.advance(0.1)
     assert wire.sent == []
@@ -153,7 +153,7 @@ def test_what_the_lab_holds_back_is_delivered_in_time_or_called_off_at_the_end()
     "error", [OSError(101, "Network is unreachable"), MessageLengthError("message too long")]
 )
 def test_what_twisteds_port_raises_is_counted(error: Exception) -> None:
-    protocol, wire = connected(Responder(Applied()), Clock())
+    protocol, wire = connected(Responder(applied()), Clock())
     wire.error = error
     protocol.datagramReceived(b"one", PEER)
     assert protocol.responder.drops == {DropReason.SEND_ERROR: 1}
@@ -162,7 +162,7 @@ def test_what_twisteds_port_raises_is_counted(error: Exception) -> None:
 async def test_twisteds_own_port_serves_it_and_cuts_nothing() -> None:
     for host, largest in (("127.0.0.1", 65_507), ("::1", 65_527)):
         twisteds: Any = reactor
-        protocol = ResponderProtocol(Responder(Applied()), reactor)
+        protocol = ResponderProtocol(Responder(applied()), reactor)
         port = twisteds.listenUDP(0, protocol, interface=host)
         for size in (0, 8_192, 8_193, largest):
             data = b"a" * size
@@ -175,7 +175,7 @@ async def test_a_stop_answers_what_has_arrived() -> None:
         sock.connect(("127.0.0.1", port.getHost().port))
         for number in range(200):
             sock.send(b"hello %d" % number)
-        await drain(port)
+        await port.protocol.drain()
         port.stopListening()
         for number in range(200):
             assert sock.recv(100) == b"HELLO %d" % number
@@ -186,10 +186,10 @@ async def test_a_stop_waits_for_replies_that_are_late() -> None:
         await deferLater(reactor, 0.05)
         return data.upper()
 
-    with served(Responder(Applied(slow))) as port, client() as sock:
+    with served(Responder(applied(slow))) as port, client() as sock:
         sock.connect(("127.0.0.1", port.getHost().port))
         sock.send(b"late")
-        await drain(port)
+        await port.protocol.drain()
         assert sock.recv(100) == b"LATE"
 
 
@@ -198,7 +198,7 @@ async def test_a_closed_port_calls_off_late_replies() -> None:
         await Deferred()
         return data
 
-    responder = Responder(Applied(never))
+    responder = Responder(applied(never))
     with served(responder) as port:
         assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"x", SILENCE) is None
         port.protocol.receive_batch(*columns([packet()]))
@@ -209,7 +209,7 @@ async def test_a_closed_port_calls_off_late_replies() -> None:
 def test_what_is_told_of_each_datagram_is_in_the_order_of_their_arrival() -> None:
     """One wake-up brings one that is answered, one that is not, and another one."""
     notebook = Notebook()
-    transform = Applied(lambda data: str(int(data) + 1).encode())
+    transform = applied(lambda data: str(int(data) + 1).encode())
     protocol, wire = connected(Responder(transform, observer=notebook, tell_each=True), Clock())
     protocol.receive_batch(*columns([packet(b"1"), packet(b"none"), packet(b"3")]))
     told = [event for event in notebook.events if isinstance(event, Received | Replied | Dropped)]

@@ -17,16 +17,16 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorUDP
 from zope.interface import implementer
 
-from tests.udp.helpers import Applied, ask, client, in_thread, served
+from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.datagram import Responder
 from uppercase.errors import BadValue, CannotListen
-from uppercase.udp import drain, serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
 
 
 def listen_on(description: str) -> Any:
     (sock,) = opener_of_string(description)(1)
-    return serve(reactor, sock, Responder(Applied()))
+    return serve(reactor, sock, Responder(applied()))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ class Plain:
 async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
     data = b"a" * 65_507
     plain: Any = Plain()
-    port: Any = serve(plain, open_socket("127.0.0.1", 0), Responder(Applied()))
+    port: Any = serve(plain, open_socket("127.0.0.1", 0), Responder(applied()))
     number = port.getHost().port
     assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
-    await drain(port)
+    await port.protocol.drain()
     await port.stopListening()
 
 
@@ -130,7 +130,7 @@ def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
     full: Any = Full()
     sock = open_socket("127.0.0.1", 0)
     with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:\d+: another "):
-        serve(full, sock, Responder(Applied()))
+        serve(full, sock, Responder(applied()))
     assert sock.fileno() == -1
 
 
@@ -167,7 +167,7 @@ async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     number = sock.getsockname()[1]
-    port = serve(reactor, adopt_socket(sock.detach()), Responder(Applied()))
+    port = serve(reactor, adopt_socket(sock.detach()), Responder(applied()))
     assert not os.get_blocking(port.fileno())  # type: ignore[attr-defined]
     for _ in range(3):
         assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
@@ -179,12 +179,12 @@ import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="upper")
 from twisted.internet import reactor
-from tests.udp.helpers import Applied
+from tests.udp.helpers import applied
 from uppercase.core.datagram import Responder
-from uppercase.udp import serve
+from uppercase.udp.ports import serve
 from uppercase.udp.sockets import opener_of_string
 (sock,) = opener_of_string(sys.argv[2])(1)
-serve(reactor, sock, Responder(Applied()))
+serve(reactor, sock, Responder(applied()))
 reactor.run()
 """
 

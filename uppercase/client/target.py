@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.core.values import parse_port, printable_address
+from uppercase.core.values import host_address, parse_port, printable_address
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
@@ -91,6 +91,11 @@ def parse_target(
     """
     host, port = _split(text or "")
     host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
+    if ":" in host and host_address(host) is None:
+        raise BadValue(
+            f"got the host {host!r}; a name or an IP address is accepted, and its port as "
+            "HOST:PORT or in UPPERCASE_PORT"
+        )
     what = "the port" if port else "UPPERCASE_PORT"
     text = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
     try:
@@ -111,7 +116,7 @@ def _split(text: str) -> tuple[str, str]:
         host, colon, port = text, "", ""
     else:
         host, colon, port = text.partition(":")
-    if set("[] ") & set(host) or (colon and not port):
+    if set("[]/ ") & set(host) or (colon and not port):
         raise BadValue(
             f"got the address {text!r}; accepted are HOST, HOST:PORT, :PORT and [IPV6]:PORT"
         )

@@ -158,6 +158,7 @@ def run(
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
+    _look_for_folders(timeline, record)
     exhibit = Exhibit(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
@@ -233,6 +234,13 @@ def _save_timeline(timeline: "Timeline", path: Path) -> None:
     _save(path, lambda: save_timeline(timeline, path))
 
 
+def _look_for_folders(*files: Path | None) -> None:
+    """Refuse files that could not be written in the end; what a program did is not repeated."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+
+
 def _save(path: Path, write: Callable[[], object]) -> None:
     """Write a file; what the system has against it is the user's to mend."""
     try:
@@ -247,7 +255,20 @@ def _exercises() -> dict[str, str]:
     return {name: each.summary for name, each in find_exercises()[0].items()}
 
 
-@click.command("grade", cls=Command)
+class _Grade(Command):
+    """Takes its own options behind the exercise, so a program's need a `--` before them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            hint = "; where it is the program's, put -- before the program"
+            ctx.fail(error.format_message().removesuffix(".") + hint)
+
+
+@click.command("grade", cls=_Grade)
 @_exercise("--list", "listed", bool, "List the exercises.")
 @_exercise("--port", PORT, "The port, for programs that have a fixed one.", **_ANY_PORT)
 @_exercise("--jobs", COUNT.positive, "Checks at once; one with --port.", default=_JOBS)
@@ -302,6 +323,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
+    _look_for_folders(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()

@@ -12,7 +12,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from errno import errorcode
-from functools import partial
 from operator import attrgetter, xor
 from time import perf_counter
 from typing import Final
@@ -27,7 +26,9 @@ from uppercase.core.guards import (
     Answer,
     Delay,
     LabStage,
+    Numbers,
     Origin,
+    Part,
     Passage,
     RateLimit,
     Replies,
@@ -36,10 +37,9 @@ from uppercase.core.guards import (
     Wait,
     fates_of,
 )
-from uppercase.core.pipeline import MessagePipeline, Result, run_each
+from uppercase.core.pipeline import MessagePipeline, Result
 from uppercase.core.values import Client
-from uppercase.errors import TransformError, let_go
-from uppercase.interfaces import ITransform
+from uppercase.errors import TransformError
 from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
 _DIGEST: Final = attrgetter("digest")
@@ -54,13 +54,14 @@ class Responder:
     `sent`; where the shell closes the iterator of parts, what was not looked at is dropped.
 
     Args:
-        transform: gives the replies, raises nothing but `TransformError`: a pipeline.
+        chain: gives the replies.
         limits: the bounds.
         clock: gives seconds that never run backwards.
         observer: is told what happens; None costs nothing.
         tell_each: tell the observer of each request and each reply too, not only of what is out
-            of the ordinary, which costs many times what a datagram does. A function says so of as
-            many as came together, which may only be where a lab, if any, does nothing but number.
+            of the ordinary, which costs many times what a datagram does. Where there is neither a
+            lab nor a rate, a function may say so of as many as came together.
+        numbered: number each client's datagrams for the observer, also without a lab.
         lab: decides what arrives; None costs nothing.
 
     Attributes:
@@ -74,12 +75,13 @@ class Responder:
 
     def __init__(
         self,
-        transform: ITransform,
+        chain: MessagePipeline,
         limits: DatagramLimits | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         observer: IObserver | None = None,
         tell_each: bool | Callable[[int], bool] = False,
+        numbered: bool = False,
         lab: LabStage | None = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
@@ -89,17 +91,13 @@ class Responder:
         self.drops: Counter[DropReason] = Counter()
         self.would_drop: Counter[DropReason] = Counter()
         self.errors: Counter[str] = Counter()
-        self._transform = transform
-        self._run = (
-            transform.transform_run
-            if isinstance(transform, MessagePipeline)
-            else partial(run_each, transform.transform)
-        )
+        self._chain = chain
         self._clock = clock
         self._observer = observer
         self._told_each = observer if tell_each else None
-        self._wants = tell_each if callable(tell_each) and not limits.rate else None
+        self._wants = tell_each if callable(tell_each) and not (limits.rate or lab) else None
         self._lab = lab
+        self._numbers = Numbers() if numbered or lab is not None else None
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
         self._lock_steps = LockStepGuard() if limits.loop_guard else None
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
@@ -108,16 +106,12 @@ class Responder:
 
     def exchange(
         self, payloads: Sequence[bytes], origins: Sequence[Origin]
-    ) -> Generator[tuple[Replies, list[Step]], None, None]:
+    ) -> Generator[Part, None, None]:
         """Take the datagrams of one wake-up; give replies to send and what is to be done after.
 
         Each part is to be carried out before the next is asked for, and takes a `TURN` or one
         message. What datagrams have in common is looked at once, which changes the time only.
         """
-        # Invariant: what is answered by `_run` would pass every rule. Those about the origin and
-        # the guards are asked before, of all; a request up to `max_request` and a reply up to
-        # `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
-        # others; and what is not answered so goes the way of all datagrams.
         position, count = 0, len(payloads)
         self.received += count
         digests = list(map(_DIGEST, origins))
@@ -128,23 +122,20 @@ class Responder:
         try:
             while position < count:
                 begin, end = position, alone[0] if alone else count
-                replies: list[bytes] = []
-                steps: list[Step] = []
-                result: Result = None
-                if begin < end and self.outstanding < self.limits.max_outstanding:
-                    until = perf_counter() + TURN
-                    result = self._run(payloads[begin:end], replies, REPLY_SLACK, until)
-                    position += len(replies)
-                    which = slice(begin, position)
-                    counts = arrived if len(replies) == count else _tally(origins[which])
-                    self._release_all(replies, digests[which], counts)
+                replies, odd = self._answer_run(payloads[begin:end])
+                position += len(replies)
+                if replies:
+                    counts = arrived if len(replies) == count else _tally(origins[begin:position])
+                    self._release_all(replies, digests[begin:position], counts)
                 ready = Replies(replies, origins[begin:position], payloads[begin:position])
-                if result is not None or begin == position:
+                steps: list[Step] = []
+                if odd is not None or not replies:
                     request = Request(payloads[position], origins[position])
                     position += 1
-                    if result is not None:
-                        self._take(result, request, steps)
+                    if odd is not None:
+                        self._take(odd, request, steps)
                     else:
+                        # One of those to be looked at alone, or too much is awaited already.
                         if begin == end:
                             alone.popleft()
                         look_at(request, steps)
@@ -154,6 +145,24 @@ class Responder:
             for request in map(Request, payloads[position:], origins[position:]):
                 self._drop(request, DropReason.STOPPED)
             raise
+
+    def _answer_run(self, payloads: Sequence[bytes]) -> tuple[list[bytes], Result]:
+        """Answer datagrams until one is out of the ordinary, or a turn is over.
+
+        Invariant: what is answered here would pass every rule. Those about the origin and the
+        guards were asked before, of all; a request up to `max_request` and a reply up to
+        `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
+        others; and what is not answered so goes the way of all datagrams.
+
+        Returns:
+            The replies, and what the transform gave for the datagram behind; None if it was not
+            asked.
+        """
+        replies: list[bytes] = []
+        if not payloads or self.outstanding >= self.limits.max_outstanding:
+            return replies, None
+        until = perf_counter() + TURN
+        return replies, self._chain.answer_run(payloads, replies, REPLY_SLACK, until)
 
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
         """Take note of replies of `exchange`, which were sent but for those at these positions."""
@@ -171,8 +180,8 @@ class Responder:
         for origin, count in counts.items():
             name = str(origin.client)
             by_client[name] = by_client.get(name, 0) + count
-            if self._lab is not None and direction is Direction.REQUEST:
-                self._lab.number(origin.client, count)
+            if self._numbers is not None and direction is Direction.REQUEST:
+                self._numbers.take(origin.client, self._clock(), count)
         if self._told_each is not None:
             self._told_each.notify(events.Several(direction, by_client))
 
@@ -270,11 +279,14 @@ class Responder:
     def _arrive(self, request: Request, steps: list[Step]) -> None:
         """Let one datagram in, through the lab where there is one."""
         data, origin, client = request.data, request.origin, request.client
-        number = 0 if self._lab is None else self._lab.number(client)
+        # As it arrives, before any guard: what a guard drops depends on the time and on others, and
+        # a number must not.
+        number = 0 if self._numbers is None else self._numbers.take(client, self._clock())
         if self._told_each is not None:
             self._told_each.notify(events.Received(str(client), data, number))
         if self._lab is None:
-            self._judge(request, steps)
+            numbered = Passage(0.0, data, number, 0, 1) if number else None
+            self._judge(Request(data, origin, numbered), steps)
             return
         for passage in self._lab.request(client, data, number):
             request = Request(passage.data, origin, passage)
@@ -305,12 +317,7 @@ class Responder:
 
     def _apply(self, request: Request, steps: list[Step]) -> None:
         """Transform; a failure costs this datagram only."""
-        try:
-            result: Result = self._transform.transform(request.data)
-        except TransformError as error:
-            let_go(error)
-            result = error
-        self._take(result, request, steps)
+        self._take(self._chain.outcome(request.data), request, steps)
 
     def _take(self, result: Result, request: Request, steps: list[Step]) -> None:
         """Go on with what a transform gave."""

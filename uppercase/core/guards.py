@@ -129,9 +129,6 @@ class Passage(NamedTuple):
 class LabStage(Protocol):
     """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
 
-    def number(self, client: Client, count: int = 1) -> int:
-        """Number so many datagrams that have come from a client; return the last one's."""
-
     def request(self, client: Client, data: bytes, number: int) -> list[Passage]:
         """Take a datagram from a client; return what the service gets of it."""
 
@@ -195,6 +192,10 @@ class Replies(NamedTuple):
     payloads: Sequence[bytes]
     origins: Sequence[Origin]
     requests: Sequence[bytes]
+
+
+Part = tuple[Replies, list[Step]]
+"""What a responder gives of a batch at a time: replies to send, and what is to be done after."""
 
 
 def fates_of(passage: Passage | None) -> tuple[int, str]:
@@ -299,6 +300,36 @@ class TokenBuckets:
             return False
         self.take(key, level, now)
         return True
+
+
+NUMBERED: Final = 10_000
+"""Clients whose datagrams are numbered. A class of 200 with 50 sockets each fits; at some 300 bytes
+an entry it is 3 MB."""
+
+FORGET_AFTER: Final = 60.0
+"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
+short enough that a program that binds a fixed port meets the same fates a minute later."""
+
+
+class Numbers:
+    """Numbers the datagrams of each client, a host and a port, from 1.
+
+    One that is silent for `FORGET_AFTER` seconds starts again, and so does the one that has been
+    silent longest when there are more than `NUMBERED`.
+    """
+
+    def __init__(self) -> None:
+        # client -> (last heard, datagrams so far); the longest silent comes first
+        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
+
+    def take(self, client: Client, now: float, count: int = 1) -> int:
+        """Number so many datagrams that have just come from a client; return the last one's."""
+        heard, number = self._clients.pop(client, (now, 0))
+        number = number + count if now - heard < FORGET_AFTER else count
+        self._clients[client] = now, number
+        if len(self._clients) > NUMBERED:
+            self._clients.popitem(last=False)
+        return number
 
 
 class RateLimit:

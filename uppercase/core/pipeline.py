@@ -173,10 +173,18 @@ class MessagePipeline:
             raise failure
         return message
 
-    def transform_run(
+    def outcome(self, message: bytes) -> Result:
+        """Return what `transform` gives, or the error that it raises."""
+        try:
+            return self.transform(message)
+        except TransformError as error:
+            let_go(error)
+            return error
+
+    def answer_run(
         self, messages: Sequence[bytes], replies: list[bytes], slack: int, until: float
     ) -> Result:
-        """Transform messages until a reply is out of the ordinary, or the time is over.
+        """Answer messages until a reply is out of the ordinary, or the time is over.
 
         Args:
             messages: what is to be answered, in order.
@@ -185,20 +193,19 @@ class MessagePipeline:
             until: when others have their turn, by `time.perf_counter`.
 
         Returns:
-            What the message behind the last reply got instead; None if it was not looked at, or if
+            The outcome of the message behind the last reply; None if it was not looked at, or if
             there is none.
         """
-        if len(self._calls) > 1:
-            return run_each(self.transform, messages, replies, slack, until)
-        # `transform` for a chain of one: a clock reading each, and no call of ours in between.
         guard, most = self._guard, self._guard.max_output
-        ((name, function),) = self._calls
+        # Of a chain of one the function itself: a clock reading each, and no call of ours between.
+        sole = len(self._calls) == 1
+        name, function = self._calls[0] if sole else ("", self.outcome)
         result: object = None
         started = perf_counter()
         try:
             for message, result in zip(messages, map(function, messages), strict=True):
                 ended = perf_counter()
-                if ended - started > SLOW_CALL:
+                if ended - started > SLOW_CALL and sole:
                     guard.slow(name, started)
                 started = ended
                 if not isinstance(result, bytes):
@@ -210,6 +217,8 @@ class MessagePipeline:
                     return None
             else:
                 return None
+            if not sole:
+                return result
             if not isinstance(result, bytes) and isawaitable(result):
                 return self._go_on(0, result)
             return guard.checked(name, result)
@@ -301,27 +310,6 @@ def make_pipeline(
     """Chain the stages; the result streams exactly if every stage does."""
     streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
     return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
-
-
-def run_each(
-    transform: Callable[[bytes], bytes | Awaitable[bytes]],
-    messages: Sequence[bytes],
-    replies: list[bytes],
-    slack: int,
-    until: float,
-) -> Result:
-    """Do what `MessagePipeline.transform_run` does, with any transform that raises what it does."""
-    try:
-        for message, result in zip(messages, map(transform, messages), strict=True):
-            if not isinstance(result, bytes) or len(result) > len(message) + slack:
-                return result
-            replies.append(result)
-            if perf_counter() > until:
-                return None
-    except TransformError as error:
-        let_go(error)
-        return error
-    return None
 
 
 def _failure(name: str, error: BaseException) -> TransformError:

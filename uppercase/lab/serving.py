@@ -1,10 +1,9 @@
 """The lab in a service: a stage of one over UDP, an outlet for the replies of one over TCP.
 
-Over UDP a `Lab` counts each client's datagrams and deals out their fates; it decides none. Sans-I/O
-and without a timer: the port hands each arriving datagram to `Lab.request`, answers what comes back
-after its delay, and hands each reply to `Lab.reply`; it sends what comes back from there, again
-after its delay. Datagrams are counted as they arrive, before any guard: what a guard drops depends
-on the time and on others, and a number must not.
+Over UDP a `Lab` deals out the fates of datagrams, which have numbers by then; it decides none.
+Sans-I/O and without a timer: the port hands each arriving datagram to `Lab.request`, answers what
+comes back after its delay, and hands each reply to `Lab.reply`; it sends what comes back from
+there, again after its delay.
 
 TCP promises bytes in order and nothing about their pieces, their timing or a connection's life. A
 program that takes one `recv` for one message works on the machine it was written on. Here replies
@@ -13,7 +12,7 @@ come late, in pieces, or not to their end. Nothing is random: the same happens t
 transport it pauses the connection while it is full, which is at one batch of its output.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -28,14 +27,6 @@ from uppercase.core.values import Client
 from uppercase.lab import TCPLab
 from uppercase.lab._fates import DELIVERED, Experiment, describe
 from uppercase.limits import KIB, MIB, OUTPUT_BATCH
-
-CLIENTS: Final = 10_000
-"""Clients whose datagrams the lab counts. A class of 200 with 50 sockets each fits; at some 300
-bytes an entry it is 3 MB. The client that has been silent longest is forgotten first."""
-
-FORGET_AFTER: Final = 60.0
-"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
-short enough that a program that binds a fixed port meets the same fates a minute later."""
 
 HELD_BYTES: Final = 16 * MIB
 """What the lab holds back at one time, over all clients; more is dropped and reported. It is
@@ -57,10 +48,6 @@ send much do not keep the server busy; longer replies are cut into larger pieces
 class Lab:
     """Follows one experiment for all clients of a service.
 
-    A client is a host and a port, whose datagrams are numbered from 1. One that is silent for
-    `FORGET_AFTER` seconds starts again, and so does the one that has been silent longest when there
-    are more than `CLIENTS`.
-
     Attributes:
         observer: told of every action (`Impaired`), and of what is dropped because the lab
             would hold more than `HELD_BYTES` (`Dropped`).
@@ -71,31 +58,15 @@ class Lab:
     observer: IObserver | None = None
 
     def __post_init__(self) -> None:
-        # client -> (last heard, datagrams so far); the longest silent comes first
-        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
         # (when its delay is over, cost) of each passage that the port holds, the next first.
         # Invariant: `_held_bytes` is the sum of the costs; what is over is taken out before the
         # next is held, so a port need not say when it has passed something on.
         self._held: list[tuple[float, int]] = []
         self._held_bytes = 0
 
-    def number(self, client: Client, count: int = 1) -> int:
-        """Number so many datagrams that just arrived from a client; return the last one's."""
-        now = self.clock()
-        seen, number = self._clients.pop(client, (now, 0))
-        number = number + count if now - seen < FORGET_AFTER else count
-        self._clients[client] = now, number
-        if len(self._clients) > CLIENTS:
-            self._clients.popitem(last=False)
-        return number
-
-    def request(self, client: Client, data: bytes, number: int | None = None) -> list[Passage]:
-        """Take a datagram from a client; return what the service gets of it, none to two copies.
-
-        It gets a number, unless it has one already.
-        """
-        arrived = Passage(0.0, data, number or self.number(client), 0, 1)
-        return self._pass_on(Direction.REQUEST, client, data, arrived)
+    def request(self, client: Client, data: bytes, number: int) -> list[Passage]:
+        """Take a datagram from a client; return what the service gets of it, none to two copies."""
+        return self._pass_on(Direction.REQUEST, client, data, Passage(0.0, data, number, 0, 1))
 
     def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
         """Take the reply to a request; return what is sent of it, none to two copies."""

@@ -13,7 +13,7 @@ import signal
 import sys
 from threading import Timer
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -113,74 +113,86 @@ def exit_with(status: int) -> None:
 
 
 class StopSignals:
-    """Stands before the reactor's own handlers of SIGINT and SIGTERM while the reactor runs.
+    """One service's part in how its program ends by a signal, while the reactor runs.
 
-    SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills in silence and
-    leaves the pid file. Where the program has handlers of its own, nothing is changed. Each service
-    has one of these; the handlers and timers are the program's.
+    Args:
+        seconds: what its stop takes at most.
     """
 
-    _running: ClassVar[list["StopSignals"]] = []
-    _before: ClassVar[dict[int, Any]] = {}
-    _last_resort: ClassVar[Timer | None] = None
-    """What ends the process if the stop does not; None until a signal has come."""
-
     def __init__(self, reactor: Any, seconds: float) -> None:
-        self._reactor = reactor
-        self._seconds = seconds + STOP_GRACE
+        self.reactor = reactor
+        self.seconds = seconds + STOP_GRACE
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
-        self._reactor.callWhenRunning(self._take)
+        self.reactor.callWhenRunning(lambda: HANDLERS.take(self))
 
     def stop(self) -> None:
         """Give them back; if one of them is what ends the program, only once the reactor has."""
-        if self in self._running:
-            self._running.remove(self)
-        if self._last_resort is not None:
-            self._reactor.addSystemEventTrigger("after", "shutdown", self._give_back)
-        else:
-            self._give_back()
+        HANDLERS.release(self)
 
-    def _take(self) -> None:
-        self._running.append(self)
+
+class _Handlers:
+    """Stands before the reactor's own handlers of SIGINT and SIGTERM, for all services together.
+
+    SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills silently and
+    leaves the pid file. Where the program has handlers of its own, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.running: list[StopSignals] = []
+        self._before: dict[int, Any] = {}
+        # What ends the process if the stop does not; None until a signal has come.
+        self._last_resort: Timer | None = None
+
+    def take(self, service: StopSignals) -> None:
+        self.running.append(service)
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
-        own = (self._reactor.sigInt, self._reactor.sigTerm)
+        own = (service.reactor.sigInt, service.reactor.sigTerm)
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             default = number == _SIGHUP and handler is signal.SIG_DFL
             if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
-    @classmethod
-    def _give_back(cls) -> None:
-        if cls._running:
-            return
-        for number, handler in list(cls._before.items()):
-            # Where another has been put before it since, it stays and passes signals on.
-            if signal.getsignal(number) == cls._handle:
-                signal.signal(number, handler)
-                del cls._before[number]
-        if cls._last_resort is not None:
-            faulthandler.cancel_dump_traceback_later()
-            cls._last_resort.cancel()
-            cls._last_resort = None
+    def release(self, service: StopSignals) -> None:
+        if service in self.running:
+            self.running.remove(service)
+        if self._last_resort is None:
+            self.give_back()
+        else:
+            service.reactor.addSystemEventTrigger("after", "shutdown", self.give_back)
 
-    @classmethod
-    def _handle(cls, number: int, frame: FrameType | None) -> None:
-        if cls._last_resort is not None:
+    def give_back(self) -> None:
+        if self.running:
+            return
+        for number, handler in list(self._before.items()):
+            # Where another has been put before it since, it stays and passes signals on.
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+                del self._before[number]
+        if self._last_resort is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._last_resort.cancel()
+            self._last_resort = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._last_resort is not None:
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            # The first process of a container is not ended by it: such a one gets no signal that
-            # it does not handle.
+            # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
-        seconds = max((each._seconds for each in cls._running), default=STOP_GRACE)
+        seconds = max((each.seconds for each in self.running), default=STOP_GRACE)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
             faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
-        cls._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
-        cls._last_resort.daemon = True
-        cls._last_resort.start()
-        handler = cls._before[number]
-        (cls._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
+        self._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
+        self._last_resort.daemon = True
+        self._last_resort.start()
+        handler = self._before[number]
+        (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
+
+
+HANDLERS: Final = _Handlers()
+"""The process's."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
 
-from uppercase import udp
 from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.values import printable_address
@@ -21,6 +20,7 @@ from uppercase.services.base import (
     TransformService,
     share,
 )
+from uppercase.udp.ports import ResponderProtocol, serve
 from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
 if TYPE_CHECKING:
@@ -55,14 +55,18 @@ class UDPService(TransformService):
         super().__init__(settings, reactor)
         clock = self.clock.seconds
         lab = None
-        if settings.lab is not None or settings.observers:
-            from uppercase.lab import Experiment, Lab
+        if settings.lab is not None:
+            from uppercase.lab import Lab
 
-            # Whoever watches each datagram wants its number: without a lab, of one that does none.
-            lab = Lab(settings.lab or Experiment(seed=0), clock, self)
-        tell_each = _tell_each(settings)
+            lab = Lab(settings.lab, clock, self)
         self.responder = Responder(
-            self.chain, settings.limits, clock=clock, observer=self, tell_each=tell_each, lab=lab
+            self.chain,
+            settings.limits,
+            clock=clock,
+            observer=self,
+            tell_each=_tell_each(settings),
+            numbered=bool(settings.observers),
+            lab=lab,
         )
         self.ports: list[Any] = []
         listed = () if settings.inherits else settings.listen
@@ -79,7 +83,7 @@ class UDPService(TransformService):
         else:
             sockets = [skt for _, skt in self.inherited]
         for skt in sockets:
-            self.ports.append(udp.serve(self.reactor, skt, self.responder))
+            self.ports.append(serve(self.reactor, skt, self.responder))
 
     def open_sockets(self, workers: int) -> None:
         super().open_sockets(workers)
@@ -128,7 +132,8 @@ class UDPService(TransformService):
         yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
 
     def _drain(self, port: Any) -> defer.Deferred[Any]:
-        drained: defer.Deferred[Any] = udp.drain(port).addTimeout(self.settings.drain, self.reactor)
+        drained: defer.Deferred[Any] = port.protocol.drain()
+        drained.addTimeout(self.settings.drain, self.reactor)
         # What has no reply by then is counted when the port stops.
         return drained.addErrback(lambda failure: failure.trap(defer.TimeoutError))
 
@@ -181,4 +186,4 @@ def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol
     settings, where to listen and how to stop is not looked at.
     """
     service = UDPService(settings, reactor)
-    return udp.ResponderProtocol(service.responder, service.reactor)
+    return ResponderProtocol(service.responder, service.reactor)

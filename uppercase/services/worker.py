@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from itertools import chain, count
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.application.service import MultiService
 from twisted.internet.abstract import FileDescriptor
@@ -34,6 +34,9 @@ from uppercase.services._tcp import Board, TCPService
 from uppercase.services.base import CannotStart, Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, Snapshot
+
+if TYPE_CHECKING:
+    from uppercase.services.supervisor import Supervisor
 
 REPORTS: Final = 3  # The descriptor that a worker reports to.
 COMMANDS: Final = 4  # The descriptor that it is told what to do by.
@@ -93,13 +96,6 @@ class State(Enum):
     ENDED = auto()
 
 
-class Superior(Protocol):
-    """Who is told when a worker serves, what each service of it does, and how it has ended."""
-
-    def ready(self, worker: "Worker", served: list[list[str]]) -> None: ...
-    def ended(self, worker: "Worker", how: str) -> None: ...
-
-
 class Worker(ProcessProtocol):
     """A worker process.
 
@@ -113,7 +109,7 @@ class Worker(ProcessProtocol):
     # What `spawnProcess` gives; which signals and pipes it has is in the interface.
     transport: Any
 
-    def __init__(self, number: int, superior: Superior) -> None:
+    def __init__(self, number: int, supervisor: "Supervisor") -> None:
         self.number = number
         self.state = State.STARTING
         self.pid: int | None = None
@@ -121,7 +117,7 @@ class Worker(ProcessProtocol):
         self.silent = 0
         self.numbers: Snapshot = {}
         self.not_ready = ""
-        self._superior = superior
+        self._supervisor = supervisor
         self._lines = {1: b"", 2: b"", REPORTS: b""}
         self._last_words = ""
         self._garbled = False
@@ -222,7 +218,7 @@ class Worker(ProcessProtocol):
             case "ready":
                 if self.state is State.STARTING:
                     self.state = State.SERVING
-                    self._superior.ready(self, said["served"])
+                    self._supervisor.ready(self, said["served"])
             case "beat":
                 self.numbers = {tuple(key): number for key, number in said["numbers"]}
                 self.not_ready = said["not_ready"]
@@ -251,7 +247,7 @@ class Worker(ProcessProtocol):
         how = self._last_words or f"it exited with status {getattr(self._status, 'exitCode', 0)}"
         if number := getattr(self._status, "signal", None):
             how = f"killed by {signal.Signals(number).name}"
-        self._superior.ended(self, how)
+        self._supervisor.ended(self, how)
 
 
 # The process itself

@@ -28,14 +28,14 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.guards import Destination, Origin, Replies
+from uppercase.core.guards import Destination, Origin
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, conversation_opener
-from uppercase.udp.protocol import IBatchTransport, ResponderProtocol
+from uppercase.udp.ports import ResponderProtocol
 
 # RFC 5737 gives these addresses to examples.
 _CLIENT: Final = ("192.0.2.1", 49152)
@@ -228,19 +228,17 @@ class UDPClient(_Client):
         return self._responder.drops
 
 
-@implementer(IBatchTransport)
 class _UDPTransport:
     """A network without loss."""
 
     def __init__(self, replies: list[bytes]) -> None:
         self._replies = replies
 
-    def send(self, data: bytes, origin: Origin) -> None:
-        self._replies.append(data)
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("UDP", *_SERVER)
 
-    def send_replies(self, replies: Replies) -> Sequence[tuple[int, OSError]]:
-        self._replies += replies.payloads
-        return ()
+    def write(self, data: bytes, address: object) -> None:
+        self._replies.append(data)
 
 
 def _make_chain(

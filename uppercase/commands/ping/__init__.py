@@ -10,11 +10,12 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -28,9 +29,9 @@ from uppercase.commands.ping._tracker import (
     Finding,
     Probes,
     RoundTrips,
-    Sort,
     Totals,
     Tracker,
+    Verdict,
     new_mark,
     schedule,
 )
@@ -111,15 +112,14 @@ def ping(
 
     with running() as (reactor, wait):
         soon = reactor.callFromThread
-        # Of objects, the summary's `connections` tells.
-        tell = (lambda sentence: None) if as_json else say
         addresses = reachable(target) if target.udp else [None]
         for address in addresses:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
             times = schedule(interval, count, deadline)
-            plan = (reactor, target, tracker, times, deadline, display)
-            run: Run = DatagramRun(*plan, address) if address else StreamRun(*plan, tell)
+            make: Callable[..., Run]
+            make = partial(DatagramRun, address=address) if address else StreamRun
+            run = make(reactor, target, tracker, times, deadline, display)
             wait(run.open())
             if address is addresses[0] and not as_json:
                 what = f"{size} bytes, expecting {' then '.join(expect)}"
@@ -150,6 +150,7 @@ _PERCENTILES: Final = ("p50", "p95", "p99")
 
 _HISTOGRAM_FROM: Final = 10  # round trips; fewer are read faster as numbers
 _BAR: Final = 40  # columns
+_BESIDE_BAR: Final = 22
 
 _EDGE: Final = 0.96  # Of a diagram's height: where what has no round trip is marked.
 _VECTORS: Final = 5000
@@ -185,8 +186,8 @@ def milliseconds(seconds: float) -> float:
 
 def finding_text(finding: Finding, where: str, timeout: float) -> str:
     """Return the line for a finding; its last word is the tag, if there is one."""
-    tag = _LOOKS["reordered" if finding.reordered else finding.kind].tag
-    if finding.kind is Sort.LOST:
+    tag = _LOOKS["reordered" if finding.reordered else finding.verdict].tag
+    if finding.verdict is Verdict.LOST:
         return f"no reply from {where}: seq={finding.seq} within {timeout:g} s {tag}"
     seq = "?" if finding.seq is None else finding.seq
     line = f"{finding.size} bytes from {where}: seq={seq}"
@@ -204,12 +205,12 @@ def coloured(line: str) -> str:
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
     fields: dict[str, Any] = {"time": round(time.time(), 6), "seq": finding.seq}
-    if finding.kind is not Sort.LOST:
+    if finding.verdict is not Verdict.LOST:
         fields["bytes"] = finding.size
         fields["rtt_ms"] = None if finding.rtt is None else milliseconds(finding.rtt)
-    if finding.kind is Sort.REPLY:
+    if finding.verdict is Verdict.REPLY:
         fields["reordered"] = finding.reordered
-    if finding.kind is Sort.WRONG:
+    if finding.verdict is Verdict.WRONG:
         fields["got"] = _report.excerpt(finding.got)
         fields["expected"] = _report.excerpt(finding.expected) if finding.expected else None
     return fields
@@ -228,8 +229,9 @@ def _histogram(seconds: Iterable[float]) -> list[str]:
     """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
     edges, heights = _report.bins(seconds)
     most = max(heights)
+    bar = max(1, min(_BAR, get_terminal_size().columns - _BESIDE_BAR))
     return [
-        f"{low * 1e3:10.3f} ms {'#' * ceil(_BAR * height / most):{_BAR}} {height:7}"
+        f"{low * 1e3:10.3f} ms {'#' * ceil(bar * height / most):{bar}} {height:7}"
         for low, height in zip(edges, heights, strict=False)
     ]
 
@@ -248,8 +250,8 @@ def _draw(found: Iterable[Finding], axes: "Axes") -> None:
     points: dict[str, dict[int, float]] = {name: {} for name in _LOOKS}
     for each in found:
         if each.seq is not None:
-            in_time = each.kind is Sort.REPLY
-            points[each.kind][each.seq] = (each.rtt or 0) * 1e3 if in_time else _EDGE
+            in_time = each.verdict is Verdict.REPLY
+            points[each.verdict][each.seq] = (each.rtt or 0) * 1e3 if in_time else _EDGE
             if each.reordered:
                 points["reordered"][each.seq] = points["reply"][each.seq]
     # A probe that was answered after all is not lost, though it was reported as such in its time.
@@ -293,17 +295,22 @@ class Display:
 
     def show(self, finding: Finding) -> None:
         self.found.append(finding)
-        if finding.kind is Sort.WRONG and self.first_wrong is None:
+        if finding.verdict is Verdict.WRONG and self.first_wrong is None:
             self.first_wrong = finding
         if self.quiet:
             return
         if self.as_json:
-            _report.print_object(finding.kind.value, **_finding_object(finding))
+            _report.print_object(finding.verdict.value, **_finding_object(finding))
             return
         line = finding_text(finding, self.target.place, self.timeout)
         if self.timestamps:
             line = f"[{time.time():.6f}] {line}"
         print(coloured(line), flush=True)
+
+    def notice(self, sentence: str) -> None:
+        """Tell a person something; in the objects, the summary's `connections` says it."""
+        if not self.as_json:
+            say(sentence)
 
     def show_interim(self, connections: int | None) -> None:
         """Print how it stands: among the objects, or in a line beside the lines."""

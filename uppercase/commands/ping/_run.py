@@ -188,12 +188,8 @@ class DatagramRun(Run):
 
 @dataclass(eq=False)
 class StreamRun(Run):
-    """A probe a line; the connections behind it come and go.
+    """A probe a line; the connections behind it come and go."""
 
-    `tell` is called with a sentence if the probes cannot share a connection.
-    """
-
-    tell: Callable[[str], None]
     _notice: str = field(default="", init=False)
     _alone: dict["Lines", Deferred[None]] = field(default_factory=dict, init=False)
 
@@ -212,7 +208,7 @@ class StreamRun(Run):
             self._shared.send(probe)
             return
         if self._notice:
-            self.tell(self._notice)
+            self.display.notice(self._notice)
             self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))

@@ -101,7 +101,7 @@ def schedule(interval: float, count: int | None, duration: float | None) -> Iter
     return islice(takewhile(lambda time: duration is None or time < duration, times), count)
 
 
-class Sort(StrEnum):
+class Verdict(StrEnum):
     """What one reply, or its absence, was."""
 
     REPLY = "reply"
@@ -125,7 +125,7 @@ class Finding:
     and `expected` are of a wrong reply; what it should have been may not be known.
     """
 
-    kind: Sort
+    verdict: Verdict
     seq: int | None
     size: int = 0
     rtt: float | None = None
@@ -177,7 +177,7 @@ class RoundTrips:
 class Totals:
     """What there was so far.
 
-    Each probe is one of received, late, lost, wrong only, or pending; `Sort` says what that is.
+    Each probe is one of received, late, lost, wrong only, or pending; `Verdict` says what that is.
     `wrong` counts replies, so that a probe with a wrong and a correct reply counts under both;
     `reordered` are some of the `received`, whose round trips are `rtt`.
     """
@@ -222,7 +222,7 @@ class _Probe:
     seq: int
     sent: float
     expected: bytes
-    became: Sort | None = None
+    became: Verdict | None = None
 
 
 class Tracker:
@@ -262,28 +262,28 @@ class Tracker:
         if probe is None:
             return self._wrong(reply, now)
         rtt = now - probe.sent
-        kind = Sort.LATE if rtt > self._timeout else Sort.REPLY
-        if probe.became is Sort.REPLY:
+        verdict = Verdict.LATE if rtt > self._timeout else Verdict.REPLY
+        if probe.became is Verdict.REPLY:
             self.totals.duplicates += 1
-            return Finding(Sort.DUPLICATE, probe.seq, len(reply), rtt)
-        self._settle(probe, Sort.REPLY)
-        reordered = kind is Sort.REPLY and probe.seq < self._highest
+            return Finding(Verdict.DUPLICATE, probe.seq, len(reply), rtt)
+        self._settle(probe, Verdict.REPLY)
+        reordered = verdict is Verdict.REPLY and probe.seq < self._highest
         self._highest = max(self._highest, probe.seq)
-        if kind is Sort.LATE:
+        if verdict is Verdict.LATE:
             self.totals.late += 1
         else:
             self.totals.received += 1
             self.totals.reordered += reordered
             self.totals.rtt.record(rtt)
-        return Finding(kind, probe.seq, len(reply), rtt, reordered)
+        return Finding(verdict, probe.seq, len(reply), rtt, reordered)
 
     def expire(self, now: float) -> list[Finding]:
         lost = []
         while (expiry := self.next_expiry) is not None and expiry <= now:
             probe = next(iter(self._waiting.values()))
-            self._settle(probe, Sort.LOST)
+            self._settle(probe, Verdict.LOST)
             self.totals.lost += 1
-            lost.append(Finding(Sort.LOST, probe.seq))
+            lost.append(Finding(Verdict.LOST, probe.seq))
         return lost
 
     @property
@@ -298,11 +298,13 @@ class Tracker:
         self.totals.wrong += 1
         probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
         if probe is None:
-            return Finding(Sort.WRONG, None, len(reply), got=reply)
-        if probe.became is not Sort.REPLY:
-            self._settle(probe, Sort.WRONG)
+            return Finding(Verdict.WRONG, None, len(reply), got=reply)
+        if probe.became is not Verdict.REPLY:
+            self._settle(probe, Verdict.WRONG)
         rtt = now - probe.sent
-        return Finding(Sort.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected)
+        return Finding(
+            Verdict.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected
+        )
 
     def _most_alike(self, reply: bytes) -> _Probe | None:
         """Return the awaited probe whose reply has most bytes in common, the oldest of equals."""
@@ -312,10 +314,10 @@ class Tracker:
             default=None,
         )
 
-    def _settle(self, probe: _Probe, became: Sort) -> None:
+    def _settle(self, probe: _Probe, became: Verdict) -> None:
         if self._waiting.pop(probe.seq, None):
             self.totals.pending -= 1
-        elif probe.became is Sort.LOST:
+        elif probe.became is Verdict.LOST:
             self.totals.lost -= 1
         probe.became = became
 

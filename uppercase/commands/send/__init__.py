@@ -108,14 +108,14 @@ def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
     from uppercase.commands import running
-    from uppercase.commands.send._stream import Filter, Input, LineConversation
+    from uppercase.commands.send._stream import Filter, LineConversation, Source
 
     typed = sys.stdin.isatty()
     if typed and allow_empty:
         raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
     with running() as (reactor, wait):
         lines = LineConversation(reactor, target, timeout)
-        piped = Filter(reactor, target, Input(reactor, sys.stdin.fileno()), timeout, allow_empty)
+        piped = Filter(reactor, target, Source(reactor, sys.stdin.fileno()), timeout, allow_empty)
         with _notice(target):
             wait(lines.connect() if typed else piped.connect())
         if typed:
@@ -141,7 +141,7 @@ def _send_datagrams(
     from uppercase.client.target import reachable
     from uppercase.commands import running
     from uppercase.commands.send._datagrams import Chunks, Messages
-    from uppercase.commands.send._stream import Input
+    from uppercase.commands.send._stream import Source
 
     addresses = reachable(target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
@@ -162,7 +162,7 @@ def _send_datagrams(
         try:
             if typed:
                 return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
-            source = Input(reactor, sys.stdin.fileno())
+            source = Source(reactor, sys.stdin.fileno())
             wait(messages.filter(source, framer, places))
         finally:
             datagrams.close()

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
 from uppercase.client.network import Datagrams
 from uppercase.commands.group import say
-from uppercase.commands.send._stream import Input, write
+from uppercase.commands.send._stream import Source, write
 from uppercase.core.values import counted
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
 from uppercase.interfaces import IFramer
@@ -84,7 +84,7 @@ class Messages:
         attempts = counted(self.datagrams.retries + 1, "attempt")
         return f"after {attempts} from {self.datagrams.target}"
 
-    async def filter(self, source: Input, framer: "IFramer | Chunks", window: int) -> None:
+    async def filter(self, source: Source, framer: "IFramer | Chunks", window: int) -> None:
         """Send all messages of an input and deliver what became of each, in their order.
 
         At most `window` are under way or wait for their turn. Those before a fault of the input are

@@ -61,7 +61,7 @@ class _Sending(Enum):
 
 
 @implementer(IReadDescriptor)
-class Input:
+class Source:
     """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
 
     Twisted's epoll reactor takes regular files, too.
@@ -128,7 +128,7 @@ class Filter(ClientProtocol):
     """
 
     def __init__(
-        self, reactor: IReactor, target: Target, source: Input, timeout: float, allow_empty: bool
+        self, reactor: IReactor, target: Target, source: Source, timeout: float, allow_empty: bool
     ) -> None:
         self._reactor = reactor
         self._target = target
