@@ -50,18 +50,18 @@ async def test_a_service_can_be_started_again(service: TransformService) -> None
 
 async def test_a_transform_that_stops_its_service_is_answered_with_all_that_has_come() -> None:
     def stop(message: bytes) -> bytes:
-        service.stopService()
+        own.stopService()
         return message
 
-    service = udp_service(UDPSettings(transforms=[stop], port=0, interfaces=["127.0.0.1"]))
-    service.startService()
-    where = ("127.0.0.1", service.ports[0].getHost().port)
+    own = udp_service(UDPSettings(transforms=[stop], port=0, interfaces=["127.0.0.1"]))
+    own.startService()
+    where = ("127.0.0.1", own.ports[0].getHost().port)
     with client() as sock:
         for number in range(3):
             sock.sendto(b"%d" % number, where)
-        while service.phase == "serving":
+        while own.phase == "serving":
             await deferLater(reactor, 0)
-        await service.stopService()
+        await own.stopService()
         assert [sock.recv(100) for _ in range(3)] == [b"0", b"1", b"2"]
 
 
