@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
 
-from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
+from uppercase.core.responder import Responder
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
 from uppercase.services.base import (
