@@ -9,8 +9,8 @@ from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 
-from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
+from uppercase.core.responder import Responder
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
 from uppercase.services.base import (
