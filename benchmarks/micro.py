@@ -9,9 +9,9 @@ from typing import Any
 
 import pyperf
 
-from uppercase.core.datagram import Responder
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.pipeline import make_pipeline
+from uppercase.core.responder import Responder
 from uppercase.registry import listing
 from uppercase.testing import connect
 

@@ -1,4 +1,4 @@
-"""A reference solution of `udp-client`: it does not wait for ever."""
+"""A reference solution of `udp-client`: it does not wait forever."""
 
 import os
 import sys

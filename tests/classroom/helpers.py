@@ -8,10 +8,10 @@ from typing import Any
 from zope.interface import implementer
 
 from tests.udp.helpers import answer
-from uppercase.core.datagram import Responder
+from uppercase.core.datagram import Answer, Delay, Destination, Origin, Request
 from uppercase.core.events import Event, IObserver
-from uppercase.core.guards import Answer, Delay, Destination, Origin, Request
 from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.responder import Responder
 from uppercase.lab import Experiment, Lab
 from uppercase.registry import find
 

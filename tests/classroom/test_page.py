@@ -31,6 +31,7 @@ from uppercase.classroom.page._watchers import (
     STALLED,
     WATCHERS,
 )
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import (
     Chunk,
     Closed,
@@ -41,7 +42,6 @@ from uppercase.core.events import (
     Received,
     Replied,
 )
-from uppercase.core.guards import Destination, Origin
 from uppercase.core.values import parse_host_names
 from uppercase.errors import BadValue
 from uppercase.lab import Experiment, answer_key, make_experiment

@@ -18,15 +18,15 @@ from tests.udp.helpers import (
     datagram,
     replies,
 )
-from uppercase.core._loops import (
-    LOCK_STEP,
-    LOOP_KEPT,
-    LOOP_TABLE,
-    LockStepGuard,
-    LoopGuard,
-    loop_key,
+from uppercase.core.datagram import (
+    Answer,
+    Delay,
+    Destination,
+    Origin,
+    SocketAddress,
+    Wait,
+    client_of,
 )
-from uppercase.core.datagram import Responder
 from uppercase.core.events import (
     Dropped,
     DropReason,
@@ -36,7 +36,15 @@ from uppercase.core.events import (
     TransformFailed,
     WouldDrop,
 )
-from uppercase.core.guards import Answer, Delay, Destination, Origin, SocketAddress, Wait, client_of
+from uppercase.core.guards import (
+    LOCK_STEP,
+    LOOP_KEPT,
+    LOOP_TABLE,
+    LockStepGuard,
+    LoopGuard,
+    loop_key,
+)
+from uppercase.core.responder import Responder
 from uppercase.core.values import Client
 from uppercase.errors import TransformError
 from uppercase.lab import Experiment, Impairments, Lab, make_experiment

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uppercase.core.guards import RATE_PREFIX_FACTOR, RATE_TABLE, RateLimit, TokenBuckets
+from uppercase.core.guards import (
+    RATE_PREFIX_FACTOR,
+    RATE_TABLE,
+    RateLimit,
+    TokenBuckets,
+)
 
 ADDRESS = "192.0.2.7"
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.observing import Notebook, Time
+from uppercase.core.datagram import FORGET_AFTER, NUMBERED, Numbers, Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, LabAction
-from uppercase.core.guards import FORGET_AFTER, NUMBERED, Numbers, Passage
 from uppercase.core.values import Client
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import (

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from tests.udp.helpers import ask, columns, in_thread, packet
+from tests.udp.helpers import ask, client, columns, in_thread, packet
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
 from uppercase.services.base import TransformService
@@ -46,6 +46,23 @@ async def test_a_service_can_be_started_again(service: TransformService) -> None
         service.startService()
         assert len(service.served()) == 1
         await service.stopService()
+
+
+async def test_a_transform_that_stops_its_service_is_answered_with_all_that_has_come() -> None:
+    def stop(message: bytes) -> bytes:
+        own.stopService()
+        return message
+
+    own = udp_service(UDPSettings(transforms=[stop], port=0, interfaces=["127.0.0.1"]))
+    own.startService()
+    where = ("127.0.0.1", own.ports[0].getHost().port)
+    with client() as sock:
+        for number in range(3):
+            sock.sendto(b"%d" % number, where)
+        while own.phase == "serving":
+            await deferLater(reactor, 0)
+        await own.stopService()
+        assert [sock.recv(100) for _ in range(3)] == [b"0", b"1", b"2"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="as Linux does it")

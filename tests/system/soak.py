@@ -31,7 +31,7 @@ from tests.system.crowds import soak_fairness, soak_pipelining, soak_slots
 from tests.system.processes import Server, connect, half_close, receive_exactly
 from tests.system.resources import open_descriptors, resident_memory
 from tests.system.wall import Wall
-from uppercase.core._loops import LOOP_WINDOW
+from uppercase.core.guards import LOOP_WINDOW
 
 __all__ = ["Load", "Secure", "soak", "soak_tls"]
 

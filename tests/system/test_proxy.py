@@ -77,7 +77,7 @@ def test_a_malformed_header_and_an_undeclared_peer_are_closed_and_counted() -> N
             assert ended_empty(client)
         log = server.wait_for_log("undeclared")
         assert "proxy-header" in log
-        assert "none of the proxies that --proxy-from names" in log
+        assert "not one of the proxies that --proxy-from names" in log
 
 
 def test_a_stop_behind_a_proxy_answers_what_still_comes_with_its_header(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ def test_few_descriptors_lower_the_limit_and_the_log_says_so() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
 
     with Server(*TCP, prepare=limit) as server:
-        assert "236 connections at the most instead of 1000 (--max-connections)" in server.log()
+        assert "at most 236 connections instead of 1000 (--max-connections)" in server.log()
         soft = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0]
         assert soft == 300
 

@@ -17,7 +17,7 @@ from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
-from uppercase.tcp._watches import IdleWatch
+from uppercase.tcp._watches import Deadlines
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -386,7 +386,7 @@ def test_who_ends_while_others_have_their_turn_is_not_late_and_who_is_later_is_f
         clock.rightNow += 0.01
         waiting.pop("ended", None)
 
-    watch = IdleWatch(clock, 16.0, waiting, since.get, act)
+    watch = Deadlines(clock, 16.0, waiting, since.get, act)
     watch.opened()
     clock.advance(16.0)
     assert late == ["slow"]

@@ -18,7 +18,7 @@ from uppercase.core.events import Closed, SlowCall, TransformFailed
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
-from uppercase.tcp import _prompt, connection
+from uppercase.tcp import connection
 from uppercase.tcp._hub import Hub
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory, conversation_opener
@@ -100,9 +100,9 @@ class Served:
 @pytest.fixture(params=["quick", "ordinary"])
 def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     # On a busy machine a turn may be over before anything was done.
-    monkeypatch.setattr(_prompt, "TURN_OF_ONE", 60.0)
+    monkeypatch.setattr(connection, "_TURN_OF_ONE", 60.0)
     if request.param == "ordinary":
-        monkeypatch.setattr(connection, "read_quickly", lambda each: None)
+        monkeypatch.setattr(connection.TransformProtocol, "_read_quickly", lambda each: None)
     made = Served()
     made.send(b"one")
     assert not made.is_quick()
@@ -149,7 +149,7 @@ def test_a_transform_that_fails_ends_the_connection(
 def test_a_slow_call_is_told_of_and_costs_the_turn(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_prompt, "TURN_OF_ONE", 0.1)
+    monkeypatch.setattr(connection, "_TURN_OF_ONE", 0.1)
     served.peer.sendall(b"sleep")
     served.hub.doRead()
     assert not served.hub._reads

@@ -10,9 +10,16 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from tests.observing import Notebook, Time
-from uppercase.core.datagram import Responder
-from uppercase.core.guards import Answer, Destination, Origin, Request, SocketAddress, Step
+from uppercase.core.datagram import (
+    Answer,
+    Destination,
+    Origin,
+    Request,
+    SocketAddress,
+    Step,
+)
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.responder import Responder
 from uppercase.limits import DatagramLimits
 from uppercase.udp.ports import Port, serve
 from uppercase.udp.sockets import open_socket

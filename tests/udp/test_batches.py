@@ -26,9 +26,9 @@ from tests.udp.helpers import (
     packet,
     replies,
 )
-from uppercase.core.datagram import Responder
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.responder import Responder
 from uppercase.udp import _batches, ports
 from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, open_socket

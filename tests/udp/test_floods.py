@@ -15,9 +15,9 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 
 from tests.udp.helpers import applied, ask, client, in_thread, served
-from uppercase.core.datagram import Responder
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.udp._batches import BATCH
 from uppercase.udp.ports import Port, ResponderProtocol
@@ -213,7 +213,7 @@ async def test_a_flooding_address_is_held_to_its_rate_and_its_neighbour_is_not()
 _FLOODED = r"""
 from twisted.internet import reactor
 from tests.udp.helpers import applied
-from uppercase.core.datagram import Responder
+from uppercase.core.responder import Responder
 from uppercase.udp.ports import serve
 from uppercase.udp.sockets import open_socket
 port = serve(reactor, open_socket("127.0.0.1", 0), Responder(applied()))

@@ -26,9 +26,9 @@ from tests.udp.helpers import (
     packet,
     served,
 )
-from uppercase.core.datagram import Responder
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason, Event
-from uppercase.core.guards import Destination, Origin
+from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.udp import _batches, sockets
 from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, Port, ResponderProtocol

@@ -20,8 +20,8 @@ from tests.udp.helpers import (
     packet,
     served,
 )
-from uppercase.core.datagram import Responder
 from uppercase.core.events import Dropped, DropReason, Received, Replied
+from uppercase.core.responder import Responder
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.udp.ports import ResponderProtocol

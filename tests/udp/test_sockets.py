@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorUDP
 from zope.interface import implementer
 
 from tests.udp.helpers import applied, ask, client, in_thread, served
-from uppercase.core.datagram import Responder
+from uppercase.core.responder import Responder
 from uppercase.errors import BadValue, CannotListen
 from uppercase.udp.ports import serve
 from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
@@ -180,7 +180,7 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="upper")
 from twisted.internet import reactor
 from tests.udp.helpers import applied
-from uppercase.core.datagram import Responder
+from uppercase.core.responder import Responder
 from uppercase.udp.ports import serve
 from uppercase.udp.sockets import opener_of_string
 (sock,) = opener_of_string(sys.argv[2])(1)

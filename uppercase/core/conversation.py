@@ -1,9 +1,9 @@
 """One TCP conversation without its transport: bytes in, replies and an outcome out.
 
 A shell feeds a conversation with what arrives, takes the replies when it can send them, and closes
-when there is an outcome. If it stops reading while `wants_input` is false, all is small that a
-conversation keeps: chunks whose replies were not taken, at most `Limits.async_window` replies that
-are still awaited, and whatever the framer holds.
+when there is an outcome. If it stops reading while `wants_input` is false, a conversation keeps
+little: chunks whose replies were not taken, at most `Limits.async_window` replies that are still
+awaited, and whatever the framer holds.
 """
 
 from abc import ABC, abstractmethod
@@ -20,27 +20,27 @@ from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 
 _MESSAGE_COST: Final = 256
-"""What a message counts in a batch besides its reply's bytes, so that a batch has 256 at the most:
-a chunk of 64 KiB may hold 65,536 empty ones."""
+"""What a message counts in a batch besides its reply's bytes, so that a batch has at most 256: a
+chunk of 64 KiB may hold 65,536 empty ones."""
 
 JOINED_LINES: Final = 4096
-"""Bytes of whole lines that one call of a transform may answer: many short lines, and so few bytes
-that a transform which is slow with them holds up nobody for long."""
+"""Bytes of whole lines that one call of a transform may answer: many short lines, but few enough
+bytes that a transform that is slow with them holds up nobody for long."""
 
 Clock = Callable[[], float]
 Done = Callable[[bytes | TransformError], None]
 Cancel = Callable[[], None]
 AwaitReply = Callable[[Awaitable[bytes], Done], Cancel]
-"""How a shell awaits: starts the awaitable, calls back once with its result, gives a cancel."""
+"""How a shell awaits: starts the awaitable, calls back once with its result, returns a cancel."""
 
 
 class Input(Enum):
-    """Where a conversation's input is.
+    """How far a conversation's input has come.
 
         OPEN -> ENDED -> FLUSHED
         OPEN -> STOPPED -> ENDED -> FLUSHED
 
-    An end of input counts for more than a stop: what it completes is still answered.
+    An end of input outranks a stop: what it completes is still answered.
     """
 
     OPEN = auto()
@@ -50,10 +50,10 @@ class Input(Enum):
     ENDED = auto()
     """The peer sends no more; what is held back for its next bytes is still to be answered."""
     FLUSHED = auto()
-    """Nothing is held back either."""
+    """Nothing is held back any more either."""
 
 
-# As they are read for each chunk: by the Enum's name it takes seven times as long (CPython 3.11).
+# Read for each chunk: by the Enum's name it takes seven times as long (CPython 3.11).
 _OPEN, _STOPPED, _ENDED, _FLUSHED = Input
 _FINISHED: Final = Outcome.FINISHED
 
@@ -65,9 +65,9 @@ class Conversation(ABC):
 
     Attributes:
         outcome: how the conversation ended, once it is decided and every reply has been taken.
-        error: what ended it, where something went wrong.
+        error: what ended it, if something went wrong.
         wants_input: more input could be used now, and there is nothing else to do: `replies` has
-            nothing until input comes or a reply that is awaited.
+            nothing until input comes, or a reply that is awaited.
     """
 
     def __init__(self) -> None:
@@ -86,15 +86,6 @@ class Conversation(ABC):
     def awaiting(self) -> bool:
         """Whether a reply is still awaited: the peer has every reason to be silent."""
         return False
-
-    @property
-    def sole(self) -> tuple[Callable[[bytes], object], int] | None:
-        """What answers a chunk while input is wanted, where that is one call, and its most bytes.
-
-        Whoever makes it in the place of `exchange` hands to `settle` what it gives or raises that
-        is no reply.
-        """
-        return None
 
     def receive(self, data: bytes) -> None:
         """Take a chunk of input."""
@@ -122,11 +113,11 @@ class Conversation(ABC):
 
     @abstractmethod
     def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        """Return the next bytes to send, about a batch at the most.
+        """Return the next bytes to send, about a batch at most.
 
         Args:
-            until: when the shell wants to do something else; what comes is then less.
-            seconds: by which clock.
+            until: when the shell wants to do something else; there are fewer bytes then.
+            seconds: the clock of that.
 
         Returns:
             The bytes; b"" if there are none now, or none yet.
@@ -155,17 +146,21 @@ class StreamConversation(Conversation):
 
     @property
     def sole(self) -> tuple[Callable[[bytes], object], int] | None:
+        """What answers a chunk while input is wanted, where that is one call, and its most bytes.
+
+        A shell that calls it in place of `exchange` hands `settle` any result that is not a reply.
+        """
         return getattr(self._stream, "sole", None)
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        # What `receive` and `replies` come to where no chunk is left and the input is open.
+        # As `receive` and `replies` do where no chunk is left and the input is open.
         try:
             return self._stream.feed(data)
         except TransformError as error:
             return self._fail(error)
 
     def settle(self, started: float, result: object, error: BaseException | None = None) -> bytes:
-        """Return the bytes to send of a call of `sole`; it may be the end."""
+        """Return the bytes to send after a call of `sole`; it may be the end."""
         stream: Any = self._stream
         output: bytes | TransformError = stream.settle(started, result, error)
         return output if isinstance(output, bytes) else self._fail(output)
@@ -196,8 +191,8 @@ class StreamConversation(Conversation):
         self._end(self.outcome or Outcome.DISCONNECTED, self.error)
 
     def _fail(self, error: TransformError) -> bytes:
-        """End, and return the bytes that a failed call gives: none."""
-        # Kept until the connection is gone: its frames, with what they hold, must not be.
+        """End, and return the bytes that a failed call yields: none."""
+        # It is kept until the connection is gone; its frames, with what they hold, must not be.
         let_go(error)
         self._end(Outcome.FAILED, error)
         return b""
@@ -226,8 +221,8 @@ class MessageConversation(Conversation):
         transform: answers a message with bytes or an awaitable; raises only `TransformError`.
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
-        joined: bytes of whole lines, in a framing of lines, to which one reply may be made: that to
-            them all is the same as theirs. 0 if it is not, or if they are no lines.
+        joined: bytes of whole lines that one call may answer, because the reply to all of them is
+            the same as theirs together. 0 if it is not, or if the messages are not lines.
     """
 
     def __init__(
@@ -251,11 +246,11 @@ class MessageConversation(Conversation):
         # The replies from the first awaited one on. Invariant: as long as it is not empty, every
         # reply goes through it, and so all are in request order.
         self._queue: deque[_Awaited] = deque()
-        # How it ends, once that is settled: no message is taken any more. It is the outcome once
+        # How it ends, once that is settled: no more messages are taken. It becomes the outcome once
         # the replies that are owed have been taken.
         self._verdict: Outcome | None = None
-        # Invariant: `replies` is not entered again. An awaitable that has its result at once, or
-        # that is cancelled, calls back while it runs; `replies` itself finds the result then.
+        # Invariant: `replies` is not entered again. An awaitable that has its result at once, or is
+        # cancelled, calls back while it runs; `replies` itself finds the result then.
         self._replying = False
 
     @property
@@ -274,7 +269,7 @@ class MessageConversation(Conversation):
                 if isinstance(output, bytes):
                     return output
             except TransformError as error:
-                # The replies before the line that has failed are owed: once more, one by one.
+                # The replies before the line that failed are owed: once more, one by one.
                 let_go(error)
         self._chunks.append(data)
         return self.replies(until, seconds)
@@ -292,8 +287,8 @@ class MessageConversation(Conversation):
             while not output and self._has_reply():
                 self._answer(output, self._take_awaited(output), until, seconds)
         except (FramingError, TransformError) as error:
-            # The replies behind a failed one can never be sent: they are in order or not at all.
-            # So this failure counts, even where messages behind it have settled on another end.
+            # The replies after a failed one can never be sent: they are in order or not at all. So
+            # this failure counts, even where messages after it have settled on another end.
             self._abandon()
             self._verdict = None
             self._fail(error)
@@ -318,7 +313,7 @@ class MessageConversation(Conversation):
         self.wants_input = False
 
     def _has_reply(self) -> bool:
-        """Whether the next reply that was awaited has come."""
+        """Whether the next awaited reply has come."""
         return bool(self._queue) and self._queue[0].result is not None
 
     def _abandon(self) -> None:
@@ -330,7 +325,7 @@ class MessageConversation(Conversation):
                 place.cancel()
 
     def _decide(self, verdict: Outcome) -> None:
-        """Settle how this ends; the first verdict stands, and no further message is taken."""
+        """Settle how this ends; the first verdict stands, and no more messages are taken."""
         if self._verdict is None:
             self._verdict = verdict
             self._messages = None
@@ -338,14 +333,14 @@ class MessageConversation(Conversation):
 
     def _fail(self, error: FramingError | TransformError) -> None:
         """Settle on an end with an error; the replies before it are still sent."""
-        # Kept until the connection is gone: its frames, with what they hold, must not be.
+        # It is kept until the connection is gone; its frames, with what they hold, must not be.
         let_go(error)
         if self._verdict is None:
             self.error = error
         self._decide(_VERDICTS.get(type(error), Outcome.FAILED))
 
     def _take_awaited(self, output: list[bytes]) -> int:
-        """Move what has come, in order, from the queue into the output; return its size."""
+        """Move what has come, in order, from the queue to the output; return its size."""
         size = 0
         while self._has_reply() and size < OUTPUT_BATCH:
             first = self._queue.popleft()
@@ -357,7 +352,7 @@ class MessageConversation(Conversation):
         return size
 
     def _answer(self, output: list[bytes], size: int, until: float, seconds: Clock) -> None:
-        """Answer messages until a batch or the window is full, the time or the input is used up."""
+        """Answer messages until a batch or the window is full, or time or input is used up."""
         try:
             while size < OUTPUT_BATCH and len(self._queue) < self._window and self._has_messages():
                 size = self._answer_chunk(output, size, until, seconds)
@@ -389,7 +384,7 @@ class MessageConversation(Conversation):
         return size
 
     def _has_messages(self) -> bool:
-        """Find where the next messages come from; settles the outcome behind the last ones."""
+        """Find where the next messages come from; settle the outcome after the last ones."""
         if self._messages is None and self._verdict is None:
             if self._chunks:
                 self._messages = iter(self._framer.feed(self._chunks.popleft()))
@@ -403,7 +398,7 @@ class MessageConversation(Conversation):
         return self._messages is not None
 
     def _enqueue(self, reply: bytes | Awaitable[bytes], trailer: bytes) -> None:
-        """Put a reply in its place behind those that are still awaited."""
+        """Put a reply in its place after those that are still awaited."""
         if isinstance(reply, bytes):
             self._queue.append(_Awaited(trailer, reply))
             return

@@ -1,18 +1,22 @@
-"""Which datagrams are answered: the records of a datagram's way and the rules that decide.
+"""Which datagrams are answered: the rules and guards that decide.
 
-`REQUEST_RULES` and `REPLY_RULES` hold the rules, each a small function, in the order in which
-they are asked. How much one address, and one network, may send is in token buckets, in tables of
-bounded size. What remembers, to end loops, is in `uppercase.core._loops`. Nothing here sends, waits
+`REQUEST_RULES` and `REPLY_RULES` hold the rules, each a small function, in the order in which they
+are asked. `RateLimit` bounds what one address, and one network, may send. Two guards end loops
+between servers that answer each other's answers: `LoopGuard` knows our own replies when they come
+back, `LockStepGuard` knows the rhythm of a loop whose datagrams differ. Each remembers in a table
+of bounded size, because a forged source address costs its sender nothing. Nothing here sends, waits
 or reads a clock: the caller says what time it is.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Mapping, Set
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final, NamedTuple, Protocol
+from itertools import islice
+from typing import Final
 
-from uppercase.core.events import Direction, DropReason
+from uppercase.core.datagram import Origin, Request
+from uppercase.core.events import DropReason
 from uppercase.core.values import Client, unmapped
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, DatagramLimits
 
@@ -30,177 +34,6 @@ NFS_PORT: Final = 2049
 EPHEMERAL_PORTS: Final = 32_768
 """Where Linux starts to hand out ports for clients. A datagram from our own port number below is
 from another server like us, not from a client."""
-
-SocketAddress = tuple[Any, ...]
-"""What the socket module gives and takes: (host, port) or (host, port, flowinfo, scope id)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where a datagram was sent to.
-
-    Attributes:
-        host: the address in the datagram's header (RFC 1122 section 3.2.1.3: the specific
-            destination); the bound address where the system does not tell.
-        port: our port.
-        local: the unicast address of ours that it stands for; differs for a broadcast.
-        interface: the index of the interface that it came in on, 0 if not known.
-        is_unicast: whether `host` is neither a broadcast nor a multicast address.
-    """
-
-    host: str
-    port: int
-    local: str = ""
-    interface: int = 0
-    is_unicast: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        local = self.local or self.host
-        unicast = local == self.host and not ip_address(unmapped(self.host)).is_multicast
-        object.__setattr__(self, "local", local)
-        object.__setattr__(self, "is_unicast", unicast)
-
-
-def client_of(source: SocketAddress) -> Client:
-    """Return the canonical form of a source address."""
-    host = source[0]
-    if len(source) > 2:
-        # The socket module writes an IPv4-mapped address with dots, and no other has any.
-        if source[3]:
-            host = f"{host}%{source[3]}"
-        elif "." in host:
-            host = unmapped(host)
-    return Client(host, source[1])
-
-
-@dataclass(slots=True, eq=False)
-class Origin:
-    """Where datagrams come from and were sent to; one record serves all that have this in common.
-
-    Attributes:
-        source: who sent them, as the socket gave it: a reply goes back to exactly this.
-        destination: where to.
-        client: the source in its canonical form.
-        digest: its hash.
-        truncated: whether bytes are missing (MSG_TRUNC).
-        is_refused: whether a rule drops whatever comes from there; None until they are asked.
-        row: what the guard against lock step keeps for it.
-        wire: what the port that made it keeps for a reply.
-    """
-
-    source: SocketAddress
-    destination: Destination
-    client: Client
-    digest: int
-    truncated: bool = False
-    is_refused: bool | None = None
-    row: Any = None
-    wire: Any = None
-
-    @classmethod
-    def of(
-        cls, source: SocketAddress, destination: Destination, truncated: bool = False
-    ) -> "Origin":
-        """Return an origin of a source address and a destination."""
-        client = client_of(source)
-        return cls(source, destination, client, hash(client), truncated)
-
-
-class Passage(NamedTuple):
-    """One copy of a datagram that a lab passes on.
-
-    Attributes:
-        delay: seconds from now; 0 is at once.
-        data: its bytes.
-        number: the request's number among its client's, from 1.
-        copy: which copy it is, from 0.
-        copies: how many there are.
-        fates: what has happened to it so far, in the answer key's words; "" if nothing.
-    """
-
-    delay: float
-    data: bytes
-    number: int
-    copy: int
-    copies: int
-    fates: str = ""
-
-
-class LabStage(Protocol):
-    """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
-
-    def request(self, client: Client, data: bytes, number: int) -> list[Passage]:
-        """Take a datagram from a client; return what the service gets of it."""
-
-    def reply(self, client: Client, data: bytes, answered: Passage) -> list[Passage]:
-        """Take the reply to a request that `request` gave; return what is sent of it."""
-
-
-class Request(NamedTuple):
-    """A datagram on its way through the responder; without a lab it has no passage."""
-
-    data: bytes
-    origin: Origin
-    passage: Passage | None = None
-
-    @property
-    def client(self) -> Client:
-        return self.origin.client
-
-
-class Answer(NamedTuple):
-    """A reply to send now, from the address that was asked; a lab may have made a passage of it."""
-
-    data: bytes
-    request: Request
-    passage: Passage | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wait:
-    """A reply that is not ready: wait for it, then call `Responder.settle`.
-
-    The shell owns it from here on and ends it exactly once, by `settle` or by `abandon`: until then
-    it counts as outstanding.
-    """
-
-    awaitable: Awaitable[bytes]
-    request: Request
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Delay:
-    """What the lab holds back: call `Responder.resume` when the passage's delay is over.
-
-    The shell owns it from here on and ends it exactly once, by `resume` or by `abandon`.
-    """
-
-    passage: Passage
-    direction: Direction
-    request: Request
-
-
-Step = Answer | Wait | Delay
-
-
-class Replies(NamedTuple):
-    """Replies to send now, where nothing is out of the ordinary: in columns, as a batch is.
-
-    A record for each would cost more than all the rules.
-    """
-
-    payloads: Sequence[bytes]
-    origins: Sequence[Origin]
-    requests: Sequence[bytes]
-
-
-Part = tuple[Replies, list[Step]]
-"""What a responder gives of a batch at a time: replies to send, and what is to be done after."""
-
-
-def fates_of(passage: Passage | None) -> tuple[int, str]:
-    """Return a passage's number and fates, as events tell them."""
-    return (0, "") if passage is None else (passage.number, passage.fates)
 
 
 RequestRule = Callable[[Request, DatagramLimits], bool]
@@ -302,36 +135,6 @@ class TokenBuckets:
         return True
 
 
-NUMBERED: Final = 10_000
-"""Clients whose datagrams are numbered. A class of 200 with 50 sockets each fits; at some 300 bytes
-an entry it is 3 MB."""
-
-FORGET_AFTER: Final = 60.0
-"""A client silent for this long starts again at datagram 1: longer than any time-out of a lab, and
-short enough that a program that binds a fixed port meets the same fates a minute later."""
-
-
-class Numbers:
-    """Numbers the datagrams of each client, a host and a port, from 1.
-
-    One that is silent for `FORGET_AFTER` seconds starts again, and so does the one that has been
-    silent longest when there are more than `NUMBERED`.
-    """
-
-    def __init__(self) -> None:
-        # client -> (last heard, datagrams so far); the longest silent comes first
-        self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
-
-    def take(self, client: Client, now: float, count: int = 1) -> int:
-        """Number so many datagrams that have just come from a client; return the last one's."""
-        heard, number = self._clients.pop(client, (now, 0))
-        number = number + count if now - heard < FORGET_AFTER else count
-        self._clients[client] = now, number
-        if len(self._clients) > NUMBERED:
-            self._clients.popitem(last=False)
-        return number
-
-
 class RateLimit:
     """Bounds what one address (IPv4 /32, IPv6 /56) and one network (/24, /48) may send.
 
@@ -365,4 +168,174 @@ class RateLimit:
             return False
         self._addresses.take(address, own, now)
         self._networks.take(network, shared, now)
+        return True
+
+
+LOOP_WINDOW: Final = 1.0
+"""A client that sends the same datagram up to 15 times a second is never touched."""
+
+LOOP_TABLE: Final = 4096
+"""Replies remembered for the loop guard, and clients for the other, at the most."""
+
+LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
+"""Replies that are still remembered when the table has been full. A loop renews its entry every
+round, so it stays known while fewer other replies than this are sent in one round trip."""
+
+LOCK_STEP: Final = 10_000
+"""Datagrams of a row of which one is dropped. A loop of two of our services has as many of each
+behind it after a second; a student's program rarely sends so many, and repeats what is lost."""
+
+LOCK_STEP_SILENCE: Final = 1.0
+"""Seconds without a datagram of a client until one is answered again, once its loop was multiplied
+by our lab: what waits in two receive buffers has passed by then, however slow the other server."""
+
+LOCK_STEP_SILENCE_AT_MOST: Final = 10.0
+"""Seconds after which one is answered in any case: a client may send without a pause."""
+
+_NEVER: Final = (0, 0.0)
+_LONG_AGO: Final = float("-inf")
+
+
+def loop_key(client: Client, data: bytes) -> int:
+    """Return what stands for a datagram in the loop guard's table.
+
+    Both are Python's keyed 64-bit hashes, so nobody outside can make two that are equal.
+    """
+    return hash(client) ^ hash(data)
+
+
+class LoopGuard:
+    """Ends the loop that one forged datagram starts between two servers.
+
+    Each server answers the other's answer for ever (CVE-1999-0103, CVE-2024-2169). What tells a
+    loop from a client is that our own reply comes back, byte for byte, as often as it is sent.
+    Every reply is remembered by client and digest, so that several datagrams may circle at once
+    and each is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped
+    once, which ends its loop. A loop slower than that goes on, as slowly.
+    """
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        # key -> (returns, time of the first); the longest unused comes first
+        self._sent: dict[int, tuple[int, float]] = {}
+
+    def remember(self, keys: Collection[int]) -> None:
+        """Take note of replies by their keys."""
+        sent = self._sent
+        if sent.keys().isdisjoint(keys):
+            sent.update(dict.fromkeys(keys, _NEVER))
+        else:
+            for key in keys:
+                sent[key] = sent.pop(key, _NEVER)
+        if len(sent) > LOOP_TABLE:
+            # Many at once: the first key of a dictionary is found behind all that were deleted.
+            for key in list(islice(sent, len(sent) - LOOP_KEPT)):
+                del sent[key]
+
+    def knows(self, keys: Collection[int]) -> Set[int]:
+        """Return those keys that are of replies of ours."""
+        return set() if self._sent.keys().isdisjoint(keys) else self._sent.keys() & keys
+
+    def is_loop(self, client: Client, request: bytes, now: float) -> bool:
+        """Return whether a request is our reply come back too often; count it if it is ours."""
+        key, sent = loop_key(client, request), self._sent
+        entry = sent.get(key)
+        if entry is None:
+            return False
+        returns, since = entry
+        if returns == 0 or now - since > LOOP_WINDOW:
+            returns, since = 0, now
+        if returns + 1 >= self._threshold:
+            del sent[key]
+            return True
+        sent[key] = (returns + 1, since)
+        return False
+
+
+@dataclass(slots=True)
+class _Row:
+    """What a client has sent without a pause: how much, how much of it unanswered, and when."""
+
+    length: int = 0
+    balance: int = 0
+    last: float = 0.0
+    silent_until: float = 0.0
+    silent_at_most: float = 0.0
+
+
+class LockStepGuard:
+    """Ends loops that never bring back what was sent, such as between `reverse` and `reverse`.
+
+    What two servers that answer each other have in common with a client that sends its next
+    request as soon as it has a reply is lock step: whatever comes follows what was sent, and
+    nothing else is under way. One lost datagram ends such a loop and costs such a client one
+    retransmission, so of `LOCK_STEP` datagrams in such a row one is dropped. Several datagrams
+    under way at once end a row; but where our lab has multiplied replies, so may be what comes
+    back, which is ended sooner, by dropping all of it until `LOCK_STEP_SILENCE` seconds bring none.
+
+    Invariant: a client's balance is the requests that came less the replies that were sent, since
+    its row began; above 1 there was a request that no reply of ours had caused.
+    """
+
+    def __init__(self) -> None:
+        # client -> its row; the one that began first comes first
+        self._rows: OrderedDict[Client, _Row] = OrderedDict()
+
+    def _row(self, client: Client, now: float) -> _Row:
+        """Return a client's row, a new one after a pause."""
+        rows = self._rows
+        row = rows.get(client)
+        if row is None or now - row.last > LOOP_WINDOW:
+            rows.pop(client, None)
+            row = rows[client] = _Row()
+            if len(rows) > LOOP_TABLE:
+                rows.popitem(last=False)[1].last = _LONG_AGO
+        return row
+
+    def suspects(self, arrived: Mapping[Origin, int], now: float) -> list[Origin]:
+        """Take note of the datagrams of one wake-up by their origins, before any is answered.
+
+        Returns:
+            Those origins of whose datagrams `is_loop` has to be asked; else it is true of none.
+        """
+        found = []
+        for origin, count in arrived.items():
+            # Invariant: an origin's row is its client's in the table, or its last time is more than
+            # a window ago: rows are replaced after a pause, and those forgotten are long ago.
+            row = origin.row
+            if row is None or now - row.last > LOOP_WINDOW:
+                row = origin.row = self._row(origin.client, now)
+            row.last = now
+            row.length += count
+            balance = row.balance = row.balance + count
+            if now < row.silent_until:
+                found.append(origin)
+            elif balance > 1:
+                row.length = 1
+            elif row.length >= (LOCK_STEP // 4 if balance < count else LOCK_STEP):
+                found.append(origin)
+        return found
+
+    def replied(self, replies: Mapping[Origin, int]) -> None:
+        """Take note of replies to what `suspects` was told of."""
+        for origin, count in replies.items():
+            origin.row.balance -= count
+
+    def is_loop(self, client: Client, now: float) -> bool:
+        """Return whether a datagram that has arrived is to be dropped to end what may be a loop."""
+        row = self._rows.get(client)
+        if row is None:
+            return False
+        if now < row.silent_until:
+            row.silent_until = min(now + LOCK_STEP_SILENCE, row.silent_at_most)
+            return True
+        if row.balance > 1:
+            row.length = 1
+        multiplied = row.balance < 0
+        if row.length < (LOCK_STEP // 4 if multiplied else LOCK_STEP):
+            return False
+        if multiplied:
+            row.silent_until = now + LOCK_STEP_SILENCE
+            row.silent_at_most = now + LOCK_STEP_SILENCE_AT_MOST
+        row.balance, row.length = 0, 0
         return True

@@ -21,8 +21,8 @@ from typing import Any, Final
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
+from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver, LabAction
-from uppercase.core.guards import Passage
 from uppercase.core.values import Client
 from uppercase.lab import TCPLab
 from uppercase.lab._fates import DELIVERED, Experiment, describe

@@ -1,4 +1,4 @@
-"""The TCP service: endpoints, and the factory that serves their connections."""
+"""The TCP service: its endpoints, and the factory that serves their connections."""
 
 import errno
 import mmap
@@ -46,8 +46,8 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
-        proxy_from: who must send a PROXY header, and nobody else is served; None: nobody must, and
-            a header is input like any other.
+        proxy_from: the peers that must send a PROXY header, and nobody else is served; None: nobody
+            must, and a header is input like any other.
         drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
@@ -66,7 +66,7 @@ def _ends_with_us(place: str) -> bool:
 
 
 class _Open(NamedTuple):
-    """What is listening, and who accepts in its place, if anybody does."""
+    """What is listening, and what accepts in its place, if anything does."""
 
     listener: listening.Listener
     port: IListeningPort
@@ -124,7 +124,7 @@ class TCPService(TransformService):
             if failures:
                 raise listen_error(listener.description, failures[0])
             if not waiting.called:
-                # An endpoint that has to wait for something, as some third-party ones do.
+                # Some endpoints of others have to wait for something first.
                 waiting.addBoth(partial(self._opened_late, listener.description, failures))
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
@@ -167,7 +167,7 @@ class TCPService(TransformService):
     @inlineCallbacks
     def end(self) -> Generator[Deferred[Any], Any, None]:
         opened, self._open = self._open, []
-        # Other workers accept who waits where only this one ends.
+        # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
             yield self._end_handshakes(opened)
             for each in opened:
@@ -179,7 +179,7 @@ class TCPService(TransformService):
         yield Deferred.fromCoroutine(drained)
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
-        """Begin no handshake any more; fire when those under way have had their time."""
+        """Begin no more handshakes; fire when those under way have had their time."""
         for each in opened:
             if each.acceptor is not None and _ends_with_us(each.listener.place):
                 each.acceptor.admit_nobody()
@@ -193,9 +193,8 @@ class TCPService(TransformService):
         self.factory.admission.max_connections = possible
         if possible < wanted:
             text = (
-                f"{possible} connections at the most instead of {wanted} (--max-connections), "
-                "because the process may have few files open; a higher limit (ulimit -n) allows "
-                "more"
+                f"at most {possible} connections instead of {wanted} (--max-connections), because "
+                "the process may have few files open; a higher limit (ulimit -n) allows more"
             )
             say(text, LogLevel.warn)
 
@@ -229,8 +228,8 @@ def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenP
 class Board:
     """How many connections each worker has, in memory that all of them see.
 
-    Of several processes that wait for one socket, the system wakes all, and whoever runs first
-    takes the connection: mostly the same one. So a worker that has more than another waits.
+    Of several processes that wait for one socket, the system wakes all, and the first to run takes
+    the connection: mostly the same one. So a worker that has more than another waits.
     """
 
     def __init__(self, descriptor: int, workers: int) -> None:
@@ -239,7 +238,7 @@ class Board:
 
     @classmethod
     def make(cls, workers: int) -> "Board":
-        """Return a new one, on which nobody has a number yet."""
+        """Return a new one, on which no worker has a number yet."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("uppercase-workers")
         else:
@@ -267,14 +266,14 @@ class Board:
 
 
 tcp_service = TCPService
-"""What programs call; that it is a class is nobody's matter."""
+"""What programs call to make a service."""
 
 
 def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     """Return what serves the connections of endpoints of your own: `endpoint.listen(factory)`.
 
-    It has all bounds of a service, and counts and logs like one. What it does not know of is the
-    ports: it says nothing when they are ready, and a stop that drains is the caller's. Of the
-    settings, where to listen and how to stop is not looked at.
+    It has all bounds of a service, and counts and logs like one. It knows nothing of the ports: it
+    does not say when they are ready, and a stop that drains is up to the caller. The settings that
+    say where to listen and how to stop are not used.
     """
     return TCPService(settings, reactor).factory

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
 
-from uppercase.core.datagram import Responder
 from uppercase.core.events import ISampler, KernelDropped
+from uppercase.core.responder import Responder
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
 from uppercase.services.base import (
@@ -126,6 +127,8 @@ class UDPService(TransformService):
     @defer.inlineCallbacks
     def end(self) -> Generator[defer.Deferred[Any], Any, None]:
         """Answer what has arrived and what is awaited, and stop."""
+        # Not from within a batch: a transform that has this stop is to be answered as well.
+        yield deferLater(self.reactor, 0)
         ports, self.ports = self.ports, []
         yield defer.gatherResults([self._drain(port) for port in ports])
         self._stop_watching()

@@ -1,4 +1,4 @@
-"""What a connection is doing, whose it is, and all that decides about its end.
+"""What a connection is doing, whose it is, and everything that decides how it ends.
 
 A connection has to end, and nothing that is owed may be lost with it.
 
@@ -7,11 +7,11 @@ peer does not read, or over TLS while the peer stays mute. And closing a socket 
 makes the kernel send a reset, which can destroy replies that the peer has not read yet. So our side
 is closed once all output is out, input is read and thrown away until the peer closes too, and each
 of these has a deadline: a peer that still takes what it is owed has all the time it needs, one that
-takes nothing is aborted after `send_timeout`, and one that has everything and does not close after
-`close_timeout`.
+takes nothing is aborted after `send_timeout`, and one that has everything but does not close is
+aborted after `close_timeout`.
 
-There is reason to end where a peer takes nothing of what it is owed, is gone while neither side has
-anything to say, or where nothing happens at all: the factory asks for all of these.
+A connection also ends when its peer takes nothing of what it is owed, when the peer is gone while
+neither side has anything to say, and when nothing happens at all: the factory looks for these.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class State(Enum):
     """What a connection is doing."""
 
-    # Instead of a hash by Python code: each move asks for several.
+    # Enum's own is Python code, and each move needs several.
     __hash__ = object.__hash__
 
     OPENING = auto()
@@ -57,7 +57,7 @@ class State(Enum):
     IDENTIFYING = auto()
     """It counts, and waits for the PROXY header that tells whose it is."""
     SERVING = auto()
-    """Input is answered."""
+    """Its input is answered."""
     DRAINING = auto()
     """The service stops: what had arrived by then is answered, and no more."""
     CLOSING = auto()
@@ -71,7 +71,7 @@ class State(Enum):
 OPENING, IDENTIFYING, SERVING, DRAINING, CLOSING, REFUSED, CLOSED = State
 UNDECIDED: Final = (OPENING, IDENTIFYING)
 STOPPED: Final = Outcome.STOPPED
-# So they are read in this room: as `State.SERVING` it takes seven times as long (CPython 3.11).
+# The names to use in this package: `State.SERVING` takes seven times as long (CPython 3.11).
 
 NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {
     OPENING: (IDENTIFYING, SERVING, REFUSED),
@@ -86,12 +86,12 @@ NEXT_STATES: Final[Mapping[State, tuple[State, ...]]] = {
 OPEN_STATES: Final = (SERVING, DRAINING, IDENTIFYING)
 
 LINGER: Final = 4 * MIB
-"""Bytes that a peer may still send after its conversation has ended, and that are thrown away so
-that the last replies reach it: what was under way. Whoever sends more is not listening."""
+"""Bytes that a peer may still send after its conversation has ended: what was under way. They are
+thrown away so that the last replies reach it. A peer that sends more is not listening."""
 
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
-    """What every stream transport of Twisted's has; half-closes only those of some interfaces."""
+    """What every stream transport of Twisted's has; only some of them can half-close."""
 
     def loseWriteConnection() -> None:
         """End the output once all of it is sent."""
@@ -106,11 +106,11 @@ class IOrderlyTLSTransport(IStreamTransport):
     Others hand on the half-close of what they run on, which would cut the TLS.
     """
 
-    wire_received = Attribute("How many bytes came from below whose content was delivered.")
+    wire_received = Attribute("Bytes that came from below and whose content was delivered.")
 
 
 def ends_at_once(transport: ITransport) -> bool:
-    """Whether a connection, once it is asked to, ends within this turn."""
+    """Whether a connection, once asked to end, ends within this turn."""
     # TLS hands on what the transport below it says, and may have to wait for a goodbye.
     return getattr(transport, "ends_at_once", False) and not ISSLTransport.providedBy(transport)
 
@@ -130,14 +130,14 @@ class IUnidentified(Interface):
 
 @lru_cache(4096)
 def _client(host: str) -> tuple[str, str]:
-    """Return what the names of a host's clients begin with, and whom they count for."""
+    """Return how the names of a host's clients begin, and whom they count for."""
     return printable_address(unmapped(host), 0).removesuffix("0"), client_key(host)
 
 
 def known_as(address: Any) -> tuple[str, str | None]:
-    """Return what events call who is at one of Twisted's addresses, and whom they count for.
+    """Return what events call the peer at one of Twisted's addresses, and whom it counts for.
 
-    A peer of a UNIX socket has no address, and counts for nobody.
+    The peer of a UNIX socket has no address, and counts for nobody.
     """
     host: str | None = getattr(address, "host", None)
     if host is None:
@@ -147,7 +147,7 @@ def known_as(address: Any) -> tuple[str, str | None]:
 
 
 class EndingProtocol(Protocol):
-    """The part of a connection's protocol that moves no bytes: its state, and what may end it.
+    """The half of `TransformProtocol` that moves no bytes: its state, and what may end it.
 
     Attributes:
         name: what events and logs call the peer: the transport's, or whom a PROXY header names.
@@ -156,23 +156,24 @@ class EndingProtocol(Protocol):
     transport: IStreamTransport
     name = ""
 
+    # The other half writes these: here they are read, and progress is noted in `_active_at`.
     _factory: "TransformFactory"
     _clock: IReactorTime
     _conversation: Conversation
-    _state: State
     _active_at: float
     _sent_at: float
-    _taken_at: float
-
     _paused = False
     _reading = True
     _peer_ended = False
     _lab: "LabOutlet | None" = None
-    _mark: object = None
-    _told_incomplete = False
-
     _received = 0
     _sent = 0
+
+    # These are written here, once the other half has made them.
+    _state: State
+    _taken_at: float
+    _mark: object = None
+    _told_incomplete = False
     _linger_until: float = inf
     _outcome: Outcome | None = None
     _detail = ""
@@ -183,8 +184,8 @@ class EndingProtocol(Protocol):
         """Go on to another state."""
         before = self._state
         assert state in NEXT_STATES[before], f"{before} -> {state}"
-        # Invariant: a connection that is let in is told of once, and before its end: when it is
-        # known whose it is, or that this will never be known.
+        # Invariant: a connection that is let in is told of once, before its end: when it is known
+        # whose it is, or that this will never be known.
         self._state = state
         if before in UNDECIDED and state not in (IDENTIFYING, REFUSED):
             self._factory.tell(Opened(self.name))
@@ -225,19 +226,19 @@ class EndingProtocol(Protocol):
         return is_owed
 
     def unproductive_since(self) -> float | None:
-        """Return the time since which it was sent nothing; None while it is owed something."""
+        """Return the time since which we sent it nothing; None while it is owed something."""
         since = self.idle_since()
         return since if since is None or unacknowledged_output(self.transport) else self._sent_at
 
     def incomplete_since(self) -> float | None:
-        """Return the time since which it waits with the start of a message, if nobody knows yet."""
+        """Return the time since which it waits with the start of a message, if not yet told."""
         if self._told_incomplete or self._peer_ended:
             return None
         since = self.idle_since()
         return since if since is not None and self._conversation.incomplete else None
 
     def tell_incomplete(self) -> None:
-        """Tell of it, once a connection."""
+        """Tell of that, once for each connection."""
         self._told_incomplete = True
         self._factory.tell(Incomplete(self.name, self._conversation.incomplete))
 
@@ -251,7 +252,7 @@ class EndingProtocol(Protocol):
         """Close to make room for another connection."""
         self.end_with(Outcome.EVICTED, "it was idle, and all were taken (--max-connections)")
         if self._paused or unacknowledged_output(self.transport):
-            # It has not taken what it is owed for as long as it is idle: it would keep its place.
+            # It has taken nothing of what it is owed while it was idle: it would keep its place.
             self._abort()
         else:
             self._close(linger=False)
@@ -262,14 +263,14 @@ class EndingProtocol(Protocol):
         if self._state is CLOSING:
             overdue = self._has_had_its_time()
         elif self._state in OPEN_STATES and not self._reading:
-            # Only now: while it reads, the reactor notices the end.
+            # Otherwise it reads, and the reactor notices the end.
             overdue = self._conversation.awaiting and peer_is_gone(self.transport)
         return -inf if overdue else None
 
     def close_overdue(self) -> None:
         """Abort, as nothing else can be done."""
         if self._state is not CLOSING:
-            # Within this turn: to cancel what is awaited takes longer than all else of an end.
+            # Within this turn: cancelling what is awaited is the longest part of an end.
             self.end_with(Outcome.DISCONNECTED, "")
             self._conversation.cancel()
         elif not self._delivered:
@@ -284,31 +285,31 @@ class EndingProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; `overdue_since` goes on."""
         self._move(CLOSING)
-        # Who goes on asking while the service stops does no wrong; the drain time bounds that.
+        # To go on asking while the service stops is no wrong; the drain time bounds that.
         if self._conversation.outcome is not STOPPED:
             self._linger_until = self._received + LINGER
         transport = self.transport
         # Invariant: no producer is registered while a transport closes. With a paused one it would
-        # wait for more output for ever.
+        # wait for more output forever.
         transport.unregisterProducer()
         if linger or not ends_at_once(transport):
             self._mark, self._taken_at = progress_mark(transport), self._clock.seconds()
             self._factory.look_after(self)
         if linger and _half_closes(transport):
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
-            # kernel holds some would reset the connection, and with it replies on their way.
+            # kernel holds some would reset the connection, and destroy replies on their way.
             transport.resumeProducing()
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Our side is closed and all is with the kernel."""
+        """Our side is closed, and the kernel has all output."""
         if not self._flushed:
             self._flushed, self._taken_at = True, self._clock.seconds()
 
     def _has_had_its_time(self) -> bool:
-        """Whether the peer had all the time that there is to take the rest, or to close."""
+        """Whether the peer has had all the time it is allowed to take the rest, or to close."""
         mark, now = progress_mark(self.transport), self._clock.seconds()
         if mark != self._mark:
             self._mark, self._taken_at = mark, now
@@ -325,7 +326,7 @@ class EndingProtocol(Protocol):
         self.transport.abortConnection()
 
     def end_with(self, outcome: Outcome, detail: str) -> None:
-        """Settle how this ends, and why, unless that is settled; stages such as TLS do, too."""
+        """Settle how this ends, and why, unless that is settled; stages such as TLS do so too."""
         if self._outcome is None:
             self._outcome, self._detail = outcome, detail
 

@@ -1,12 +1,12 @@
 """One descriptor of the reactor that stands for all connections of a process.
 
-A reactor wraps each event in a context for its log and asks its own tables about it: for a small
-message that is half of all that is done. A hub is an epoll set, which can be polled itself. The
-reactor, of whatever kind, is told of one descriptor that can be read; the hub asks the set whose
-turn it is, and calls them by the rules that Twisted's reactors have for results, errors and ends.
+A reactor wraps each event in a context for its log and looks it up in its own tables: for a small
+message that is half of the work. A hub is an epoll set, which can be polled itself. The reactor, of
+whatever kind, watches only that one descriptor; the hub asks the set whose turn it is, and calls
+them by the rules that Twisted's reactors have for results, errors and ends.
 
-Transports and acceptors get a hub for their reactor: they ask theirs for nothing but readers,
-writers, and the time.
+Transports and acceptors get a hub as their reactor: they need nothing of it but readers, writers
+and the time.
 """
 
 import select
@@ -25,10 +25,10 @@ from zope.interface import implementer
 from uppercase.limits import PORTABLE, TURN
 
 _BATCH: Final = 256
-"""Events that one look brings, at the most."""
+"""The most events that one look brings."""
 
 _SOON: Final = 0.001
-"""Seconds that a reply may wait so, unless one message takes longer."""
+"""Seconds that a reply may wait for others to be read, unless one message takes longer."""
 
 # As in <sys/epoll.h>; the module `select` has them only where it has epoll.
 _IN: Final = 0x001
@@ -39,7 +39,7 @@ _GONE: Final = 0x008 | 0x010
 
 class _End(Failure):
     def check(self, *kinds: Any) -> Any:
-        # What Twisted asks at each end, and names all of its bases for; none of these is it.
+        # Twisted asks for this at each end, by the names of all bases; it is none of these.
         asked: Any = super().check
         return None if kinds == (ConnectionAborted,) else asked(*kinds)
 
@@ -48,19 +48,19 @@ ENDS: Final[dict[type, Failure]] = {
     kind: _End(kind())  # type: ignore[no-untyped-call]
     for kind in (ConnectionDone, ConnectionLost)
 }
-"""The ends of nearly all connections: made once, because a Failure is dear."""
+"""The ends of nearly all connections: made once, because a Failure is expensive."""
 
 
 @implementer(IReactorFDSet, IReadDescriptor)
 class Hub:
     """Watches descriptors for a reactor, whose reader it is as long as it has any.
 
-    What else is asked of it is the reactor's, which may be any that watches descriptors.
+    Timers and the clock are the reactor's, which may be any that watches descriptors.
 
     Attributes:
         now: when the event at hand had its turn, by `time.monotonic`.
-        replies: what is sent, of which transport and how, once all that are ready were read: reads
-            and writes that follow their own kind find caches warm, a seventh of a request.
+        replies: (transport, its send, bytes) to send once all that are ready have been read: reads
+            after reads and writes after writes find caches warm, a seventh of a request.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -68,19 +68,19 @@ class Hub:
         self._reactor = reactor
         self._set = select.epoll()
         self._descriptors: dict[int, Any] = {}
-        # Methods, mostly `doRead`. Invariant: of exactly those that are watched for input.
+        # Methods, mostly `doRead`. Invariant: those of exactly the ones watched for input.
         self._reads: dict[int, Any] = {}
         self._events: dict[int, int] = {}
-        # What was found to be ready and has not had its turn.
+        # Those found ready that have not had their turn.
         self._ready: Iterator[tuple[int, int]] | None = None
-        # Invariant: an event is for whoever had its number when it was found. Numbers are used
-        # again at once, so those that are watched in another way since are left to the next look,
-        # which finds them ready again if they are.
+        # Invariant: an event is for the descriptor that had its number when it was found. Numbers
+        # are reused at once, so those that have been watched in another way since are left to the
+        # next look, which finds them again if they are ready.
         self._changed: set[int] = set()
-        # Those that are read since the last look; it need not find them.
+        # Those watched for input since the last look, which did not see them.
         self._newcomers: list[int] = []
         self.replies: list[tuple[Any, Callable[[bytes], int], bytes]] = []
-        # No `__getattr__`: all else about the hub would be found three times as slowly.
+        # No `__getattr__`: it would make all attributes of the hub three times as slow.
         self.callLater, self.seconds = reactor.callLater, reactor.seconds
 
     def fileno(self) -> int:
@@ -121,7 +121,7 @@ class Hub:
         return self._watched(_OUT)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended: so have all."""
+        """The reactor has ended, and so has everything here."""
         for descriptor in self.removeAll():
             log.callWithLogger(descriptor, descriptor.connectionLost, reason)
 
@@ -138,7 +138,7 @@ class Hub:
             for number, event in self._ready:
                 if number not in changed:
                     if event == _IN:
-                        # What nearly all are; `_serve` comes to the same.
+                        # As nearly all are; `_serve` would do the same.
                         read = reads[number]
                         try:
                             why = read()
@@ -158,16 +158,16 @@ class Hub:
             self._ready = self._take_newcomers() if self._newcomers else None
 
     def _take_newcomers(self) -> Iterator[tuple[int, int]]:
-        """Take as ready who was accepted just now: most have said already what they want.
+        """Take as ready those just accepted: most have already said what they want.
 
-        To read costs no more than to look, and one more turn of the reactor ten times as much.
+        Reading costs no more than looking, and another turn of the reactor ten times as much.
         """
         self._changed.clear()
         found, self._newcomers = self._newcomers, []
         return iter([(number, _IN) for number in found if number in self._reads])
 
     def send_all(self) -> None:
-        """Send the replies that wait; what cannot be sent now, the transport queues or ends for."""
+        """Send the replies that wait; the transport queues what cannot be sent now, or ends."""
         replies = self.replies[:]
         self.replies.clear()
         for transport, send, output in replies:
@@ -186,7 +186,7 @@ class Hub:
         descriptor, reading = self._descriptors[number], False
         why: BaseException | None = None
         if event & _GONE and not event & _IN:
-            # All input was read before. While somebody reads, it is an orderly end.
+            # All input has been read. For one that reads, it is an orderly end.
             reading = bool(self._events[number] & _IN)
             why = CONNECTION_DONE if reading else CONNECTION_LOST
         else:
@@ -201,12 +201,12 @@ class Hub:
             self._end(descriptor, why, reading)
 
     def _failed(self, descriptor: Any, error: BaseException) -> BaseException:
-        """Log what a descriptor has raised: a fault, which costs this one its connection."""
+        """Log what a descriptor has raised: a fault, which costs it its connection."""
         log.callWithLogger(descriptor, log.err, Failure(error))
         return error
 
     def _end(self, descriptor: Any, why: BaseException, reading: bool) -> None:
-        """Tell a descriptor that it has come to its end, or its input has."""
+        """Tell a descriptor that it has ended, or its input has."""
         self._ignore(descriptor, _IN)
         input_only = reading and type(why) is ConnectionDone
         if input_only and IHalfCloseableDescriptor.providedBy(descriptor):
@@ -223,7 +223,7 @@ class Hub:
         number = descriptor.fileno()
         events = self._events.get(number, 0)
         if events and self._descriptors[number] is not descriptor:
-            # That one was closed unseen, and the kernel has forgotten it.
+            # The other was closed unseen, and the kernel has forgotten it.
             self._reads.pop(number, None)
             events = 0
         if events & event:
@@ -243,7 +243,7 @@ class Hub:
         self._changed.add(number)
 
     def _ignore(self, descriptor: Any, event: int) -> None:
-        # -1, which is never watched, if it has been closed.
+        # -1 if it has been closed, which is never watched.
         number = descriptor.fileno()
         events = self._events.get(number, 0)
         if not events & event:
@@ -271,7 +271,7 @@ _HUBS: Final[WeakValueDictionary[Any, Hub]] = WeakValueDictionary()
 
 
 def hub_of(reactor: Any) -> Any:
-    """Return what watches a reactor's connections: its hub; itself where there can be none."""
+    """Return what watches a reactor's connections: its hub, or itself where it can have none."""
     if PORTABLE or not hasattr(select, "epoll"):
         return reactor
     hub = _HUBS.get(reactor)

@@ -1,9 +1,9 @@
 """The stage that reads PROXY headers: before TLS and framing, and only from declared proxies.
 
-Anybody could send a header; whoever is not declared is cut off before a byte of theirs is looked
-at, and whoever is declared must send one (the protocol forbids to guess). What is above is
-connected at once, so that it counts and is drained like any other connection; it gets input once
-the header has told who is calling.
+Anybody could send a header. A peer that is not declared is cut off before we look at a byte of it,
+and one that is declared must send one (the protocol forbids guessing). What is above is connected
+at once, so that it counts and is drained like any other connection; it gets input once the header
+has told who is calling.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactor
 class ProxyHeaderProtocol(ConnectionStage):
     """Reads one connection's header, then hands everything on.
 
-    It is the transport of what is above, which learns from its `getPeer` who is calling.
+    It is the transport of what is above, which learns by `getPeer` who is calling.
 
     Args:
         wrapped: serves the connection, or is the TLS before what does.
@@ -38,7 +38,7 @@ class ProxyHeaderProtocol(ConnectionStage):
 
     def __init__(self, factory: Any, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
-        # What has come of the header; None once it is complete.
+        # The part of the header that has come; None once it is complete.
         self._buffer: bytearray | None = bytearray()
         self._source: IAddress | None = None
 
@@ -48,7 +48,7 @@ class ProxyHeaderProtocol(ConnectionStage):
         return peer
 
     def dataReceived(self, data: bytes) -> None:
-        """Look for the header's end; what is behind it is the client's."""
+        """Look for the header's end; what follows it is the client's."""
         if self._buffer is None:
             self.wrappedProtocol.dataReceived(data)
             return
@@ -72,7 +72,7 @@ class ProxyHeaderProtocol(ConnectionStage):
             return
         if self._buffer:
             self._refuse("got the end of input within the PROXY header")
-        # Without a byte it is what a check for an open port looks like; nothing is owed.
+        # Without a byte it was a check for an open port; nothing is owed.
         self.transport.loseConnection()
 
     def too_late(self) -> None:
@@ -108,11 +108,11 @@ class ProxyHeaderFactory(StageFactory):
         host: str | None = getattr(addr, "host", None)
         known = host is not None or isinstance(addr, UNIXAddress)
         if not (known and self._proxies.include(host)):
-            why = "it is none of the proxies that --proxy-from names, and only those are served"
+            why = "it is not one of the proxies that --proxy-from names, and only those are served"
             self.served.tell(Refused(known_as(addr)[0], RefusalReason.UNDECLARED, why))
             return _Undeclared()
-        # Invariant: what is wrapped is a protocol. Ours never refuse by None, which would leave the
-        # connection open and unserved under a wrapper.
+        # Invariant: what is wrapped is a protocol. Ours never refuse by None, which a wrapper would
+        # leave open and unserved.
         return super().buildProtocol(addr)
 
 

@@ -2,12 +2,12 @@
 
 The stage is Python's own TLS, with a half-close and with deadlines. Twisted's own endpoints lose
 what is owed to a peer that ends its side (they answer its close_notify with ours, and a TCP end by
-tearing down), and wait for ever for peers that fall silent in the handshake or never answer our
+tearing down), and wait forever for peers that fall silent in the handshake or never answer our
 close_notify. Here both kinds of end are the end of input and no more, as in plain TCP, and each
 wait has a deadline.
 
-Python's TLS does not say which PEM file is wrong, and how; cryptography does, and is imported when
-a context is made: before anything listens, each fault is one sentence.
+Python's TLS does not say which PEM file is wrong, and how. cryptography does, and is imported when
+a context is made: each fault is one sentence, before anything listens.
 """
 
 import re
@@ -43,16 +43,16 @@ _SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
 _READS: Final = KIB, 4 * KIB, 64 * KIB
 """How much is read at once: the least, at first, and the most. 64 KiB of data cost a third of a
 millisecond, and 64 KiB of KeyUpdates (RFC 8446 section 4.6.3) 200, in which nobody else is served:
-who sends what is dear is read little by little."""
+peers whose input is expensive are read in small pieces."""
 
-_DEAR: Final = 0.002
-"""Seconds."""
+_EXPENSIVE: Final = 0.002
+"""Seconds that one read takes to decrypt."""
 
 _OUR_CERTIFICATE: Final = re.compile(
     "alert (unknown ca|(bad|unsupported) certificate|certificate (unknown|expired|revoked))$"
 )
 """OpenSSL's words for the alerts of a peer that has looked at our certificate (RFC 8446 section
-6.2): no others are about it, as we ask peers for none."""
+6.2): no others are about certificates, as we ask peers for none."""
 
 _DISTRUST: Final = (
     "it does not accept our certificate; have it trust who signed that, "
@@ -68,11 +68,11 @@ def server_context(
     extra_chain: str | None = None,
     dh_parameters: str | None = None,
 ) -> ssl.SSLContext:
-    """Return what TLS servers of one certificate have in common: TLS 1.2 and newer.
+    """Return the context of TLS servers with one certificate: TLS 1.2 and newer.
 
     Args:
         private_key: a PEM file with the key, not encrypted.
-        cert_key: a PEM file with the certificate; any after it belong to its chain.
+        cert_key: a PEM file with the certificate; any that follow it belong to its chain.
         extra_chain: a PEM file with more of the chain.
         dh_parameters: a PEM file with Diffie-Hellman parameters, for peers without elliptic curves.
 
@@ -98,10 +98,10 @@ def server_context(
     _warn_of_dates(leaf, cert_key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Whoever wants new keys within TLS 1.2 could have us compute.
+    # A client could keep us busy by asking for new keys within TLS 1.2.
     context.options |= ssl.OP_NO_RENEGOTIATION
     # Without a ticket nothing would acknowledge a client's last words of the handshake for 40 ms,
-    # and so long most hold their request back.
+    # and most hold their request back that long.
     context.num_tickets = 1
     try:
         context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
@@ -111,7 +111,7 @@ def server_context(
         if extra_chain is None:
             context.load_cert_chain(cert_key, private_key)
         else:
-            with TemporaryDirectory() as folder:  # One file is what it takes.
+            with TemporaryDirectory() as folder:  # It takes one file only.
                 whole = Path(folder, "chain.pem")
                 whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
                 context.load_cert_chain(whole, private_key)
@@ -150,7 +150,7 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
             f"the {what} in {path!r} is encrypted, which a service cannot use; decrypt it with: "
             f"openssl pkey -in {path} -out NEWFILE"
         ) from error
-    # What cryptography raises for other content: ValueError, UnsupportedAlgorithm.
+    # As cryptography raises for other content: ValueError, UnsupportedAlgorithm.
     except Exception as error:
         raise BadValue(
             f"the file {path!r} holds no {what} in PEM form (-----BEGIN ...); {error}"
@@ -161,17 +161,17 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
 class TLSProtocol(ConnectionStage):
     """One TLS connection: the protocol of what is below, the transport of what is above.
 
-    It writes at once: a reply is on its way before the close_notify that came behind the request
-    is acted on.
+    It writes at once: a reply is on its way before we act on a close_notify that came after the
+    request.
 
     Attributes:
-        input_ended: no more will be read, whatever arrives.
+        input_ended: nothing more will be read, whatever arrives.
         wire_received: bytes that came from below and whose content was delivered.
     """
 
     def __init__(self, factory: Any, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
-        # Of the instance, as `__getattr__` of the base makes what is the class's slow to read.
+        # Of the instance: the base's `__getattr__` makes attributes of the class slow to read.
         self.input_ended = False
         self.wire_received = 0
         self._layer = TLSLayer(factory.context)
@@ -182,18 +182,18 @@ class TLSProtocol(ConnectionStage):
 
     def makeConnection(self, transport: ITransport) -> None:
         """Wait for a handshake; what is above is connected at once and waits for input."""
-        # What reads: below a PROXY header, what that stage reads from.
+        # The transport that reads: with PROXY headers, the one below their stage.
         self._reader: Any = getattr(transport, "transport", transport)
         self._reader.bufferSize = _READS[1]
         super().makeConnection(transport)
 
     @property
     def ends_at_once(self) -> bool:
-        """What is below would say so; here a goodbye may have to wait for its turn."""
+        """False, whatever the transport below says: a goodbye may have to wait for its turn."""
         return False
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what came from below; what it holds is delivered as one."""
+        """Take what came from below, and deliver its content as one."""
         if self.input_ended:
             self._throw_away(len(data))
             return
@@ -219,9 +219,9 @@ class TLSProtocol(ConnectionStage):
             self.wrappedProtocol.input_taken()
 
     def _pace(self, size: int, seconds: float) -> None:
-        """Have less read at once after what was dear, and more after as much as was to be read."""
+        """Read less at once after what was expensive, and more after a read that was full."""
         least, _, most = _READS
-        if seconds > _DEAR:
+        if seconds > _EXPENSIVE:
             self._reader.bufferSize = max(least, size // 16)
         elif self._reader.bufferSize == size < most:
             self._reader.bufferSize = 2 * size
@@ -315,7 +315,7 @@ class TLSProtocol(ConnectionStage):
         self.wrappedProtocol.break_off(outcome, words)
 
     def _throw_away(self, size: int) -> None:
-        """Take note of bytes that came behind the end of TLS; a flood of them is cut off."""
+        """Take note of bytes that came after the end of TLS; a flood of them is cut off."""
         self._thrown_away += size
         if self._thrown_away > LINGER:
             self.abortConnection()
@@ -323,7 +323,7 @@ class TLSProtocol(ConnectionStage):
     def _ended_early(self) -> None:
         """Take note of an end within the handshake that we did not bring about.
 
-        Without a byte it is what a check for an open port looks like: no failure.
+        Without a byte it was a check for an open port: no failure.
         """
         if not self._layer.agreed and not self.disconnecting and self.wire_received:
             self.end_with(Outcome.HANDSHAKE, "no TLS: the handshake was broken off")

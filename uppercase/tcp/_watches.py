@@ -1,6 +1,6 @@
-"""One timer for many: who has waited for too long, and whose turn it is.
+"""One timer for many connections: which have waited too long, and whose turn it is.
 
-What is done about it is not decided here.
+What is done about it is decided elsewhere.
 """
 
 from collections.abc import Callable, Collection
@@ -15,28 +15,28 @@ from uppercase.limits import TURN
 if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol
 
-_IDLE_PRECISION: Final = 1 / 16
-"""The share of the idle time-out by which a connection may be closed late: how often all of them
-are looked at, at the most."""
+_PRECISION: Final = 1 / 16
+"""The share of a time-out by which it may be late: all connections are looked at this often at
+most."""
 
 
 C = TypeVar("C")
 
 
 @dataclass(eq=False)
-class IdleWatch(Generic[C]):
-    """Does something about the connections that have waited for too long.
+class Deadlines(Generic[C]):
+    """Acts on the connections that have waited too long, for whatever `since` says they wait.
 
     Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
     thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
     time-out. Where many end at once, others have their turn every `TURN` seconds.
 
     Attributes:
-        connections: kept up to date by their owner, who calls `opened` and `closed`.
-        since: tells the time since which one of them has waited; None if it does not.
+        connections: kept up to date by their owner, which calls `opened` and `closed`.
+        since: returns the time since which one of them has waited; None if it does not.
         act: called with one that has waited for `timeout`.
-        every: seconds between two looks, where what happens is only known by looking; then it may
-            have begun to wait any time after the last.
+        every: seconds between two looks, where only a look tells that one waits; it may then have
+            begun to wait at any time after the last.
     """
 
     clock: IReactorTime
@@ -53,19 +53,19 @@ class IdleWatch(Generic[C]):
             self._call = self.clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
-        """Take note that one is gone; after the last there is no timer."""
+        """Take note that one is gone; after the last one there is no timer."""
         if self._call is not None and not self.connections:
             self._call.cancel()
             self._call = None
 
     def _look(self, left: list[C] | None = None, first: float = inf) -> None:
-        """Look at those that are left, or at all; the rest has to wait while others have a turn."""
+        """Look at those that are left, or at all; the rest wait while others have their turn."""
         self._call = None
         now = self.clock.seconds()
         left, first = left or list(self.connections), min(first, now)
         while left and self.clock.seconds() - now <= TURN:
             connection = left.pop()
-            # It may be gone since.
+            # It may be gone by now.
             since = self.since(connection) if connection in self.connections else None
             if since is None:
                 continue
@@ -79,25 +79,25 @@ class IdleWatch(Generic[C]):
             self._call = self.clock.callLater(self._pause(first - now), self._look)
 
     def _pause(self, first: float) -> float:
-        """Return when to look again, given when the first began to wait, from now."""
-        return self.every or max(first + self.timeout, self.timeout * _IDLE_PRECISION)
+        """Return in how many seconds to look again, given since when the first waits, from now."""
+        return self.every or max(first + self.timeout, self.timeout * _PRECISION)
 
 
 class Turns:
     """Lets the connections that have more to do go on, one after the other, a little at a time.
 
-    All of them together have `TURN` seconds of each turn of the reactor, so that whoever sends
-    something new waits for no more than that, however many others keep the service busy.
+    Together they have `TURN` seconds of each turn of the reactor, so that a peer that sends
+    something new waits no longer than that, however many others keep the service busy.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        # A dictionary, as an ordered set: whoever has waited longest comes first.
+        # A dictionary, as an ordered set: the one that has waited longest comes first.
         self._waiting: dict[TransformProtocol, None] = {}
         self._call: IDelayedCall | None = None
 
     def take_later(self, connection: "TransformProtocol") -> None:
-        """Let a connection go on once those that wait already have had their turn."""
+        """Let a connection go on once those that already wait have had their turn."""
         self._waiting[connection] = None
         if self._call is None:
             self._call = self._clock.callLater(0, self._go_round)
@@ -113,7 +113,7 @@ class Turns:
         self._call = None
         until = self._clock.seconds() + TURN
         for connection in list(self._waiting):
-            # It may be gone since.
+            # It may be gone by now.
             if connection in self._waiting:
                 del self._waiting[connection]
                 connection.pump()

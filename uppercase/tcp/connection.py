@@ -1,15 +1,18 @@
 """One TCP connection: moves bytes between a transport and a conversation.
 
-What is answered is the conversation's matter, and how a connection ends that of `_closing`.
-A connection reads only while the conversation wants input and the peer takes its replies, so a
-peer that does not read costs one batch of output and no more.
+The conversation decides what to answer, and `_closing` how a connection ends. A connection reads
+only while the conversation wants input and the peer takes its replies, so a peer that does not read
+costs one batch of output and no more.
 """
 
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from time import monotonic
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -17,24 +20,32 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ITCPTransport,
 )
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
+from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Direction, Impaired, LabAction, Outcome
 from uppercase.tcp import _closing as states
 from uppercase.tcp._closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
-from uppercase.tcp._prompt import TURN_OF_ONE, read_quickly
+from uppercase.tcp._hub import Hub
+from uppercase.tcp._prompt import PromptConnection
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
 
 
-_DRAIN_QUIET: Final = 1.0
+_TURN_OF_ONE: Final = 0.0005
+"""Seconds that one connection may keep the reactor before the others have their turn, unless one
+message takes longer: a chunk of short messages can take a tenth of a second, and a minute with a
+transform of 1 ms. A hundred that flood at once have all had theirs after 65 ms."""
+
+_NO_LINGER_AFTER: Final = 1.0
 """A connection without traffic for this long is closed at once when the service stops. On others
-more input may be under way, and closing a socket that has some resets the replies before it."""
+more input may be under way, and closing a socket that has some destroys the replies before it."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -42,14 +53,14 @@ class TransformProtocol(EndingProtocol):
     """Serves one connection.
 
     It is its transport's streaming producer: `pauseProducing` means that the peer is not reading.
-    Whose the connection is, the transport's `getPeer` tells; where a PROXY header has to come
-    first, the transport is `IUnidentified` until the stage that reads it calls `identified`.
+    The transport's `getPeer` tells whose the connection is. Where a PROXY header has to come first,
+    the transport is `IUnidentified`: the stage that reads the header calls `identified` after it.
 
     Args:
         address: whose the connection is, if that is known before there is a transport.
 
     Attributes:
-        client: whom the connection counts for, as `uppercase.core.admission.client_key` gives it.
+        client: whom the connection counts for, as `uppercase.core.admission.client_key` returns it.
     """
 
     client: Hashable = None
@@ -91,16 +102,16 @@ class TransformProtocol(EndingProtocol):
                 transport, clock, factory.lab, unsent, self._lab_did, self._lab_reset
             )
         self._output.registerProducer(self, True)
-        # In this state an awaited reply that comes at once does not find the conversation missing.
+        # In this state an awaited reply that comes at once does not look for the conversation.
         self._conversation = factory.open_conversation(await_reply, self.pump)
         self._move(states.IDENTIFYING if unidentified else states.SERVING)
         if not self._conversation.wants_input:
             self.pump()
 
     def identified(self) -> None:
-        """Take note of whom limits and logs go by; input comes after this."""
+        """Take note of the client that limits and logs go by; input comes after this."""
         if self._state is not states.IDENTIFYING:
-            return  # It closes already, and stays what the log has called it.
+            return  # It already closes, under the name that the log knows.
         self.name, self.client = known_as(self.transport.getPeer())
         if self._factory.enter(self):
             self._move(states.SERVING if self._drain_at is None else states.DRAINING)
@@ -108,7 +119,7 @@ class TransformProtocol(EndingProtocol):
             self._refuse()
 
     def _refuse(self) -> None:
-        # Invariant: it is counted for nobody, so that `remove` takes it off nobody's count.
+        # Invariant: it counts for nobody, so that `remove` takes it off nobody's count.
         self.client = None
         self._move(states.REFUSED)
         self.transport.abortConnection()
@@ -125,13 +136,13 @@ class TransformProtocol(EndingProtocol):
         self._received += len(data)
         now = self._active_at = self._seconds()
         if self._state is states.SERVING and not self._paused and self._conversation.wants_input:
-            # Nothing is out of the ordinary: what `receive` and `pump` come to, in one call.
-            until = now + TURN_OF_ONE
+            # Nothing is out of the ordinary: this does what `receive` and `pump` do, in one call.
+            until = now + _TURN_OF_ONE
             self._give(self._conversation.exchange(data, until, self._seconds), until)
             if self._may_hurry and self._received > len(data):
-                # From the second chunk on: who asks once does without.
+                # From the second chunk on: a client that asks once does without.
                 self._may_hurry = False
-                read_quickly(self)
+                self._read_quickly()
         elif self._state in states.OPEN_STATES:
             self._conversation.receive(data)
             self.pump()
@@ -143,7 +154,7 @@ class TransformProtocol(EndingProtocol):
             self.transport.abortConnection()
 
     def _give(self, output: bytes, until: float) -> None:
-        """Send what an exchange has given, and go on with what is out of the ordinary."""
+        """Send what an exchange returned, and go on with what is out of the ordinary."""
         conversation = self._conversation
         if output:
             self._sent += len(output)
@@ -154,10 +165,65 @@ class TransformProtocol(EndingProtocol):
         elif self._paused or not conversation.wants_input or conversation.awaiting:
             self.pump()
 
+    def _read_quickly(self) -> None:
+        """Have each chunk read, answered and sent in one call, where it can be."""
+        transport: Any = self.transport
+        hub, conversation = getattr(transport, "reactor", None), self._conversation
+        sole = conversation.sole if isinstance(conversation, StreamConversation) else None
+        plain = self._output is transport and self._seconds is monotonic
+        if sole and plain and isinstance(hub, Hub) and isinstance(transport, PromptConnection):
+            # As attributes of the instances: those of a class take three times as long to read.
+            self._paused, transport.queueing = self._paused, transport.queueing
+            hub.read_by(MethodType(self._quick_reader(transport, hub, *sole), transport))
+
+    def _quick_reader(self, transport: Any, hub: Hub, feed: Any, most: int) -> Any:
+        """Return `doRead`, `dataReceived`, `exchange` and the chain's `feed` as one function.
+
+        It decides nothing: whatever is out of the ordinary goes their way. The hub sends.
+        """
+        recv, send, size = transport.socket.recv, transport.socket.send, transport.bufferSize
+        conversation: Any = self._conversation
+        seconds, replies, serving = monotonic, hub.replies, states.SERVING
+
+        def read(transport: PromptConnection) -> ConnectionDone | ConnectionLost | None:
+            try:
+                data = recv(size)
+            except BlockingIOError:
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            if not data:
+                return CONNECTION_DONE
+            if (
+                self._state is not serving
+                or self._paused
+                or transport.queueing
+                or not conversation.wants_input
+            ):
+                self.dataReceived(data)
+                return None
+            self._received += len(data)
+            started = self._active_at = hub.now
+            try:
+                output = feed(data)
+            except BaseException as error:
+                self._give(conversation.settle(started, None, error), started + _TURN_OF_ONE)
+                return None
+            length = len(output) if type(output) is bytes else 0
+            if not 0 < length <= most or seconds() - started > _TURN_OF_ONE:
+                self._give(conversation.settle(started, output), started + _TURN_OF_ONE)
+                return None
+            self._sent_at = started
+            self._sent += length
+            replies.append((transport, send, output))
+            return None
+
+        return read
+
     def readConnectionLost(self) -> None:
         """The peer has closed its sending side: answer what is left, then close ours.
 
-        Twisted may call this twice, when a late write fills the buffer again.
+        Twisted may call this twice, where a late write fills the buffer again.
         """
         self._peer_ended = True
         if self._state in states.OPEN_STATES:
@@ -169,7 +235,7 @@ class TransformProtocol(EndingProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget everything about this connection."""
         if self._state is states.OPENING:
-            # A fault while it was made: nobody has heard of it.
+            # A fault while it was made: nobody was told of it.
             self._move(states.REFUSED)
         refused = self._state is states.REFUSED
         self._move(states.CLOSED)
@@ -178,11 +244,11 @@ class TransformProtocol(EndingProtocol):
             self._lab.stop()
         if not refused:
             self._report_end(reason)
-        # Last: a stop may be waiting for this, and sums up what it was told.
+        # Last: a stop may be waiting for this, and then sums up.
         self._factory.remove(self)
-        # Invariant: a closed connection is in no cycle, and its memory is had back at once. These
-        # hold methods of ours; left to the collector, which comes by rarely, they would pin 25 KiB
-        # of heap each between the buffers of the connections that follow.
+        # Invariant: a closed connection is in no cycle, and its memory is free at once. These hold
+        # methods of ours; left to the collector, which rarely comes by, each would pin 25 KiB of
+        # heap between the buffers of the connections that follow.
         self._lab = None
         self._conversation = self._output = None  # type: ignore[assignment] # nothing is asked now
 
@@ -192,7 +258,7 @@ class TransformProtocol(EndingProtocol):
         self._read(False)
 
     def resumeProducing(self) -> None:
-        """There is room again, or nothing is left of what was written."""
+        """There is room again, or all that was written has gone."""
         self._paused = False
         self._active_at = self._clock.seconds()
         self.pump()
@@ -203,8 +269,8 @@ class TransformProtocol(EndingProtocol):
     def drain(self) -> None:
         """Answer what has arrived, read or not, send what is owed, then close.
 
-        May be called again; what counts is what had arrived the first time. What comes with a
-        PROXY header that is still to come is answered, and no more.
+        May be called again; what had arrived the first time counts. Where a PROXY header is still
+        to come, what comes with it is answered, and no more.
         """
         if self._drain_at is None:
             identified = self._state is not states.IDENTIFYING
@@ -214,9 +280,9 @@ class TransformProtocol(EndingProtocol):
         self.input_taken()
 
     def input_taken(self) -> None:
-        """Stop the conversation if it drains and has what had arrived by then.
+        """Stop the conversation if it drains and has all that had arrived by then.
 
-        TLS transports call this once they have delivered all of what one read gave them.
+        TLS transports call this once they have delivered all that one read gave them.
         """
         if self._state is not states.DRAINING:
             return
@@ -226,24 +292,24 @@ class TransformProtocol(EndingProtocol):
             self.pump()
 
     def _taken(self) -> int:
-        """Return how many bytes were read from the system: below TLS they are others than above."""
+        """Return how many bytes were read from the system: below TLS, not those it delivers."""
         if IOrderlyTLSTransport.providedBy(self.transport):
             return cast(int, self.transport.wire_received)
         return self._received
 
     def _yield_turn(self) -> None:
-        """Let the others have their turn, and read no more before."""
+        """Let the others have their turn, and read nothing until then."""
         self._read(False)
         self._factory.turns.take_later(self)
 
     def pump(self) -> None:
         """Send what the conversation has to say while the peer takes it."""
-        # Invariant: this is not entered again. Writing may pause or resume us, and an awaited reply
-        # may come, while it runs; the loop finds either.
+        # Invariant: this is not entered again. While it runs, writing may pause or resume us, and
+        # an awaited reply may come; the loop sees either.
         if self._pumping or self._state not in states.OPEN_STATES:
             return
         conversation, seconds = self._conversation, self._seconds
-        until, over = seconds() + TURN_OF_ONE, False
+        until, over = seconds() + _TURN_OF_ONE, False
         self._pumping = True
         while not (over or self._paused) and (output := conversation.replies(until, seconds)):
             self._sent += len(output)
@@ -265,12 +331,12 @@ class TransformProtocol(EndingProtocol):
                 self._factory.look_after(self)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Begin to close, once the lab has passed everything on: then it resumes us."""
+        """Begin to close, once the lab has passed everything on; it resumes us then."""
         if self._lab is None or self._lab.empty:
-            # No input is likely to be under way then, and none of the output is.
+            # Then hardly any input can be under way, and no output is.
             quiet = (
                 outcome is states.STOPPED
-                and self._seconds() - self._active_at >= _DRAIN_QUIET
+                and self._seconds() - self._active_at >= _NO_LINGER_AFTER
                 and not unacknowledged_output(self.transport)
             )
             self._close(linger=not self._peer_ended and not quiet)

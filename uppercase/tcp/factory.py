@@ -1,8 +1,8 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is its protocol's matter; this module moves no bytes. What comes before its
+What one connection does is up to its protocol; this module moves no bytes. What comes before its
 framing is a `ConnectionStage`. A watched connection tells of its chunks too, for a record; others
-do not pay for it.
+do not pay for that.
 """
 
 from collections.abc import Callable
@@ -29,35 +29,35 @@ from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
 from uppercase.tcp._closing import EndingProtocol
-from uppercase.tcp._watches import IdleWatch, Turns
+from uppercase.tcp._watches import Deadlines, Turns
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
 
 _PROGRESS_CHECKS: Final = 4
-"""Looks per time-out at whether a peer takes what it is owed while it is closed: one that stalls is
+"""Looks per time-out at whether a peer takes what it is owed while we close: one that stalls is
 found at most a quarter of the time-out late."""
 
 _LEAST_PAUSE: Final = 0.01
-"""Seconds between two of these looks at the least: a time-out of next to nothing would have the
-processor do nothing else."""
+"""The fewest seconds between two of these looks: a time-out of next to nothing would keep the
+processor busy with nothing else."""
 
 _STALL_CHECKS: Final = 8
 """Looks per time-out at whether peers take what they are owed: one that stalls is cut off at most a
 quarter of the time-out late. A look costs some microseconds a connection."""
 
 _READING_TIME: Final = 0.5
-"""Seconds in which what waits unread at the end of a stage's time is read; who drips bytes has no
-more than this."""
+"""Seconds in which what waits unread at the end of a stage's time is read; a peer that drips bytes
+has no more than this."""
 
 _PEER_CHECK: Final = 1.0
-"""Seconds between looks at peers from which nothing is read and to which nothing is written."""
+"""Seconds between looks at peers that are neither read from nor written to."""
 
 INCOMPLETE_TIME: Final = 3.0
 """Seconds that a peer waits with the start of a message before somebody is told: by then a person
-wonders, and no program that is still writing its line has paused for so long."""
+wonders, and no program that is still writing its line pauses that long."""
 
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
-"""Makes a connection's conversation, given how to await and whom to tell of an awaited reply."""
+"""Makes a connection's conversation, given how to await a reply and what to call when it comes."""
 
 
 def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
@@ -82,7 +82,7 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
 
 
 class TransformFactory(ServerFactory):
-    """Makes the protocols of one service and knows which connections are open.
+    """Makes the protocols of one service, and knows which connections are open.
 
     Args:
         open_conversation: called once per connection.
@@ -93,7 +93,7 @@ class TransformFactory(ServerFactory):
         connections: the open ones.
         admission: decides which are let in.
         turns: lets those that have more to do go on.
-        on_closed: called after one has been closed, if somebody set it.
+        on_closed: called after each end, if somebody has set it.
         tell: tells the observer of an event.
     """
 
@@ -120,15 +120,15 @@ class TransformFactory(ServerFactory):
         idle = EndingProtocol.idle_since, EndingProtocol.close_idle
         stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
         every = max(limits.send_timeout / _STALL_CHECKS, _LEAST_PAUSE)
-        self._watches: list[IdleWatch[EndingProtocol]] = [
-            IdleWatch(clock, limits.idle_timeout, self.connections, *idle),
-            IdleWatch(clock, limits.send_timeout, self.connections, *stalled, every),
+        self._watches: list[Deadlines[EndingProtocol]] = [
+            Deadlines(clock, limits.idle_timeout, self.connections, *idle),
+            Deadlines(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
         overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
         every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
-        self._overdue = IdleWatch(clock, 0.0, self._looked_after, *overdue, every)
+        self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
         self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
@@ -146,12 +146,12 @@ class TransformFactory(ServerFactory):
     def watch_incomplete(self) -> None:
         """From now on tell of connections that wait with the start of a message."""
         incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
-        self._watches.append(IdleWatch(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
+        self._watches.append(Deadlines(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
 
     def look_after(self, connection: EndingProtocol) -> None:
         """Look from now on whether it closes in time, or its peer is gone while it only awaits.
 
-        The reactor would not notice, and the reply that nobody waits for would not be cancelled.
+        The reactor would not notice that, and nobody would cancel the reply that is not wanted.
         """
         self._looked_after.add(connection)
         self._overdue.opened()
@@ -160,7 +160,7 @@ class TransformFactory(ServerFactory):
         return TransformProtocol(self, addr)
 
     def enter(self, connection: TransformProtocol) -> bool:
-        """Let a connection in, or not: when it is made, and again when it is known whose it is."""
+        """Let a connection in, or not: when it is made, and again once it is known whose it is."""
         known = connection in self.connections
         # Invariant: admission decides without the connection in question.
         self.connections.discard(connection)
@@ -175,13 +175,13 @@ class TransformFactory(ServerFactory):
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
-        """Take note that a connection is gone; one that was never let in is none."""
+        """Take note that a connection is gone, if it was ever let in."""
         if connection not in self.connections:
             return
         self.connections.remove(connection)
         self._looked_after.discard(connection)
         self.admission.leave(connection.client)
-        # One client after another would have them made and cancelled for each.
+        # Otherwise each of several clients in a row would create and cancel the timers.
         if not self._listening:
             self._end_watches()
         if self.on_closed is not None:
@@ -193,9 +193,9 @@ class TransformFactory(ServerFactory):
 
 
 class ConnectionStage(ProtocolWrapper):
-    """What is before the framing on a connection; until it is `done` it may become `too_late`.
+    """What comes before the framing on a connection; until it is `done` it may become `too_late`.
 
-    It is the transport of what is above, and hands on half-closes, as Twisted's wrappers do not.
+    It is the transport of what is above, and hands on half-closes, which Twisted's wrappers do not.
     """
 
     factory: "StageFactory"
@@ -210,12 +210,12 @@ class ConnectionStage(ProtocolWrapper):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def done(self) -> None:
-        """Take note that there is nothing to wait for any more."""
+        """Take note that there is nothing left to wait for."""
         self.factory.unfinished.discard(self)
         self.factory.watch.closed()
 
     def unfinished_since(self) -> float:
-        """Return when it began; later, once, if something waits unread when its time is over.
+        """Return when it began; once, a later time, if something is unread when its time is over.
 
         The process may have been busy, or stopped, while that came.
         """
@@ -238,7 +238,7 @@ class StageFactory(WrappingFactory):
 
     Args:
         wrapped: the next stage.
-        served: the last one: it knows the bounds and whom to tell.
+        served: the last factory: it knows the bounds and whom to tell.
         seconds: how long each may take.
     """
 
@@ -250,7 +250,7 @@ class StageFactory(WrappingFactory):
         self.seconds = seconds
         self.unfinished: set[ConnectionStage] = set()
         late = ConnectionStage.unfinished_since, methodcaller("too_late")
-        self.watch = IdleWatch(served.clock, seconds, self.unfinished, *late)
+        self.watch = Deadlines(served.clock, seconds, self.unfinished, *late)
 
 
 class WatchedFactory(TransformFactory):
@@ -271,7 +271,7 @@ class _WatchedProtocol(TransformProtocol):
         super().dataReceived(data)
 
     def readConnectionLost(self) -> None:
-        """Tell of the end of input, once, and take note of it."""
+        """Tell of the end of input once, and take note of it."""
         if not self._ended:
             self._ended = True
             self.tell(HalfClosed(self.name))
@@ -283,7 +283,7 @@ class _WatchedProtocol(TransformProtocol):
 
 
 class _Outgoing:
-    """A transport that is told of before it is written to; all else is the transport's own."""
+    """A transport whose writes are told of before they are made; all else is its own."""
 
     def __init__(self, transport: Any, connection: _WatchedProtocol) -> None:
         self._transport = transport

@@ -1,8 +1,8 @@
 """What only the kernel knows of a connection, and which connections it lets the process have.
 
-Twisted tells when its write buffer is empty, which a slow but living peer may never reach. The
+Twisted tells when its write buffer is empty, which it may never be with a slow but living peer. The
 kernel knows better: how many bytes the peer has acknowledged, how many of its own wait to be read,
-and whether it is gone. Where the system cannot tell, each function says what it returns.
+and whether it is gone. Each function says what it returns where the system cannot tell.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ if sys.platform != "win32":
 
 _SPARE_DESCRIPTORS: Final = 64
 """File descriptors that connections leave to the rest of the process: standard streams, listening
-ports, the log, the reactor's own, whatever a transform opens."""
+ports, the log, the reactor's own, and whatever a transform opens."""
 
 _LEAST_SHARE: Final = 0.5
-"""What connections get where there are fewer descriptors than twice the spare ones."""
+"""The share of connections where there are fewer descriptors than twice the spare ones."""
 
 # struct tcp_info (linux/tcp.h): tcpi_bytes_acked is a u64 at offset 120, since Linux 4.1.
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
@@ -40,8 +40,8 @@ _SIOCOUTQ: Final = 0x5411
 _INT: Final = struct.Struct("=i")
 
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
-# Of linux/filter.h, on the header of a segment: load byte 13, its flags; keep SYN and ACK; of one
-# with SYN alone nothing is kept, of another all.
+# As linux/filter.h has it, on the header of a segment: load byte 13, its flags; keep SYN and ACK;
+# drop a segment that has SYN alone, and keep any other.
 _NO_NEWCOMER: Final = b"".join(
     struct.pack("=HBBI", *instruction)
     for instruction in (
@@ -57,22 +57,22 @@ _NO_NEWCOMER: Final = b"".join(
 def progress_mark(transport: ITransport) -> object:
     """Return a value that changes when the peer takes something.
 
-    Where the system cannot tell, the mark never changes: such a peer has the time-out for all of
-    what it is owed.
+    Where the system cannot tell, it never changes: such a peer has one time-out for all that it is
+    owed.
     """
     taken = _tcp_info(transport, _BYTES_ACKED)
     return unacknowledged_output(transport) if taken is None else taken
 
 
 def unread_input(transport: ITransport) -> int:
-    """Return how many bytes the kernel holds for us that were not read yet; 0 if it cannot tell."""
+    """Return how many bytes the kernel holds that we have not read; 0 if it cannot tell."""
     if sys.platform == "win32":
         return 0
     return _ask_kernel(transport, termios.FIONREAD) or 0
 
 
 def unacknowledged_output(transport: ITransport) -> int | None:
-    """Return how many bytes the kernel still has to bring to the peer; None if it cannot tell.
+    """Return how many bytes the kernel still has to deliver; None if it cannot tell.
 
     The end of the output counts as one byte.
     """
@@ -82,7 +82,7 @@ def unacknowledged_output(transport: ITransport) -> int | None:
 def peer_is_gone(transport: ITransport) -> bool:
     """Whether a connection was reset.
 
-    The reactor does not tell while it neither reads nor writes.
+    The reactor does not tell while the connection is neither read nor written.
     """
     return _tcp_info(transport, _STATE) == _TCP_CLOSE
 
@@ -106,7 +106,7 @@ def refuse_group(host: str) -> None:
 
 
 def _tcp_info(transport: ITransport, part: struct.Struct) -> int | None:
-    """Return a number of what the kernel knows of a TCP connection; None if it cannot tell."""
+    """Return one number that the kernel knows of a TCP connection; None if it cannot tell."""
     skt = _socket_under(transport)
     if skt is None or sys.platform != "linux" or skt.family == socket.AF_UNIX:
         return None
@@ -118,7 +118,7 @@ def _tcp_info(transport: ITransport, part: struct.Struct) -> int | None:
 
 
 def _ask_kernel(transport: ITransport, request: int) -> int | None:
-    """Return the whole number that an ioctl of the socket answers."""
+    """Return the whole number with which an ioctl of the socket answers."""
     skt = _socket_under(transport)
     if skt is None:
         return None
@@ -142,12 +142,12 @@ def _socket_under(transport: Any) -> socket.socket | None:
 
 
 def admit_nobody(skt: socket.socket) -> None:
-    """Have a listening socket, of all processes that share it, let nobody in any more.
+    """Let nobody else in at a listening socket, in any process that shares it.
 
-    Who is between the last `accept` and the end of the socket would be reset. Now who comes over
-    TCP is not answered, tries again after a second, and finds nobody listening, or somebody else;
-    handshakes under way go on. At a UNIX socket they are refused. Who waits can be accepted. Where
-    the system cannot do it, nothing happens.
+    A client between the last `accept` and the end of the socket would be reset. Over TCP, one that
+    comes now gets no answer, tries again after a second, and finds nobody listening, or somebody
+    else; handshakes under way go on. At a UNIX socket it is refused. Those that wait can still be
+    accepted. Where the system cannot do this, nothing happens.
     """
     if sys.platform != "linux":
         return
@@ -164,13 +164,13 @@ def admit_nobody(skt: socket.socket) -> None:
 def connections_possible(wanted: int) -> int:
     """Return how many of the wanted connections the process can have.
 
-    The soft limit of descriptors is raised to the hard one if it does not suffice.
+    The soft limit of descriptors is raised to the hard one if it is too low.
     """
     if sys.platform == "win32":
         return wanted
     needed = wanted + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS says that there is no hard limit, but does not take that for an answer.
+    # macOS says that there is no hard limit, but refuses that as a soft one.
     for more in (hard, needed):
         if soft == resource.RLIM_INFINITY or soft >= needed:
             return wanted

@@ -1,7 +1,7 @@
 """Where connections come from: Twisted's endpoint strings, and accepting.
 
 Accepting goes on when the system has no descriptor or no memory for one more connection. Twisted
-accepts and closes clients then, or, for some errors, tries again at once and for ever, with a log
+accepts and closes clients then, or, for some errors, tries again at once and forever, with a log
 line each time. Here the port rests for a moment; clients wait in the kernel's queue.
 """
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 _ACCEPT_PAUSE: Final = 0.1
-"""Seconds that a port rests when the system has no descriptor or memory for a new connection; it
-doubles as long as that goes on."""
+"""Seconds that a port rests when the system has no descriptor or memory for a new connection; they
+double as long as that goes on."""
 
 _ACCEPT_PAUSE_MOST: Final = 1.0
 """The longest rest of a port: clients that wait in its queue do not notice a second."""
@@ -56,14 +56,14 @@ _TURN_OF_OTHERS: Final = 0.002
 """Seconds that other processes have to accept in our place."""
 
 _LATE_BATCH: Final = 16
-"""Connections that are accepted when they have not: else one that hangs would slow us down to as
-many a second as there are such turns in it."""
+"""Connections that are accepted when they have not: otherwise one process that hangs would hold us
+to as many a second as there are such turns in it."""
 
-# The one client that was to be accepted is gone, or a packet filter has refused it.
+# The client that was to be accepted is gone, or a packet filter has refused it.
 _ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 
 _OURS: Final = ("tcp:", "tcp6:", "unix:", "systemd:")
-"""The kinds of Twisted's endpoints whose sockets are opened here; others open theirs themselves."""
+"""Endpoints of Twisted's whose sockets `opening` opens; those of other kinds open their own."""
 
 _TAKES_BACKLOG: Final = r"(tcp|tcp6|unix):(?!.*:backlog=)"
 
@@ -79,7 +79,7 @@ class Listener(NamedTuple):
         endpoint: where connections come from; None until the socket is there that another process
             has opened.
         context: key and certificate, if they speak TLS.
-        proxies: who must send a PROXY header, if anybody.
+        proxies: the peers that must send a PROXY header, if any.
         place: the part of the description that says what is bound.
     """
 
@@ -90,7 +90,7 @@ class Listener(NamedTuple):
     place: str
 
     def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
-        """Listen; the order of the stages is this: PROXY header, TLS, what is served."""
+        """Listen, with these stages in this order: PROXY header, TLS, what is served."""
         factory: IProtocolFactory = served
         if self.context is not None:
             from uppercase.tcp._tls import TLSFactory
@@ -104,7 +104,7 @@ class Listener(NamedTuple):
         return listening
 
     def name(self, port: IListeningPort) -> str:
-        """Return what the ready line calls a port of it: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
+        """Return what the ready line calls its port: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
         address: Any = port.getHost()
         if hasattr(address, "host"):
             protocol = "TCP" if self.context is None else "TLS"
@@ -114,7 +114,7 @@ class Listener(NamedTuple):
 
 
 class _ListeningSocket(socket.socket):
-    """A socket that knows its family and type: `accept` looks both up in their Enums each time."""
+    """A socket that knows its family and type: `accept` would look both up in Enums each time."""
 
     __slots__ = ("family", "type")
 
@@ -128,16 +128,15 @@ class _ListeningSocket(socket.socket):
 class Acceptor:
     """Accepts the connections of one of Twisted's ports in its place.
 
-    The port goes on to own the socket and the factory, and makes the transports; it only does not
-    hear of the reactor any more that somebody is waiting. It works with the ports of every endpoint
-    that has Twisted's own: `tcp:`, `unix:`, `systemd:` and adopted sockets.
+    The port still owns the socket and the factory, and its class makes the transports; only the
+    reactor no longer tells it that somebody is waiting. Any port of Twisted's will do.
 
     Args:
         port: is listening; its `stopListening` is called after `stop`.
         reactor: watches the acceptor and the transports that it makes.
         on_scarce: told the system's error each time that accepting has to rest.
-        waits: told that somebody is there, says whether other processes should accept first; they
-            have a moment for that. One is accepted at a time then, so that others have theirs.
+        waits: called when somebody is there, returns whether other processes should accept first;
+            they have a moment for that. One client is accepted at a time then, to leave them some.
     """
 
     _log = Logger("uppercase")
@@ -162,10 +161,10 @@ class Acceptor:
         self._socket = _ListeningSocket(fileno=os.dup(port.fileno()))
         self._socket.setblocking(False)
         self._family = self._socket.family
-        # Invariant: until nobody has waited, who is accepted may have come before what follows.
+        # Invariant: until nobody waits, a client that is accepted may have come before the option.
         self._came_before = self._family != socket.AF_UNIX
         if self._came_before:
-            # Those that it accepts have it too, on Linux, at the cost of no call for each.
+            # On Linux, those that it accepts have it too, without a call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._make = prompt(port.transport)
         port.stopReading()
@@ -182,9 +181,9 @@ class Acceptor:
         self.stop()
 
     def doRead(self) -> None:
-        """Accept who is waiting, up to a batch."""
+        """Accept the clients that wait, up to a batch."""
         if self._waits is None:
-            # Who comes alone need not be followed by a look that finds nobody, but for each eighth.
+            # After a lone connection we skip the second `accept`, except every eighth time.
             self._alone += 1
             found_all = self._accept(self._batch)
             if self._batch > 1 or self._alone % 8 == 0:
@@ -200,7 +199,7 @@ class Acceptor:
             self._accept(1)
 
     def admit_nobody(self) -> None:
-        """Begin no handshake any more, for any process, so that closing the socket loses nobody."""
+        """Begin no more handshakes, in any process, so that closing the socket loses nobody."""
         admit_nobody(self._socket)
 
     def accept_waiting(self) -> None:
@@ -216,7 +215,7 @@ class Acceptor:
         self._socket.close()
 
     def _accept(self, most: int) -> bool:
-        """Accept so many, if they are there; tell whether they were."""
+        """Accept up to that many; tell whether they were there."""
         for _ in range(most):
             try:
                 skt, address = self._socket.accept()
@@ -230,7 +229,7 @@ class Acceptor:
                 return False
             self._pause = _ACCEPT_PAUSE
             if self._came_before:
-                with suppress(OSError):  # such as of one that is gone
+                with suppress(OSError):  # such as for a client that is gone
                     skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._serve(skt, address)
@@ -241,7 +240,7 @@ class Acceptor:
         return True
 
     def _serve(self, skt: socket.socket, address: Any) -> None:
-        """Connect a socket to a protocol, as Twisted's port does; its transport writes at once."""
+        """Connect a protocol, as Twisted's port does, but to a transport that writes at once."""
         port = self._port
         if self._family == socket.AF_INET6:
             # With the scope of a link-local address.
@@ -257,7 +256,7 @@ class Acceptor:
         try:
             protocol.makeConnection(transport)
         except Exception:
-            # Before the socket is closed: whoever has its number next would be taken for this one.
+            # Before the socket is closed: the next with its number would be taken for this one.
             transport.connectionLost(Failure())
             raise
 
@@ -285,7 +284,7 @@ def acceptor_of(
     on_scarce: Callable[[OSError], None],
     waits: Callable[[], bool] | None = None,
 ) -> Acceptor | None:
-    """Return who accepts for a port; None for a port of another kind, which goes on itself."""
+    """Return what accepts for a port; None for one of another kind, which accepts by itself."""
     if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
         return Acceptor(port, hub_of(reactor), on_scarce, waits)
     return None
@@ -294,7 +293,7 @@ def acceptor_of(
 def listener_of_string(
     reactor: Any, description: str, proxies: DeclaredPeers | None = None
 ) -> Listener:
-    """Return the listener that a Twisted endpoint string describes; our backlog is its default.
+    """Return the listener that a Twisted endpoint string describes, by default with our backlog.
 
     `tls:` and `ssl:` take the same arguments as Twisted's `ssl:`, and become our TLS over `tcp:`.
     With None for a reactor there is no endpoint: another process has to open the socket.
@@ -330,7 +329,7 @@ def listener_of_string(
     ours = plain.startswith(_OURS)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(OPENER if ours else reactor, plain)
-    # What the parsers of endpoint strings raise for bad ones; systemd's the last two.
+    # What the parsers of endpoint strings raise for bad ones, systemd's the last two.
     except (ValueError, TypeError, OSError, ImportError, LookupError, AttributeError) as error:
         raise _bad_description(description, kind, error) from error
     if ours:

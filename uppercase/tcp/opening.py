@@ -1,11 +1,11 @@
-"""How listening sockets are opened, and ports that serve those, whoever has opened them.
+"""How listening sockets are opened, and ports for them, whichever process has opened them.
 
-Twisted parses endpoint strings, but its sockets would not do: it leaves IPV6_V6ONLY alone, so that
-`*` could not mean both families, and has no socket that others could serve.
+Twisted parses the endpoint strings, but its own sockets would not do: they leave IPV6_V6ONLY alone,
+so that `*` could not mean both families, and other processes cannot serve them.
 
 The kernel lets one listen at addresses that nobody can connect to. And it refuses the name of a
-UNIX socket that is there already, whether somebody listens or not: a program that was killed leaves
-one behind. Such a name is only removed where it is a socket, and a connection to it is refused.
+UNIX socket that is there already, even if nobody listens: a program that was killed leaves it
+behind. Such a name is only removed if it is a socket's, and a connection to it is refused.
 """
 
 import os
@@ -31,12 +31,12 @@ from uppercase.limits import MAX_PORT
 from uppercase.tcp.kernel import refuse_group
 
 BACKLOG: Final = 1024
-"""Connections that wait to be accepted. With Twisted's 50, a class of 200 that connects while the
-server is busy for a second sees 149 of them wait for TCP's retransmission."""
+"""Connections that may wait to be accepted. With Twisted's 50, 149 of a class of 200 that connects
+while the server is busy for a second have to wait for TCP's retransmission."""
 
 
 def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = True) -> socket.socket:
-    """Return a listening socket; of `::` it may be one of both families.
+    """Return a listening socket; for `::` it may serve both families.
 
     Raises:
         CannotListen: one sentence with the likely fix.
@@ -44,7 +44,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     skt = None
     try:
         family = family_of(host)
-        # The host may be a name, or have a scope; the port is checked by `bind` alone.
+        # The host may be a name, or have a scope; only `bind` checks the port.
         address, _, *scope = socket.getaddrinfo(host, 0, family, socket.SOCK_STREAM)[0][4]
         skt = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":
@@ -58,7 +58,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
         if skt is not None:
             skt.close()
         if isinstance(error, OverflowError):
-            raise  # The port is none; who knows what was written says so.
+            raise  # Not a port's number; the caller knows what was written, and says so.
         raise cannot_listen("TCP", printable_address(host, port), error) from error
     return skt
 
@@ -67,7 +67,7 @@ class OpenSocket(NamedTuple):
     """A listening socket that nobody serves yet.
 
     Attributes:
-        release: closes it; who still has it goes on listening, but nobody finds it by its name.
+        release: closes it; processes that still have it go on listening, but its name is gone.
     """
 
     socket: socket.socket
@@ -77,8 +77,8 @@ class OpenSocket(NamedTuple):
 class _Opener:
     """Stands for a reactor where Twisted's endpoints are to be opened and not served.
 
-    They call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and `IReactorSocket`;
-    what they give is an `OpenSocket` instead of a port.
+    They call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and `IReactorSocket`
+    but return an `OpenSocket` instead of a port.
     """
 
     def listenTCP(  # noqa: N802
@@ -136,9 +136,9 @@ def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> OpenSock
 
 
 class _UNIXPort(unix.Port):
-    """A port for a UNIX socket whose name and mode are the matter of whoever has opened it.
+    """A port for a UNIX socket whose name and mode are up to whatever has opened it.
 
-    Twisted's own sets the mode anew, and removes the name when it stops, even systemd's.
+    Twisted's own sets the mode anew, and removes the name when it stops, even if it is systemd's.
     """
 
     _shouldShutdown = False  # noqa: N815 (Twisted's name) # Other processes may serve it.
@@ -149,7 +149,7 @@ class _UNIXPort(unix.Port):
         self.fileno = self.socket.fileno  # type: ignore[method-assign] # as Twisted's
 
     def startListening(self) -> None:
-        """Do what Twisted's does, but to the socket."""
+        """Do what Twisted's does, except to the socket."""
         tcp._reservedFD.reserve()
         self.numberAccepts = 100
         factory: Any = self.factory
@@ -168,10 +168,10 @@ class _UNIXPort(unix.Port):
 
 @implementer(IStreamServerEndpoint)
 class SocketEndpoint:
-    """Serves a listening socket, which is the port's from then on.
+    """Serves a listening socket, which belongs to the port from then on.
 
     Args:
-        open_socket: gives it, or raises `CannotListen`.
+        open_socket: returns it, or raises `CannotListen`.
     """
 
     def __init__(self, reactor: Any, open_socket: Callable[[], OpenSocket]) -> None:
@@ -199,20 +199,20 @@ class SocketEndpoint:
 
 
 def _remove(path: str, ours: os.stat_result) -> None:
-    """Remove the name of a socket, if it is still ours and we may."""
+    """Remove the name of a socket, if it is still ours and we are allowed to."""
     with suppress(OSError):
         if os.path.samestat(os.lstat(path), ours):
             os.remove(path)
 
 
 def _unlock(lock: FilesystemLock) -> None:
-    # Somebody may have removed it, or we may not.
+    # Somebody may have removed it, or we may not be allowed to.
     with suppress(OSError, ValueError):
         lock.unlock()
 
 
 def _remove_leftover(path: str) -> None:
-    """Remove the name of a UNIX socket where nobody listens, if it is one."""
+    """Remove the name of a UNIX socket, if it is one, and if nobody listens there."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode) or not _refuses(path):
             return
@@ -230,7 +230,7 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
     if isinstance(error, CannotListen):
         return error
     if isinstance(error, CannotListenError):
-        error = error.socketError  # of an endpoint that is not ours
+        error = error.socketError  # from an endpoint that is not ours
     if isinstance(error, OverflowError):
         return CannotListen(
             f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
@@ -249,7 +249,7 @@ def _locked(path: str) -> CannotListen:
 
 def _refuses(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # One that listens, and is too busy to accept, must not hold us up.
+        # A program that listens but is too busy to accept must not hold us up.
         probe.setblocking(False)
         try:
             probe.connect(path)

@@ -17,7 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.datagram import Responder
+from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import (
     Closed,
     DropReason,
@@ -28,8 +28,8 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.guards import Destination, Origin
 from uppercase.core.pipeline import MessagePipeline, make_pipeline
+from uppercase.core.responder import Responder
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing

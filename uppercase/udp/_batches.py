@@ -22,7 +22,7 @@ from mmap import mmap
 from operator import attrgetter
 from typing import Any, Final
 
-from uppercase.core.guards import Destination, Origin, Replies, SocketAddress
+from uppercase.core.datagram import Destination, Origin, Replies, SocketAddress
 from uppercase.limits import PORTABLE, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,

@@ -39,8 +39,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.awaiting import await_reply
-from uppercase.core.datagram import Responder
-from uppercase.core.guards import (
+from uppercase.core.datagram import (
     Answer,
     Delay,
     Destination,
@@ -51,6 +50,7 @@ from uppercase.core.guards import (
     Step,
     Wait,
 )
+from uppercase.core.responder import Responder
 from uppercase.core.values import cannot_listen, printable_address
 from uppercase.errors import TransformError
 from uppercase.limits import LOG_INTERVAL, TURN, UDP_READ_SIZE

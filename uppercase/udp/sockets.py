@@ -26,7 +26,7 @@ from errno import EACCES, EINVAL
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from uppercase.core.guards import Destination
+from uppercase.core.datagram import Destination
 from uppercase.core.values import (
     cannot_listen,
     family_of,
