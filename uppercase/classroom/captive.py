@@ -24,8 +24,6 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
-from twisted.internet.task import LoopingCall
-
 from uppercase import lab as labs
 from uppercase.awaiting import Waiter, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
@@ -33,7 +31,7 @@ from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
-from uppercase.services.base import clock_of
+from uppercase.services.base import Repeated, clock_of
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
@@ -327,7 +325,7 @@ class Exhibit:
         self.port = port
         self.late = 0.0
         self._file = io.BytesIO()
-        self._beat = LoopingCall(self._look)
+        self._beat = Repeated(self._look, reactor)
         protocol = "UDP" if udp else "TCP"
         seed = labs.new_seed() if seed is None else seed
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
@@ -377,7 +375,7 @@ class Exhibit:
     async def _stop(self) -> None:
         """Stop listening and end all connections within a second."""
         self._look()
-        self._beat.stop()
+        self._beat.end()
         await self._service.end()
         self._recorder.flush()
 
