@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from uppercase.core.values import counted
-from uppercase.errors import TransformError, let_go
+from uppercase.errors import TransformError, drop_tracebacks
 from uppercase.interfaces import ITransform
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def await_reply(
         error = failure.value
         assert error is not None
         if isinstance(error, TransformError):
-            let_go(error)
+            drop_tracebacks(error)
             done(error)
         elif not failure.check(CancelledError):
             done(TransformError.caused_by(getattr(error, "transform", "?"), error))

@@ -100,7 +100,7 @@ class TransformError(UppercaseError):
                 type(error), shown, error.__traceback__, lookup_lines=False
             )
         failure.__cause__ = error
-        let_go(error)
+        drop_tracebacks(error)
         return failure
 
     def __str__(self) -> str:
@@ -169,7 +169,7 @@ class NoReply(NetworkError):
     """No reply came in time; whether the server saw the request is not known."""
 
 
-def let_go(error: BaseException) -> None:
+def drop_tracebacks(error: BaseException) -> None:
     """Take the tracebacks from an exception and from those behind it.
 
     To be called where an exception is kept: a traceback keeps frames, frames keep what was in their
