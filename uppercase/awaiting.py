@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from uppercase.core.values import counted
-from uppercase.errors import TransformError, let_go
+from uppercase.errors import TransformError, drop_tracebacks
 from uppercase.interfaces import ITransform
 
 T = TypeVar("T")
@@ -30,13 +30,13 @@ _CLEANING_UP: Final = 2.0
 """Seconds that cancelled tasks have to end before a stop goes on without them."""
 
 _tasks: set[asyncio.Task[Any]] = set()
-"""Those that run: a loop has but weak references to its tasks."""
+"""Those that run: a loop has only weak references to its tasks."""
 
 _cancelled: set[asyncio.Task[Any]] = set()  # Those of them that have been told to end.
 
 
 def is_async(transform: ITransform) -> bool:
-    """Return whether a transform is a coroutine function, which may await what is asyncio's."""
+    """Return whether a transform is a coroutine function, which may await anything of asyncio's."""
     return iscoroutinefunction(transform.transform)
 
 
@@ -49,7 +49,7 @@ def choose_reactor(needs_asyncio: bool) -> None:
 
 
 def runs_asyncio(reactor: object) -> bool:
-    """Return whether what is asyncio's can be awaited under a reactor."""
+    """Return whether anything of asyncio's can be awaited under a reactor."""
     # Imported here: it is for a server of coroutines only.
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
@@ -65,7 +65,7 @@ def await_reply(
         error = failure.value
         assert error is not None
         if isinstance(error, TransformError):
-            let_go(error)
+            drop_tracebacks(error)
             done(error)
         elif not failure.check(CancelledError):
             done(TransformError.caused_by(getattr(error, "transform", "?"), error))
@@ -76,7 +76,7 @@ def await_reply(
 
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
-    """Start what is awaited. To cancel the Deferred cancels it, and does not wait for its end."""
+    """Start what is awaited. Cancelling the Deferred cancels it, without waiting for its end."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -95,7 +95,7 @@ def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Def
     def cancel(_: object) -> None:
         if not task.done():
             _cancelled.add(task)
-            # Soon, so that it has begun: of a coroutine that never does, Python warns.
+            # Soon, so that it has begun: Python warns of a coroutine that never does.
             loop.call_soon(task.cancel)
 
     def hand_over(_: object) -> None:
@@ -119,7 +119,7 @@ def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Def
 
 @coroutine
 def _wait_for_both(steps: Any) -> Generator[Any, Any, Any]:
-    """Drive a coroutine within a task, which takes futures, but no Deferreds, from it."""
+    """Drive a coroutine within a task, which takes futures from it, but no Deferreds."""
     value: Any = None
     error: BaseException | None = None
     while True:
@@ -261,7 +261,7 @@ def _is_running() -> bool:
 
 
 def the_reactor() -> Any:
-    """Return Twisted's reactor, which whoever asks first installs."""
+    """Return Twisted's reactor, which the first to ask installs."""
     from twisted.internet import reactor
 
     return reactor

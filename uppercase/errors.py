@@ -24,7 +24,7 @@ class UppercaseError(Exception):
 
 
 class UserError(UppercaseError):
-    """A mistake that its author can mend; shown as one sentence, without a traceback."""
+    """A mistake that its author can correct; shown as one sentence, without a traceback."""
 
 
 class UnknownName(UserError):
@@ -68,7 +68,7 @@ class TransformError(UppercaseError):
         reason: what went wrong, for a log.
         traceback: where the exception that the transform raised came from, if it raised one.
 
-    The exception that the transform raised, if any, is `__cause__`; it has no traceback any more,
+    The exception that the transform raised, if any, is `__cause__`; it no longer has a traceback,
     because a traceback keeps frames, and frames keep whatever a peer has sent.
     """
 
@@ -100,7 +100,7 @@ class TransformError(UppercaseError):
                 type(error), shown, error.__traceback__, lookup_lines=False
             )
         failure.__cause__ = error
-        let_go(error)
+        drop_tracebacks(error)
         return failure
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class OutputTooLong(TransformError):
 
 
 class WrongResult(TransformError):
-    """What a transform gave is no reply: not bytes, or text without a UTF-8 form.
+    """What a transform gave is not a reply: not bytes, or text without a UTF-8 form.
 
     A fault of its code, whatever the message was.
     """
@@ -169,7 +169,7 @@ class NoReply(NetworkError):
     """No reply came in time; whether the server saw the request is not known."""
 
 
-def let_go(error: BaseException) -> None:
+def drop_tracebacks(error: BaseException) -> None:
     """Take the tracebacks from an exception and from those behind it.
 
     To be called where an exception is kept: a traceback keeps frames, frames keep what was in their
@@ -200,7 +200,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     Returns:
         `; did you mean 'x'?` where something known is close, else the list of what is known.
     """
-    # Imported here, as are few mistakes.
+    # Imported here: mistakes are few.
     from difflib import get_close_matches
 
     names = sorted(known)

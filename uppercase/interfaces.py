@@ -38,7 +38,7 @@ class ITransformStream(Interface):
         """
 
     def finish() -> bytes:
-        """End the input; return the rest of the output. Called once at the most."""
+        """End the input; return the rest of the output. Called at most once."""
 
 
 class IStreamTransform(ITransform):
@@ -49,7 +49,7 @@ class IStreamTransform(ITransform):
 
 
 class IPiecewiseTransform(IStreamTransform):
-    """A transform without state: its replies to the pieces of a message, joined, are that to it.
+    """A transform without state: its replies to a message's pieces, joined, are its reply to it.
 
     This holds wherever the message is cut between two characters.
     """

@@ -1,8 +1,8 @@
-"""The bounds that several rooms share, and the records of those of each service, with reasons.
+"""The bounds that several rooms share, and the records of each service's own, with reasons.
 
 A bound with one user stands beside its code, or is the default of its field. Sizes are bytes and
 durations are seconds unless the name says otherwise. The one switch between what only some systems
-have and what runs everywhere is here, too. This module imports nothing of ours.
+have and what runs everywhere is here too. This module imports nothing of ours.
 """
 
 import os
@@ -27,8 +27,8 @@ MAX_OUTPUT: Final = 1 * MIB
 every sensible expansion and none for a decompression bomb."""
 
 TURN: Final = 0.005
-"""Seconds for which connections, or datagrams, keep the reactor from all else, unless one message
-takes longer. With 1 ms others waited longer, not less, as turns have a price."""
+"""Seconds for which connections, or datagrams, keep the reactor from everything else, unless one
+message takes longer. With 1 ms others waited longer, not less, as turns have a price."""
 
 SLOW_CALL: Final = 0.1
 """A call of a transform that blocks the reactor for longer than this is reported by name: nobody
@@ -42,7 +42,7 @@ DRAIN_QUIET: Final = 0.5
 other side of the world, and shorter than anybody who waits for a restart minds."""
 
 LOG_INTERVAL: Final = 1.0
-"""Seconds in which each reason has one line in the log at the most: a peer that can cause a line
+"""Seconds in which each reason has at most one line in the log: a peer that can cause a line
 must not be able to fill a disk."""
 
 MAX_LENGTH: Final = 64 * KIB
@@ -91,7 +91,7 @@ REPLY_TIMEOUT: Final = 10.0
 repeats what is lost, which takes seconds where loss is heavy."""
 
 UDP_TIMEOUT: Final = 1.0
-"""The first ask for a reply waits so long (RFC 6298, section 2.1, before an RTT is known);
+"""The first ask for a reply waits this long (RFC 6298, section 2.1, before an RTT is known);
 each repetition waits twice as long."""
 
 UDP_RETRIES: Final = 3

@@ -60,7 +60,7 @@ class TLSClient(Protocol):
         if self._error is not None or self._server_is_done:
             self.loseConnection()
             # Invariant: no producer is registered while the transport closes, or it may wait for
-            # more output for ever.
+            # more output forever.
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
@@ -74,7 +74,7 @@ class TLSClient(Protocol):
         else:
             self.shaken.errback(reason)
 
-    # What is a transport's.
+    # The rest of a transport.
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)

@@ -57,12 +57,12 @@ _MAX_TIMEOUT: Final = 60.0
 """No repetition waits longer (RFC 6298 section 2.5)."""
 
 PORT_MEMORY: Final = 4096
-"""A source port is not used again for so many requests, lest a late duplicate of one reply be
+"""A source port is not used again for this many requests, lest a late duplicate of one reply be
 taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
 
 _PORT_TRIES: Final = 64
-"""So many used ports in a row mean that the system has hardly any others; otherwise the chance of
-as many is below 1e-30."""
+"""This many used ports in a row mean that the system has hardly any others; otherwise the chance of
+it is below 1e-30."""
 
 _TURN: Final = 64
 """Datagrams that are read before the reactor has its turn again."""
@@ -103,10 +103,10 @@ async def open_connection(
 ) -> None:
     """Connect a protocol, and with TLS make sure of the server.
 
-    `peer` is the same server by the address that it had the last time; it saves the look-up.
+    `peer` is the same server at the address that it had last time; it saves the look-up.
 
     Raises:
-        NetworkError: the server cannot be reached or shows no certificate that is good.
+        NetworkError: the server cannot be reached or shows no good certificate.
         UserError: the target's TLS cannot be had, or the system gives no socket.
     """
     if not isinstance(server, Target):
@@ -159,7 +159,7 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
 
 
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
-    """Look the addresses of a target up, in a thread, since that may take its time."""
+    """Look up the addresses of a target, in a thread, since that may take a while."""
     look_up = reachable if target.udp else resolve
     if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
@@ -252,7 +252,7 @@ class DatagramSocket:
 
 @dataclass(eq=False)
 class Datagrams:
-    """Asks a datagram server, any number of messages at the same time, or with `one_socket` one.
+    """Asks a datagram server, any number of messages at a time, or one with `one_socket`.
 
     If its first address refuses before there was any reply, the next one is asked. `timeout` is for
     the first datagram of a message; each repetition waits twice as long.
@@ -304,7 +304,7 @@ class Datagrams:
                 try:
                     return cast(bytes, await came.get().addTimeout(wait, self.reactor))
                 except Silence:
-                    # Timers go before sockets when the program was held up: it may have come.
+                    # When the program was held up, timers run before sockets: it may have come.
                     port.doRead()
                     if came.pending:
                         return cast(bytes, await came.get())

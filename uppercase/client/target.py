@@ -31,7 +31,7 @@ class TLS:
     verify: bool = True
 
     def context(self) -> ssl.SSLContext:
-        """Return what makes such connections, or raise `UserError` if the file is no such file."""
+        """Return what makes such connections, or raise `UserError` if the file cannot be used."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
@@ -42,7 +42,7 @@ class TLS:
             ) from error
         if not self.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        # A server that wants new keys within TLS 1.2 could stop us amid what we send.
+        # A server that wants new keys within TLS 1.2 could stop us while we send.
         context.options |= ssl.OP_NO_RENEGOTIATION
         return context
 
@@ -171,7 +171,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
 def reachable(target: Target) -> list[Address]:
     """Return the addresses of a UDP target that a route leads to, the one to try first at the head.
 
-    Whoever is refused by one before any reply goes on to the next: see `resolve`.
+    A client that is refused by one before any reply goes on to the next: see `resolve`.
     """
     found: list[Address] = []
     failure = NetworkError(f"cannot reach {target}: no address")

@@ -1,7 +1,7 @@
 """Which connections are let in: counts and shares, no sockets.
 
 A connection that is not let in is aborted by its protocol once it is made, because a factory that
-gives no protocol leaves an open socket behind under TLS and every other wrapper.
+returns no protocol leaves an open socket behind under TLS and every other wrapper.
 """
 
 from collections.abc import Callable, Collection, Hashable
@@ -15,22 +15,22 @@ from uppercase.core.values import unmapped
 
 _EVICT_AFTER: Final = 30.0
 """How long a connection must have been sent nothing before it makes room for a newcomer when all
-are taken: no program that is at work pauses for so long, at nc it is the one least missed, and
-whoever sends a byte now and then and never completes a message must not keep its place."""
+are taken: no busy program pauses for that long, somebody at nc misses it least, and a client that
+sends a byte now and then and never completes a message must not keep its place."""
 
 _EVICT_BATCH: Final = 32
-"""Idle connections that one search finds, longest idle first (nginx takes as many at a time)."""
+"""Idle connections that one search finds, longest idle first (nginx takes that many at a time)."""
 
 _EVICT_SEARCH_PAUSE: Final = 0.1
-"""Seconds after a search that found no idle connection in which there is no other: refusing a
-flood of newcomers must not cost a look at every connection for each of them."""
+"""Seconds without another search after one that found no idle connection: refusing a flood of
+newcomers must not cost a look at every connection for each of them."""
 
 _IPV6_CLIENT_PREFIX: Final = 64
 """A client of IPv6 has a network of this prefix length to itself (RFC 6177, RFC 7934), so counting
 its single addresses would count nothing."""
 
 _PRESSURE_TOTAL: Final = 0.8
-"""The share of all connections from which on an address that has too many gets no more."""
+"""The share of all connections beyond which an address that has too many gets no more."""
 
 _PRESSURE_SHARE: Final = 0.5
 """The share that is too many for one address then: a class of 200 has a fifth."""
@@ -46,7 +46,7 @@ class Evictable(Protocol):
     client: Hashable
 
     def unproductive_since(self) -> float | None:
-        """Return the time since which it was sent nothing; None while it is owed something."""
+        """Return when it was last sent something; None while it is owed something."""
 
     def evict(self) -> None:
         """Close it to make room."""
@@ -117,7 +117,7 @@ class Admission:
         return None
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
-        """Close the connection that suits and was idle longest; False if none was for long."""
+        """Close the one that suits and was idle longest; return False if none was idle for long."""
         if not self._candidates and self.now() >= self._no_search_before:
             self._search()
         for found in list(self._candidates):

@@ -15,7 +15,13 @@ from time import monotonic
 from typing import Any, Final
 
 from uppercase.core.events import Outcome
-from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError, let_go
+from uppercase.errors import (
+    FramingError,
+    MalformedFrame,
+    MessageTooLong,
+    TransformError,
+    drop_tracebacks,
+)
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, OUTPUT_BATCH
 
@@ -193,7 +199,7 @@ class StreamConversation(Conversation):
     def _fail(self, error: TransformError) -> bytes:
         """End, and return the bytes that a failed call yields: none."""
         # It is kept until the connection is gone; its frames, with what they hold, must not be.
-        let_go(error)
+        drop_tracebacks(error)
         self._end(Outcome.FAILED, error)
         return b""
 
@@ -270,7 +276,7 @@ class MessageConversation(Conversation):
                     return output
             except TransformError as error:
                 # The replies before the line that failed are owed: once more, one by one.
-                let_go(error)
+                drop_tracebacks(error)
         self._chunks.append(data)
         return self.replies(until, seconds)
 
@@ -334,7 +340,7 @@ class MessageConversation(Conversation):
     def _fail(self, error: FramingError | TransformError) -> None:
         """Settle on an end with an error; the replies before it are still sent."""
         # It is kept until the connection is gone; its frames, with what they hold, must not be.
-        let_go(error)
+        drop_tracebacks(error)
         if self._verdict is None:
             self.error = error
         self._decide(_VERDICTS.get(type(error), Outcome.FAILED))

@@ -1,4 +1,4 @@
-"""The records of a datagram's way: where it is from, what a lab makes of it, what comes of it."""
+"""The records of a datagram's way: where it comes from, what a lab makes of it, how it ends."""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence

@@ -25,11 +25,11 @@ REPLY_SLACK: Final = 64
 and with the headers of IP and UDP the traffic still grows less than fourfold."""
 
 LOW_PORTS: Final = 1024
-"""Clients send from ports above; below live services that answer (echo, chargen, DNS, NTP), which
-a forged source would set against us. NATs keep ephemeral ports there too (RFC 4787)."""
+"""Clients send from ports above; below are services that answer (echo, chargen, DNS, NTP), which a
+forged source would set against us. NATs keep ephemeral ports there too (RFC 4787)."""
 
 NFS_PORT: Final = 2049
-"""The one well-known answering service of old above `LOW_PORTS`."""
+"""The one old well-known service above `LOW_PORTS` that answers."""
 
 EPHEMERAL_PORTS: Final = 32_768
 """Where Linux starts to hand out ports for clients. A datagram from our own port number below is
@@ -68,8 +68,8 @@ REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
         lambda request, limits: len(request.data) > limits.max_request,
     ),
 )
-"""Asked in this order; the first that holds drops the request. What they look at is the origin, the
-length and whether bytes are missing, so they are asked of an origin once."""
+"""Asked in this order; the first that holds drops the request. They look at the origin, the length
+and whether bytes are missing, so they are asked once of each origin."""
 
 
 def _amplifies(reply: bytes, request: Request, limits: DatagramLimits) -> bool:
@@ -97,21 +97,21 @@ RATE_PREFIX_FACTOR: Final = 32
 """What a network (IPv4 /24, IPv6 /48) may send, as a multiple of one address's rate."""
 
 RATE_TABLE: Final = 4096
-"""Addresses, and as many networks, whose rate is remembered; the longest unheard is forgotten."""
+"""Addresses, and as many networks, whose rates are remembered; the least recent are forgotten."""
 
 
 class TokenBuckets:
-    """One token bucket per key; the key that was longest unheard is forgotten first.
+    """One token bucket per key; the key that was unheard for longest is forgotten first.
 
     A bucket holds up to `burst` tokens and gains `rate` a second. A key that is forgotten starts
-    with a full bucket again, so what is forgotten is only ever answered more, not less.
+    with a full bucket again, so forgetting only ever allows more, not less.
     """
 
     def __init__(self, rate: float, burst: float, size: int = RATE_TABLE) -> None:
         self._rate = rate
         self._burst = burst
         self._size = size
-        # key -> (tokens, when there were so many); the longest unheard comes first
+        # key -> (tokens, at what time); the one unheard for longest comes first
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def level(self, key: Hashable, now: float) -> float:
@@ -175,15 +175,15 @@ LOOP_WINDOW: Final = 1.0
 """A client that sends the same datagram up to 15 times a second is never touched."""
 
 LOOP_TABLE: Final = 4096
-"""Replies remembered for the loop guard, and clients for the other, at the most."""
+"""At most so many replies are remembered for the loop guard, and clients for the other."""
 
 LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
-"""Replies that are still remembered when the table has been full. A loop renews its entry every
-round, so it stays known while fewer other replies than this are sent in one round trip."""
+"""Replies that are kept when the table was full. A loop renews its entry every round, so it stays
+known while fewer other replies than this are sent in one round trip."""
 
 LOCK_STEP: Final = 10_000
-"""Datagrams of a row of which one is dropped. A loop of two of our services has as many of each
-behind it after a second; a student's program rarely sends so many, and repeats what is lost."""
+"""Datagrams in a row, of which one is dropped. Two of our services in a loop exchange that many in
+a second; a student's program rarely sends that many, and repeats what is lost."""
 
 LOCK_STEP_SILENCE: Final = 1.0
 """Seconds without a datagram of a client until one is answered again, once its loop was multiplied
@@ -207,11 +207,11 @@ def loop_key(client: Client, data: bytes) -> int:
 class LoopGuard:
     """Ends the loop that one forged datagram starts between two servers.
 
-    Each server answers the other's answer for ever (CVE-1999-0103, CVE-2024-2169). What tells a
-    loop from a client is that our own reply comes back, byte for byte, as often as it is sent.
-    Every reply is remembered by client and digest, so that several datagrams may circle at once
-    and each is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped
-    once, which ends its loop. A loop slower than that goes on, as slowly.
+    Each server answers the other's answer forever (CVE-1999-0103, CVE-2024-2169). What tells a loop
+    from a client is that our own reply comes back, byte for byte, as often as it is sent. Every
+    reply is remembered by client and digest, so that several datagrams may circle at once and each
+    is found; what came back `threshold` times within `LOOP_WINDOW` seconds is dropped once, which
+    ends its loop. A loop slower than that goes on, as slowly.
     """
 
     def __init__(self, threshold: int) -> None:
@@ -228,16 +228,16 @@ class LoopGuard:
             for key in keys:
                 sent[key] = sent.pop(key, _NEVER)
         if len(sent) > LOOP_TABLE:
-            # Many at once: the first key of a dictionary is found behind all that were deleted.
+            # Many at once: a dictionary finds its first key only after all those deleted before it.
             for key in list(islice(sent, len(sent) - LOOP_KEPT)):
                 del sent[key]
 
     def knows(self, keys: Collection[int]) -> Set[int]:
-        """Return those keys that are of replies of ours."""
+        """Return those keys that belong to replies of ours."""
         return set() if self._sent.keys().isdisjoint(keys) else self._sent.keys() & keys
 
     def is_loop(self, client: Client, request: bytes, now: float) -> bool:
-        """Return whether a request is our reply come back too often; count it if it is ours."""
+        """Return whether our own reply has come back too often; count it if it is ours."""
         key, sent = loop_key(client, request), self._sent
         entry = sent.get(key)
         if entry is None:
@@ -254,7 +254,7 @@ class LoopGuard:
 
 @dataclass(slots=True)
 class _Row:
-    """What a client has sent without a pause: how much, how much of it unanswered, and when."""
+    """What a client has sent without a pause: how much, how much is unanswered, and when."""
 
     length: int = 0
     balance: int = 0
@@ -296,7 +296,7 @@ class LockStepGuard:
         """Take note of the datagrams of one wake-up by their origins, before any is answered.
 
         Returns:
-            Those origins of whose datagrams `is_loop` has to be asked; else it is true of none.
+            Those origins for which `is_loop` has to be asked; for all others it is false.
         """
         found = []
         for origin, count in arrived.items():

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from zope.interface import implementer
 
-from uppercase.errors import OutputTooLong, TransformError, WrongResult, let_go
+from uppercase.errors import OutputTooLong, TransformError, WrongResult, drop_tracebacks
 from uppercase.interfaces import IPiecewiseTransform, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
@@ -21,7 +21,7 @@ Result = bytes | Awaitable[bytes] | TransformError | None
 """What a transform gave, its error too; None if it was not asked."""
 
 SlowCall = Callable[[str, float], None]
-"""Told the name of a transform and the seconds that one call of it blocked."""
+"""Told the name of a transform and the seconds for which one call of it blocked."""
 
 _LOOP_MISSING: Final = (
     "(?i)no running event loop|no current event loop|await wasn't used with future"
@@ -30,7 +30,7 @@ _LOOP_MISSING: Final = (
 """What asyncio, sniffio and anyio say where no loop of asyncio's runs."""
 
 _REMEDY: Final = "; serve it with twistd --reactor=asyncio"
-"""The end of the sentence about a coroutine that failed so; short, as logs cut long ones."""
+"""The end of the sentence about a coroutine that failed for that; short, as logs cut long ones."""
 
 
 class Stage(NamedTuple):
@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 
 class _Guard:
-    """Calls transforms and lets nothing out of them but bytes within bounds or a TransformError."""
+    """Calls transforms and lets nothing out except bytes within bounds or a TransformError."""
 
     def __init__(self, max_output: int, on_slow: SlowCall | None) -> None:
         self.max_output = max_output
@@ -58,7 +58,7 @@ class _Guard:
             if perf_counter() - started > SLOW_CALL:
                 self.slow(name, started)
             return result
-        # Out here the transform's exception is no context of it any more.
+        # Out here the transform's exception is no longer its context.
         raise failure
 
     def slow(self, name: str, started: float) -> None:
@@ -67,7 +67,7 @@ class _Guard:
             self._on_slow(name, perf_counter() - started)
 
     def failed(self, name: str, error: BaseException, started: float) -> TransformError:
-        """Return the failure that an exception is, and report the call if it blocked."""
+        """Return an exception as a failure, and report the call if it blocked."""
         if perf_counter() - started > SLOW_CALL:
             self.slow(name, started)
         return _failure(name, error)
@@ -78,7 +78,7 @@ class _Guard:
             reply = await result
         except GeneratorExit as error:
             # What awaits this is being closed, or the transform pretends so: it ends either way,
-            # and who takes it for a failure has the name.
+            # and code that takes it for a failure has the name.
             error.transform = name  # type: ignore[attr-defined]
             raise
         except BaseException as error:
@@ -90,7 +90,7 @@ class _Guard:
         raise failure
 
     def checked(self, name: str, result: object) -> bytes:
-        """Return the result back if it is bytes and not too many."""
+        """Return the result if it is bytes within the limit."""
         if not isinstance(result, bytes):
             raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
         if len(result) > self.max_output:
@@ -127,7 +127,7 @@ class MessagePipeline:
         return " | ".join(stage.name for stage in self._stages)
 
     def wrap_stages(self, wrap: Callable[[Stage], Stage]) -> None:
-        """Replace each stage by what is made of it, such as one that measures; before any use."""
+        """Replace each stage by what `wrap` makes of it, such as a measured one; before any use."""
         self._take(map(wrap, self._stages))
 
     @property
@@ -178,7 +178,7 @@ class MessagePipeline:
         try:
             return self.transform(message)
         except TransformError as error:
-            let_go(error)
+            drop_tracebacks(error)
             return error
 
     def answer_run(
@@ -197,7 +197,7 @@ class MessagePipeline:
             there is none.
         """
         guard, most = self._guard, self._guard.max_output
-        # Of a chain of one the function itself: a clock reading each, and no call of ours between.
+        # For one stage, the function itself: a clock reading each, and no call of ours between.
         sole = len(self._calls) == 1
         name, function = self._calls[0] if sole else ("", self.outcome)
         result: object = None
@@ -224,7 +224,7 @@ class MessagePipeline:
             return guard.checked(name, result)
         except BaseException as error:
             failure = guard.failed(name, error, started)
-        let_go(failure)
+        drop_tracebacks(failure)
         return failure
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
@@ -267,7 +267,7 @@ class _ChainedStream:
         guard = self._guard
         for name, feed in self._feeds[position:] if position else self._feeds:
             result = guard.call(name, feed, data)
-            # What nearly all are; `checked` comes to the same.
+            # Nearly all are; `checked` comes to the same.
             plain = type(result) is bytes and len(result) <= guard.max_output
             data = result if plain else guard.checked(name, result)
         return data
@@ -276,7 +276,7 @@ class _ChainedStream:
     def sole(self) -> tuple[Callable[[bytes], Any], int] | None:
         """The one stage's own call, and the most bytes that it may give; None if there are several.
 
-        Who calls it in the place of `feed` hands to `settle` what is out of the ordinary.
+        A caller that uses it instead of `feed` hands to `settle` what is out of the ordinary.
         """
         return (self._feeds[0][1], self._guard.max_output) if len(self._feeds) == 1 else None
 
@@ -313,24 +313,24 @@ def make_pipeline(
 
 
 def _failure(name: str, error: BaseException) -> TransformError:
-    """Return the failure that an exception of a transform's is, or raise what is none of its own.
+    """Return a transform's exception as a failure, or raise it if it is not the transform's.
 
-    A transform that exits, or raises what generators and Ctrl-C are made of, is a broken transform
-    and no reason to stop a server.
+    A transform that exits, or raises what stands for Ctrl-C or a generator's end, is broken; that
+    is no reason to stop a server.
     """
     if isinstance(error, TransformError):
-        # It knows the name of its code; what users wrote may be another.
+        # It has the name in its code; users may have written another.
         error.transform = name
         return error
     if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
-        # Of a command, which has no reactor to tell it of Ctrl-C.
+        # In a command, which has no reactor to tell it of Ctrl-C.
         raise error
     return TransformError.caused_by(name, error)
 
 
 def _wants_loop(error: BaseException) -> bool:
     """Return whether a coroutine failed because no asyncio loop runs where it is driven."""
-    # Imported here: the core needs it for a sentence only.
+    # Imported here: the core needs it only for a sentence.
     from asyncio import get_running_loop
 
     if not (isinstance(error, RuntimeError) and re.search(_LOOP_MISSING, str(error))):

@@ -1,7 +1,7 @@
 """The PROXY protocol's headers, versions 1 and 2: who a proxy says is calling.
 
 Strict, because the header's address is what limits and logs go by: every departure from the
-specification is an error, and nothing unbounded is looked at. A shell gathers bytes and asks.
+specification is an error, and only so many bytes are looked at. A shell gathers them and asks.
 
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """

@@ -52,18 +52,18 @@ class Responder:
     """Answers the datagrams of one UDP service, which may have several ports.
 
     Invariant: unless a lab loses, doubles or holds something back, `received` is the sum of
-    `answered`, `outstanding` and all `drops` once a wake-up's parts are all carried out. So every
-    way of a request ends in `_drop`, in a `Wait`, or in an `Answer` that the shell reports by
-    `sent`; where the shell closes the iterator of parts, what was not looked at is dropped.
+    `answered`, `outstanding` and all `drops` once a wake-up's parts are all carried out. So each
+    request ends in `_drop`, in a `Wait`, or in an `Answer` that the shell reports by `sent`; where
+    the shell closes the iterator of parts, what was not looked at is dropped.
 
     Args:
         chain: gives the replies.
         limits: the bounds.
         clock: gives seconds that never run backwards.
         observer: is told what happens; None costs nothing.
-        tell_each: tell the observer of each request and each reply too, not only of what is out
-            of the ordinary, which costs many times what a datagram does. Where there is neither a
-            lab nor a rate, a function may say so of as many as came together.
+        tell_each: tell the observer of each request and each reply too, not only of what is out of
+            the ordinary, which costs many times what a datagram does. Where there is neither a lab
+            nor a rate, a function may decide so by how many came together.
         numbered: number each client's datagrams for the observer, also without a lab.
         lab: decides what arrives; None costs nothing.
 
@@ -72,7 +72,7 @@ class Responder:
         answered: replies that the system took.
         outstanding: datagrams whose replies are awaited.
         drops: datagrams without a reply, by reason.
-        would_drop: datagrams answered that a dry run would have dropped, by reason.
+        would_drop: datagrams answered only because of a dry run, by reason.
         errors: what the system refused, by name: `send-error EPERM`, `receive-error ENOMEM`.
     """
 
@@ -110,10 +110,10 @@ class Responder:
     def exchange(
         self, payloads: Sequence[bytes], origins: Sequence[Origin]
     ) -> Generator[Part, None, None]:
-        """Take the datagrams of one wake-up; give replies to send and what is to be done after.
+        """Take the datagrams of one wake-up; yield replies to send and what is to be done after.
 
         Each part is to be carried out before the next is asked for, and takes a `TURN` or one
-        message. What datagrams have in common is looked at once, which changes the time only.
+        message. What datagrams have in common is looked at once, which only saves time.
         """
         position, count = 0, len(payloads)
         self.received += count
@@ -142,7 +142,7 @@ class Responder:
                         if begin == end:
                             alone.popleft()
                         look_at(request, steps)
-                # Of a message that gets no reply, too: it may have taken its time.
+                # After a message without a reply, too: it may have taken long.
                 yield ready, steps
         except BaseException:  # The shell closes this, or an observer has failed.
             for request in map(Request, payloads[position:], origins[position:]):
@@ -168,7 +168,7 @@ class Responder:
         return replies, self._chain.answer_run(payloads, replies, REPLY_SLACK, until)
 
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
-        """Take note of replies of `exchange`, which were sent but for those at these positions."""
+        """Take note of replies of `exchange`, all sent except those at these positions."""
         self.answered += len(replies.payloads) - len(refused)
         if self._told_each is not None and replies.payloads:
             gone = {position for position, _ in refused}
@@ -178,7 +178,7 @@ class Responder:
             self._refused(Request(replies.requests[position], replies.origins[position]), error)
 
     def _tell_several(self, direction: Direction, counts: Mapping[Origin, int]) -> None:
-        """Tell of datagrams that nobody wants to be told of one by one, and have them numbered."""
+        """Tell of datagrams that nobody wants to be told of one by one, and number them."""
         by_client: dict[str, int] = {}
         for origin, count in counts.items():
             name = str(origin.client)
@@ -196,7 +196,7 @@ class Responder:
         digests: Sequence[int],
         singly: bool,
     ) -> deque[int]:
-        """Take note of what has arrived; return the places of what is to be looked at alone."""
+        """Take note of what has arrived; return the places of what must be looked at alone."""
         odd: set[object] = set()
         if self._lock_steps is not None:
             odd.update(self._lock_steps.suspects(arrived, self._clock()))
@@ -219,7 +219,7 @@ class Responder:
         )
 
     def _refuses(self, origin: Origin) -> bool:
-        """Return whether a request rule drops whatever comes from there."""
+        """Return whether a request rule drops everything that comes from there."""
         if origin.is_refused is None:
             empty = Request(b"", origin)
             origin.is_refused = any(holds(empty, self.limits) for _, holds in REQUEST_RULES)
@@ -228,7 +228,7 @@ class Responder:
     def _release_all(
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
     ) -> None:
-        """Let replies go, and know them again should they come back."""
+        """Let replies go, and remember them in case they come back."""
         if self._loops is not None and self._lock_steps is not None:
             self._loops.remember(list(map(xor, digests, map(hash, replies))))
             self._lock_steps.replied(counts)
@@ -252,8 +252,8 @@ class Responder:
     def abandon(self, step: Wait | Delay) -> None:
         """Take note that a step will never be done, because the service stops.
 
-        It is counted as dropped, and nothing comes of it any more: not even its awaitable's
-        result, which the shell has called off before.
+        It is counted as dropped, and nothing more comes of it: the shell has cancelled its
+        awaitable before.
         """
         if isinstance(step, Wait):
             self.outstanding -= 1

@@ -194,7 +194,7 @@ class Experiment:
         seed: a whole number, 0 or more.
         request: what is done to datagrams from clients.
         reply: what is done to datagrams to clients.
-        per_client: mix the client's host into the draws, so that each student has other fates.
+        per_client: mix the client's host into the draws, so that each student has different fates.
             Not its port: that changes with every run of a program.
     """
 

@@ -244,7 +244,7 @@ class LabOutlet:
             self._size -= len(data) - len(rest)
             self.transport.write(bytes(data[:step]))
             if self.lab.slice:
-                # Also behind the last piece: the next reply's first one must not join it.
+                # Also after the last piece: the next reply's first one must not join it.
                 self._next = self.clock.seconds() + LAB_PIECE_PAUSE
         if self._is_over() and not self._held:
             self._later(LAB_PIECE_PAUSE, self._reset)

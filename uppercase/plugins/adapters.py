@@ -2,7 +2,7 @@
 
 Text is UTF-8 in which every byte that does not belong to UTF-8 is a surrogate escape (PEP 383), so
 that it passes through unchanged. This module wraps callables that `uppercase.plugins` has
-checked: it must neither read signatures nor import the reactor, but in a call.
+checked: it must not read signatures, nor import the reactor except in a call.
 """
 
 from codecs import IncrementalDecoder, getincrementaldecoder
@@ -82,7 +82,7 @@ class DeclaredTransform(Generic[P, R]):
     """A plugin made of a function or class, which stays callable as what it is.
 
     It is also the transform itself, with the default of each argument; one that streams provides
-    `IStreamTransform`. One that `is_async` is a coroutine function, which may await what is
+    `IStreamTransform`. One that `is_async` is a coroutine function, which may await anything of
     asyncio's.
     """
 
@@ -184,7 +184,7 @@ class StreamableTransform(MessageTransform):
 
     @cached_property
     def _source(self) -> Any:
-        """What each stream is of: none has a state."""
+        """What every stream is made of: it has no state."""
         nothing = self.kind.from_bytes(b"")
         return SimpleNamespace(feed=self.function, finish=lambda: nothing)
 

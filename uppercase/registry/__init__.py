@@ -7,8 +7,8 @@
     find("caesar:shift=3").transform(b"abc")
 
 A broken plugin is a `Problem` in the listing and never stops the others. The order in which
-things are found decides nothing: two plugins of one name are refused. This package must not import
-the reactor.
+things are found decides nothing: two plugins with the same name are refused. This package must not
+import the reactor.
 """
 
 import os
@@ -64,7 +64,7 @@ class Listing(NamedTuple):
             UnknownName: nothing has this name.
             BadArgument: an argument is unknown, missing or not acceptable.
             NameClash: several plugins have this name.
-            PluginError: the code cannot be loaded, or is no transform.
+            PluginError: the code cannot be loaded, or is not a transform.
         """
         return self.maker(wanted)()
 

@@ -2,7 +2,7 @@
 
 Twisted searches the `twisted/plugins` folders on `sys.path`; the one beside the current directory
 is added here for the time of a scan. Twisted logs a drop-in that cannot be imported and goes on;
-the scan collects what it logs. Of entry points the metadata of the installed distributions is read;
+the scan collects what it logs. Entry points are read from the metadata of installed distributions;
 nothing of them is imported.
 """
 
@@ -113,7 +113,7 @@ class Scan:
             self.note(Problem.about(plugin, transform.origin, fault))
 
     def _find_hidden_files(self) -> None:
-        """Note drop-ins that Twisted never sees: one of the same file name comes before."""
+        """Note drop-ins that Twisted never sees: one with the same file name comes before."""
         first: dict[str, str] = {}
         for folder in self.folders:
             for name in drop_ins(folder):
@@ -158,7 +158,7 @@ class Scan:
 
 
 def drop_ins(folder: str) -> list[str]:
-    """Return the names of a folder's drop-ins; a link to nowhere, such as Emacs' lock, is none."""
+    """Return the names of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
     files = sorted(Path(folder).glob("*.py"))
     return [file.name for file in files if file.name != "__init__.py" and file.exists()]
 

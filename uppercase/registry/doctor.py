@@ -62,7 +62,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     elif not os.path.isdir(beside := os.path.join(os.getcwd(), _DROP_INS)):
         yield f"  {beside}: no such folder"
     yield f"Searched for entry points ({GROUP}):"
-    # Names are asked for of few: each time, importlib reads the whole metadata.
+    # Few are asked for their names: each time, importlib reads the whole metadata.
     points = {
         f"{each.name} {each.version}": names
         for each in installed

@@ -4,10 +4,9 @@
     service = tcp_service(TCPSettings(transforms=("reverse",), port=0))
     service.setServiceParent(application)
 
-`tcp_factory` and `udp_protocol` serve on endpoints and ports of the caller's own.
-Everything that can be wrong with settings is found when the service is made, before anything
-listens. Command lines are the taps' matter. What serves loads on first use: who serves TCP does
-without what serves UDP.
+`tcp_factory` and `udp_protocol` serve on endpoints and ports of the caller's own. Everything that
+can be wrong with settings is found when the service is made, before anything listens. Command lines
+are the taps' matter. What serves loads on first use: a TCP service does without what serves UDP.
 """
 
 from typing import TYPE_CHECKING

@@ -1,9 +1,9 @@
 """How a service ends: what was asked before is answered, within a bounded time, and it does end.
 
-Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing
-else, and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all;
-for SIGHUP, which kills, there is none. Here a second signal ends the process at once, and so does a
-stop that hangs.
+Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing else,
+and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all; there
+is none for SIGHUP, which kills. Here a second signal ends the process at once, and so does a stop
+that hangs.
 """
 
 import atexit
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from uppercase.tcp.connection import TransformProtocol
     from uppercase.tcp.factory import TransformFactory
 
-_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that tell how a stop gets on.
+_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that report a stop's progress.
 
 STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
 
 _LAST_RESORT: Final = 1.0
-"""Seconds that it then has to say where it hangs, which takes for ever where nobody reads."""
+"""Seconds that it then has to say where it hangs, which takes forever if nobody reads."""
 
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
@@ -42,7 +42,7 @@ _DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet
 
 _LAST_WORD: Final = 1.0
 """Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
-behind a reply and not within one."""
+after a reply and not within one."""
 
 
 async def drain(
@@ -52,7 +52,7 @@ async def drain(
 
     Args:
         factory: has the open ones, and tells when one has been closed.
-        clock: by what is decided.
+        clock: says what time it is.
         seconds: how long they have; the rest is aborted then.
         quiet: seconds without traffic after which nothing is taken to be under way.
     """

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from uppercase.lab import Experiment
 
 KERNEL_LOOK: Final = 2.0
-"""Seconds between looks at how many datagrams the system had no room for: a line while the class
-still wonders, for one system call."""
+"""Seconds between looks at how many datagrams the system had no room for: the line comes while the
+class still wonders, and costs one system call."""
 
 _KERNEL_WRAPS: Final = 1 << 32  # The kernel's counter of drops starts again at 0 here.
 
@@ -88,7 +88,7 @@ class UDPService(TransformService):
 
     def open_sockets(self, workers: int) -> None:
         super().open_sockets(workers)
-        # Here, as a socket's count is one for all processes that serve it, and outlives them. One
+        # Here, as a socket has one count for all processes that serve it, and it outlives them. One
         # from systemd may have dropped some before, which are not this program's.
         self._kernel = {skt: kernel_drops(skt) or 0 for skt in self._opened_sockets()}
         self._watch.start(KERNEL_LOOK, now=False)
@@ -149,7 +149,7 @@ class UDPService(TransformService):
         }
 
     def _look_at_kernel(self) -> None:
-        """Report what the kernel has no room for, lest the lab or the transform be blamed."""
+        """Report what the kernel had no room for, lest the lab or the transform be blamed."""
         for skt, before in self._kernel.items():
             now = kernel_drops(skt)
             # None where the system does not tell, or the socket is closed.
@@ -178,7 +178,7 @@ def _name(port: Any) -> str:
 
 
 udp_service = UDPService
-"""What programs call; that it is a class is nobody's matter."""
+"""What programs call."""
 
 
 def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol:

@@ -72,7 +72,7 @@ class Settings:
         """Return the IP addresses to listen on, apart from those of `listen`.
 
         Raises:
-            uppercase.errors.BadValue: an interface is none.
+            uppercase.errors.BadValue: an interface is not one.
         """
         if self.listen and self.port is None and not self.interfaces:
             return ()
@@ -86,7 +86,8 @@ SHORTHAND: Final = "--port"
 """What stands for the place of a socket that --port and --interface ask for."""
 
 FREE_PORT_TRIES: Final = 16
-"""How often port 0 is tried anew when the port that one address family gave is taken in another."""
+"""How often port 0 is tried again when the port that one address family gave is taken in
+another."""
 
 if TYPE_CHECKING:
     from uppercase.registry import Listing
@@ -105,13 +106,8 @@ class OpenPlace(NamedTuple):
 
     @classmethod
     def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
-        """Return one that is let go of by closing its sockets."""
-
-        def release() -> None:
-            for each in sockets:
-                each.close()
-
-        return cls(place, sockets, release)
+        """Return one that is released by closing its sockets."""
+        return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
 def share(whole: int, workers: int) -> int:
@@ -120,10 +116,7 @@ def share(whole: int, workers: int) -> int:
 
 
 class Repeated(LoopingCall):
-    """A call again and again by a clock, also after one that failed.
-
-    Of failures in a row the first is logged.
-    """
+    """A call that is repeated, even after a failure; the first failure of a row is logged."""
 
     def __init__(self, call: Callable[[], object], clock: Any) -> None:
         super().__init__(self._try, call)
@@ -136,7 +129,7 @@ class Repeated(LoopingCall):
             self._fails = False
         except Exception:
             if not self._fails:
-                _log.failure("what is done again and again has failed")
+                _log.failure("{call} has failed, and is called again", call=call)
             self._fails = True
 
     def end(self) -> None:
@@ -157,7 +150,7 @@ class CannotStart(SystemExit, Exception):
 
 
 def addresses_for_others() -> list[str]:
-    """Return the addresses by which this machine goes out: those that others can type."""
+    """Return the addresses that this machine sends from: those that others can type."""
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
     for outside in ("192.0.2.1", "2001:db8::1"):
@@ -232,7 +225,7 @@ class TransformService(Service, ABC):
         self._signals = StopSignals(reactor, settings.drain)
 
     def setServiceParent(self, parent: object) -> None:
-        """Belong to an application or to a service of services; here with a type, as it is none."""
+        """Belong to an application or a service of services; overridden only to have types."""
         super().setServiceParent(parent)
 
     def setName(self, name: str) -> None:
@@ -290,12 +283,12 @@ class TransformService(Service, ABC):
         """Serve what was inherited, or else every address of the settings; raise `CannotListen`."""
 
     def open_sockets(self, workers: int) -> None:
-        """Open all addresses for so many processes, or raise `CannotListen`; `close` comes next."""
+        """Open all addresses for so many processes, or raise `CannotListen`; then `close` them."""
         self.opened = self.open_shorthands(workers)
         self.opened += self.open_listed(workers)
 
     def open_shorthands(self, workers: int) -> list[OpenPlace]:
-        """Open the shorthands' addresses on one port, any free one too, or raise `CannotListen`."""
+        """Open the shorthands' addresses on one port (0: a free one), or raise `CannotListen`."""
         settings = self.settings
         for tries_left in reversed(range(FREE_PORT_TRIES)):
             port, opened = settings.port_number(), list[OpenPlace]()
@@ -338,7 +331,7 @@ class TransformService(Service, ABC):
         return [*where, *self.listen_places]
 
     def close(self) -> None:
-        """Close what is open, and look after nothing that others serve."""
+        """Close what is open; what others serve is no longer watched."""
         while self.opened:
             self.opened.pop().release()
 
@@ -402,8 +395,8 @@ class TransformService(Service, ABC):
 class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]
     """A reactor's timers beside the monotonic clock.
 
-    Whatever a timer was for is decided by the time here: one that a step of the wall's clock has
-    brought forward finds nothing to do, and what such a step puts off comes late.
+    Whatever a timer was for is decided by the time here: one that a step of the wall clock brought
+    forward finds nothing to do, and what such a step puts off comes late.
     """
 
     # No method around it: it is read for each message.
@@ -411,9 +404,9 @@ class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore
 
 
 def clock_of(reactor: Any) -> Any:
-    """Return by what a service under this reactor decides; itself, if that is not the wall's clock.
+    """Return the clock of a service under this reactor: itself, unless it goes by the wall clock.
 
     `twistd uppercase-tcp` and the like have set their reactor's clock by then, and tests have their
-    own; what is left are programs that embed a service, and `.tac` files.
+    own; that leaves programs that embed a service, and `.tac` files.
     """
     return _SteadyClock(reactor) if reactor.seconds is wall_seconds else reactor

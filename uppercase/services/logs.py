@@ -1,4 +1,4 @@
-"""The log, and what a service makes of its events: sentences with their facts, and counts.
+"""The log, and what a service makes of its events: sentences with facts, and counts.
 
 Twisted's own formats lack milliseconds and a vocabulary. Here a line carries facts beside its
 sentence (`say`): text shows the sentence, JSON both. Peers must be able neither to fill the log nor
@@ -42,8 +42,8 @@ _PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=
 """What syslog(3) and the journal call the levels of Twisted."""
 
 _UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-"""What `json` leaves as it is, and a terminal obeys or a reader takes for the end of a line; lone
-surrogates, which no file could take."""
+"""What `json` leaves as it is but a terminal obeys or a reader takes for the end of a line; and
+lone surrogates, which no file can hold."""
 
 _log: Final = Logger("uppercase")
 
@@ -88,7 +88,7 @@ def as_json(event: LogEvent) -> str | None:
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
     text = json.dumps(line, ensure_ascii=False)
-    # As JSON has them in ASCII.
+    # As JSON writes them in ASCII.
     return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
 
@@ -112,7 +112,7 @@ def goes_to_journal(file: IO[Any]) -> bool:
 
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
-    """Return what writes the log into a file, in one of `FORMATS`, or as its reader wants it."""
+    """Return what writes the log into a file, in one of `FORMATS` or as the journal wants it."""
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
 
@@ -129,14 +129,14 @@ def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
 
 
 class WatchedLogFile(LogFile):
-    """A log file that is opened anew when logrotate, or anybody else, has renamed or removed it."""
+    """A log file that is reopened when logrotate, or anybody else, has renamed or removed it."""
 
     def __init__(self, name: str, directory: str, **options: Any) -> None:
         super().__init__(name, directory, **options)
         self._ours = self._on_disk()
 
     def write(self, data: str | bytes) -> None:
-        # Without the right to make a new one, the old one is better than none.
+        # Without permission to make a new one, the old one is better than none.
         if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
             # Or it was rotated, and is open already.
             self.reopen()
@@ -262,7 +262,7 @@ class LogObserver:
         self._held: Counter[str] = Counter()
 
     def stop(self) -> None:
-        """Tell of all that is held back."""
+        """Tell how many of each kind are held back."""
         for kind in list(self._intervals):
             self._intervals.pop(kind).cancel()
             self._tell(kind)
@@ -295,7 +295,7 @@ class LogObserver:
         say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
-        # A classroom's log has a line of its own for each end.
+        # With `log_peers` each end has a line of its own.
         in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
             self._transform_failed(event)
@@ -316,7 +316,7 @@ class LogObserver:
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:
-    """Return a traceback's lines. What the exceptions say is one line each: it may be a peer's."""
+    """Return a traceback's lines. What an exception says is one line: it may be a peer's."""
     lines: list[str] = []
     for part in trace.format():
         whole = part.strip("\n")
@@ -365,7 +365,7 @@ def _payload(data: bytes) -> str:
 
 
 _APART: Final = ("outcome", "reason", "transform", "error")
-"""Attributes, of which the first that an event has tells it from others of its kind."""
+"""Attributes; the first that an event has tells it from others of its kind."""
 
 _UNCOUNTED: Final = {
     *(events.Received, events.Replied, events.Several),

@@ -34,8 +34,8 @@ class Family(NamedTuple):
     """Metrics of one name, which begins with `uppercase_` where it is shown.
 
     Attributes:
-        name: as snapshots have it, a counter's without `_total`.
-        by: its labels beside the service; None has not even that. No peer can choose their values.
+        name: as in snapshots, a counter's without `_total`.
+        by: its labels beside the service; with None not even that. No peer can choose their values.
         counts: the word by which `Counters` count it.
     """
 
@@ -127,15 +127,15 @@ _AT_FIRST: Final[Mapping[str, Mapping[str, Iterable[str]]]] = {
     },
     "UDP": {"kernel_drops": [""], "datagrams_dropped": DropReason},
 }
-"""What may still happen, by protocol and family, so that the first time is a rise from 0."""
+"""What may happen, by protocol and family, so that its first time is a rise from 0."""
 
 LAG_LOOK: Final = 0.5  # Seconds between two looks at how late the event loop is.
 
 _LATE: Final = 0.5
-"""Seconds of lag from which on the process counts as overloaded: clients notice a tenth of it."""
+"""Seconds of lag beyond which the process counts as overloaded: clients notice a tenth of it."""
 
 _OVERLOAD_LASTS: Final = 5.0
-"""Seconds that a process stays not ready after it had to send somebody away: a load balancer asks
+"""Seconds that a process stays not ready after it had to turn somebody away: a load balancer asks
 every few seconds, and must not come and go with each burst."""
 
 
@@ -234,7 +234,7 @@ class Measurements(Service):
 
 
 def _sent_away(service: TransformService) -> int:
-    """Return how often a service had no room for somebody, whoever it was."""
+    """Return how often a service had no room for somebody."""
     counts = service.counters.counts
     return (
         counts["refused", RefusalReason.FULL]
@@ -253,7 +253,7 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
 
 
 def without_gauges(snapshot: Snapshot) -> Snapshot:
-    """Return what of a snapshot stays true when its process has ended."""
+    """Return the part of a snapshot that stays true when its process has ended."""
     return {key: number for key, number in snapshot.items() if key[0] not in _GAUGES}
 
 
@@ -285,7 +285,7 @@ def exposition(snapshot: Snapshot) -> bytes:
 
 BOUNDS: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Upper bounds of the histograms' buckets, in seconds: a table lookup takes 1e-6, a hung transform
-any number, and two a decade tell what there is to tell."""
+any number, and two a decade show enough."""
 
 
 class Histogram:
@@ -340,7 +340,7 @@ class Measured:
                 self._took.observe(perf_counter() - started)
         if awaited:
             return self._wait(result, started)
-        # What is neither is the chain's matter, which names who gave it.
+        # Anything else is left to the chain, which names the culprit.
         self.sent += len(result) if isinstance(result, bytes) else 0
         return result
 

@@ -1,9 +1,9 @@
 """The supervisor: opens sockets, has worker processes serve them, and replaces those that end.
 
-It accepts and answers nothing itself. A socket that it has opened stays open, with whoever waits in
-it, while workers come and go; so a worker's death costs the connections that it had, and a reload
+It accepts and answers nothing itself. A socket that it has opened stays open, with the clients that
+wait in it, while workers come and go; so a worker's death costs its own connections, and a reload
 none. Twisted's `ProcessMonitor` does not fit: its stop does not wait for the processes, and it
-knows neither of a loop of crashes nor of a new generation.
+knows neither crash loops nor generations.
 """
 
 import os
@@ -28,14 +28,14 @@ from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
 _LOOKS: Final = 4
-"""Looks of the watchdog in its time: a worker that hangs is found a quarter of it late at most."""
+"""Looks of the watchdog in its time: a worker that hangs is found at most a quarter of it late."""
 
 PROVEN: Final = 1.0
-"""Seconds that a worker must have served to count as one that works. Longer, and a service whose
-workers somebody kills now and then would take that for a loop of crashes."""
+"""Seconds that a worker must have served to count as one that works. If it were longer, workers
+that somebody kills now and then would look like a crash loop."""
 
 QUICK_DEATHS: Final = 5
-"""Workers in a row that have ended before they were proven, after which the service ends."""
+"""Workers in a row that ended before they were proven, after which the service ends."""
 
 _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
@@ -49,7 +49,7 @@ class Generation:
 
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
-        # By their number: those that serve, or will; who is not there is to be replaced.
+        # By number: those that serve, or will; one that is missing is to be replaced.
         self.workers: dict[int, Worker] = {}
 
     def serving(self) -> list[Worker]:
@@ -60,9 +60,9 @@ class Supervisor(Service):
     """Serves services by worker processes.
 
     Args:
-        services: as the options describe them; they are asked, opened and never started.
-        program: what a worker runs, before the number of our process, which it ends with.
-        words: what is behind that.
+        services: as the options describe them; they are queried and opened, never started.
+        program: what a worker runs, before our process's number, at whose end it ends too.
+        words: what follows that.
         watchdog: seconds without a sign of life after which a worker is replaced; None for any.
         measure: whether workers send their numbers.
     """
@@ -81,7 +81,7 @@ class Supervisor(Service):
         self._services = services
         self._workers = workers
         self._program, self._words = program, words
-        # Where the options were read, and are again.
+        # Where the options were read, and will be again.
         self._directory = os.getcwd()
         self._watchdog = watchdog
         self._measure = measure
@@ -194,7 +194,7 @@ class Supervisor(Service):
         return len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
-        """Take note that a worker has ended, and see to it that somebody serves."""
+        """Take note that a worker has ended, and see to it that others serve."""
         self._all.discard(worker)
         self._counted = add_up([self._counted, without_gauges(worker.numbers)])
         if self._stopping is not None:
@@ -238,14 +238,14 @@ class Supervisor(Service):
     # Reloading
 
     def reload(self) -> None:
-        """Start workers with everything as it is now; they take over once all of them serve."""
+        """Start workers with everything as it is now; they take over when all of them serve."""
         if self._stopping is None:
             self._retire(self._fresh)
             self._fresh = Generation(self._workers)
             self._spawn_all(self._fresh)
 
     def _retire(self, generation: Generation | None) -> None:
-        """Have a generation that does not serve, or will no more, finish; others do."""
+        """Have a generation finish that does not serve, or no longer has to."""
         if generation is not None:
             generation.board.close()
             for worker in generation.workers.values():
@@ -257,7 +257,7 @@ class Supervisor(Service):
     def _look(self) -> None:
         """Replace workers that have given no sign of life for too long."""
         for worker in self._current.serving():
-            # Counted in looks, and not by a clock, as this process may have been stopped itself.
+            # Counted in looks, not by a clock, as this process may have been stopped itself.
             worker.silent += 1
             if self._watchdog is not None and worker.silent * self._beat > self._watchdog:
                 say(
@@ -275,7 +275,8 @@ class Supervisor(Service):
         if self._stopping is not None or not self._has_opened:
             return self._stopping or succeed(None)
         stopping = self._stopping = Deferred()
-        # First: whoever closes a socket last has served its queue, and that is to be a worker.
+        # First: the last process to close a socket has to serve its queue, so that must be a
+        # worker.
         self._release()
         self._watch.end()
         # The old ones serve who waits.
@@ -299,7 +300,7 @@ class Supervisor(Service):
     def snapshot(self) -> Snapshot:
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
-        # What this process counts itself, as it has the sockets.
+        # What this process counts itself, because it has the sockets.
         looked_at = (dict(counts_of(each)) for each in self._services)
         return add_up([self._counted, *numbers, *looked_at, ours])
 

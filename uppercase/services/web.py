@@ -1,9 +1,9 @@
 """HTTP beside a service, on `twisted.web`: for the classroom's page, and for metrics.
 
-Whoever asks must not be able to hurt the service. A connection has one request, with a small body
-or none, and a few seconds for all of it; there are so many at a time, and the oldest makes room;
-and so many a second are answered. Headers are bounded by `twisted.web` itself, at 16 KiB. Numbers
-are gathered once a second at the most.
+Nobody who asks may hurt the service. A connection has one request, with a small body or none, and a
+few seconds for all of it. Only so many are open at a time, of which the oldest makes room, and only
+so many are answered each second. `twisted.web` itself bounds headers, at 16 KiB. Numbers are
+gathered at most once a second.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -65,11 +65,11 @@ class BoundedChannel(HTTPChannel):
             self.transport.abortConnection()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Close after each reply: nothing is kept for who may ask again."""
+        """Close after each reply: nothing is kept for somebody who may ask again."""
         return False
 
     def leave_bounds(self) -> None:
-        """Have no deadline any more, and no place among the others; the caller sees to both."""
+        """Give up the deadline and the place among the others; the caller sees to both."""
         deadline = self.factory.channels.pop(self, None)
         if deadline is not None and deadline.active():
             deadline.cancel()
@@ -80,7 +80,7 @@ class BoundedChannel(HTTPChannel):
 
 
 class BoundedSite(Site):
-    """Knows who asks, and how often; its subclasses say what those may have."""
+    """Knows who asks, and how often; its subclasses say what they may have."""
 
     protocol: Any = BoundedChannel
     noisy = False
@@ -98,7 +98,7 @@ class BoundedSite(Site):
         self._bucket = TokenBuckets(self.rate, self.burst, 1)
 
     def lets_in(self, channel: BoundedChannel) -> bool:
-        """Let a connection in, in place of the oldest where there are enough; not too often."""
+        """Let a connection in, instead of the oldest if there are too many; not too often."""
         if not self._bucket.allow("", self.reactor.seconds()):
             return False
         abort = channel.transport.abortConnection
@@ -161,7 +161,7 @@ class WebService(Service):
 
 
 class MetricsSite(BoundedSite):
-    """What who asks for metrics may have."""
+    """What those who ask for metrics may have."""
 
     # Two Prometheus servers, a load balancer and a person, four times.
     connections = 16
@@ -170,7 +170,7 @@ class MetricsSite(BoundedSite):
     rate, burst = 50.0, 100.0
 
 
-FRESH: Final = 1.0  # Seconds that gathered numbers serve: nobody scrapes more often than that.
+FRESH: Final = 1.0  # Seconds for which gathered numbers serve: nobody scrapes more often.
 
 _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 

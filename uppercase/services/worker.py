@@ -52,7 +52,7 @@ class Assignment(NamedTuple):
     Attributes:
         number: its place among the workers, from 0.
         beat: seconds between two signs of life.
-        measure: whether these have numbers.
+        measure: whether those carry numbers.
         directory: where to run; options are read where the supervisor read its own.
         places: what each service of the supervisor binds.
         sockets: the place of each, by service, in the order of the descriptors.
@@ -71,19 +71,19 @@ class Assignment(NamedTuple):
 # As its supervisor sees it
 
 _LAST_OUTPUT: Final = 0.5
-"""Seconds after a worker's end in which its last output is waited for; a program that it has
-started may hold the pipe open for ever."""
+"""Seconds to wait for a worker's last output after its end; a program that it has started may hold
+the pipe open forever."""
 
-_DUMP: Final = 1.0  # Seconds that a worker that hangs has to say where.
+_DUMP: Final = 1.0  # Seconds that a hanging worker has to say where.
 
 _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
-"""As what the lines of a worker's standard output and error are logged."""
+"""The levels at which a worker's standard output and error are logged."""
 
 _LINE: Final = 1 << 16
 """Bytes of one line of output that are kept; a longer one is logged in parts."""
 
 _REPORT: Final = 1 << 20
-"""Bytes of one report at the most: a hundred times what the numbers of a worker take."""
+"""Bytes of one report at most: a hundred times what a worker's numbers take."""
 
 
 class State(Enum):
@@ -103,7 +103,7 @@ class Worker(ProcessProtocol):
         since: when it has begun to serve.
         silent: looks since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
-        not_ready: its own word for why it wants no more clients.
+        not_ready: its own reason for wanting no more clients.
     """
 
     # What `spawnProcess` gives; which signals and pipes it has is in the interface.
@@ -141,7 +141,7 @@ class Worker(ProcessProtocol):
         try:
             reactor.spawnProcess(self, command[0], command, env=None, path=directory, childFDs=fds)
         except OSError as error:
-            # Such as a Python that the user whom twistd has changed to may not run.
+            # Such as a Python that the user twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
             reactor.callLater(0, self._ended)
         else:
@@ -150,12 +150,12 @@ class Worker(ProcessProtocol):
             self._tell(json.dumps(assignment).encode())
 
     def _tell(self, line: bytes) -> None:
-        # What Twisted raises when it has closed the pipe, and will be gone.
+        # What Twisted raises when it has closed the pipe: the worker will be gone.
         with suppress(KeyError):
             self.transport.writeToChild(COMMANDS, line + b"\n")
 
     def end(self, word: bytes, seconds: float) -> None:
-        """Tell it to finish; if it has not after so many seconds, kill it."""
+        """Tell it to finish; if it has not after that many seconds, kill it."""
         if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
@@ -163,7 +163,7 @@ class Worker(ProcessProtocol):
         self._reactor.callLater(seconds, self.kill)
 
     def give_up(self) -> None:
-        """End it at once where it only begins; if it serves after all, it stops as ever."""
+        """End it at once if it is only starting; if it serves after all, it stops as usual."""
         if self.state is State.STARTING and self.transport is not None:
             self._signal(signal.SIGTERM)
 
@@ -173,7 +173,7 @@ class Worker(ProcessProtocol):
         self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        # Nothing is called off: who has ended takes no signal any more.
+        # Nothing was cancelled: a process that has ended takes no more signals.
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
@@ -198,7 +198,7 @@ class Worker(ProcessProtocol):
             self._write(_OUTPUT[descriptor], text, {"event": "output"})
 
     def _complain(self) -> None:
-        """Say once that something else than reports comes through their pipe."""
+        """Say once that something other than reports comes through their pipe."""
         if not self._garbled:
             self._garbled = True
             say(
@@ -253,11 +253,11 @@ class Worker(ProcessProtocol):
 # The process itself
 
 _WORD: Final = 0.5
-"""Seconds in which the supervisor's word follows a SIGTERM that it had too, as one of the group."""
+"""Seconds within which the supervisor's word follows a SIGTERM that the whole group was sent."""
 
 
 def report(kind: str, **facts: Any) -> None:
-    """Report to the supervisor; where there is none any more, end."""
+    """Report to the supervisor; if there is none any more, end."""
     data = json.dumps({"report": kind, **facts}).encode() + b"\n"
     try:
         while data:
@@ -277,7 +277,7 @@ def _report_log(event: LogEvent) -> None:
 
 def begin() -> Assignment:
     """Make this process a worker: its signals, its reactor and its log."""
-    # Unbuffered: not a byte more than that line.
+    # Unbuffered: not a byte beyond that line.
     with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
         assignment = Assignment(*json.loads(pipe.readline()))
     faulthandler.enable()
@@ -333,7 +333,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
 
 
 def _await_word(reactor: Any) -> None:
-    """Have SIGTERM end this worker, but not before the supervisor could say what it means."""
+    """Have SIGTERM end this worker, but not before the supervisor can say what it means."""
     end: Any = signal.getsignal(signal.SIGTERM)
 
     def alone() -> None:
@@ -358,7 +358,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     for service, places in zip(services, assignment.sockets, strict=True):
         service.inherited = [(place, socket.socket(fileno=next(numbers))) for place in places]
         service.share_limits(assignment.workers)
-        # Unless it is said that all stop.
+        # Unless the word is that all stop.
         service.hands_over = True
     board = Board(BOARD, assignment.workers)
     tcp = [each for each in services if isinstance(each, TCPService)]
@@ -371,7 +371,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
 
 
 class _Commands(FileDescriptor):
-    """Does what the supervisor says, and ends with it."""
+    """Does what the supervisor says, and ends when it does."""
 
     def __init__(self, reactor: Any, services: Sequence[TransformService]) -> None:
         super().__init__(reactor)
@@ -383,7 +383,7 @@ class _Commands(FileDescriptor):
         return COMMANDS
 
     def doRead(self) -> None:
-        """Take words; of several, one is enough."""
+        """Take words; one of several is enough."""
         try:
             words = os.read(COMMANDS, 4096).split()
         except BlockingIOError:
@@ -392,9 +392,9 @@ class _Commands(FileDescriptor):
             os._exit(1)
         for service in self._services:
             service.hands_over = RETIRE in words
-        # It may go to the whole group, as from `timeout` or systemd, and must not be this worker's
+        # It may be sent to the whole group, as by `timeout` or systemd, and must not count as a
         # second one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # Where somebody has sent it to this worker before, it is stopping.
+        # If somebody sent it to this worker before, it is stopping already.
         with suppress(ReactorNotRunning):
             self._reactor.stop()

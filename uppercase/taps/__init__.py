@@ -8,7 +8,7 @@ _UNNAMED = "unknown"  # What sd_listen_fds_with_names(3) calls a socket without 
 
 
 def name_sockets(environ: MutableMapping[str, str]) -> None:
-    """Give names to the sockets that systemd has passed to this process without.
+    """Give names to the sockets that systemd has passed to this process without any.
 
     Twisted wants a name for each; systemd-socket-activate and others need not give any.
     """
@@ -25,6 +25,5 @@ def name_sockets(environ: MutableMapping[str, str]) -> None:
 # those that have no names, and clear the environment.
 name_sockets(os.environ)
 
-# Nothing that Twisted has imported is garbage, and a look for some takes a tenth of what a start of
-# ours does.
+# Nothing that Twisted has imported is garbage, and looking for some takes a tenth of our start.
 gc.freeze()

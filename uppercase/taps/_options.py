@@ -236,7 +236,7 @@ class ProcessOptions(TableOptions, ABC):
     def _awaits_asyncio(self) -> bool:
         """Whether a transform may await asyncio; found out before anything imports a reactor."""
         for wanted in self.transforms():
-            # What is wrong is told by the service.
+            # The service tells what is wrong.
             with suppress(UserError, PluginError):
                 if self.whole.found.is_async(str(wanted)):
                     return True
@@ -290,7 +290,7 @@ class ServiceOptions(ProcessOptions):
         }
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
-        """Return who watches each datagram or chunk; mostly nobody."""
+        """Return who watches each datagram or chunk; usually nobody."""
         head, limit = self["record-bytes"], self["record-limit"]
         if self["record"] is not None:
             from uppercase.classroom.record import open_record

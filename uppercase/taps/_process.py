@@ -148,9 +148,9 @@ def _supervisor_of(
 def use_monotonic_time() -> None:
     """Have the reactor go by a clock that nobody sets.
 
-    Twisted's goes by the wall's: where that is set forward an hour, every time-out is over at once,
-    and where it is set back, none is for an hour. `IReactorTime` does not say by which clock it
-    goes, and the process is ours. Programs that embed a service decide for themselves.
+    Twisted's goes by the wall clock: if that is set forward an hour, every time-out is over at
+    once, and if it is set back, none is for an hour. `IReactorTime` does not say by which clock
+    it goes, and the process is ours. Programs that embed a service decide for themselves.
     """
     # Invariant: nothing is scheduled by the other clock; it would wait for decades.
     if not the_reactor().getDelayedCalls():
@@ -166,8 +166,8 @@ def use_monotonic_time() -> None:
 class Notifier(Service):
     """Tells systemd how the process is, for units of `Type=notify`: ready, alive, stopping.
 
-    The protocol (sd_notify(3)) is one datagram of text. The libraries for it are one that nobody
-    has kept since 2017 and one that needs a compiler.
+    The protocol (sd_notify(3)) is one datagram of text. The libraries for it are one that was last
+    maintained in 2017 and one that needs a compiler.
     """
 
     def __init__(self, call_when_ready: Callable[[Callable[[], object]], object]) -> None:
@@ -246,7 +246,7 @@ def observer_for_twistd() -> FileLogObserver:
             "--logfile=FILE before the service's name"
         )
     number = getattr(signal, "SIGUSR1", None)
-    # As twistd's own log does: who has it rotated by that must not end the service.
+    # As twistd's own log does: rotating it by that must not end the service.
     if number is not None and signal.getsignal(number) is signal.SIG_DFL:
         signal.signal(number, lambda *_: the_reactor().callFromThread(file.rotate))
     return observer_of(file, _format)

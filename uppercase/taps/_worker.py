@@ -37,7 +37,7 @@ def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"
 
 if __name__ == "__main__":
     supervisor, tap, *words = sys.argv[1:]
-    # First: it has the sockets, and all that is imported takes seconds on a busy machine.
+    # First: it has the sockets, and importing everything takes seconds on a busy machine.
     die_with(int(supervisor))
     from uppercase.services.worker import begin, run
 

@@ -19,7 +19,7 @@ __all__ = ["Options", "makeService"]
 makeService = _options.makeService
 
 _LONGEST_MESSAGE: Final = 16 * MIB
-"""Each of a thousand clients may have us hold so much, and while a message is transformed, all
+"""Each of a thousand clients may have us hold this much, and while a message is transformed, all
 others wait."""
 
 _MOST_AWAITED: Final = 64 * KIB

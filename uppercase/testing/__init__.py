@@ -16,7 +16,7 @@ r"""For tests of transforms: the contract kit, and a server and client without s
         assert client.receive() == [b"HELLO!"]
 
 The contract kit needs pytest and hypothesis: `pip install 'twisted-uppercase[testing]'`. Names load
-on first use, and nothing of the package itself imports this one but the command that runs the kit.
+on first use, and nothing of the package imports this one except the command that runs the kit.
 """
 
 from typing import TYPE_CHECKING, Any

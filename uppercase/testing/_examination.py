@@ -59,7 +59,7 @@ _NOT_UTF_8: Final = (
 
 
 def _joined(*fragments: bytes, most: int = 8) -> st.SearchStrategy[bytes]:
-    """Return what draws so many fragments, as bytes: one draw for hypothesis, and not one each."""
+    """Return what draws up to `most` fragments, as bytes: one draw for hypothesis, not one each."""
     known = [fragments[number % len(fragments)] for number in range(0x100)]
     return st.binary(max_size=most).map(lambda drawn: b"".join([known[each] for each in drawn]))
 
@@ -104,7 +104,7 @@ def large_messages() -> Iterator[bytes]:
 
 KIT_EXAMPLES: Final = 60
 """Messages that the contract kit tries for each law beside those that it always tries: the ten
-laws take well under 5 seconds, and a law that is broken at all is rarely kept by so many."""
+laws take well under 5 seconds, and a law that is broken at all is rarely kept by that many."""
 
 KIT_CALL_TIME: Final = 10 * SLOW_CALL
 """What one call may take in the contract kit: ten times what a server reports as slow, so that a
@@ -112,15 +112,15 @@ busy machine breaks no law. A function that is quadratic in its message takes lo
 
 KIT_WAIT: Final = 5 * KIT_CALL_TIME
 """How long the contract kit waits for a reply that is awaited. Waiting costs nobody else anything,
-so it may be longer than a call; whoever tests does not wait longer than that for one message."""
+so it may be longer than a call; but nobody who tests waits longer than that for one message."""
 
 KIT_SEARCH_TIME: Final = 10.0
 """How long one search for a case goes on; there are two for a law. With a reply of 0.1 s none takes
 half as long, and with one of seconds a check still ends while somebody waits for it."""
 
 _THREADS: Final = 10
-"""Cases that overlap, but for coroutines: as many as the reactor's pool has threads. With more, a
-call that blocks would wait for others, and seem to have no reply."""
+"""Cases that overlap, except for coroutines: as many as the reactor's pool has threads. With more,
+a call that blocks would wait for others, and seem to have no reply."""
 
 _LOOK: Final = 0.01
 """Seconds between two looks at whether the reactor goes on while a reply is awaited."""
@@ -171,7 +171,7 @@ class CallResult:
         )
 
     def same(self, other: "CallResult") -> bool:
-        """Return whether a client could tell no difference but in the wording of an error."""
+        """Return whether a client could tell no difference except in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
 
     @property
@@ -295,7 +295,7 @@ class Examination:
             raise min(seen, key=lambda each: len(each.example)) from None
 
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
-        """Put a test to cases, several at once where it waits for replies, but at most so many.
+        """Put a test to cases, `most` at a time, or else as many as may overlap.
 
         Raises `Broken` or `Unanswered` for the first that by itself breaks the law or has no reply.
         """
@@ -382,13 +382,13 @@ class Examination:
                     break
             tried.append((message, outcome, seconds))
 
-        # One by one: an outcome beside others would be no law's but that of calls.
+        # One by one: what happens beside others is for the law of calls alone.
         self._try(measure, zip(large_messages()), most=1)
         return tried
 
 
 async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Exception | None]]:
-    """Return the cases that failed, with the error where none was beside it."""
+    """Return the cases that failed, with the error of those that no other overlapped."""
     begun = [start(test(*case)) for case in batch]
     alone = sum(1 for _ in takewhile(lambda each: each.called, begun))
     outcomes: Any = await DeferredList(begun, consumeErrors=True)
@@ -401,7 +401,7 @@ async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Excep
 
 
 def _call(transform: ITransform, message: bytes) -> Deferred[CallResult]:
-    """Call a transform now, and await its reply if that is to be awaited, for so long."""
+    """Call a transform now, and await its reply if it has to be awaited, for `KIT_WAIT`."""
     try:
         reply: Any = transform.transform(message)
         if not isinstance(reply, Awaitable):
@@ -434,7 +434,7 @@ def _bytes(result: object) -> bytes:
 
 
 def show(message: bytes) -> str:
-    """Return a message as Python would write it, a long one in short."""
+    """Return a message as Python would write it, a long one shortened."""
     if len(message) <= _SHOWN:
         return repr(message)
     for length in range(1, _LONGEST_UNIT + 1):

@@ -109,7 +109,7 @@ def _law(
 
 
 async def _ways(examined: Examination, message: bytes) -> list[tuple[str, CallResult]]:
-    """Return what comes of a message by each way to give it."""
+    """Return what comes of a message by each way of giving it."""
     ways = [(f"transform({show(message)})", await examined.reply(message))]
     if examined.streams:
         ways.append((f"feed({show(message)}) + finish()", examined.stream([message])))
@@ -191,7 +191,7 @@ def _calls(examined: Examination) -> None:
 
 
 async def _is_stable(examined: Examination, message: bytes, before: CallResult) -> bool:
-    """Return whether a reply is still what it was; if not, that is determinism's matter."""
+    """Return whether a reply is still what it was; if not, determinism is broken."""
     return (await examined.reply(message, examined.make())).same(before)
 
 
@@ -261,7 +261,7 @@ def _cuts(examined: Examination) -> None:
 
 
 def _pieces(message: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Return a message cut at these places; a cut beyond the end is none."""
+    """Return a message cut at these places; a cut beyond the end does not count."""
     places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
     return [message[start:end] for start, end in pairwise(places)]
 

@@ -111,7 +111,7 @@ class Connection(_Client):
         protocol.makeConnection(self._transport)  # type: ignore[no-untyped-call]
 
     def send(self, data: bytes, cuts: Iterable[int] = ()) -> None:
-        """Send bytes, as one chunk or cut at these places; one beyond the end is none."""
+        """Send bytes, as one chunk or cut at these places; one beyond the end does not count."""
         places = sorted({0, len(data), *(cut for cut in cuts if 0 < cut < len(data))})
         self._transport.arrive([data[start:end] for start, end in pairwise(places)])
 

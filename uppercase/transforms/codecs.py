@@ -139,7 +139,7 @@ class HexDecode(_Decoder):
     """Read hexadecimal back into bytes, skipping white space: 68 69 becomes hi.
 
     Raises:
-        Rejected: a byte that is no digit, or an odd number of digits; the text names the byte
+        Rejected: a byte that is not a digit, or an odd number of digits; the text names the byte
             and its offset.
     """
 

@@ -8,7 +8,7 @@ has put it. Title-casing and swapping lower-case some letters, hence the same.
 The properties behind the rule, Cased and Case_Ignorable, are not exposed by CPython. They need not
 be: `str.lower` itself is asked what it makes of a sigma after, or before, the text in question.
 
-The ciphers are exercises, not protection; what is no ASCII letter stays, so UTF-8 text stays UTF-8.
+The ciphers are exercises, not protection; all but ASCII letters stay, so UTF-8 text stays UTF-8.
 
 What is about a whole message takes time in proportion to it, whatever it holds.
 """
@@ -165,7 +165,7 @@ class Swapcase(_SigmaStream):
 
 @cache
 def _rotation(places: int) -> bytes:
-    """Return the table that moves letters by 0 to 25 places: 26 tables at the most."""
+    """Return the table that moves letters by 0 to 25 places: at most 26 tables."""
     rotated = (letters[places:] + letters[:places] for letters in (_LOWER, _UPPER))
     return bytes.maketrans(_LOWER + _UPPER, b"".join(rotated))
 
@@ -192,8 +192,8 @@ _LINE_BREAK: Final = re.compile(f"\r\n|[{_LINE_BREAKS}]")
 _UNSQUEEZED: Final = re.compile(rf"\s(?:\s+|(?<=[^ {_LINE_BREAKS}]))")
 
 # All combining marks, and more: those that Unicode counts as letters are named, and bytes that are
-# not UTF-8 are none. More than 30 in a row do not occur in text (UAX #15 section 13, Stream-Safe
-# Text Format).
+# not UTF-8 are not marks. More than 30 in a row do not occur in text (UAX #15 section 13,
+# Stream-Safe Text Format).
 _LONG_RUN_OF_MARKS: Final = re.compile(r"(?:[^\w\s\x00-\x7f\ud800-\udfff]|[\uff9e\uff9f]){31,}+")
 
 _BATCH: Final = 4096

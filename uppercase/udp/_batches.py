@@ -1,9 +1,9 @@
 """Reading and sending the datagrams of a socket: one by one, or many in one system call.
 
-That is recvmmsg and sendmmsg, which Python's socket module lacks, called by ctypes where the C
-library has them, on Linux. Elsewhere, and on a socket of a class of its own, `OneByOne` has the
-same outcome. What datagrams have in common is looked at once: addresses are decoded once for an
-origin, and not at all after.
+Many go by recvmmsg and sendmmsg, which Python's socket module lacks; ctypes calls them where the C
+library has them, on Linux. Elsewhere, and on a socket of a subclass, `OneByOne` has the same
+outcome. What datagrams have in common is looked at once: the addresses of an origin are decoded for
+its first datagram only.
 
 Everything that the kernel sees stays where it is for as long as a `Batches` lives: the structures
 hold addresses of the buffers.
@@ -37,11 +37,11 @@ BATCH: Final = 64
 bytes to count: timers, signals and other sockets get their turn under any flood."""
 
 ORIGINS: Final = 4096
-"""Origins that are remembered; then all are forgotten, and known again after one datagram each."""
+"""Origins that are remembered; when there are more, all are forgotten and learned anew."""
 
 _REPLY_CONTROL: Final = 40
-"""Bytes for the ancillary data of a reply: IPV6_PKTINFO has 40 with its header. Behind IP_PKTINFO,
-which has 32, no header of another fits, so the kernel looks for none."""
+"""Bytes for the ancillary data of a reply: IPV6_PKTINFO takes 40 with its header. After IP_PKTINFO,
+which takes 32, no other header fits, so the kernel looks for none."""
 
 # msghdr: name, its length, iovecs, their number, ancillary data, its length, flags
 # mmsghdr: that, and the length of the datagram
@@ -57,11 +57,11 @@ _FAMILY: Final = struct.Struct("@H")
 _WIRE: Final = attrgetter("wire")
 _MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
 _WORD: Final = struct.calcsize("@N")
-_SIZE: Final[Any] = "N"  # size_t, which typeshed does not know that memoryview casts to
+_SIZE: Final[Any] = "N"  # size_t; typeshed does not know that memoryview casts to it
 
 
 def _function(name: str) -> Any:
-    """Return a function of the C library that gives -1 and sets errno; None without one."""
+    """Return a function of the C library that fails by -1 and errno; None without one."""
     if sys.platform != "linux" or PORTABLE:
         return None
     return getattr(ctypes.CDLL(None, use_errno=True), name, None)
@@ -73,7 +73,7 @@ if _recvmmsg and _sendmmsg:
     _recvmmsg.argtypes = [*_sendmmsg.argtypes, ctypes.c_void_p]
 
 
-class _Messages:
+class _MessageHeaders:
     """An array of `mmsghdr` in memory that stays where it is.
 
     Args:
@@ -86,7 +86,7 @@ class _Messages:
     def __init__(self, count: int, size: int, control: int, name_length: int) -> None:
         self.count, self.size, self.control = count, size, control
         self.name = -(-name_length // _WORD) * _WORD
-        # The system gives pages of it when they are first written to.
+        # The system provides its pages when they are first written to.
         self.payloads = mmap(-1, count * size)
         self.stride = self.name + control
         # A message's address and its ancillary data side by side: together they are its origin.
@@ -123,14 +123,14 @@ class _Messages:
         self._full = memoryview(_words([control] * count))
 
     def make_room(self, count: int) -> None:
-        """Clear the ancillary data of the first messages, which the kernel fills in anew."""
+        """Clear the ancillary data of the first messages, which the kernel fills in again."""
         self.records[: count * self.stride] = self._blank[: count * self.stride]
         self.control_lengths[:count] = self._full[:count]
 
 
 @lru_cache(256)
 def _slots(length: int, size: int, count: int) -> struct.Struct:
-    """Return what takes the first bytes out of each of so many slots of a size."""
+    """Return what takes the first bytes out of each of a number of slots of one size."""
     return struct.Struct(f"{length}s{size - length}x" * count)
 
 
@@ -152,11 +152,11 @@ class OneByOne:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         host, port = sock.getsockname()[:2]
-        # Invariant: it is the destination itself, and not one like it, wherever the system names
-        # none.
+        # Invariant: where the system names no destination it is this object itself, not one equal
+        # to it.
         self.bound = Destination(host.partition("%")[0], port)
-        # Whether the system says where each datagram was sent to, so that broadcasts are told
-        # apart and replies leave from the address that was asked. One address needs no telling.
+        # Whether the system says where each datagram was sent to, so that broadcasts are told apart
+        # and replies leave from the address that was asked. One address needs no telling.
         self._tells = self.bound.host in ("0.0.0.0", "::") and enable_destinations(sock)
         self._has_messages = hasattr(sock, "recvmsg")
         self._origin_of = lru_cache(ORIGINS)(Origin.of)
@@ -195,7 +195,7 @@ class OneByOne:
         """Send a reply from the address that was asked; return why the system refuses it."""
         source = origin.destination
         try:
-            # A wildcard is no address to answer from, so the system chooses one.
+            # A wildcard is not an address to answer from, so the system chooses one.
             if self._tells and source is not self.bound:
                 self._sock.sendmsg([data], reply_ancillary(source), 0, origin.source)
             else:
@@ -229,8 +229,8 @@ class Batches(OneByOne):
         super().__init__(sock)
         name_length = 28 if sock.family == socket.AF_INET6 else 16
         received, sent = (ANCILLARY_SPACE, _REPLY_CONTROL) if self._tells else (0, 0)
-        self._incoming = _Messages(BATCH, UDP_READ_SIZE, received, name_length)
-        self._outgoing = _Messages(BATCH, UDP_READ_SIZE, sent, name_length)
+        self._incoming = _MessageHeaders(BATCH, UDP_READ_SIZE, received, name_length)
+        self._outgoing = _MessageHeaders(BATCH, UDP_READ_SIZE, sent, name_length)
         self._origins = _Origins(self._decode)
         self._used = 0
 
@@ -252,7 +252,7 @@ class Batches(OneByOne):
                 memory[start : start + length]
                 for start, length in zip(range(0, got * size, size), lengths, strict=True)
             ]
-        # Behind the longest ancillary data there is nothing to tell origins by.
+        # Beyond the longest ancillary data nothing tells origins apart.
         used = into.name + (max(into.control_lengths[:got]) if self._tells else 0)
         keys = _slots(used, into.stride, got).unpack_from(into.records)
         origins = list(map(self._origins.__getitem__, keys))
@@ -281,7 +281,7 @@ class Batches(OneByOne):
             where = out.address + done * _MMSGHDR.size
             sent = _sendmmsg(self._sock.fileno(), where, count - done, socket.MSG_DONTWAIT)
             if sent < 0:
-                # The first of those that are left is what the system did not like.
+                # The first of those that are left is the one that the system refused.
                 refused.append((done, _error()))
                 sent = 1
             done += sent
@@ -296,7 +296,7 @@ class Batches(OneByOne):
         return Origin.of(_decode(key), destination)
 
     def _wire(self, origin: Origin) -> bytes:
-        """Return, and keep, the address and ancillary data of replies."""
+        """Return the address and ancillary data of replies, and keep them."""
         out = self._outgoing
         record = _encode(origin.source, self._sock.family).ljust(out.name, b"\0")
         if self._tells:
@@ -326,7 +326,7 @@ class _Origins(dict[bytes, Origin]):
 
 def batches_of(sock: socket.socket) -> OneByOne:
     """Return what reads and sends a bound socket's datagrams, in batches where that can be."""
-    # A derived one has methods that want to be called.
+    # A subclass may have methods of its own, which are to be called.
     together = _recvmmsg and _sendmmsg and type(sock) is socket.socket
     return Batches(sock) if together else OneByOne(sock)
 
@@ -342,7 +342,7 @@ def _decode(record: bytes) -> SocketAddress:
     if family == socket.AF_INET:
         port, host = _SOCKADDR_IN.unpack_from(record, _FAMILY.size)
         return socket.inet_ntoa(host), port
-    # An interface's index alone is in the machine's order.
+    # Only the interface's index is in the machine's byte order.
     port, flow, host, scope = _SOCKADDR_IN6.unpack_from(record, _FAMILY.size)
     return socket.inet_ntop(socket.AF_INET6, host), port, flow, socket.htonl(scope)
 
@@ -358,13 +358,13 @@ def _encode(address: SocketAddress, family: int) -> bytes:
 
 
 def _controls(record: bytes, start: int) -> Ancillary:
-    """Return the ancillary data from a start on; the memory behind its end is zero."""
+    """Return the ancillary data from a start on; the memory after its end is zero."""
     found: Ancillary = []
     while start + _CMSGHDR.size <= len(record):
         length, level, kind = _CMSGHDR.unpack_from(record, start)
         if length < _CMSGHDR.size:
             break
         found.append((level, kind, record[start + _CMSGHDR.size : start + length]))
-        # Each begins where a size_t may stand.
+        # Each is aligned as a size_t is.
         start += -(-length // _WORD) * _WORD
     return found

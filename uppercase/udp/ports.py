@@ -58,15 +58,15 @@ from uppercase.udp._batches import BATCH, batches_of, send_each
 from uppercase.udp.sockets import ask_receive_buffer
 
 DRAIN_BATCHES: Final = 256
-"""Batches that a stop reads at the most: more datagrams than the receive buffer holds (a small one
+"""Batches that a stop reads at most: more datagrams than the receive buffer holds (a small one
 takes 830 of its 8 MiB), so a flood cannot hold up the end."""
 
 RECEIVE_PAUSE: Final = 0.1
 """After an unexpected receive error the port rests this long, doubled up to `RECEIVE_PAUSE_MAX`
-while errors go on: a socket that stays readable and fails would otherwise take the processor."""
+while errors go on: a socket that stays readable and fails would otherwise hog the processor."""
 
 RECEIVE_PAUSE_MAX: Final = 1.0
-"""The longest rest: one try a second costs nothing and finds out soon that the fault has passed."""
+"""The longest rest: one try a second costs nothing and soon finds that the fault has passed."""
 
 _log: Final = Logger("uppercase")
 
@@ -74,7 +74,7 @@ Parts = Generator[Part, None, None]
 
 
 def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> IListeningPort:
-    """Serve a responder on a bound socket, the port's from then on; several may share a responder.
+    """Serve a responder on a bound socket, which the port owns from now on; ports may share one.
 
     Raises:
         CannotListen: the address could not be had; nothing is left open.
@@ -112,14 +112,14 @@ class ResponderProtocol(DatagramProtocol):
         self._send: Callable[[bytes, Origin], OSError | None]
         self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]
         self._here = Destination("0.0.0.0", 0)
-        # What is awaited or held back, and how to call it off. Invariant: each step that the
-        # responder gave is in here until it is settled, resumed or abandoned, and leaves once.
+        # What is awaited or held back, and how to cancel it. Invariant: each step that the
+        # responder gave stays in here until it is settled, resumed or abandoned, exactly once.
         self._pending: dict[Wait | Delay, Callable[[], None]] = {}
         self._idle: list[Deferred[None]] = []
         # The transport, if it provides `IPushProducer`.
         self._pausable: Any = None
         # Datagrams that gave way to all else, and their next turn. Invariant: meanwhile the
-        # transport is paused, so that there is one batch of them.
+        # transport is paused, so there is only one such batch.
         self._parts: Parts | None = None
         self._next_turn: IDelayedCall | None = None
         self._quiet_until = 0.0
@@ -131,8 +131,8 @@ class ResponderProtocol(DatagramProtocol):
         if isinstance(transport, Port):
             self._send, self._send_replies = transport.send, transport.send_replies
             return
-        # In no interface, but the only way to reach a port that somebody else has opened:
-        # Twisted's own cuts silently at 8,192 bytes.
+        # In no interface, but the only way to reach a port that somebody else opened: Twisted's own
+        # silently cuts at 8,192 bytes.
         transport.maxPacketSize = UDP_READ_SIZE
         self._send = partial(_write, transport)
         self._send_replies = partial(send_each, self._send)
@@ -204,7 +204,7 @@ class ResponderProtocol(DatagramProtocol):
 
         Returns:
             What fires when no reply is awaited or held back any more. The port still has to be
-            stopped, which calls off whatever is left.
+            stopped, which cancels whatever is left.
         """
         port: Any = self.transport
         read = port.read_out() if isinstance(port, Port) else succeed(None)
@@ -234,14 +234,14 @@ class ResponderProtocol(DatagramProtocol):
         self._check_idle()
 
     def _await(self, wait: Wait) -> None:
-        # The result may come before there is a way to call it off.
+        # The result may come before there is a way to cancel it.
         self._pending[wait] = _nothing
         cancel = await_reply(wait.awaitable, partial(self._settle, wait))
         if wait in self._pending:
             self._pending[wait] = cancel
 
     def _settle(self, wait: Wait, result: bytes | TransformError) -> None:
-        # A step that was called off is no longer pending, and nobody wants its result.
+        # A step that was cancelled is no longer pending, and nobody wants its result.
         if self._pending.pop(wait, None) is not None:
             self._carry_out(self.responder.settle(wait, result))
             self._check_idle()
@@ -280,19 +280,19 @@ class Port:
         self._batches = batches_of(sock)
         self._pause = RECEIVE_PAUSE
         # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
-        # brings it back), is paused by its protocol, or is read out; then it reads so many batches
-        # more, as soon as it is not paused.
+        # brings it back), is paused by its protocol, or is being read out; then it reads that many
+        # more batches, as soon as it is not paused.
         self._resting: IDelayedCall | None = None
         self._paused = False
         self._batches_left: int | None = None
         self._was_read_out: Deferred[None] = Deferred()
-        # Invariant: false means that the socket is closed, or not yet used. Protocols may stop the
-        # port from within a batch, so whoever reads asks; what they send later, the system refuses.
+        # Invariant: false means that the socket is closed, or not yet used. A protocol may stop the
+        # port from within a batch, so each read checks; what it sends later, the system refuses.
         self._listening = False
 
     def startListening(self) -> None:
         """Begin to read."""
-        # Of IUDPTransport it has what a server's protocol uses; it cannot be connected.
+        # It has what a server's protocol uses of IUDPTransport, and cannot be connected.
         transport: Any = self
         self.protocol.makeConnection(transport)
         self._listening = True
@@ -352,7 +352,7 @@ class Port:
         return self._was_read_out
 
     def _read_on(self) -> None:
-        """Be among the readers again, unless there is a reason not to be; or read out."""
+        """Join the readers again, unless there is a reason not to; or read out what is left."""
         if self._batches_left is None:
             if self._listening and not self._paused and self._resting is None:
                 self._readers.addReader(self)
@@ -423,4 +423,4 @@ def _write(transport: IUDPTransport, data: bytes, origin: Origin) -> OSError | N
 
 
 def _nothing() -> None:
-    """Call nothing off."""
+    """Cancel nothing."""

@@ -1,4 +1,4 @@
-r"""UDP sockets: opening, adopting and asking them; every refusal is one sentence.
+r"""UDP sockets: opening, adopting and querying them; every refusal is one sentence.
 
 They are described by strings in the grammar of `twisted.internet.endpoints`, which has strings for
 streams only:
@@ -10,7 +10,7 @@ streams only:
     systemd:domain=INET6:name=upper         or by its FileDescriptorName
 
 An IPv6 socket from here serves IPv6 only: systems differ in what `::` includes, and with one socket
-a family each address appears in its native form. Whoever wants both families opens two.
+a family each address appears in its native form. For both families, open two.
 
 A socket that is bound to a wildcard address is told the destination of each datagram and names the
 source of each reply: IP_PKTINFO and IPV6_PKTINFO (RFC 1122 section 4.1.3.5, RFC 3542 section 6).
@@ -39,7 +39,7 @@ from uppercase.core.values import (
 from uppercase.errors import BadValue, CannotListen, suggest
 
 Opener = Callable[[int], list[socket.socket]]
-"""Opens an address for so many processes to serve: a socket for each of them, or one for all."""
+"""Opens an address for a number of processes to serve: a socket for each, or one for all."""
 
 _EVERYWHERE: Final = "0.0.0.0"
 _BACKSLASH: Final = "\\"
@@ -86,15 +86,15 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
 
 
 def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
-    """Open an address for so many processes: a socket for each, or one for all.
+    """Open an address for a number of processes: a socket for each, or one for all.
 
-    With one for each, all datagrams of a client's port meet one process, and its guards. Only
-    Linux deals them out so.
+    With one for each, all datagrams of a client's port reach one process, and its guards. Only
+    Linux distributes them so.
 
     Raises:
         BadValue, CannotListen: as for `open_socket`; nothing is left open.
     """
-    # Alone first: another program that has the address, and would share it, is found out.
+    # Alone first: that reveals another program that has the address and would share it.
     first = open_socket(host, port)
     if workers == 1 or sys.platform != "linux":
         return [first]
@@ -161,7 +161,7 @@ def opener_of_string(description: str) -> Opener:
 
 
 def _fields(description: str) -> list[tuple[str, str]]:
-    """Split at colons into (name, value); what has no name has the name ""."""
+    """Split at colons into (name, value); the name is "" where none is given."""
     backslashes = len(description) - len(description.rstrip(_BACKSLASH))
     if backslashes % 2:
         raise BadValue(f"got {description!r}; nothing follows its last backslash")
@@ -196,10 +196,10 @@ def _parse_udp(description: str, fields: list[tuple[str, str]]) -> Opener:
 def _parse_systemd(description: str) -> Opener:
     """Take `systemd:domain=FAMILY:index=N` or `:name=NAME`.
 
-    Twisted's own endpoint finds the descriptor: it read the environment when it was imported and
-    cleared it, and only it knows.
+    Twisted's own endpoint finds the descriptor: it read and cleared the environment when it was
+    imported, so only it knows.
     """
-    # Imported here: it brings in all of TLS, and a service of one port does without.
+    # Imported here: it brings in all of TLS, which a service of one port does not need.
     from twisted.internet.endpoints import serverFromString
 
     # `fileno` is in no interface, but a second look at the environment finds nothing.
@@ -215,10 +215,10 @@ def _parse_systemd(description: str) -> Opener:
 
 
 def ask_receive_buffer(sock: socket.socket, size: int) -> int:
-    """Ask the kernel to hold so many bytes; return what was granted, as the kernel counts.
+    """Ask the kernel to hold that many bytes; return what it granted, by its own count.
 
     Linux grants up to net.core.rmem_max and counts its own records in, twice the bytes of payload
-    by its reckoning; others refuse what is too much, so less is asked until it is granted.
+    by its reckoning; others refuse what is too much, so we ask for less until it is granted.
     """
     while size > 0:
         try:
@@ -265,7 +265,7 @@ _DESTINATIONS: Final = 256  # parsed records kept; a host has few addresses
 
 
 def enable_destinations(sock: socket.socket) -> bool:
-    """Ask for the destination of each datagram; tell whether the system gives it."""
+    """Ask for the destination of each datagram; return whether the system provides it."""
     wanted = []
     if sock.family == socket.AF_INET6:
         wanted.append((socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO))
