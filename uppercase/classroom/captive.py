@@ -63,8 +63,8 @@ _LAUNCH: Final = (
     "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
     "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
 )
-"""Sets the limits in the new process: Python runs nothing of its own safely between fork and exec
-where there are threads."""
+"""Sets the limits in the new process: Python can run nothing of its own safely between fork and
+exec where there are threads."""
 
 _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.02
@@ -115,7 +115,7 @@ class Program:
     """A running program; it and all that it has started, daemons too, end with the `with` block.
 
     In its command `{host}` and `{port}` are replaced. What has a program's mark is that program's.
-    What has hidden it may be that of any program that runs: it goes with the last.
+    What has hidden it may belong to any program that runs: it goes with the last.
 
     Args:
         typed: what it reads before the end of its input, if it is on trial: then it is limited, and
@@ -214,7 +214,7 @@ class Program:
 
     def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
-        # At a place of its own: where the program writes on does not change.
+        # By its own position: the one at which the program writes on does not change.
         return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self) -> str:

@@ -1,6 +1,6 @@
 """The grader: a student's program on trial, a check at a time, each with points and a sentence.
 
-An exercise is a class under `@exercise` whose methods under `@check` raise `Wrong` where a program
+An exercise is a class with `@exercise` whose methods with `@check` raise `Wrong` where a program
 does not do what it should. Its annotated attributes are its options, which a TOML file may set.
 What becomes of the marks is `uppercase.classroom.marks`; the exercises themselves, and how others
 are found, are in `uppercase.classroom.exercises`.

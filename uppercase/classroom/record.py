@@ -1,4 +1,4 @@
-"""The record: what a service did, an object a line, as a file that other programs read.
+"""The record: what a service did, one object per line, as a file that other programs read.
 
 A line is an event of `uppercase.core.events` in the words of the JSON log, with its time and the
 first bytes of what was sent. The first line says what the file is. `docs/reference/record.md` has
@@ -154,7 +154,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
 
 
 _MOST: Final = 1e11
-"""Of any number in a record: a larger one is no time and no size, and would break a picture."""
+"""Of any number in a record: a larger one is neither time nor size, and would break a picture."""
 
 _TYPES: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("time", "wall", "delay"), int | float),

@@ -1,7 +1,7 @@
 """`uppercase ping`: its options, its exit status, and what it prints.
 
-It prints lines in the shape of ping(8), or objects, one a line (NDJSON). Numbers in the text have a
-unit; in the objects they are numbers and the key names the unit. The objects are documented in
+It prints lines in the shape of ping(8), or objects, one per line (NDJSON). Numbers in the text have
+a unit; in the objects they are numbers and the key names the unit. The objects are documented in
 docs/reference/ping-and-bench.md. What a reply means is the tracker's affair, when probes are sent
 and how they travel the run's.
 """
@@ -226,7 +226,7 @@ def _round_trips(rtt: RoundTrips) -> dict[str, float] | None:
 
 
 def _histogram(seconds: Iterable[float]) -> list[str]:
-    """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
+    """Return bars for a terminal, one per bin, in milliseconds; none is too short to be seen."""
     edges, heights = _report.bins(Counter(seconds))
     most = max(heights)
     bar = max(1, min(_BAR, get_terminal_size().columns - _BESIDE_BAR))
