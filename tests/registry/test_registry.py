@@ -364,6 +364,7 @@ class TestSpecifications:
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is no transform"),
             ("pi = 3.14", "acme_r:pi.x", "3.14 has no 'x'; none is known"),
+            ("", "builtins:str.nope", "<class 'str'> has no 'nope'; "),
         ],
     )
     def test_a_reference_that_cannot_be_served_says_why(

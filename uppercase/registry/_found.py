@@ -84,7 +84,10 @@ def _offered(owner: Any) -> list[str]:
     return [
         name
         for name, value in getattr(owner, "__dict__", {}).items()
-        if callable(value) and not name.startswith("_") and value.__module__ == home
+        if callable(value)
+        and not name.startswith("_")
+        # Methods of built-in classes have none.
+        and getattr(value, "__module__", None) == home
     ]
 
 
