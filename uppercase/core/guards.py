@@ -175,7 +175,7 @@ LOOP_WINDOW: Final = 1.0
 """A client that sends the same datagram up to 15 times a second is never touched."""
 
 LOOP_TABLE: Final = 4096
-"""At most so many replies are remembered for the loop guard, and clients for the other."""
+"""Replies remembered for the loop guard, and clients for the other, at most."""
 
 LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
 """Replies that are kept when the table was full. A loop renews its entry every round, so it stays

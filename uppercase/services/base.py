@@ -283,7 +283,7 @@ class TransformService(Service, ABC):
         """Serve what was inherited, or else every address of the settings; raise `CannotListen`."""
 
     def open_sockets(self, workers: int) -> None:
-        """Open all addresses for so many processes, or raise `CannotListen`; then `close` them."""
+        """Open all addresses for that many processes, or raise `CannotListen`; then `close`."""
         self.opened = self.open_shorthands(workers)
         self.opened += self.open_listed(workers)
 

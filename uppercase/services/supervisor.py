@@ -279,7 +279,7 @@ class Supervisor(Service):
         # worker.
         self._release()
         self._watch.end()
-        # The old ones serve who waits.
+        # The old ones serve those who wait.
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
         for worker in list(self._all):

@@ -42,7 +42,7 @@ REPORTS: Final = 3  # The descriptor that a worker reports to.
 COMMANDS: Final = 4  # The descriptor that it is told what to do by.
 BOARD: Final = 5  # The descriptor of the `Board` of its generation.
 SOCKETS: Final = 6  # The first of those that it inherits.
-STOP: Final = b"stop"  # The whole service stops: who waits in the accept queue is served too.
+STOP: Final = b"stop"  # The whole service stops: clients in the accept queue are served too.
 RETIRE: Final = b"retire"  # Others go on serving the sockets: answer what was asked, and end.
 
 
