@@ -1,7 +1,7 @@
 """For a class: the record of what a service did, its picture, a student's program run and graded.
 
-Nothing below knows of this room but by an `IObserver`: a record is one more observer of a service.
-Names load on first use: a service that records pays for no picture.
+Nothing below knows of this room except as an `IObserver`: a record is one more observer of a
+service. Names load on first use: a service that records pays for no picture.
 """
 
 from typing import TYPE_CHECKING

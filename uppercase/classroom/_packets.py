@@ -40,7 +40,7 @@ class _Packet(NamedTuple):
 
 
 def draw_packets(timeline: Timeline) -> bytes:
-    """Return a pcapng of the timeline: a packet an arrow, in the order of time."""
+    """Return a pcapng of the timeline: a packet for each arrow, in the order of time."""
     packets: list[_Packet] = []
     for number, (client, arrows) in enumerate(timeline.clients.items()):
         maker = _Maker(client, number)

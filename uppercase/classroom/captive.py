@@ -24,8 +24,6 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
-from twisted.internet.task import LoopingCall
-
 from uppercase import lab as labs
 from uppercase.awaiting import Waiter, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
@@ -33,7 +31,7 @@ from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
-from uppercase.services.base import clock_of
+from uppercase.services.base import Repeated, clock_of
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
@@ -65,8 +63,8 @@ _LAUNCH: Final = (
     "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
     "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
 )
-"""Sets the limits in the new process: Python runs nothing of its own safely between fork and exec
-where there are threads."""
+"""Sets the limits in the new process: Python can run nothing of its own safely between fork and
+exec where there are threads."""
 
 _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.02
@@ -117,7 +115,7 @@ class Program:
     """A running program; it and all that it has started, daemons too, end with the `with` block.
 
     In its command `{host}` and `{port}` are replaced. What has a program's mark is that program's.
-    What has hidden it may be that of any program that runs: it goes with the last.
+    What has hidden it may belong to any program that runs: it goes with the last.
 
     Args:
         typed: what it reads before the end of its input, if it is on trial: then it is limited, and
@@ -216,7 +214,7 @@ class Program:
 
     def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
-        # At a place of its own: where the program writes on does not change.
+        # By its own position: the one at which the program writes on does not change.
         return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self) -> str:
@@ -304,7 +302,7 @@ HOST: Final = "127.0.0.1"
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
-class Exhibit:
+class ObservedService:
     """A service on loopback while the `with` block lasts, and all that it saw.
 
     The block is not in the reactor's thread.
@@ -327,7 +325,7 @@ class Exhibit:
         self.port = port
         self.late = 0.0
         self._file = io.BytesIO()
-        self._beat = LoopingCall(self._look)
+        self._beat = Repeated(self._look, reactor)
         protocol = "UDP" if udp else "TCP"
         seed = labs.new_seed() if seed is None else seed
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
@@ -377,7 +375,7 @@ class Exhibit:
     async def _stop(self) -> None:
         """Stop listening and end all connections within a second."""
         self._look()
-        self._beat.stop()
+        self._beat.end()
         await self._service.end()
         self._recorder.flush()
 

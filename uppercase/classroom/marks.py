@@ -90,7 +90,7 @@ def as_gradescope(marks: Sequence[Mark]) -> str:
 
 
 def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
-    """Return the XML that CI systems show, a test case a check."""
+    """Return the XML that CI systems show, a test case for each check."""
     suites = ElementTree.Element("testsuites")
     suite = ElementTree.SubElement(
         suites,

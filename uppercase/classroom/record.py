@@ -1,4 +1,4 @@
-"""The record: what a service did, an object a line, as a file that other programs read.
+"""The record: what a service did, one object per line, as a file that other programs read.
 
 A line is an event of `uppercase.core.events` in the words of the JSON log, with its time and the
 first bytes of what was sent. The first line says what the file is. `docs/reference/record.md` has
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
 
-from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 from zope.interface import implementer
 
@@ -19,6 +18,7 @@ from uppercase.core.events import Event, IObserver
 from uppercase.core.values import printable
 from uppercase.errors import UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
+from uppercase.services.base import Repeated
 from uppercase.services.logs import facts_of, say
 
 VERSION: Final = 1  # Of the format; a reader of this version accepts no other.
@@ -114,9 +114,7 @@ def open_record(
             f"got --record={path}: {why}; a file that can be written is accepted"
         ) from error
     recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
-    flushing = LoopingCall(recorder.flush)
-    flushing.clock = reactor
-    reactor.callWhenRunning(flushing.start, FLUSH, now=False)
+    reactor.callWhenRunning(Repeated(recorder.flush, reactor).start, FLUSH, now=False)
     # A service may still be told things while it drains.
     reactor.addSystemEventTrigger("after", "shutdown", recorder.close)
     return recorder
@@ -156,7 +154,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
 
 
 _MOST: Final = 1e11
-"""Of any number in a record: a larger one is no time and no size, and would break a picture."""
+"""Of any number in a record: a larger one is neither time nor size, and would break a picture."""
 
 _TYPES: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("time", "wall", "delay"), int | float),

@@ -1,6 +1,6 @@
 """The timeline: a record as the textbook's time-sequence diagram, and the same as text.
 
-Two lines, client and server, time downward, an arrow a datagram (TCP: a chunk). What is seen is the
+Two lines, client and server, time downward, an arrow per datagram (TCP: chunk). What is seen is the
 server's side of it: a datagram leaves and arrives when the server, or the lab in it, knew of it.
 """
 
@@ -11,10 +11,11 @@ from textwrap import wrap
 from typing import Any, Final
 
 from uppercase.classroom.record import Row
+from uppercase.core.events import Direction
 from uppercase.core.values import printable
 from uppercase.errors import UserError
 
-REQUEST, REPLY = "request", "reply"
+REQUEST, REPLY = (each.value for each in Direction)
 
 FOLD: Final = 2.0
 """Seconds without an event that are folded into a line, which says how many."""
@@ -48,7 +49,7 @@ class Arrow:
         words: the same for people, as the answer key says it.
         data: the first bytes; `text` is these as people read them.
         event: what a note is about, in the record's word.
-        serial: by which a page knows it again; 0 elsewhere.
+        serial: by which a page recognises it; 0 elsewhere.
         ended: whether a request has been answered or dropped.
     """
 
@@ -145,7 +146,7 @@ class ClientArrows:
         return [*self._requests.get(number, ()), *self.arrows[before:]]
 
     def forget(self, number: int) -> None:
-        """Keep nothing of an exchange but its arrows: no more is to come of it."""
+        """Keep nothing of an exchange except its arrows: no more will come of it."""
         self._requests.pop(number, None)
         for key in [key for key in self._left if key[0] == number]:
             del self._left[key]
@@ -218,7 +219,7 @@ class ClientArrows:
             self._note(row, text)
 
     def _end_one(self, number: int) -> None:
-        """Have the first copy of a request that has no end have one: its reply, or a drop."""
+        """End the first copy of a request that has no end yet: by its reply, or a drop."""
         for arrow in self._requests.get(number, ()):
             if not arrow.ended:
                 arrow.ended = True

@@ -10,7 +10,6 @@ import logging
 import math
 import warnings
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,15 +70,12 @@ def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
     return f"{'/'.join(names).replace('_', '.')} = {numbers} ms"
 
 
-def bins(
-    samples: Iterable[float] | Mapping[float, int], number: int = 16
-) -> tuple[list[float], list[int]]:
+def bins(counted: Mapping[float, int], number: int = 16) -> tuple[list[float], list[int]]:
     """Return the edges of bins, the last one's upper edge too, and how many samples are in each.
 
     They are of equal width, or of equal ratio where the samples spread over more than a decade: a
     few slow replies would otherwise squeeze all others into one bar.
     """
-    counted = samples if isinstance(samples, Mapping) else Counter(samples)
     if not counted:
         return [], []
     low, high = min(counted), max(counted)
@@ -199,11 +195,8 @@ def save_plot(path: Path, title: str, description: str, panels: Sequence[Panel])
     return figure
 
 
-def histogram(
-    samples: Iterable[float] | Mapping[float, int], x_title: str, note: str = ""
-) -> list[Panel]:
+def histogram(counted: Mapping[float, int], x_title: str, note: str = "") -> list[Panel]:
     """Return the panel of how often each time, in seconds, occurred; none without samples."""
-    counted = samples if isinstance(samples, Mapping) else Counter(samples)
 
     def draw(axes: "Axes") -> None:
         # Few samples in many bins would look like a comb.

@@ -132,7 +132,7 @@ _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")
 
 
 def _print_table(rows: Iterable[dict[str, Any]]) -> None:
-    """Print columns; on a terminal that has no room for them, a paragraph for each."""
+    """Print columns; on a terminal without room for them, a paragraph for each row."""
     cells = []
     for row in rows:
         streams = "streams" if row["streams"] else "messages"

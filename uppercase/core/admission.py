@@ -91,7 +91,7 @@ class Admission:
         return refusal
 
     def leave(self, client: Hashable) -> None:
-        """Take note that a connection that was let in has ended."""
+        """Note that a connection that was let in has ended."""
         if client is not None:
             left = self._of_client.pop(client) - 1
             if left:

@@ -106,13 +106,13 @@ class Conversation(ABC):
         """
 
     def end_of_input(self) -> None:
-        """Take note that the peer sends no more. May be called twice."""
+        """Note that the peer sends no more. May be called twice."""
         if self._input is not _FLUSHED:
             self._input = _ENDED
             self.wants_input = False
 
     def stop(self) -> None:
-        """Take note that the service ends: what was received is answered, and no more."""
+        """Note that the service ends: what was received is answered, and no more."""
         if self._input is _OPEN:
             self._input = _STOPPED
             self.wants_input = False

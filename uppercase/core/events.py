@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     FINISHED = "finished"
     """The peer ended its input and was sent all it was owed."""
     ANSWERED = "answered"
-    """The framing gives one reply a connection, and it was sent."""
+    """The framing gives one reply per connection, and it was sent."""
     DISCONNECTED = "disconnected"
     """The peer went away before it had everything."""
     TOO_LONG = "too-long"
@@ -328,7 +328,7 @@ class IObserver(Interface):
     """What is told of events."""
 
     def notify(event: Event) -> None:
-        """Take note of one event; must be quick and must not raise."""
+        """Hear of one event; must be quick and must not raise."""
 
 
 class ISampler(IObserver):

@@ -175,7 +175,7 @@ LOOP_WINDOW: Final = 1.0
 """A client that sends the same datagram up to 15 times a second is never touched."""
 
 LOOP_TABLE: Final = 4096
-"""Replies remembered for the loop guard, and clients for the other, at most."""
+"""Replies that the loop guard remembers at most, and clients that the lock-step guard does."""
 
 LOOP_KEPT: Final = LOOP_TABLE * 3 // 4
 """Replies that are kept when the table was full. A loop renews its entry every round, so it stays
@@ -220,7 +220,7 @@ class LoopGuard:
         self._sent: dict[int, tuple[int, float]] = {}
 
     def remember(self, keys: Collection[int]) -> None:
-        """Take note of replies by their keys."""
+        """Remember replies by their keys."""
         sent = self._sent
         if sent.keys().isdisjoint(keys):
             sent.update(dict.fromkeys(keys, _NEVER))
@@ -266,12 +266,12 @@ class _Row:
 class LockStepGuard:
     """Ends loops that never bring back what was sent, such as between `reverse` and `reverse`.
 
-    What two servers that answer each other have in common with a client that sends its next
-    request as soon as it has a reply is lock step: whatever comes follows what was sent, and
-    nothing else is under way. One lost datagram ends such a loop and costs such a client one
-    retransmission, so of `LOCK_STEP` datagrams in such a row one is dropped. Several datagrams
-    under way at once end a row; but where our lab has multiplied replies, so may be what comes
-    back, which is ended sooner, by dropping all of it until `LOCK_STEP_SILENCE` seconds bring none.
+    Two servers that answer each other are in lock step, as is a client that sends its next request
+    as soon as it has a reply: whatever comes follows what was sent, and nothing else is under way.
+    One lost datagram ends such a loop and costs such a client one retransmission, so of `LOCK_STEP`
+    datagrams in such a row one is dropped. Several datagrams under way at once end a row; but where
+    our lab has multiplied replies, so may be what comes back, which is ended sooner, by dropping
+    all of it until `LOCK_STEP_SILENCE` seconds bring none.
 
     Invariant: a client's balance is the requests that came less the replies that were sent, since
     its row began; above 1 there was a request that no reply of ours had caused.
@@ -293,7 +293,7 @@ class LockStepGuard:
         return row
 
     def suspects(self, arrived: Mapping[Origin, int], now: float) -> list[Origin]:
-        """Take note of the datagrams of one wake-up by their origins, before any is answered.
+        """Note the datagrams of one wake-up by their origins, before any is answered.
 
         Returns:
             Those origins for which `is_loop` has to be asked; for all others it is false.
@@ -317,7 +317,7 @@ class LockStepGuard:
         return found
 
     def replied(self, replies: Mapping[Origin, int]) -> None:
-        """Take note of replies to what `suspects` was told of."""
+        """Note replies to what `suspects` was told of."""
         for origin, count in replies.items():
             origin.row.balance -= count
 

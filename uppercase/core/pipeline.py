@@ -188,12 +188,12 @@ class MessagePipeline:
 
         Args:
             messages: what is to be answered, in order.
-            replies: where replies are added: bytes, there at once, and at most so much longer.
+            replies: where replies are added: bytes, there at once, and at most `slack` longer.
             slack: that many bytes.
             until: when others have their turn, by `time.perf_counter`.
 
         Returns:
-            The outcome of the message behind the last reply; None if it was not looked at, or if
+            The outcome of the message after the last reply; None if it was not looked at, or if
             there is none.
         """
         guard, most = self._guard, self._guard.max_output
@@ -228,7 +228,7 @@ class MessagePipeline:
         return failure
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
-        """Await one stage's reply and put it through the stages behind it."""
+        """Await one stage's reply and put it through the stages after it."""
         message = await self._guard.wait(self._stages[position].name, result)
         reply = self.transform(message, position + 1)
         return reply if isinstance(reply, bytes) else await reply
@@ -295,7 +295,7 @@ class _ChainedStream:
             return failure
 
     def finish(self) -> bytes:
-        """End every stage in turn: what one gives at its end is input of those behind it."""
+        """End every stage in turn: what one gives at its end is input for those after it."""
         output = b""
         for position, (name, stream) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, stream.finish))

@@ -1,4 +1,4 @@
-"""One datagram in, none or one out: what a UDP service does, without a socket.
+"""One datagram in, at most one out: what a UDP service does, without a socket.
 
     (lab) -> request rules -> rate -> loop guard -> transform -> reply rules -> (lab) -> reply
 
@@ -154,11 +154,11 @@ class Responder:
 
         Invariant: what is answered here would pass every rule. Those about the origin and the
         guards were asked before, of all; a request up to `max_request` and a reply up to
-        `REPLY_SLACK` longer than it, and no longer than the smallest largest datagram, pass the
-        others; and what is not answered so goes the way of all datagrams.
+        `REPLY_SLACK` longer than it, and no longer than `IPV4_MAX_DATAGRAM`, pass the others; and
+        what is not answered like that goes the way of all datagrams.
 
         Returns:
-            The replies, and what the transform gave for the datagram behind; None if it was not
+            The replies, and what the transform gave for the next datagram; None if it was not
             asked.
         """
         replies: list[bytes] = []
@@ -168,7 +168,7 @@ class Responder:
         return replies, self._chain.answer_run(payloads, replies, REPLY_SLACK, until)
 
     def exchanged(self, replies: Replies, refused: Collection[tuple[int, OSError]]) -> None:
-        """Take note of replies of `exchange`, all sent except those at these positions."""
+        """Note replies of `exchange`, all sent except those at these positions."""
         self.answered += len(replies.payloads) - len(refused)
         if self._told_each is not None and replies.payloads:
             gone = {position for position, _ in refused}
@@ -196,7 +196,7 @@ class Responder:
         digests: Sequence[int],
         singly: bool,
     ) -> deque[int]:
-        """Take note of what has arrived; return the places of what must be looked at alone."""
+        """Note what has arrived; return the places of what must be looked at alone."""
         odd: set[object] = set()
         if self._lock_steps is not None:
             odd.update(self._lock_steps.suspects(arrived, self._clock()))
@@ -250,7 +250,7 @@ class Responder:
         return steps
 
     def abandon(self, step: Wait | Delay) -> None:
-        """Take note that a step will never be done, because the service stops.
+        """Note that a step will never be done, because the service stops.
 
         It is counted as dropped, and nothing more comes of it: the shell has cancelled its
         awaitable before.
@@ -260,7 +260,7 @@ class Responder:
         self._drop(step.request, DropReason.STOPPED)
 
     def sent(self, answer: Answer, error: OSError | None = None) -> None:
-        """Take note of a reply that was sent, unless the system refused it."""
+        """Note that a reply was sent, unless the system refused it."""
         if error is not None:
             self._refused(answer.request, error)
             return

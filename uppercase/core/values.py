@@ -61,7 +61,7 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
 def parse_interface(text: str, other: str = "") -> str:
     """Return an IP address to listen on, in its one spelling; `other` is what is accepted besides.
 
-    Which of a network's addresses is for all of it, only the system knows.
+    Only the system knows which of a network's addresses is for all of it.
     """
     try:
         address = ip_address(text.removeprefix("[").removesuffix("]"))
@@ -126,7 +126,7 @@ class Client(NamedTuple):
 def unmapped(host: str) -> str:
     """Return the IPv4 address that an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) stands for.
 
-    A socket of both families shows IPv4 peers so; limits, lists and logs must not tell them apart.
+    Dual-stack sockets show IPv4 peers like that; limits, lists and logs must not tell them apart.
     """
     if not host.lower().startswith("::ffff:"):
         return host
@@ -354,7 +354,7 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     r"""Split at each separator that no backslash stands before; `unescape` each field afterwards.
 
     The fields are as they were written, backslashes included, so that they can be joined again
-    unchanged. A backslash covers the character behind it, so `a\\:b` is two fields.
+    unchanged. A backslash covers the character after it, so `a\\:b` is two fields.
     """
     fields = [""]
     for character in _CHARACTER.findall(text):

@@ -90,8 +90,8 @@ class TCPLab:
 
     def __str__(self) -> str:
         """Return the options as one types them."""
-        given = {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
-        return command_line({name.replace("_", "-"): f"{given[name]:.15g}" for name in given})
+        values = {each.name.replace("_", "-"): getattr(self, each.name) for each in fields(self)}
+        return command_line({name: f"{value:.15g}" for name, value in values.items() if value})
 
 
 NO_LAB: Final = TCPLab()

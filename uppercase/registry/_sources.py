@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import isclass
+from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
 from typing import Any, Final
@@ -158,14 +159,8 @@ class Scan:
 
 def drop_ins(folder: str) -> list[str]:
     """Return the names of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(
-        name
-        for name in names
-        if name.endswith(".py")
-        and name != "__init__.py"
-        and os.path.exists(os.path.join(folder, name))
-    )
+    files = sorted(Path(folder).glob("*.py"))
+    return [file.name for file in files if file.name != "__init__.py" and file.exists()]
 
 
 def _fault_of_plugin(plugin: Any, label: str) -> str | None:

@@ -6,7 +6,7 @@
 
 `tcp_factory` and `udp_protocol` serve on endpoints and ports of the caller's own. Everything that
 can be wrong with settings is found when the service is made, before anything listens. Command lines
-are the taps' matter. What serves loads on first use: a TCP service does without what serves UDP.
+are for the taps. What serves loads on first use: a TCP service does without what serves UDP.
 """
 
 from typing import TYPE_CHECKING

@@ -251,7 +251,7 @@ class Board:
         return board
 
     def clear(self, number: int) -> None:
-        """Take note that there is no such worker: nobody waits for it."""
+        """Note that there is no such worker: nobody waits for it."""
         self._counts[number] = _NOBODY
 
     def has_more(self, number: int, count: int) -> bool:

@@ -178,15 +178,15 @@ def _name(port: Any) -> str:
 
 
 udp_service = UDPService
-"""What programs call."""
+"""What programs call to make a service."""
 
 
 def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol:
     """Return what answers the datagrams of a port of your own: `reactor.listenUDP(port, protocol)`.
 
     It guards, counts and logs as a service does; one protocol is for one port. A port of Twisted's
-    does not tell to which address a datagram was sent, so bind it to an address of its own. Of the
-    settings, where to listen and how to stop is not looked at.
+    does not tell which address a datagram was sent to, so bind it to an address of its own. The
+    settings that say where to listen and how to stop are not used.
     """
     service = UDPService(settings, reactor)
     return ResponderProtocol(service.responder, service.reactor)

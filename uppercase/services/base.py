@@ -142,7 +142,7 @@ class CannotStart(SystemExit, Exception):
     """Ends the program with one sentence instead of a traceback.
 
     A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
-    `Exception`, so that twistd takes notice, removes its pid file and tells the parent of a daemon.
+    `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -283,7 +283,7 @@ class TransformService(Service, ABC):
         """Serve what was inherited, or else every address of the settings; raise `CannotListen`."""
 
     def open_sockets(self, workers: int) -> None:
-        """Open all addresses for that many processes, or raise `CannotListen`; then `close`."""
+        """Open all addresses, for that many workers, or raise `CannotListen`; then `close` them."""
         self.opened = self.open_shorthands(workers)
         self.opened += self.open_listed(workers)
 

@@ -179,7 +179,7 @@ _QUIET: Final = {events.Opened, events.Impaired, *_UNCOUNTED}
 
 
 def _warning(event: Event) -> tuple[str, str] | None:
-    """Return a warning's kind, of which there is one an interval, and its sentence."""
+    """Return a warning's kind, of which there is one per interval, and its sentence."""
     match event:
         case events.Closed(outcome=outcome):
             return (
@@ -255,7 +255,7 @@ def _plain(value: Any) -> Any:
 class LogObserver:
     """Writes what an operator wants to see; with `log_peers`, what a classroom wants to.
 
-    Of each kind of warning there is one line an interval; then it tells how many were held back.
+    Of each kind of warning there is one line per interval; then it tells how many were held back.
     """
 
     # Its name, where one process has several; lines begin with it.

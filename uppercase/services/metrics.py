@@ -309,7 +309,7 @@ class Histogram:
 
 @implementer(ITransform)
 class Measured:
-    """A transform whose calls are measured; a stream's end counts as none."""
+    """A transform whose calls are measured; a stream's end is not counted."""
 
     def __init__(self, inner: ITransform, took: Histogram) -> None:
         self._inner: Any = inner

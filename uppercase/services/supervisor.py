@@ -63,7 +63,7 @@ class Supervisor(Service):
         services: as the options describe them; they are queried and opened, never started.
         program: what a worker runs, before our process's number, at whose end it ends too.
         words: what follows that.
-        watchdog: seconds without a sign of life after which a worker is replaced; None for any.
+        watchdog: seconds without a sign of life after which a worker is replaced; None for never.
         measure: whether workers send their numbers.
     """
 
@@ -194,7 +194,7 @@ class Supervisor(Service):
         return len(generation.serving()) == self._workers
 
     def ended(self, worker: Worker, how: str) -> None:
-        """Take note that a worker has ended, and see to it that others serve."""
+        """Note that a worker has ended, and see to it that others serve."""
         self._all.discard(worker)
         self._counted = add_up([self._counted, without_gauges(worker.numbers)])
         if self._stopping is not None:
@@ -279,7 +279,7 @@ class Supervisor(Service):
         # worker.
         self._release()
         self._watch.end()
-        # The old ones serve those who wait.
+        # The old ones serve the clients that wait.
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
         for worker in list(self._all):

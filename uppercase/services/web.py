@@ -1,9 +1,9 @@
 """HTTP beside a service, on `twisted.web`: for the classroom's page, and for metrics.
 
-Nobody who asks may hurt the service. A connection has one request, with a small body or none, and a
-few seconds for all of it. Only so many are open at a time, of which the oldest makes room, and only
-so many are answered each second. `twisted.web` itself bounds headers, at 16 KiB. Numbers are
-gathered at most once a second.
+No client can hurt the service. A connection has one request, with a small body or none, and a few
+seconds for all of it. How many are open is bounded, so that the oldest makes room, and so is how
+many are answered each second. `twisted.web` itself bounds headers, at 16 KiB. Numbers are gathered
+at most once a second.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final

@@ -2,8 +2,8 @@
 
 A worker is a process that serves sockets which its supervisor has opened. From `COMMANDS` it reads
 an `Assignment`, then words; the end of that pipe means that the supervisor is gone, and the worker
-goes too. Into `REPORTS` it writes objects of JSON, one a line: what it logs, that it is ready, that
-it lives and what it has counted, and why it failed.
+goes too. Into `REPORTS` it writes objects of JSON, one per line: what it logs, that it is ready,
+that it lives and what it has counted, and why it failed.
 """
 
 import faulthandler

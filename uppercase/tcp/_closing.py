@@ -214,7 +214,7 @@ class EndingProtocol(Protocol):
         self._abort()
 
     def _look_at_progress(self) -> bool:
-        """Take note of what the peer has taken; tell whether it is owed something."""
+        """Note what the peer has taken; tell whether it is owed something."""
         owed = unacknowledged_output(self.transport)
         # Where the system cannot tell, what counts is whether Twisted's buffer is empty again.
         is_owed = self._paused if owed is None else owed > 0
@@ -285,7 +285,7 @@ class EndingProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; `overdue_since` goes on."""
         self._move(CLOSING)
-        # To go on asking while the service stops is no wrong; the drain time bounds that.
+        # Asking on while the service stops is not wrong; the drain time bounds that.
         if self._conversation.outcome is not STOPPED:
             self._linger_until = self._received + LINGER
         transport = self.transport

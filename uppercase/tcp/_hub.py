@@ -39,7 +39,7 @@ _GONE: Final = 0x008 | 0x010
 
 class _End(Failure):
     def check(self, *kinds: Any) -> Any:
-        # Twisted asks for this at each end, by the names of all bases; it is none of these.
+        # Twisted asks for this at each end, by the names of all bases; no end is one of these.
         asked: Any = super().check
         return None if kinds == (ConnectionAborted,) else asked(*kinds)
 

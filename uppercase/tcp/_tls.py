@@ -315,13 +315,13 @@ class TLSProtocol(ConnectionStage):
         self.wrappedProtocol.break_off(outcome, words)
 
     def _throw_away(self, size: int) -> None:
-        """Take note of bytes that came after the end of TLS; a flood of them is cut off."""
+        """Count bytes that came after the end of TLS; a flood of them is cut off."""
         self._thrown_away += size
         if self._thrown_away > LINGER:
             self.abortConnection()
 
     def _ended_early(self) -> None:
-        """Take note of an end within the handshake that we did not bring about.
+        """Note an end within the handshake that we did not bring about.
 
         Without a byte it was a check for an open port: no failure.
         """

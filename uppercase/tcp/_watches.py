@@ -48,12 +48,12 @@ class Deadlines(Generic[C]):
     _call: IDelayedCall | None = field(default=None, init=False)
 
     def opened(self) -> None:
-        """Take note of a connection."""
+        """Watch, from the first connection on."""
         if self._call is None:
             self._call = self.clock.callLater(self._pause(0.0), self._look)
 
     def closed(self) -> None:
-        """Take note that one is gone; after the last one there is no timer."""
+        """Note that a connection is gone; after the last one there is no timer."""
         if self._call is not None and not self.connections:
             self._call.cancel()
             self._call = None
@@ -103,7 +103,7 @@ class Turns:
             self._call = self._clock.callLater(0, self._go_round)
 
     def forget(self, connection: "TransformProtocol") -> None:
-        """Take note that a connection is gone."""
+        """Let a connection that is gone have no more turns."""
         self._waiting.pop(connection, None)
         if self._call is not None and not self._waiting:
             self._call.cancel()

@@ -109,7 +109,7 @@ class TransformProtocol(EndingProtocol):
             self.pump()
 
     def identified(self) -> None:
-        """Take note of the client that limits and logs go by; input comes after this."""
+        """Note the client that limits and logs go by; input comes after this."""
         if self._state is not states.IDENTIFYING:
             return  # It already closes, under the name that the log knows.
         self.name, self.client = known_as(self.transport.getPeer())

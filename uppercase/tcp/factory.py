@@ -175,7 +175,7 @@ class TransformFactory(ServerFactory):
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
-        """Take note that a connection is gone, if it was ever let in."""
+        """Forget a connection that is gone, if it was ever let in."""
         if connection not in self.connections:
             return
         self.connections.remove(connection)
@@ -210,7 +210,7 @@ class ConnectionStage(ProtocolWrapper):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def done(self) -> None:
-        """Take note that there is nothing left to wait for."""
+        """Note that there is nothing left to wait for."""
         self.factory.unfinished.discard(self)
         self.factory.watch.closed()
 
@@ -271,7 +271,7 @@ class _WatchedProtocol(TransformProtocol):
         super().dataReceived(data)
 
     def readConnectionLost(self) -> None:
-        """Tell of the end of input once, and take note of it."""
+        """Tell of the end of input, once."""
         if not self._ended:
             self._ended = True
             self.tell(HalfClosed(self.name))

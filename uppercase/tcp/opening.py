@@ -138,7 +138,7 @@ def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> OpenSock
 class _UNIXPort(unix.Port):
     """A port for a UNIX socket whose name and mode are up to whatever has opened it.
 
-    Twisted's own sets the mode anew, and removes the name when it stops, even if it is systemd's.
+    Twisted's own sets the mode again, and removes the name when it stops, even if it is systemd's.
     """
 
     _shouldShutdown = False  # noqa: N815 (Twisted's name) # Other processes may serve it.

@@ -165,7 +165,7 @@ class CallResult:
 
     @property
     def refused(self) -> bool:
-        """Whether it was refused, which is no fault; a `UnicodeError` is an accident."""
+        """Whether it was refused, which is not a fault; a `UnicodeError` is an accident."""
         return isinstance(self.error, ValueError | TransformError) and not isinstance(
             self.error, UnicodeError | WrongResult
         )

@@ -13,7 +13,7 @@ from uppercase.classroom.captive import HOST, Program
 from uppercase.classroom.grade import Trial, Wrong, check, exercise
 from uppercase.classroom.record import Row
 
-_QUIET: Final = 0.1  # Seconds in which nothing may come behind a reply.
+_QUIET: Final = 0.1  # Seconds in which nothing may come after a reply.
 
 _LATIN: Final = b"caf\xe9"
 _STREET: Final = "straße"
@@ -22,7 +22,7 @@ _LONG: Final = b"abcdefghi\n" * 10_000
 
 _Served = tuple[Program, int]  # A server on trial, and its port.
 
-_Tell = Callable[..., None]  # Takes note of an event, of its bytes and their direction.
+_Tell = Callable[..., None]  # Notes an event, its bytes and their direction.
 
 
 def _resets_at_the_end(skt: socket.socket) -> None:
@@ -134,7 +134,7 @@ class _TCPServer(_Server):
     def talk(
         self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
-        """Expect nothing before or behind a reply, nor after the end if there is to be one."""
+        """Expect nothing before or after a reply, nor after the end if there is to be one."""
         end, got, why = how.get("end", False), b"", ""
         try:
             with socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt:

@@ -56,7 +56,7 @@ LINE: Final = 512  # Bytes of a line: what fits into one datagram everywhere (RF
 _REPLY_WITHIN: Final = 5.0  # Seconds that a line's reply is waited for, over TCP.
 _FRAMINGS: Final = ("netstring", "int16", "int32")  # The framings that have no lines.
 
-DIRECTIONS: Final = {"": 0, "request": 1, "reply": 2}
+_WAYS: Final = ["", *events.Direction]
 _words: Final = attrgetter("number", "text", "size", "actions", "words")
 
 COUNTS: Final = (
@@ -149,7 +149,7 @@ class Audience:
             client.arrows.arrows.clear()
 
     def wants(self, count: int) -> bool:
-        """Whether there is room for drawing so many datagrams that came together."""
+        """Whether there is room for drawing this many datagrams that came together."""
         return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
 
     def snapshot(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Audience:
         return client
 
     def _is_shown(self, event: Event, exchange: tuple[str, int]) -> bool:
-        """Decide of each exchange once, when its datagram arrives; over TCP, of each event."""
+        """Decide for each exchange once, when its datagram arrives; over TCP, of each event."""
         if not (self._by_event or isinstance(event, Received)):
             return exchange in self._followed
         self.seen += 1
@@ -220,7 +220,7 @@ class Audience:
                     peer,
                     round(arrow.begin, 4),
                     round(arrow.end, 4),
-                    DIRECTIONS[arrow.direction],
+                    _WAYS.index(arrow.direction),
                     *_words(arrow),
                 ]
                 for peer, arrow in drawn
@@ -229,7 +229,7 @@ class Audience:
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any, most: int) -> Iterator[tuple[Any, Any]]:
-    """Put something into a table that keeps so many; return the oldest, which make room."""
+    """Put something into a table that keeps `most`; return the oldest, which make room."""
     table[key] = value
     while len(table) > most:
         oldest = next(iter(table))
@@ -320,5 +320,5 @@ class Shown:
 
 @lru_cache(64)
 def _key_lines(experiment: Experiment, host: str) -> list[str]:
-    """Return the first lines of a key, of which nobody can ask for many."""
+    """Return the first lines of a key, so that nobody can ask for many."""
     return [str(row) for row in answer_key(experiment, KEY_LINES, host=host)]

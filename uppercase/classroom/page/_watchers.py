@@ -21,8 +21,8 @@ from uppercase.services.base import Repeated
 FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
 FULL_PACE: Final = 100
-"""Up to so many watchers get each frame; of twice as many each gets one in three, so a class of 200
-costs less than 300 writes a second, and not 800."""
+"""Up to this many watchers get each frame; of twice as many, each gets one in three, so a class of
+200 costs less than 300 writes a second, and not 800."""
 
 STALLED: Final = 15.0
 """Seconds that a watcher may take nothing: a phone that is carried through the hall comes back."""
@@ -67,7 +67,7 @@ class Watcher:
         self._request.registerProducer(self, True)
 
     def push(self, frame: bytes) -> None:
-        """Write a frame, or take note that it was missed."""
+        """Write a frame, or note that it was missed."""
         if self.stalled_since is None:
             self._request.write(frame)
         else:

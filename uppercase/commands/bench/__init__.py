@@ -124,7 +124,7 @@ class Report:
     _shown: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
-        # Objects on the same terminal would go through it.
+        # Objects on the same terminal would break it up.
         shown = sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
         self.bar = click.progressbar(
             length=round(self.plan.duration * 1e3),  # whole milliseconds, since it counts
@@ -135,7 +135,7 @@ class Report:
         )
 
     def tick(self, elapsed: float) -> None:
-        """Take note of the time; called about ten times a second, and at the end of the load."""
+        """Show how it stands; called about ten times a second, and at the end of the load."""
         self.counts.latencies.fold()
         before, answered_before = self._shown
         if int(elapsed) == int(before) and elapsed < self.plan.duration:

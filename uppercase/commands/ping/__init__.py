@@ -1,7 +1,7 @@
 """`uppercase ping`: its options, its exit status, and what it prints.
 
-It prints lines in the shape of ping(8), or objects, one a line (NDJSON). Numbers in the text have a
-unit; in the objects they are numbers and the key names the unit. The objects are documented in
+It prints lines in the shape of ping(8), or objects, one per line (NDJSON). Numbers in the text have
+a unit; in the objects they are numbers and the key names the unit. The objects are documented in
 docs/reference/ping-and-bench.md. What a reply means is the tracker's affair, when probes are sent
 and how they travel the run's.
 """
@@ -9,7 +9,7 @@ and how they travel the run's.
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -226,8 +226,8 @@ def _round_trips(rtt: RoundTrips) -> dict[str, float] | None:
 
 
 def _histogram(seconds: Iterable[float]) -> list[str]:
-    """Return bars for a terminal, a line a bin, in milliseconds; no bar is too short to be seen."""
-    edges, heights = _report.bins(seconds)
+    """Return bars for a terminal, one per bin, in milliseconds; none is too short to be seen."""
+    edges, heights = _report.bins(Counter(seconds))
     most = max(heights)
     bar = max(1, min(_BAR, get_terminal_size().columns - _BESIDE_BAR))
     return [
@@ -241,7 +241,7 @@ def save_plot(path: Path, target: Target, found: Iterable[Finding], totals: Tota
     description = ", ".join(f"{getattr(totals, name)} {name}" for name in _COUNTED)
     panels: list[_report.Panel] = [
         partial(_draw, found),
-        *_report.histogram(totals.rtt.recent, "RTT in ms"),
+        *_report.histogram(Counter(totals.rtt.recent), "RTT in ms"),
     ]
     return _report.save_plot(path, f"ping {target}", description, panels)
 

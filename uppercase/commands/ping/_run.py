@@ -159,7 +159,7 @@ class DatagramRun(Run):
         self._port = DatagramSocket(self.reactor, datagrams, self.received, failed)
 
     def send(self, probe: bytes) -> None:
-        """Send one datagram; a full queue of this host is waited for, it is no loss."""
+        """Send one datagram; a full queue of this host is waited for: it is not a loss."""
         self._waiting.append(probe)
         if len(self._waiting) == 1:
             self._flush()
@@ -332,7 +332,7 @@ class Lines(Reader):
         return NetworkError(f"{self._target} {did} the connection after {self.so_far}{hint}")
 
     def readConnectionLost(self) -> None:
-        """Take note that no more will come; our side is closed by the run."""
+        """Note that no more will come; the run closes our side."""
         self.came.put(b"")
 
     async def _listen(self) -> UppercaseError | None:

@@ -29,7 +29,7 @@ PROMPT: Final = "Input lowercase sentence: "
 
 UDP_WINDOW: Final = 16
 """Requests that a client has under way: their datagrams of 1,232 bytes fit many times into Linux's
-default receive buffer (208 KiB), and 16 a round trip is no burden for a network."""
+default receive buffer (208 KiB), and 16 per round trip are no burden for a network."""
 
 UDP_MAX_WINDOW: Final = 512
 """Each request under way has a socket of its own; Linux gives a process 1,024 descriptors."""

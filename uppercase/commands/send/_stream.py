@@ -51,7 +51,7 @@ class _Sending(Enum):
     BLOCKED = auto()
     """The connection has not taken all of it yet."""
     ENDING = auto()
-    """There is no more, and the connection is told so behind the rest."""
+    """There is no more, and the connection is told so after the rest."""
     ENDED = auto()
     """The server has been told; over TLS, all has been handed over."""
     GOODBYE = auto()
@@ -193,7 +193,7 @@ class Filter(ClientProtocol):
     # What the connection tells.
 
     def writeConnectionLost(self) -> None:
-        """Take note that the server has been sent everything, and told of the end."""
+        """Note that the server has been sent everything, and told of the end."""
         if self._sending is _Sending.ENDING:
             self._turn(_Sending.ENDED)
 
