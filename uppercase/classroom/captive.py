@@ -302,7 +302,7 @@ HOST: Final = "127.0.0.1"
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
-class Exhibit:
+class ObservedService:
     """A service on loopback while the `with` block lasts, and all that it saw.
 
     The block is not in the reactor's thread.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
 
-from uppercase.classroom.captive import HOST, Exhibit, Program
+from uppercase.classroom.captive import HOST, ObservedService, Program
 from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
 from uppercase.errors import PluginError, UserError, suggest
@@ -137,7 +137,7 @@ class Trial:
 
         It is killed after `seconds`, and when nothing has come or gone for `quiet` seconds or it
         does not begin; 0 is for programs that may be silent. The lab is `lab`, `options` and `seed`
-        of an `Exhibit`.
+        of an `ObservedService`.
         """
         key = repr((udp, text, sorted(lab.items())))
         lock, runs = self._runs.setdefault(key, (Lock(), []))
@@ -151,14 +151,14 @@ class Trial:
     def _run(
         self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
     ) -> Run:
-        exhibit = Exhibit(udp=udp, port=self.port, **lab)
+        service = ObservedService(udp=udp, port=self.port, **lab)
         if self._silent:
-            return self._silent[0]._replace(timeline=Timeline.of(*exhibit.seen()))
-        with exhibit, self._program(exhibit.port, text) as program:
-            status = _wait(program, exhibit, seconds, quiet)
+            return self._silent[0]._replace(timeline=Timeline.of(*service.seen()))
+        with service, self._program(service.port, text) as program:
+            status = _wait(program, service, seconds, quiet)
             said = program.output(), program.complaint()
-        about, rows = exhibit.seen()
-        run = Run(*said, status, rows, Timeline.of(about, rows), exhibit.late)
+        about, rows = service.seen()
+        run = Run(*said, status, rows, Timeline.of(about, rows), service.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of the network that could differ another time.
             self._silent.append(run)
@@ -185,18 +185,18 @@ class Trial:
                 program.interrupt()
 
 
-def _wait(program: Program, exhibit: Exhibit, seconds: float, quiet: float) -> int | None:
+def _wait(program: Program, service: ObservedService, seconds: float, quiet: float) -> int | None:
     """Return a client's exit status, None if it has to be killed."""
     now = begin = last = time.monotonic()
-    size = exhibit.recorded
+    size = service.recorded
     silence = max(quiet, _STARTS_WITHIN)
     while now < begin + seconds and not (quiet and now > last + silence):
         left = begin + seconds - now
         if (status := program.wait(min(left, _GLANCE) if quiet else left)) is not None:
             return status
         now = time.monotonic()
-        if exhibit.recorded > size:
-            size, last, silence = exhibit.recorded, now, quiet
+        if service.recorded > size:
+            size, last, silence = service.recorded, now, quiet
     return None
 
 

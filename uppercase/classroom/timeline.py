@@ -11,10 +11,11 @@ from textwrap import wrap
 from typing import Any, Final
 
 from uppercase.classroom.record import Row
+from uppercase.core.events import Direction
 from uppercase.core.values import printable
 from uppercase.errors import UserError
 
-REQUEST, REPLY = "request", "reply"
+REQUEST, REPLY = (each.value for each in Direction)
 
 FOLD: Final = 2.0
 """Seconds without an event that are folded into a line, which says how many."""

@@ -154,33 +154,33 @@ def run(
         uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
-    from uppercase.classroom.captive import HOST, Exhibit, run_in_terminal
+    from uppercase.classroom.captive import HOST, ObservedService, run_in_terminal
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
     _look_for_folders(timeline, record)
-    exhibit = Exhibit(
+    service = ObservedService(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )
     _leave_nobody_behind()
-    with running(), exhibit:
-        status = run_in_terminal(command, HOST, exhibit.port, timeout)
+    with running(), service:
+        status = run_in_terminal(command, HOST, service.port, timeout)
     if status is None:
         say(f"the program was killed after {timeout:g} s (--timeout); it did not end")
         status = OVERTIME
-    drawn = Timeline.of(*exhibit.seen())
+    drawn = Timeline.of(*service.seen())
     for line in draw_text(drawn):
         click.echo(line, err=True)
     if not drawn.clients:
         say(
-            f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{exhibit.port}; "
+            f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{service.port}; "
             "{host} and {port} among its arguments tell it where, and --port is for a program "
             "with a fixed port"
         )
     if timeline is not None:
         _save_timeline(drawn, timeline)
     if record is not None:
-        _save(record, lambda: record.write_bytes(exhibit.record()))
+        _save(record, lambda: record.write_bytes(service.record()))
     return status
 
 

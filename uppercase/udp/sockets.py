@@ -126,7 +126,7 @@ def adopt_socket(descriptor: int) -> socket.socket:
     """Take over an open, bound UDP socket, for example from systemd.
 
     Raises:
-        CannotListen: the descriptor is no such socket; it is left as it was.
+        CannotListen: the descriptor is not such a socket; it is left as it was.
     """
     try:
         sock = socket.socket(fileno=os.dup(descriptor))

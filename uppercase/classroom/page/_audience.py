@@ -56,7 +56,7 @@ LINE: Final = 512  # Bytes of a line: what fits into one datagram everywhere (RF
 _REPLY_WITHIN: Final = 5.0  # Seconds that a line's reply is waited for, over TCP.
 _FRAMINGS: Final = ("netstring", "int16", "int32")  # The framings that have no lines.
 
-DIRECTIONS: Final = {"": 0, "request": 1, "reply": 2}
+_WAYS: Final = ["", *events.Direction]
 _words: Final = attrgetter("number", "text", "size", "actions", "words")
 
 COUNTS: Final = (
@@ -220,7 +220,7 @@ class Audience:
                     peer,
                     round(arrow.begin, 4),
                     round(arrow.end, 4),
-                    DIRECTIONS[arrow.direction],
+                    _WAYS.index(arrow.direction),
                     *_words(arrow),
                 ]
                 for peer, arrow in drawn
