@@ -256,7 +256,7 @@ def _exercises() -> dict[str, str]:
 
 
 class _Grade(Command):
-    """Takes its own options behind the exercise, so a program's need a `--` before them."""
+    """Takes its own options after the exercise, so a program's need a `--` before them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

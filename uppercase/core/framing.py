@@ -117,7 +117,7 @@ class LineFramer(Framer):
     __slots__ = ()
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Put the ending of the request behind its reply."""
+        """Put the ending of the request after its reply."""
         return reply + trailer
 
     def _split(self, data: bytes) -> Iterator[Pair]:
@@ -208,7 +208,7 @@ class NetstringFramer(Framer):
         self._needed = 0
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Put the reply's length and a colon before it, and a comma behind it."""
+        """Put the reply's length and a colon before it, and a comma after it."""
         return b"%d:%b," % (len(reply), reply)
 
     def _split(self, data: bytes) -> Iterator[Pair]:

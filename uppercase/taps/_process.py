@@ -31,7 +31,7 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
     By the words a worker makes the same service: the module of the options, and the command line
-    behind the service's name.
+    after the service's name.
     """
     reactor = the_reactor()
     services = parts_of(service)

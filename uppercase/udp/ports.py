@@ -77,7 +77,7 @@ def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> I
     """Serve a responder on a bound socket, which the port owns from now on; ports may share one.
 
     Raises:
-        CannotListen: the address could not be had; nothing is left open.
+        CannotListen: the address could not be bound; nothing is left open.
     """
     protocol = ResponderProtocol(responder, reactor)
     if IReactorFDSet.providedBy(reactor):

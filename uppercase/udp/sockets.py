@@ -60,7 +60,7 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
 
     Raises:
         BadValue: the host is no address.
-        CannotListen: the address could not be had; nothing is left open.
+        CannotListen: the address could not be bound; nothing is left open.
     """
     address = parse_interface(host or _EVERYWHERE)
     family = family_of(address)
