@@ -194,12 +194,12 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.Dropped(reason=reason):
             return (
                 f"datagrams dropped: {reason}",
-                f"a datagram of {event.peer} was dropped: {reason}{_because(event)}",
+                f"a datagram from {event.peer} was dropped: {reason}{_because(event)}",
             )
         case events.WouldDrop(reason=reason):
             return (
                 f"datagrams answered on a dry run: {reason}",
-                f"a datagram of {event.peer} would have been dropped: {reason}",
+                f"a datagram from {event.peer} would have been dropped: {reason}",
             )
         case events.Incomplete():
             return (
