@@ -154,7 +154,7 @@ class ProxyHeaderError(UppercaseError):
 
 
 class CannotListen(UppercaseError):
-    """An address could not be had."""
+    """An address could not be bound."""
 
 
 class NetworkError(UppercaseError):

@@ -56,7 +56,7 @@ class Mistake:
 
 TCP = names("tcp-server")
 UDP = names("udp-server")
-NO_TEXT, GONE = "survives what is no text", "survives clients that go away"
+NO_TEXT, GONE = "survives what is not text", "survives clients that go away"
 TURNS, NEWLINE = "serves many clients in turn", "keeps a newline"
 LOSS, DUPLICATES, CORRUPTION = (f"{word} in both directions" for word in (
     "loss", "duplicates", "corruption"

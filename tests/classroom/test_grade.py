@@ -37,9 +37,9 @@ def lecture(name: str, folder: Path) -> Path:
         (
             "tcp-server",
             "tcp_server.py",
-            {"answers 100,000 bytes", "survives what is no text", GONE},
+            {"answers 100,000 bytes", "survives what is not text", GONE},
         ),
-        ("udp-server", "udp_server.py", {"answers 8,000 bytes", "survives what is no text"}),
+        ("udp-server", "udp_server.py", {"answers 8,000 bytes", "survives what is not text"}),
         ("tcp-client", "tcp_client.py", {"takes a reply in pieces"}),
         ("udp-client", "udp_client.py", {"ends without a reply"}),
     ],
@@ -245,7 +245,7 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
     assert "Traceback" not in done.stderr
     for words in (
-        "number (greeting:number, uppercase.exercises) is int; a class under @exercise",
+        "number (greeting:number, uppercase.exercises) is int; a class with @exercise",
         "empty (greeting:Empty, uppercase.exercises) has no check",
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
         "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: 3",

@@ -314,7 +314,7 @@ def test_so_many_may_watch_and_this_machine_always(stage: Stage) -> None:
     watchers = [stage.watch() for _ in range(WATCHERS)]
     assert not any(each.aborted for each in watchers)
     status, _, said = Visit(stage.page).ask("/events")
-    assert (status, said) == (503, b"as many are watching as can; try again later\n")
+    assert (status, said) == (503, b"too many are watching; try again later\n")
     for _ in range(KEPT_FOR_THIS_MACHINE):
         assert Visit(stage.page, "127.0.0.1").ask("/events")[0] == 200
     assert Visit(stage.page, "127.0.0.1").ask("/events")[0] == 503

@@ -62,7 +62,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
         (["send", ":0"], "got '0' for the port"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
-        (["send", "::1", "7"], "write the port behind its host: [::1]:7"),
+        (["send", "::1", "7"], "write the port after its host: [::1]:7"),
         (["send", "-4", "-6"], "got -4 and -6, which exclude each other"),
         (["send", "-u", "--tls"], "got --tls and -u"),
         (["send", "--unix", "x", "host"], "got --unix and a HOST"),

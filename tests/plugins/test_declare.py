@@ -402,8 +402,8 @@ class UnannotatedFeed:
         (lambda: untyped_stream(NoFinish), "NoFinish makes nothing with both feed and finish"),
         (lambda: untyped_stream(of_bytes), "of_bytes makes nothing with both feed and finish"),
         (lambda: untyped_stream(UnannotatedFeed), "the message of UnannotatedFeed.feed has no"),
-        (lambda: untyped(3), "3 is no function and no class"),
-        (lambda: adopt(3), "3 is no transform; point at a function"),
+        (lambda: untyped(3), "3 is neither a function nor a class"),
+        (lambda: adopt(3), "3 is not a transform; point at a function"),
     ],
 )
 def test_a_wrong_declaration_says_what_to_write(declare: Callable[[], Any], said: str) -> None:

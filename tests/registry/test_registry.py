@@ -362,7 +362,7 @@ class TestSpecifications:
             ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
-            ("f = 3", "acme_r:f", "3 is no transform"),
+            ("f = 3", "acme_r:f", "3 is not a transform"),
             ("pi = 3.14", "acme_r:pi.x", "3.14 has no 'x'; none is known"),
             ("", "builtins:str.nope", "<class 'str'> has no 'nope'; "),
         ],

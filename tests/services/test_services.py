@@ -138,7 +138,7 @@ async def test_functions_and_declared_transforms_are_served_as_they_are(kind: st
 def test_what_is_no_transform_is_refused_with_what_is_expected(kind: str) -> None:
     for wanted, said in (
         ([lambda text: text], "the message of .*<lambda> has no annotation; annotate it `str`"),
-        ([7], "7 is no transform; point at a function, a class"),
+        ([7], "7 is not a transform; point at a function, a class"),
         ([], r"got \[\] as transforms; a list is accepted, such as \['uppercase'\]"),
         ("reverse", "got 'reverse' as transforms; a list is accepted"),
     ):

@@ -117,7 +117,7 @@ def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: by
         worker.childDataReceived(REPORTS, json.dumps(log).encode() + b"\n")
     finally:
         publisher.removeObserver(observe)
-    assert [text for text in said if "no report" in text] == said[:-1] == said[:1]
+    assert [text for text in said if "not a report" in text] == said[:-1] == said[:1]
     assert said[-1] == "worker 1: well"
     assert worker.silent == 0
 

@@ -2,7 +2,7 @@
 
     day         many connections, resets, and mutated input; then the same over TLS
     failing     messages that fail, each in a way of its own, in every connection
-    clock       the wall's clock is set forth and back by hours under traffic
+    clock       the wall clock is set forth and back by hours under traffic
     fairness    a hundred peers flood with empty lines while one asks now and then
     pipelining  twenty peers send minutes of work ahead
     slots       peers that complete no message hold all places

@@ -403,7 +403,7 @@ def test_a_reload_that_cannot_be_leaves_the_old_workers(tmp_path: Path) -> None:
         config.write_text(f'{ONE_IN_A_FILE}{text}transform = "saying:say"\nrate = 3\n')
         refuse("[services.one]: no key named 'rate'")
         config.write_text(f"{ONE_IN_A_FILE}{text.replace('0', '12345', 1)}")
-        refuse("start the service anew for that")
+        refuse("restart the service for that")
         assert server.log().count("not reloaded, the old workers go on:") == 3
 
 

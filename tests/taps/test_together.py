@@ -97,7 +97,7 @@ TCP = '[services.a]\nprotocol = "tcp"\n'
         ('watchdog = "5s"\n' + UDP, ": got --watchdog without workers"),
         ("service = 1", ": no table or key named 'service'; did you mean 'services'?"),
         ("", ': it has no service; add a table [services.lecture] with protocol = "tcp"'),
-        ("[services]\na = 1", ": got 1 for services.a, which is to be a table"),
+        ("[services]\na = 1", ": got 1 for services.a, which must be a table"),
         ("[services.a]", ', [services.a]: no protocol; add protocol = "tcp" or protocol = "udp"'),
         ('[services.a]\nprotocol = "tpc"', ", protocol: no protocol named 'tpc'; did you mean"),
         ("[services.a]\nprotocol = [1]", ", protocol: no protocol named [1]; known are tcp, udp"),

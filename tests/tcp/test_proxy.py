@@ -113,7 +113,7 @@ def test_a_declared_proxy_must_send_a_header(world: World) -> None:
     assert wire.send(b"hello") == b""
     assert wire.was_aborted()
     assert world.notes.outcome is Outcome.PROXY_HEADER
-    assert "begins no PROXY header" in world.notes.closed.detail
+    assert "does not begin a PROXY header" in world.notes.closed.detail
 
 
 def test_a_malformed_header_is_one_counted_outcome(world: World) -> None:

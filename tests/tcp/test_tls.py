@@ -334,7 +334,7 @@ def test_a_reply_amid_a_message_of_the_handshake_ends_the_connection(
     wire.send(records.make(APPLICATION_DATA, b"hello") + records.make(HANDSHAKE, b"\x18\0\0\1"))
     assert wire.was_aborted()
     assert world.notes.outcome is Outcome.MALFORMED
-    assert "amid a message of the handshake" in world.notes.closed.detail
+    assert "within a message of the handshake" in world.notes.closed.detail
 
 
 @pytest.mark.parametrize("agreed", [True, False])

@@ -77,7 +77,7 @@ BROKEN = [
     (
         broken.hundredfold,
         "growth",
-        "transform(b'a' * 16384) gave 1,638,400 bytes; servers send 1,048,576 at the most "
+        "transform(b'a' * 16384) gave 1,638,400 bytes; servers send at most 1,048,576 "
         "(--max-output)",
     ),
     (

@@ -108,7 +108,7 @@ class _Maker:
     ) -> _Packet:
         """Return a packet with its checksums.
 
-        The head is that of UDP or, longer, TCP, from behind the ports on, its checksum 0; the size
+        The head is that of UDP or, longer, TCP, from after the ports on, its checksum 0; the size
         is that of all data, captured or not.
         """
         (source, port), (goal, their_port) = self._ends[direction]

@@ -107,7 +107,7 @@ async def open_connection(
 
     Raises:
         NetworkError: the server cannot be reached or shows no good certificate.
-        UserError: the target's TLS cannot be had, or the system gives no socket.
+        UserError: the target's TLS cannot be set up, or the system gives no socket.
     """
     if not isinstance(server, Target):
         try:

@@ -117,7 +117,7 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
             likely = "one address is accepted"
             if port.isdecimal():
                 place = printable_address(host.strip("[]"), int(port))
-                likely = f"write the port behind its host: {place}"
+                likely = f"write the port after its host: {place}"
             raise UserError(f"got {port!r} beside the address; {likely}")
         address = addresses[0] if addresses else None
         for name, value, other_name, other_value in (

@@ -74,7 +74,7 @@ def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
 def fates(
     seed: int | None, lab: str | None, number: int, client: str | None, **options: str | None
 ) -> None:
-    """Print what the server's lab does to a client's datagrams, one a line.
+    """Print what the server's lab does to a client's datagrams, one per line.
 
     A value is for requests; reply: or both: before it names the other side, a comma joins two.
 
@@ -198,7 +198,7 @@ def run(
     f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
 )
 def timeline(record: Path, client: str, output: Path | None) -> None:
-    """Draw what a service did: an arrow a datagram, time downward.
+    """Draw what a service did: an arrow for each datagram, time downward.
 
     Examples:
         uppercase timeline record.jsonl                    as text
@@ -256,7 +256,7 @@ def _exercises() -> dict[str, str]:
 
 
 class _Grade(Command):
-    """Takes its own options behind the exercise, so a program's need a `--` before them."""
+    """Takes its own options after the exercise, so a program's need a `--` before them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

@@ -84,7 +84,7 @@ _named = _argument("name", help="A transform, or module:function.")
 
 
 @transforms.command("list", cls=_Command)
-@_option("--json", "as_json", bool, "Print an object for each, a line each.")
+@_option("--json", "as_json", bool, "Print one object per line, for each transform.")
 def list_(as_json: bool) -> int:
     """List the transforms that are installed, and where each comes from.
 
@@ -332,7 +332,7 @@ def new(name: str, is_async: bool, stream: bool) -> int:
 
 
 @transforms.command("doctor", cls=_Command)
-@_argument("name", required=False, help="Tell of this one only.")
+@_argument("name", required=False, help="This one only.")
 def doctor(name: str | None) -> int:
     """Tell why a transform is not found: where it was looked for, what is there, what is wrong.
 

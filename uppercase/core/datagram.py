@@ -202,7 +202,7 @@ class Numbers:
         self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
 
     def take(self, client: Client, now: float, count: int = 1) -> int:
-        """Number so many datagrams that have just come from a client; return the last one's."""
+        """Number datagrams that have just come from a client; return the last one's number."""
         heard, number = self._clients.pop(client, (now, 0))
         number = number + count if now - heard < FORGET_AFTER else count
         self._clients[client] = now, number

@@ -117,7 +117,7 @@ class LineFramer(Framer):
     __slots__ = ()
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Put the ending of the request behind its reply."""
+        """Put the ending of the request after its reply."""
         return reply + trailer
 
     def _split(self, data: bytes) -> Iterator[Pair]:
@@ -188,7 +188,7 @@ _COMMA: Final = ord(",")
 _DIGITS: Final = b"0123456789"
 _ZERO: Final = ord("0")
 _ACCEPTED: Final = (
-    "accepted is a netstring: a decimal length without leading zeros, a colon, so many bytes of "
+    "accepted is a netstring: a decimal length without leading zeros, a colon, that many bytes of "
     "data, a comma, such as b'5:hello,'"
 )
 
@@ -208,7 +208,7 @@ class NetstringFramer(Framer):
         self._needed = 0
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Put the reply's length and a colon before it, and a comma behind it."""
+        """Put the reply's length and a colon before it, and a comma after it."""
         return b"%d:%b," % (len(reply), reply)
 
     def _split(self, data: bytes) -> Iterator[Pair]:
@@ -282,7 +282,7 @@ class _PrefixedFramer(Framer):
         most = (1 << 8 * self.prefix.size) - 1
         if len(reply) > most:
             raise FramingError(
-                f"got a reply of {len(reply)} bytes; {self.name} carries {most} at the most; "
+                f"got a reply of {len(reply)} bytes; {self.name} carries at most {most}; "
                 "--framing=netstring has no such bound"
             )
         return self.prefix.pack(len(reply)) + reply

@@ -66,8 +66,8 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
     if _V1_START.startswith(data) or V2_SIGNATURE.startswith(data):
         return None
     raise ProxyHeaderError(
-        f"got {data[:16]!r}, which begins no PROXY header; the proxy must send one (HAProxy: "
-        "send-proxy or send-proxy-v2; nginx: proxy_protocol on)"
+        f"got {data[:16]!r}, which does not begin a PROXY header; the proxy must send one "
+        "(HAProxy: send-proxy or send-proxy-v2; nginx: proxy_protocol on)"
     )
 
 
@@ -97,7 +97,7 @@ def _v1_address(family: bytes, text: bytes) -> str:
         return str((IPv4Address if family == b"4" else IPv6Address)(text.decode("ascii")))
     except ValueError:
         raise ProxyHeaderError(
-            f"got a PROXY header of version 1 with {text!r}, which is no IPv{family.decode()} "
+            f"got a PROXY header of version 1 with {text!r}, which is not an IPv{family.decode()} "
             "address"
         ) from None
 

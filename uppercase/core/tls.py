@@ -36,7 +36,7 @@ class TLSLayer:
         """Take what has come, b"" to begin, and add what it holds to the text.
 
         Returns:
-            Whether there was a close_notify in it: what is behind that is not read.
+            Whether there was a close_notify in it: what comes after that is not read.
 
         Raises:
             ssl.SSLError: TLS cannot go on; `unsent` has the alert that says so.

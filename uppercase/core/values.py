@@ -33,7 +33,7 @@ _QUANTITY: Final = r"(?a)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)"
 
 _NAME: Final = r"(?a)[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
 
-# One character, or a backslash and the one behind it. A backslash at the very end stands alone.
+# One character, or a backslash and the one after it. A backslash at the very end stands alone.
 _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
 
 
@@ -175,7 +175,7 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
 
 
 def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
-    """Say in one sentence why an address could not be had over TCP, UDP or UNIX, and what helps."""
+    """Say in one sentence why a TCP, UDP or UNIX address could not be bound, and what helps."""
     got = f"cannot listen on {protocol} {address}: "
     match error.errno:
         case errno.EADDRINUSE:
@@ -200,12 +200,12 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
 
 
 def in_use(error: CannotListen) -> bool:
-    """Return whether an address could not be had because somebody else has it."""
+    """Return whether an address could not be bound because somebody else has it."""
     return _errno_of(error) == errno.EADDRINUSE
 
 
 def address_is_missing(error: CannotListen) -> bool:
-    """Return whether an address could not be had because this machine has none of the kind."""
+    """Return whether an address could not be bound because this machine has none of the kind."""
     return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 

@@ -284,7 +284,7 @@ def _parse_sides(name: str, text: str) -> dict[Direction, Any]:
             if side in values:
                 raise BadValue(
                     f"--{name}: got {text!r}, which gives {side} twice; once is enough, and "
-                    "decimals stand behind a point"
+                    "decimals come after a point"
                 )
             try:
                 values[side] = UDP_OPTIONS[name].parse(value)

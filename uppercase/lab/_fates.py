@@ -69,7 +69,7 @@ def _check_probabilities(given: object, *names: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BurstLoss:
-    """Loss that comes in bursts: the Gilbert-Elliott model, two states and a step a datagram.
+    """Loss that comes in bursts: the Gilbert-Elliott model, two states and a step per datagram.
 
     Outside a burst `Impairments.loss` applies. A burst has 1 / `leave` datagrams on average, and
     a share of `enter` / (`enter` + `leave`) of all datagrams is in one. Datagram 0 is outside.

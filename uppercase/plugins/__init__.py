@@ -236,8 +236,8 @@ def adopt(
         return stream_transform(target, name=name, summary=summary)  # type: ignore[call-overload, no-any-return]
     if not callable(target):
         raise PluginError(
-            f"{target!r} is no transform; point at a function, a class, or an object that provides "
-            "ITransform"
+            f"{target!r} is not a transform; point at a function, a class, or an object that "
+            "provides ITransform"
         )
     return transform(  # type: ignore[call-overload, no-any-return]
         target, name=name, summary=summary, streaming=streaming, ascii=ascii
@@ -280,7 +280,7 @@ def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Para
     """Return the function that takes the message, its kind, and the target's arguments."""
     if not callable(target):
         hint = f"; a name is given as name={owner}" if isinstance(target, str) else ""
-        raise PluginError(f"{owner} is no function and no class; declare one of these{hint}")
+        raise PluginError(f"{owner} is neither a function nor a class; declare one of these{hint}")
     signature = signature_of(target, owner)
     if not inspect.isclass(target):
         return target, _kind(signature, 0, owner), parameters_of(signature, owner, positional=1)

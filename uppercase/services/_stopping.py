@@ -11,6 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -112,16 +113,12 @@ def exit_with(status: int) -> None:
     atexit.register(end)
 
 
+@dataclass(eq=False)
 class StopSignals:
-    """One service's part in how its program ends by a signal, while the reactor runs.
+    """One service's part in how its program ends by a signal; its stop takes these seconds."""
 
-    Args:
-        seconds: what its stop takes at most.
-    """
-
-    def __init__(self, reactor: Any, seconds: float) -> None:
-        self.reactor = reactor
-        self.seconds = seconds + STOP_GRACE
+    reactor: Any
+    seconds: float
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
@@ -183,7 +180,7 @@ class _Handlers:
             os.kill(os.getpid(), number)
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
-        seconds = max((each.seconds for each in self.running), default=STOP_GRACE)
+        seconds = STOP_GRACE + max((each.seconds for each in self.running), default=0.0)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
             faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)

@@ -229,7 +229,7 @@ class Board:
     """How many connections each worker has, in memory that all of them see.
 
     Of several processes that wait for one socket, the system wakes all, and the first to run takes
-    the connection: mostly the same one. So a worker that has more than another waits.
+    the connection: usually the same one. So a worker that has more than another waits.
     """
 
     def __init__(self, descriptor: int, workers: int) -> None:

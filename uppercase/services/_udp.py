@@ -13,14 +13,7 @@ from uppercase.core.events import ISampler, KernelDropped
 from uppercase.core.responder import Responder
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
-from uppercase.services.base import (
-    SHORTHAND,
-    OpenPlace,
-    Repeated,
-    Settings,
-    TransformService,
-    share,
-)
+from uppercase.services import base
 from uppercase.udp.ports import ResponderProtocol, serve
 from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
@@ -35,7 +28,7 @@ _KERNEL_WRAPS: Final = 1 << 32  # The kernel's counter of drops starts again at 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UDPSettings(Settings):
+class UDPSettings(base.Settings):
     """The settings of a UDP service.
 
     Attributes:
@@ -47,7 +40,7 @@ class UDPSettings(Settings):
     lab: "Experiment | None" = None
 
 
-class UDPService(TransformService):
+class UDPService(base.TransformService):
     """Answers datagrams with one chain of transforms on any number of addresses."""
 
     protocol = "UDP"
@@ -75,7 +68,7 @@ class UDPService(TransformService):
         self.listen_places = settings.listen
         # How many datagrams the system had no room for, by the socket that they were for.
         self._kernel: dict[socket.socket, int] = {}
-        self._watch = Repeated(self._look_at_kernel, self.reactor)
+        self._watch = base.Repeated(self._look_at_kernel, self.reactor)
 
     def listen(self) -> None:
         if self.inherited is None:
@@ -96,16 +89,16 @@ class UDPService(TransformService):
     def _opened_sockets(self) -> list[socket.socket]:
         return [skt for each in self.opened for skt in each.sockets]
 
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        return OpenPlace.of(SHORTHAND, open_for_each(host, port, workers))
+    def open_address(self, host: str, port: int, workers: int) -> base.OpenPlace:
+        return base.OpenPlace.of(base.SHORTHAND, open_for_each(host, port, workers))
 
-    def open_listed(self, workers: int) -> Iterator[OpenPlace]:
+    def open_listed(self, workers: int) -> Iterator[base.OpenPlace]:
         for text in self.settings.listen:
-            yield OpenPlace.of(text, self._openers[text](workers))
+            yield base.OpenPlace.of(text, self._openers[text](workers))
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits
-        outstanding = share(limits.max_outstanding, workers)
+        outstanding = base.share(limits.max_outstanding, workers)
         self.responder.limits = replace(limits, max_outstanding=outstanding)
 
     def served(self) -> list[str]:

@@ -169,11 +169,19 @@ _UNREMARKABLE: Final = frozenset(
     {Outcome.FINISHED, Outcome.ANSWERED, Outcome.DISCONNECTED, Outcome.STOPPED}
 )
 
+_UNCOUNTED: Final = frozenset(
+    {events.Received, events.Replied, events.Several, events.Chunk, events.HalfClosed}
+)
+"""Told only where somebody watches each; the responder counts all datagrams."""
+
+_QUIET: Final = {events.Opened, events.Impaired, *_UNCOUNTED}
+"""None of them is a warning."""
+
 
 def _warning(event: Event) -> tuple[str, str] | None:
     """Return a warning's kind, of which there is one per interval, and its sentence."""
     match event:
-        case events.Closed(outcome=outcome) if outcome not in _UNREMARKABLE:
+        case events.Closed(outcome=outcome):
             return (
                 f"connections closed: {outcome}",
                 f"{event.peer} was closed: {outcome}{_because(event)}",
@@ -186,12 +194,12 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.Dropped(reason=reason):
             return (
                 f"datagrams dropped: {reason}",
-                f"a datagram of {event.peer} was dropped: {reason}{_because(event)}",
+                f"a datagram from {event.peer} was dropped: {reason}{_because(event)}",
             )
         case events.WouldDrop(reason=reason):
             return (
                 f"datagrams answered on a dry run: {reason}",
-                f"a datagram of {event.peer} would have been dropped: {reason}",
+                f"a datagram from {event.peer} would have been dropped: {reason}",
             )
         case events.Incomplete():
             return (
@@ -295,6 +303,9 @@ class LogObserver:
         say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
 
     def notify(self, event: Event) -> None:
+        quiet = type(event) in _QUIET or getattr(event, "outcome", None) in _UNREMARKABLE
+        if quiet and not self._log_peers:
+            return
         # With `log_peers` each end has a line of its own.
         in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
@@ -366,12 +377,6 @@ def _payload(data: bytes) -> str:
 
 _APART: Final = ("outcome", "reason", "transform", "error")
 """Attributes; the first that an event has tells it from others of its kind."""
-
-_UNCOUNTED: Final = {
-    *(events.Received, events.Replied, events.Several),
-    *(events.Chunk, events.HalfClosed),
-}
-"""Told only where somebody watches each; the responder counts all datagrams."""
 
 _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
     kind: (word_of(kind.__name__), next((name for name in _APART if name in kind._fields), ""))

@@ -53,7 +53,7 @@ class Family(NamedTuple):
 FAMILIES: Final = (
     Family("connections", "TCP connections that were let in.", "", "opened"),
     Family("connections_open", "TCP connections that are open.", kind="gauge"),
-    Family("connections_closed", "TCP connections that ended, by how.", "outcome", "closed"),
+    Family("connections_closed", "TCP connections that ended, by outcome.", "outcome", "closed"),
     Family(
         "connections_refused",
         "TCP connections that were not served, by reason.",

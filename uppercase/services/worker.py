@@ -202,8 +202,8 @@ class Worker(ProcessProtocol):
         if not self._garbled:
             self._garbled = True
             say(
-                f"{self} has told what is no report, which is left out; does a transform write to "
-                "file descriptors that it has not opened?",
+                f"{self} has sent something that is not a report, which is left out; "
+                "does a transform write to file descriptors that it has not opened?",
                 LogLevel.error,
                 event="garbled-report",
                 worker=self.number + 1,
@@ -351,7 +351,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     if wanted != assignment.places:
         got, have = (", ".join(chain(*places)) for places in (wanted, assignment.places))
         raise UserError(
-            f"got {got} to listen on, but the sockets are {have} and stay; start the service anew "
+            f"got {got} to listen on, but the sockets are {have} and stay; restart the service "
             "for that"
         )
     numbers = count(SOCKETS)

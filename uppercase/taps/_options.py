@@ -95,7 +95,7 @@ PROCESS = Group(
     "The process",
     Option(
         "--log-format=FORMAT",
-        "text, or json: an object a line, with a word for what happened and its facts",
+        "text, or json: one object per line, with a word for what happened and its facts",
         parse=parse_log_format,
         shown="text",
         values=lambda: dict.fromkeys(FORMATS, ""),
@@ -108,14 +108,14 @@ PROCESS = Group(
     ),
     Option(
         "--workers=N",
-        "processes that serve, which SIGHUP replaces by fresh ones; 0: one for each processor. "
+        "processes that serve, which SIGHUP replaces with fresh ones; 0: one for each processor. "
         "Each has its share of --max-connections and --max-per-address, and its own --rate",
         parse=values.up_to(values.parse_count, _MOST_WORKERS, "0 is one for each processor"),
         shown="1",
     ),
     Option(
         "--watchdog=DURATION",
-        "replace a worker that has given no sign of life for so long",
+        "replace a worker that has given no sign of life for that long",
         parse=values.parse_timeout,
         shown="off",
     ),

@@ -31,7 +31,7 @@ def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str
     """Return a service, or several, together with what it needs beside it; itself, if nothing.
 
     By the words a worker makes the same service: the module of the options, and the command line
-    behind the service's name.
+    after the service's name.
     """
     reactor = the_reactor()
     services = parts_of(service)
@@ -75,7 +75,7 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
         return
     place, name = runner.get("rundir") or ".", runner.get("pidfile")
     if not os.path.isdir(place):
-        raise UserError(f"got --rundir={place}; a folder to run in that is there is accepted")
+        raise UserError(f"got --rundir={place}; an existing folder to run in is accepted")
     if not name:
         return
     path = os.path.join(place, name)
@@ -158,7 +158,7 @@ def use_monotonic_time() -> None:
     else:
         say(
             "a transform's module has scheduled calls while it was imported, so all time-outs go "
-            "by the wall's clock; schedule them when the transform is called",
+            "by the wall clock; schedule them when the transform is called",
             LogLevel.warn,
         )
 

@@ -112,7 +112,7 @@ class TableOptions(usage.Options):
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
 
-        Theirs is the whole help, with the sentence before or behind it.
+        Theirs is the whole help, with the sentence before or after it.
         """
         parent = getattr(self, "parent", None)
         try:

@@ -129,7 +129,7 @@ class Options(_options.ServiceOptions):
             _options.ENDING,
             Option(
                 "--drain-quiet=DURATION",
-                "during a stop, a connection is closed once nothing was sent or taken for so long",
+                "in a stop, a connection is closed once nothing was sent or taken for that long",
                 parse=values.parse_duration,
                 default=DRAIN_QUIET,
                 shown="500ms",

@@ -75,7 +75,7 @@ class Options(_options.ProcessOptions):
         for name, table in self._tables.items():
             if not isinstance(table, dict):
                 raise UserError(
-                    f"{path}: got {table!r} for services.{name}, which is to be a table; one of a "
+                    f"{path}: got {table!r} for services.{name}, which must be a table; one of a "
                     "service begins with a line such as [services.lecture]"
                 )
             where = f"{path}, [services.{name}]"

@@ -26,7 +26,10 @@ class Options(_options.ServiceOptions):
         ("twistd -n uppercase-udp", "upper-case for this machine, on port 12000"),
         ("twistd -n uppercase-udp --interface='*'", "for every machine that can reach this one"),
         ("twistd -n uppercase-udp -t mymodule:shout", "a function of yours in ./mymodule.py"),
-        ("twistd -n uppercase-udp --lab=udp-pinger --seed=7", "lose datagrams, the same for all"),
+        (
+            "twistd -n uppercase-udp --lab=udp-pinger --seed=7",
+            "lose datagrams, the same ones for all",
+        ),
     )
     groups = (
         _options.listening("datagram endpoint string", "udp:12000:interface=127.0.0.1"),
@@ -56,7 +59,7 @@ class Options(_options.ServiceOptions):
             Option(
                 "--allow-low-ports",
                 "answer source ports below 1024 and 2049 too, where "
-                "services are that would answer our answer",
+                "there are services that would answer our answer",
             ),
             Option(
                 "--rate=R[:BURST]",

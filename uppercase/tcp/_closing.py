@@ -285,7 +285,7 @@ class EndingProtocol(Protocol):
     def _close(self, *, linger: bool) -> None:
         """Begin to close; `overdue_since` goes on."""
         self._move(CLOSING)
-        # Asking on while the service stops is not wrong; the drain time bounds that.
+        # To go on asking while the service stops is not wrong: the drain time bounds it.
         if self._conversation.outcome is not STOPPED:
             self._linger_until = self._received + LINGER
         transport = self.transport

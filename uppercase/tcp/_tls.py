@@ -233,7 +233,7 @@ class TLSProtocol(ConnectionStage):
             records = self._layer.encrypt(data)
         except ssl.SSLError:
             # No client splits a message of the handshake.
-            why = "broken TLS: a reply was due amid a message of the handshake"
+            why = "broken TLS: a reply was due within a message of the handshake"
             self.end_with(Outcome.MALFORMED, why)
             self.abortConnection()
             return

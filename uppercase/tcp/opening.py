@@ -243,7 +243,7 @@ def _locked(path: str) -> CannotListen:
     """Say that another process has the lock beside a UNIX socket's name, or seems to."""
     return CannotListen(
         f"cannot listen on UNIX {path}: another program does already, as {path}.lock says; stop it "
-        "or choose another name, or remove both files if nothing of that number serves"
+        "or choose another name, or remove both files if no process of that number serves"
     )
 
 

@@ -314,7 +314,7 @@ def _growth(examined: Examination) -> None:
         if len(outcome.output) > MAX_OUTPUT:
             raise Broken(
                 f"transform({show(message)}) gave {len(outcome.output):,} bytes; servers send "
-                f"{MAX_OUTPUT:,} at the most (--max-output)"
+                f"at most {MAX_OUTPUT:,} (--max-output)"
             )
 
 

@@ -77,7 +77,7 @@ def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> I
     """Serve a responder on a bound socket, which the port owns from now on; ports may share one.
 
     Raises:
-        CannotListen: the address could not be had; nothing is left open.
+        CannotListen: the address could not be bound; nothing is left open.
     """
     protocol = ResponderProtocol(responder, reactor)
     if IReactorFDSet.providedBy(reactor):
@@ -258,24 +258,18 @@ class Port:
     Args:
         sock: a bound UDP socket; the port owns it from now on.
         protocol: is given the datagrams of each wake-up, in the order of their arrival.
-        reactor: provides `IReactorFDSet` too.
+        reactor: provides `IReactorFDSet` and `IReactorTime`.
 
     Attributes:
         protocol: what is served.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        protocol: ResponderProtocol,
-        reactor: IReactorTime,
-    ) -> None:
+    def __init__(self, sock: socket.socket, protocol: ResponderProtocol, reactor: Any) -> None:
         self._socket = sock
         # A port on a blocking socket would hang in its second read.
         sock.setblocking(False)
         self.protocol = protocol
-        self._clock = reactor
-        self._readers = IReactorFDSet(reactor)
+        self._reactor = reactor
         self._name: SocketAddress = sock.getsockname()
         self._batches = batches_of(sock)
         self._pause = RECEIVE_PAUSE
@@ -296,13 +290,13 @@ class Port:
         transport: Any = self
         self.protocol.makeConnection(transport)
         self._listening = True
-        self._readers.addReader(self)
+        self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
         """Close the socket; the result has fired already."""
         if self._listening:
             self._listening = False
-            self._readers.removeReader(self)
+            self._reactor.removeReader(self)
             self._stop_resting()
             self._socket.close()
             # Last: a protocol that stops the port once more, or sends, finds it closed.
@@ -330,7 +324,7 @@ class Port:
 
     def pauseProducing(self) -> None:
         self._paused = True
-        self._readers.removeReader(self)
+        self._reactor.removeReader(self)
 
     def resumeProducing(self) -> None:
         self._paused = False
@@ -345,7 +339,7 @@ class Port:
         A service that stops answers what it was sent before; a flood does not hold it up.
         """
         self._stop_resting()
-        self._readers.removeReader(self)
+        self._reactor.removeReader(self)
         if self._batches_left is None:
             self._batches_left = DRAIN_BATCHES
             self._read_on()
@@ -355,7 +349,7 @@ class Port:
         """Join the readers again, unless there is a reason not to; or read out what is left."""
         if self._batches_left is None:
             if self._listening and not self._paused and self._resting is None:
-                self._readers.addReader(self)
+                self._reactor.addReader(self)
             return
         while self._batches_left and not self._paused:
             self._batches_left -= 1
@@ -397,8 +391,8 @@ class Port:
             error=error,
             pause=self._pause,
         )
-        self._readers.removeReader(self)
-        self._resting = self._clock.callLater(self._pause, self._wake)
+        self._reactor.removeReader(self)
+        self._resting = self._reactor.callLater(self._pause, self._wake)
         self._pause = min(2 * self._pause, RECEIVE_PAUSE_MAX)
 
     def _stop_resting(self) -> None:
@@ -415,10 +409,8 @@ def _write(transport: IUDPTransport, data: bytes, origin: Origin) -> OSError | N
     """Send a reply by a transport of Twisted's; return why the system refuses it."""
     try:
         transport.write(data, origin.source)
-    except OSError as error:
-        return error
-    except MessageLengthError as error:
-        return OSError(str(error))
+    except (OSError, MessageLengthError) as error:
+        return error if isinstance(error, OSError) else OSError(str(error))
     return None
 
 

@@ -60,7 +60,7 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
 
     Raises:
         BadValue: the host is no address.
-        CannotListen: the address could not be had; nothing is left open.
+        CannotListen: the address could not be bound; nothing is left open.
     """
     address = parse_interface(host or _EVERYWHERE)
     family = family_of(address)
@@ -126,7 +126,7 @@ def adopt_socket(descriptor: int) -> socket.socket:
     """Take over an open, bound UDP socket, for example from systemd.
 
     Raises:
-        CannotListen: the descriptor is no such socket; it is left as it was.
+        CannotListen: the descriptor is not such a socket; it is left as it was.
     """
     try:
         sock = socket.socket(fileno=os.dup(descriptor))

@@ -36,10 +36,10 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
             continue
         if not isinstance(loaded, Exercise):
             broken[entry.name] = (
-                f"{origin} is {type(loaded).__name__}; a class under @exercise is accepted"
+                f"{origin} is {type(loaded).__name__}; a class with @exercise is accepted"
             )
         elif not loaded.checks:
-            broken[entry.name] = f"{origin} has no check; methods under @check are accepted"
+            broken[entry.name] = f"{origin} has no check; methods with @check are accepted"
         else:
             found[entry.name] = loaded
     return found, broken

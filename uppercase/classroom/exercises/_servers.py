@@ -118,7 +118,7 @@ class _Server(ABC):
     turns = _asked("serves many clients in turn", 2, b"one", b"two", b"three")
     street = _asked("takes non-ASCII text", 1, _STREET.encode(), also=_STREETS)
 
-    @check("survives what is no text")
+    @check("survives what is not text")
     def no_text(self, trial: Trial) -> None:
         with trial.server(self.kind) as served:
             with suppress(Wrong):

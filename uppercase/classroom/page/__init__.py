@@ -156,7 +156,7 @@ class _Root(Resource):
             case b"/events":
                 local = _is_loopback(_host(request.getClientAddress()))
                 if not self._page.watchers.have_room(local=local):
-                    return _say(request, 503, "as many are watching as can; try again later")
+                    return _say(request, 503, "too many are watching; try again later")
                 self._page.watchers.admit(request)
                 return NOT_DONE_YET
             case b"/key" if self._page.shows_key:

@@ -50,7 +50,7 @@ _output = section("Output")
 @_load("--duration", DURATION.positive, "How long to load the server.", default=f"{_DURATION:g}s")
 @_options.timeout("Load")
 @_options.judgement
-@_output("--json", "as_json", bool, "NDJSON: an object a line.")
+@_output("--json", "as_json", bool, "NDJSON: one object per line.")
 @_report.plot("Draw the throughput and the latencies.")
 def bench(
     target: Target,

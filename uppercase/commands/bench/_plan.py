@@ -282,7 +282,7 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
             raise
         raise NoReply(
             f"{target} let {len(streams)} of {connections} connections in and no more within "
-            f"{CONNECT_TIMEOUT:g} s; one that serves a client at a time and closes after each "
+            f"{CONNECT_TIMEOUT:g} s; one that serves one client at a time and closes after each "
             "reply, like the lecture's, cannot be loaded: bench needs a server that keeps its "
             "connections"
         ) from error

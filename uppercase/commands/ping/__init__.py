@@ -74,7 +74,7 @@ _output = section("Output")
 @_options.judgement
 @_output("-q", "--quiet", bool, "Only the summary.")
 @_output("-D", "timestamps", bool, "Begin each line with the time.")
-@_output("--json", "as_json", bool, "NDJSON: an object a line.")
+@_output("--json", "as_json", bool, "NDJSON: one object per line.")
 @_report.plot("Draw the round trips and losses.")
 def ping(
     target: Target,

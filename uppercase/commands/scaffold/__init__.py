@@ -19,9 +19,9 @@ _PYTHONS: Final = ("3.11", "3.12", "3.13")
 """What a project is tested with, the oldest first; it is what this project needs, too."""
 
 _KINDS: Final = {
-    "plain": "puts a mark in the place of each space",
-    "async": "waits, as for another server, and puts a mark in the place of each space",
-    "stream": "puts one mark in the place of spaces that follow each other",
+    "plain": "puts a mark in place of each space",
+    "async": "waits, as for another server, and puts a mark in place of each space",
+    "stream": "puts one mark in place of each run of spaces",
 }
 """What the transform of each kind of project does, in words, after its name."""
 

@@ -86,7 +86,7 @@ def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) 
     Examples:
         uppercase send                       type lines to 127.0.0.1:12000
         uppercase send < in.txt > out.txt    a file through TCP, byte for byte
-        uppercase send -u < in.txt           a datagram a line, asked again if lost
+        uppercase send -u < in.txt           a datagram per line, asked again if lost
         uppercase send --tls --ca ca.pem example.org:12001
     """
     if sys.stdin is None:
