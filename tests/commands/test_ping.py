@@ -187,9 +187,10 @@ def test_what_is_remembered_is_bounded() -> None:
     assert tracker.receive(replies[0], 20.0).verdict is Verdict.WRONG, "the first is long forgotten"
 
 
-def test_a_probe_too_small_to_be_told_apart_is_refused() -> None:
-    with pytest.raises(UserError, match="got a size of 15 bytes"):
-        Probes(upper, 15, b"abcd")
+@pytest.mark.parametrize("size", [15, 2**20 + 1, 2**90])
+def test_a_probe_too_small_to_be_told_apart_or_too_large_is_refused(size: int) -> None:
+    with pytest.raises(UserError, match=f"got a size of {size} bytes; .* has 16 to 1048576"):
+        Probes(upper, size, b"abcd")
 
 
 def test_an_expectation_that_cannot_tell_probes_apart_is_refused() -> None:

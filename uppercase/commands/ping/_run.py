@@ -35,15 +35,13 @@ from uppercase.client.network import (
 )
 from uppercase.client.session import Reader
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
-from uppercase.commands.ping._tracker import Tracker
+from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
 from uppercase.limits import MIB
 
 if TYPE_CHECKING:
     from uppercase.commands.ping import Display
-
-_LONGEST_LINE: Final = MIB
 
 BACKLOG: Final = 16 * MIB
 """Bytes that wait because nobody takes them, server or network, before ping says so and ends."""
@@ -342,7 +340,7 @@ class Lines(Reader):
             self._incoming += rest
             for line in lines:
                 self._tell(line + b"\n")
-            if len(rest) > _LONGEST_LINE:
+            if len(rest) > LONGEST_LINE:
                 self._tell(self.incomplete())
         if self._incoming:
             self._tell(self.incomplete())

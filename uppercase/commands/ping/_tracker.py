@@ -36,6 +36,9 @@ PING_SAMPLES: Final = 100_000
 PROBE_MIN_SIZE: Final = 16
 """A probe holds a mark of 4 letters, its number of up to 10 digits, a letter and a line ending."""
 
+LONGEST_LINE: Final = MIB
+"""Bytes of a stream without a newline that are held; more of them count as a line."""
+
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 _CANDIDATES: Final = 64  # awaited probes that a wrong reply is compared with
 _HEAD: Final = 32  # bytes of each that are compared: the number is among them
@@ -60,10 +63,10 @@ class Probes:
     ending: bytes = b""
 
     def __post_init__(self) -> None:
-        if self.size < PROBE_MIN_SIZE:
+        if not PROBE_MIN_SIZE <= self.size <= LONGEST_LINE:
             raise UserError(
                 f"got a size of {self.size} bytes; a probe that can be told from the others "
-                f"has {PROBE_MIN_SIZE} or more"
+                f"has {PROBE_MIN_SIZE} to {LONGEST_LINE}"
             )
         first, second = self.reply(1), self.reply(2)
         if first == second:
