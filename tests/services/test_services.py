@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
+from zope.interface import implementer
 
 from uppercase import transform
 from uppercase.client import Target, ask
+from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
 from uppercase.services import (
@@ -205,6 +207,32 @@ async def test_that_nobody_else_can_reach_it_is_said_where_it_is_true(
     service.startService()
     await service.stopService()
     assert any("only this machine can reach it" in line for line in said) is is_said
+
+
+@implementer(IObserver)
+class Failing:
+    """An observer that cannot stand what it hears."""
+
+    def notify(self, event: Event) -> None:
+        raise ValueError(f"nothing is known of {type(event).__name__}")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+async def test_an_observer_that_fails_costs_nobody_a_reply(kind: str, said: list[str]) -> None:
+    observers = (Failing(),)
+    service: TransformService = (
+        tcp_service(TCPSettings(port=0, observers=observers))
+        if kind == "tcp"
+        else udp_service(UDPSettings(port=0, observers=observers))
+    )
+    service.startService()
+    try:
+        target = Target(port=port_of(service), udp=kind == "udp")
+        assert [await ask(target, each) for each in (b"one", b"two")] == [b"ONE", b"TWO"]
+    finally:
+        await service.stopService()
+    (told, *_) = [line for line in said if "observer Failing raised" in line]
+    assert "ValueError: nothing is known of" in told
 
 
 def test_what_is_done_again_and_again_goes_on_after_failures(logged_errors: Any) -> None:

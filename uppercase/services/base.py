@@ -237,7 +237,11 @@ class TransformService(Service, ABC):
         self.counters.notify(event)
         self._log_observer.notify(event)
         for observer in self.settings.observers:
-            observer.notify(event)
+            try:
+                observer.notify(event)
+            except Exception as error:
+                # Invariant: what it observes does not suffer.
+                self._log_observer.observer_failed(observer, error)
 
     def privilegedStartService(self) -> None:
         Service.privilegedStartService(self)

@@ -318,12 +318,21 @@ class LogObserver:
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
 
     def _transform_failed(self, event: events.TransformFailed) -> None:
-        trace, error = event.error.traceback, type(event.error.__cause__).__name__
-        kind = f"transform {event.transform}: {error}"
-        if trace is not None and self._allows(kind, _TRACEBACK_INTERVAL):
+        if event.error.traceback is not None:
+            kind = f"transform {event.transform}: {type(event.error.__cause__).__name__}"
+            who = f"transform {event.transform!r}"
+            self._raised(kind, who, event.error.traceback, **facts_of(event))
+
+    def observer_failed(self, observer: object, error: Exception) -> None:
+        """Log what another observer has raised about an event."""
+        who = f"observer {type(observer).__name__}"
+        trace = TracebackException.from_exception(error)
+        self._raised(f"{who}: {type(error).__name__}", who, trace, event="observer-failed")
+
+    def _raised(self, kind: str, who: str, trace: TracebackException, **facts: Any) -> None:
+        if self._allows(kind, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
-            text = f"transform {event.transform!r} raised:\n{lines}"
-            self.line(LogLevel.error, text, **facts_of(event))
+            self.line(LogLevel.error, f"{who} raised:\n{lines}", **facts)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:
