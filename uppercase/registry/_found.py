@@ -84,9 +84,9 @@ def _offered(owner: Any) -> list[str]:
     return [
         name
         for name, value in getattr(owner, "__dict__", {}).items()
+        # The methods of built-in classes have no module.
         if callable(value)
         and not name.startswith("_")
-        # Methods of built-in classes have none.
         and getattr(value, "__module__", None) == home
     ]
 

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import isclass
+from itertools import chain
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -114,14 +115,12 @@ class Scan:
 
     def _find_hidden_files(self) -> None:
         """Note drop-ins that Twisted never sees: one with the same file name comes before."""
-        first: dict[str, str] = {}
-        for folder in self.folders:
-            for name in drop_ins(folder):
-                file = os.path.join(folder, name)
-                shown = first.setdefault(name, file)
-                if not os.path.samefile(shown, file):
-                    message = f"{shown} has the same file name and hides it; rename one of them"
-                    self.note(Problem(file, message))
+        first: dict[str, Path] = {}
+        for file in chain.from_iterable(map(drop_ins, self.folders)):
+            shown = first.setdefault(file.name, file)
+            if not shown.samefile(file):
+                message = f"{shown} has the same file name and hides it; rename one of them"
+                self.note(Problem(str(file), message))
 
     def _find_near_misses(self, module_name: str, file: str, known: set[str]) -> None:
         """Import a drop-in; note what was probably meant to be a plugin, and why it is not one."""
@@ -157,10 +156,10 @@ class Scan:
             self._add(transform, _fault_of_name(point.name, label))
 
 
-def drop_ins(folder: str) -> list[str]:
-    """Return the names of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
+def drop_ins(folder: str) -> list[Path]:
+    """Return the files of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
     files = sorted(Path(folder).glob("*.py"))
-    return [file.name for file in files if file.name != "__init__.py" and file.exists()]
+    return [file for file in files if file.name != "__init__.py" and file.exists()]
 
 
 def _fault_of_plugin(plugin: Any, label: str) -> str | None:

@@ -54,8 +54,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     theirs = drop_ins_of_twisted()
     yield "Searched for drop-ins:"
     for folder in found.folders:
-        paths = {name: os.path.realpath(os.path.join(folder, name)) for name in drop_ins(folder)}
-        others = [name for name, path in paths.items() if path not in theirs]
+        others = [file.name for file in drop_ins(folder) if os.path.realpath(file) not in theirs]
         yield f"  {folder}: {', '.join(others) or 'none'}"
     if sys.flags.safe_path:
         yield "  not the current folder: PYTHONSAFEPATH or python -P excludes it"
@@ -99,9 +98,8 @@ def _package_files() -> Iterator[Problem]:
 def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
     """Find caches that the listing, just now, should have written and could not."""
     for folder in folders:
-        files = [os.path.join(folder, name) for name in drop_ins(folder)]
         cache = os.path.join(folder, _CACHE)
-        newest = max(map(os.path.getmtime, files), default=None)
+        newest = max(map(os.path.getmtime, drop_ins(folder)), default=None)
         if newest is None or (os.path.isfile(cache) and os.path.getmtime(cache) >= newest):
             continue
         yield Problem(
