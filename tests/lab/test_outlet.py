@@ -150,6 +150,16 @@ def test_what_the_lab_did_is_told_apart_from_all_else() -> None:
     service.end(wire)
 
 
+def test_one_byte_is_one() -> None:
+    service = Laboratory(reset_after=1)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    service.clock.advance(1.0)
+    told = [event.fate for event in service.events if isinstance(event, Impaired)]
+    assert told == ["reply reset after 1 byte"]
+    service.end(wire)
+
+
 def test_a_client_that_leaves_early_leaves_no_timer() -> None:
     service = Laboratory(slice=1, delay=5.0, accept_delay=1.0)
     wire = service.connect()

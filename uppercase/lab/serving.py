@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from uppercase.core.datagram import Passage
 from uppercase.core.events import Direction, Dropped, DropReason, Impaired, IObserver, LabAction
-from uppercase.core.values import Client
+from uppercase.core.values import Client, counted
 from uppercase.lab import TCPLab
 from uppercase.lab._fates import DELIVERED, Experiment, describe
 from uppercase.limits import KIB, MIB, OUTPUT_BATCH
@@ -256,5 +256,5 @@ class LabOutlet:
         if self.unsent():
             self._later(LAB_PIECE_PAUSE, self._reset)
         else:
-            self._tell(LabAction.RESET, f"reset after {self.lab.reset_after} bytes")
+            self._tell(LabAction.RESET, f"reset after {counted(self.lab.reset_after, 'byte')}")
             self.on_reset()

@@ -18,6 +18,7 @@ from uppercase.commands._report import difference, excerpt, in_a_row, in_words, 
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.group import Command, section
+from uppercase.core.values import counted
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8
@@ -193,7 +194,7 @@ class Report:
         fields = self.as_object()
         lines = [
             f"--- {self.plan.target.place} bench statistics ---",
-            f"{counts.transmitted} messages transmitted, {counts.received} received, "
+            f"{counted(counts.transmitted, 'message')} transmitted, {counts.received} received, "
             f"time {counts.elapsed:.3f} s",
             in_words(counts, _AMISS),
             f"throughput {self.rate:.0f} messages/s, {fields['sent_mb_per_s']:.3f} MB/s sent, "

@@ -29,6 +29,7 @@ from uppercase.client.network import ClientProtocol, IReactor, explain_loss, ope
 from uppercase.client.session import Reader
 from uppercase.client.target import Target, explain
 from uppercase.commands import CHUNK, write_all
+from uppercase.core.values import counted
 from uppercase.errors import NetworkError, UserError
 
 LINE_QUIET_TIME: Final = 0.3
@@ -294,7 +295,7 @@ class Filter(ClientProtocol):
             done = self._input.at_end()
         if not done:
             return NetworkError(
-                f"{self._target} ended the conversation after {self._sent} bytes, "
+                f"{self._target} ended the conversation after {counted(self._sent, 'byte')}, "
                 "before the end of the input"
             )
         if self._sent and not self._received and not self._allow_empty:
