@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -90,3 +91,11 @@ def test_a_coroutine_that_goes_on_after_its_cancellation_is_told_of(
     ]
     assert not awaiting._cancelled
     assert not awaiting._tasks
+
+
+def test_a_reactor_that_has_been_stopped_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twisted's can run only once."""
+    stopped = SimpleNamespace(running=False, callWhenRunning=id, run=bool)
+    monkeypatch.setattr(awaiting, "the_reactor", lambda: stopped)
+    with pytest.raises(RuntimeError, match="cannot run again"):
+        awaiting.Waiter([]).wait_for(cast(Awaitable[bytes], Deferred()))

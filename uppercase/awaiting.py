@@ -247,7 +247,12 @@ class Waiter:
         # Not the main thread: without handlers of signals. `crash` lets it be run again.
         self._thread = threading.Thread(target=the_reactor().run, args=(False,), daemon=True)
         self._thread.start()
-        running.wait()
+        while not running.wait(0.1):
+            if not self._thread.is_alive():
+                raise RuntimeError(
+                    "Twisted's reactor has been stopped and cannot run again; do this before, or "
+                    "in another process"
+                )
 
 
 def is_in_reactor() -> bool:

@@ -174,7 +174,7 @@ class NoReply(NetworkError):
 
 
 def drop_tracebacks(error: BaseException) -> None:
-    """Take the tracebacks from an exception and from those behind it.
+    """Take the tracebacks from an exception, and from those behind it or, in a group, within it.
 
     To be called where an exception is kept: a traceback keeps frames, frames keep what was in their
     variables, and an exception that one of these names is in a cycle, which is freed late.
@@ -187,6 +187,8 @@ def drop_tracebacks(error: BaseException) -> None:
             seen.add(id(each))
             each.__traceback__ = None
             chain += (each.__cause__, each.__context__)
+            if isinstance(each, BaseExceptionGroup):
+                chain += each.exceptions
 
 
 DISTRIBUTION: Final = "twisted-uppercase"

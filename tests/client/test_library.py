@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from socket import AF_INET
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -45,7 +45,7 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.network import Datagrams, backoff
+from uppercase.client.network import Datagrams, backoff, endpoint_for
 from uppercase.client.target import Address
 from uppercase.errors import UserError
 
@@ -450,6 +450,8 @@ async def test_tcp_trouble_has_its_name() -> None:
         await ask(Target(port=free_port()), b"hello")
     with pytest.raises(ConnectionRefused, match="UNIX socket"):
         await connect(Target(unix="/nowhere/socket"))
+    with pytest.raises(UserError, match="a path of 200 bytes for a UNIX socket"):
+        await connect(Target(unix="x" * 200))
     with pytest.raises(NetworkError, match="cannot resolve the name"):
         await connect(Target("nowhere.invalid"))
     with tcp_server(silent_stream) as server, pytest.raises(NoReply):
@@ -483,6 +485,19 @@ async def test_cancelling_closes_what_was_opened(udp: bool) -> None:
         with pytest.raises(CancelledError):
             await reply
         await settle()
+
+
+@in_reactor
+async def test_cancelling_is_the_same_before_there_is_a_connection() -> None:
+    for server in (
+        Target(port=free_port()),
+        endpoint_for(Target(port=free_port()), cast(Any, reactor)),
+    ):
+        reply = ask(server, b"hello")
+        reply.cancel()
+        with pytest.raises(CancelledError):
+            await reply
+    await settle()
 
 
 # The guide.

@@ -8,6 +8,7 @@ import tracemalloc
 import weakref
 from collections.abc import Awaitable
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 from zope.interface import implementer
@@ -151,14 +152,17 @@ def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
         held.append(weakref.ref(working_on))
         try:
             raise KeyError("first")
-        except KeyError:
-            raise ValueError("then") from None
+        except KeyError as error:
+            several = [error]
+        raise ExceptionGroup("then", several)
 
     with pytest.raises(TransformError) as caught:
         make_pipeline([message_stage(function)]).transform(b"x")
     assert [each() for each in held] == [None]
     assert caught.value.traceback is not None
-    assert "ValueError: then" in "".join(caught.value.traceback.format())
+    shown = "".join(caught.value.traceback.format())
+    assert "ExceptionGroup: then" in shown
+    assert "KeyError: 'first'" in shown
 
 
 def test_what_a_fault_quotes_is_cut_wherever_it_is_kept() -> None:
@@ -197,6 +201,17 @@ def test_a_stream_is_bounded_by_chunk_and_at_its_end() -> None:
         stream.finish()
 
 
+@pytest.mark.parametrize("opened", [None, SimpleNamespace(feed=bytes.upper)])
+def test_what_is_no_stream_is_the_fault_of_the_stage_that_opens_it(opened: object) -> None:
+    """A connection fails by it, as by any other fault, and not the service."""
+    bracketing = Bracketing()
+    bracketing.open_stream = lambda: opened  # type: ignore[method-assign,assignment,return-value]
+    pipeline = make_pipeline([Stage("mine", bracketing)])
+    assert IStreamTransform.providedBy(pipeline)
+    with pytest.raises(TransformError, match=r"'mine' failed: AttributeError: .* 'f(eed|inish)'"):
+        pipeline.open_stream()
+
+
 def test_an_asynchronous_stage_makes_the_reply_awaitable() -> None:
     async def slow(message: bytes) -> bytes:
         await asyncio.sleep(0)
@@ -219,7 +234,18 @@ def test_an_asynchronous_stage_is_guarded_like_any_other() -> None:
     async def breaks(message: bytes) -> bytes:
         raise KeyError("gone")
 
-    for function, reason in ((wrong, "it returned int, not bytes"), (breaks, "KeyError: 'gone'")):
+    class MuteError(RuntimeError):
+        def __str__(self) -> str:
+            raise KeyError
+
+    async def says_nothing(message: bytes) -> bytes:
+        raise MuteError
+
+    for function, reason in (
+        (wrong, "it returned int, not bytes"),
+        (breaks, "KeyError: 'gone'"),
+        (says_nothing, "MuteError: (its text cannot be had: KeyError)"),
+    ):
         reply = make_pipeline([message_stage(function)]).transform(b"x")
         assert isinstance(reply, Awaitable)
 
@@ -273,11 +299,13 @@ async def _awaited(awaitable: Awaitable[bytes]) -> bytes:
 def _odd(message: bytes) -> object:
     if message == b"raise":
         raise ValueError(message)
+    if message == b"stop":
+        raise StopIteration
     return {b"none": None, b"long": bytes(50), b"longer": bytes(200)}.get(message, message)
 
 
 @pytest.mark.parametrize("chained", [1, 2])
-@pytest.mark.parametrize("last", [b"raise", b"none", b"long", b"longer", b"ordinary"])
+@pytest.mark.parametrize("last", [b"raise", b"stop", b"none", b"long", b"longer", b"ordinary"])
 def test_a_run_of_messages_ends_with_what_one_alone_would_get(last: bytes, chained: int) -> None:
     """Of one stage as of several: a reply far longer than its message ends it too."""
     names = ("odd", "again")[:chained]

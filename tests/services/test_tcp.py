@@ -1,14 +1,18 @@
 """The TCP service inside a program that starts and stops it itself."""
 
 import socket
+from errno import EMFILE
 from typing import Any
 
+import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
-from uppercase.services import TCPService, TCPSettings, tcp_service
+from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
 from uppercase.tcp.kernel import connections_possible
 
 
@@ -47,6 +51,21 @@ async def test_a_service_that_was_stopped_starts_again(said: list[str]) -> None:
         await stopped
         assert service.served() == []
     assert len([line for line in said if "ready to receive" in line]) == 2
+
+
+@in_reactor
+async def test_a_service_that_can_listen_but_not_accept_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It needs another descriptor for that."""
+
+    def full(*_: object) -> object:
+        raise OSError(EMFILE, "Too many open files")
+
+    monkeypatch.setattr("uppercase.tcp.listening.acceptor_of", full)
+    with pytest.raises(CannotStart, match="cannot listen on --port: Too many open files"):
+        made().startService()
+    await deferLater(reactor, 0)  # until what was opened is closed
 
 
 @in_reactor

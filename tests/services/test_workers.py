@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 from uppercase.errors import CannotListen
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
@@ -120,6 +122,17 @@ def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: by
     assert [text for text in said if "not a report" in text] == said[:-1] == said[:1]
     assert said[-1] == "worker 1: well"
     assert worker.silent == 0
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
+def test_a_worker_that_any_signal_has_killed_has_ended(number: int, name: str) -> None:
+    """Those for real time have no names."""
+    recorder: Any = Recorder()
+    worker = Worker(0, recorder)
+    worker._reactor = Clock()
+    worker.processExited(Failure(ProcessTerminated(signal=number)))
+    worker._reactor.advance(1)
+    assert recorder.end.result == f"killed by {name}"
 
 
 class Hung(Worker):

@@ -8,8 +8,10 @@ when a connected one is refused (its issues 5377 and 6287), so the sockets are r
 """
 
 import errno
+import os
 import socket
 import ssl
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -64,6 +66,9 @@ _PORT_TRIES: Final = 64
 """This many used ports in a row mean that the system has hardly any others; otherwise the chance of
 it is below 1e-30."""
 
+_UNIX_PATH_MAX: Final = (108 if sys.platform == "linux" else 104) - 1
+"""Bytes of a UNIX socket's path: what <sys/un.h> has room for, less a zero at the end."""
+
 _TURN: Final = 64
 """Datagrams that are read before the reactor has its turn again."""
 
@@ -111,7 +116,7 @@ async def open_connection(
     """
     if not isinstance(server, Target):
         try:
-            await endpoints.connectProtocol(server, protocol)
+            await _connect(server, protocol)
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
         return
@@ -119,7 +124,7 @@ async def open_connection(
     try:
         if server.tls is not None:
             lowest = TLSClient(protocol, server.tls.context(), server.host)
-        await endpoints.connectProtocol(endpoint_for(peer or server, reactor), lowest)
+        await _connect(endpoint_for(peer or server, reactor), lowest)
     except (twisted_error.DNSLookupError, ValueError) as error:
         # The system's resolver says what is wrong, which Twisted's failure does not.
         await addresses_of(server, reactor)
@@ -135,6 +140,22 @@ async def open_connection(
             lowest.transport.setTcpNoDelay(True)
     if isinstance(lowest, TLSClient):
         await _shake_hands(server, lowest, reactor)
+
+
+async def _connect(endpoint: interfaces.IStreamClientEndpoint, protocol: Protocol) -> None:
+    def cancel(_: object) -> None:
+        # First: what Twisted makes of it depends on how far it has come.
+        connected.errback(CancelledError())
+        connecting.cancel()
+
+    def end(result: Any) -> None:
+        if not connected.called:
+            connected.callback(result)
+
+    connected: Deferred[Any] = Deferred(cancel)
+    connecting: Deferred[Any] = endpoints.connectProtocol(endpoint, protocol)
+    connecting.addBoth(end)
+    await connected
 
 
 async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> None:
@@ -153,6 +174,12 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
 def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:
     """Return the endpoint that a stream target means, without its TLS."""
     if target.unix is not None:
+        # Twisted would not notice, and wait for nothing.
+        if (length := len(os.fsencode(target.unix))) > _UNIX_PATH_MAX:
+            raise UserError(
+                f"got a path of {length} bytes for a UNIX socket, which the system limits to "
+                f"{_UNIX_PATH_MAX}; change to its folder and name it from there"
+            )
         return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
     maker = _FAMILIES.get(target.family, endpoints.HostnameEndpoint)
     return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]

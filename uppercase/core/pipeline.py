@@ -6,6 +6,7 @@ returns that is not bytes or is too long, comes out as a `TransformError` that n
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
@@ -83,7 +84,7 @@ class _Guard:
             raise
         except BaseException as error:
             failure = _failure(name, error)
-            if iscoroutine(result) and _wants_loop(error):
+            if iscoroutine(result) and _wants_loop(failure):
                 failure.reason += _REMEDY
         else:
             return self.checked(name, reply)
@@ -188,7 +189,7 @@ class MessagePipeline:
 
         Args:
             messages: what is to be answered, in order.
-            replies: where replies are added: bytes, there at once, and at most `slack` longer.
+            replies: empty, for the replies: bytes, there at once, and at most `slack` longer.
             slack: that many bytes.
             until: when others have their turn, by `time.perf_counter`.
 
@@ -203,7 +204,7 @@ class MessagePipeline:
         result: object = None
         started = perf_counter()
         try:
-            for message, result in zip(messages, map(function, messages), strict=True):
+            for message, result in zip(messages, map(function, messages), strict=False):
                 ended = perf_counter()
                 if ended - started > SLOW_CALL and sole:
                     guard.slow(name, started)
@@ -216,7 +217,9 @@ class MessagePipeline:
                 if ended > until:
                     return None
             else:
-                return None
+                # Fewer if one has raised StopIteration, which `map` takes for its own end.
+                answered = len(replies)
+                return self.outcome(messages[answered]) if answered < len(messages) else None
             if not sole:
                 return result
             if not isinstance(result, bytes) and isawaitable(result):
@@ -247,10 +250,7 @@ class StreamPipeline(MessagePipeline):
             TransformError: a stage failed to open its stream.
         """
         guard = self._guard
-        opened = []
-        transform: Any
-        for name, transform in self._stages:
-            opened.append((name, guard.call(name, transform.open_stream)))
+        opened = [(name, *guard.call(name, partial(_open, each))) for name, each in self._stages]
         return _ChainedStream(opened, guard)
 
 
@@ -258,9 +258,9 @@ class StreamPipeline(MessagePipeline):
 class _ChainedStream:
     """One connection's way through the stages."""
 
-    def __init__(self, streams: list[tuple[str, ITransformStream]], guard: _Guard) -> None:
-        self._streams = streams
-        self._feeds = [(name, stream.feed) for name, stream in streams]
+    def __init__(self, streams: list[tuple[str, Any, Any]], guard: _Guard) -> None:
+        self._feeds = [(name, feed) for name, feed, _ in streams]
+        self._finishes = [(name, finish) for name, _, finish in streams]
         self._guard = guard
 
     def feed(self, data: bytes, position: int = 0) -> bytes:
@@ -297,11 +297,17 @@ class _ChainedStream:
     def finish(self) -> bytes:
         """End every stage in turn: what one gives at its end is input for those after it."""
         output = b""
-        for position, (name, stream) in enumerate(self._streams):
-            tail = self._guard.checked(name, self._guard.call(name, stream.finish))
+        for position, (name, finish) in enumerate(self._finishes):
+            tail = self._guard.checked(name, self._guard.call(name, finish))
             if tail:
                 output += self.feed(tail, position + 1)
         return output
+
+
+def _open(transform: Any) -> tuple[Any, Any]:
+    """Open a stream, and look at once for all that it must have."""
+    stream = transform.open_stream()
+    return stream.feed, stream.finish
 
 
 def make_pipeline(
@@ -328,12 +334,13 @@ def _failure(name: str, error: BaseException) -> TransformError:
     return TransformError.caused_by(name, error)
 
 
-def _wants_loop(error: BaseException) -> bool:
+def _wants_loop(failure: TransformError) -> bool:
     """Return whether a coroutine failed because no asyncio loop runs where it is driven."""
     # Imported here: the core needs it only for a sentence.
     from asyncio import get_running_loop
 
-    if not (isinstance(error, RuntimeError) and re.search(_LOOP_MISSING, str(error))):
+    cause = failure.__cause__
+    if not (isinstance(cause, RuntimeError) and re.search(_LOOP_MISSING, failure.reason)):
         return False
     try:
         get_running_loop()

@@ -277,7 +277,7 @@ def _summary(target: Any, given: str | None) -> str:
     return lines[0] if lines else ""
 
 
-def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
+def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
     """Return the function that takes the message, its kind, and the target's arguments."""
     if not callable(target):
         hint = f"; a name is given as name={owner}" if isinstance(target, str) else ""

@@ -120,7 +120,7 @@ class TCPService(TransformService):
         for listener in (*starmap(self._adopt, sockets), *listeners):
             failures: list[Failure] = []
             waiting = listener.listen(self.factory)
-            waiting.addCallbacks(partial(self._opened, listener), failures.append)
+            waiting.addCallback(partial(self._opened, listener)).addErrback(failures.append)
             if failures:
                 raise listen_error(listener.description, failures[0])
             if not waiting.called:
@@ -199,8 +199,9 @@ class TCPService(TransformService):
             say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
+        self._open.append(_Open(listener, port, listener.name(port), None))
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
-        self._open.append(_Open(listener, port, listener.name(port), acceptor))
+        self._open[-1] = self._open[-1]._replace(acceptor=acceptor)
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")

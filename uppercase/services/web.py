@@ -130,7 +130,7 @@ class WebService(Service):
         super().startService()
         failures: list[Failure] = []
         listening = self._listener.endpoint.listen(self.site)
-        listening.addCallbacks(self._opened, failures.append)
+        listening.addCallback(self._opened).addErrback(failures.append)
         if failures:
             raise CannotStart(self._explain(failures[0]))
         # Of an endpoint that has to wait for something, it is known later.

@@ -246,7 +246,9 @@ class Worker(ProcessProtocol):
         self.state = State.ENDED
         how = self._last_words or f"it exited with status {getattr(self._status, 'exitCode', 0)}"
         if number := getattr(self._status, "signal", None):
-            how = f"killed by {signal.Signals(number).name}"
+            how = f"killed by signal {number}"
+            with suppress(ValueError):  # Those for real time have no names.
+                how = f"killed by {signal.Signals(number).name}"
         self._supervisor.ended(self, how)
 
 

@@ -8,6 +8,7 @@ and whether it is gone. Each function says what it returns where the system cann
 import ctypes
 import errno
 import fcntl
+import resource
 import socket
 import struct
 import sys
@@ -19,9 +20,6 @@ from typing import Any, Final
 from twisted.internet.interfaces import ITransport
 
 from uppercase.core.values import family_of
-
-if sys.platform != "win32":
-    import resource
 
 _SPARE_DESCRIPTORS: Final = 64
 """File descriptors that connections leave to the rest of the process: standard streams, listening
@@ -66,8 +64,6 @@ def progress_mark(transport: ITransport) -> object:
 
 def unread_input(transport: ITransport) -> int:
     """Return how many bytes the kernel holds that we have not read; 0 if it cannot tell."""
-    if sys.platform == "win32":
-        return 0
     return _ask_kernel(transport, termios.FIONREAD) or 0
 
 
@@ -166,8 +162,6 @@ def connections_possible(wanted: int) -> int:
 
     The soft limit of descriptors is raised to the hard one if it is too low.
     """
-    if sys.platform == "win32":
-        return wanted
     needed = wanted + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS says that there is no hard limit, but refuses that as a soft one.

@@ -47,8 +47,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
         # The host may be a name, or have a scope; only `bind` checks the port.
         address, _, *scope = socket.getaddrinfo(host, 0, family, socket.SOCK_STREAM)[0][4]
         skt = socket.socket(family, socket.SOCK_STREAM)
-        if os.name == "posix":
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and one_family:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         skt.bind((address, port, *scope))
