@@ -95,10 +95,11 @@ class Recorder:
         b'{"report": 3}',
         b'{"report": "log"}',
         b'{"report": "log", "facts": {}, "level": "loud", "text": ""}',
+        b'{"report": "log", "facts": []}',
         b'{"report": "beat"}',
         b"x" * (3 << 20),
     ],
-    ids=["bytes", "list", "deep", "number", "log", "level", "beat", "endless"],
+    ids=["bytes", "list", "deep", "number", "log", "level", "facts", "beat", "endless"],
 )
 def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: bytes) -> None:
     """A transform has written into the pipe that is its worker's."""
