@@ -84,11 +84,7 @@ class TransformError(UppercaseError):
 
         A `Rejected` needs neither its type nor a traceback: it is the peer's fault.
         """
-        try:
-            said = str(error)
-        except BaseException as broken:
-            said = f"(its text cannot be had: {type(broken).__name__})"
-        shown = error
+        said, shown = text_of(error), error
         if len(said) > LONGEST_REASON:
             said = f"{said[:LONGEST_REASON]}…"
             shown = _saying(said, error)
@@ -105,6 +101,14 @@ class TransformError(UppercaseError):
 
     def __str__(self) -> str:
         return f"transform {self.transform!r} failed: {self.reason}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception of somebody else's says; even that may fail."""
+    try:
+        return str(error)
+    except BaseException as broken:
+        return f"(its text cannot be had: {type(broken).__name__})"
 
 
 def _saying(text: str, error: BaseException) -> BaseException:

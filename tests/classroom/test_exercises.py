@@ -270,6 +270,19 @@ async def test_who_interrupts_the_grader_waits_for_no_program(tmp_path: Path) ->
     assert len(await ended.addTimeout(60, reactor)) == 4
 
 
+def test_only_a_port_that_somebody_has_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that only root may have; and nobody waits for the marks of an interrupted trial."""
+    on_trial = trial(SOLUTIONS / "tcp_server.py")
+    began = time.monotonic()
+    monkeypatch.setattr(grader, "HOST", "192.0.2.1")  # binding it fails too
+    grader._wait_until_free(80, "tcp", on_trial._over)
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        on_trial.interrupt()
+        grader._wait_until_free(owner.getsockname()[1], "tcp", on_trial._over)
+    assert time.monotonic() < began + 30
+
+
 def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:
     """Else another program may listen there first, and be taken for it."""
     on_trial = trial(SOLUTIONS / "tcp_server.py")

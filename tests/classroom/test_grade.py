@@ -70,6 +70,17 @@ def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) 
     assert all("no socket for me" in wrong[name] for name in wrong if "sends" not in name)
 
 
+def test_what_a_program_prints_reaches_the_terminal_as_text(tmp_path: Path) -> None:
+    """And so does the name of a file, which may be no text."""
+    toml = tmp_path / "\udcff.toml"
+    toml.write_text("base = 'udp-client'\n[points]\n'sends the line' = 0\n'prints the reply' = 0\n")
+    program = "import sys; sys.exit('\\33]0;mine\\7')"
+    words = ("--report", str(tmp_path), "--", sys.executable, "-c", program)
+    done = run_process("grade", str(toml), *words)
+    assert "got 1: \\x1b]0;mine\\x07\n" in done.stdout.decode()
+    assert "\\udcff: 0 of 2 points" in (tmp_path / "index.html").read_text()
+
+
 def test_the_exercises_are_listed() -> None:
     done = run_process("grade", "--list")
     assert done.status == 0
@@ -197,6 +208,12 @@ class Faulty:
     def divides(self, trial: Trial) -> None:
         1 / 0
 
+@exercise("quitting", "its check ends everything")
+class Quitting:
+    @check("quits")
+    def quits(self, trial: Trial) -> None:
+        raise SystemExit(0)
+
 @exercise("empty", "has no check")
 class Empty:
     pass
@@ -217,6 +234,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     entries = {
         "greeter": "greeting:Greeter",
         "faulty": "greeting:Faulty",
+        "quitting": "greeting:Quitting",
         "empty": "greeting:Empty",
         "number": "greeting:number",
         "missing": "no_such_module:x",
@@ -262,6 +280,9 @@ def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[st
     assert done.status == 2
     assert "'divides' of faulty failed by itself, not the program: ZeroDivision" in done.stderr
     assert "Traceback" not in done.stderr
+    done = run_process("grade", "quitting", "--", "true", env=plugins)
+    assert done.status == 2
+    assert "'quits' of quitting failed by itself, not the program: SystemExit" in done.stderr
 
 
 @pytest.mark.parametrize(

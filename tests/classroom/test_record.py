@@ -108,6 +108,8 @@ def test_of_a_damaged_record_what_is_before_is_shown() -> None:
     _, rows, problem = read_record(whole[:-9].splitlines(), "class.jsonl")
     assert len(rows) == 5
     assert problem.startswith("class.jsonl, line 7: cut")
+    deep = [*whole.splitlines()[:2], b"[" * 100_000]
+    assert read_record(deep, "class.jsonl")[2].startswith("class.jsonl, line 3: cut")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
         (["send", ":0"], "got '0' for the port"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
+        (["send", "a", "7" * 5000], "beside the address; one address is accepted"),
         (["send", "::1", "7"], "write the port after its host: [::1]:7"),
         (["send", "-4", "-6"], "got -4 and -6, which exclude each other"),
         (["send", "-u", "--tls"], "got --tls and -u"),
@@ -177,6 +178,13 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert process.stderr.decode() == (
         "uppercase: cannot read or write a standard stream: No space left on device\n"
     )
+
+
+def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:
+    record = b'{"record":1,"protocol":"UDP","transform":"\\u22ee"}\n'
+    env = {"PYTHONIOENCODING": "latin-1"}
+    shown = run_process("timeline", "/dev/stdin", data=record, env=env, fresh=True)
+    assert (shown.status, shown.stdout) == (0, b"UDP \xb7 \\u22ee\nnothing came\n")
 
 
 def test_the_module_runs_as_the_command_does() -> None:

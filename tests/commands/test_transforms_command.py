@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.threads import deferToThread
@@ -23,6 +24,7 @@ from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, environment, run_process
 from tests.packaging.environments import make_environment, needed
 from uppercase.__main__ import main
+from uppercase.registry.doctor import diagnose
 from uppercase.testing import check
 
 SHOUT = "def shout(text: str) -> str:\n    return text.upper() + '!'\n"
@@ -343,6 +345,14 @@ def test_doctor_says_when_the_current_directory_is_not_searched(here: Path) -> N
     assert "not the current folder: PYTHONSAFEPATH" in asked.stdout.decode()
 
 
+def test_doctor_works_in_a_folder_that_has_been_removed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getcwd", mock.Mock(side_effect=FileNotFoundError))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if os.path.isabs(place)])
+    assert "  not the current folder: it has been removed" in diagnose()[2]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -650,6 +660,11 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
         assert found[name]["from"].startswith("entry point of ")
         assert found[name]["streams"] is (kind != ["--async"])
         assert (here / name / f"uppercase_{name.replace('-', '_')}" / "py.typed").exists()
+
+
+def test_new_gives_no_function_a_name_that_its_files_use(here: Path, within: Within) -> None:
+    assert within("new", "connect").status == 0
+    (here / "connect" / "uppercase_connect" / "__init__.py").read_text().index("def connect_(")
 
 
 def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:

@@ -320,6 +320,14 @@ async def test_a_function_may_return_a_deferred() -> None:
     assert await awaited(later.transform(b"a")) == b"A"
 
 
+def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
+    class Lookup:
+        async def __call__(self, text: str) -> str:
+            return text
+
+    assert untyped(Lookup(), name="lookup").is_async
+
+
 async def test_a_wrong_result_of_an_async_function_is_named() -> None:
     @untyped  # type: ignore[untyped-decorator]
     async def wrong(text: str) -> bytes:

@@ -360,6 +360,16 @@ class TestSpecifications:
             ("\n1/0", "acme_r:f", "{file}, line 2: importing it raised ZeroDivisionError"),
             ("def f(:", "acme_r:f", "{file}, line 1: syntax error: invalid syntax"),
             ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
+            (
+                "class Mute(Exception):\n def __str__(self): 1/0\nraise Mute",
+                "acme_r:f",
+                "raised Mute: (its text cannot be had: ZeroDivisionError)",
+            ),
+            (
+                "class F:\n def __init__(self): exit(3)\n def __call__(self, text: str): ...",
+                "acme_r:F",
+                "cannot be built: SystemExit: 3",
+            ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
@@ -458,6 +468,11 @@ class TestBrokenPlugins:
             ("name, summary, parameters = 'A B', '', ()", "has the name 'A B'"),
             ("name, summary = 'a', ''", "parameters"),
             ("name, summary, parameters = 'a', '', ('shift',)", "has 'shift' among its parameters"),
+            (
+                "from uppercase.plugins import Parameter as P; name = 'a'; summary = '';"
+                " parameters = (P('n', list),)",
+                "of int, float, bool or str, or with choices",
+            ),
         ],
     )
     def test_a_wrong_interface_or_name_is_refused(

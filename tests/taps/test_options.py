@@ -1,15 +1,18 @@
 """The options' table: what is accepted is shown, and what is shown is accepted."""
 
+import os
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.application import app
 from twisted.python import usage
 
 from uppercase.limits import Limits
 from uppercase.services import TCPService
-from uppercase.taps import tcp, together, udp
+from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._table import TableOptions
 
 
@@ -52,6 +55,23 @@ def tcp_limits(options: tcp.Options) -> Limits:
     service = tcp.makeService(options)
     assert isinstance(service, TCPService)
     return service.factory.limits
+
+
+def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text("of today")
+    (tmp_path / "twistd.pid").write_text(str(os.getppid()))
+    options: Any = udp.Options()
+    options.parent = app.ServerOptions()
+    options.parent.update(rundir=str(tmp_path), pidfile="twistd.pid")
+    with pytest.raises(SystemExit):
+        options.parseOptions([f"--record={tmp_path / 'record'}"])
+    assert (tmp_path / "record").read_text() == "of today"
+
+
+def test_sockets_without_names_get_some_in_their_places() -> None:
+    given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3", "LISTEN_FDNAMES": ":udp"}
+    name_sockets(given)
+    assert given["LISTEN_FDNAMES"] == "unknown:udp:unknown"
 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:

@@ -1,11 +1,14 @@
 """`twistd uppercase`: a file of services, parsed by the options of the single ones."""
 
+import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.python import usage
 
+from uppercase.classroom.record import Recorder
 from uppercase.limits import DEFAULT_PORT
 from uppercase.registry import _sources
 from uppercase.services import TCPService, UDPService
@@ -161,6 +164,19 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
         parsed("--check")
+
+
+def test_a_check_begins_no_record_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_record(path: str, *_: object, **__: object) -> Recorder:
+        opened.append(path)
+        return Recorder(BytesIO(), {})
+
+    monkeypatch.setattr("uppercase.classroom.record.open_record", open_record)
+    with pytest.raises(SystemExit):
+        made(TCP + "record = 'of-the-server-that-runs'", tmp_path, "--check")
+    assert opened == [os.devnull]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ What becomes of the marks is `uppercase.classroom.marks`; the exercises themselv
 are found, are in `uppercase.classroom.exercises`.
 """
 
+import errno
 import random
 import socket
 import time
@@ -20,7 +21,8 @@ from typing import Any, Final, NamedTuple
 from uppercase.classroom.captive import HOST, ObservedService, Program
 from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
-from uppercase.errors import PluginError, UserError, suggest
+from uppercase.core.values import printable
+from uppercase.errors import PluginError, UserError, suggest, text_of
 
 _GLANCE: Final = 0.25  # Seconds between two looks at whether a client's silence is over.
 
@@ -99,7 +101,7 @@ class Trial:
         self.timeline = Timeline({"protocol": kind.upper()})
         for _ in range(1 if self.port else _TRIES):
             port = self.port or self._free_port(kind)
-            _wait_until_free(port, kind)
+            _wait_until_free(port, kind, self._over)
             with self._program(port) as program:
                 if program.serves(port, kind):
                     yield program, port
@@ -333,26 +335,32 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
     try:
         check.examine(exercise.subject, trial)
     except Wrong as wrong:
-        sentence = str(wrong) or "it does not"
+        sentence = printable(str(wrong)) or "it does not"
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"the check {check.name!r} of {exercise.name} failed by itself, not the program: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {text_of(error)}"
         ) from error
     seconds, starved = time.monotonic() - begin, trial.late > STARVED
     return Mark(check, not sentence, sentence, seconds, starved, trial.timeline)
 
 
-def _wait_until_free(port: int, kind: str) -> None:
+def _wait_until_free(port: int, kind: str, over: Event) -> None:
     """Wait, a minute at most, until the last check's connections are forgotten (TIME_WAIT)."""
     deadline = time.monotonic() + _PORT_FREE_WITHIN
-    while time.monotonic() < deadline:
-        with _socket(kind) as probe, suppress(OSError):
+    while time.monotonic() < deadline and _is_taken(port, kind) and not over.wait(0.1):
+        pass
+
+
+def _is_taken(port: int, kind: str) -> bool:
+    with _socket(kind) as probe:
+        try:
             probe.bind((HOST, port))
-            return
-        time.sleep(0.1)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _socket(kind: str) -> socket.socket:

@@ -106,7 +106,7 @@ def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
         about = {"classname": exercise.name, "name": mark.check.name}
         case = ElementTree.SubElement(suite, "testcase", about, time=f"{mark.seconds:.3f}")
         if mark.sentence:
-            failure = ElementTree.SubElement(case, "failure", message=printable(mark.sentence))
+            failure = ElementTree.SubElement(case, "failure", message=mark.sentence)
             # XML has no way to write most of what is not printable.
             failure.text = printable("\n".join(_picture(mark)), keep="\n")
     written: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)

@@ -130,7 +130,7 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not _is_row(row, *(("time", "event") if rows else ("record",))):
             if not rows:

@@ -115,7 +115,7 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
         if len(addresses) > 1:
             host, port, *_ = addresses
             likely = "one address is accepted"
-            if port.isdecimal():
+            if port.isdecimal() and len(port) < 6:
                 place = printable_address(host.strip("[]"), int(port))
                 likely = f"write the port after its host: {place}"
             raise UserError(f"got {port!r} beside the address; {likely}")

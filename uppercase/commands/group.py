@@ -14,6 +14,7 @@ sentence. A sub-command's module is imported when the command is asked for; noth
 Twisted.
 """
 
+import io
 import os
 import re
 import signal
@@ -249,6 +250,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed; to throw it away, use >/dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
+            # What another encoding lacks is escaped, as it is on standard error.
+            sys.stdout.reconfigure(errors="backslashreplace")
         status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
     except click.Abort:
         return INTERRUPTED

@@ -110,7 +110,8 @@ def transform(
         return partial(transform, name=name, summary=summary, **given)
     owner = _owner(target)
     function, kind, parameters = _read(target, owner)
-    is_async = inspect.iscoroutinefunction(function)
+    # An object's own `__call__`; a function's says nothing.
+    is_async = any(map(inspect.iscoroutinefunction, (function, function.__call__)))
     made = _adapter(owner, is_async, streaming, blocking)
     if ascii is not None and (kind is Kind.BYTES or blocking):
         raise PluginError(f"{owner} has ascii=, which is for text that does not block; take it out")
@@ -276,7 +277,7 @@ def _summary(target: Any, given: str | None) -> str:
     return lines[0] if lines else ""
 
 
-def _read(target: Any, owner: str) -> tuple[Callable[..., Any], Kind, tuple[Parameter, ...]]:
+def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
     """Return the function that takes the message, its kind, and the target's arguments."""
     if not callable(target):
         hint = f"; a name is given as name={owner}" if isinstance(target, str) else ""

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
 
-from uppercase.errors import BadArgument, WrongResult
+from uppercase.errors import BadArgument, WrongResult, text_of
 from uppercase.interfaces import (
     IPiecewiseTransform,
     IStreamTransform,
@@ -112,7 +112,7 @@ class DeclaredTransform(Generic[P, R]):
         try:
             return self.make(arguments)
         except ValueError as error:
-            raise BadArgument(str(error)) from error
+            raise BadArgument(text_of(error)) from error
 
     @cached_property
     def _default(self) -> Any:

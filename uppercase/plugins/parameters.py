@@ -14,7 +14,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
-from uppercase.errors import BadArgument, PluginError
+from uppercase.errors import BadArgument, PluginError, text_of
 
 REQUIRED: Final[Any] = inspect.Parameter.empty
 """The default of a parameter that has none."""
@@ -23,7 +23,7 @@ _BOOLEANS: Final = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
-_ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 
 
@@ -47,7 +47,7 @@ class Parameter(NamedTuple):
     def accepts(self) -> str:
         if self.choices is not None:
             return f"one of {', '.join(self.choices)}"
-        return _ACCEPTED[self.type]
+        return ACCEPTED[self.type]
 
     @property
     def _phrase(self) -> str:
@@ -105,8 +105,8 @@ def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
         ) from None
     except Exception as error:
         raise PluginError(
-            f"{owner} has an annotation that cannot be resolved ({error}); import or define what "
-            "it names at module level, not only under TYPE_CHECKING"
+            f"{owner} has an annotation that cannot be resolved ({text_of(error)}); import or "
+            "define what it names at module level, not only under TYPE_CHECKING"
         ) from error
 
 
@@ -145,7 +145,7 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
             f"{_ANNOTATIONS}"
         )
     annotation = _plain(item.annotation)
-    if annotation in _ACCEPTED:
+    if annotation in ACCEPTED:
         return Parameter(item.name, annotation, item.default)
     if get_origin(annotation) is Literal:
         values = get_args(annotation)

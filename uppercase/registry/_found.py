@@ -20,24 +20,30 @@ from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplemen
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
-from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest
+from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest, text_of
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
 from uppercase.plugins.parameters import Parameter, convert_arguments
 
 
+def searched_directory() -> str | None:
+    """Return the current directory; None where it is not searched, or has been removed.
+
+    PYTHONSAFEPATH and `python -P` switch the search off here as they do in Python.
+    """
+    with suppress(FileNotFoundError):
+        return None if sys.flags.safe_path else os.getcwd()
+    return None
+
+
 @contextmanager
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
 
-    `python -m` and gunicorn do so; scripts such as twistd do not. Yields the directory, or None
-    where it is not searched: PYTHONSAFEPATH and `python -P` switch it off here as they do there.
+    `python -m` and gunicorn do so; scripts such as twistd do not. Yields `searched_directory`.
     """
-    try:
-        here = None if sys.flags.safe_path else os.getcwd()
-    except FileNotFoundError:  # It was removed.
-        here = None
+    here = searched_directory()
     if here is None or here in sys.path or "" in sys.path:
         yield here
         return
@@ -167,7 +173,8 @@ class Found:
     @property
     def kind(self) -> Kind:
         """What its code works on: the bytes as they are, unless it says otherwise."""
-        return getattr(self.plugin, "kind", Kind.BYTES)
+        kind = getattr(self.plugin, "kind", None)
+        return kind if isinstance(kind, Kind) else Kind.BYTES
 
     @property
     def streaming(self) -> bool:
@@ -207,10 +214,10 @@ class Found:
                 f"transform {self.name!r} ({self.origin}) builds no ITransform: {_place_of(made)}"
                 f"{type(made).__name__} is not one: {violations(error)}"
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) cannot be built: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
+                f"{type(error).__name__}: {' '.join(text_of(error).split())}"
             ) from error
         transform: ITransform = made
         return transform
@@ -263,7 +270,7 @@ def from_exception(error: BaseException, file: str) -> Problem:
 
 
 def _explain(error: BaseException) -> str:
-    said = " ".join(str(error).split())
+    said = " ".join(text_of(error).split())
     if isinstance(error, UppercaseError):
         return said
     if isinstance(error, ImportError):

@@ -29,9 +29,10 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from uppercase.errors import text_of
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
-from uppercase.plugins.parameters import Parameter
+from uppercase.plugins.parameters import ACCEPTED, Parameter
 from uppercase.registry._found import Found, Problem, current_directory, from_exception, violations
 
 GROUP: Final = "uppercase.transforms"
@@ -165,16 +166,20 @@ def drop_ins(folder: str) -> list[Path]:
 def _fault_of_plugin(plugin: Any, label: str) -> str | None:
     try:
         verifyObject(ITransformPlugin, plugin)
-        foreign = [item for item in plugin.parameters if not isinstance(item, Parameter)]
+        foreign = [
+            item
+            for item in plugin.parameters
+            if not (isinstance(item, Parameter) and (item.choices or item.type in ACCEPTED))
+        ]
     except Invalid as error:
         return f"{label} does not keep to ITransformPlugin: {violations(error)}"
-    except Exception as error:
-        said = " ".join(str(error).split())
+    except (Exception, SystemExit) as error:
+        said = " ".join(text_of(error).split())
         return f"{label} raised {type(error).__name__}: {said}"
     if foreign:
         return (
             f"{label} has {foreign[0]!r} among its parameters; "
-            "uppercase.plugins.Parameter is accepted"
+            "uppercase.plugins.Parameter is accepted, of int, float, bool or str, or with choices"
         )
     return _fault_of_name(plugin.name, label)
 

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import twisted
 
 from uppercase.registry import Listing, listing
-from uppercase.registry._found import Found, Problem
+from uppercase.registry._found import Found, Problem, searched_directory
 from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
@@ -58,7 +58,9 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
         yield f"  {folder}: {', '.join(others) or 'none'}"
     if sys.flags.safe_path:
         yield "  not the current folder: PYTHONSAFEPATH or python -P excludes it"
-    elif not os.path.isdir(beside := os.path.join(os.getcwd(), _DROP_INS)):
+    elif (here := searched_directory()) is None:
+        yield "  not the current folder: it has been removed"
+    elif not os.path.isdir(beside := os.path.join(here, _DROP_INS)):
         yield f"  {beside}: no such folder"
     yield f"Searched for entry points ({GROUP}):"
     # Few are asked for their names: each time, importlib reads the whole metadata.
@@ -78,7 +80,8 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
 
 def _package_files() -> Iterator[Problem]:
     """Find what turns somebody's `twisted/plugins` into a package, which Twisted passes over."""
-    for entry in dict.fromkeys(map(os.path.abspath, [*sys.path, ""])):
+    places = filter(None, [*sys.path, searched_directory()])
+    for entry in dict.fromkeys(map(os.path.abspath, places)):
         package = os.path.join(entry, "twisted")
         # A folder with a version in it is another Twisted, such as the system's.
         if os.path.realpath(package) == _TWISTED or os.path.exists(
@@ -151,10 +154,8 @@ def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
 
 def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
     """Find entry points of projects in development that the installed metadata does not have."""
-    roots = {root for root in map(_editable_root, installed) if root}
-    if not sys.flags.safe_path:
-        roots.add(os.getcwd())
-    for root in sorted(roots):
+    roots = map(_editable_root, installed)
+    for root in sorted(filter(None, {*roots, searched_directory()})):
         file = os.path.join(root, "pyproject.toml")
         try:
             with open(file, "rb") as content:

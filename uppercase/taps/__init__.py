@@ -15,7 +15,8 @@ def name_sockets(environ: MutableMapping[str, str]) -> None:
     count = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
         return
-    names = [name for name in environ.get("LISTEN_FDNAMES", "").split(":") if name]
+    text = environ.get("LISTEN_FDNAMES", "")
+    names = [name or _UNNAMED for name in text.split(":")] if text else []
     # More than a process can have open is a mistake, which Twisted finds.
     missing = min(int(count), os.sysconf("SC_OPEN_MAX")) - len(names)
     environ["LISTEN_FDNAMES"] = ":".join([*names, *[_UNNAMED] * missing])

@@ -1,5 +1,6 @@
 """The options that services share, and what one process makes of them."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -214,13 +215,15 @@ class ProcessOptions(TableOptions, ABC):
 
     def postOptions(self) -> None:
         try:
+            if self.whole is self and not self.in_worker:
+                # First: a record is begun anew, and another server may be writing it.
+                check_places(self.parent)
             choose_reactor(self._awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
             use_monotonic_time()
             self.service = self.make_service()
             if self.whole is self and not self.in_worker:
                 self.service = self.make_whole()
-                check_places(self.parent)
                 choose_log(self.parent, self["log-format"])
         except (UserError, PluginError) as error:
             raise usage.UsageError(str(error)) from error
@@ -297,7 +300,9 @@ class ServiceOptions(ProcessOptions):
 
             head = RECORD_BYTES if head is None else head
             limit = RECORD_LIMIT if limit is None else limit
-            yield open_record(self["record"], about, the_reactor(), head=head, limit=limit)
+            # Nothing is written where the options are only checked.
+            file = os.devnull if self.whole.get("check") else self["record"]
+            yield open_record(file, about, the_reactor(), head=head, limit=limit)
         elif head is not None or limit is not None:
             name = "record-limit" if head is None else "record-bytes"
             raise UserError(f"got --{name} without a record; add one, such as --record=FILE")

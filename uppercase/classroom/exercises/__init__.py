@@ -13,7 +13,8 @@ from typing import Final
 from uppercase.classroom.exercises._clients import CLIENTS
 from uppercase.classroom.exercises._servers import SERVERS
 from uppercase.classroom.grade import Exercise
-from uppercase.errors import UnknownName, UserError, suggest
+from uppercase.core.values import printable
+from uppercase.errors import UnknownName, UserError, suggest, text_of
 
 GROUP: Final = "uppercase.exercises"
 
@@ -32,7 +33,9 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
         try:
             loaded = entry.load()
         except (Exception, SystemExit) as error:
-            broken[entry.name] = f"{origin} cannot be loaded: {type(error).__name__}: {error}"
+            broken[entry.name] = (
+                f"{origin} cannot be loaded: {type(error).__name__}: {text_of(error)}"
+            )
             continue
         if not isinstance(loaded, Exercise):
             broken[entry.name] = (
@@ -77,6 +80,6 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
     if base not in known:
         raise UserError(f"{path}: base is {base!r}; one of {', '.join(known)} is accepted")
     try:
-        return known[base].changed(path.stem, **table)
+        return known[base].changed(printable(path.stem), **table)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -21,7 +21,7 @@ from uppercase.services.base import Repeated
 FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
 
 FULL_PACE: Final = 100
-"""Up to this many watchers get each frame; of twice as many, each gets one in three, so a class of
+"""Fewer watchers than this get each frame; of twice as many, each gets one in three, so a class of
 200 costs less than 300 writes a second, and not 800."""
 
 STALLED: Final = 15.0

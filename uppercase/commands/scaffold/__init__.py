@@ -25,6 +25,12 @@ _KINDS: Final = {
 }
 """What the transform of each kind of project does, in words, after its name."""
 
+_TAKEN: Final = {
+    *("asyncio", "connect", "exchange", "float", "str", "transform"),
+    *("TestContract", "TransformContract"),
+}
+"""Names that mean something else in the templates."""
+
 _FILES: Final = {
     "$module/__init__.py": "$kind.py",
     "$module/py.typed": None,
@@ -97,4 +103,4 @@ def _values(name: str, kind: str) -> dict[str, str]:
 
 
 def _identifier(name: str) -> str:
-    return f"{name}_" if keyword.iskeyword(name) else name
+    return f"{name}_" if keyword.iskeyword(name) or name in _TAKEN else name
