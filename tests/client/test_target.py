@@ -51,6 +51,12 @@ def test_an_address_leaves_out_what_has_a_default(text: str | None, host: str, p
     assert (target.host, target.port) == (host, port)
 
 
+@pytest.mark.parametrize("port", [0, -1, 65_536 + 12_000])
+def test_a_port_that_is_none_does_not_stand_for_another(port: int) -> None:
+    with pytest.raises(BadValue, match=f"got port {port}; a whole number from 1 to 65535"):
+        Target(port=port)
+
+
 def test_the_environment_gives_the_defaults() -> None:
     environment = {"UPPERCASE_HOST": "example.org", "UPPERCASE_PORT": "7"}
     assert parse_target(None, environment=environment) == Target("example.org", 7)

@@ -66,6 +66,15 @@ def test_text_has_milliseconds() -> None:
     )
 
 
+def test_what_the_encoding_of_a_terminal_lacks_is_escaped_there() -> None:
+    """Its line would else be lost: a cut one ends in a character that few encodings have."""
+    inner = io.BytesIO()
+    file = io.TextIOWrapper(inner, encoding="latin-1")
+    observer_of(file, "text")({"log_format": "caf\xe9 \u20ac", "log_time": 0.0})
+    file.flush()
+    assert inner.getvalue().endswith(b"caf\xe9 \\u20ac\n")
+
+
 def test_json_is_one_object_a_line_with_the_events_facts() -> None:
     first, second, third = map(
         json.loads, written("json", *[CLOSED] * 3, failure("no")).splitlines()

@@ -57,6 +57,19 @@ def test_a_program_keeps_its_own_handlers() -> None:
 
 
 @pytest.mark.usefixtures("before")
+def test_a_service_that_was_stopped_before_the_reactor_ran_takes_no_signals() -> None:
+    reactor, later = Reactor(), list[Callable[[], None]]()
+    reactor.callWhenRunning = later.append  # type: ignore[method-assign,assignment]
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signals = StopSignals(reactor, 10)
+    signals.start()
+    signals.stop()
+    for call in later:
+        call()
+    assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
+
+
+@pytest.mark.usefixtures("before")
 def test_the_reactors_handlers_are_called_and_given_back() -> None:
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)

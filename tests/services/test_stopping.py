@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tests.udp.helpers import ask, client, columns, in_thread, packet
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
+from uppercase.services._stopping import exit_with
 from uppercase.services.base import TransformService
 
 SERVICES = {
@@ -28,6 +29,19 @@ SERVICES = {
 def service(request: pytest.FixtureRequest) -> TransformService:
     make: Callable[[], TransformService] = SERVICES[request.param]
     return make()
+
+
+def test_the_status_is_what_it_is_even_if_nobody_reads_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, statuses = list[Callable[[], None]](), list[int]()
+    monkeypatch.setattr("atexit.register", ends.append)
+    monkeypatch.setattr("os._exit", statuses.append)
+    exit_with(3)
+    monkeypatch.setattr("sys.stdout", None)  # as Python has it where it is closed
+    with pytest.raises(AttributeError):
+        ends[0]()
+    assert statuses == [3]
 
 
 async def test_a_service_that_was_not_started_stops_at_once(service: TransformService) -> None:

@@ -94,6 +94,18 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
 
 
 @in_reactor
+async def test_others_are_told_of_no_address_of_a_family_that_is_not_served(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = "uppercase.services.base.addresses_for_others"
+    monkeypatch.setattr(ours, lambda: ["192.0.2.7", "2001:db8::7"])
+    service = made(interface="0.0.0.0")
+    service.startService()
+    await stop(service)
+    assert [line for line in said if "others" in line] == ["others reach this machine at 192.0.2.7"]
+
+
+@in_reactor
 async def test_the_sum_at_the_end_has_every_connection(said: list[str]) -> None:
     """Also the last one, for which the stop has waited."""
     service = made()

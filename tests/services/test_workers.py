@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,10 +95,11 @@ class Recorder:
         b'{"report": 3}',
         b'{"report": "log"}',
         b'{"report": "log", "facts": {}, "level": "loud", "text": ""}',
+        b'{"report": "log", "facts": []}',
         b'{"report": "beat"}',
         b"x" * (3 << 20),
     ],
-    ids=["bytes", "list", "deep", "number", "log", "level", "beat", "endless"],
+    ids=["bytes", "list", "deep", "number", "log", "level", "facts", "beat", "endless"],
 )
 def test_what_is_no_report_is_said_once_and_the_next_report_is_heard(garbage: bytes) -> None:
     """A transform has written into the pipe that is its worker's."""
@@ -206,6 +208,25 @@ def test_a_reload_before_the_first_workers_are_ready_does_not_keep_the_ready_lin
         supervisor.ready(workers[0], [[]])
         assert called == ["ready"]
         supervisor.reload()
+
+
+def test_a_worker_is_replaced_even_if_the_folder_of_the_service_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It will say that itself, and end, and so will the service then."""
+    supervisor = Supervisor(
+        [udp_service(UDPSettings(port=0))], Clock(), workers=1, program=["python"]
+    )
+    spawned: list[str] = []
+    monkeypatch.setattr(Worker, "spawn", lambda *about: spawned.append(about[4].directory))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    supervisor._begin()
+    gone.rmdir()
+    supervisor._spawn(0, supervisor._current)
+    assert spawned == [str(gone)] * 2
 
 
 class Process:

@@ -54,6 +54,16 @@ def test_a_fault_while_a_connection_is_made_leaves_its_place_free() -> None:
     assert not service.events
 
 
+def test_a_fault_while_an_end_is_told_leaves_its_place_free() -> None:
+    """Such as of whoever is told."""
+    service = Service()
+    wire = service.connect()
+    service.factory.tell = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+    assert not service.factory.connections
+
+
 def test_the_end_of_input_may_be_told_twice() -> None:
     """Twisted does so when a late write fills the transport's buffer again."""
     service = Service("line")

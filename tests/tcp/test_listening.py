@@ -5,7 +5,8 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from twisted.internet import reactor as installed
@@ -21,7 +22,7 @@ from zope.interface import implementer
 
 from tests.conftest import LoggedErrors
 from uppercase.errors import CannotListen
-from uppercase.tcp.listening import Acceptor, acceptor_of
+from uppercase.tcp.listening import Acceptor, Listener, acceptor_of
 from uppercase.tcp.opening import bind, listen_error
 
 
@@ -256,3 +257,8 @@ def test_an_endpoints_error_is_told_in_its_own_words() -> None:
         "cannot listen on card:1: no card in the reader",
         "cannot listen on card:1: No such device",
     ]
+
+
+def test_an_address_of_an_unknown_kind_is_called_as_its_user_did() -> None:
+    port: Any = SimpleNamespace(getHost=object)
+    assert Listener("card:1", cast(Any, None), None, None, "card:1").name(port) == "card:1"

@@ -10,13 +10,14 @@ from twisted.internet.interfaces import IAddress
 
 from tests.tcp.wire import CLIENT, Wire, World
 from uppercase.core.conversation import StreamConversation
-from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
+from uppercase.core.events import Chunk, Opened, Outcome, RefusalReason, Refused
 from uppercase.core.proxy_header import V2_SIGNATURE
 from uppercase.core.values import DeclaredPeers, parse_peers
 from uppercase.errors import BadValue, TransformError
 from uppercase.interfaces import ITransformStream
 from uppercase.limits import Limits
 from uppercase.tcp._proxy import ProxyHeaderFactory
+from uppercase.tcp.factory import WatchedFactory
 
 HEADER = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"
 MAPPED = b"PROXY TCP6 ::ffff:198.51.100.9 ::1 40001 12000\r\n"
@@ -243,5 +244,18 @@ def test_a_connection_that_waits_for_its_header_takes_a_place() -> None:
     first, second = connect(world), connect(world)
     assert second.was_aborted()
     assert first.send(HEADER + b"hello") == b"HELLO"
+    first.end()
+    world.check_idle()
+
+
+def test_of_a_client_that_is_refused_by_its_name_nothing_more_is_told() -> None:
+    """A record would else have a client that was never there."""
+    world = World(limits=Limits(max_per_address=1))
+    opener, notes = world.factory.open_conversation, world.notes
+    world.factory = WatchedFactory(opener, world.limits, world.clock, notes)
+    first, second = connect(world), connect(world)
+    assert first.send(HEADER + b"hello") == b"HELLO"
+    assert second.send(HEADER + b"hello") == b""
+    assert [type(event) for event in notes.events] == [Opened, Chunk, Chunk, Refused]
     first.end()
     world.check_idle()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.internet.task import Clock, deferLater
 from zope.interface import directlyProvides
@@ -282,6 +283,21 @@ async def test_a_port_that_is_stopped_while_it_reads_stays_stopped() -> None:
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"stop", SILENCE) is None
     assert port.fileno() == -1
+
+
+async def test_nothing_is_awaited_after_a_transform_has_stopped_the_port() -> None:
+    def transform(message: bytes) -> Any:
+        if message == b"stop":
+            port.stopListening()
+        return Deferred() if message == b"wait" else message.upper()
+
+    responder = Responder(applied(transform))
+    with served(responder) as port:
+        messages = [packet(each) for each in (b"wait", b"stop", b"wait", b"last")]
+        port.protocol.receive_batch(*columns(messages))
+        assert responder.outstanding == 0
+        await port.protocol.idle()
+    assert responder.received == sum(responder.drops.values()) == 4
 
 
 async def test_a_port_keeps_the_contract_of_a_listening_port() -> None:

@@ -62,6 +62,11 @@ class Target:
     unix: str | None = None
     family: socket.AddressFamily = socket.AF_UNSPEC
 
+    def __post_init__(self) -> None:
+        # The system would take it modulo 65,536, and reach another server.
+        if not 0 < self.port <= MAX_PORT:
+            raise BadValue(f"got port {self.port}; a whole number from 1 to {MAX_PORT} is accepted")
+
     @property
     def place(self) -> str:
         """Return host and port, or the path of a UNIX socket."""

@@ -71,7 +71,7 @@ def parse_interface(text: str, other: str = "") -> str:
     if address.is_multicast or str(address) == "255.255.255.255":
         why = f"got {text!r}, which stands for many machines"
         raise BadValue(f"{why}; an interface is an address of this machine alone{other}")
-    return str(address)
+    return unmapped(str(address))
 
 
 def family_of(host: str) -> socket.AddressFamily:

@@ -106,9 +106,11 @@ def exit_with(status: int) -> None:
     """
 
     def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # even if nobody reads them any more
+            os._exit(status)
 
     atexit.register(end)
 
@@ -122,6 +124,7 @@ class StopSignals:
 
     def start(self) -> None:
         """Take the signals once the reactor has taken them."""
+        HANDLERS.running.append(self)
         self.reactor.callWhenRunning(lambda: HANDLERS.take(self))
 
     def stop(self) -> None:
@@ -143,7 +146,8 @@ class _Handlers:
         self._last_resort: Timer | None = None
 
     def take(self, service: StopSignals) -> None:
-        self.running.append(service)
+        if service not in self.running:
+            return  # It has been stopped before the reactor ran.
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
         own = (service.reactor.sigInt, service.reactor.sigTerm)
         for number in _SIGNALS:

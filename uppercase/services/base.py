@@ -272,10 +272,11 @@ class TransformService(Service, ABC):
         for address in addresses:
             self.say_ready(address)
         hosts = [ip_address(host) for host in self.settings.hosts()]
+        everywhere = {host.version for host in hosts if host.is_unspecified}
         if hosts and not self.settings.listen and all(host.is_loopback for host in hosts):
             say("only this machine can reach it; --interface='*' opens it to others")
-        elif any(host.is_unspecified for host in hosts):
-            for address in addresses_for_others():
+        for address in addresses_for_others() if everywhere else ():
+            if ip_address(address).version in everywhere:
                 say(f"others reach this machine at {address}")
         for note in self._notes:
             say(note)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from io import TextIOWrapper
 from traceback import TracebackException
 from typing import IO, Any, Final, get_args
 
@@ -113,6 +114,9 @@ def goes_to_journal(file: IO[Any]) -> bool:
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS` or as the journal wants it."""
+    if isinstance(file, TextIOWrapper):
+        # Standard output has the encoding of its locale: what that lacks must not cost a line.
+        file.reconfigure(errors="backslashreplace")
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
 

@@ -82,7 +82,7 @@ class Supervisor(Service):
         self._workers = workers
         self._program, self._words = program, words
         # Where the options were read, and will be again.
-        self._directory = os.getcwd()
+        self._directory = self._runs_in = os.getcwd()
         self._watchdog = watchdog
         self._measure = measure
         self._reactor = reactor
@@ -131,6 +131,8 @@ class Supervisor(Service):
             service.close()
 
     def _begin(self) -> None:
+        # Now, as it may be gone when a worker is replaced.
+        self._runs_in = os.getcwd()
         hangup = getattr(signal, "SIGHUP", None)
         # Under nohup it is ignored, and stays so.
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
@@ -153,7 +155,7 @@ class Supervisor(Service):
             beat=self._beat,
             measure=self._measure,
             reactor=type(self._reactor).__module__,
-            directory=os.getcwd(),
+            directory=self._runs_in,
             places=[each.places() for each in self._services],
             sockets=[[place.place for place in each.opened] for each in self._services],
         )

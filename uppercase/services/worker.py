@@ -189,7 +189,14 @@ class Worker(ProcessProtocol):
         if descriptor == REPORTS:
             try:
                 self._hear(json.loads(line))
-            except (ValueError, LookupError, TypeError, RecursionError, InvalidLogLevelError):
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+                InvalidLogLevelError,
+            ):
                 self._complain()
         elif line.strip():
             text = line.decode(errors="backslashreplace")

@@ -242,15 +242,17 @@ class TransformProtocol(EndingProtocol):
         self._factory.turns.forget(self)
         if self._lab is not None:
             self._lab.stop()
-        if not refused:
-            self._report_end(reason)
-        # Last: a stop may be waiting for this, and then sums up.
-        self._factory.remove(self)
-        # Invariant: a closed connection is in no cycle, and its memory is free at once. These hold
-        # methods of ours; left to the collector, which rarely comes by, each would pin 25 KiB of
-        # heap between the buffers of the connections that follow.
-        self._lab = None
-        self._conversation = self._output = None  # type: ignore[assignment] # nothing is asked now
+        try:
+            if not refused:
+                self._report_end(reason)
+        finally:
+            # Last, whatever was raised: a stop may be waiting for this, and then sums up.
+            self._factory.remove(self)
+            # Invariant: a closed connection is in no cycle, and its memory is free at once. These
+            # hold methods of ours; left to the collector, which rarely comes by, each would pin
+            # 25 KiB of heap between the buffers of the connections that follow.
+            self._lab = None
+            self._conversation = self._output = None  # type: ignore[assignment] # nothing asks now
 
     def pauseProducing(self) -> None:
         """There is no room: the peer reads more slowly than it writes, or the lab holds replies."""

@@ -28,7 +28,7 @@ from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import Limits
-from uppercase.tcp._closing import EndingProtocol
+from uppercase.tcp._closing import REFUSED, EndingProtocol
 from uppercase.tcp._watches import Deadlines, Turns
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
@@ -278,8 +278,9 @@ class _WatchedProtocol(TransformProtocol):
         super().readConnectionLost()
 
     def tell(self, event: Chunk | HalfClosed) -> None:
-        """Tell the service's observer."""
-        self._factory.tell(event)
+        """Tell the service's observer, unless it has heard that the connection is refused."""
+        if self._state is not REFUSED:
+            self._factory.tell(event)
 
 
 class _Outgoing:

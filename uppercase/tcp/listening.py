@@ -109,6 +109,8 @@ class Listener(NamedTuple):
         if hasattr(address, "host"):
             protocol = "TCP" if self.context is None else "TLS"
             return f"{protocol} {printable_address(address.host, address.port)}"
+        if not hasattr(address, "name"):
+            return self.description  # It is of a third party's own kind.
         name = address.name
         return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
 

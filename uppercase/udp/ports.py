@@ -184,10 +184,10 @@ class ResponderProtocol(DatagramProtocol):
                 self.responder.exchanged(replies, self._send_replies(replies))
             if steps:
                 self._carry_out(steps)
-            if perf_counter() > until:
-                if self.transport is not None:
-                    return True
+            if self.transport is None:
                 parts.close()  # A transform has stopped the port.
+            elif perf_counter() > until:
+                return True
         return False
 
     def _fail(self, parts: Parts) -> None:
@@ -227,6 +227,8 @@ class ResponderProtocol(DatagramProtocol):
                 self._pending[step] = call.cancel
             else:
                 self._await(step)
+        if self.transport is None:  # A transform has stopped the port: nothing is awaited any more.
+            self.stopProtocol()
 
     def _resume(self, delay: Delay) -> None:
         del self._pending[delay]
