@@ -357,6 +357,12 @@ def test_a_number_that_would_break_a_picture_ends_what_is_read(facts: dict[str, 
     assert problem.startswith("class.jsonl, line 3: cut or damaged")
 
 
+def test_a_chunk_of_any_size_is_a_bounded_number_of_packets() -> None:
+    chunk = row(event="chunk", direction="request", size=10**11 - 1)
+    about, rows, _ = read_record([b'{"record":1,"protocol":"TCP"}', chunk])
+    assert len(draw_packets(Timeline.of(about, rows))) < 1 << 20
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     rows=st.lists(

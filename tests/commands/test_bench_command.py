@@ -204,7 +204,8 @@ def test_nothing_listening_is_said_at_once(options: list[str]) -> None:
         (["--size", "4"], "got a size of 4 bytes"),
         (["--size", "64k", "--pipeline", "100k"], "got '100k'"),
         (["--size", "64k", "--pipeline", "100000"], "would take over"),
-        (["--rate", "0"], "must be more than 0"),
+        (["--rate", "0"], "got '0'; a whole number, 1 or more"),
+        (["--rate", "10000000"], "at most 1000000 is accepted"),
         (["--expect", "uppercsae"], "did you mean 'uppercase'?"),
     ],
 )

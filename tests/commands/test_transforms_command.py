@@ -451,6 +451,9 @@ def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_pa
         json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}})
     )
     packages = os.pathsep.join([environment()["PYTHONPATH"], str(metadata.parent)])
+    other = metadata.with_name("broken-1.0.dist-info")
+    other.mkdir()
+    (other / "direct_url.json").write_text("[")
     asked = run("doctor", cwd=here, PYTHONPATH=packages)
     assert asked.status == 1
     assert f"{project}/twisted/plugins: the editable install of acme does not show Twisted" in (

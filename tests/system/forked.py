@@ -85,6 +85,9 @@ def _become(
     assert "twisted.internet.reactor" not in sys.modules, "the command is the one to choose it"
     # The server is silent about what it does not find.
     assert sys.modules.keys() >= {*_IMPORTED}, {*_IMPORTED} - sys.modules.keys()
+    # It stays the object that others may have by now, which takes no pipe for a file.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(errors="backslashreplace")
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
@@ -98,8 +101,7 @@ def _become(
     if spawns and sys.platform == "linux":
         command, environment = keep_spare() or (command, environment)
     sys.stdin = open(0)  # noqa: SIM115
-    # It stays the object that others may have by now; of all that PYTHONUNBUFFERED asks for, lines.
-    assert isinstance(sys.stdout, io.TextIOWrapper)
+    # Of all that PYTHONUNBUFFERED asks for, lines.
     sys.stdout.reconfigure(line_buffering=os.isatty(1) or "PYTHONUNBUFFERED" in environment)
     os.environ.clear()
     os.environ.update(environment)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from uppercase import __version__
 from uppercase.classroom.timeline import REPLY, REQUEST, Arrow, Timeline, title_of
+from uppercase.limits import MIB
 
 _PORT: Final = 12345  # Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol.
 _LOOPBACK: Final = {4: bytes((127, 0, 0, 1)), 6: bytes(15) + b"\1"}
@@ -27,6 +28,9 @@ _SEGMENT: Final = 65_000  # Bytes of a chunk that fit into one packet of IP with
 
 _DATAGRAM: Final = 65_507
 """The most that a datagram of IPv4 holds; a record from elsewhere may say anything."""
+
+_CHUNK: Final = 64 * MIB
+"""The most that is written at a time (`--max-output`), likewise: a thousand packets."""
 
 _RESET_BY_SERVER: Final = frozenset({"lab-reset", "stalled", "evicted", "refused"})
 """Outcomes of a connection that the server cuts off; if the client does, it is `disconnected`."""
@@ -140,9 +144,10 @@ class _Maker:
         for arrow in arrows:
             self._remarks.append(arrow.words)
             if arrow.direction:
-                for start in range(0, max(arrow.size, 1), _SEGMENT):
+                most = min(arrow.size, _CHUNK)
+                for start in range(0, max(most, 1), _SEGMENT):
                     data = arrow.data[start : start + _SEGMENT]
-                    size = min(_SEGMENT, arrow.size - start)
+                    size = min(_SEGMENT, most - start)
                     yield self._send(arrow, arrow.direction, _PSH | _ACK, data, size)
             for way, flags in self._steps(arrow):
                 yield self._send(arrow, way, flags)

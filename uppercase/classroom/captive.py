@@ -327,9 +327,12 @@ class ObservedService:
         self._file = io.BytesIO()
         self._beat = Repeated(self._look, reactor)
         protocol = "UDP" if udp else "TCP"
-        seed = labs.new_seed() if seed is None else seed
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
         texts = labs.merge_settings(lab, options or {}, presets)
+        if seed is None:
+            seed = labs.new_seed()
+        elif not (udp and texts):
+            raise UserError("got --seed where nothing is random; add a lab, such as -u --loss=0.3")
         about = {
             "protocol": protocol,
             "transform": "|".join(transforms),

@@ -34,7 +34,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(eq=False)
-class _Quantity(click.ParamType[float]):
+class Quantity(click.ParamType[float]):
     """A number that one of our parsers reads; a default that is a number is taken as it is."""
 
     name: str
@@ -42,7 +42,7 @@ class _Quantity(click.ParamType[float]):
     zero: bool = True
 
     @property
-    def positive(self) -> "_Quantity":
+    def positive(self) -> "Quantity":
         """The same, but not 0."""
         return replace(self, zero=False)
 
@@ -58,16 +58,16 @@ class _Quantity(click.ParamType[float]):
         return number
 
 
-DURATION: Final = _Quantity("duration", parse_duration)
+DURATION: Final = Quantity("duration", parse_duration)
 """Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
 
-SIZE: Final = _Quantity("size", parse_size)
+SIZE: Final = Quantity("size", parse_size)
 """Bytes as an int: `64k`, `1M`; a bare number is bytes."""
 
-PORT: Final = _Quantity("n", parse_port)
+PORT: Final = Quantity("n", parse_port)
 """A port; 0 is any free one."""
 
-COUNT: Final = _Quantity("n", parse_count)
+COUNT: Final = Quantity("n", parse_count)
 """A whole number, 0 or more."""
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
@@ -151,7 +151,7 @@ def judgement(command: _Function) -> _Function:
     """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
     max_loss = _judgement(
         "--max-loss",
-        _Quantity("probability", parse_probability),
+        Quantity("probability", parse_probability),
         "The share, from 0 to 1, that may be lost or late without an exit status of 1.",
         default=0,
     )

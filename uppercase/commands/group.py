@@ -250,8 +250,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed; to throw it away, use >/dev/null")
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
-            # What another encoding lacks is escaped, as it is on standard error.
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            # What the encoding lacks is escaped, as it is on standard error.
             sys.stdout.reconfigure(errors="backslashreplace")
         status = group.main(arguments, prog_name="uppercase", standalone_mode=False)
     except click.Abort:

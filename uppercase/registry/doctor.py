@@ -131,13 +131,11 @@ def _hidden_by_editables(
 
 
 def _editable_root(distribution: Distribution) -> str | None:
-    text = distribution.read_text("direct_url.json")
-    if text is None:
-        return None
-    origin = loads(text)
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return unquote(urlsplit(origin["url"]).path)
+    with suppress(ValueError, LookupError, TypeError):  # It has none, or none that pip writes.
+        origin: Any = loads(distribution.read_text("direct_url.json") or "")
+        if origin["dir_info"]["editable"]:
+            return unquote(urlsplit(origin["url"]).path)
+    return None
 
 
 def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:

@@ -13,12 +13,12 @@ import click
 
 from uppercase.client.target import Target
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands._options import COUNT, DURATION, SIZE, Quantity, expectation
 from uppercase.commands._report import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.group import Command, section
-from uppercase.core.values import counted
+from uppercase.core.values import counted, parse_limit, up_to
 from uppercase.limits import PROBE_SIZE
 
 _CONNECTIONS: Final = 8
@@ -30,6 +30,9 @@ _PIPELINE: Final = 1
 
 _DURATION: Final = 10.0
 """Seconds of load: long enough for a stable p99, as in iperf3."""
+
+_RATE: Final = Quantity("n", up_to(parse_limit, 1_000_000, "one client sends no more a second"))
+"""Each that is planned has a place in memory until it is sent."""
 
 _load = section("Load")
 _output = section("Output")
@@ -47,7 +50,7 @@ _output = section("Output")
 @_load(
     "--pipeline", COUNT.positive, "Messages that each connection awaits at once.", default=_PIPELINE
 )
-@_load("--rate", COUNT.positive, "Messages a second over all connections, whatever comes back.")
+@_load("--rate", _RATE, "Messages a second over all connections, whatever comes back.")
 @_load("--duration", DURATION.positive, "How long to load the server.", default=f"{_DURATION:g}s")
 @_options.timeout("Load")
 @_options.judgement
