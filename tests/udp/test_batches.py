@@ -126,9 +126,12 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
     port.stopListening()
 
 
-def test_more_origins_than_are_remembered_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", WAYS)
+def test_more_origins_than_are_remembered_are_served(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_batches, "ORIGINS", 2)
-    port = port_on("127.0.0.1", True, Responder(applied()), monkeypatch)
+    port = port_on("127.0.0.1", together, Responder(applied()), monkeypatch)
     socks = [client() for _ in range(7)]
     for _ in range(2):
         for number, sock in enumerate(socks):
