@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from uppercase.classroom.captive import LIMITS, OUTPUT, Program
+from uppercase.errors import UserError
 from uppercase.limits import MIB
 
 WITHIN = 60.0
@@ -179,3 +180,14 @@ def test_a_program_that_cannot_be_started_says_why() -> None:
     with Program(["/no/such/program"], "127.0.0.1", 1) as program:
         assert program.wait(WITHIN) == 1
         assert program.complaint() == "cannot run /no/such/program: No such file or directory"
+
+
+def test_where_nobody_tells_who_listens_a_server_cannot_be_graded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("uppercase.classroom.captive._OPEN_PORTS", str(tmp_path / "nothing"))
+    with (
+        Program(["sleep", "60"], "127.0.0.1", 1) as program,
+        pytest.raises(UserError, match="only Linux tells who listens"),
+    ):
+        program.serves(1, "tcp")
