@@ -58,7 +58,7 @@ class Conversation:
         while sent := self.wire.value():
             self.wire.clear()
             self.client_is_done |= self.server.receive(sent, self.came)
-            said += self.server.unsent()
+            said += self.server.outgoing.read()
             self.client.dataReceived(said)
             said = b""
         if said:

@@ -51,7 +51,7 @@ class TLSClient(Protocol):
             self._server_is_done = layer.receive(data, text) or self._server_is_done
         except ssl.SSLError as error:
             self._error = error
-        self.transport.write(layer.unsent())
+        self.transport.write(layer.outgoing.read())
         if layer.agreed is not agreed:
             self._above.makeConnection(self)
             self.shaken.callback(None)

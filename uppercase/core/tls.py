@@ -20,15 +20,16 @@ class TLSLayer:
 
     Attributes:
         agreed: the handshake is over.
+        outgoing: what TLS itself has to send: its handshake, alerts, new keys.
 
     Raises:
         ValueError: the server cannot have such a name.
     """
 
     def __init__(self, context: ssl.SSLContext, server: str | None = None) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server is None, server_hostname=server
+            self._incoming, self.outgoing, server_side=server is None, server_hostname=server
         )
         self.agreed = False
 
@@ -39,16 +40,13 @@ class TLSLayer:
             Whether there was a close_notify in it: what comes after that is not read.
 
         Raises:
-            ssl.SSLError: TLS cannot go on; `unsent` has the alert that says so.
+            ssl.SSLError: TLS cannot go on; `outgoing` has the alert that says so.
         """
-        for start in range(0, len(data) or 1, _PIECE):
-            self._incoming.write(data[start : start + _PIECE])
-            if self._decrypt(text):
-                return True
-        return False
-
-    def _decrypt(self, text: list[bytes]) -> bool:
+        if len(data) > _PIECE:
+            pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+            return any(self.receive(piece, text) for piece in pieces)
         incoming, tls = self._incoming, self._tls
+        incoming.write(data)
         try:
             if not self.agreed:
                 tls.do_handshake()
@@ -73,19 +71,15 @@ class TLSLayer:
             ssl.SSLError: the peer has begun a message of the handshake, such as a KeyUpdate:
                 nothing can be encrypted before the rest of it has come.
         """
-        records = []
-        for start in range(0, len(data), _PIECE):
-            self._tls.write(data[start : start + _PIECE])
-            records.append(self._outgoing.read())
-        return b"".join(records)
-
-    def unsent(self) -> bytes:
-        """Return what TLS itself has to send: its handshake, alerts, new keys."""
-        return self._outgoing.read()
+        if len(data) > _PIECE:
+            pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+            return b"".join(map(self.encrypt, pieces))
+        self._tls.write(data)
+        return self.outgoing.read()
 
     def end_output(self) -> bytes:
         """Return a close_notify; nothing can be encrypted after that."""
         # It has been written once OpenSSL looks for the peer's, which need not be there.
         with suppress(ssl.SSLError):
             self._tls.unwrap()
-        return self._outgoing.read()
+        return self.outgoing.read()

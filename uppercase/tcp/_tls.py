@@ -241,8 +241,9 @@ class TLSProtocol(ConnectionStage):
 
     def _flush(self) -> None:
         """Send what OpenSSL has to say, if anything."""
-        if unsent := self._layer.unsent():
-            self.transport.write(unsent)
+        outgoing = self._layer.outgoing
+        if outgoing.pending:
+            self.transport.write(outgoing.read())
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
