@@ -1,6 +1,7 @@
 """TLS without a transport: Python's own, between buffers in memory."""
 
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -43,8 +44,7 @@ class TLSLayer:
             ssl.SSLError: TLS cannot go on; `outgoing` has the alert that says so.
         """
         if len(data) > _PIECE:
-            pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-            return any(self.receive(piece, text) for piece in pieces)
+            return any(self.receive(piece, text) for piece in _pieces(data))
         incoming, tls = self._incoming, self._tls
         incoming.write(data)
         try:
@@ -72,8 +72,7 @@ class TLSLayer:
                 nothing can be encrypted before the rest of it has come.
         """
         if len(data) > _PIECE:
-            pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-            return b"".join(map(self.encrypt, pieces))
+            return b"".join(map(self.encrypt, _pieces(data)))
         self._tls.write(data)
         return self.outgoing.read()
 
@@ -83,3 +82,7 @@ class TLSLayer:
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         return self.outgoing.read()
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
