@@ -168,7 +168,7 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
         tls.abortConnection()
         raise explain(TimeoutError(), server, CONNECT_TIMEOUT) from error
     except Exception as error:
-        raise explain_loss(server, Failure(error)) from error
+        raise explain_loss(server, error) from error
 
 
 def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:
@@ -201,10 +201,10 @@ def at_peer(target: Target, address: Any) -> Target:
     return replace(target, host=address.host, family=family_of(address.host))
 
 
-def explain_loss(server: Target, reason: Failure) -> NetworkError | UserError:
+def explain_loss(server: Target, error: BaseException | None) -> NetworkError | UserError:
     """Return the sentence for a connection that has been lost before its end."""
-    if isinstance(reason.value, ssl.SSLError):
-        return explain(reason.value, server)
+    if isinstance(error, ssl.SSLError):
+        return explain(error, server)
     return explain(ConnectionResetError() if server.tls is None else ssl.SSLEOFError(), server)
 
 

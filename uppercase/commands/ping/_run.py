@@ -348,7 +348,7 @@ class Lines(Reader):
             return None
         if self._target.tls is None:
             return self.ending("reset")
-        return explain_loss(self._target, self.reason)
+        return explain_loss(self._target, self.reason.value)
 
     def _tell(self, line: bytes) -> None:
         self.replies += 1

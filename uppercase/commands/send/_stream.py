@@ -224,7 +224,7 @@ class Filter(ClientProtocol):
             if reason.check(ConnectionDone):
                 self._error = self._verdict()
             else:
-                self._error = explain_loss(self._target, reason)
+                self._error = explain_loss(self._target, reason.value)
                 self._take_rest()
         if self._rest is not None:
             self._rest.close()
