@@ -111,6 +111,11 @@ def text_of(error: BaseException) -> str:
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
+def line_of(error: BaseException) -> str:
+    """Return the same in one line."""
+    return " ".join(text_of(error).split())
+
+
 def _saying(text: str, error: BaseException) -> BaseException:
     """Return what stands for an exception in its traceback, and says less."""
     if isinstance(error, SyntaxError):  # Tracebacks ask it for a file and a line.

@@ -20,7 +20,7 @@ from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplemen
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
-from uppercase.errors import BadArgument, PluginError, UppercaseError, suggest, text_of
+from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.plugins.adapters import Kind
@@ -217,7 +217,7 @@ class Found:
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) cannot be built: "
-                f"{type(error).__name__}: {' '.join(text_of(error).split())}"
+                f"{type(error).__name__}: {line_of(error)}"
             ) from error
         transform: ITransform = made
         return transform
@@ -270,7 +270,7 @@ def from_exception(error: BaseException, file: str) -> Problem:
 
 
 def _explain(error: BaseException) -> str:
-    said = " ".join(text_of(error).split())
+    said = line_of(error)
     if isinstance(error, UppercaseError):
         return said
     if isinstance(error, ImportError):

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from uppercase.errors import text_of
+from uppercase.errors import line_of
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
 from uppercase.plugins.parameters import ACCEPTED, Parameter
@@ -174,8 +174,7 @@ def _fault_of_plugin(plugin: Any, label: str) -> str | None:
     except Invalid as error:
         return f"{label} does not keep to ITransformPlugin: {violations(error)}"
     except (Exception, SystemExit) as error:
-        said = " ".join(text_of(error).split())
-        return f"{label} raised {type(error).__name__}: {said}"
+        return f"{label} raised {type(error).__name__}: {line_of(error)}"
     if foreign:
         return (
             f"{label} has {foreign[0]!r} among its parameters; "
