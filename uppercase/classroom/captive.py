@@ -225,6 +225,11 @@ class Program:
 
     def serves(self, port: int, kind: str) -> bool:
         """Wait until somebody listens on a port; return whether that is while the program lives."""
+        if not os.path.exists(_OPEN_PORTS):
+            raise UserError(
+                f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
+                "it there, such as in a container"
+            )
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and self.alive:
             if _listens(port, kind):
@@ -284,11 +289,6 @@ def _count_tasks() -> int:
 
 def _listens(port: int, kind: str) -> bool:
     """Whether somebody has a port of this machine open; nothing is sent to find out (Linux)."""
-    if not os.path.exists(_OPEN_PORTS):
-        raise UserError(
-            f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade it "
-            "there, such as in a container"
-        )
     state = {"tcp": "0A", "udp": "07"}[kind]
     for name in (kind, f"{kind}6"):
         with suppress(OSError), open(f"{_OPEN_PORTS}/{name}") as file:
