@@ -118,14 +118,8 @@ class TCPService(TransformService):
             opened, listeners = self.open_shorthands(1), self._listeners
             sockets = [(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*starmap(self._adopt, sockets), *listeners):
-            failures: list[Failure] = []
-            waiting = listener.listen(self.factory)
-            waiting.addCallback(partial(self._opened, listener)).addErrback(failures.append)
-            if failures:
-                raise listen_error(listener.description, failures[0])
-            if not waiting.called:
-                # Some endpoints of others have to wait for something first.
-                waiting.addBoth(partial(self._opened_late, listener.description, failures))
+            opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
+            see_through(opening, listener.description, self.reactor, self._opened_late)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
         endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
@@ -207,13 +201,35 @@ class TCPService(TransformService):
         name = errno.errorcode.get(error.errno or 0, "?")
         self.notify(AcceptFailed(name, error.strerror or ""))
 
-    def _opened_late(self, description: str, failures: list[Failure], _: object) -> None:
-        """Say that one more address is served, or end the program if it is not."""
+    def _opened_late(self) -> None:
+        self.say_ready(self._open[-1].name)
+
+
+def see_through(
+    opening: Deferred[Any],
+    description: str,
+    reactor: Any,
+    late: Callable[[], object] = lambda: None,
+) -> None:
+    """Raise `CannotListen` if an endpoint fails.
+
+    Some of others have to wait for something first: `late` is called if they open then, and the
+    program ends if they do not.
+    """
+    failures: list[Failure] = []
+
+    def ended(_: object) -> None:
         if failures:
             say(str(listen_error(description, failures[0])), LogLevel.critical)
-            self.reactor.stop()
+            reactor.stop()
         else:
-            self.say_ready(self._open[-1].name)
+            late()
+
+    opening.addErrback(failures.append)
+    if failures:
+        raise listen_error(description, failures[0])
+    if not opening.called:
+        opening.addBoth(ended)
 
 
 def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:

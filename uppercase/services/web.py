@@ -12,7 +12,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
-from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
@@ -20,12 +19,12 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
-from uppercase.errors import UserError, install
+from uppercase.errors import CannotListen, UserError, install
+from uppercase.services._tcp import see_through
 from uppercase.services.base import CannotStart
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
 from uppercase.tcp.listening import listener_of_string
-from uppercase.tcp.opening import listen_error
 
 if TYPE_CHECKING:
     from uppercase.services.supervisor import Supervisor
@@ -128,21 +127,11 @@ class WebService(Service):
 
     def startService(self) -> None:
         super().startService()
-        failures: list[Failure] = []
-        listening = self._listener.endpoint.listen(self.site)
-        listening.addCallback(self._opened).addErrback(failures.append)
-        if failures:
-            raise CannotStart(self._explain(failures[0]))
-        # Of an endpoint that has to wait for something, it is known later.
-        listening.addCallback(lambda _: self._end_if_late(failures))
-
-    def _explain(self, failure: Failure) -> str:
-        return str(listen_error(self._listener.description, failure))
-
-    def _end_if_late(self, failures: list[Failure]) -> None:
-        if failures:
-            say(self._explain(failures[0]), LogLevel.critical)
-            self._reactor.stop()
+        opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
+        try:
+            see_through(opening, self._listener.description, self._reactor)
+        except CannotListen as error:
+            raise CannotStart(str(error)) from error
 
     def _opened(self, port: IListeningPort) -> None:
         self.port = port
