@@ -428,6 +428,14 @@ async def test_ask_over_tcp() -> None:
 
 
 @in_reactor
+async def test_datagrams_have_no_session_and_no_exchange() -> None:
+    """A TCP server on the same port is not taken for it."""
+    for begin in (connect, lambda server: exchange(server, b"hello")):
+        with pytest.raises(UserError, match="got UDP 127.0.0.1:9; a session or an exchange needs"):
+            await begin(Target(port=9, udp=True))
+
+
+@in_reactor
 async def test_a_session_of_many_messages() -> None:
     with tcp_server() as server:
         session = await connect(target_of(server))
