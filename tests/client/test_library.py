@@ -431,7 +431,7 @@ async def test_ask_over_tcp() -> None:
 async def test_datagrams_have_no_session_and_no_exchange() -> None:
     """A TCP server on the same port is not taken for it."""
     for begin in (connect, lambda server: exchange(server, b"hello")):
-        with pytest.raises(UserError, match="got UDP 127.0.0.1:9; a session or an exchange needs"):
+        with pytest.raises(UserError, match="a session or an exchange needs TCP"):
             await begin(Target(port=9, udp=True))
 
 

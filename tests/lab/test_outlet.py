@@ -143,7 +143,7 @@ def test_who_waits_to_be_accepted_is_neither_idle_nor_late() -> None:
         world.factory.lab = TCPLab(accept_delay=3.0)
         wire = ProxiedWire(TLSFactory(context, world.factory) if tls else world.factory)
         world.wait(2.9)
-        assert not (wire.output_ended or wire.disconnecting)
+        assert (wire.output_ended, wire.disconnecting) == (False, False)
         world.wait(1.5)
         assert wire.output_ended or wire.disconnecting
 

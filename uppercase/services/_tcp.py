@@ -46,8 +46,8 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
-        proxy_from: the peers that must send a PROXY header, as `--proxy-from` names them, and nobody
-            else is served; None: nobody must, and a header is input like any other.
+        proxy_from: the peers that must send a PROXY header, as `--proxy-from` names them, and
+            nobody else is served; None: nobody must, and a header is input like any other.
         drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
