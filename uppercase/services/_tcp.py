@@ -102,8 +102,7 @@ class TCPService(TransformService):
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [
-            listening.listener_of_string(opens, text, self._proxies)
-            for text in settings.listen
+            listening.listener_of_string(opens, text, self._proxies) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
