@@ -429,6 +429,14 @@ async def test_ask_over_tcp() -> None:
 
 
 @in_reactor
+async def test_datagrams_have_no_session_and_no_exchange() -> None:
+    """A TCP server on the same port is not taken for it."""
+    for begin in (connect, lambda server: exchange(server, b"hello")):
+        with pytest.raises(UserError, match="a session or an exchange needs TCP"):
+            await begin(Target(port=9, udp=True))
+
+
+@in_reactor
 async def test_a_session_of_many_messages() -> None:
     with tcp_server() as server:
         session = await connect(target_of(server))

@@ -213,6 +213,8 @@ async def open_connection(
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
         return
+    if server.udp:
+        raise UserError(f"got {server}; a session or an exchange needs TCP")
     lowest: ClientProtocol | TLSClient = protocol
     try:
         if server.tls is not None:

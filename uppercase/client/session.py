@@ -385,7 +385,7 @@ def exchange(
     clock = _reactor(reactor)
 
     async def converse() -> bytes:
-        if isinstance(server, Target) and (server.tls or server.udp):
+        if isinstance(server, Target) and server.tls:
             raise UserError(f"got {server}; an exchange ends with a half-close, which needs TCP")
         name, reader, received = _name_of(server), Reader(), bytearray()
         await open_connection(server, reader, clock)
