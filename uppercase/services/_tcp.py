@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from itertools import starmap
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
@@ -114,13 +113,13 @@ class TCPService(TransformService):
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
-        sockets, listeners = self.inherited, list[listening.Listener]()
-        if sockets is None:
+        opened, listeners = self.opened, list[listening.Listener]()
+        if not self.settings.inherits:
             opened, listeners = self.open_shorthands(1), self._listeners
-            sockets = [(each.place, skt) for each in opened for skt in each.sockets]
-        for listener in (*starmap(self._adopt, sockets), *listeners):
+        adopted = [self._adopt(each.place, skt) for each in opened for skt in each.sockets]
+        for listener in (*adopted, *listeners):
             opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
-            see_through(opening, listener.description, self.reactor, self._opened_late)
+            see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
         endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
@@ -197,40 +196,27 @@ class TCPService(TransformService):
         self._open.append(_Open(listener, port, listener.name(port), None))
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         self._open[-1] = self._open[-1]._replace(acceptor=acceptor)
+        if self._listening:  # It had to wait for something first.
+            self.say_ready(self._open[-1].name)
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
         self.notify(AcceptFailed(name, error.strerror or ""))
 
-    def _opened_late(self) -> None:
-        self.say_ready(self._open[-1].name)
 
-
-def see_through(
-    opening: Deferred[Any],
-    description: str,
-    reactor: Any,
-    late: Callable[[], object] = lambda: None,
-) -> None:
-    """Raise `CannotListen` if an endpoint fails.
-
-    Some of others have to wait for something first: `late` is called if they open then, and the
-    program ends if they do not.
-    """
+def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
+    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program."""
     failures: list[Failure] = []
-
-    def ended(_: object) -> None:
-        if failures:
-            say(str(listen_error(description, failures[0])), LogLevel.critical)
-            reactor.stop()
-        else:
-            late()
-
     opening.addErrback(failures.append)
     if failures:
         raise listen_error(description, failures[0])
-    if not opening.called:
-        opening.addBoth(ended)
+
+    def end_if_failed(_: object) -> None:
+        if failures:
+            say(str(listen_error(description, failures[0])), LogLevel.critical)
+            reactor.stop()
+
+    opening.addCallback(end_if_failed)
 
 
 def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:

@@ -71,12 +71,9 @@ class UDPService(base.TransformService):
         self._watch = base.Repeated(self._look_at_kernel, self.reactor)
 
     def listen(self) -> None:
-        if self.inherited is None:
+        if not self.settings.inherits:
             self.open_sockets(1)
-            sockets = self._opened_sockets()
-        else:
-            sockets = [skt for _, skt in self.inherited]
-        for skt in sockets:
+        for skt in self._opened_sockets():
             self.ports.append(serve(self.reactor, skt, self.responder))
 
     def open_sockets(self, workers: int) -> None:

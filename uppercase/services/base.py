@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -28,7 +28,7 @@ from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
-from uppercase.registry import listing
+from uppercase.registry import Listing, listing
 from uppercase.services._stopping import StopSignals
 from uppercase.services.logs import Counters, LogObserver, say
 
@@ -48,7 +48,7 @@ class Settings:
         max_output: bytes that each transform of the chain may give for one message or chunk.
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
-        inherits: another process opens the addresses; see `TransformService.inherited`.
+        inherits: another process opens the addresses; see `TransformService.opened`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
         found: what a scan of the doors has found already; else there is one for the service.
@@ -67,7 +67,7 @@ class Settings:
     inherits: bool = False
     observers: Sequence[IObserver] = ()
     lab_notes: Sequence[str] = ()
-    found: "Listing | None" = field(default=None, repr=False, compare=False)
+    found: Listing | None = field(default=None, repr=False, compare=False)
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.
@@ -89,9 +89,6 @@ SHORTHAND: Final = "--port"
 FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried again when the port that one address family gave is taken in
 another."""
-
-if TYPE_CHECKING:
-    from uppercase.registry import Listing
 
 
 class OpenPlace(NamedTuple):
@@ -190,9 +187,8 @@ class TransformService(Service, ABC):
         clock: by what it decides.
         label: what the ready line calls the chain.
         listen_places: what `--listen` binds, a string each, without what is served there.
-        inherited: sockets to serve instead of opening any, each with its place, where another
-            process has opened them. Then nothing is announced either, which that process does.
-        opened: what `open_sockets` has opened.
+        opened: what `open_sockets` has opened; with `Settings.inherits`, what another process has,
+            which announces it too.
         hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
@@ -214,7 +210,6 @@ class TransformService(Service, ABC):
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
-        self.inherited: list[tuple[str, socket.socket]] | None = None
         self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
@@ -277,7 +272,7 @@ class TransformService(Service, ABC):
         self.reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
-        if self._listening and self.inherited is None:
+        if self._listening and not self.settings.inherits:
             self.announce(self.served())
 
     def announce(self, addresses: Sequence[str]) -> None:
