@@ -148,7 +148,6 @@ class Supervisor(Service):
             self._spawn(number, generation)
 
     def _spawn(self, number: int, generation: Generation) -> None:
-        """Start a worker, with a socket of each place."""
         assignment = Assignment(
             number=number,
             workers=self._workers,
