@@ -11,7 +11,6 @@ import faulthandler
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -115,24 +114,7 @@ def exit_with(status: int) -> None:
     atexit.register(end)
 
 
-@dataclass(eq=False)
-class StopSignals:
-    """One service's part in how its program ends by a signal; its stop takes these seconds."""
-
-    reactor: Any
-    seconds: float
-
-    def start(self) -> None:
-        """Take the signals once the reactor has taken them."""
-        HANDLERS.running.append(self)
-        self.reactor.callWhenRunning(lambda: HANDLERS.take(self))
-
-    def stop(self) -> None:
-        """Give them back; if one of them is what ends the program, only once the reactor has."""
-        HANDLERS.release(self)
-
-
-class _Handlers:
+class _StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM, for all services together.
 
     SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills silently and
@@ -140,29 +122,35 @@ class _Handlers:
     """
 
     def __init__(self) -> None:
-        self.running: list[StopSignals] = []
+        # The seconds that the stop of each service takes.
+        self.running: dict[object, float] = {}
         self._before: dict[int, Any] = {}
         # What ends the process if the stop does not; None until a signal has come.
         self._last_resort: Timer | None = None
 
-    def take(self, service: StopSignals) -> None:
+    def take(self, service: object, reactor: Any, seconds: float) -> None:
+        """Take the signals once the reactor has taken them."""
+        self.running[service] = seconds
+        reactor.callWhenRunning(lambda: self._take(service, reactor))
+
+    def _take(self, service: object, reactor: Any) -> None:
         if service not in self.running:
             return  # It has been stopped before the reactor ran.
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
-        own = (service.reactor.sigInt, service.reactor.sigTerm)
+        own = (reactor.sigInt, reactor.sigTerm)
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             default = number == _SIGHUP and handler is signal.SIG_DFL
             if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
-    def release(self, service: StopSignals) -> None:
-        if service in self.running:
-            self.running.remove(service)
+    def release(self, service: object, reactor: Any) -> None:
+        """Give them back; if one of them is what ends the program, only once the reactor has."""
+        self.running.pop(service, None)
         if self._last_resort is None:
             self.give_back()
         else:
-            service.reactor.addSystemEventTrigger("after", "shutdown", self.give_back)
+            reactor.addSystemEventTrigger("after", "shutdown", self.give_back)
 
     def give_back(self) -> None:
         if self.running:
@@ -184,7 +172,7 @@ class _Handlers:
             os.kill(os.getpid(), number)
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
-        seconds = STOP_GRACE + max((each.seconds for each in self.running), default=0.0)
+        seconds = STOP_GRACE + max(self.running.values(), default=0.0)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
             faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
@@ -195,5 +183,5 @@ class _Handlers:
         (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
 
 
-HANDLERS: Final = _Handlers()
+STOP_SIGNALS: Final = _StopSignals()
 """The process's."""

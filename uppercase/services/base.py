@@ -29,7 +29,7 @@ from uppercase.core.pipeline import make_pipeline
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import Listing, listing
-from uppercase.services._stopping import StopSignals
+from uppercase.services._stopping import STOP_SIGNALS
 from uppercase.services.logs import Counters, LogObserver, say
 
 _log: Final = Logger("uppercase")
@@ -229,7 +229,6 @@ class TransformService(Service, ABC):
         settings.hosts()  # raises what is wrong with them
         self._listening = False
         self._stopping: Deferred[None] | None = None
-        self._signals = StopSignals(reactor, settings.drain)
 
     def setServiceParent(self, parent: object) -> None:
         """Belong to an application or a service of services; overridden only to have types."""
@@ -267,7 +266,7 @@ class TransformService(Service, ABC):
             self.close()
             raise CannotStart(str(error)) from error
         self._listening = True
-        self._signals.start()
+        STOP_SIGNALS.take(self, self.reactor, self.settings.drain)
         # Not before the reactor runs: until then a signal would kill the process at once.
         self.reactor.callWhenRunning(self._announce)
 
@@ -364,7 +363,7 @@ class TransformService(Service, ABC):
         # Coroutines that were cancelled have ended as long as the loop that runs them goes on.
         yield awaiting.cancelled_have_ended()
         self._listening = False
-        self._signals.stop()
+        STOP_SIGNALS.release(self, self.reactor)
         self._log_observer.stop()
         counts = self.counts()
         total = ", ".join(f"{name} {count}" for name, count in counts.items()) or "no connections"

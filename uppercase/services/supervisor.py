@@ -19,7 +19,7 @@ from twisted.logger import LogLevel
 
 from uppercase.core.values import counted
 from uppercase.errors import CannotListen
-from uppercase.services._stopping import StopSignals, exit_with
+from uppercase.services._stopping import STOP_SIGNALS, exit_with
 from uppercase.services._tcp import Board
 from uppercase.services.base import CannotStart, Repeated, TransformService
 from uppercase.services.logs import say
@@ -81,9 +81,7 @@ class Supervisor(Service):
     def __post_init__(self) -> None:
         # Where the options were read, and will be again.
         self._directory = self._runs_in = os.getcwd()
-        drain = max(each.settings.drain for each in self.services)
-        self._overtime = drain + _OVERTIME
-        self._signals = StopSignals(self.reactor, drain)
+        self._drain = max(each.settings.drain for each in self.services)
         self._before_hangup: Any = None
         self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
@@ -107,7 +105,7 @@ class Supervisor(Service):
     def startService(self) -> None:
         super().startService()
         self._open()
-        self._signals.start()
+        STOP_SIGNALS.take(self, self.reactor, self._drain)
         self.reactor.callWhenRunning(self._begin)
 
     def _open(self) -> None:
@@ -246,7 +244,7 @@ class Supervisor(Service):
             generation.board.close()
             for worker in generation.workers.values():
                 worker.give_up()
-                worker.end(RETIRE, self._overtime)
+                worker.end(RETIRE, self._drain + _OVERTIME)
 
     # Ending
 
@@ -279,7 +277,7 @@ class Supervisor(Service):
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
         for worker in list(self._all):
-            worker.end(STOP, self._overtime)
+            worker.end(STOP, self._drain + _OVERTIME)
         self._end_if_alone()
         return stopping
 
@@ -287,7 +285,7 @@ class Supervisor(Service):
         if self._stopping is not None and not self._all and not self._stopping.called:
             if self._before_hangup is not None:
                 signal.signal(signal.SIGHUP, self._before_hangup)
-            self._signals.stop()
+            STOP_SIGNALS.release(self, self.reactor)
             say("all workers have ended")
             self._stopping.callback(None)
 
