@@ -1,4 +1,4 @@
-"""How a service ends: what was asked before is answered, within a bounded time, and it does end.
+"""How a process ends: with a sentence, with a status, by a signal, and in any case.
 
 Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing else,
 and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all; there
@@ -13,20 +13,9 @@ import signal
 import sys
 from threading import Timer
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
-
-from uppercase.core.values import counted
-from uppercase.services.logs import say
-
-if TYPE_CHECKING:
-    from uppercase.tcp.connection import TransformProtocol
-    from uppercase.tcp.factory import TransformFactory
-
-_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that report a stop's progress.
+from uppercase.core.values import printable
 
 STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
@@ -38,64 +27,16 @@ _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
 
-_DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
 
-_LAST_WORD: Final = 1.0
-"""Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
-after a reply and not within one."""
+class CannotStart(SystemExit, Exception):
+    """Ends the program with one sentence instead of a traceback.
 
-
-async def drain(
-    factory: "TransformFactory", clock: IReactorTime, seconds: float, quiet: float
-) -> None:
-    """Bring all connections to their end, each when nothing is under way on it.
-
-    Args:
-        factory: has the open ones, and tells when one has been closed.
-        clock: says what time it is.
-        seconds: how long they have; the rest is aborted then.
-        quiet: seconds without traffic after which nothing is taken to be under way.
+    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
+    `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
     """
-    connections = factory.connections
-    drained: set[TransformProtocol] = set()
-    pause: Deferred[None]
 
-    def closed() -> None:
-        if not (connections or pause.called):
-            pause.callback(None)
-
-    factory.on_closed = closed
-    now = clock.seconds()
-    deadline = next_abort = now + seconds
-    next_report = now + _DRAIN_REPORT
-    while connections:
-        pause = Deferred()
-        now = clock.seconds()
-        is_over = now >= next_abort
-        if is_over:
-            next_abort = now + _LAST_WORD
-            _abort([each for each in connections if each in drained])
-        elif now >= next_report:
-            next_report += _DRAIN_REPORT
-            time = max(0.0, deadline - now)
-            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
-        for connection in list(connections):
-            since = connection.idle_since()
-            is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-            if is_over or is_quiet or connection in drained:
-                drained.add(connection)
-                connection.drain()
-        await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
-    factory.on_closed = None
-
-
-def _abort(late: list["TransformProtocol"]) -> None:
-    """End those that could have ended; what was busy until now has a moment more."""
-    if late:
-        aborted = counted(len(late), "connection")
-        say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
-    for connection in late:
-        connection.abort()
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 def exit_with(status: int) -> None:

@@ -29,7 +29,7 @@ from uppercase.core.pipeline import make_pipeline
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import Listing, listing
-from uppercase.services._stopping import STOP_SIGNALS
+from uppercase.services._stopping import STOP_SIGNALS, CannotStart
 from uppercase.services.logs import Counters, LogObserver, say
 
 _log: Final = Logger("uppercase")
@@ -144,17 +144,6 @@ class Repeated(LoopingCall):
         """Stop, if it has begun."""
         if self.running:
             self.stop()
-
-
-class CannotStart(SystemExit, Exception):
-    """Ends the program with one sentence instead of a traceback.
-
-    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
-    `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(values.printable(sentence))
 
 
 def addresses_for_others() -> list[str]:
@@ -354,7 +343,7 @@ class TransformService(Service, ABC):
         Service.stopService(self)
         if self._listening and self._stopping is None:
             self._stopping = Deferred()
-            self.end().addBoth(self._ended)
+            Deferred.fromCoroutine(self.end()).addBoth(self._ended)
         return self._stopping or succeed(None)
 
     @inlineCallbacks
@@ -375,7 +364,7 @@ class TransformService(Service, ABC):
             self._start()
 
     @abstractmethod
-    def end(self) -> Deferred[Any]: ...
+    async def end(self) -> None: ...
 
     def counts(self) -> dict[str, int]:
         return self.counters.by_name()

@@ -19,9 +19,9 @@ from twisted.logger import LogLevel
 
 from uppercase.core.values import counted
 from uppercase.errors import CannotListen
-from uppercase.services._stopping import STOP_SIGNALS, exit_with
+from uppercase.services._stopping import STOP_SIGNALS, CannotStart, exit_with
 from uppercase.services._tcp import Board
-from uppercase.services.base import CannotStart, Repeated, TransformService
+from uppercase.services.base import Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker

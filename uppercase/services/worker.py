@@ -30,8 +30,9 @@ from twisted.python.usage import UsageError
 
 from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
+from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
-from uppercase.services.base import CannotStart, OpenPlace, Repeated, TransformService
+from uppercase.services.base import OpenPlace, Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, Snapshot
 
