@@ -168,7 +168,7 @@ class Trial:
 
     @contextmanager
     def _program(self, port: int, typed: str = "") -> Iterator[Program]:
-        with Program(self.command, HOST, port, typed) as program:
+        with Program(self.command, port, typed) as program:
             with self._lock:
                 self._programs.add(program)
                 if self._over.is_set():

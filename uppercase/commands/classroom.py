@@ -163,7 +163,7 @@ def run(
     )
     _leave_nobody_behind()
     with running(), service:
-        status = run_in_terminal(command, HOST, service.port, timeout)
+        status = run_in_terminal(command, service.port, timeout)
     if status is None:
         say(f"the program was killed after {timeout:g} s (--timeout); it did not end")
         status = OVERTIME
