@@ -147,17 +147,17 @@ def _lay_out(timeline: Timeline) -> _Drawing:
     drawing.say(_Words(20, 26, drawing.title, bold=True))
     if not timeline.clients:
         drawing.say(_Words(20, 56, "nothing came"))
-    top = _lay_out_legend(drawing, timeline, 44.0) if timeline.clients else 44.0
+    top = _lay_out_legend(drawing, timeline) if timeline.clients else 44.0
     for client, arrows in timeline.clients.items():
         top = _lay_out_client(drawing, client, arrows, top + 34) + 16
     drawing.height = top + 24
     return drawing
 
 
-def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
-    """Say what the shapes that occur mean."""
+def _lay_out_legend(drawing: _Drawing, timeline: Timeline) -> float:
+    """Say what the shapes that occur mean; return where that ends."""
     seen = {word for arrow in chain(*timeline.clients.values()) for word in arrow.actions}
-    x = 20.0
+    x, top = 20.0, 44.0
     for word in _LEGEND:
         if word in seen:
             _arrow(drawing, (x, top), (x + (88 if word == "lost" else 56), top), (word,))
