@@ -45,7 +45,8 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.network import Datagrams, backoff, endpoint_for
+from uppercase.client.network import endpoint_for
+from uppercase.client.session import Datagrams, backoff
 from uppercase.client.target import Address
 from uppercase.errors import UserError
 
@@ -301,7 +302,7 @@ def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, Fake
     clock: Any = FakeReactor()
     datagrams: Any = FakeSocket()
     asked = Datagrams(clock, TARGET, [Address(AF_INET, None)], 1.0, retries)
-    with mock.patch("uppercase.client.network.connect_udp", return_value=datagrams):
+    with mock.patch("uppercase.client.session.connect_udp", return_value=datagrams):
         return ensureDeferred(asked.ask(b"hello")), clock, datagrams
 
 

@@ -13,7 +13,7 @@ from twisted.python import usage
 from uppercase.limits import Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
-from uppercase.taps._table import TableOptions
+from uppercase.taps._options import TableOptions
 
 
 @pytest.mark.parametrize("options", [tcp.Options, udp.Options, together.Options])
@@ -31,7 +31,8 @@ def test_options_become_settings() -> None:
     options.parseOptions(
         ["--port=0", "-i", "127.0.0.1", "-t", "strip", "-t", "caesar:shift=3", "--drain=2s"]
     )
-    service = tcp.makeService(options)
+    made: Any = tcp.makeService(options)
+    (service,) = made
     assert isinstance(service, TCPService)
     assert service.settings.port_number() == 0
     assert service.settings.hosts() == ("127.0.0.1",)
@@ -52,7 +53,7 @@ def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
 
 def tcp_limits(options: tcp.Options) -> Limits:
     """Return the limits of the service that options describe."""
-    service = tcp.makeService(options)
+    (service,) = options.services
     assert isinstance(service, TCPService)
     return service.factory.limits
 
