@@ -285,13 +285,13 @@ class FakeReactor(Clock):
 
     reader: Any = None
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802
+    def addReader(self, reader: Any) -> None:
         self.reader = reader
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
+    def removeReader(self, reader: Any) -> None:
         self.reader = None
 
-    def removeWriter(self, writer: Any) -> None:  # noqa: N802
+    def removeWriter(self, writer: Any) -> None:
         """Nothing waited to be written."""
 
 

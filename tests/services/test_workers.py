@@ -244,10 +244,10 @@ class Process:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def signalProcess(self, number: int) -> None:  # noqa: N802
+    def signalProcess(self, number: int) -> None:
         self.told.append(number)
 
-    def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
         self.told.append(data)
 
 

@@ -68,7 +68,7 @@ class ClientProtocol(TimeoutMixin, Protocol):
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
 
-    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
+    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:
         return self.clock.callLater(period, func)
 
     def writeConnectionLost(self) -> None:
