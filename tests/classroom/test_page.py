@@ -587,9 +587,7 @@ def test_a_file_of_services_has_one_page_of_all(tmp_path: Any) -> None:
     )
     options: Any = together.Options()
     options.parseOptions([f"--config={path}"])
-    *services, page = (
-        each for part in options.service for each in (part if hasattr(part, "services") else [part])
-    )
+    *services, page = options.service
     assert isinstance(page, PageService)
     assert [len(each.settings.observers) for each in services] == [1, 1]
     path.write_text('page-key = 3\n[services.one]\nprotocol = "udp"\n')
@@ -601,4 +599,4 @@ def test_without_a_page_nobody_watches() -> None:
     """So that it costs nothing; see the tests of the responder, which asks for an observer once."""
     options: Any = udp.Options()
     options.parseOptions(["--port=0"])
-    assert options.service.settings.observers == ()
+    assert options.services[0].settings.observers == ()

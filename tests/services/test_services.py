@@ -1,5 +1,6 @@
 """The services as embedders use them: made, started, asked, stopped, started again."""
 
+import math
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
+from uppercase.limits import Limits
 from uppercase.services import (
     CannotStart,
     TCPSettings,
@@ -73,6 +75,19 @@ async def test_a_service_is_started_asked_stopped_and_started_again(kind: str) -
 
 
 @pytest.mark.parametrize("kind", MAKERS)
+async def test_what_is_started_again_while_it_stops_is_served_after_that(kind: str) -> None:
+    service: Any = MAKERS[kind]()
+    service.startService()
+    stopped = service.stopService()
+    service.startService()
+    await stopped
+    await deferLater(reactor, 0)
+    target = Target(port=port_of(service), udp=kind == "udp")
+    assert await ask(target, b"abc", timeout=10) == b"CBA"
+    await service.stopService()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
 async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) -> None:
     first: Any = MAKERS[kind]()
     first.startService()
@@ -123,6 +138,15 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
         udp_service(UDPSettings(interfaces=("eth0",)))
     with pytest.raises(BadValue, match="nope"):
         udp_service(UDPSettings(listen=("nope:1",)))
+    with pytest.raises(BadValue, match="'proxy'"):
+        tcp_service(TCPSettings(proxy_from="10.0.0.5,proxy"))
+    # The system would take it modulo 65,536, and serve another.
+    with pytest.raises(BadValue, match="got '70000'; a port is"):
+        udp_service(UDPSettings(port=70000))
+    with pytest.raises(BadValue, match="got -1 for drain"):
+        udp_service(UDPSettings(drain=-1))
+    with pytest.raises(BadValue, match="got nan for idle_timeout"):
+        tcp_service(TCPSettings(limits=Limits(idle_timeout=math.nan)))
 
 
 @pytest.mark.parametrize("kind", SERVICES)

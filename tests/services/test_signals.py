@@ -17,16 +17,16 @@ class Reactor:
         self.stopped: list[int] = []
         self.after_shutdown: list[Callable[[], None]] = []
 
-    def sigInt(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigInt(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def callWhenRunning(self, call: Callable[[], None]) -> None:  # noqa: N802
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
         call()
 
-    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:  # noqa: N802
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
         assert (phase, event) == ("after", "shutdown")
         self.after_shutdown.append(call)
 

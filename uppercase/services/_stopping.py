@@ -41,7 +41,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []
 
 _DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
 
-_LAST_WORD: Final = 1.0
+LAST_WORD: Final = 1.0
 """Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
 after a reply and not within one."""
 
@@ -74,7 +74,7 @@ async def drain(
         now = clock.seconds()
         is_over = now >= next_abort
         if is_over:
-            next_abort = now + _LAST_WORD
+            next_abort = now + LAST_WORD
             _abort([each for each in connections if each in drained])
         elif now >= next_report:
             next_report += _DRAIN_REPORT

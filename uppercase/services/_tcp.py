@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.values import DeclaredPeers
+from uppercase.core.values import DeclaredPeers, parse_peers
 from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
@@ -46,8 +46,8 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
-        proxy_from: the peers that must send a PROXY header, and nobody else is served; None: nobody
-            must, and a header is input like any other.
+        proxy_from: the peers that must send a PROXY header, as `--proxy-from` names them, and
+            nobody else is served; None: nobody must, and a header is input like any other.
         drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
@@ -55,7 +55,7 @@ class TCPSettings(Settings):
 
     framing: str = AUTO
     drain_quiet: float = DRAIN_QUIET
-    proxy_from: DeclaredPeers | None = None
+    proxy_from: DeclaredPeers | str | None = None
     limits: Limits = field(default_factory=Limits)
     lab: TCPLab = NO_LAB
 
@@ -97,11 +97,12 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        peers = settings.proxy_from
+        self._proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [
-            listening.listener_of_string(opens, text, settings.proxy_from)
-            for text in settings.listen
+            listening.listener_of_string(opens, text, self._proxies) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -126,7 +127,7 @@ class TCPService(TransformService):
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self.settings.proxy_from, place)
+        return listening.Listener(place, endpoint, None, self._proxies, place)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)

@@ -3,12 +3,13 @@
 Settings have no defaults of their own: those are limits.
 """
 
+import math
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -25,7 +26,7 @@ from uppercase import awaiting
 from uppercase.core import values
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.errors import CannotListen
+from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import listing
 from uppercase.services._stopping import StopSignals
@@ -108,6 +109,16 @@ class OpenPlace(NamedTuple):
     def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
         """Return one that is released by closing its sockets."""
         return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Refuse what no option would take."""
+    values.parse_port(str(settings.port_number()))
+    for record in (settings, getattr(settings, "limits", settings)):
+        for name in (each.name for each in fields(record)):
+            number = getattr(record, name)
+            if isinstance(number, int | float) and not 0 <= number < math.inf:
+                raise BadValue(f"got {number} for {name}; a number that is 0 or more is accepted")
 
 
 def share(whole: int, workers: int) -> int:
@@ -219,6 +230,7 @@ class TransformService(Service, ABC):
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
         self._problems = found.problems
+        _check_numbers(settings)
         settings.hosts()  # raises what is wrong with them
         self._listening = False
         self._stopping: Deferred[None] | None = None
@@ -365,6 +377,8 @@ class TransformService(Service, ABC):
         stopping, self._stopping = self._stopping, None
         assert stopping is not None
         stopping.callback(result)
+        if self.running:  # It was started again meanwhile.
+            self._start()
 
     @abstractmethod
     def end(self) -> Deferred[Any]: ...

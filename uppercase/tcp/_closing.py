@@ -194,7 +194,7 @@ class EndingProtocol(Protocol):
         """Return the time since which nothing was sent or taken; None while a reply is awaited."""
         if self._state not in OPEN_STATES or self._conversation.awaiting:
             return None
-        if self._lab is not None and not self._lab.empty:
+        if self._lab is not None and self._lab.holds_up:
             return None
         # The process may have been busy, or stopped, while it came: it is read before this is said.
         if self._reading and unread_input(self.transport):

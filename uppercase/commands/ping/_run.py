@@ -29,12 +29,12 @@ from zope.interface import implementer
 from uppercase.client.network import (
     DatagramSocket,
     IReactor,
+    Reader,
     at_peer,
     explain_loss,
     open_connection,
 )
-from uppercase.client.session import Reader
-from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
+from uppercase.client.target import Address, Target, connect_udp, explain_send
 from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -150,11 +150,7 @@ class DatagramRun(Run):
 
     async def open(self) -> None:
         datagrams = connect_udp(self.target, self.address)
-
-        def failed(error: OSError) -> None:
-            self.end(explain(error, self.target))
-
-        self._port = DatagramSocket(self.reactor, datagrams, self.received, failed)
+        self._port = DatagramSocket(self.reactor, self.target, datagrams, self.received, self.end)
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for: it is not a loss."""
