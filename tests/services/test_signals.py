@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
+from twisted.internet.testing import MemoryReactorClock
 
 from uppercase.services._stopping import HANDLERS, StopSignals
 
@@ -54,6 +55,15 @@ def test_a_program_keeps_its_own_handlers() -> None:
     signals.start()
     assert signal.getsignal(signal.SIGTERM) is own
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_reactor_in_memory_has_no_signals_to_take() -> None:
+    reactor = MemoryReactorClock()
+    signals = StopSignals(reactor, 10)
+    signals.start()
+    reactor.run()
+    signals.stop()
+    assert not HANDLERS.running
 
 
 @pytest.mark.usefixtures("before")

@@ -149,7 +149,9 @@ class _Handlers:
         if service not in self.running:
             return  # It has been stopped before the reactor ran.
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
-        own = (service.reactor.sigInt, service.reactor.sigTerm)
+        names = ("sigInt", "sigTerm")
+        # A reactor of an embedder's tests has none.
+        own = [getattr(service.reactor, each) for each in names if hasattr(service.reactor, each)]
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             default = number == _SIGHUP and handler is signal.SIG_DFL
