@@ -98,11 +98,11 @@ class TCPService(TransformService):
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
         peers = settings.proxy_from
-        self._proxies = parse_peers(peers) if isinstance(peers, str) else peers
+        self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [
-            listening.listener_of_string(opens, text, self._proxies) for text in settings.listen
+            listening.listener_of_string(opens, text, self.proxies) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -127,7 +127,7 @@ class TCPService(TransformService):
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self._proxies, place)
+        return listening.Listener(place, endpoint, None, self.proxies, place)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
@@ -294,4 +294,5 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     does not say when they are ready, and a stop that drains is up to the caller. The settings that
     say where to listen and how to stop are not used.
     """
-    return TCPService(settings, reactor).factory
+    service = TCPService(settings, reactor)
+    return listening.with_stages(service.factory, service.proxies)
