@@ -16,20 +16,21 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from tests.classroom.helpers import arrows_of
-from uppercase.classroom.page import Audience, PageService, why_foreign
+from uppercase.classroom.page import (
+    FRAME,
+    HEARTBEAT,
+    KEPT_FOR_THIS_MACHINE,
+    STALLED,
+    WATCHERS,
+    Audience,
+    PageService,
+)
 from uppercase.classroom.page._audience import (
     CLIENTS,
     CLIENTS_TOLD,
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
-)
-from uppercase.classroom.page._watchers import (
-    FRAME,
-    HEARTBEAT,
-    KEPT_FOR_THIS_MACHINE,
-    STALLED,
-    WATCHERS,
 )
 from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import (
@@ -47,6 +48,7 @@ from uppercase.errors import BadValue
 from uppercase.lab import Experiment, answer_key, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
+from uppercase.services.web import why_foreign
 from uppercase.taps import together, udp
 
 LAB = make_experiment({"loss": "0.5"}, seed=7)
@@ -155,7 +157,7 @@ class Stage:
 def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
-    made.page.watchers.stop()
+    made.page.stopService()
 
 
 def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:
@@ -426,7 +428,7 @@ def test_the_seed_and_the_key_are_hidden_unless_they_are_asked_for() -> None:
     lines = json.loads(Visit(shown.page).ask("/key?service=0")[2])
     assert lines == [str(row) for row in answer_key(LAB, len(lines))]
     for made in (hidden, shown):
-        made.page.watchers.stop()
+        made.page.stopService()
 
 
 def test_where_each_client_has_its_own_key_it_is_that_of_the_client() -> None:
@@ -456,7 +458,7 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "segno", None)
     assert Visit(given.page).ask("/qr.svg")[0] == 404
     for made in (given, local):
-        made.page.watchers.stop()
+        made.page.stopService()
 
 
 class _Port:
@@ -468,6 +470,9 @@ class _Port:
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self._host, 8080)
 
+    def stopListening(self) -> None:
+        """Do nothing: there is no socket."""
+
 
 def test_others_are_told_a_number_that_they_can_open() -> None:
     made = Stage()
@@ -478,7 +483,7 @@ def test_others_are_told_a_number_that_they_can_open() -> None:
     made.page.port = _Port("0.0.0.0")  # type: ignore[assignment]
     (_, hello), *_ = made.watch().events()
     assert "0.0.0.0" not in hello["address"]
-    made.page.watchers.stop()
+    made.page.stopService()
 
 
 ORIGIN = "http://192.0.2.1:8080"

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, AF_INET6
 from typing import Any, cast
 from unittest import mock
 
@@ -285,13 +285,13 @@ class FakeReactor(Clock):
 
     reader: Any = None
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802
+    def addReader(self, reader: Any) -> None:
         self.reader = reader
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
+    def removeReader(self, reader: Any) -> None:
         self.reader = None
 
-    def removeWriter(self, writer: Any) -> None:  # noqa: N802
+    def removeWriter(self, writer: Any) -> None:
         """Nothing waited to be written."""
 
 
@@ -426,6 +426,14 @@ async def test_ask_over_tcp() -> None:
         assert await ask(endpoint, b"hello", framing="netstring") == b"HELLO"
     with tcp_server(one_reply) as server:
         assert await ask(target_of(server), b"hello") == b"HELLO"
+
+
+@in_reactor
+async def test_an_address_of_the_other_family_is_none() -> None:
+    for host, family in (("127.0.0.1", AF_INET6), ("::1", AF_INET)):
+        for udp in (False, True):
+            with pytest.raises(NetworkError, match=f"cannot resolve the name '{host}'"):
+                await ask(Target(host, 9, udp=udp, family=family), b"hello")
 
 
 @in_reactor

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
+from twisted.internet.testing import MemoryReactorClock
 
 from uppercase.services._stopping import STOP_SIGNALS
 
@@ -17,16 +18,16 @@ class Reactor:
         self.stopped: list[int] = []
         self.after_shutdown: list[Callable[[], None]] = []
 
-    def sigInt(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigInt(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def callWhenRunning(self, call: Callable[[], None]) -> None:  # noqa: N802
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
         call()
 
-    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:  # noqa: N802
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
         assert (phase, event) == ("after", "shutdown")
         self.after_shutdown.append(call)
 
@@ -53,6 +54,14 @@ def test_a_program_keeps_its_own_handlers() -> None:
     STOP_SIGNALS.take("service", Reactor(), 10)
     assert signal.getsignal(signal.SIGTERM) is own
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_reactor_in_memory_has_no_signals_to_take() -> None:
+    reactor = MemoryReactorClock()
+    STOP_SIGNALS.take("service", reactor, 10)
+    reactor.run()
+    STOP_SIGNALS.release("service", reactor)
+    assert not STOP_SIGNALS.running
 
 
 @pytest.mark.usefixtures("before")

@@ -16,9 +16,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen
-from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
-from uppercase.services._tcp import Board
+from uppercase.services import TCPSettings, UDPSettings, supervisor, tcp_service, udp_service
+from uppercase.services._stopping import STOP_GRACE
+from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
 from uppercase.services.worker import REPORTS, Assignment, State, Worker
@@ -137,6 +139,11 @@ def test_a_worker_that_any_signal_has_killed_has_ended(number: int, name: str) -
     assert recorder.end.result == f"killed by {name}"
 
 
+def test_a_worker_has_the_time_to_end_that_one_process_has() -> None:
+    """Its last replies and what coroutines clean up come before it is killed."""
+    assert LAST_WORD + CLEANING_UP < supervisor._OVERTIME < STOP_GRACE
+
+
 class Hung(Worker):
     """A worker that serves, and gives no sign of life."""
 
@@ -237,10 +244,10 @@ class Process:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def signalProcess(self, number: int) -> None:  # noqa: N802
+    def signalProcess(self, number: int) -> None:
         self.told.append(number)
 
-    def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
         self.told.append(data)
 
 

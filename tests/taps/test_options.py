@@ -58,12 +58,16 @@ def tcp_limits(options: tcp.Options) -> Limits:
     return service.factory.limits
 
 
-def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(tmp_path: Path) -> None:
+def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`twistd` writes its pid file where it is called, whatever it runs in."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "record").write_text("of today")
     (tmp_path / "twistd.pid").write_text(str(os.getppid()))
     options: Any = udp.Options()
     options.parent = app.ServerOptions()
-    options.parent.update(rundir=str(tmp_path), pidfile="twistd.pid")
+    options.parent.update(rundir="/", pidfile="twistd.pid")
     with pytest.raises(SystemExit):
         options.parseOptions([f"--record={tmp_path / 'record'}"])
     assert (tmp_path / "record").read_text() == "of today"

@@ -36,6 +36,8 @@ from uppercase.services.base import Repeated, clock_of
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
 
+HOST: Final = "127.0.0.1"
+
 _MARK: Final = "UPPERCASE_RUN"
 """In the environment of all that a program starts, unless somebody hides it on purpose."""
 
@@ -74,14 +76,14 @@ _KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 
 
-def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int | None:
+def run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | None:
     """Run a program with our own standard streams; return its status as a shell reports it.
 
     Where standard input is a terminal, the program has it, as a shell's foreground job does: it
     reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
     """
     try:
-        program = Program(command, host, port, None)
+        program = Program(command, port, None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
     with program, _foreground(program.process.pid):
@@ -135,12 +137,11 @@ class Program:
     def __init__(
         self,
         command: Sequence[str],
-        host: str,
         port: int,
         typed: str | None = "",
         limits: Mapping[str, int] = LIMITS,
     ) -> None:
-        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+        words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
         self._files: list[Any] = []
         if typed is not None:
             limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
@@ -159,7 +160,7 @@ class Program:
             self._running.add(self._mark)
         surroundings = {
             **os.environ,
-            "UPPERCASE_HOST": host,
+            "UPPERCASE_HOST": HOST,
             "UPPERCASE_PORT": str(port),
             "PYTHONUNBUFFERED": "1",
             _MARK: self._mark,
@@ -303,8 +304,6 @@ def _listens(port: int, kind: str) -> bool:
 
 
 # The service
-
-HOST: Final = "127.0.0.1"
 
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 

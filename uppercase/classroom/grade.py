@@ -13,7 +13,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
@@ -118,9 +118,8 @@ class Trial:
     def _free_port(self, kind: str) -> int:
         while True:
             port = random.choice(_PORTS)
-            with self._lock, _socket(kind) as probe, suppress(OSError):
-                probe.bind((HOST, port))
-                if port not in self._ports:
+            with self._lock:
+                if port not in self._ports and not _is_taken(port, kind):
                     self._ports.add(port)
                     return port
 
@@ -168,7 +167,7 @@ class Trial:
 
     @contextmanager
     def _program(self, port: int, typed: str = "") -> Iterator[Program]:
-        with Program(self.command, HOST, port, typed) as program:
+        with Program(self.command, port, typed) as program:
             with self._lock:
                 self._programs.add(program)
                 if self._over.is_set():
@@ -355,13 +354,9 @@ def _wait_until_free(port: int, kind: str, over: Event) -> None:
 
 
 def _is_taken(port: int, kind: str) -> bool:
-    with _socket(kind) as probe:
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
             probe.bind((HOST, port))
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
-
-
-def _socket(kind: str) -> socket.socket:
-    return socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)

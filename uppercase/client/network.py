@@ -68,7 +68,7 @@ class ClientProtocol(TimeoutMixin, Protocol):
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
 
-    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
+    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:
         return self.clock.callLater(period, func)
 
     def writeConnectionLost(self) -> None:
@@ -215,6 +215,9 @@ async def open_connection(
         return
     if server.udp:
         raise UserError(f"got {server}; a session or an exchange needs TCP")
+    if server.family:
+        # Twisted goes by the address alone; here one of the other family is no address.
+        await addresses_of(server, reactor)
     lowest: ClientProtocol | TLSClient = protocol
     try:
         if server.tls is not None:

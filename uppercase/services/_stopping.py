@@ -78,7 +78,9 @@ class _StopSignals:
         if service not in self.running:
             return  # It has been stopped before the reactor ran.
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
-        own = (reactor.sigInt, reactor.sigTerm)
+        names = ("sigInt", "sigTerm")
+        # A reactor of an embedder's tests has none.
+        own = [getattr(reactor, each) for each in names if hasattr(reactor, each)]
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             default = number == _SIGHUP and handler is signal.SIG_DFL

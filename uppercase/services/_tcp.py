@@ -37,7 +37,7 @@ _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process w
 _DRAIN_REPORT: Final = 1.0  # Seconds between the lines that report a stop's progress.
 _DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
 
-_LAST_WORD: Final = 1.0
+LAST_WORD: Final = 1.0
 """Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
 after a reply and not within one."""
 
@@ -104,11 +104,11 @@ class TCPService(TransformService):
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
         peers = settings.proxy_from
-        self._proxies = parse_peers(peers) if isinstance(peers, str) else peers
+        self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [
-            listening.listener_of_string(opens, text, self._proxies) for text in settings.listen
+            listening.listener_of_string(opens, text, self.proxies) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -133,7 +133,7 @@ class TCPService(TransformService):
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self._proxies, place)
+        return listening.Listener(place, endpoint, None, self.proxies, place)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
@@ -237,7 +237,7 @@ async def drain(
         now = clock.seconds()
         is_over = now >= next_abort
         if is_over:
-            next_abort = now + _LAST_WORD
+            next_abort = now + LAST_WORD
             _abort([each for each in connections if each in drained])
         elif now >= next_report:
             next_report += _DRAIN_REPORT
@@ -338,4 +338,5 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     does not say when they are ready, and a stop that drains is up to the caller. The settings that
     say where to listen and how to stop are not used.
     """
-    return TCPService(settings, reactor).factory
+    service = TCPService(settings, reactor)
+    return listening.with_stages(service.factory, service.proxies)

@@ -17,10 +17,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel
 
+from uppercase.awaiting import CLEANING_UP
 from uppercase.core.values import counted
 from uppercase.errors import CannotListen
 from uppercase.services._stopping import STOP_SIGNALS, CannotStart, exit_with
-from uppercase.services._tcp import Board
+from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
@@ -42,7 +43,9 @@ _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
 
 _CRASHED: Final = 3  # The exit status of a service whose workers keep ending.
-_OVERTIME: Final = 2.0  # Seconds beyond the drain time after which a worker is taken to hang.
+_OVERTIME: Final = LAST_WORD + CLEANING_UP + 0.5
+"""Seconds beyond the drain time after which a worker is taken to hang; what it may have to do then
+must fit in, and this process ends after `STOP_GRACE`."""
 
 
 class Generation:

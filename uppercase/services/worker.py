@@ -178,7 +178,7 @@ class Worker(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
-    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
         *lines, rest = (self._lines[childFD] + data).split(b"\n")
         if len(rest) > (_REPORT if childFD == REPORTS else _LINE):
             lines, rest = [*lines, rest], b""
@@ -239,11 +239,11 @@ class Worker(ProcessProtocol):
         number = self.number + 1
         say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
-    def processExited(self, reason: Failure) -> None:  # noqa: N802
+    def processExited(self, reason: Failure) -> None:
         self._status = reason.value
         self._reactor.callLater(_LAST_OUTPUT, self._ended)
 
-    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+    def processEnded(self, reason: Failure) -> None:
         self._ended()
 
     def _ended(self) -> None:

@@ -249,12 +249,11 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     """
     if not runner or runner.get("chroot"):
         return
-    place, name = runner.get("rundir") or ".", runner.get("pidfile")
+    place, path = runner.get("rundir") or ".", runner.get("pidfile")
     if not os.path.isdir(place):
         raise UserError(f"got --rundir={place}; an existing folder to run in is accepted")
-    if not name:
+    if not path:
         return
-    path = os.path.join(place, name)
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         why = f"there is no folder {folder}"
