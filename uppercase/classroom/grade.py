@@ -245,6 +245,8 @@ class Exercise:
             # What is worth nothing is left out: it would only cost time.
             if (worth := points.get(each.name, each.points))
         ]
+        if not checks:
+            raise UserError("got 0 points for each check; one that is worth some is needed")
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
     def _subject(self, options: Mapping[str, Any]) -> Any:
