@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
+from tests.tcp.wire import Wire
 from uppercase import transform
 from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
@@ -23,6 +25,7 @@ from uppercase.services import (
     TCPSettings,
     UDPService,
     UDPSettings,
+    tcp_factory,
     tcp_service,
     udp_service,
 )
@@ -147,6 +150,14 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
         udp_service(UDPSettings(drain=-1))
     with pytest.raises(BadValue, match="got nan for idle_timeout"):
         tcp_service(TCPSettings(limits=Limits(idle_timeout=math.nan)))
+
+
+def test_a_factory_for_endpoints_of_ones_own_serves_the_declared_proxies_only() -> None:
+    header = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"
+    for proxies, served in (("192.0.2.0/24", True), ("10.0.0.5", False)):
+        wire = Wire(tcp_factory(TCPSettings(proxy_from=proxies), MemoryReactorClock()))
+        assert wire.send(header + b"hello") == (b"HELLO" if served else b"")
+        assert wire.was_aborted() is not served
 
 
 @pytest.mark.parametrize("kind", SERVICES)
