@@ -149,6 +149,17 @@ HOSTILE = (
 """It ignores signals, has daemons and a child that has left its process group, and floods."""
 
 
+def test_a_picture_that_needs_a_library_is_refused_before_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program did is not repeated."""
+    monkeypatch.setattr("uppercase.commands.classroom.find_spec", lambda name: None)
+    ran = tmp_path / "ran"
+    done = run("run", "--timeline", str(tmp_path / "lesson.pdf"), "--", "touch", str(ran))
+    assert (done.status, ran.exists()) == (2, False)
+    assert "a .pdf needs matplotlib: pip install" in done.stderr
+
+
 def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:
     """It is killed when its time is over, with all that it has started."""
     script = tmp_path / "hostile.py"

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen
 from uppercase.services import TCPSettings, UDPSettings, supervisor, tcp_service, udp_service
-from uppercase.services._stopping import LAST_WORD, STOP_GRACE
-from uppercase.services._tcp import Board
+from uppercase.services._stopping import STOP_GRACE
+from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
 from uppercase.services.worker import REPORTS, Assignment, State, Worker

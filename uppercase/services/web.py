@@ -23,8 +23,8 @@ from twisted.web.server import Site
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import host_address
 from uppercase.errors import CannotListen, UserError, install
+from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
-from uppercase.services.base import CannotStart
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
 from uppercase.tcp.listening import listener_of_string

@@ -30,8 +30,9 @@ from twisted.python.usage import UsageError
 
 from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
+from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
-from uppercase.services.base import CannotStart, Repeated, TransformService
+from uppercase.services.base import OpenPlace, Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, Snapshot
 
@@ -365,7 +366,9 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
         )
     numbers = count(SOCKETS)
     for service, places in zip(services, assignment.sockets, strict=True):
-        service.inherited = [(place, socket.socket(fileno=next(numbers))) for place in places]
+        for place in places:
+            skt = socket.socket(fileno=next(numbers))
+            service.opened.append(OpenPlace.of(place, [skt]))
         service.share_limits(assignment.workers)
         # Unless the word is that all stop.
         service.hands_over = True

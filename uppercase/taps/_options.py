@@ -140,7 +140,6 @@ class TableOptions(usage.Options):
             raise SystemExit(1 if twistd else os.EX_USAGE) from error
 
     def _explain_unknown(self, option: str) -> str:
-        """Return the sentence for an option that this service does not have."""
         parent = getattr(self, "parent", None)
         if parent is not None:
             name = option.lstrip("-")

@@ -220,7 +220,6 @@ class ServiceOptions(ProcessOptions):
         }
 
     def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
-        """Return who watches each datagram or chunk; usually nobody."""
         head, limit = self["record-bytes"], self["record-limit"]
         if self["record"] is not None:
             from uppercase.classroom.record import open_record

@@ -189,7 +189,6 @@ def _rows(protocol: str) -> dict[str, Option]:
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
-    """Return the end of a sentence about a key that a service does not have."""
     if key in _options.PROCESS_ROWS:
         return "; it is the whole process's: put it above every table"
     for other in _PROTOCOLS:
