@@ -25,11 +25,12 @@ from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter, the_reactor
+from uppercase.awaiting import Waiter, choose_reactor, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
+from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services.base import Repeated, clock_of
 
@@ -328,6 +329,8 @@ class ObservedService:
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
+        found = listing()
+        choose_reactor(any(map(found.is_async, transforms)))
         reactor = the_reactor()
         self.port = port
         self.late = 0.0
@@ -348,6 +351,7 @@ class ObservedService:
         self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
+            "found": found,
             "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,
