@@ -188,4 +188,4 @@ def test_where_nobody_tells_who_listens_a_server_cannot_be_graded(
         Program(["sleep", "60"], 1) as program,
         pytest.raises(UserError, match="only Linux tells who listens"),
     ):
-        program.serves(1, "tcp")
+        program.serves("tcp")

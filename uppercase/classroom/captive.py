@@ -25,11 +25,12 @@ from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter, the_reactor
+from uppercase.awaiting import Waiter, choose_reactor, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
+from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services.base import Repeated, clock_of
 
@@ -150,6 +151,7 @@ class Program:
             self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
             self._files[0].write(typed.encode())
             self._files[0].seek(0)
+        self.port = port
         self._mark = uuid4().hex
         with self._lock:
             if not self._running:
@@ -224,8 +226,8 @@ class Program:
         """Return the last line of its standard error."""
         return "".join(self.output(2).strip().splitlines()[-1:])[:200]
 
-    def serves(self, port: int, kind: str) -> bool:
-        """Wait until somebody listens on a port; return whether that is while the program lives."""
+    def serves(self, kind: str) -> bool:
+        """Wait until somebody listens on its port; return whether that is while it lives."""
         if not os.path.exists(_OPEN_PORTS):
             raise UserError(
                 f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
@@ -233,14 +235,14 @@ class Program:
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and self.alive:
-            if _listens(port, kind):
+            if _listens(self.port, kind):
                 return True
             time.sleep(_POLL)
         return False
 
-    def gone(self, port: int, kind: str) -> bool:
-        """Return whether it has ended, and left nothing behind that listens on a port."""
-        return not self.alive and not _listens(port, kind)
+    def gone(self, kind: str) -> bool:
+        """Return whether it has ended, and left nothing behind that listens on its port."""
+        return not self.alive and not _listens(self.port, kind)
 
     def interrupt(self) -> None:
         """End it at once, from another thread; its `with` block ends what is left."""
@@ -327,6 +329,8 @@ class ObservedService:
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
+        found = listing()
+        choose_reactor(any(map(found.is_async, transforms)))
         reactor = the_reactor()
         self.port = port
         self.late = 0.0
@@ -347,6 +351,7 @@ class ObservedService:
         self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
+            "found": found,
             "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,

@@ -94,7 +94,7 @@ class Trial:
     _ports: set[int] = field(default_factory=set)
 
     @contextmanager
-    def server(self, kind: str) -> Iterator[tuple[Program, int]]:
+    def server(self, kind: str) -> Iterator[Program]:
         """Run the program as a server of `tcp` or `udp`, anew for each check, or raise `Wrong`."""
         if self._unserved:
             raise Wrong(self._unserved[0])
@@ -103,8 +103,8 @@ class Trial:
             port = self.port or self._free_port(kind)
             _wait_until_free(port, kind, self._over)
             with self._program(port) as program:
-                if program.serves(port, kind):
-                    yield program, port
+                if program.serves(kind):
+                    yield program
                     return
                 words = program.complaint() or "nothing"
             if "in use" not in words:
@@ -245,6 +245,8 @@ class Exercise:
             # What is worth nothing is left out: it would only cost time.
             if (worth := points.get(each.name, each.points))
         ]
+        if not checks:
+            raise UserError("got 0 points for each check; one that is worth some is needed")
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
     def _subject(self, options: Mapping[str, Any]) -> Any:

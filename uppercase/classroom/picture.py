@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from uppercase.classroom._packets import draw_packets
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_text, title_of
-from uppercase.errors import UserError, install
+from uppercase.errors import UserError
 
 _CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
 _SLANT: Final = 16.0  # The least that an arrow falls, in pixels: one that was not held back.
@@ -114,13 +114,10 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 
 
 def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_pdf import PdfPages
-    except ImportError as error:
-        raise UserError(
-            f"a {kind} needs matplotlib: {install('plots')}, or write a .svg"
-        ) from error
+    # Imported here: it loads slowly, and is an extra.
+    import matplotlib
+    from matplotlib.backends.backend_pdf import PdfPages
+
     drawing = _lay_out(timeline)
     if drawing.height > _HEIGHTS[kind]:
         raise UserError(

@@ -8,6 +8,7 @@ fates.
 import signal
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,7 @@ from uppercase.commands import NETWORK, OK, _options
 from uppercase.commands._options import COUNT, DURATION, FILE, PORT, transform_names
 from uppercase.commands.group import Command, completer, say, section
 from uppercase.core.values import host_address
-from uppercase.errors import UserError
+from uppercase.errors import UserError, install
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -39,12 +40,16 @@ _exercise, _drawing, _output = section("Exercise"), section("Picture"), section(
 
 
 class _Picture(click.Path):
-    """A file whose name says its format."""
+    """A file whose name says its format; what would need a missing library is refused at once."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Any = super().convert(value, param, ctx)
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+        if path.suffix.lower() in (".pdf", ".png") and find_spec("matplotlib") is None:
+            raise UserError(
+                f"a {path.suffix} needs matplotlib: {install('plots')}, or write a .svg"
+            )
         return path
 
 
@@ -175,8 +180,8 @@ def run(
             "{host} and {port} among its arguments tell it where, and --port is for a program "
             "with a fixed port"
         )
-    _save(timeline, partial(save_timeline, drawn))
     _save(record, lambda path: path.write_bytes(service.record()))
+    _save(timeline, partial(save_timeline, drawn))
     return status
 
 

@@ -326,9 +326,10 @@ class TransformService(Service, ABC):
         """Take this process's share of what is limited for all of the service."""
 
     def places(self) -> list[str]:
+        """Return what the settings want opened: another service's sockets will not do."""
         settings = self.settings
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
-        return [*where, *self.listen_places]
+        return [f"{self.protocol} {each}" for each in (*where, *self.listen_places)]
 
     def close(self) -> None:
         """Close what is open; what others serve is no longer watched."""

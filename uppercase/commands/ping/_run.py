@@ -56,7 +56,7 @@ class Run(ABC):
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
     What happens meanwhile is called in order, in between; what it raises ends the run. How a probe
-    travels is for the subclasses; `connections` is None where there are none.
+    travels is for the subclasses.
     """
 
     reactor: IReactor
@@ -65,7 +65,6 @@ class Run(ABC):
     times: Iterator[float]
     duration: float | None
     display: "Display"
-    connections: int | None = field(default=None, init=False)
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
     _ended = False
 
@@ -120,7 +119,7 @@ class Run(ABC):
         self.happened.put(happened)
 
     def look(self) -> None:
-        self.happened.put(lambda: self.display.show_interim(self.connections))
+        self.happened.put(self.display.show_interim)
 
     def received(self, reply: bytes) -> None:
         now = monotonic()
@@ -189,7 +188,7 @@ class StreamRun(Run):
 
     async def open(self) -> None:
         """Open the connection that all probes share for as long as the server keeps it."""
-        self.connections = 1
+        self.display.connections += 1
         shared = Lines(self.target, self.received)
         self._shared: Lines | None = shared
         await open_connection(self.target, shared, self.reactor)
@@ -206,7 +205,7 @@ class StreamRun(Run):
             self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
-        self.connections = (self.connections or 0) + 1
+        self.display.connections += 1
         lines = Lines(self.target, self.received)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
         self._alone[lines].addBoth(lambda _: self._forget(lines))
