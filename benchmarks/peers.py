@@ -99,7 +99,7 @@ def serve_twisted(kind: str, port: int) -> None:
     class Lines(lines):  # type: ignore[misc]
         delimiter = b"\n"
 
-        def lineReceived(self, line: bytes) -> None:  # noqa: N802
+        def lineReceived(self, line: bytes) -> None:
             self.sendLine(line.upper())
 
     class Packets(DatagramProtocol):

@@ -53,7 +53,7 @@ def test_a_coroutine_that_goes_on_after_its_cancellation_is_told_of(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop does not wait for it for ever."""
-    monkeypatch.setattr(awaiting, "_CLEANING_UP", 0.05)
+    monkeypatch.setattr(awaiting, "CLEANING_UP", 0.05)
     said: list[str] = []
 
     @implementer(ILogObserver)

@@ -26,7 +26,7 @@ from uppercase.interfaces import ITransform
 
 T = TypeVar("T")
 
-_CLEANING_UP: Final = 2.0
+CLEANING_UP: Final = 2.0
 """Seconds that cancelled tasks have to end before a stop goes on without them."""
 
 _tasks: set[asyncio.Task[Any]] = set()
@@ -172,10 +172,10 @@ def cancelled_have_ended() -> Deferred[None]:
                 "{count} cancelled and not ended after {seconds:g} s; see to it that a transform "
                 "does not go on after asyncio.CancelledError",
                 count=counted(len(_cancelled), "coroutine"),
-                seconds=_CLEANING_UP,
+                seconds=CLEANING_UP,
             )
 
-    return start(asyncio.wait(_cancelled, timeout=_CLEANING_UP)).addCallback(report)
+    return start(asyncio.wait(_cancelled, timeout=CLEANING_UP)).addCallback(report)
 
 
 class Waiter:

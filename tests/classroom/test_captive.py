@@ -18,9 +18,7 @@ WITHIN = 60.0
 
 def ran(code: str, **limits: int) -> tuple[int | None, str]:
     """Return how Python code ended under other limits, and what it printed."""
-    with Program(
-        [sys.executable, "-c", code], "127.0.0.1", 1, limits={**LIMITS, **limits}
-    ) as program:
+    with Program([sys.executable, "-c", code], 1, limits={**LIMITS, **limits}) as program:
         status = program.wait(WITHIN)
         return status, program.output() + program.complaint()
 
@@ -130,7 +128,7 @@ def test_nothing_of_a_program_is_left_listening(
 ) -> None:
     """Not a daemon either: in a session of its own, its parents gone, its environment emptied."""
     script = escaping(tmp_path, port, leave=leave, parent=parent)
-    with Program([sys.executable, str(script)], "127.0.0.1", port) as program:
+    with Program([sys.executable, str(script)], port) as program:
         pid = escaped(script, program)
     assert not lives(pid)
     with socket.socket() as again:
@@ -144,11 +142,11 @@ def test_of_programs_that_run_at_once_each_keeps_its_own(port: int, tmp_path: Pa
     ours = escaping(tmp_path / "ours", port)
     theirs = escaping(tmp_path / "theirs", port)
     hidden = escaping(tmp_path / "hidden", port, leave=FRESH)
-    with Program([sys.executable, str(ours)], "127.0.0.1", port) as program:
+    with Program([sys.executable, str(ours)], port) as program:
         daemon = escaped(ours, program)
-        with Program([sys.executable, str(theirs)], "127.0.0.1", port) as other:
+        with Program([sys.executable, str(theirs)], port) as other:
             others = escaped(theirs, other)
-            with Program([sys.executable, str(hidden)], "127.0.0.1", port) as third:
+            with Program([sys.executable, str(hidden)], port) as third:
                 stray = escaped(hidden, third)
         assert not lives(others)
         assert lives(daemon)
@@ -172,12 +170,12 @@ def test_what_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPa
     before = {*os.listdir("/proc/self/fd")}
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(OSError, match="/no/such/python") as caught:
-        Program(["true"], "127.0.0.1", 1)
+        Program(["true"], 1)
     assert {*os.listdir("/proc/self/fd")} <= before, caught
 
 
 def test_a_program_that_cannot_be_started_says_why() -> None:
-    with Program(["/no/such/program"], "127.0.0.1", 1) as program:
+    with Program(["/no/such/program"], 1) as program:
         assert program.wait(WITHIN) == 1
         assert program.complaint() == "cannot run /no/such/program: No such file or directory"
 
@@ -187,7 +185,7 @@ def test_where_nobody_tells_who_listens_a_server_cannot_be_graded(
 ) -> None:
     monkeypatch.setattr("uppercase.classroom.captive._OPEN_PORTS", str(tmp_path / "nothing"))
     with (
-        Program(["sleep", "60"], "127.0.0.1", 1) as program,
+        Program(["sleep", "60"], 1) as program,
         pytest.raises(UserError, match="only Linux tells who listens"),
     ):
-        program.serves(1, "tcp")
+        program.serves("tcp")

@@ -290,6 +290,6 @@ def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None
         asked.bind(("127.0.0.1", 0))
         # The lowest that Linux gives is 32,768, unless somebody has set another.
         lowest = min(32_768, asked.getsockname()[1])
-    with on_trial.server("tcp") as (program, port):
+    with on_trial.server("tcp") as program:
         assert program.alive
-        assert port < lowest
+        assert program.port < lowest

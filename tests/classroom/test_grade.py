@@ -140,6 +140,15 @@ def test_the_outputs_say_the_same(tmp_path: Path) -> None:
     assert [each.name for each in report.iterdir()] == ["index.html"]
 
 
+NOTHING = """
+base = "udp-client"
+[points]
+"sends the line" = 0
+"prints the reply" = 0
+"ends with status 0" = 0
+"ends without a reply" = 0
+"""
+
 TOML = """
 base = "udp-client"
 summary = "exercise 3"
@@ -177,6 +186,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
         ("base = 'udp-client'\npoints = 3", "points is 3; a table is accepted"),
         ("base = 'udp-client'\n[points]\n'sends a line' = 3", "has no check 'sends a line'"),
         ("base = 'udp-client'\n[points]\n'sends the line' = -3", "a whole number is accepted"),
+        (NOTHING, "got 0 points for each check"),
         ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
         ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
     ],

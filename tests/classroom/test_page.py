@@ -17,7 +17,15 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from tests.classroom.helpers import arrows_of
-from uppercase.classroom.page import Audience, PageService, why_foreign
+from uppercase.classroom.page import (
+    FRAME,
+    HEARTBEAT,
+    KEPT_FOR_THIS_MACHINE,
+    STALLED,
+    WATCHERS,
+    Audience,
+    PageService,
+)
 from uppercase.classroom.page._audience import (
     CLIENTS,
     CLIENTS_TOLD,
@@ -25,13 +33,6 @@ from uppercase.classroom.page._audience import (
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
-)
-from uppercase.classroom.page._watchers import (
-    FRAME,
-    HEARTBEAT,
-    KEPT_FOR_THIS_MACHINE,
-    STALLED,
-    WATCHERS,
 )
 from uppercase.classroom.timeline import Arrow
 from uppercase.core.datagram import Destination, Origin
@@ -55,6 +56,7 @@ from uppercase.errors import BadValue
 from uppercase.lab import Experiment, answer_key, make_experiment
 from uppercase.limits import DatagramLimits
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
+from uppercase.services.web import why_foreign
 from uppercase.taps import together, udp
 
 LAB = make_experiment({"loss": "0.5"}, seed=7)
@@ -163,7 +165,7 @@ class Stage:
 def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
-    made.page.watchers.stop()
+    made.page.stopService()
 
 
 def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:
@@ -455,7 +457,7 @@ def test_the_seed_and_the_key_are_hidden_unless_they_are_asked_for() -> None:
     lines = json.loads(Visit(shown.page).ask("/key?service=0")[2])
     assert lines == [str(row) for row in answer_key(LAB, len(lines))]
     for made in (hidden, shown):
-        made.page.watchers.stop()
+        made.page.stopService()
 
 
 def test_where_each_client_has_its_own_key_it_is_that_of_the_client() -> None:
@@ -485,7 +487,7 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "segno", None)
     assert Visit(given.page).ask("/qr.svg")[0] == 404
     for made in (given, local):
-        made.page.watchers.stop()
+        made.page.stopService()
 
 
 class _Port:
@@ -497,6 +499,9 @@ class _Port:
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", self._host, 8080)
 
+    def stopListening(self) -> None:
+        """Do nothing: there is no socket."""
+
 
 def test_others_are_told_a_number_that_they_can_open() -> None:
     made = Stage()
@@ -507,7 +512,7 @@ def test_others_are_told_a_number_that_they_can_open() -> None:
     made.page.port = _Port("0.0.0.0")  # type: ignore[assignment]
     (_, hello), *_ = made.watch().events()
     assert "0.0.0.0" not in hello["address"]
-    made.page.watchers.stop()
+    made.page.stopService()
 
 
 ORIGIN = "http://192.0.2.1:8080"
@@ -621,9 +626,7 @@ def test_a_file_of_services_has_one_page_of_all(tmp_path: Any) -> None:
     )
     options: Any = together.Options()
     options.parseOptions([f"--config={path}"])
-    *services, page = (
-        each for part in options.service for each in (part if hasattr(part, "services") else [part])
-    )
+    *services, page = options.service
     assert isinstance(page, PageService)
     assert [len(each.settings.observers) for each in services] == [1, 1]
     path.write_text('page-key = 3\n[services.one]\nprotocol = "udp"\n')
@@ -635,4 +638,4 @@ def test_without_a_page_nobody_watches() -> None:
     """So that it costs nothing; see the tests of the responder, which asks for an observer once."""
     options: Any = udp.Options()
     options.parseOptions(["--port=0"])
-    assert options.service.settings.observers == ()
+    assert options.services[0].settings.observers == ()

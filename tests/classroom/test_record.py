@@ -161,6 +161,20 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:
         os.close(reader)
 
 
+def test_one_service_at_a_time_writes_a_record(tmp_path: Path) -> None:
+    """A second start, which may be refused for its port later, does not empty what is written."""
+    path = tmp_path / "record"
+    path.write_text("of yesterday" * 100)
+    first = open_record(str(path), {}, MemoryReactorClock(), head=64, limit=1 << 20)
+    first.flush()
+    with pytest.raises(UserError, match="which another service writes; name another file"):
+        open_record(str(path), {}, MemoryReactorClock(), head=64, limit=1 << 20)
+    first.close()
+    assert path.read_text().startswith('{"record":1')
+    assert "yesterday" not in path.read_text()
+    open_record(str(path), {}, MemoryReactorClock(), head=64, limit=1 << 20).close()
+
+
 def test_a_record_keeps_so_many_bytes() -> None:
     file = io.BytesIO()
     Recorder(file, {}, head=2).notify(Received("127.0.0.1:1", b"\xffabc", 1))

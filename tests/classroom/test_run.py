@@ -57,6 +57,21 @@ def test_the_lectures_clients_run_as_they_are(client: str, tmp_path: Path) -> No
     assert (LECTURE / client).exists()
 
 
+def test_a_transform_may_await_asyncio(tmp_path: Path) -> None:
+    (tmp_path / "soon.py").write_text(
+        "import asyncio\n\nasync def soon(text: str) -> str:\n"
+        "    await asyncio.sleep(0.01)\n    return text.upper()\n"
+    )
+    (tmp_path / "client.py").write_text(
+        "import socket, sys\n\ns = socket.create_connection(sys.argv[1:])\n"
+        "s.send(b'a\\n')\ns.recv(9)\n"
+    )
+    words = ["run", "-t", "soon:soon", "--", sys.executable, "client.py", "{host}", "{port}"]
+    done = run_process(*words, cwd=tmp_path)
+    assert done.status == 0
+    assert '"A\\n"' in done.stderr
+
+
 def test_in_a_terminal_the_program_has_the_keyboard(tmp_path: Path) -> None:
     path = tmp_path / "ask.py"
     path.write_text("print('got ' + input('name: '))")
@@ -147,6 +162,17 @@ HOSTILE = (
     "while True: sys.stdout.write('x' * 1_000_000)\n"
 )
 """It ignores signals, has daemons and a child that has left its process group, and floods."""
+
+
+def test_a_picture_that_needs_a_library_is_refused_before_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program did is not repeated."""
+    monkeypatch.setattr("uppercase.commands.classroom.find_spec", lambda name: None)
+    ran = tmp_path / "ran"
+    done = run("run", "--timeline", str(tmp_path / "lesson.pdf"), "--", "touch", str(ran))
+    assert (done.status, ran.exists()) == (2, False)
+    assert "a .pdf needs matplotlib: pip install" in done.stderr
 
 
 def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:

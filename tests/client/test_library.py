@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, AF_INET6
 from typing import Any, cast
 from unittest import mock
 
@@ -45,7 +45,8 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.network import Datagrams, backoff, endpoint_for
+from uppercase.client.network import endpoint_for
+from uppercase.client.session import Datagrams, backoff
 from uppercase.client.target import Address
 from uppercase.errors import UserError
 
@@ -287,13 +288,13 @@ class FakeReactor(Clock):
 
     reader: Any = None
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802
+    def addReader(self, reader: Any) -> None:
         self.reader = reader
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
+    def removeReader(self, reader: Any) -> None:
         self.reader = None
 
-    def removeWriter(self, writer: Any) -> None:  # noqa: N802
+    def removeWriter(self, writer: Any) -> None:
         """Nothing waited to be written."""
 
 
@@ -304,7 +305,7 @@ def make_request(retries: int = 2) -> tuple["Deferred[bytes]", FakeReactor, Fake
     clock: Any = FakeReactor()
     datagrams: Any = FakeSocket()
     asked = Datagrams(clock, TARGET, [Address(AF_INET, None)], 1.0, retries)
-    with mock.patch("uppercase.client.network.connect_udp", return_value=datagrams):
+    with mock.patch("uppercase.client.session.connect_udp", return_value=datagrams):
         return ensureDeferred(asked.ask(b"hello")), clock, datagrams
 
 
@@ -428,6 +429,22 @@ async def test_ask_over_tcp() -> None:
         assert await ask(endpoint, b"hello", framing="netstring") == b"HELLO"
     with tcp_server(one_reply) as server:
         assert await ask(target_of(server), b"hello") == b"HELLO"
+
+
+@in_reactor
+async def test_an_address_of_the_other_family_is_none() -> None:
+    for host, family in (("127.0.0.1", AF_INET6), ("::1", AF_INET)):
+        for udp in (False, True):
+            with pytest.raises(NetworkError, match=f"cannot resolve the name '{host}'"):
+                await ask(Target(host, 9, udp=udp, family=family), b"hello")
+
+
+@in_reactor
+async def test_datagrams_have_no_session_and_no_exchange() -> None:
+    """A TCP server on the same port is not taken for it."""
+    for begin in (connect, lambda server: exchange(server, b"hello")):
+        with pytest.raises(UserError, match="a session or an exchange needs TCP"):
+            await begin(Target(port=9, udp=True))
 
 
 @in_reactor

@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.certificates import make_certificate
-from uppercase.client._tls import TLSClient
+from uppercase.client.network import TLSClient
 from uppercase.client.target import TLS
 from uppercase.core.tls import TLSLayer
 

@@ -15,7 +15,7 @@ from uppercase.__main__ import main
 from uppercase.commands.generated import COMPLETE_TWISTD, PAGES
 from uppercase.lab import TCP_PRESETS, UDP_PRESETS
 from uppercase.taps import tcp, together, udp
-from uppercase.taps._table import TableOptions
+from uppercase.taps._options import TableOptions
 
 LINES = [
     ("twistd -n uppercase-tcp -t ca", ["caesar", "casefold"]),

@@ -30,7 +30,7 @@ from tests.client.servers import (
     wrong,
 )
 from tests.commands.command import Outcome, Piped, run
-from uppercase.client.network import PORT_MEMORY, Datagrams
+from uppercase.client.session import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands.send import UDP_WINDOW
 from uppercase.commands.send._datagrams import Chunks, Messages
@@ -193,7 +193,7 @@ def test_a_source_port_is_not_used_again_for_many_messages(
 ) -> None:
     """The system draws ports at random and would repeat some of them much sooner."""
     remembered = PORT_MEMORY // 4
-    monkeypatch.setattr("uppercase.client.network.PORT_MEMORY", remembered)
+    monkeypatch.setattr("uppercase.client.session.PORT_MEMORY", remembered)
     messages = remembered + 500
     mark = os.urandom(8).hex().upper().encode()
     with udp_server() as server:
@@ -224,7 +224,7 @@ async def test_a_system_with_few_ports_is_served_all_the_same(
         datagrams.connect((target.host, target.port))
         return datagrams
 
-    monkeypatch.setattr("uppercase.client.network.connect_udp", connect_from_few)
+    monkeypatch.setattr("uppercase.client.session.connect_udp", connect_from_few)
     with udp_server() as server:
         target = Target(server.host, server.port, udp=True)
         datagrams = Datagrams(reactor, target, reachable(target), 30.0, 0)

@@ -226,10 +226,10 @@ class Received:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
 
-    def stringReceived(self, string: bytes) -> None:  # noqa: N802
+    def stringReceived(self, string: bytes) -> None:
         self.messages.append(string)
 
-    lineReceived = stringReceived  # noqa: N815
+    lineReceived = stringReceived
 
 
 class TwistedInt16(Received, Int16StringReceiver):

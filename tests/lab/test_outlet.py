@@ -1,5 +1,7 @@
 """The TCP lab: pieces, delays and resets, by the clock."""
 
+import ssl
+
 import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -12,7 +14,9 @@ from uppercase.core.values import parse_peers
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import TCP_PRESETS, TCPLab, merge_settings
 from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.limits import Limits
 from uppercase.tcp._proxy import ProxyHeaderFactory
+from uppercase.tcp._tls import TLSFactory
 
 
 class Laboratory(Service):
@@ -121,6 +125,7 @@ def test_who_is_served_late_is_told_as_the_proxy_has_it() -> None:
     world.factory.lab = TCPLab(accept_delay=2.0)
     proxies = parse_peers("192.0.2.0/24")
     wire = ProxiedWire(ProxyHeaderFactory(proxies, world.factory, world.factory))
+    assert wire.producerState == "producing"
     wire.send(b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n")
     world.wait(2.1)
     wire.end()
@@ -129,6 +134,18 @@ def test_who_is_served_late_is_told_as_the_proxy_has_it() -> None:
     assert isinstance(late, Impaired)
     assert isinstance(closed, Closed)
     assert {opened.peer, late.peer, closed.peer} == {"198.51.100.9:40001"}
+
+
+def test_who_waits_to_be_accepted_is_neither_idle_nor_late() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for limits, tls in ((Limits(idle_timeout=1.0), False), (Limits(handshake_timeout=1.0), True)):
+        world = World(limits=limits)
+        world.factory.lab = TCPLab(accept_delay=3.0)
+        wire = ProxiedWire(TLSFactory(context, world.factory) if tls else world.factory)
+        world.wait(2.9)
+        assert (wire.output_ended, wire.disconnecting) == (False, False)
+        world.wait(1.5)
+        assert wire.output_ended or wire.disconnecting
 
 
 def test_what_the_lab_did_is_told_apart_from_all_else() -> None:

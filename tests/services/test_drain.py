@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from uppercase.services._stopping import drain
+from uppercase.services._tcp import drain
 
 
 class Connection:

@@ -152,7 +152,7 @@ def test_a_request_runs_no_line_of_what_was_not_asked_for(monkeypatch: pytest.Mo
     made: list[Any] = [tap.Options() for tap in (tcp, udp)]
     for options in made:
         options.parseOptions([])
-    factory, responder = made[0].service.factory, made[1].service.responder
+    factory, responder = made[0].services[0].factory, made[1].services[0].responder
     connection, wire = factory.buildProtocol(None), Wire()
     wire.protocol = connection
     connection.makeConnection(wire)

@@ -1,5 +1,6 @@
 """The services as embedders use them: made, started, asked, stopped, started again."""
 
+import math
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -9,18 +10,22 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
+from tests.tcp.wire import Wire
 from uppercase import transform
 from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
+from uppercase.limits import Limits
 from uppercase.services import (
     CannotStart,
     TCPSettings,
     UDPService,
     UDPSettings,
+    tcp_factory,
     tcp_service,
     udp_service,
 )
@@ -70,6 +75,19 @@ async def test_a_service_is_started_asked_stopped_and_started_again(kind: str) -
             assert await ask(target, b"abc", timeout=10) == b"CBA"
         await service.stopService()
         assert not service.ports
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_what_is_started_again_while_it_stops_is_served_after_that(kind: str) -> None:
+    service: Any = MAKERS[kind]()
+    service.startService()
+    stopped = service.stopService()
+    service.startService()
+    await stopped
+    await deferLater(reactor, 0)
+    target = Target(port=port_of(service), udp=kind == "udp")
+    assert await ask(target, b"abc", timeout=10) == b"CBA"
+    await service.stopService()
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -123,6 +141,23 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
         udp_service(UDPSettings(interfaces=("eth0",)))
     with pytest.raises(BadValue, match="nope"):
         udp_service(UDPSettings(listen=("nope:1",)))
+    with pytest.raises(BadValue, match="'proxy'"):
+        tcp_service(TCPSettings(proxy_from="10.0.0.5,proxy"))
+    # The system would take it modulo 65,536, and serve another.
+    with pytest.raises(BadValue, match="got '70000'; a port is"):
+        udp_service(UDPSettings(port=70000))
+    with pytest.raises(BadValue, match="got -1 for drain"):
+        udp_service(UDPSettings(drain=-1))
+    with pytest.raises(BadValue, match="got nan for idle_timeout"):
+        tcp_service(TCPSettings(limits=Limits(idle_timeout=math.nan)))
+
+
+def test_a_factory_for_endpoints_of_ones_own_serves_the_declared_proxies_only() -> None:
+    header = b"PROXY TCP4 198.51.100.9 10.0.0.1 40001 12000\r\n"
+    for proxies, served in (("192.0.2.0/24", True), ("10.0.0.5", False)):
+        wire = Wire(tcp_factory(TCPSettings(proxy_from=proxies), MemoryReactorClock()))
+        assert wire.send(header + b"hello") == (b"HELLO" if served else b"")
+        assert wire.was_aborted() is not served
 
 
 @pytest.mark.parametrize("kind", SERVICES)

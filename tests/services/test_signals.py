@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
+from twisted.internet.testing import MemoryReactorClock
 
-from uppercase.services._stopping import HANDLERS, StopSignals
+from uppercase.services._stopping import STOP_SIGNALS
 
 
 class Reactor:
@@ -17,16 +18,16 @@ class Reactor:
         self.stopped: list[int] = []
         self.after_shutdown: list[Callable[[], None]] = []
 
-    def sigInt(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigInt(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:  # noqa: N802
+    def sigTerm(self, number: int, frame: FrameType | None = None) -> None:
         self.stopped.append(number)
 
-    def callWhenRunning(self, call: Callable[[], None]) -> None:  # noqa: N802
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
         call()
 
-    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:  # noqa: N802
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
         assert (phase, event) == ("after", "shutdown")
         self.after_shutdown.append(call)
 
@@ -38,8 +39,8 @@ def before() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     yield
-    HANDLERS.running.clear()
-    HANDLERS.give_back()
+    STOP_SIGNALS.running.clear()
+    STOP_SIGNALS.give_back()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -50,10 +51,17 @@ def test_a_program_keeps_its_own_handlers() -> None:
 
     signal.signal(signal.SIGTERM, own)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signals = StopSignals(Reactor(), 10)
-    signals.start()
+    STOP_SIGNALS.take("service", Reactor(), 10)
     assert signal.getsignal(signal.SIGTERM) is own
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_reactor_in_memory_has_no_signals_to_take() -> None:
+    reactor = MemoryReactorClock()
+    STOP_SIGNALS.take("service", reactor, 10)
+    reactor.run()
+    STOP_SIGNALS.release("service", reactor)
+    assert not STOP_SIGNALS.running
 
 
 @pytest.mark.usefixtures("before")
@@ -61,9 +69,8 @@ def test_a_service_that_was_stopped_before_the_reactor_ran_takes_no_signals() ->
     reactor, later = Reactor(), list[Callable[[], None]]()
     reactor.callWhenRunning = later.append  # type: ignore[method-assign,assignment]
     signal.signal(signal.SIGTERM, reactor.sigTerm)
-    signals = StopSignals(reactor, 10)
-    signals.start()
-    signals.stop()
+    STOP_SIGNALS.take("service", reactor, 10)
+    STOP_SIGNALS.release("service", reactor)
     for call in later:
         call()
     assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
@@ -73,11 +80,10 @@ def test_a_service_that_was_stopped_before_the_reactor_ran_takes_no_signals() ->
 def test_the_reactors_handlers_are_called_and_given_back() -> None:
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
-    signals = StopSignals(reactor, 10)
-    signals.start()
+    STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
-    signals.stop()
+    STOP_SIGNALS.release("service", reactor)
     assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
     for call in reactor.after_shutdown:
         call()
@@ -89,16 +95,15 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signals = StopSignals(reactor, 10)
-    signals.start()
+    STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGHUP)
     assert reactor.stopped == [signal.SIGHUP]
-    signals.stop()
+    STOP_SIGNALS.release("service", reactor)
     for call in reactor.after_shutdown:
         call()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    StopSignals(reactor, 10).start()
+    STOP_SIGNALS.take("another", reactor, 10)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
@@ -107,13 +112,12 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     """Whichever ends first, a signal still reaches the reactor."""
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
-    first, second = StopSignals(reactor, 10), StopSignals(reactor, 10)
-    first.start()
-    second.start()
-    first.stop()
+    STOP_SIGNALS.take("first", reactor, 10)
+    STOP_SIGNALS.take("second", reactor, 10)
+    STOP_SIGNALS.release("first", reactor)
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
-    second.stop()
+    STOP_SIGNALS.release("second", reactor)
     for call in reactor.after_shutdown:
         call()
 
@@ -128,13 +132,12 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     monkeypatch.setattr(os, "_exit", exited.append)
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
-    signals = StopSignals(reactor, 10)
-    signals.start()
+    STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGTERM)
     assert exited == []
-    HANDLERS._handle(signal.SIGTERM, None)
+    STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
-    signals.stop()
+    STOP_SIGNALS.release("service", reactor)
     for call in reactor.after_shutdown:
         call()
 

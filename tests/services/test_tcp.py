@@ -2,6 +2,7 @@
 
 import socket
 from errno import EMFILE
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
 from uppercase.tcp.kernel import connections_possible
+from uppercase.tcp.listening import Listener
 
 
 def made(transform: str = "uppercase", interface: str = "127.0.0.1") -> TCPService:
@@ -66,6 +68,27 @@ async def test_a_service_that_can_listen_but_not_accept_does_not_start(
     with pytest.raises(CannotStart, match="cannot listen on --port: Too many open files"):
         made().startService()
     await deferLater(reactor, 0)  # until what was opened is closed
+
+
+@in_reactor
+async def test_an_address_that_opens_late_is_said_to_be_ready_then(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """As by an endpoint of a third party, which waits for something before it listens."""
+    opening: Deferred[Any] = Deferred()
+    endpoint: Any = SimpleNamespace(listen=lambda _: opening)
+    listener = Listener("late:1", endpoint, None, None, "late:1")
+    monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
+    service = tcp_service(TCPSettings(listen=["late:1"]))
+    service.startService()
+    await deferLater(reactor, 0)
+    assert not any("ready to receive" in line for line in said)
+    some_reactor: Any = reactor
+    opening.callback(some_reactor.listenTCP(0, service.factory, interface="127.0.0.1"))
+    (address,) = service.served()
+    assert [line for line in said if f"ready to receive: {address} " in line] == [said[-1]]
+    (await deferToThread(ask, int(address.rpartition(":")[2]))).close()
+    await stop(service)
 
 
 @in_reactor

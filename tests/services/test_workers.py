@@ -16,12 +16,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from uppercase.errors import CannotListen
-from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
-from uppercase.services._tcp import Board
+from uppercase.awaiting import CLEANING_UP
+from uppercase.errors import CannotListen, UserError
+from uppercase.services import TCPSettings, UDPSettings, supervisor, tcp_service, udp_service
+from uppercase.services._stopping import STOP_GRACE
+from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import REPORTS, Assignment, State, Worker
+from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -137,6 +139,18 @@ def test_a_worker_that_any_signal_has_killed_has_ended(number: int, name: str) -
     assert recorder.end.result == f"killed by {name}"
 
 
+def test_a_reload_does_not_serve_another_protocol_on_the_sockets() -> None:
+    before = tcp_service(TCPSettings(port=7)).places()
+    assignment = Assignment(0, 1, 1.0, False, "", "", [before], [[]])
+    with pytest.raises(UserError, match=r"got UDP --port=7 .*, but the sockets are TCP --port=7 "):
+        _inherit([udp_service(UDPSettings(port=7, inherits=True))], assignment)
+
+
+def test_a_worker_has_the_time_to_end_that_one_process_has() -> None:
+    """Its last replies and what coroutines clean up come before it is killed."""
+    assert LAST_WORD + CLEANING_UP < supervisor._OVERTIME < STOP_GRACE
+
+
 class Hung(Worker):
     """A worker that serves, and gives no sign of life."""
 
@@ -237,10 +251,10 @@ class Process:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def signalProcess(self, number: int) -> None:  # noqa: N802
+    def signalProcess(self, number: int) -> None:
         self.told.append(number)
 
-    def writeToChild(self, descriptor: int, data: bytes) -> None:  # noqa: N802
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
         self.told.append(data)
 
 

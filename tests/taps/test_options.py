@@ -13,7 +13,7 @@ from twisted.python import usage
 from uppercase.limits import Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
-from uppercase.taps._table import TableOptions
+from uppercase.taps._options import TableOptions
 
 
 @pytest.mark.parametrize("options", [tcp.Options, udp.Options, together.Options])
@@ -31,7 +31,8 @@ def test_options_become_settings() -> None:
     options.parseOptions(
         ["--port=0", "-i", "127.0.0.1", "-t", "strip", "-t", "caesar:shift=3", "--drain=2s"]
     )
-    service = tcp.makeService(options)
+    made: Any = tcp.makeService(options)
+    (service,) = made
     assert isinstance(service, TCPService)
     assert service.settings.port_number() == 0
     assert service.settings.hosts() == ("127.0.0.1",)
@@ -52,17 +53,21 @@ def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
 
 def tcp_limits(options: tcp.Options) -> Limits:
     """Return the limits of the service that options describe."""
-    service = tcp.makeService(options)
+    (service,) = options.services
     assert isinstance(service, TCPService)
     return service.factory.limits
 
 
-def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(tmp_path: Path) -> None:
+def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`twistd` writes its pid file where it is called, whatever it runs in."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "record").write_text("of today")
     (tmp_path / "twistd.pid").write_text(str(os.getppid()))
     options: Any = udp.Options()
     options.parent = app.ServerOptions()
-    options.parent.update(rundir=str(tmp_path), pidfile="twistd.pid")
+    options.parent.update(rundir="/", pidfile="twistd.pid")
     with pytest.raises(SystemExit):
         options.parseOptions([f"--record={tmp_path / 'record'}"])
     assert (tmp_path / "record").read_text() == "of today"

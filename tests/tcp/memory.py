@@ -49,10 +49,10 @@ class Wire(StringTransport):  # type: ignore[misc]
         StringTransport.__init__(self, peerAddress=IPv4Address("TCP", host, port))
         self.producer: Any = None
 
-    def getHandle(self) -> socket.socket | None:  # noqa: N802 (Twisted's name)
+    def getHandle(self) -> socket.socket | None:
         return self.handle
 
-    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 (Twisted's name)
+    def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 
     def write(self, data: bytes) -> None:

@@ -34,25 +34,25 @@ class Reactor(Clock):
         super().__init__()
         self.readers: set[Any] = set()
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+    def addReader(self, reader: Any) -> None:
         self.readers.add(reader)
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+    def removeReader(self, reader: Any) -> None:
         self.readers.discard(reader)
 
-    def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+    def addWriter(self, writer: Any) -> None:
         """Nobody writes here."""
 
-    def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+    def removeWriter(self, writer: Any) -> None:
         """Nobody writes here."""
 
-    def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def getReaders(self) -> list[Any]:
         return list(self.readers)
 
-    def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def getWriters(self) -> list[Any]:
         return []
 
-    def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def removeAll(self) -> list[Any]:
         readers = self.getReaders()
         self.readers.clear()
         return readers

@@ -84,6 +84,11 @@ async def test_a_unix_socket_of_systemds_stays_as_it_is(
             client.connect(str(path))
 
 
+async def test_a_unix_socket_without_a_path_is_said_to_have_none() -> None:
+    with pytest.raises(CannotListen, match="its path is missing, as in unix:/run/name"):
+        await listen("unix:")
+
+
 def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:
     def free_number() -> int:
         with open(os.devnull) as file:

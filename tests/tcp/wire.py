@@ -62,7 +62,7 @@ class Wire(StringTransport):
         self.protocol.makeConnection(self)
         self.settle()
 
-    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
+    def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled
 
     def loseWriteConnection(self) -> None:
@@ -77,7 +77,7 @@ class Wire(StringTransport):
     def abortConnection(self) -> None:
         self._aborted = self.disconnecting = True
 
-    def getHandle(self) -> socket.socket | None:  # noqa: N802
+    def getHandle(self) -> socket.socket | None:
         return self.handle
 
     def was_aborted(self) -> bool:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 class Wire:
     """A transport in memory."""
 
-    maxPacketSize = 8192  # noqa: N815
+    maxPacketSize = 8192
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, Any]] = []

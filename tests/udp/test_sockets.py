@@ -107,8 +107,8 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
 class Plain:
     """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
 
-    listenUDP = staticmethod(getattr(reactor, "listenUDP"))  # noqa: B009, N815
-    callLater = staticmethod(getattr(reactor, "callLater"))  # noqa: B009, N815
+    listenUDP = staticmethod(getattr(reactor, "listenUDP"))  # noqa: B009
+    callLater = staticmethod(getattr(reactor, "callLater"))  # noqa: B009
 
 
 async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
@@ -124,7 +124,7 @@ async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> 
 def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
     class Full(Plain):
         @staticmethod
-        def listenUDP(port: int, *arguments: Any) -> Any:  # noqa: N802
+        def listenUDP(port: int, *arguments: Any) -> Any:
             raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
 
     full: Any = Full()

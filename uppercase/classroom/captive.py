@@ -25,16 +25,19 @@ from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter, the_reactor
+from uppercase.awaiting import Waiter, choose_reactor, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB
+from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services.base import Repeated, clock_of
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
+
+HOST: Final = "127.0.0.1"
 
 _MARK: Final = "UPPERCASE_RUN"
 """In the environment of all that a program starts, unless somebody hides it on purpose."""
@@ -74,14 +77,14 @@ _KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 
 
-def run_in_terminal(command: Sequence[str], host: str, port: int, seconds: float) -> int | None:
+def run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | None:
     """Run a program with our own standard streams; return its status as a shell reports it.
 
     Where standard input is a terminal, the program has it, as a shell's foreground job does: it
     reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
     """
     try:
-        program = Program(command, host, port, None)
+        program = Program(command, port, None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
     with program, _foreground(program.process.pid):
@@ -135,12 +138,11 @@ class Program:
     def __init__(
         self,
         command: Sequence[str],
-        host: str,
         port: int,
         typed: str | None = "",
         limits: Mapping[str, int] = LIMITS,
     ) -> None:
-        words = [word.replace("{host}", host).replace("{port}", str(port)) for word in command]
+        words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
         self._files: list[Any] = []
         if typed is not None:
             limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
@@ -149,6 +151,7 @@ class Program:
             self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
             self._files[0].write(typed.encode())
             self._files[0].seek(0)
+        self.port = port
         self._mark = uuid4().hex
         with self._lock:
             if not self._running:
@@ -159,7 +162,7 @@ class Program:
             self._running.add(self._mark)
         surroundings = {
             **os.environ,
-            "UPPERCASE_HOST": host,
+            "UPPERCASE_HOST": HOST,
             "UPPERCASE_PORT": str(port),
             "PYTHONUNBUFFERED": "1",
             _MARK: self._mark,
@@ -223,8 +226,8 @@ class Program:
         """Return the last line of its standard error."""
         return "".join(self.output(2).strip().splitlines()[-1:])[:200]
 
-    def serves(self, port: int, kind: str) -> bool:
-        """Wait until somebody listens on a port; return whether that is while the program lives."""
+    def serves(self, kind: str) -> bool:
+        """Wait until somebody listens on its port; return whether that is while it lives."""
         if not os.path.exists(_OPEN_PORTS):
             raise UserError(
                 f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
@@ -232,14 +235,14 @@ class Program:
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and self.alive:
-            if _listens(port, kind):
+            if _listens(self.port, kind):
                 return True
             time.sleep(_POLL)
         return False
 
-    def gone(self, port: int, kind: str) -> bool:
-        """Return whether it has ended, and left nothing behind that listens on a port."""
-        return not self.alive and not _listens(port, kind)
+    def gone(self, kind: str) -> bool:
+        """Return whether it has ended, and left nothing behind that listens on its port."""
+        return not self.alive and not _listens(self.port, kind)
 
     def interrupt(self) -> None:
         """End it at once, from another thread; its `with` block ends what is left."""
@@ -304,8 +307,6 @@ def _listens(port: int, kind: str) -> bool:
 
 # The service
 
-HOST: Final = "127.0.0.1"
-
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
@@ -328,6 +329,8 @@ class ObservedService:
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
+        found = listing()
+        choose_reactor(any(map(found.is_async, transforms)))
         reactor = the_reactor()
         self.port = port
         self.late = 0.0
@@ -348,6 +351,7 @@ class ObservedService:
         self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
+            "found": found,
             "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,

@@ -13,7 +13,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
@@ -94,7 +94,7 @@ class Trial:
     _ports: set[int] = field(default_factory=set)
 
     @contextmanager
-    def server(self, kind: str) -> Iterator[tuple[Program, int]]:
+    def server(self, kind: str) -> Iterator[Program]:
         """Run the program as a server of `tcp` or `udp`, anew for each check, or raise `Wrong`."""
         if self._unserved:
             raise Wrong(self._unserved[0])
@@ -103,8 +103,8 @@ class Trial:
             port = self.port or self._free_port(kind)
             _wait_until_free(port, kind, self._over)
             with self._program(port) as program:
-                if program.serves(port, kind):
-                    yield program, port
+                if program.serves(kind):
+                    yield program
                     return
                 words = program.complaint() or "nothing"
             if "in use" not in words:
@@ -118,9 +118,8 @@ class Trial:
     def _free_port(self, kind: str) -> int:
         while True:
             port = random.choice(_PORTS)
-            with self._lock, _socket(kind) as probe, suppress(OSError):
-                probe.bind((HOST, port))
-                if port not in self._ports:
+            with self._lock:
+                if port not in self._ports and not _is_taken(port, kind):
                     self._ports.add(port)
                     return port
 
@@ -168,7 +167,7 @@ class Trial:
 
     @contextmanager
     def _program(self, port: int, typed: str = "") -> Iterator[Program]:
-        with Program(self.command, HOST, port, typed) as program:
+        with Program(self.command, port, typed) as program:
             with self._lock:
                 self._programs.add(program)
                 if self._over.is_set():
@@ -246,6 +245,8 @@ class Exercise:
             # What is worth nothing is left out: it would only cost time.
             if (worth := points.get(each.name, each.points))
         ]
+        if not checks:
+            raise UserError("got 0 points for each check; one that is worth some is needed")
         return Exercise(name, summary or self.summary, checks, self._subject(options))
 
     def _subject(self, options: Mapping[str, Any]) -> Any:
@@ -355,13 +356,9 @@ def _wait_until_free(port: int, kind: str, over: Event) -> None:
 
 
 def _is_taken(port: int, kind: str) -> bool:
-    with _socket(kind) as probe:
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
             probe.bind((HOST, port))
         except OSError as error:
             return error.errno == errno.EADDRINUSE
     return False
-
-
-def _socket(kind: str) -> socket.socket:
-    return socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)

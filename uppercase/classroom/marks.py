@@ -72,7 +72,7 @@ def as_json(exercise: Exercise, marks: Sequence[Mark]) -> str:
     return json.dumps({"exercise": exercise.name, "points": had, "of": most, "checks": checks})
 
 
-def as_gradescope(marks: Sequence[Mark]) -> str:
+def as_gradescope(marks: Sequence[Mark]) -> bytes:
     """Return what Gradescope reads from `/autograder/results/results.json`."""
     tests: list[dict[str, Any]] = [
         {
@@ -86,7 +86,7 @@ def as_gradescope(marks: Sequence[Mark]) -> str:
         for mark in marks
     ]
     seconds = round(sum(mark.seconds for mark in marks), 1)
-    return json.dumps({"execution_time": seconds, "tests": tests}) + "\n"
+    return json.dumps({"execution_time": seconds, "tests": tests}).encode() + b"\n"
 
 
 def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from uppercase.classroom._packets import draw_packets
 from uppercase.classroom.timeline import FOLD, REQUEST, Arrow, Timeline, draw_text, title_of
-from uppercase.errors import UserError, install
+from uppercase.errors import UserError
 
 _CLIENT, _MIDDLE, _SERVER = 130.0, 345.0, 560.0
 _SLANT: Final = 16.0  # The least that an arrow falls, in pixels: one that was not held back.
@@ -55,8 +55,6 @@ _LEGEND: Final = ("lost", "corrupted", "duplicated", "reordered", "delayed", "dr
 
 
 class _Path(NamedTuple):
-    """A line, if it has two points; else a shape."""
-
     points: Sequence[tuple[float, float]]
     style: str
     filled: bool = True
@@ -76,7 +74,8 @@ class _Drawing:
     """Lines, shapes and words on a page of any height, from the top."""
 
     title: str
-    paths: list[_Path] = field(default_factory=list)
+    lines: list[_Path] = field(default_factory=list)
+    shapes: list[_Path] = field(default_factory=list)
     words: list[_Words] = field(default_factory=list)
     width: float = 760.0
     height: float = 0.0
@@ -115,13 +114,10 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 
 
 def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_pdf import PdfPages
-    except ImportError as error:
-        raise UserError(
-            f"a {kind} needs matplotlib: {install('plots')}, or write a .svg"
-        ) from error
+    # Imported here: it loads slowly, and is an extra.
+    import matplotlib
+    from matplotlib.backends.backend_pdf import PdfPages
+
     drawing = _lay_out(timeline)
     if drawing.height > _HEIGHTS[kind]:
         raise UserError(
@@ -148,17 +144,17 @@ def _lay_out(timeline: Timeline) -> _Drawing:
     drawing.say(_Words(20, 26, drawing.title, bold=True))
     if not timeline.clients:
         drawing.say(_Words(20, 56, "nothing came"))
-    top = _lay_out_legend(drawing, timeline, 44.0) if timeline.clients else 44.0
+    top = _lay_out_legend(drawing, timeline) if timeline.clients else 44.0
     for client, arrows in timeline.clients.items():
         top = _lay_out_client(drawing, client, arrows, top + 34) + 16
     drawing.height = top + 24
     return drawing
 
 
-def _lay_out_legend(drawing: _Drawing, timeline: Timeline, top: float) -> float:
-    """Say what the shapes that occur mean."""
+def _lay_out_legend(drawing: _Drawing, timeline: Timeline) -> float:
+    """Say what the shapes that occur mean; return where that ends."""
     seen = {word for arrow in chain(*timeline.clients.values()) for word in arrow.actions}
-    x = 20.0
+    x, top = 20.0, 44.0
     for word in _LEGEND:
         if word in seen:
             _arrow(drawing, (x, top), (x + (88 if word == "lost" else 56), top), (word,))
@@ -176,7 +172,7 @@ def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top
     for number, (start, end) in enumerate(pairwise(edges)):
         for x in (_CLIENT, _SERVER):
             style = "fold" if number % 2 else "life"
-            drawing.paths.append(_Path([(x, start), (x, end)], style))
+            drawing.lines.append(_Path([(x, start), (x, end)], style))
     for fold, seconds in folds:
         drawing.say(_Words(_MIDDLE, fold + 15, f"nothing for {seconds:.1f} s", "middle", 11))
     for arrow, begin, end in zip(arrows, begins, ends, strict=True):
@@ -253,32 +249,25 @@ def _arrow(
     sideways = 1 if across > 0 else -1
     if "lost" in actions:
         x, y = at(0.5)
-        drawing.paths += [
+        drawing.lines += [
             _Path([begin, (x, y)], style),
             _Path([(x - 6, y - 6), (x + 6, y + 6)], "mark"),
             _Path([(x - 6, y + 6), (x + 6, y - 6)], "mark"),
         ]
     else:
-        drawing.paths.append(_Path([begin, goal], style))
+        drawing.lines.append(_Path([begin, goal], style))
         for back in (0, 11) if "duplicated" in actions else (0,):
             x, y = x2 - sideways * back, y2 - back * abs(down / across)
             tail = x - sideways * 11
-            drawing.paths.append(_Path([(x, y), (tail, y - 5), (tail, y + 5)], style))
+            drawing.shapes.append(_Path([(x, y), (tail, y - 5), (tail, y + 5)], style))
     if "corrupted" in actions:
         x, y = at(0.36)
         diamond = [(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)]
-        drawing.paths.append(_Path(diamond, "corrupted"))
+        drawing.shapes.append(_Path(diamond, "corrupted"))
     if "reordered" in actions:
         x, y = at(0.25)
         ring = [(x + 6 * cos(n * pi / 8), y + 6 * sin(n * pi / 8)) for n in range(16)]
-        drawing.paths.append(_Path(ring, "reordered", filled=False))
-
-
-def _kinds(paths: Sequence[_Path]) -> tuple[list[_Path], list[_Path]]:
-    """Return the lines and the shapes."""
-    return [each for each in paths if len(each.points) == 2], [
-        each for each in paths if len(each.points) > 2
-    ]
+        drawing.shapes.append(_Path(ring, "reordered", filled=False))
 
 
 # SVG
@@ -297,12 +286,11 @@ def _css() -> str:
 
 
 def _svg(drawing: _Drawing) -> Iterator[str]:
-    lines, shapes = _kinds(drawing.paths)
-    for line in lines:
+    for line in drawing.lines:
         (x1, y1), (x2, y2) = line.points
         ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
         yield f'<line class="{line.style}" {ends}/>'
-    for shape in shapes:
+    for shape in drawing.shapes:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
         hollow = "" if shape.filled else " hollow"
         yield f'<polygon class="{shape.style}{hollow}" points="{points}"/>'
@@ -342,8 +330,12 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, drawing.width), ylim=(bottom, top))
     axes.axis("off")
-    heights = ((each, [y for _, y in each.points]) for each in drawing.paths)
-    lines, shapes = _kinds([each for each, ys in heights if max(ys) >= top and min(ys) <= bottom])
+
+    def seen(paths: Sequence[_Path]) -> list[_Path]:
+        heights = ((each, [y for _, y in each.points]) for each in paths)
+        return [each for each, ys in heights if max(ys) >= top and min(ys) <= bottom]
+
+    lines, shapes = seen(drawing.lines), seen(drawing.shapes)
     styles = [_STYLES[each.style] for each in lines]
     axes.add_collection(
         LineCollection(

@@ -7,6 +7,7 @@ the schema. A record must cost nothing when it is off, and never stop the servic
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final
@@ -104,9 +105,16 @@ def open_record(
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
     # A pipe is waited for neither when it is opened nor when it is full: a write that had to wait
     # would hold up the service. Like every one that fails, it ends the record.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "wb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if _is_locked(file):
+                file.close()
+                raise UserError(
+                    f"got --record={path}, which another service writes; name another file"
+                )
+            file.truncate()
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -118,6 +126,19 @@ def open_record(
     # A service may still be told things while it drains.
     reactor.addSystemEventTrigger("after", "shutdown", recorder.close)
     return recorder
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    """Whether another service writes a file, as far as the system tells; else lock it for ours."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # on Windows, or a file system that knows no locks
+        pass
+    return False
 
 
 def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, list[Row], str]:

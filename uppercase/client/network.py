@@ -1,39 +1,34 @@
-"""A target in Twisted's reactor: an endpoint for streams, sockets of ours for datagrams.
+"""A target in Twisted's reactor: connections over TCP, TLS and UNIX sockets, and datagram sockets.
 
-Twisted's failures become our sentences. Every message over UDP has a socket of its own, unless one
-is wanted for all, connected to the server from a port that no recent message had. So the kernel
-keeps out what others send, and a late duplicate of one reply finds its port closed instead of
-passing for the reply to another message. Twisted's own UDP ports close without a word under epoll
-when a connected one is refused (its issues 5377 and 6287), so the sockets are readers of our own.
+Twisted's failures become our sentences. TLS is Python's own, which judges the certificate too, over
+any stream transport. Twisted's own UDP ports close without a word under epoll when a connected one
+is refused (its issues 5377 and 6287), so the datagram sockets are readers of our own.
 """
 
-import errno
 import os
 import socket
 import ssl
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet import endpoints, interfaces
 from twisted.internet import error as twisted_error
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, succeed
 from twisted.internet.defer import TimeoutError as Silence
-from twisted.internet.protocol import Protocol
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client._tls import TLSClient
-from uppercase.client.target import Address, Target, connect_udp, explain, reachable, resolve
-from uppercase.core.values import counted, family_of
-from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError
+from uppercase.client.target import Address, Target, explain, reachable, resolve
+from uppercase.core.tls import TLSLayer
+from uppercase.core.values import family_of, host_address
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
 
@@ -55,17 +50,6 @@ _FAMILIES: Final[dict[int, Any]] = {
     socket.AF_INET6: endpoints.TCP6ClientEndpoint,
 }
 
-_MAX_TIMEOUT: Final = 60.0
-"""No repetition waits longer (RFC 6298 section 2.5)."""
-
-PORT_MEMORY: Final = 4096
-"""A source port is not used again for this many requests, lest a late duplicate of one reply be
-taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
-
-_PORT_TRIES: Final = 64
-"""This many used ports in a row mean that the system has hardly any others; otherwise the chance of
-it is below 1e-30."""
-
 _UNIX_PATH_MAX: Final = (108 if sys.platform == "linux" else 104) - 1
 """Bytes of a UNIX socket's path: what <sys/un.h> has room for, less a zero at the end."""
 
@@ -84,7 +68,7 @@ class ClientProtocol(TimeoutMixin, Protocol):
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
 
-    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:  # noqa: N802
+    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:
         return self.clock.callLater(period, func)
 
     def writeConnectionLost(self) -> None:
@@ -101,6 +85,115 @@ class ClientProtocol(TimeoutMixin, Protocol):
 
     def stopProducing(self) -> None:
         """Hear that no more is taken; `connectionLost` says why."""
+
+
+@implementer(interfaces.IHalfCloseableProtocol)
+class Reader(ClientProtocol):
+    """A connection whose input is awaited chunk by chunk, b"" last; then `reason` says why."""
+
+    transport: Any = None
+    reason: Failure | None = None
+
+    def __init__(self) -> None:
+        self.came: DeferredQueue[bytes] = DeferredQueue()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.came.put(data)
+
+    def readConnectionLost(self) -> None:
+        """Close our side too: all that will come has come."""
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+        self.came.put(b"")
+
+
+class TLSClient(Protocol):
+    """A TLS connection: the protocol of what is below, the transport of what is above.
+
+    What is above is connected once it is certain who the server is; before that it hears nothing.
+    Its connection is lost with `ConnectionDone` only if the server has said so itself, by a
+    close_notify, with an `ssl.SSLError` if TLS broke, and else with `ConnectionLost`.
+
+    Args:
+        above: what is to be connected.
+        context: how to judge the server's certificate.
+        host: whose it must be.
+
+    Attributes:
+        shaken: fires when the handshake is over; fails if the connection is lost before.
+
+    Raises:
+        ValueError: no server can have such a name.
+    """
+
+    transport: Any
+
+    def __init__(self, above: Protocol, context: ssl.SSLContext, host: str) -> None:
+        self.shaken: Deferred[None] = Deferred()
+        self._above = above
+        # A scope is this machine's alone.
+        self._layer = TLSLayer(context, host.partition("%")[0])
+        self._error: ssl.SSLError | None = None
+        self._server_is_done = self._we_are_done = False
+
+    def connectionMade(self) -> None:
+        self.dataReceived(b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        layer, text = self._layer, list[bytes]()
+        agreed = layer.agreed
+        try:
+            self._server_is_done = layer.receive(data, text) or self._server_is_done
+        except ssl.SSLError as error:
+            self._error = error
+        self.transport.write(layer.outgoing.read())
+        if layer.agreed is not agreed:
+            self._above.makeConnection(self)
+            self.shaken.callback(None)
+        if text:
+            self._above.dataReceived(b"".join(text))
+        if self._error is not None or self._server_is_done:
+            self.loseConnection()
+            # Invariant: no producer is registered while the transport closes, or it may wait for
+            # more output forever.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._error is not None:
+            reason = Failure(self._error)
+        elif reason.check(twisted_error.ConnectionDone) and not self._server_is_done:
+            reason = Failure(CONNECTION_LOST)
+        if self._layer.agreed:
+            self._above.connectionLost(reason)
+        else:
+            self.shaken.errback(reason)
+
+    # The rest of a transport.
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._we_are_done:
+            return
+        try:
+            self.transport.write(self._layer.encrypt(data))
+        except ssl.SSLError as error:
+            self._error = error
+            self.abortConnection()
+
+    def loseConnection(self) -> None:
+        """Say goodbye, and wait for the server's: what crosses ours is still delivered."""
+        if not self._we_are_done:
+            self._we_are_done = True
+            self.transport.write(self._layer.end_output())
+
+    def abortConnection(self) -> None:
+        self._we_are_done = True
+        self.transport.abortConnection()
 
 
 async def open_connection(
@@ -120,6 +213,11 @@ async def open_connection(
         except (twisted_error.ConnectError, twisted_error.DNSLookupError) as error:
             raise NetworkError(f"cannot reach the server: {error}") from error
         return
+    if server.udp:
+        raise UserError(f"got {server}; a session or an exchange needs TCP")
+    if server.family:
+        # Twisted goes by the address alone; here one of the other family is no address.
+        await addresses_of(server, reactor)
     lowest: ClientProtocol | TLSClient = protocol
     try:
         if server.tls is not None:
@@ -188,7 +286,7 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     """Look up the addresses of a target, in a thread, since that may take a while."""
     look_up = reachable if target.udp else resolve
-    if isIPAddress(target.host) or isIPv6Address(target.host):
+    if host_address(target.host) is not None:
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
 
@@ -208,21 +306,16 @@ def explain_loss(server: Target, error: BaseException | None) -> NetworkError | 
     return explain(ConnectionResetError() if server.tls is None else ssl.SSLEOFError(), server)
 
 
-def backoff(timeout: float, attempt: int) -> float:
-    """Return the seconds to wait after an attempt: `timeout` first, then twice as long each."""
-    # A power beyond any time-out would overflow.
-    return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), _MAX_TIMEOUT))
-
-
 @implementer(interfaces.IReadWriteDescriptor)
 @dataclass(eq=False)
 class DatagramSocket:
-    """A connected datagram socket (see `connect_udp`) in the reactor, open until it is closed."""
+    """A target's datagram socket (see `connect_udp`) in the reactor, open until it is closed."""
 
     reactor: IReactor
+    target: Target
     datagrams: socket.socket
     received: Callable[[bytes], None]
-    failed: Callable[[OSError], None]
+    failed: Callable[[Exception], None]
     _open: bool = field(default=True, init=False)
     _go_on: Callable[[], None] | None = field(default=None, init=False)
 
@@ -249,7 +342,7 @@ class DatagramSocket:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.failed(error)
+                self.failed(explain(error, self.target))
                 return
             self.received(datagram)
 
@@ -275,124 +368,3 @@ class DatagramSocket:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
             self.datagrams.close()
-
-
-@dataclass(eq=False)
-class Datagrams:
-    """Asks a datagram server, any number of messages at a time, or one with `one_socket`.
-
-    If its first address refuses before there was any reply, the next one is asked. `timeout` is for
-    the first datagram of a message; each repetition waits twice as long.
-    """
-
-    reactor: IReactor
-    target: Target
-    addresses: list[Address]
-    timeout: float
-    retries: int
-    one_socket: bool = False
-    _answered: bool = field(default=False, init=False)
-    _shared: dict[Address, socket.socket] = field(default_factory=dict, init=False)
-    _under_way: set[DeferredQueue[Any]] = field(default_factory=set, init=False)
-    _recent_ports: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False)
-
-    async def ask(
-        self, message: bytes, again: Callable[[str], None] = lambda attempt: None
-    ) -> bytes:
-        """Return the reply to a message; `again` is told of each further attempt, in words."""
-        while True:
-            address = self.addresses[0]
-            try:
-                reply = await self._ask(address, message, again)
-            except ConnectionRefused as error:
-                if address is self.addresses[0]:
-                    self._refused(error)
-            else:
-                self._answered = True
-                return reply
-
-    async def _ask(self, address: Address, message: bytes, again: Callable[[str], None]) -> bytes:
-        """Ask one address, again and again, until there is a reply or no more patience."""
-        came: DeferredQueue[Any] = DeferredQueue()
-
-        def failed(error: OSError) -> None:
-            came.put(Failure(explain(error, self.target)))
-
-        datagrams = self._share_socket(address) if self.one_socket else self._open_socket(address)
-        port = DatagramSocket(self.reactor, datagrams, came.put, failed)
-        self._under_way.add(came)
-        most = self.retries + 1
-        try:
-            for attempt in range(1, most + 1):
-                if attempt > 1:
-                    again(f"attempt {attempt} of {most}")
-                self._send(datagrams, message)
-                wait = backoff(self.timeout, attempt)
-                try:
-                    return cast(bytes, await came.get().addTimeout(wait, self.reactor))
-                except Silence:
-                    # When the program was held up, timers run before sockets: it may have come.
-                    port.doRead()
-                    if came.pending:
-                        return cast(bytes, await came.get())
-        finally:
-            self._under_way.discard(came)
-            port.close()
-        attempts = counted(most, "attempt")
-        raise NoReply(f"{self.target} did not reply to {attempts}")
-
-    def _send(self, datagrams: socket.socket, message: bytes) -> None:
-        """Send a datagram; no room in the kernel is a loss like any other."""
-        try:
-            datagrams.send(message)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                sentence = f"got {len(message)} bytes, too many for a datagram; use TCP"
-                raise UserError(sentence) from error
-            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                raise explain(error, self.target) from error
-
-    def close(self) -> None:
-        self._give_up(CancelledError())
-        while self._shared:
-            self._shared.popitem()[1].close()
-
-    def _give_up(self, error: Exception) -> None:
-        for came in list(self._under_way):
-            came.put(Failure(error))
-
-    def _refused(self, error: NetworkError) -> None:
-        """Go on to the next address with all that is under way, or give all of it up."""
-        last = self._answered or len(self.addresses) == 1
-        if not last:
-            self.addresses = self.addresses[1:]
-        self._give_up(error)
-        if last:
-            raise error
-
-    def _share_socket(self, address: Address) -> socket.socket:
-        """Return a duplicate of the one socket, for one request to close."""
-        if address not in self._shared:
-            self._shared[address] = connect_udp(self.target, address)
-        shared = self._shared[address]
-        # What comes late must not pass for the next reply; a refusal is heard again.
-        with suppress(OSError):
-            while True:
-                shared.recv(UDP_READ_SIZE)
-        return shared.dup()
-
-    def _open_socket(self, address: Address) -> socket.socket:
-        """Open a socket whose port no recent message had."""
-        for refused in count(1):
-            fresh = connect_udp(self.target, address)
-            port = fresh.getsockname()[1]
-            if port not in self._recent_ports:
-                break
-            fresh.close()
-            # Remember less where the system has few ports to give.
-            if refused % _PORT_TRIES == 0:
-                self._recent_ports.popitem(last=False)
-        self._recent_ports[port] = None
-        if len(self._recent_ports) > PORT_MEMORY:
-            self._recent_ports.popitem(last=False)
-        return fresh

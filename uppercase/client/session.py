@@ -6,32 +6,61 @@ global one. Failures are those of `uppercase.errors`: `NetworkError` with a sent
 for a mistake in the call.
 
 The framing is that of the servers (`uppercase.core.framing`), so each request has exactly one reply
-and replies come in the order of the requests.
+and replies come in the order of the requests. Over UDP every message has a socket of its own,
+unless one is wanted for all, connected to the server from a port that no recent message had. So the
+kernel keeps out what others send, and a late duplicate of one reply finds its port closed instead
+of passing for the reply to another message.
 """
 
-from collections import deque
+import errno
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, DeferredQueue, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, fail
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from uppercase.client.network import (
     ClientProtocol,
-    Datagrams,
+    DatagramSocket,
     IReactor,
+    Reader,
     Server,
     addresses_of,
     open_connection,
 )
-from uppercase.client.target import Target
+from uppercase.client.target import Address, Target, connect_udp, explain
 from uppercase.core.framing import make_framer
-from uppercase.errors import FramingError, NetworkError, NoReply, UserError
-from uppercase.limits import CLOSE_TIMEOUT, MAX_LENGTH, MIB, REPLY_TIMEOUT, UDP_RETRIES, UDP_TIMEOUT
+from uppercase.core.values import counted
+from uppercase.errors import ConnectionRefused, FramingError, NetworkError, NoReply, UserError
+from uppercase.limits import (
+    CLOSE_TIMEOUT,
+    MAX_LENGTH,
+    MIB,
+    REPLY_TIMEOUT,
+    UDP_READ_SIZE,
+    UDP_RETRIES,
+    UDP_TIMEOUT,
+)
+
+_MAX_TIMEOUT: Final = 60.0
+"""No repetition waits longer (RFC 6298 section 2.5)."""
+
+PORT_MEMORY: Final = 4096
+"""A source port is not used again for this many requests, lest a late duplicate of one reply be
+taken for another. A seventh of Linux's ephemeral ports, so a fresh one is quickly found."""
+
+_PORT_TRIES: Final = 64
+"""This many used ports in a row mean that the system has hardly any others; otherwise the chance of
+it is below 1e-30."""
 
 
 class Session(ClientProtocol):
@@ -52,8 +81,7 @@ class Session(ClientProtocol):
         self._framer = make_framer(framing, max_length=max_length)
         self._owed: deque[Deferred[bytes]] = deque()
         self._reason: Exception | None = None
-        self._closing: list[Deferred[None]] = []
-        self._closed = False
+        self._lost: Deferred[None] = Deferred()
 
     def ask(self, message: bytes) -> Deferred[bytes]:
         """Send a message.
@@ -88,14 +116,12 @@ class Session(ClientProtocol):
 
     def close(self) -> Deferred[None]:
         """End the session; replies still owed fail."""
-        closed: Deferred[None] = Deferred()
-        if self._closed:
-            closed.callback(None)
-        else:
-            self._closing.append(closed)
+        if not self._lost.called:
             self._end(NetworkError(f"the session with {self._name} was closed"))
             self.transport.loseConnection()
             self.setTimeout(CLOSE_TIMEOUT)
+        closed: Deferred[None] = Deferred()
+        self._lost.addCallback(lambda _: closed.callback(None))
         return closed
 
     def dataReceived(self, data: bytes) -> None:
@@ -115,11 +141,10 @@ class Session(ClientProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what is still owed."""
-        self._closed = True
+        self.setTimeout(None)
+        # Before what is owed fails: whoever hears of that may close the session.
+        self._lost.callback(None)
         self._end(_explain(self._name, reason))
-        closing, self._closing = self._closing, []
-        for closed in closing:
-            closed.callback(None)
 
     def timeoutConnection(self) -> None:
         """Break off what is silent, or does not end when it has been closed."""
@@ -139,28 +164,6 @@ class Session(ClientProtocol):
             reply.errback(self._reason)
 
 
-@implementer(IHalfCloseableProtocol)
-class Reader(ClientProtocol):
-    """A connection whose input is awaited chunk by chunk, b"" last; then `reason` says why."""
-
-    transport: Any = None
-    reason: Failure | None = None
-
-    def __init__(self) -> None:
-        self.came: DeferredQueue[bytes] = DeferredQueue()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.came.put(data)
-
-    def readConnectionLost(self) -> None:
-        """Close our side too: all that will come has come."""
-        self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.reason = reason
-        self.came.put(b"")
-
-
 def _explain(name: str, reason: Failure) -> NetworkError:
     if reason.check(ConnectionDone):
         return NetworkError(f"{name} ended the conversation")
@@ -170,6 +173,129 @@ def _explain(name: str, reason: Failure) -> NetworkError:
     failure = NetworkError(f"the connection with {name} failed: {said}")
     failure.__cause__ = reason.value
     return failure
+
+
+@dataclass(eq=False)
+class Datagrams:
+    """Asks a datagram server, any number of messages at a time, or one with `one_socket`.
+
+    If its first address refuses before there was any reply, the next one is asked. `timeout` is for
+    the first datagram of a message; each repetition waits twice as long.
+    """
+
+    reactor: IReactor
+    target: Target
+    addresses: list[Address]
+    timeout: float
+    retries: int
+    one_socket: bool = False
+    _answered: bool = field(default=False, init=False)
+    _shared: dict[Address, socket.socket] = field(default_factory=dict, init=False)
+    _under_way: set[DeferredQueue[Any]] = field(default_factory=set, init=False)
+    _recent_ports: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False)
+
+    async def ask(
+        self, message: bytes, again: Callable[[str], None] = lambda attempt: None
+    ) -> bytes:
+        """Return the reply to a message; `again` is told of each further attempt, in words."""
+        while True:
+            address = self.addresses[0]
+            try:
+                reply = await self._ask(address, message, again)
+            except ConnectionRefused as error:
+                if address is self.addresses[0]:
+                    self._refused(error)
+            else:
+                self._answered = True
+                return reply
+
+    async def _ask(self, address: Address, message: bytes, again: Callable[[str], None]) -> bytes:
+        came: DeferredQueue[Any] = DeferredQueue()
+        datagrams = self._share_socket(address) if self.one_socket else self._open_socket(address)
+        port = DatagramSocket(
+            self.reactor, self.target, datagrams, came.put, lambda error: came.put(Failure(error))
+        )
+        self._under_way.add(came)
+        most = self.retries + 1
+        try:
+            for attempt in range(1, most + 1):
+                if attempt > 1:
+                    again(f"attempt {attempt} of {most}")
+                self._send(datagrams, message)
+                wait = backoff(self.timeout, attempt)
+                try:
+                    return cast(bytes, await came.get().addTimeout(wait, self.reactor))
+                except Silence:
+                    # When the program was held up, timers run before sockets: it may have come.
+                    port.doRead()
+                    if came.pending:
+                        return cast(bytes, await came.get())
+        finally:
+            self._under_way.discard(came)
+            port.close()
+        attempts = counted(most, "attempt")
+        raise NoReply(f"{self.target} did not reply to {attempts}")
+
+    def _send(self, datagrams: socket.socket, message: bytes) -> None:
+        """Send a datagram; no room in the kernel is a loss like any other."""
+        try:
+            datagrams.send(message)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                sentence = f"got {len(message)} bytes, too many for a datagram; use TCP"
+                raise UserError(sentence) from error
+            if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                raise explain(error, self.target) from error
+
+    def close(self) -> None:
+        self._give_up(CancelledError())
+        while self._shared:
+            self._shared.popitem()[1].close()
+
+    def _give_up(self, error: Exception) -> None:
+        for came in list(self._under_way):
+            came.put(Failure(error))
+
+    def _refused(self, error: NetworkError) -> None:
+        """Go on to the next address with all that is under way, or give all of it up."""
+        last = self._answered or len(self.addresses) == 1
+        if not last:
+            self.addresses = self.addresses[1:]
+        self._give_up(error)
+        if last:
+            raise error
+
+    def _share_socket(self, address: Address) -> socket.socket:
+        """Return a duplicate of the one socket, for one request to close."""
+        if address not in self._shared:
+            self._shared[address] = connect_udp(self.target, address)
+        shared = self._shared[address]
+        # What comes late must not pass for the next reply; a refusal is heard again.
+        with suppress(OSError):
+            while True:
+                shared.recv(UDP_READ_SIZE)
+        return shared.dup()
+
+    def _open_socket(self, address: Address) -> socket.socket:
+        for refused in count(1):
+            fresh = connect_udp(self.target, address)
+            port = fresh.getsockname()[1]
+            if port not in self._recent_ports:
+                break
+            fresh.close()
+            # Remember less where the system has few ports to give.
+            if refused % _PORT_TRIES == 0:
+                self._recent_ports.popitem(last=False)
+        self._recent_ports[port] = None
+        if len(self._recent_ports) > PORT_MEMORY:
+            self._recent_ports.popitem(last=False)
+        return fresh
+
+
+def backoff(timeout: float, attempt: int) -> float:
+    """Return the seconds to wait after an attempt: `timeout` first, then twice as long each."""
+    # A power beyond any time-out would overflow.
+    return max(timeout, min(timeout * 2.0 ** min(attempt - 1, 64), _MAX_TIMEOUT))
 
 
 MAX_REPLY: Final = 16 * MIB
@@ -259,7 +385,7 @@ def exchange(
     clock = _reactor(reactor)
 
     async def converse() -> bytes:
-        if isinstance(server, Target) and (server.tls or server.udp):
+        if isinstance(server, Target) and server.tls:
             raise UserError(f"got {server}; an exchange ends with a half-close, which needs TCP")
         name, reader, received = _name_of(server), Reader(), bytearray()
         await open_connection(server, reader, clock)

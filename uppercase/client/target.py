@@ -240,7 +240,6 @@ def explain_send(error: OSError, target: Target, size: int) -> NetworkError | Us
 
 
 def _server_command(target: Target) -> str:
-    """Return the command that starts our server where the target says."""
     if target.unix is not None:
         return f"twistd -n uppercase-tcp --listen=unix:{target.unix}"
     if target.tls is not None:

@@ -7,8 +7,10 @@ fates.
 
 import signal
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -17,10 +19,7 @@ from uppercase.commands import NETWORK, OK, _options
 from uppercase.commands._options import COUNT, DURATION, FILE, PORT, transform_names
 from uppercase.commands.group import Command, completer, say, section
 from uppercase.core.values import host_address
-from uppercase.errors import UserError
-
-if TYPE_CHECKING:
-    from uppercase.classroom.timeline import Timeline
+from uppercase.errors import UserError, install
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -41,12 +40,16 @@ _exercise, _drawing, _output = section("Exercise"), section("Picture"), section(
 
 
 class _Picture(click.Path):
-    """A file whose name says its format."""
+    """A file whose name says its format; what would need a missing library is refused at once."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Any = super().convert(value, param, ctx)
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
+        if path.suffix.lower() in (".pdf", ".png") and find_spec("matplotlib") is None:
+            raise UserError(
+                f"a {path.suffix} needs matplotlib: {install('plots')}, or write a .svg"
+            )
         return path
 
 
@@ -155,6 +158,7 @@ def run(
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
     from uppercase.classroom.captive import HOST, ObservedService, run_in_terminal
+    from uppercase.classroom.picture import save_timeline
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
@@ -164,23 +168,20 @@ def run(
     )
     _leave_nobody_behind()
     with running(), service:
-        status = run_in_terminal(command, HOST, service.port, timeout)
+        status = run_in_terminal(command, service.port, timeout)
     if status is None:
         say(f"the program was killed after {timeout:g} s (--timeout); it did not end")
         status = OVERTIME
     drawn = Timeline.of(*service.seen())
-    for line in draw_text(drawn):
-        click.echo(line, err=True)
+    click.echo("\n".join(draw_text(drawn)), err=True)
     if not drawn.clients:
         say(
             f"the program sent nothing to {'UDP' if udp else 'TCP'} {HOST}:{service.port}; "
             "{host} and {port} among its arguments tell it where, and --port is for a program "
             "with a fixed port"
         )
-    if timeline is not None:
-        _save_timeline(drawn, timeline)
-    if record is not None:
-        _save(record, lambda: record.write_bytes(service.record()))
+    _save(record, lambda path: path.write_bytes(service.record()))
+    _save(timeline, partial(save_timeline, drawn))
     return status
 
 
@@ -206,17 +207,16 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
         uppercase timeline record.jsonl -o lesson.pcapng   for Wireshark
         uppercase timeline record.jsonl --client 192.0.2.20
     """
+    from uppercase.classroom.picture import save_timeline
     from uppercase.classroom.record import read_record
     from uppercase.classroom.timeline import Timeline, draw_text
 
     with record.open("rb") as file:
         about, rows, problem = read_record(file, str(record))
     drawn = Timeline.of(about, rows, client)
-    if output is not None:
-        _save_timeline(drawn, output)
-    else:
-        for line in draw_text(drawn):
-            click.echo(line)
+    _save(output, partial(save_timeline, drawn))
+    if output is None:
+        click.echo("\n".join(draw_text(drawn)))
     if problem:
         say(problem)
 
@@ -228,12 +228,6 @@ def _leave_nobody_behind() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _save_timeline(timeline: "Timeline", path: Path) -> None:
-    from uppercase.classroom.picture import save_timeline
-
-    _save(path, lambda: save_timeline(timeline, path))
-
-
 def _look_for_folders(*files: Path | None) -> None:
     """Refuse files that could not be written in the end; what a program did is not repeated."""
     for file in files:
@@ -241,10 +235,11 @@ def _look_for_folders(*files: Path | None) -> None:
             raise UserError(f"cannot write {file}: there is no folder {file.parent}")
 
 
-def _save(path: Path, write: Callable[[], object]) -> None:
-    """Write a file; if the system refuses, say so in a sentence."""
+def _save(path: Path | None, write: Callable[[Path], object]) -> None:
+    """Write a file if one is wanted; if the system refuses, say so in a sentence."""
     try:
-        write()
+        if path is not None:
+            write(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
@@ -331,19 +326,14 @@ def grade(
         for mark in examine(wanted, Trial(command, port), jobs):
             marks.append(mark)
             if not as_json:
-                for line in outputs.as_lines(mark, timeline=timelines):
-                    click.echo(line)
+                click.echo("\n".join(outputs.as_lines(mark, timeline=timelines)))
     had, most = outputs.total(marks)
     click.echo(outputs.as_json(wanted, marks) if as_json else f"{had} of {most} points")
     if warning := outputs.warning(marks):
         say(warning)
-    if junit is not None:
-        _save(junit, lambda: junit.write_bytes(outputs.as_junit(wanted, marks)))
-    if gradescope is not None:
-        text = outputs.as_gradescope(marks)
-        _save(gradescope, lambda: gradescope.write_text(text, encoding="utf-8"))
-    if report is not None:
-        _save(report, lambda: outputs.write_report(wanted, marks, report))
+    _save(junit, lambda path: path.write_bytes(outputs.as_junit(wanted, marks)))
+    _save(gradescope, lambda path: path.write_bytes(outputs.as_gradescope(marks)))
+    _save(report, partial(outputs.write_report, wanted, marks))
     return OK if had == most else NETWORK
 
 

@@ -191,7 +191,8 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
         case errno.EACCES | errno.EPERM:
             why = "permission denied; ports below 1024 need privileges, choose another --port"
         case errno.ENOENT:
-            why = "there is no such folder"
+            missing = "its path is missing, as in unix:/run/name"
+            why = "there is no such folder" if address else missing
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
             why = "this machine has no such address; choose another --interface"
         case _:

@@ -189,7 +189,6 @@ def make_experiment(
 
     sides: dict[Direction, dict[str, Any]] = {side: {} for side in Direction}
     for name, text in settings.items():
-        _refuse_unknown(name, "UDP", UDP_OPTIONS)
         for side, value in _parse_sides(name, text).items():
             sides[side][name.replace("-", "_")] = value
     return Experiment(
@@ -202,19 +201,19 @@ def make_experiment(
 
 def make_tcp_lab(settings: Mapping[str, str]) -> TCPLab:
     """Return what the texts of the options over TCP mean."""
-    values: dict[str, Any] = {}
-    for name, text in settings.items():
-        _refuse_unknown(name, "TCP", TCP_OPTIONS)
-        try:
-            values[name.replace("-", "_")] = TCP_OPTIONS[name].parse(text)
-        except BadValue as error:
-            raise BadValue(f"--{name}: {error}") from error
-    return TCPLab(**values)
+    values = {name: _parse("TCP", TCP_OPTIONS, name, text) for name, text in settings.items()}
+    return TCPLab(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
-def _refuse_unknown(name: str, protocol: str, options: Mapping[str, LabOption]) -> None:
+def _parse(
+    protocol: str, options: Mapping[str, LabOption], name: str, text: str, hint: str = ""
+) -> Any:
     if name not in options:
         raise UnknownName(f"the lab of {protocol} has no --{name}{suggest(name, options)}")
+    try:
+        return options[name].parse(text)
+    except BadValue as error:
+        raise BadValue(f"--{name}: {error}{hint}") from error
 
 
 def command_line(settings: Mapping[str, str], *, seed: int | None = None) -> str:
@@ -286,10 +285,6 @@ def _parse_sides(name: str, text: str) -> dict[Direction, Any]:
                     f"--{name}: got {text!r}, which gives {side} twice; once is enough, and "
                     "decimals come after a point"
                 )
-            try:
-                values[side] = UDP_OPTIONS[name].parse(value)
-            except BadValue as error:
-                raise BadValue(
-                    f"--{name}: {error}; request:, reply: or both: may stand before it"
-                ) from error
+            hint = "; request:, reply: or both: may stand before it"
+            values[side] = _parse("UDP", UDP_OPTIONS, name, value, hint)
     return values

@@ -150,6 +150,11 @@ class LabOutlet:
     def empty(self) -> bool:
         return not self._held and not self._is_over()
 
+    @property
+    def holds_up(self) -> bool:
+        """Whether it holds replies, or the connection itself."""
+        return not (self._open and self.empty)
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Begin; the producer is paused while there is no room, here or in the transport.
 
@@ -157,9 +162,12 @@ class LabOutlet:
         """
         self._producer = producer
         self.transport.registerProducer(self, streaming)
+
+    def begin(self) -> None:
+        """Have the connection wait to be accepted, if so asked; it is known whose it is."""
         if not self._open:
             self._later(self.lab.accept_delay, self._accept)
-            producer.pauseProducing()
+            self._producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         self.transport.unregisterProducer()
@@ -224,7 +232,6 @@ class LabOutlet:
     def _accept(self) -> None:
         self._call = None
         self._open = True
-        # Not before: by now a proxy has said who is calling.
         late = f"accepted {self.lab.accept_delay:g} s late"
         self.on_action(LabAction.ACCEPTED_LATE, 0, late)
         self._tell_room()

@@ -127,7 +127,6 @@ def transform(
 
 
 def _adapter(owner: str, is_async: bool, streaming: bool, blocking: bool) -> type[MessageTransform]:
-    """Return what makes a transform of a function that is declared so."""
     if is_async and (streaming or blocking):
         flag = "streaming" if streaming else "blocking"
         raise PluginError(f"{owner} is async and cannot be {flag} as well; take out {flag}=True")
@@ -296,7 +295,6 @@ def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
 
 
 def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
-    """Return the kind that the annotation of the message says."""
     positional = positional_of(signature)
     if position >= len(positional):
         raise PluginError(

@@ -72,7 +72,7 @@ class Listing(NamedTuple):
         """Return what makes the transform that somebody asks for, a new one at each call."""
         if isinstance(wanted, str):
             found, rest = self._resolve(wanted)
-            return partial(found.build, _pairs(found.name, rest))
+            return partial(found.build, rest)
         if ITransform.providedBy(wanted) and not ITransformPlugin.providedBy(wanted):
             return lambda: wanted
         return Found("this program", adopt(wanted)).build
@@ -85,7 +85,7 @@ class Listing(NamedTuple):
             # Only the transform itself tells. Imported here: it takes tens of milliseconds.
             from uppercase.awaiting import is_async
 
-            return is_async(found.build(_pairs(found.name, rest)))
+            return is_async(found.build(rest))
         return declared
 
     def stages(self, wanted: Sequence[object]) -> list[Stage]:
@@ -219,16 +219,3 @@ def lookup(name: str) -> Found:
 def find(specification: str) -> ITransform:
     """Scan, and make a transform; see `Listing.find`."""
     return listing().find(specification)
-
-
-def _pairs(name: str, segments: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for segment in segments:
-        key, equals, value = segment.partition("=")
-        if not equals or not key:
-            raise BadArgument(
-                f"transform {name!r}: got {segment!r}; arguments are written key=value, as in "
-                f"{name}:key=value"
-            )
-        pairs.append((key, value))
-    return pairs

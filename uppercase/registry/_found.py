@@ -199,10 +199,10 @@ class Found:
         lines += [f"  {parameter.describe()}" for parameter in self.parameters]
         return "\n".join(lines)
 
-    def build(self, texts: Iterable[tuple[str, str]] = ()) -> ITransform:
-        """Make the transform; see `Listing.find`."""
+    def build(self, segments: Iterable[str] = ()) -> ITransform:
+        """Make the transform, of arguments such as `shift=3`; see `Listing.find`."""
         try:
-            arguments = convert_arguments(self.parameters, texts)
+            arguments = convert_arguments(self.parameters, map(self._split, segments))
             made: Any = self.plugin.build(**arguments)
             verifyObject(ITransform, made)
         except BadArgument as error:
@@ -221,6 +221,14 @@ class Found:
             ) from error
         transform: ITransform = made
         return transform
+
+    def _split(self, segment: str) -> tuple[str, str]:
+        key, equals, value = segment.partition("=")
+        if not equals or not key:
+            raise BadArgument(
+                f"got {segment!r}; arguments are written key=value, as in {self.name}:key=value"
+            )
+        return key, value
 
 
 _OURS: Final = os.path.join(os.path.dirname(uppercase.errors.__file__), "")

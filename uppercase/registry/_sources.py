@@ -93,7 +93,6 @@ class Scan:
                     self._find_near_misses(name, file, known.get(name, set()))
 
     def _take(self, label: str, candidate: Any, file: str) -> None:
-        """Load one plugin if it is one of ours, and check it."""
         try:
             names = None if self._by_name is None else self._by_name(candidate, None)
             plugin = None if names is not None else ITransformPlugin(candidate, None)
@@ -197,7 +196,6 @@ def _stale(label: str, file: str) -> Problem:
 
 
 def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
-    """Return why what was probably meant as a plugin is not one."""
     if isclass(value):
         is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
         made = any(isinstance(other, value) for other in vars(module).values())

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from uppercase import lazy
 
 if TYPE_CHECKING:
+    from uppercase.services._stopping import CannotStart
     from uppercase.services._tcp import TCPService, TCPSettings, tcp_factory, tcp_service
     from uppercase.services._udp import UDPService, UDPSettings, udp_protocol, udp_service
-    from uppercase.services.base import CannotStart, Settings
+    from uppercase.services.base import Settings
 
 __all__ = [
     "CannotStart",
@@ -31,4 +32,4 @@ __all__ = [
     "udp_service",
 ]
 
-__getattr__ = lazy(__name__, __all__, [".base", "._tcp", "._udp"])
+__getattr__ = lazy(__name__, __all__, ["._stopping", ".base", "._tcp", "._udp"])

@@ -1,4 +1,4 @@
-"""How a service ends: what was asked before is answered, within a bounded time, and it does end.
+"""How a process ends: with a sentence, with a status, by a signal, and in any case.
 
 Twisted's own handlers answer a second SIGTERM with `ReactorNotRunning` in the log and nothing else,
 and while a transform, or a log that nobody reads, blocks the reactor they do nothing at all; there
@@ -11,23 +11,11 @@ import faulthandler
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from threading import Timer
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
-
-from uppercase.core.values import counted
-from uppercase.services.logs import say
-
-if TYPE_CHECKING:
-    from uppercase.tcp.connection import TransformProtocol
-    from uppercase.tcp.factory import TransformFactory
-
-_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that report a stop's progress.
+from uppercase.core.values import printable
 
 STOP_GRACE: Final = 4.0
 """Seconds beyond the drain time after which a process that still has not ended is ended."""
@@ -39,64 +27,16 @@ _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
 
-_DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
 
-_LAST_WORD: Final = 1.0
-"""Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
-after a reply and not within one."""
+class CannotStart(SystemExit, Exception):
+    """Ends the program with one sentence instead of a traceback.
 
-
-async def drain(
-    factory: "TransformFactory", clock: IReactorTime, seconds: float, quiet: float
-) -> None:
-    """Bring all connections to their end, each when nothing is under way on it.
-
-    Args:
-        factory: has the open ones, and tells when one has been closed.
-        clock: says what time it is.
-        seconds: how long they have; the rest is aborted then.
-        quiet: seconds without traffic after which nothing is taken to be under way.
+    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
+    `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
     """
-    connections = factory.connections
-    drained: set[TransformProtocol] = set()
-    pause: Deferred[None]
 
-    def closed() -> None:
-        if not (connections or pause.called):
-            pause.callback(None)
-
-    factory.on_closed = closed
-    now = clock.seconds()
-    deadline = next_abort = now + seconds
-    next_report = now + _DRAIN_REPORT
-    while connections:
-        pause = Deferred()
-        now = clock.seconds()
-        is_over = now >= next_abort
-        if is_over:
-            next_abort = now + _LAST_WORD
-            _abort([each for each in connections if each in drained])
-        elif now >= next_report:
-            next_report += _DRAIN_REPORT
-            time = max(0.0, deadline - now)
-            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
-        for connection in list(connections):
-            since = connection.idle_since()
-            is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-            if is_over or is_quiet or connection in drained:
-                drained.add(connection)
-                connection.drain()
-        await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
-    factory.on_closed = None
-
-
-def _abort(late: list["TransformProtocol"]) -> None:
-    """End those that could have ended; what was busy until now has a moment more."""
-    if late:
-        aborted = counted(len(late), "connection")
-        say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
-    for connection in late:
-        connection.abort()
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 def exit_with(status: int) -> None:
@@ -115,24 +55,7 @@ def exit_with(status: int) -> None:
     atexit.register(end)
 
 
-@dataclass(eq=False)
-class StopSignals:
-    """One service's part in how its program ends by a signal; its stop takes these seconds."""
-
-    reactor: Any
-    seconds: float
-
-    def start(self) -> None:
-        """Take the signals once the reactor has taken them."""
-        HANDLERS.running.append(self)
-        self.reactor.callWhenRunning(lambda: HANDLERS.take(self))
-
-    def stop(self) -> None:
-        """Give them back; if one of them is what ends the program, only once the reactor has."""
-        HANDLERS.release(self)
-
-
-class _Handlers:
+class _StopSignals:
     """Stands before the reactor's own handlers of SIGINT and SIGTERM, for all services together.
 
     SIGHUP, where nothing is set for it, stops as SIGTERM does: the default kills silently and
@@ -140,29 +63,37 @@ class _Handlers:
     """
 
     def __init__(self) -> None:
-        self.running: list[StopSignals] = []
+        # The seconds that the stop of each service takes.
+        self.running: dict[object, float] = {}
         self._before: dict[int, Any] = {}
         # What ends the process if the stop does not; None until a signal has come.
         self._last_resort: Timer | None = None
 
-    def take(self, service: StopSignals) -> None:
+    def take(self, service: object, reactor: Any, seconds: float) -> None:
+        """Take the signals once the reactor has taken them."""
+        self.running[service] = seconds
+        reactor.callWhenRunning(lambda: self._take(service, reactor))
+
+    def _take(self, service: object, reactor: Any) -> None:
         if service not in self.running:
             return  # It has been stopped before the reactor ran.
         # In no interface of Twisted's, but its handlers have no other name; a test holds it.
-        own = (service.reactor.sigInt, service.reactor.sigTerm)
+        names = ("sigInt", "sigTerm")
+        # A reactor of an embedder's tests has none.
+        own = [getattr(reactor, each) for each in names if hasattr(reactor, each)]
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             default = number == _SIGHUP and handler is signal.SIG_DFL
             if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
-    def release(self, service: StopSignals) -> None:
-        if service in self.running:
-            self.running.remove(service)
+    def release(self, service: object, reactor: Any) -> None:
+        """Give them back; if one of them is what ends the program, only once the reactor has."""
+        self.running.pop(service, None)
         if self._last_resort is None:
             self.give_back()
         else:
-            service.reactor.addSystemEventTrigger("after", "shutdown", self.give_back)
+            reactor.addSystemEventTrigger("after", "shutdown", self.give_back)
 
     def give_back(self) -> None:
         if self.running:
@@ -184,7 +115,7 @@ class _Handlers:
             os.kill(os.getpid(), number)
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
-        seconds = STOP_GRACE + max((each.seconds for each in self.running), default=0.0)
+        seconds = STOP_GRACE + max(self.running.values(), default=0.0)
         if sys.__stderr__ is not None:
             # The only timer that fires whatever the interpreter is busy with; it says with what.
             faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
@@ -195,5 +126,5 @@ class _Handlers:
         (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
 
 
-HANDLERS: Final = _Handlers()
+STOP_SIGNALS: Final = _StopSignals()
 """The process's."""

@@ -5,35 +5,41 @@ import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from itertools import starmap
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from uppercase.core.events import AcceptFailed
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.values import DeclaredPeers
+from uppercase.core.values import DeclaredPeers, counted, parse_peers
 from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import DRAIN_QUIET, Limits
-from uppercase.services._stopping import drain
 from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformService, share
 from uppercase.services.logs import say
 from uppercase.tcp import listening
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
+
+_DRAIN_REPORT: Final = 1.0  # Seconds between the lines that report a stop's progress.
+_DRAIN_LOOK: Final = 0.1  # Seconds between looks at which connections are quiet by now.
+
+LAST_WORD: Final = 1.0
+"""Seconds that a connection has beyond the drain time if it was busy until then, so that it ends
+after a reply and not within one."""
 
 _COUNT: Final = 8  # Bytes of one number on a `Board`.
 _NOBODY: Final = (1 << 63) - 1
@@ -46,8 +52,8 @@ class TCPSettings(Settings):
 
     Attributes:
         framing: `auto` or a name of `uppercase.core.framing.FRAMINGS`.
-        proxy_from: the peers that must send a PROXY header, and nobody else is served; None: nobody
-            must, and a header is input like any other.
+        proxy_from: the peers that must send a PROXY header, as `--proxy-from` names them, and
+            nobody else is served; None: nobody must, and a header is input like any other.
         drain_quiet: seconds that a connection has to be quiet before a stop ends it.
         limits: the bounds of each connection, and of all of them.
         lab: what happens to each connection on purpose.
@@ -55,7 +61,7 @@ class TCPSettings(Settings):
 
     framing: str = AUTO
     drain_quiet: float = DRAIN_QUIET
-    proxy_from: DeclaredPeers | None = None
+    proxy_from: DeclaredPeers | str | None = None
     limits: Limits = field(default_factory=Limits)
     lab: TCPLab = NO_LAB
 
@@ -97,11 +103,12 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        peers = settings.proxy_from
+        self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [
-            listening.listener_of_string(opens, text, settings.proxy_from)
-            for text in settings.listen
+            listening.listener_of_string(opens, text, self.proxies) for text in settings.listen
         ]
         self.listen_places = [each.place for each in self._listeners]
 
@@ -113,20 +120,20 @@ class TCPService(TransformService):
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
-        sockets, listeners = self.inherited, list[listening.Listener]()
-        if sockets is None:
+        opened, listeners = self.opened, list[listening.Listener]()
+        if not self.settings.inherits:
             opened, listeners = self.open_shorthands(1), self._listeners
-            sockets = [(each.place, skt) for each in opened for skt in each.sockets]
-        for listener in (*starmap(self._adopt, sockets), *listeners):
+        adopted = [self._adopt(each.place, skt) for each in opened for skt in each.sockets]
+        for listener in (*adopted, *listeners):
             opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
-            see_through(opening, listener.description, self.reactor, self._opened_late)
+            see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
         endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self.settings.proxy_from, place)
+        return listening.Listener(place, endpoint, None, self.proxies, place)
 
     def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
         skt = bind(host, port)
@@ -158,19 +165,17 @@ class TCPService(TransformService):
             self._open.pop().stop()
         super().close()
 
-    @inlineCallbacks
-    def end(self) -> Generator[Deferred[Any], Any, None]:
+    async def end(self) -> None:
         opened, self._open = self._open, []
         # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
-            yield self._end_handshakes(opened)
+            await self._end_handshakes(opened)
             for each in opened:
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
-        yield gatherResults([each.stop() for each in opened])
+        await gatherResults([each.stop() for each in opened])
         settings = self.settings
-        drained = drain(self.factory, self.clock, settings.drain, settings.drain_quiet)
-        yield Deferred.fromCoroutine(drained)
+        await drain(self.factory, self.clock, settings.drain, settings.drain_quiet)
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no more handshakes; fire when those under way have had their time."""
@@ -196,40 +201,80 @@ class TCPService(TransformService):
         self._open.append(_Open(listener, port, listener.name(port), None))
         acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         self._open[-1] = self._open[-1]._replace(acceptor=acceptor)
+        if self._listening:  # It had to wait for something first.
+            self.say_ready(self._open[-1].name)
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
         self.notify(AcceptFailed(name, error.strerror or ""))
 
-    def _opened_late(self) -> None:
-        self.say_ready(self._open[-1].name)
 
-
-def see_through(
-    opening: Deferred[Any],
-    description: str,
-    reactor: Any,
-    late: Callable[[], object] = lambda: None,
+async def drain(
+    factory: TransformFactory, clock: IReactorTime, seconds: float, quiet: float
 ) -> None:
-    """Raise `CannotListen` if an endpoint fails.
+    """Bring all connections to their end, each when nothing is under way on it.
 
-    Some of others have to wait for something first: `late` is called if they open then, and the
-    program ends if they do not.
+    Args:
+        factory: has the open ones, and tells when one has been closed.
+        clock: says what time it is.
+        seconds: how long they have; the rest is aborted then.
+        quiet: seconds without traffic after which nothing is taken to be under way.
     """
+    connections = factory.connections
+    drained: set[TransformProtocol] = set()
+    pause: Deferred[None]
+
+    def closed() -> None:
+        if not (connections or pause.called):
+            pause.callback(None)
+
+    factory.on_closed = closed
+    now = clock.seconds()
+    deadline = next_abort = now + seconds
+    next_report = now + _DRAIN_REPORT
+    while connections:
+        pause = Deferred()
+        now = clock.seconds()
+        is_over = now >= next_abort
+        if is_over:
+            next_abort = now + LAST_WORD
+            _abort([each for each in connections if each in drained])
+        elif now >= next_report:
+            next_report += _DRAIN_REPORT
+            time = max(0.0, deadline - now)
+            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
+        for connection in list(connections):
+            since = connection.idle_since()
+            is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
+            if is_over or is_quiet or connection in drained:
+                drained.add(connection)
+                connection.drain()
+        await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
+    factory.on_closed = None
+
+
+def _abort(late: list[TransformProtocol]) -> None:
+    """End those that could have ended; what was busy until now has a moment more."""
+    if late:
+        aborted = counted(len(late), "connection")
+        say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
+    for connection in late:
+        connection.abort()
+
+
+def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
+    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program."""
     failures: list[Failure] = []
-
-    def ended(_: object) -> None:
-        if failures:
-            say(str(listen_error(description, failures[0])), LogLevel.critical)
-            reactor.stop()
-        else:
-            late()
-
     opening.addErrback(failures.append)
     if failures:
         raise listen_error(description, failures[0])
-    if not opening.called:
-        opening.addBoth(ended)
+
+    def end_if_failed(_: object) -> None:
+        if failures:
+            say(str(listen_error(description, failures[0])), LogLevel.critical)
+            reactor.stop()
+
+    opening.addCallback(end_if_failed)
 
 
 def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:
@@ -293,4 +338,5 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     does not say when they are ready, and a stop that drains is up to the caller. The settings that
     say where to listen and how to stop are not used.
     """
-    return TCPService(settings, reactor).factory
+    service = TCPService(settings, reactor)
+    return listening.with_stages(service.factory, service.proxies)

@@ -1,7 +1,7 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,12 +71,9 @@ class UDPService(base.TransformService):
         self._watch = base.Repeated(self._look_at_kernel, self.reactor)
 
     def listen(self) -> None:
-        if self.inherited is None:
+        if not self.settings.inherits:
             self.open_sockets(1)
-            sockets = self._opened_sockets()
-        else:
-            sockets = [skt for _, skt in self.inherited]
-        for skt in sockets:
+        for skt in self._opened_sockets():
             self.ports.append(serve(self.reactor, skt, self.responder))
 
     def open_sockets(self, workers: int) -> None:
@@ -117,15 +114,14 @@ class UDPService(base.TransformService):
             self.ports.pop().stopListening()
         super().close()
 
-    @defer.inlineCallbacks
-    def end(self) -> Generator[defer.Deferred[Any], Any, None]:
+    async def end(self) -> None:
         """Answer what has arrived and what is awaited, and stop."""
         # Not from within a batch: a transform that has this stop is to be answered as well.
-        yield deferLater(self.reactor, 0)
+        await deferLater(self.reactor, 0)
         ports, self.ports = self.ports, []
-        yield defer.gatherResults([self._drain(port) for port in ports])
+        await defer.gatherResults([self._drain(port) for port in ports])
         self._stop_watching()
-        yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in ports])
 
     def _drain(self, port: Any) -> defer.Deferred[Any]:
         drained: defer.Deferred[Any] = port.protocol.drain()

@@ -3,14 +3,15 @@
 Settings have no defaults of their own: those are limits.
 """
 
+import math
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -25,10 +26,10 @@ from uppercase import awaiting
 from uppercase.core import values
 from uppercase.core.events import Event, IObserver, SlowCall
 from uppercase.core.pipeline import make_pipeline
-from uppercase.errors import CannotListen
+from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
-from uppercase.registry import listing
-from uppercase.services._stopping import StopSignals
+from uppercase.registry import Listing, listing
+from uppercase.services._stopping import STOP_SIGNALS, CannotStart
 from uppercase.services.logs import Counters, LogObserver, say
 
 _log: Final = Logger("uppercase")
@@ -47,7 +48,7 @@ class Settings:
         max_output: bytes that each transform of the chain may give for one message or chunk.
         drain: seconds that a stop waits for what is owed.
         log_peers: a log line for each connection or datagram.
-        inherits: another process opens the addresses; see `TransformService.inherited`.
+        inherits: another process opens the addresses; see `TransformService.opened`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
         found: what a scan of the doors has found already; else there is one for the service.
@@ -66,7 +67,7 @@ class Settings:
     inherits: bool = False
     observers: Sequence[IObserver] = ()
     lab_notes: Sequence[str] = ()
-    found: "Listing | None" = field(default=None, repr=False, compare=False)
+    found: Listing | None = field(default=None, repr=False, compare=False)
 
     def hosts(self) -> tuple[str, ...]:
         """Return the IP addresses to listen on, apart from those of `listen`.
@@ -89,9 +90,6 @@ FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried again when the port that one address family gave is taken in
 another."""
 
-if TYPE_CHECKING:
-    from uppercase.registry import Listing
-
 
 class OpenPlace(NamedTuple):
     """What was opened, and is served by this process or others: a socket for each, or one for all.
@@ -108,6 +106,16 @@ class OpenPlace(NamedTuple):
     def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
         """Return one that is released by closing its sockets."""
         return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Refuse what no option would take."""
+    values.parse_port(str(settings.port_number()))
+    for record in (settings, getattr(settings, "limits", settings)):
+        for name in (each.name for each in fields(record)):
+            number = getattr(record, name)
+            if isinstance(number, int | float) and not 0 <= number < math.inf:
+                raise BadValue(f"got {number} for {name}; a number that is 0 or more is accepted")
 
 
 def share(whole: int, workers: int) -> int:
@@ -136,17 +144,6 @@ class Repeated(LoopingCall):
         """Stop, if it has begun."""
         if self.running:
             self.stop()
-
-
-class CannotStart(SystemExit, Exception):
-    """Ends the program with one sentence instead of a traceback.
-
-    A `SystemExit`, so that the interpreter prints the sentence and ends with status 1; an
-    `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(values.printable(sentence))
 
 
 def addresses_for_others() -> list[str]:
@@ -179,9 +176,8 @@ class TransformService(Service, ABC):
         clock: by what it decides.
         label: what the ready line calls the chain.
         listen_places: what `--listen` binds, a string each, without what is served there.
-        inherited: sockets to serve instead of opening any, each with its place, where another
-            process has opened them. Then nothing is announced either, which that process does.
-        opened: what `open_sockets` has opened.
+        opened: what `open_sockets` has opened; with `Settings.inherits`, what another process has,
+            which announces it too.
         hands_over: other processes go on serving these sockets when this one stops.
 
     Raises:
@@ -203,7 +199,6 @@ class TransformService(Service, ABC):
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
-        self.inherited: list[tuple[str, socket.socket]] | None = None
         self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
@@ -219,10 +214,10 @@ class TransformService(Service, ABC):
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
         self._problems = found.problems
+        _check_numbers(settings)
         settings.hosts()  # raises what is wrong with them
         self._listening = False
         self._stopping: Deferred[None] | None = None
-        self._signals = StopSignals(reactor, settings.drain)
 
     def setServiceParent(self, parent: object) -> None:
         """Belong to an application or a service of services; overridden only to have types."""
@@ -260,12 +255,12 @@ class TransformService(Service, ABC):
             self.close()
             raise CannotStart(str(error)) from error
         self._listening = True
-        self._signals.start()
+        STOP_SIGNALS.take(self, self.reactor, self.settings.drain)
         # Not before the reactor runs: until then a signal would kill the process at once.
         self.reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
-        if self._listening and self.inherited is None:
+        if self._listening and not self.settings.inherits:
             self.announce(self.served())
 
     def announce(self, addresses: Sequence[str]) -> None:
@@ -331,9 +326,10 @@ class TransformService(Service, ABC):
         """Take this process's share of what is limited for all of the service."""
 
     def places(self) -> list[str]:
+        """Return what the settings want opened: another service's sockets will not do."""
         settings = self.settings
         where = [f"{SHORTHAND}={settings.port_number()} on {host}" for host in settings.hosts()]
-        return [*where, *self.listen_places]
+        return [f"{self.protocol} {each}" for each in (*where, *self.listen_places)]
 
     def close(self) -> None:
         """Close what is open; what others serve is no longer watched."""
@@ -348,7 +344,7 @@ class TransformService(Service, ABC):
         Service.stopService(self)
         if self._listening and self._stopping is None:
             self._stopping = Deferred()
-            self.end().addBoth(self._ended)
+            Deferred.fromCoroutine(self.end()).addBoth(self._ended)
         return self._stopping or succeed(None)
 
     @inlineCallbacks
@@ -357,7 +353,7 @@ class TransformService(Service, ABC):
         # Coroutines that were cancelled have ended as long as the loop that runs them goes on.
         yield awaiting.cancelled_have_ended()
         self._listening = False
-        self._signals.stop()
+        STOP_SIGNALS.release(self, self.reactor)
         self._log_observer.stop()
         counts = self.counts()
         total = ", ".join(f"{name} {count}" for name, count in counts.items()) or "no connections"
@@ -365,9 +361,11 @@ class TransformService(Service, ABC):
         stopping, self._stopping = self._stopping, None
         assert stopping is not None
         stopping.callback(result)
+        if self.running:  # It was started again meanwhile.
+            self._start()
 
     @abstractmethod
-    def end(self) -> Deferred[Any]: ...
+    async def end(self) -> None: ...
 
     def counts(self) -> dict[str, int]:
         return self.counters.by_name()

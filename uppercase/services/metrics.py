@@ -234,7 +234,6 @@ class Measurements(Service):
 
 
 def _sent_away(service: TransformService) -> int:
-    """Return how often a service had no room for somebody."""
     counts = service.counters.counts
     return (
         counts["refused", RefusalReason.FULL]

@@ -9,6 +9,7 @@ knows neither crash loops nor generations.
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -16,11 +17,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel
 
+from uppercase.awaiting import CLEANING_UP
 from uppercase.core.values import counted
 from uppercase.errors import CannotListen
-from uppercase.services._stopping import StopSignals, exit_with
-from uppercase.services._tcp import Board
-from uppercase.services.base import CannotStart, Repeated, TransformService
+from uppercase.services._stopping import STOP_SIGNALS, CannotStart, exit_with
+from uppercase.services._tcp import LAST_WORD, Board
+from uppercase.services.base import Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
@@ -41,7 +43,9 @@ _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
 
 _CRASHED: Final = 3  # The exit status of a service whose workers keep ending.
-_OVERTIME: Final = 2.0  # Seconds beyond the drain time after which a worker is taken to hang.
+_OVERTIME: Final = LAST_WORD + CLEANING_UP + 0.5
+"""Seconds beyond the drain time after which a worker is taken to hang; what it may have to do then
+must fit in, and this process ends after `STOP_GRACE`."""
 
 
 class Generation:
@@ -56,6 +60,7 @@ class Generation:
         return [each for each in self.workers.values() if each.state is State.SERVING]
 
 
+@dataclass(eq=False, repr=False)
 class Supervisor(Service):
     """Serves services by worker processes.
 
@@ -67,41 +72,32 @@ class Supervisor(Service):
         measure: whether workers send their numbers.
     """
 
-    def __init__(
-        self,
-        services: Sequence[TransformService],
-        reactor: Any,
-        *,
-        workers: int,
-        program: Sequence[str],
-        words: Sequence[str] = (),
-        watchdog: float | None = None,
-        measure: bool = False,
-    ) -> None:
-        self._services = services
-        self._workers = workers
-        self._program, self._words = program, words
+    services: Sequence[TransformService]
+    reactor: Any
+    _: KW_ONLY
+    workers: int
+    program: Sequence[str]
+    words: Sequence[str] = ()
+    watchdog: float | None = None
+    measure: bool = False
+
+    def __post_init__(self) -> None:
         # Where the options were read, and will be again.
         self._directory = self._runs_in = os.getcwd()
-        self._watchdog = watchdog
-        self._measure = measure
-        self._reactor = reactor
-        drain = max(each.settings.drain for each in services)
-        self._overtime = drain + _OVERTIME
-        self._signals = StopSignals(reactor, drain)
+        self._drain = max(each.settings.drain for each in self.services)
         self._before_hangup: Any = None
         self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
-        self._current = Generation(workers)
+        self._current = Generation(self.workers)
         self._fresh: Generation | None = None
         self._quick_deaths = self._restarts = 0
         self._counted: Snapshot = {}
         self._first_ready: Deferred[None] = Deferred()
         self._stopping: Deferred[None] | None = None
-        self._beat = BEAT if watchdog is None else min(BEAT, watchdog / _LOOKS)
-        self._watch = Repeated(self._look, reactor)
+        self._beat = BEAT if self.watchdog is None else min(BEAT, self.watchdog / _LOOKS)
+        self._watch = Repeated(self._look, self.reactor)
 
     # Starting
 
@@ -112,22 +108,22 @@ class Supervisor(Service):
     def startService(self) -> None:
         super().startService()
         self._open()
-        self._signals.start()
-        self._reactor.callWhenRunning(self._begin)
+        STOP_SIGNALS.take(self, self.reactor, self._drain)
+        self.reactor.callWhenRunning(self._begin)
 
     def _open(self) -> None:
         if self._has_opened:
             return
         try:
-            for service in self._services:
-                service.open_sockets(self._workers)
+            for service in self.services:
+                service.open_sockets(self.workers)
         except CannotListen as error:
             self._release()
             raise CannotStart(str(error)) from error
         self._has_opened = True
 
     def _release(self) -> None:
-        for service in self._services:
+        for service in self.services:
             service.close()
 
     def _begin(self) -> None:
@@ -137,35 +133,34 @@ class Supervisor(Service):
         # Under nohup it is ignored, and stays so.
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
             self._before_hangup = signal.signal(
-                hangup, lambda *_: self._reactor.callFromThread(self.reload)
+                hangup, lambda *_: self.reactor.callFromThread(self.reload)
             )
-        if self._watchdog is not None:
+        if self.watchdog is not None:
             self._watch.start(self._beat, now=False)
         self._spawn_all(self._current)
 
     def _spawn_all(self, generation: Generation) -> None:
-        for number in range(self._workers):
+        for number in range(self.workers):
             self._spawn(number, generation)
 
     def _spawn(self, number: int, generation: Generation) -> None:
-        """Start a worker, with a socket of each place."""
         assignment = Assignment(
             number=number,
-            workers=self._workers,
+            workers=self.workers,
             beat=self._beat,
-            measure=self._measure,
-            reactor=type(self._reactor).__module__,
+            measure=self.measure,
+            reactor=type(self.reactor).__module__,
             directory=self._runs_in,
-            places=[each.places() for each in self._services],
-            sockets=[[place.place for place in each.opened] for each in self._services],
+            places=[each.places() for each in self.services],
+            sockets=[[place.place for place in each.opened] for each in self.services],
         )
-        opened = chain(*(each.opened for each in self._services))
+        opened = chain(*(each.opened for each in self.services))
         sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
         worker.spawn(
-            self._reactor,
-            [*self._program, str(os.getpid()), *self._words],
+            self.reactor,
+            [*self.program, str(os.getpid()), *self.words],
             self._directory,
             assignment,
             [generation.board.descriptor, *sockets],
@@ -178,22 +173,22 @@ class Supervisor(Service):
     # What workers tell
 
     def ready(self, worker: Worker, served: list[list[str]]) -> None:
-        worker.since = self._reactor.seconds()
+        worker.since = self.reactor.seconds()
         if self._fresh is not None and self._serves(self._fresh):
             old, self._current, self._fresh = self._current, self._fresh, None
             self._quick_deaths = 0  # They were of the old ones.
             self._retire(old)
-            count = self._workers
+            count = self.workers
             text = f"reloaded: served by {counted(count, 'new worker')}; the old ones finish"
             say(text, event="reloaded", count=count)
         if not self._first_ready.called and self._serves(self._current):
-            for service, addresses in zip(self._services, served, strict=True):
+            for service, addresses in zip(self.services, served, strict=True):
                 service.announce(addresses)
-            say(f"served by {counted(self._workers, 'worker')}")
+            say(f"served by {counted(self.workers, 'worker')}")
             self._first_ready.callback(None)
 
     def _serves(self, generation: Generation) -> bool:
-        return len(generation.serving()) == self._workers
+        return len(generation.serving()) == self.workers
 
     def ended(self, worker: Worker, how: str) -> None:
         """Note that a worker has ended, and see to it that others serve."""
@@ -213,7 +208,7 @@ class Supervisor(Service):
         current = self._current
         del current.workers[worker.number]
         current.board.clear(worker.number)
-        proven = self._reactor.seconds() - worker.since >= PROVEN
+        proven = self.reactor.seconds() - worker.since >= PROVEN
         self._quick_deaths = 0 if proven else self._quick_deaths + 1
         if self._quick_deaths >= QUICK_DEATHS:
             say(
@@ -224,14 +219,14 @@ class Supervisor(Service):
                 how=how,
             )
             exit_with(_CRASHED)
-            self._reactor.stop()
+            self.reactor.stop()
             return
         self._restarts += 1
         delay = _BACK_OFF[self._quick_deaths]
         when = f" in {delay:g} s" if delay else ""
         text = f"{worker} has ended: {how}; a new one is started{when}"
         say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
-        self._reactor.callLater(delay, self._respawn, worker.number, current)
+        self.reactor.callLater(delay, self._respawn, worker.number, current)
 
     def _respawn(self, number: int, generation: Generation) -> None:
         if self._stopping is None and generation is self._current:
@@ -243,7 +238,7 @@ class Supervisor(Service):
         """Start workers with everything as it is now; they take over when all of them serve."""
         if self._stopping is None:
             self._retire(self._fresh)
-            self._fresh = Generation(self._workers)
+            self._fresh = Generation(self.workers)
             self._spawn_all(self._fresh)
 
     def _retire(self, generation: Generation | None) -> None:
@@ -252,7 +247,7 @@ class Supervisor(Service):
             generation.board.close()
             for worker in generation.workers.values():
                 worker.give_up()
-                worker.end(RETIRE, self._overtime)
+                worker.end(RETIRE, self._drain + _OVERTIME)
 
     # Ending
 
@@ -261,9 +256,9 @@ class Supervisor(Service):
         for worker in self._current.serving():
             # Counted in looks, not by a clock, as this process may have been stopped itself.
             worker.silent += 1
-            if self._watchdog is not None and worker.silent * self._beat > self._watchdog:
+            if self.watchdog is not None and worker.silent * self._beat > self.watchdog:
                 say(
-                    f"{worker} hangs: no sign of life for {self._watchdog:g} s "
+                    f"{worker} hangs: no sign of life for {self.watchdog:g} s "
                     "(--watchdog); this is where:",
                     LogLevel.error,
                     event="worker-hangs",
@@ -285,7 +280,7 @@ class Supervisor(Service):
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
         for worker in list(self._all):
-            worker.end(STOP, self._overtime)
+            worker.end(STOP, self._drain + _OVERTIME)
         self._end_if_alone()
         return stopping
 
@@ -293,7 +288,7 @@ class Supervisor(Service):
         if self._stopping is not None and not self._all and not self._stopping.called:
             if self._before_hangup is not None:
                 signal.signal(signal.SIGHUP, self._before_hangup)
-            self._signals.stop()
+            STOP_SIGNALS.release(self, self.reactor)
             say("all workers have ended")
             self._stopping.callback(None)
 
@@ -303,7 +298,7 @@ class Supervisor(Service):
         numbers = [each.numbers for each in self._all if each.numbers]
         ours: Snapshot = {("workers",): len(numbers), ("worker_restarts",): self._restarts}
         # What this process counts itself, because it has the sockets.
-        looked_at = (dict(counts_of(each)) for each in self._services)
+        looked_at = (dict(counts_of(each)) for each in self.services)
         return add_up([self._counted, *numbers, *looked_at, ours])
 
     def not_ready(self) -> str:

@@ -3,9 +3,11 @@
 No client can hurt the service. A connection has one request, with a small body or none, and a few
 seconds for all of it. How many are open is bounded, so that the oldest makes room, and so is how
 many are answered each second. `twisted.web` itself bounds headers, at 16 KiB. Numbers are gathered
-at most once a second.
+at most once a second. `why_foreign` tells a page's own requests from those of other pages.
 """
 
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
@@ -19,9 +21,10 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
+from uppercase.core.values import host_address
 from uppercase.errors import CannotListen, UserError, install
+from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
-from uppercase.services.base import CannotStart
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
 from uppercase.tcp.listening import listener_of_string
@@ -147,6 +150,43 @@ class WebService(Service):
             yield maybeDeferred(port.stopListening)
         for channel in list(self.site.channels):
             channel.transport.abortConnection()
+
+
+_HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII)
+
+# Invariant: a browser also asks what foreign pages tell it to. Such a page can make a visitor's
+# browser send a form to an address of this machine (CSRF), and with a name of its own that suddenly
+# stands for this machine (DNS rebinding) it could even read what comes back. Against the first,
+# whatever names an `Origin` must name the very `Host` that it asks, and what changes something must
+# name one. Against the second, a host is accepted as a number, which no rebinding can be: one of
+# loopback's, or the one at which this connection arrived. Names are accepted if the operator gave
+# them, besides `localhost`, which browsers do not look up.
+
+
+def why_foreign(
+    host: str | None,
+    origin: str | None,
+    *,
+    arrived_at: str,
+    given: Collection[str],
+    changes: bool,
+) -> str:
+    """Return why a request is not the page's own, as a sentence; "" if it is."""
+    match = _HOST.fullmatch((host or "").lower())
+    name = (match[1] or match[2]).rstrip(".") if match else ""
+    number = host_address(name)
+    ours = number is not None and (number.is_loopback or number == host_address(arrived_at))
+    if not (ours or name == "localhost" or name in given):
+        return (
+            f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
+            "or have it started with --page-host=NAME"
+        )
+    if origin is None:
+        return "only the page itself may do this" if changes else ""
+    scheme, _, authority = origin.lower().partition("://")
+    if scheme not in ("http", "https") or authority != (host or "").lower():
+        return "only the page itself may ask this, and another one did"
+    return ""
 
 
 class MetricsSite(BoundedSite):

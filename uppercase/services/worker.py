@@ -30,8 +30,9 @@ from twisted.python.usage import UsageError
 
 from uppercase.awaiting import the_reactor
 from uppercase.errors import PluginError, UserError
+from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
-from uppercase.services.base import CannotStart, Repeated, TransformService
+from uppercase.services.base import OpenPlace, Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, Snapshot
 
@@ -177,7 +178,7 @@ class Worker(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
-    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
         *lines, rest = (self._lines[childFD] + data).split(b"\n")
         if len(rest) > (_REPORT if childFD == REPORTS else _LINE):
             lines, rest = [*lines, rest], b""
@@ -238,11 +239,11 @@ class Worker(ProcessProtocol):
         number = self.number + 1
         say(f"worker {number}: {text}", level, **{**facts, "worker": number})
 
-    def processExited(self, reason: Failure) -> None:  # noqa: N802
+    def processExited(self, reason: Failure) -> None:
         self._status = reason.value
         self._reactor.callLater(_LAST_OUTPUT, self._ended)
 
-    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+    def processEnded(self, reason: Failure) -> None:
         self._ended()
 
     def _ended(self) -> None:
@@ -365,7 +366,9 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
         )
     numbers = count(SOCKETS)
     for service, places in zip(services, assignment.sockets, strict=True):
-        service.inherited = [(place, socket.socket(fileno=next(numbers))) for place in places]
+        for place in places:
+            skt = socket.socket(fileno=next(numbers))
+            service.opened.append(OpenPlace.of(place, [skt]))
         service.share_limits(assignment.workers)
         # Unless the word is that all stop.
         service.hands_over = True

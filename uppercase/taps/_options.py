@@ -1,30 +1,213 @@
-"""The options that services share, and what one process makes of them."""
+"""Options as tables, parsed by Twisted's `usage` and shown in groups; those that services share.
+
+`usage` lists options in one alphabetical column, names no option when a value is bad and knows no
+near misses. Here a table row is the one place that says an option's name, default and meaning.
+"""
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property
-from typing import Any, ClassVar, Final
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final, NamedTuple
 
-import twisted
-from twisted.application.service import IService
+from twisted.application import app
 from twisted.python import usage
 
-from uppercase import __version__
-from uppercase.awaiting import choose_reactor, the_reactor
 from uppercase.core import values
-from uppercase.core.events import IObserver
-from uppercase.errors import PluginError, UserError
+from uppercase.errors import PluginError, UserError, suggest
 from uppercase.lab import LabOption
-from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES, RECORD_LIMIT
-from uppercase.registry import Listing, listing, lookup, summaries
+from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES
+from uppercase.registry import summaries
 from uppercase.services.logs import FORMATS, parse_log_format
-from uppercase.taps._process import accompany, check_places, choose_log, use_monotonic_time
-from uppercase.taps._table import Group, Option, TableOptions
+
+_COLUMN: Final = 30
+_WIDTH: Final = 100
+_UNKNOWN: Final = r"option (--?)(\S+) not recognized"
+
 
 _LARGEST_OUTPUT: Final = 64 * MIB  # Four times the longest message that can be allowed.
 _MOST_WORKERS: Final = 256  # A typing error must not fill the machine's memory.
+
+
+class Option(NamedTuple):
+    """One option.
+
+    Attributes:
+        spelling: how it is written: `--name`, or `-n, --name=VALUE` with a letter and a value.
+        parse: makes the value of the text, raising `UserError`.
+        many: it may be repeated; its values are a list of texts.
+        default: its value if it is not given.
+        shown: the default as the help shows it, where that is not the bare number.
+        values: gives what a shell offers for its value, each with what it means.
+        exits: it only prints something; a file of settings cannot have it.
+    """
+
+    spelling: str
+    text: str
+    parse: Callable[[str], Any] = str
+    default: Any = None
+    shown: str = ""
+    values: Callable[[], Mapping[str, str]] | None = None
+    exits: bool = False
+    many: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spelling.partition("--")[2].partition("=")[0]
+
+    @property
+    def short(self) -> str | None:
+        return None if self.spelling.startswith("--") else self.spelling[1]
+
+    @property
+    def takes_value(self) -> bool:
+        return "=" in self.spelling
+
+    def described(self) -> str:
+        shown = self.shown if self.shown or self.default is None else f"{self.default:.15g}"
+        return f"{self.text} [default: {shown}]" if shown else self.text
+
+    def coerce(self, text: str) -> Any:
+        """Make the value; a mistake names the option."""
+        try:
+            return self.parse(text)
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(f"--{self.name}: {error}") from error
+
+
+class Group:
+    def __init__(self, title: str, *options: Option) -> None:
+        self.title = title
+        self.options = options
+
+
+class TableOptions(usage.Options):
+    """Options that are declared by groups of rows; the help begins with a purpose and examples.
+
+    Attributes:
+        rows: all of them by name.
+    """
+
+    groups: ClassVar[tuple[Group, ...]] = ()
+    rows: ClassVar[Mapping[str, Option]] = {}
+    purpose: ClassVar[str] = ""
+    examples: ClassVar[tuple[tuple[str, str], ...]] = ()
+    optParameters: ClassVar[list[list[Any]]] = []
+    optFlags: ClassVar[list[list[Any]]] = []
+
+    def __init_subclass__(cls) -> None:
+        """Hand the rows to `usage` in its own form."""
+        cls.rows = {row.name: row for group in cls.groups for row in group.options}
+        cls.optParameters, cls.optFlags = [], []
+        for row in cls.rows.values():
+            if row.many:
+                for name in filter(None, (row.name, row.short)):
+                    setattr(cls, f"opt_{name}", _adder(row.name))
+            elif hasattr(cls, f"opt_{row.name.replace('-', '_')}"):
+                pass  # `usage` calls that
+            elif row.takes_value:
+                said = [row.name, row.short, row.default, row.text, row.coerce]
+                cls.optParameters.append(said)
+            else:
+                cls.optFlags.append([row.name, row.short, row.text])
+
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.update({row.name: [] for row in self.rows.values() if row.many})
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Parse; under `twistd` and `twist` a mistake ends the program with one sentence.
+
+        Theirs is the whole help, with the sentence before or after it.
+        """
+        parent = getattr(self, "parent", None)
+        try:
+            usage.Options.parseOptions(self, options)
+        except usage.UsageError as error:
+            unknown = re.fullmatch(_UNKNOWN, str(error))
+            text = self._explain_unknown(unknown[1] + unknown[2]) if unknown else str(error)
+            if parent is None:
+                raise usage.UsageError(text) from error
+            twistd = isinstance(parent, app.ServerOptions)
+            command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
+            print(
+                f"{command}: {values.printable(values.shortened(text))}\ntry '{command} --help'",
+                # Where the program itself writes its usage errors.
+                file=sys.stdout if twistd else sys.stderr,
+            )
+            raise SystemExit(1 if twistd else os.EX_USAGE) from error
+
+    def _explain_unknown(self, option: str) -> str:
+        parent = getattr(self, "parent", None)
+        if parent is not None:
+            name = option.lstrip("-")
+            if name in parent.synonyms:
+                program = "twistd" if isinstance(parent, app.ServerOptions) else "twist"
+                return (
+                    f"{option} is an option of {program} itself; give it before the service, as in "
+                    f"{program} {option} ... {parent.subCommand}"
+                )
+            owners = [
+                service
+                for service, _, make, _ in parent.subCommands
+                if service.startswith("uppercase") and option in make()._spellings()
+            ]
+            if owners:
+                file = "; a file has it: --config=FILE" if "--config" in self._spellings() else ""
+                return (
+                    f"{option} belongs to {' and '.join(owners)}, not to {parent.subCommand}{file}"
+                )
+        from difflib import get_close_matches
+
+        known = self._spellings()
+        close = get_close_matches(option, known, n=1)
+        # All that is known would be thirty names.
+        return f"no option named {option}" + (suggest(option, close) if close else "")
+
+    def _spellings(self) -> list[str]:
+        letters = (row.short for row in self.rows.values())
+        return [f"--{name}" for name in self.rows] + [f"-{letter}" for letter in letters if letter]
+
+    def getUsage(self, width: int | None = None) -> str:
+        width = width or min(shutil.get_terminal_size((_WIDTH, 0)).columns, _WIDTH)
+        # The synopsis is printed before this, by whoever asks for the help.
+        lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
+        for command, meaning in self.examples:
+            lines += [f"  {command}", *_wrapped(meaning, width, 6)]
+        for group in self.groups:
+            lines += ["", *_wrapped(f"{group.title}:", width)]
+            for row in group.options:
+                lines += _help_lines(row, width)
+        return "\n".join(lines) + "\n"
+
+
+def _adder(name: str) -> Callable[[TableOptions, str], None]:
+
+    def add(self: TableOptions, value: str) -> None:
+        self[name].append(value)
+
+    return add
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    margin = " " * indent
+    return textwrap.wrap(
+        text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+    )
+
+
+def _help_lines(row: Option, width: int) -> Iterator[str]:
+    first = f"  {row.spelling if row.short else f'    {row.spelling}'}"
+    # In a narrow terminal a column of its own would leave none for the text.
+    column = _COLUMN if width >= 2 * _COLUMN else 8
+    text = _wrapped(row.described(), width, column)
+    if len(first) < column:
+        yield f"{first:<{column}}{text.pop(0).lstrip()}"
+    else:
+        yield first
+    yield from text
 
 
 def listening(endpoint: str, example: str) -> Group:
@@ -173,144 +356,3 @@ INFORMATION = Group(
     Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
     *VERSION_AND_HELP,
 )
-
-
-class ProcessOptions(TableOptions, ABC):
-    """The options of what one process serves.
-
-    Parsing them makes it, so that every mistake is a usage error.
-
-    Attributes:
-        whole: the options of the process: themselves, unless these are a part of a file.
-        in_worker: a supervisor has opened the sockets, and has all that is beside the services.
-        meant: the option that a word without one was meant for.
-    """
-
-    service: IService
-    meant: ClassVar[str]
-    synopsis = "[options]"
-    in_worker = False
-    _words: Sequence[str] = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole: ProcessOptions = self
-
-    def parseOptions(self, options: list[str] | None = None) -> None:
-        """Parse, and remember the words for workers, who parse them as well."""
-        self._words = list(options or ())
-        super().parseOptions(options)
-
-    def opt_version(self) -> None:
-        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
-        raise SystemExit(0)
-
-    def parseArgs(self, *words: str) -> None:
-        if words:
-            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
-            likely = f"{meant}={words[0]}"
-            if words[0].startswith("uppercase-"):
-                likely = "twistd uppercase serves several services at once"
-            raise usage.UsageError(f"got {words[0]!r}, which belongs to no option; {likely}")
-
-    def postOptions(self) -> None:
-        try:
-            if self.whole is self and not self.in_worker:
-                # First: a record is begun anew, and another server may be writing it.
-                check_places(self.parent)
-            choose_reactor(self._awaits_asyncio())
-            # Invariant: not before, as it imports the reactor.
-            use_monotonic_time()
-            self.service = self.make_service()
-            if self.whole is self and not self.in_worker:
-                self.service = self.make_whole()
-                choose_log(self.parent, self["log-format"])
-        except (UserError, PluginError) as error:
-            raise usage.UsageError(str(error)) from error
-
-    def make_whole(self) -> IService:
-        return accompany(self.service, self, [type(self).__module__, *self._words])
-
-    @cached_property
-    def found(self) -> Listing:
-        """What the one scan of the doors, which takes milliseconds, has found."""
-        return listing()
-
-    def _awaits_asyncio(self) -> bool:
-        """Whether a transform may await asyncio; found out before anything imports a reactor."""
-        for wanted in self.transforms():
-            # The service tells what is wrong.
-            with suppress(UserError, PluginError):
-                if self.whole.found.is_async(str(wanted)):
-                    return True
-        return False
-
-    @abstractmethod
-    def transforms(self) -> Iterable[object]:
-        """Return the names of the transforms that are asked for."""
-
-    @abstractmethod
-    def make_service(self) -> IService:
-        """Make the service that the options describe; a mistake raises `UserError`."""
-
-
-class ServiceOptions(ProcessOptions):
-    """The options of a service that serves one chain of transforms."""
-
-    protocol: ClassVar[str]
-    meant = "a transform is given as --transform"
-
-    def opt_help_transforms(self) -> None:
-        print(values.printable(self.found.describe(), keep="\n"))
-        raise SystemExit(0)
-
-    def opt_help_transform(self, name: str) -> None:
-        try:
-            print(values.printable(lookup(name).describe(), keep="\n"))
-        except (UserError, PluginError) as error:
-            raise usage.UsageError(str(error)) from error
-        raise SystemExit(0)
-
-    def transforms(self) -> Iterable[object]:
-        wanted: list[str] = self["transform"]
-        return wanted
-
-    def shared_settings(self, lab: str) -> dict[str, Any]:
-        """Return the settings that both services have; `lab` is its options as one types them."""
-        transforms = self["transform"] or ["uppercase"]
-        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
-        return {
-            "transforms": tuple(transforms),
-            "listen": tuple(self["listen"]),
-            "port": self["port"],
-            "interfaces": tuple(self["interface"]),
-            "max_output": self["max-output"],
-            "drain": self["drain"],
-            "log_peers": bool(self["log-peers"]),
-            "inherits": self.whole.in_worker,
-            "observers": tuple(self._observers(about)),
-            "found": self.whole.found,
-        }
-
-    def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
-        """Return who watches each datagram or chunk; usually nobody."""
-        head, limit = self["record-bytes"], self["record-limit"]
-        if self["record"] is not None:
-            from uppercase.classroom.record import open_record
-
-            head = RECORD_BYTES if head is None else head
-            limit = RECORD_LIMIT if limit is None else limit
-            # Nothing is written where the options are only checked.
-            file = os.devnull if self.whole.get("check") else self["record"]
-            yield open_record(file, about, the_reactor(), head=head, limit=limit)
-        elif head is not None or limit is not None:
-            name = "record-limit" if head is None else "record-bytes"
-            raise UserError(f"got --{name} without a record; add one, such as --record=FILE")
-        if self.whole["page"] is not None:
-            from uppercase.classroom.page import Audience
-
-            yield Audience(about, the_reactor().seconds)
-
-
-def makeService(options: ProcessOptions) -> IService:
-    return options.service

@@ -1,4 +1,4 @@
-"""What a process of `twistd` or `twist` needs beside the services that it serves."""
+"""What a process of `twistd` or `twist` makes of its options: services, and what is beside them."""
 
 import gc
 import os
@@ -6,64 +6,240 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import twisted
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
+from twisted.python import usage
 
-from uppercase.awaiting import the_reactor
-from uppercase.errors import UserError
+from uppercase import __version__
+from uppercase.awaiting import choose_reactor, the_reactor
+from uppercase.core.events import IObserver
+from uppercase.core.values import printable
+from uppercase.errors import PluginError, UserError
+from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
+from uppercase.registry import Listing, listing
 from uppercase.services.logs import WatchedLogFile, observer_of, say
+from uppercase.taps._options import TableOptions
 
 if TYPE_CHECKING:
     from uppercase.services.supervisor import Supervisor
 
 
-def parts_of(service: Any) -> list[Any]:
-    return list(service) if isinstance(service, MultiService) else [service]
+class ProcessOptions(TableOptions, ABC):
+    """The options of what one process serves.
 
+    Parsing them makes it, so that every mistake is a usage error.
 
-def accompany(service: IService, options: Mapping[str, Any], words: Sequence[str]) -> IService:
-    """Return a service, or several, together with what it needs beside it; itself, if nothing.
-
-    By the words a worker makes the same service: the module of the options, and the command line
-    after the service's name.
+    Attributes:
+        services: what is served.
+        service: that, or who has workers serve it, with what the process needs beside it.
+        whole: the options of the process: themselves, unless these are a part of a file.
+        in_worker: a supervisor has opened the sockets, and has all that is beside the services.
+        meant: the option that a word without one was meant for.
     """
-    reactor = the_reactor()
-    services = parts_of(service)
-    supervisor: Any = _supervisor_of(services, options, words)
-    ours: list[Any] = [supervisor or service]
-    call_when_ready = supervisor.call_when_ready if supervisor else reactor.callWhenRunning
-    # A full collection of what was imported would hold all clients up for 40 ms.
-    call_when_ready(gc.freeze)
-    if options["metrics"] is not None:
-        # Here, as they take a tenth of a second to import.
-        from uppercase.services.metrics import Measurements
-        from uppercase.services.web import MetricsService
 
-        if not supervisor:
-            ours.append(Measurements(services, reactor))
-        ours.append(MetricsService(options["metrics"], ours[-1], reactor))
-    hosts, shows_key = options["page-host"] or (), bool(options["page-key"])
-    if options["page"] is not None:
-        from uppercase.classroom.page import PageService
+    services: list[Any]
+    service: IService
+    meant: ClassVar[str]
+    synopsis = "[options]"
+    in_worker = False
+    _words: Sequence[str] = ()
 
-        page = PageService(options["page"], services, reactor, shows_key=shows_key, hosts=hosts)
-        ours.append(page)
-    elif shows_key or hosts:
-        name = "page-key" if shows_key else "page-host"
-        raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
-    if "NOTIFY_SOCKET" in os.environ:
-        ours.append(Notifier(call_when_ready))
-    together: Any = MultiService()
-    for each in ours if len(ours) > 1 else ():
-        each.setServiceParent(together)
-    whole: IService = together if len(ours) > 1 else ours[0]
-    return whole
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: ProcessOptions = self
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """Parse, and remember the words for workers, who parse them as well."""
+        self._words = list(options or ())
+        super().parseOptions(options)
+
+    def opt_version(self) -> None:
+        print(f"uppercase {__version__} (Twisted {twisted.__version__})")
+        raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
+            likely = f"{meant}={words[0]}"
+            if words[0].startswith("uppercase-"):
+                likely = "twistd uppercase serves several services at once"
+            raise usage.UsageError(f"got {words[0]!r}, which belongs to no option; {likely}")
+
+    def postOptions(self) -> None:
+        makes_process = self.whole is self and not self.in_worker
+        try:
+            if makes_process:
+                # First: a record is begun anew, and another server may be writing it.
+                check_places(self.parent)
+            choose_reactor(self._awaits_asyncio())
+            # Invariant: not before, as it imports the reactor.
+            use_monotonic_time()
+            self.services = self.make_services()
+            if makes_process:
+                self.service = self.make_whole()
+                choose_log(self.parent, self["log-format"])
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+
+    @cached_property
+    def found(self) -> Listing:
+        """What the one scan of the doors, which takes milliseconds, has found."""
+        return listing()
+
+    def _awaits_asyncio(self) -> bool:
+        """Whether a transform may await asyncio; found out before anything imports a reactor."""
+        for wanted in self.transforms():
+            # The service tells what is wrong.
+            with suppress(UserError, PluginError):
+                if self.whole.found.is_async(str(wanted)):
+                    return True
+        return False
+
+    @abstractmethod
+    def transforms(self) -> Iterable[object]:
+        """Return the names of the transforms that are asked for."""
+
+    @abstractmethod
+    def make_services(self) -> list[Any]:
+        """Make the services that the options describe; a mistake raises `UserError`."""
+
+    def make_whole(self) -> IService:
+        """Put the services together with what the process needs beside them."""
+        reactor = the_reactor()
+        supervisor: Any = self._make_supervisor()
+        ours: list[Any] = [supervisor] if supervisor else [*self.services]
+        call_when_ready = supervisor.call_when_ready if supervisor else reactor.callWhenRunning
+        # A full collection of what was imported would hold all clients up for 40 ms.
+        call_when_ready(gc.freeze)
+        if self["metrics"] is not None:
+            # Here, as they take a tenth of a second to import.
+            from uppercase.services.metrics import Measurements
+            from uppercase.services.web import MetricsService
+
+            if not supervisor:
+                ours.append(Measurements(self.services, reactor))
+            ours.append(MetricsService(self["metrics"], ours[-1], reactor))
+        hosts, shows_key = self["page-host"] or (), bool(self["page-key"])
+        if self["page"] is not None:
+            from uppercase.classroom.page import PageService
+
+            page = PageService(
+                self["page"], self.services, reactor, shows_key=shows_key, hosts=hosts
+            )
+            ours.append(page)
+        elif shows_key or hosts:
+            name = "page-key" if shows_key else "page-host"
+            raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
+        if "NOTIFY_SOCKET" in os.environ:
+            ours.append(Notifier(call_when_ready))
+        whole = MultiService()
+        for each in ours:
+            each.setServiceParent(whole)
+        return whole
+
+    def _make_supervisor(self) -> "Supervisor | None":
+        """Return who has workers serve; None if this process serves."""
+        workers, watchdog = self["workers"], self["watchdog"]
+        if watchdog is not None and workers is None:
+            raise UserError("got --watchdog without workers to watch; add --workers=2")
+        if workers == 0:
+            # One for each processor that this process may use.
+            can_tell = hasattr(os, "sched_getaffinity")
+            workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+        if workers in (None, 1) and watchdog is None:
+            return None
+        if os.name != "posix":
+            raise UserError("got --workers, which only POSIX systems have; leave it out")
+        one = ""
+        for each in self.services:
+            if each.protocol == "UDP" and each.settings.lab is not None:
+                one = "a lab for datagrams, whose numbers would start anew with each worker"
+            elif each.settings.observers:
+                one = "--record or --page, which tell of what one process sees"
+        if one:
+            raise UserError(f"got --workers with {one}; leave out one of them")
+        from uppercase.services.supervisor import Supervisor
+
+        return Supervisor(
+            self.services,
+            the_reactor(),
+            workers=workers,
+            program=[sys.executable, "-m", "uppercase.taps._worker"],
+            # By which a worker makes the same services.
+            words=[type(self).__module__, *self._words],
+            watchdog=watchdog,
+            measure=self["metrics"] is not None,
+        )
+
+
+class ServiceOptions(ProcessOptions):
+    """The options of a service that serves one chain of transforms."""
+
+    protocol: ClassVar[str]
+    meant = "a transform is given as --transform"
+
+    def opt_help_transforms(self) -> None:
+        print(printable(self.found.describe(), keep="\n"))
+        raise SystemExit(0)
+
+    def opt_help_transform(self, name: str) -> None:
+        try:
+            print(printable(self.found.lookup(name).describe(), keep="\n"))
+        except (UserError, PluginError) as error:
+            raise usage.UsageError(str(error)) from error
+        raise SystemExit(0)
+
+    def transforms(self) -> Iterable[object]:
+        wanted: list[str] = self["transform"]
+        return wanted
+
+    def shared_settings(self, lab: str) -> dict[str, Any]:
+        """Return the settings that both services have; `lab` is its options as one types them."""
+        transforms = self["transform"] or ["uppercase"]
+        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
+        return {
+            "transforms": tuple(transforms),
+            "listen": tuple(self["listen"]),
+            "port": self["port"],
+            "interfaces": tuple(self["interface"]),
+            "max_output": self["max-output"],
+            "drain": self["drain"],
+            "log_peers": bool(self["log-peers"]),
+            "inherits": self.whole.in_worker,
+            "observers": tuple(self._observers(about)),
+            "found": self.whole.found,
+        }
+
+    def _observers(self, about: dict[str, str]) -> Iterator[IObserver]:
+        head, limit = self["record-bytes"], self["record-limit"]
+        if self["record"] is not None:
+            from uppercase.classroom.record import open_record
+
+            head = RECORD_BYTES if head is None else head
+            limit = RECORD_LIMIT if limit is None else limit
+            # Nothing is written where the options are only checked.
+            file = os.devnull if self.whole.get("check") else self["record"]
+            yield open_record(file, about, the_reactor(), head=head, limit=limit)
+        elif head is not None or limit is not None:
+            name = "record-limit" if head is None else "record-bytes"
+            raise UserError(f"got --{name} without a record; add one, such as --record=FILE")
+        if self.whole["page"] is not None:
+            from uppercase.classroom.page import Audience
+
+            yield Audience(about, the_reactor().seconds)
+
+
+def makeService(options: ProcessOptions) -> IService:
+    return options.service
 
 
 def check_places(runner: Mapping[str, Any] | None) -> None:
@@ -73,12 +249,11 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     """
     if not runner or runner.get("chroot"):
         return
-    place, name = runner.get("rundir") or ".", runner.get("pidfile")
+    place, path = runner.get("rundir") or ".", runner.get("pidfile")
     if not os.path.isdir(place):
         raise UserError(f"got --rundir={place}; an existing folder to run in is accepted")
-    if not name:
+    if not path:
         return
-    path = os.path.join(place, name)
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         why = f"there is no folder {folder}"
@@ -107,42 +282,6 @@ def _running(path: str) -> int | None:
     except (OSError, ValueError, OverflowError):
         return None
     return number or None
-
-
-def _supervisor_of(
-    services: list[Any], options: Mapping[str, Any], words: Sequence[str]
-) -> "Supervisor | None":
-    """Return who has workers serve; None if this process serves."""
-    workers, watchdog = options["workers"], options["watchdog"]
-    if watchdog is not None and workers is None:
-        raise UserError("got --watchdog without workers to watch; add --workers=2")
-    if workers == 0:
-        # One for each processor that this process may use.
-        can_tell = hasattr(os, "sched_getaffinity")
-        workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
-    if workers in (None, 1) and watchdog is None:
-        return None
-    if os.name != "posix":
-        raise UserError("got --workers, which only POSIX systems have; leave it out")
-    one = ""
-    for each in services:
-        if each.protocol == "UDP" and each.settings.lab is not None:
-            one = "a lab for datagrams, whose numbers would start anew with each worker"
-        elif each.settings.observers:
-            one = "--record or --page, which tell of what one process sees"
-    if one:
-        raise UserError(f"got --workers with {one}; leave out one of them")
-    from uppercase.services.supervisor import Supervisor
-
-    return Supervisor(
-        services,
-        the_reactor(),
-        workers=workers,
-        program=[sys.executable, "-m", "uppercase.taps._worker"],
-        words=words,
-        watchdog=watchdog,
-        measure=options["metrics"] is not None,
-    )
 
 
 def use_monotonic_time() -> None:

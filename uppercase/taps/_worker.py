@@ -8,10 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from uppercase.services.base import TransformService
+from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -24,15 +21,13 @@ def die_with(supervisor: int) -> None:
         os._exit(1)
 
 
-def make_services(tap: str, words: Sequence[str]) -> Sequence["TransformService"]:
+def make_services(tap: str, words: Sequence[str]) -> Any:
     from twisted.python.reflect import namedModule
-
-    from uppercase.taps._process import parts_of
 
     options: Any = namedModule(tap).Options()
     options.in_worker = True
     options.parseOptions(list(words))
-    return parts_of(options.service)
+    return options.services
 
 
 if __name__ == "__main__":

@@ -4,19 +4,17 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Final
 
-from twisted.application.service import IService
-
 from uppercase.core import values
 from uppercase.core.framing import AUTO, framing_summaries
 from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, make_tcp_lab, merge_settings
 from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
-from uppercase.services import TCPSettings, tcp_service
-from uppercase.taps import _options
-from uppercase.taps._table import Group, Option
+from uppercase.services import TCPService, TCPSettings
+from uppercase.taps import _options, _process
+from uppercase.taps._options import Group, Option
 
 __all__ = ["Options", "makeService"]
 
-makeService = _options.makeService
+makeService = _process.makeService
 
 _LONGEST_MESSAGE: Final = 16 * MIB
 """Each of a thousand clients may have us hold this much, and while a message is transformed, all
@@ -37,7 +35,7 @@ def _bound(
     return Option(spelling, text, parse=parse, default=getattr(_DEFAULTS, name), shown=shown)
 
 
-class Options(_options.ServiceOptions):
+class Options(_process.ServiceOptions):
     """The options of `uppercase-tcp`."""
 
     protocol = "TCP"
@@ -149,21 +147,20 @@ class Options(_options.ServiceOptions):
         _options.INFORMATION,
     )
 
-    def make_service(self) -> IService:
+    def make_services(self) -> list[TCPService]:
         limits = Limits(**{each.name: self[each.name.replace("_", "-")] for each in fields(Limits)})
         preset = self["lab"]
         given = {name: self[name] for name in TCP_OPTIONS if self[name] is not None}
         texts = merge_settings(preset, given, TCP_PRESETS)
         framing = texts.pop("framing", AUTO)
         lab = make_tcp_lab(texts)
-        return tcp_service(
-            TCPSettings(
-                **self.shared_settings(str(lab)),
-                framing=framing if self["framing"] is None else self["framing"],
-                drain_quiet=self["drain-quiet"],
-                limits=limits,
-                proxy_from=self["proxy-from"],
-                lab=lab,
-                lab_notes=[f"lab {TCP_PRESETS[preset]}"] if preset else [],
-            )
+        settings = TCPSettings(
+            **self.shared_settings(str(lab)),
+            framing=framing if self["framing"] is None else self["framing"],
+            drain_quiet=self["drain-quiet"],
+            limits=limits,
+            proxy_from=self["proxy-from"],
+            lab=lab,
+            lab_notes=[f"lab {TCP_PRESETS[preset]}"] if preset else [],
         )
+        return [TCPService(settings)]

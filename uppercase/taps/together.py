@@ -8,17 +8,17 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 from twisted.python import usage
 
 from uppercase.errors import BadArgument, UserError, suggest
 from uppercase.services import Settings
-from uppercase.taps import _options, tcp, udp
-from uppercase.taps._table import Group, Option
+from uppercase.taps import _options, _process, tcp, udp
+from uppercase.taps._options import Group, Option
 
 __all__ = ["Options", "makeService"]
 
-makeService = _options.makeService
+makeService = _process.makeService
 
 _PROTOCOLS: Final[Mapping[str, Any]] = {"tcp": tcp.Options, "udp": udp.Options}
 
@@ -29,7 +29,7 @@ _BOTH: Final = {name: {"protocol": name} for name in _PROTOCOLS}
 """What is served where no file says otherwise."""
 
 
-class Options(_options.ProcessOptions):
+class Options(_process.ProcessOptions):
     """The options of `uppercase`."""
 
     meant = "a file is given as --config"
@@ -68,10 +68,10 @@ class Options(_options.ProcessOptions):
             wanted: Any = table.get("transform", []) if isinstance(table, dict) else []
             yield from wanted if isinstance(wanted, list) else [wanted]
 
-    def make_service(self) -> IService:
+    def make_services(self) -> list[Any]:
         """Make the services of the file, each named after its table."""
         path = self["config"] or ""
-        services = MultiService()
+        services: list[Any] = []
         for name, table in self._tables.items():
             if not isinstance(table, dict):
                 raise UserError(
@@ -87,19 +87,18 @@ class Options(_options.ProcessOptions):
                         f"belongs to [services.{other.name}] already; give it another port"
                     )
             service.setName(name)
-            service.setServiceParent(services)
+            services.append(service)
         return services
 
     def make_whole(self) -> IService:
         """Make the process; where only a check was asked for, say that it can be, and exit."""
         path = self["config"]
-        services: Any = self.service
         try:
             whole = super().make_whole()
         except UserError as error:
             raise UserError(f"{path}: {error}" if path else str(error)) from error
         if self["check"]:
-            names = ", ".join(f"{each.name} ({each.protocol})" for each in services)
+            names = ", ".join(f"{each.name} ({each.protocol})" for each in self.services)
             print(f"{path} is right: {names}")
             raise SystemExit(0)
         return whole
@@ -130,7 +129,7 @@ class Options(_options.ProcessOptions):
             key = option.removeprefix("--")
             text = f"{where}, {key}: {rest}" if key in table else f"{where}: {error}"
             raise UserError(text) from error
-        return options.service
+        return options.services[0]
 
     def _read(self, path: str) -> dict[str, Any]:
         """Take the options of the process from a file; return its tables of services."""
@@ -190,7 +189,6 @@ def _rows(protocol: str) -> dict[str, Option]:
 
 
 def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
-    """Return the end of a sentence about a key that a service does not have."""
     if key in _options.PROCESS_ROWS:
         return "; it is the whole process's: put it above every table"
     for other in _PROTOCOLS:

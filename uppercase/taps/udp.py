@@ -1,23 +1,21 @@
 """`twistd uppercase-udp`."""
 
-from twisted.application.service import IService
-
 from uppercase import lab
 from uppercase.core import values
 from uppercase.errors import UserError
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
-from uppercase.services import UDPSettings, udp_service
-from uppercase.taps import _options
-from uppercase.taps._table import Group, Option
+from uppercase.services import UDPService, UDPSettings
+from uppercase.taps import _options, _process
+from uppercase.taps._options import Group, Option
 
 __all__ = ["Options", "makeService"]
 
-makeService = _options.makeService
+makeService = _process.makeService
 
 _DEFAULTS = DatagramLimits()
 
 
-class Options(_options.ServiceOptions):
+class Options(_process.ServiceOptions):
     """The options of `uppercase-udp`."""
 
     protocol = "UDP"
@@ -101,7 +99,7 @@ class Options(_options.ServiceOptions):
         _options.INFORMATION,
     )
 
-    def make_service(self) -> IService:
+    def make_services(self) -> list[UDPService]:
         experiment, notes, key = self._lab()
         rate, burst = self["rate"]
         if self["rate-dry-run"] and not rate:
@@ -118,9 +116,9 @@ class Options(_options.ServiceOptions):
             rate_dry_run=bool(self["rate-dry-run"]),
             receive_buffer=self["rcvbuf"],
         )
-        return udp_service(
-            UDPSettings(**self.shared_settings(key), limits=limits, lab=experiment, lab_notes=notes)
-        )
+        shared = self.shared_settings(key)
+        settings = UDPSettings(**shared, limits=limits, lab=experiment, lab_notes=notes)
+        return [UDPService(settings)]
 
     def _lab(self) -> tuple["lab.Experiment | None", list[str], str]:
         """Return the lab that the options ask for, if any, what to say about it, and its key's."""

@@ -17,6 +17,7 @@ neither side has anything to say, and when nothing happens at all: the factory l
 from collections.abc import Mapping
 from enum import Enum, auto
 from functools import lru_cache
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,6 +129,9 @@ class IUnidentified(Interface):
     """
 
 
+_UNIX_PEERS: Final = count(1)
+
+
 @lru_cache(4096)
 def _client(host: str) -> tuple[str, str]:
     """Return how the names of a host's clients begin, and whom they count for."""
@@ -137,11 +141,11 @@ def _client(host: str) -> tuple[str, str]:
 def known_as(address: Any) -> tuple[str, str | None]:
     """Return what events call the peer at one of Twisted's addresses, and whom it counts for.
 
-    The peer of a UNIX socket has no address, and counts for nobody.
+    The peer of a UNIX socket has no address: it has a number, and counts for nobody.
     """
     host: str | None = getattr(address, "host", None)
     if host is None:
-        return "unix", None
+        return f"unix:{next(_UNIX_PEERS)}", None
     begin, client = _client(host)
     return f"{begin}{address.port}", client
 
@@ -194,7 +198,7 @@ class EndingProtocol(Protocol):
         """Return the time since which nothing was sent or taken; None while a reply is awaited."""
         if self._state not in OPEN_STATES or self._conversation.awaiting:
             return None
-        if self._lab is not None and not self._lab.empty:
+        if self._lab is not None and self._lab.holds_up:
             return None
         # The process may have been busy, or stopped, while it came: it is read before this is said.
         if self._reading and unread_input(self.transport):

@@ -89,7 +89,7 @@ class Hub:
     def logPrefix(self) -> str:
         return "uppercase"
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+    def addReader(self, reader: Any) -> None:
         self._watch(reader, _IN)
 
     def read_by(self, read: Any) -> None:
@@ -98,26 +98,26 @@ class Hub:
         if number in self._reads:
             self._reads[number] = read
 
-    def addWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+    def addWriter(self, writer: Any) -> None:
         self._watch(writer, _OUT)
 
-    def removeReader(self, reader: Any) -> None:  # noqa: N802 (Twisted's name)
+    def removeReader(self, reader: Any) -> None:
         if reader.fileno() in self._reads:
             self._ignore(reader, _IN)
 
-    def removeWriter(self, writer: Any) -> None:  # noqa: N802 (Twisted's name)
+    def removeWriter(self, writer: Any) -> None:
         self._ignore(writer, _OUT)
 
-    def removeAll(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def removeAll(self) -> list[Any]:
         found = list(self._descriptors.values())
         for descriptor in found:
             self._ignore(descriptor, _IN | _OUT)
         return found
 
-    def getReaders(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def getReaders(self) -> list[Any]:
         return self._watched(_IN)
 
-    def getWriters(self) -> list[Any]:  # noqa: N802 (Twisted's name)
+    def getWriters(self) -> list[Any]:
         return self._watched(_OUT)
 
     def connectionLost(self, reason: Failure) -> None:

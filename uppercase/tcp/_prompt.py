@@ -76,11 +76,11 @@ class PromptConnection(Connection):
         else:
             super().loseConnection()  # type: ignore[no-untyped-call]
 
-    def startWriting(self) -> None:  # noqa: N802 (Twisted's name)
+    def startWriting(self) -> None:
         self.queueing = True
         super().startWriting()  # type: ignore[no-untyped-call]
 
-    def stopWriting(self) -> None:  # noqa: N802 (Twisted's name)
+    def stopWriting(self) -> None:
         if self.queueing:
             self.queueing = False
             super().stopWriting()  # type: ignore[no-untyped-call]

@@ -42,7 +42,7 @@ class ProxyHeaderProtocol(ConnectionStage):
         self._buffer: bytearray | None = bytearray()
         self._source: IAddress | None = None
 
-    def getPeer(self) -> IAddress:  # noqa: N802 (Twisted's name)
+    def getPeer(self) -> IAddress:
         """Return whom the header names; before that, and where it names nobody, the proxy."""
         peer: IAddress = self._source or self.transport.getPeer()
         return peer

@@ -186,6 +186,8 @@ class TLSProtocol(ConnectionStage):
         self._reader: Any = getattr(transport, "transport", transport)
         self._reader.bufferSize = _READS[1]
         super().makeConnection(transport)
+        if (lab := self.factory.served.lab) is not None:
+            self._began += lab.accept_delay  # Until then nothing is read.
 
     @property
     def ends_at_once(self) -> bool:

@@ -105,6 +105,8 @@ class TransformProtocol(EndingProtocol):
         # In this state an awaited reply that comes at once does not look for the conversation.
         self._conversation = factory.open_conversation(await_reply, self.pump)
         self._move(states.IDENTIFYING if unidentified else states.SERVING)
+        if self._lab is not None and not unidentified:
+            self._lab.begin()
         if not self._conversation.wants_input:
             self.pump()
 
@@ -115,6 +117,8 @@ class TransformProtocol(EndingProtocol):
         self.name, self.client = known_as(self.transport.getPeer())
         if self._factory.enter(self):
             self._move(states.SERVING if self._drain_at is None else states.DRAINING)
+            if self._lab is not None:
+                self._lab.begin()
         else:
             self._refuse()
 

@@ -71,6 +71,22 @@ _TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChai
 _TLS_KEYS: Final = ("privateKey", "certKey", "extraCertChain", "dhParameters")
 
 
+def with_stages(
+    served: TransformFactory, proxies: DeclaredPeers | None, context: "SSLContext | None" = None
+) -> IProtocolFactory:
+    """Return a factory of these stages in this order: PROXY header, TLS, what is served."""
+    factory: IProtocolFactory = served
+    if context is not None:
+        from uppercase.tcp._tls import TLSFactory
+
+        factory = TLSFactory(context, served)
+    if proxies is not None:
+        from uppercase.tcp._proxy import ProxyHeaderFactory
+
+        factory = ProxyHeaderFactory(proxies, factory, served)
+    return factory
+
+
 class Listener(NamedTuple):
     """A place to listen at, with the stages that its connections go through.
 
@@ -90,16 +106,7 @@ class Listener(NamedTuple):
     place: str
 
     def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
-        """Listen, with these stages in this order: PROXY header, TLS, what is served."""
-        factory: IProtocolFactory = served
-        if self.context is not None:
-            from uppercase.tcp._tls import TLSFactory
-
-            factory = TLSFactory(self.context, served)
-        if self.proxies is not None:
-            from uppercase.tcp._proxy import ProxyHeaderFactory
-
-            factory = ProxyHeaderFactory(self.proxies, factory, served)
+        factory = with_stages(served, self.proxies, self.context)
         listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
         return listening
 

@@ -80,19 +80,12 @@ class _Opener:
     but return an `OpenSocket` instead of a port.
     """
 
-    def listenTCP(  # noqa: N802
-        self, port: int, factory: object, backlog: int, interface: str
-    ) -> OpenSocket:
+    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> OpenSocket:
         skt = bind(interface or "0.0.0.0", port, backlog, one_family=False)
         return OpenSocket(skt, skt.close)
 
-    def listenUNIX(  # noqa: N802
-        self,
-        address: str,
-        factory: object,
-        backlog: int,
-        mode: int,
-        wantPID: bool,  # noqa: N803
+    def listenUNIX(
+        self, address: str, factory: object, backlog: int, mode: int, wantPID: bool
     ) -> OpenSocket:
         path = os.fsdecode(address)
         with ExitStack() as held:
@@ -113,9 +106,7 @@ class _Opener:
                 raise cannot_listen("UNIX", path, error) from error
             return OpenSocket(skt, held.pop_all().close)
 
-    def adoptStreamPort(  # noqa: N802
-        self, descriptor: int, family: int, factory: object
-    ) -> OpenSocket:
+    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
         return OpenSocket(skt, skt.close)
@@ -140,7 +131,7 @@ class _UNIXPort(unix.Port):
     Twisted's own sets the mode again, and removes the name when it stops, even if it is systemd's.
     """
 
-    _shouldShutdown = False  # noqa: N815 (Twisted's name) # Other processes may serve it.
+    _shouldShutdown = False  # Other processes may serve it.
 
     def __init__(self, opened: OpenSocket, factory: IProtocolFactory, reactor: Any) -> None:
         super().__init__(opened.socket.getsockname(), factory, reactor=reactor)

@@ -42,16 +42,14 @@ __all__ = [
     "connect_udp",
 ]
 
-_load_in_memory = lazy(__name__, __all__, ["._memory"])
-_load_of_kit = lazy(__name__, __all__, ["._laws"])
+# In this order: what works in memory needs neither pytest nor hypothesis.
+_load = lazy(__name__, __all__, ["._memory", "._laws"])
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name; what works in memory needs neither pytest nor hypothesis."""
-    if name in ("Connection", "UDPClient", "connect", "connect_udp"):
-        return _load_in_memory(name)
+    """Load a public name, or say what it needs."""
     try:
-        return _load_of_kit(name)
+        return _load(name)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise

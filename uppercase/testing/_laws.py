@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from hypothesis import strategies as st
@@ -32,6 +31,7 @@ from uppercase.testing._examination import (
     Unanswered,
     show,
 )
+from uppercase.testing._memory import pieces
 
 _CUTS: Final = 256
 """How many of a long example's cuts are tried, evenly spread; of a shorter one, all."""
@@ -240,10 +240,10 @@ def _cuts(examined: Examination) -> None:
             return
         for cut in range(1, len(message), 1 + len(message) // _CUTS):
             compare(whole, (message[:cut], message[cut:]))
-        compare(whole, [b"", *_pieces(message, range(len(message))), b""])
+        compare(whole, [b"", *pieces(message, range(len(message))), b""])
 
     async def at_some_cuts(message: bytes, cuts: list[int]) -> None:
-        compare(examined.stream([message]), _pieces(message, cuts) or [message])
+        compare(examined.stream([message]), pieces(message, cuts) or [message])
 
     def compare(whole: CallResult, chunks: Sequence[bytes]) -> None:
         outcome = examined.stream(chunks)
@@ -258,12 +258,6 @@ def _cuts(examined: Examination) -> None:
 
     examined.hold(at_every_cut, zip(examined.corpus), examined.any)
     examined.hold(at_some_cuts, (), examined.any, st.lists(CUTS, max_size=8))
-
-
-def _pieces(message: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """Return a message cut at these places; a cut beyond the end does not count."""
-    places = sorted({0, len(message), *(cut for cut in cuts if cut < len(message))})
-    return [message[start:end] for start, end in pairwise(places)]
 
 
 def _is_one_outcome(one: CallResult, other: CallResult) -> bool:

@@ -79,6 +79,12 @@ def connect_udp(
     return UDPClient(responder, clock, events)
 
 
+def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """Return bytes cut at these places; one beyond the end does not count."""
+    places = sorted({0, len(data), *(cut for cut in cuts if 0 < cut < len(data))})
+    return [data[start:end] for start, end in pairwise(places)]
+
+
 class _Client:
     def __init__(self, clock: Clock, events: list[Event]) -> None:
         self.clock = clock
@@ -112,8 +118,7 @@ class Connection(_Client):
 
     def send(self, data: bytes, cuts: Iterable[int] = ()) -> None:
         """Send bytes, as one chunk or cut at these places; one beyond the end does not count."""
-        places = sorted({0, len(data), *(cut for cut in cuts if 0 < cut < len(data))})
-        self._transport.arrive([data[start:end] for start, end in pairwise(places)])
+        self._transport.arrive(pieces(data, cuts))
 
     def half_close(self) -> None:
         """Send no more, as `nc -N` does at the end of its input; receiving goes on."""

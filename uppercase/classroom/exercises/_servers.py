@@ -20,8 +20,6 @@ _STREET: Final = "straße"
 _STREETS: Final = (b"STRASSE", "STRAßE".encode())
 _LONG: Final = b"abcdefghi\n" * 10_000
 
-_Served = tuple[Program, int]  # A server on trial, and its port.
-
 _Tell = Callable[..., None]  # Notes an event, its bytes and their direction.
 
 
@@ -40,11 +38,11 @@ def _leave(skt: socket.socket) -> bytes:
     return b""
 
 
-def _receive(skt: socket.socket, seconds: float, gone: Callable[[], bool]) -> bytes:
+def _receive(skt: socket.socket, program: Program, seconds: float) -> bytes:
     """Return a datagram; do not wait for one when nobody is left to send it."""
     deadline = time.monotonic() + seconds
     while True:
-        hopeless = gone() or time.monotonic() > deadline
+        hopeless = program.gone("udp") or time.monotonic() > deadline
         skt.settimeout(_QUIET)
         try:
             return skt.recv(1 << 16)
@@ -61,9 +59,9 @@ def _asked(name: str, points: int, *messages: bytes, **how: Any) -> Callable[...
     """Return a check that asks the server, one message after the other."""
 
     def examine(server: "_Server", trial: Trial) -> None:
-        with trial.server(server.kind) as served:
+        with trial.server(server.kind) as program:
             for number, message in enumerate(messages, 1):
-                server.ask(trial, served, number, message, **how)
+                server.ask(trial, program, number, message, **how)
 
     return check(name, points)(examine)
 
@@ -77,18 +75,18 @@ class _Server(ABC):
 
     @abstractmethod
     def talk(
-        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+        self, program: Program, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
         """Send; return what came unless it is one of the expected replies, else ""."""
 
     def ask(
-        self, trial: Trial, served: _Served, number: int, data: bytes, *, also: Any = (), **how: Any
+        self, trial: Trial, program: Program, number: int, data: bytes, also: Any = (), **how: bool
     ) -> None:
         """Ask once; what the client sees goes into the check's timeline, in a record's words."""
         rows: list[Row] = []
 
         def tell(event: str, data: bytes = b"", direction: str = "") -> None:
-            peer = f"client {number}:{served[1]}"
+            peer = f"client {number}:{program.port}"
             row: dict[str, Any] = {"time": time.monotonic(), "peer": peer, "event": event}
             if direction:
                 text = data[:64].decode("latin-1")
@@ -97,17 +95,16 @@ class _Server(ABC):
 
         expected = [data.upper(), *also]
         try:
-            got = self.talk(served, data, expected, tell, **how)
+            got = self.talk(program, data, expected, tell, **how)
         finally:
             trial.note(rows)
         if got:
             raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}".rstrip())
 
-    def still_answers(self, trial: Trial, served: _Served, after: str) -> None:
+    def still_answers(self, trial: Trial, program: Program, after: str) -> None:
         """Ask after something that must not have ended it."""
-        program, _ = served
         try:
-            self.ask(trial, served, 2, b"hello")
+            self.ask(trial, program, 2, b"hello")
         except Wrong as wrong:
             program.wait(1.0)
             words = f": {program.complaint()}" if not program.alive else ""
@@ -120,11 +117,11 @@ class _Server(ABC):
 
     @check("survives what is not text")
     def no_text(self, trial: Trial) -> None:
-        with trial.server(self.kind) as served:
+        with trial.server(self.kind) as program:
             with suppress(Wrong):
                 also = b"CAF\xe9", "CAFÉ".encode("latin-1")
-                self.ask(trial, served, 1, _LATIN, also=also)
-            self.still_answers(trial, served, "bytes that are not UTF-8")
+                self.ask(trial, program, 1, _LATIN, also=also)
+            self.still_answers(trial, program, "bytes that are not UTF-8")
 
 
 @exercise("tcp-server", "upper-cases what TCP clients send")
@@ -132,12 +129,12 @@ class _TCPServer(_Server):
     kind = "tcp"
 
     def talk(
-        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+        self, program: Program, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
         """Expect nothing before or after a reply, nor after the end if there is to be one."""
         end, got, why = how.get("end", False), b"", ""
         try:
-            with socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt:
+            with socket.create_connection((HOST, program.port), timeout=self.seconds) as skt:
                 tell("opened")
                 # The end goes with the last segment, so that the server never ends before us.
                 skt.sendall(data, socket.MSG_MORE if end else 0)
@@ -168,15 +165,15 @@ class _TCPServer(_Server):
 
     @check("survives clients that go away")
     def gone(self, trial: Trial) -> None:
-        with trial.server("tcp") as served:
+        with trial.server("tcp") as program:
             for _ in range(2):
                 # The first may have ended it already.
                 with (
                     suppress(OSError),
-                    socket.create_connection((HOST, served[1]), timeout=self.seconds) as skt,
+                    socket.create_connection((HOST, program.port), timeout=self.seconds) as skt,
                 ):
                     _resets_at_the_end(skt)
-            self.still_answers(trial, served, "two clients that reset")
+            self.still_answers(trial, program, "two clients that reset")
 
 
 @exercise("udp-server", "upper-cases each datagram")
@@ -184,15 +181,14 @@ class _UDPServer(_Server):
     kind = "udp"
 
     def talk(
-        self, served: _Served, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
+        self, program: Program, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
-        program, port = served
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-            skt.connect((HOST, port))
+            skt.connect((HOST, program.port))
             try:
                 skt.send(data)
                 tell("received", data, "request")
-                reply = _receive(skt, self.seconds, lambda: program.gone(port, "udp"))
+                reply = _receive(skt, program, self.seconds)
             except TimeoutError:
                 return (
                     f"nothing for {self.seconds:g} s" if program.alive else "nothing: it has ended"

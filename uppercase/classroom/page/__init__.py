@@ -1,5 +1,7 @@
 """The live page: what the network does to each datagram, on the projector, while it happens.
 
+Here is what browsers get, in `_audience` what there is to tell of a service.
+
 An `Audience` observes one service, as a `Recorder` does, and makes arrows of its events by the same
 code; so the page, the record and the answer key agree. `PageService` serves them to browsers: the
 page and its parts, the stream of events, the key; and it takes a line to send.
@@ -7,29 +9,111 @@ page and its parts, the stream of events, the key; and it takes a line to send.
 Every request is first asked whether it is the page's own, and every reply has the headers that let
 a browser run nothing but the page's own script. Nothing that a client sent is ever put into markup:
 it travels as JSON, and the script puts it into text.
+
+Nothing is kept for a watcher that stalls. One whose connection is full gets no frame until it is
+empty again, and then all that is kept, at once; so the connection's own buffer is the only queue,
+and a frame above its high-water mark the most that a watcher holds. One that takes nothing for
+`STALLED` seconds is let go; its browser comes back by itself.
 """
 
 import importlib.util
 import io
 import json
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
 from ipaddress import ip_address
+from secrets import token_urlsafe
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
 
 from uppercase.classroom.page._audience import COUNTS, LINE, Audience, Shown
-from uppercase.classroom.page._watchers import Watchers
+from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import host_address, printable_address
-from uppercase.services.base import TransformService, addresses_for_others
+from uppercase.services.base import Repeated, TransformService, addresses_for_others
 from uppercase.services.logs import say
-from uppercase.services.web import BoundedSite, WebService
+from uppercase.services.web import BoundedSite, WebService, why_foreign
 
 __all__ = ["Audience", "PageService"]
+
+FRAME: Final = 0.25  # Seconds between frames: four a second look like a stream.
+
+FULL_PACE: Final = 100
+"""Fewer watchers than this get each frame; of twice as many, each gets one in three, so a class of
+200 costs less than 300 writes a second, and not 800."""
+
+STALLED: Final = 15.0
+"""Seconds that a watcher may take nothing: a phone that is carried through the hall comes back."""
+
+HEARTBEAT: Final = 10.0
+"""Seconds after which something is written even where nothing happens, so that both sides notice
+when the other is gone; proxies give up after 30 or more."""
+
+WATCHERS: Final = 256  # How many may watch: a class of 200 with a few second screens.
+
+KEPT_FOR_THIS_MACHINE: Final = 8
+"""Further places for watchers on this machine: nobody can take the projector's."""
+
+_TURN: Final = 25
+"""Watchers that are written to before others have their turn, so that a frame for 200 delays no
+datagram by more than some 2 ms."""
+
+SEND_RATE: Final = 2.0  # Lines a second of one watcher: for more, there are programs.
+
+SEND_BURST: Final = 10.0
+"""Lines at once: the ten of the pinger's exercise, as fast as one types Return."""
+
+
+@implementer(IPushProducer)
+class Watcher:
+    """One browser that watches, known by a token.
+
+    Attributes:
+        stalled_since: when its connection became full; None while it is not.
+        ports: those that its lines leave from, by the services that they are for.
+    """
+
+    def __init__(self, request: Request, page: "PageService") -> None:
+        self.token = token_urlsafe(12)
+        self.stalled_since: float | None = None
+        self.ports: dict[object, Any] = {}
+        self._request: Any = request
+        self._page = page
+        self._missed = False
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.notifyFinish().addErrback(lambda _: page.forget(self))
+        self._request.registerProducer(self, True)
+
+    def push(self, frame: bytes) -> None:
+        """Write a frame, or note that it was missed."""
+        if self.stalled_since is None:
+            self._request.write(frame)
+        else:
+            self._missed = True
+
+    def pauseProducing(self) -> None:
+        self.stalled_since = self._page.seconds()
+
+    def resumeProducing(self) -> None:
+        self.stalled_since = None
+        if self._missed:
+            self._missed = False
+            self.push(self._page.greeting(self))
+
+    def stopProducing(self) -> None:
+        """Do nothing: the request tells of the loss, too."""
+
+    def end(self) -> None:
+        self._request.channel.transport.abortConnection()
+
+
+def _frame(event: str, content: dict[str, Any]) -> bytes:
+    """Return a server-sent event; JSON without a line's end needs no further care."""
+    return f"event: {event}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n".encode()
 
 
 class PageSite(BoundedSite):
@@ -56,6 +140,9 @@ _KINDS: Final = {b"css": b"text/css", b"js": b"text/javascript", b"svg": b"image
 class PageService(WebService):
     """Serves the page about services that have an `Audience` among their observers.
 
+    A frame of server-sent events is made once, however many watch: a new watcher is sent a
+    snapshot, and then changes, if there are any.
+
     Args:
         description: an endpoint string, or a port number.
         shows_key: whether the seed and the answer key may be seen.
@@ -74,8 +161,14 @@ class PageService(WebService):
         self.shown = [Shown(service, reactor) for service in services]
         self.shows_key = shows_key
         self.hosts = hosts
+        self.seconds: Callable[[], float] = reactor.seconds
+        self.watchers: dict[str, Watcher] = {}  # by their tokens
+        self.lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
         self._told: list[Any] = []
-        self.watchers = Watchers(self._snapshot, self._changes, reactor)
+        self._last_write = 0.0
+        self._ticks = 0
+        self._turn: IDelayedCall | None = None
+        self._frames = Repeated(self._tick, reactor)
         super().__init__("the page is", description, PageSite(_Root(self), reactor), reactor)
 
     def opened(self, address: str) -> None:
@@ -88,7 +181,11 @@ class PageService(WebService):
             say(f"others open the page at {other}")
 
     def stopService(self) -> Deferred[Any]:
-        self.watchers.stop()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        for watcher in list(self.watchers.values()):
+            watcher.end()
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
@@ -111,7 +208,7 @@ class PageService(WebService):
             "address": address,
             "code": bool(address) and importlib.util.find_spec("segno") is not None,
             "watchers": len(self.watchers),
-            "now": round(self.watchers.seconds(), 4),
+            "now": round(self.seconds(), 4),
             "services": [
                 {**each.facts(self.shows_key), **each.totals(), **each.audience.snapshot()}
                 for each in self.shown
@@ -127,10 +224,58 @@ class PageService(WebService):
         if told == before and not any(each["clients"] or each["arrows"] for each in changes):
             return {}
         return {
-            "now": round(self.watchers.seconds(), 4),
+            "now": round(self.seconds(), 4),
             "watchers": len(self.watchers),
             "services": [{**a, **b} for a, b in zip(totals, changes, strict=True)],
         }
+
+    def have_room(self, *, local: bool) -> bool:
+        """Whether one more may watch; there is more room for those on this machine."""
+        return len(self.watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
+
+    def admit(self, request: Request) -> None:
+        # Invariant: what has changed before the first one came is in its snapshot.
+        if not self._frames.running:
+            self._changes()
+            self._frames.start(FRAME, now=False)
+        watcher = Watcher(request, self)
+        self.watchers[watcher.token] = watcher
+        channel: Any = request.channel
+        channel.leave_bounds()
+        watcher.push(self.greeting(watcher))
+
+    def greeting(self, watcher: Watcher) -> bytes:
+        """Return the frame for a watcher that comes, or comes back."""
+        return _frame("hello", {"you": watcher.token, **self._snapshot()})
+
+    def forget(self, watcher: Watcher) -> None:
+        self.watchers.pop(watcher.token, None)
+        for port in watcher.ports.values():
+            port.stopListening()
+        if not self.watchers:
+            self._frames.end()
+
+    def _tick(self) -> None:
+        now, watchers = self.seconds(), list(self.watchers.values())
+        for watcher in watchers:
+            if watcher.stalled_since is not None and now - watcher.stalled_since > STALLED:
+                watcher.end()
+        self._ticks = (self._ticks + 1) % (1 + len(watchers) // FULL_PACE)
+        if self._ticks or self._turn is not None:
+            return  # the next frame tells of all since the last, which may be on its way still
+        changes = self._changes()
+        if changes or now - self._last_write >= HEARTBEAT:
+            self._last_write = now
+            self._deliver(_frame("frame", changes) if changes else b": still here\n\n", watchers)
+
+    def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
+        """Write to some, and to the others in the next turns of the reactor."""
+        self._turn = None
+        for watcher in watchers[:_TURN]:
+            if watcher.token in self.watchers:
+                watcher.push(data)
+        if len(watchers) > _TURN:
+            self._turn = self._reactor.callLater(0, self._deliver, data, watchers[_TURN:])
 
 
 class _Root(Resource):
@@ -155,9 +300,9 @@ class _Root(Resource):
         match request.path:
             case b"/events":
                 local = _is_loopback(_host(request.getClientAddress()))
-                if not self._page.watchers.have_room(local=local):
+                if not self._page.have_room(local=local):
                     return _say(request, 503, "too many are watching; try again later")
-                self._page.watchers.admit(request)
+                self._page.admit(request)
                 return NOT_DONE_YET
             case b"/key" if self._page.shows_key:
                 service = self._service(request)
@@ -169,19 +314,19 @@ class _Root(Resource):
     def render_POST(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=True):
             return _say(request, 403, why)
-        watchers = self._page.watchers
-        watcher = watchers.by_token.get(_argument(request, b"watcher"))
+        page = self._page
+        watcher = page.watchers.get(_argument(request, b"watcher"))
         service = self._service(request)
         if request.path != b"/send" or watcher is None or service is None:
             return _say(request, 404, "the page has lost its connection; open it again")
-        if not watchers.lines.allow(watcher.token, watchers.seconds()):
+        if not page.lines.allow(watcher.token, page.seconds()):
             return _say(request, 429, "that was fast; wait a second")
         content: Any = request.content
         line = content.read(LINE)
         if not line:
             return _say(request, 400, "there is nothing to send")
         try:
-            told = service.send(watcher, line)
+            told = service.send(watcher.ports, line)
         except OSError as error:
             return _say(request, 503, f"it cannot be sent: {error.strerror or error}")
         if not isinstance(told, Deferred):
@@ -245,43 +390,6 @@ def _say(request: Request, status: int, sentence: str) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     return f"{sentence}\n".encode()
-
-
-_HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::[0-9]{1,5})?", re.ASCII)
-
-# Invariant: a browser also asks what foreign pages tell it to. Such a page can make a visitor's
-# browser send a form to an address of this machine (CSRF), and with a name of its own that suddenly
-# stands for this machine (DNS rebinding) it could even read what comes back. Against the first,
-# whatever names an `Origin` must name the very `Host` that it asks, and what changes something must
-# name one. Against the second, a host is accepted as a number, which no rebinding can be: one of
-# loopback's, or the one at which this connection arrived. Names are accepted if the operator gave
-# them, besides `localhost`, which browsers do not look up.
-
-
-def why_foreign(
-    host: str | None,
-    origin: str | None,
-    *,
-    arrived_at: str,
-    given: Collection[str],
-    changes: bool,
-) -> str:
-    """Return why a request is not the page's own, as a sentence; "" if it is."""
-    match = _HOST.fullmatch((host or "").lower())
-    name = (match[1] or match[2]).rstrip(".") if match else ""
-    number = host_address(name)
-    ours = number is not None and (number.is_loopback or number == host_address(arrived_at))
-    if not (ours or name == "localhost" or name in given):
-        return (
-            f"this page is not at {name[:80] or 'a host without a name'}; open it by its number, "
-            "or have it started with --page-host=NAME"
-        )
-    if origin is None:
-        return "only the page itself may do this" if changes else ""
-    scheme, _, authority = origin.lower().partition("://")
-    if scheme not in ("http", "https") or authority != (host or "").lower():
-        return "only the page itself may ask this, and another one did"
-    return ""
 
 
 def _is_loopback(host: str) -> bool:

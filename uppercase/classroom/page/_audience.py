@@ -21,7 +21,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from uppercase.classroom.page._watchers import Watcher
 from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
@@ -296,8 +295,8 @@ class Shown:
                 return Target(host, int(port), udp=protocol == "UDP")
         return None
 
-    def send(self, watcher: Watcher, line: bytes) -> dict[str, Any] | Deferred[Any]:
-        """Send a line; return what the browser is told of it."""
+    def send(self, ports: dict[object, Any], line: bytes) -> dict[str, Any] | Deferred[Any]:
+        """Send a line, over UDP from the watcher's port; return what the browser is told of it."""
         target = self._target()
         if target is None:
             return {"error": "this service takes no line from the page"}
@@ -308,10 +307,9 @@ class Shown:
                 lambda reply: {"reply": reply.decode("utf-8", "replace")},
                 lambda failure: {"error": failure.getErrorMessage()},
             )
-        port = watcher.ports.get(self)
-        if port is None:
-            port = self._reactor.listenUDP(0, _Socket(), interface=target.host)
-            watcher.ports[self] = port
+        if self not in ports:
+            ports[self] = self._reactor.listenUDP(0, _Socket(), interface=target.host)
+        port = ports[self]
         port.protocol.sent += 1
         port.write(line, (target.host, target.port))
         place = port.getHost()

@@ -132,7 +132,7 @@ def ping(
                 failure = error
             if not (isinstance(failure, ConnectionRefused) and tracker.totals.untouched):
                 break
-    display.show_summary(run.connections, failure)
+    display.show_summary(failure)
     if plot is not None:
         save_plot(plot, target, display.found, tracker.totals)
     if failure is not None:
@@ -290,6 +290,7 @@ class Display:
     as_json: bool
     timestamps: bool
     started: float = field(default=0.0, init=False)
+    connections: int = field(default=0, init=False)
     first_wrong: Finding | None = field(default=None, init=False)
     found: deque[Finding] = field(default_factory=partial(deque, maxlen=PING_SAMPLES), init=False)
 
@@ -312,10 +313,10 @@ class Display:
         if not self.as_json:
             say(sentence)
 
-    def show_interim(self, connections: int | None) -> None:
+    def show_interim(self) -> None:
         """Print how it stands: as an object, or as a line on standard error."""
         if self.as_json:
-            self._show_object("interim", connections)
+            self._show_object("interim")
             return
         totals = self.totals
         line = f"{totals.received}/{totals.transmitted} packets, {totals.loss * 100:.4g}% loss"
@@ -323,10 +324,10 @@ class Display:
         row = "" if values is None else f", {_report.in_a_row(values, _EXTENT[:3])}"
         print(line + row, file=sys.stderr, flush=True)
 
-    def show_summary(self, connections: int | None, failure: NetworkError | None) -> None:
+    def show_summary(self, failure: NetworkError | None) -> None:
         totals = self.totals
         if self.as_json:
-            self._show_object("summary", connections, error=failure and str(failure))
+            self._show_object("summary", error=failure and str(failure))
             return
         if failure is not None and totals.untouched:
             return  # nothing has been measured; the sentence about the error says it all
@@ -350,12 +351,12 @@ class Display:
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def _show_object(self, kind: str, connections: int | None, **more: Any) -> None:
+    def _show_object(self, kind: str, **more: Any) -> None:
         """Print the fields that the summary and an interim report share, and some more."""
         _report.print_object(
             kind,
             target=str(self.target),
-            connections=connections,
+            connections=None if self.target.udp else self.connections,
             **{name: getattr(self.totals, name) for name in (*_COUNTED, "pending")},
             loss=round(self.totals.loss, 6),
             elapsed_ms=milliseconds(self._elapsed),

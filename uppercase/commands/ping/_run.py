@@ -29,12 +29,12 @@ from zope.interface import implementer
 from uppercase.client.network import (
     DatagramSocket,
     IReactor,
+    Reader,
     at_peer,
     explain_loss,
     open_connection,
 )
-from uppercase.client.session import Reader
-from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
+from uppercase.client.target import Address, Target, connect_udp, explain_send
 from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -56,7 +56,7 @@ class Run(ABC):
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
     What happens meanwhile is called in order, in between; what it raises ends the run. How a probe
-    travels is for the subclasses; `connections` is None where there are none.
+    travels is for the subclasses.
     """
 
     reactor: IReactor
@@ -65,7 +65,6 @@ class Run(ABC):
     times: Iterator[float]
     duration: float | None
     display: "Display"
-    connections: int | None = field(default=None, init=False)
     happened: DeferredQueue[Callable[[], None]] = field(default_factory=DeferredQueue, init=False)
     _ended = False
 
@@ -120,7 +119,7 @@ class Run(ABC):
         self.happened.put(happened)
 
     def look(self) -> None:
-        self.happened.put(lambda: self.display.show_interim(self.connections))
+        self.happened.put(self.display.show_interim)
 
     def received(self, reply: bytes) -> None:
         now = monotonic()
@@ -150,11 +149,7 @@ class DatagramRun(Run):
 
     async def open(self) -> None:
         datagrams = connect_udp(self.target, self.address)
-
-        def failed(error: OSError) -> None:
-            self.end(explain(error, self.target))
-
-        self._port = DatagramSocket(self.reactor, datagrams, self.received, failed)
+        self._port = DatagramSocket(self.reactor, self.target, datagrams, self.received, self.end)
 
     def send(self, probe: bytes) -> None:
         """Send one datagram; a full queue of this host is waited for: it is not a loss."""
@@ -193,7 +188,7 @@ class StreamRun(Run):
 
     async def open(self) -> None:
         """Open the connection that all probes share for as long as the server keeps it."""
-        self.connections = 1
+        self.display.connections += 1
         shared = Lines(self.target, self.received)
         self._shared: Lines | None = shared
         await open_connection(self.target, shared, self.reactor)
@@ -210,7 +205,7 @@ class StreamRun(Run):
             self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
-        self.connections = (self.connections or 0) + 1
+        self.display.connections += 1
         lines = Lines(self.target, self.received)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
         self._alone[lines].addBoth(lambda _: self._forget(lines))

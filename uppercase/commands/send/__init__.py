@@ -137,7 +137,7 @@ def _send_datagrams(
     one_socket: bool,
     verbose: bool,
 ) -> int:
-    from uppercase.client.network import Datagrams
+    from uppercase.client.session import Datagrams
     from uppercase.client.target import reachable
     from uppercase.commands import running
     from uppercase.commands.send._datagrams import Chunks, Messages

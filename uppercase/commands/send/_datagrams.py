@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 
-from uppercase.client.network import Datagrams
+from uppercase.client.session import Datagrams
 from uppercase.commands.group import say
 from uppercase.commands.send._stream import Source, write
 from uppercase.core.values import counted

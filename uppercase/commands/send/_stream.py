@@ -25,8 +25,13 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client.network import ClientProtocol, IReactor, explain_loss, open_connection
-from uppercase.client.session import Reader
+from uppercase.client.network import (
+    ClientProtocol,
+    IReactor,
+    Reader,
+    explain_loss,
+    open_connection,
+)
 from uppercase.client.target import Target, explain
 from uppercase.commands import CHUNK, write_all
 from uppercase.core.values import counted
