@@ -576,7 +576,6 @@ def test_where_only_proxies_are_let_in_the_page_sends_nothing() -> None:
     watcher.ask("/events")
     (_, hello), *_ = watcher.events()
     assert not hello["services"][0]["sends"]
-    page.watchers.stop()
 
 
 async def test_over_tcp_the_reply_is_told_at_once() -> None:
