@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from uppercase.services._tcp import drain
+from uppercase.services import TCPService, TCPSettings
 
 
 class Connection:
@@ -34,9 +34,11 @@ class Factory:
 
 def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end() -> None:
     clock = Clock()
+    service = TCPService(TCPSettings(drain=10.0, drain_quiet=1.0), clock)
     quiet, busy = Connection(0.0), Connection(None)
     factory: Any = Factory({quiet, busy})
-    done = Deferred.fromCoroutine(drain(factory, clock, 10.0, 1.0))
+    service.factory = factory
+    done = Deferred.fromCoroutine(service.end())
     for seconds, expected in (
         (0.5, (False, False, False, False)),
         (1.5, (True, False, False, False)),

@@ -133,9 +133,9 @@ def test_a_worker_that_any_signal_has_killed_has_ended(number: int, name: str) -
     """Those for real time have no names."""
     recorder: Any = Recorder()
     worker = Worker(0, recorder)
-    worker._reactor = Clock()
+    recorder.reactor = Clock()
     worker.processExited(Failure(ProcessTerminated(signal=number)))
-    worker._reactor.advance(1)
+    recorder.reactor.advance(1)
     assert recorder.end.result == f"killed by {name}"
 
 
@@ -232,7 +232,7 @@ def test_a_worker_is_replaced_even_if_the_folder_of_the_service_is_gone(
         [udp_service(UDPSettings(port=0))], Clock(), workers=1, program=["python"]
     )
     spawned: list[str] = []
-    monkeypatch.setattr(Worker, "spawn", lambda *about: spawned.append(about[4].directory))
+    monkeypatch.setattr(Worker, "spawn", lambda *about: spawned.append(about[1].directory))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -269,11 +269,11 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
     supervisor.ready(old, [[]])
     supervisor.reload()
     overtaken = workers[0]
-    overtaken.transport, overtaken._reactor = Process(), clock
+    overtaken.transport = Process()
     supervisor.reload()
     assert overtaken.transport.told == [signal.SIGTERM, b"retire\n"]
     for worker in (old, workers[0]):
-        worker.transport, worker._reactor = Process(), clock
+        worker.transport = Process()
     supervisor._all, supervisor._has_opened = {old, workers[0]}, True
     supervisor.stopService()
     assert workers[0].transport.told == [signal.SIGTERM, b"stop\n"]
@@ -338,7 +338,9 @@ async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     recorder: Any = Recorder()
     assignment = Assignment(0, 1, 1.0, False, "", "", [], [])
     worker = Worker(0, recorder)
-    worker.spawn(reactor, ["/does/not/exist"], os.getcwd(), assignment, [0])
-    worker.end(b"stop", 1)
+    recorder.reactor, recorder.directory = reactor, os.getcwd()
+    recorder.program, recorder.words = ["/does/not/exist"], []
+    worker.spawn(assignment, [0])
+    worker.end(b"stop")
     assert "cannot be started: No such file" in await recorder.end
     assert worker.state is State.ENDED

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from twisted.internet import endpoints, interfaces
 from twisted.internet import error as twisted_error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, succeed
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.main import CONNECTION_LOST
@@ -27,7 +28,7 @@ from zope.interface import implementer
 
 from uppercase.client.target import Address, Target, explain, reachable, resolve
 from uppercase.core.tls import TLSLayer
-from uppercase.core.values import family_of, host_address
+from uppercase.core.values import family_of
 from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
@@ -286,7 +287,7 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
 def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     """Look up the addresses of a target, in a thread, since that may take a while."""
     look_up = reachable if target.udp else resolve
-    if host_address(target.host) is not None:
+    if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
 

@@ -233,8 +233,7 @@ class Datagrams:
         finally:
             self._under_way.discard(came)
             port.close()
-        attempts = counted(most, "attempt")
-        raise NoReply(f"{self.target} did not reply to {attempts}")
+        raise NoReply(f"{self.target} did not reply to {counted(most, 'attempt')}")
 
     def _send(self, datagrams: socket.socket, message: bytes) -> None:
         """Send a datagram; no room in the kernel is a loss like any other."""
@@ -397,8 +396,7 @@ def exchange(
                 if len(received) > max_reply:
                     raise NetworkError(f"{name} sent more than {max_reply} bytes (max_reply)")
         except Silence as error:
-            silent = f"silent for {timeout:g} s"
-            raise NoReply(f"{name} has not ended its replies, {silent}") from error
+            raise NoReply(f"{name} has not ended its replies, silent for {timeout:g} s") from error
         finally:
             if reader.reason is None:
                 reader.transport.abortConnection()

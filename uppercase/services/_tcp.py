@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -174,8 +174,7 @@ class TCPService(TransformService):
                 if each.acceptor is not None:
                     each.acceptor.accept_waiting()
         await gatherResults([each.stop() for each in opened])
-        settings = self.settings
-        await drain(self.factory, self.clock, settings.drain, settings.drain_quiet)
+        await self._drain()
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no more handshakes; fire when those under way have had their time."""
@@ -185,6 +184,42 @@ class TCPService(TransformService):
         hosts = [getattr(each.port.getHost(), "host", "127.0.0.1") for each in opened]
         local = all(ip_address(host).is_loopback for host in hosts)
         return deferLater(self.reactor, _LOCAL_HANDSHAKE if local else _HANDSHAKE)
+
+    async def _drain(self) -> None:
+        """Bring all connections to their end, each when nothing is under way on it."""
+        clock, quiet = self.clock, self.settings.drain_quiet
+        connections = self.factory.connections
+        drained: set[TransformProtocol] = set()
+        pause: Deferred[None]
+
+        def closed() -> None:
+            if not (connections or pause.called):
+                pause.callback(None)
+
+        self.factory.on_closed = closed
+        now = clock.seconds()
+        deadline = next_abort = now + self.settings.drain
+        next_report = now + _DRAIN_REPORT
+        while connections:
+            pause = Deferred()
+            now = clock.seconds()
+            is_over = now >= next_abort
+            if is_over:
+                next_abort = now + LAST_WORD
+                # Those that could have ended; what was busy until now has a moment more.
+                _abort([each for each in connections if each in drained])
+            elif now >= next_report:
+                next_report += _DRAIN_REPORT
+                time = max(0.0, deadline - now)
+                say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
+            for connection in list(connections):
+                since = connection.idle_since()
+                is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
+                if is_over or is_quiet or connection in drained:
+                    drained.add(connection)
+                    connection.drain()
+            await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
+        self.factory.on_closed = None
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.admission.max_connections
@@ -209,52 +244,7 @@ class TCPService(TransformService):
         self.notify(AcceptFailed(name, error.strerror or ""))
 
 
-async def drain(
-    factory: TransformFactory, clock: IReactorTime, seconds: float, quiet: float
-) -> None:
-    """Bring all connections to their end, each when nothing is under way on it.
-
-    Args:
-        factory: has the open ones, and tells when one has been closed.
-        clock: says what time it is.
-        seconds: how long they have; the rest is aborted then.
-        quiet: seconds without traffic after which nothing is taken to be under way.
-    """
-    connections = factory.connections
-    drained: set[TransformProtocol] = set()
-    pause: Deferred[None]
-
-    def closed() -> None:
-        if not (connections or pause.called):
-            pause.callback(None)
-
-    factory.on_closed = closed
-    now = clock.seconds()
-    deadline = next_abort = now + seconds
-    next_report = now + _DRAIN_REPORT
-    while connections:
-        pause = Deferred()
-        now = clock.seconds()
-        is_over = now >= next_abort
-        if is_over:
-            next_abort = now + LAST_WORD
-            _abort([each for each in connections if each in drained])
-        elif now >= next_report:
-            next_report += _DRAIN_REPORT
-            time = max(0.0, deadline - now)
-            say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
-        for connection in list(connections):
-            since = connection.idle_since()
-            is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-            if is_over or is_quiet or connection in drained:
-                drained.add(connection)
-                connection.drain()
-        await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
-    factory.on_closed = None
-
-
 def _abort(late: list[TransformProtocol]) -> None:
-    """End those that could have ended; what was busy until now has a moment more."""
     if late:
         aborted = counted(len(late), "connection")
         say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)

@@ -83,8 +83,9 @@ class Supervisor(Service):
 
     def __post_init__(self) -> None:
         # Where the options were read, and will be again.
-        self._directory = self._runs_in = os.getcwd()
+        self.directory = self._runs_in = os.getcwd()
         self._drain = max(each.settings.drain for each in self.services)
+        self.patience = self._drain + _OVERTIME
         self._before_hangup: Any = None
         self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
@@ -158,13 +159,7 @@ class Supervisor(Service):
         sockets = [each.sockets[number % len(each.sockets)].fileno() for each in opened]
         worker = generation.workers[number] = Worker(number, self)
         self._all.add(worker)
-        worker.spawn(
-            self.reactor,
-            [*self.program, str(os.getpid()), *self.words],
-            self._directory,
-            assignment,
-            [generation.board.descriptor, *sockets],
-        )
+        worker.spawn(assignment, [generation.board.descriptor, *sockets])
 
     def call_when_ready(self, call: Callable[[], object]) -> None:
         """Call once all workers serve, for the first time."""
@@ -247,7 +242,7 @@ class Supervisor(Service):
             generation.board.close()
             for worker in generation.workers.values():
                 worker.give_up()
-                worker.end(RETIRE, self._drain + _OVERTIME)
+                worker.end(RETIRE)
 
     # Ending
 
@@ -280,7 +275,7 @@ class Supervisor(Service):
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
         for worker in list(self._all):
-            worker.end(STOP, self._drain + _OVERTIME)
+            worker.end(STOP)
         self._end_if_alone()
         return stopping
 

@@ -127,24 +127,20 @@ class Worker(ProcessProtocol):
     def __str__(self) -> str:
         return f"worker {self.number + 1} (process {self.pid})"
 
-    def spawn(
-        self,
-        reactor: Any,
-        command: Sequence[str],
-        directory: str,
-        assignment: Assignment,
-        inherited: Sequence[int],
-    ) -> None:
+    def spawn(self, assignment: Assignment, inherited: Sequence[int]) -> None:
         """Start the process, with descriptors: of the board, then of the sockets."""
-        self._reactor = reactor
+        ours = self._supervisor
+        command = [*ours.program, str(os.getpid()), *ours.words]
         pipes = {0: "w", 1: "r", 2: "r", REPORTS: "r", COMMANDS: "w"}
         fds = {**pipes, **dict(enumerate(inherited, BOARD))}
         try:
-            reactor.spawnProcess(self, command[0], command, env=None, path=directory, childFDs=fds)
+            ours.reactor.spawnProcess(
+                self, command[0], command, env=None, path=ours.directory, childFDs=fds
+            )
         except OSError as error:
             # Such as a Python that the user twistd has changed to may not run.
             self._last_words = f"{command[0]} cannot be started: {error.strerror}"
-            reactor.callLater(0, self._ended)
+            ours.reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
             self.transport.closeStdin()
@@ -155,13 +151,13 @@ class Worker(ProcessProtocol):
         with suppress(KeyError):
             self.transport.writeToChild(COMMANDS, line + b"\n")
 
-    def end(self, word: bytes, seconds: float) -> None:
-        """Tell it to finish; if it has not after that many seconds, kill it."""
+    def end(self, word: bytes) -> None:
+        """Tell it to finish; if it has not within the supervisor's patience, kill it."""
         if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
         self._tell(word)
-        self._reactor.callLater(seconds, self.kill)
+        self._supervisor.reactor.callLater(self._supervisor.patience, self.kill)
 
     def give_up(self) -> None:
         """End it at once if it is only starting; if it serves after all, it stops as usual."""
@@ -171,7 +167,7 @@ class Worker(ProcessProtocol):
     def kill(self) -> None:
         """End it, after it has said where it is."""
         self._signal(signal.SIGABRT)  # faulthandler's
-        self._reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
+        self._supervisor.reactor.callLater(_DUMP, self._signal, signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         # Nothing was cancelled: a process that has ended takes no more signals.
@@ -241,7 +237,7 @@ class Worker(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         self._status = reason.value
-        self._reactor.callLater(_LAST_OUTPUT, self._ended)
+        self._supervisor.reactor.callLater(_LAST_OUTPUT, self._ended)
 
     def processEnded(self, reason: Failure) -> None:
         self._ended()

@@ -88,6 +88,7 @@ class TableOptions(usage.Options):
 
     Attributes:
         rows: all of them by name.
+        words: what was parsed; a worker parses it as well.
     """
 
     groups: ClassVar[tuple[Group, ...]] = ()
@@ -122,7 +123,8 @@ class TableOptions(usage.Options):
 
         Theirs is the whole help, with the sentence before or after it.
         """
-        parent = getattr(self, "parent", None)
+        self.words = list(options or ())
+        parent: Any = self.parent
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:
@@ -140,7 +142,7 @@ class TableOptions(usage.Options):
             raise SystemExit(1 if twistd else os.EX_USAGE) from error
 
     def _explain_unknown(self, option: str) -> str:
-        parent = getattr(self, "parent", None)
+        parent: Any = self.parent
         if parent is not None:
             name = option.lstrip("-")
             if name in parent.synonyms:

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -51,16 +51,10 @@ class ProcessOptions(TableOptions, ABC):
     meant: ClassVar[str]
     synopsis = "[options]"
     in_worker = False
-    _words: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()
         self.whole: ProcessOptions = self
-
-    def parseOptions(self, options: list[str] | None = None) -> None:
-        """Parse, and remember the words for workers, who parse them as well."""
-        self._words = list(options or ())
-        super().parseOptions(options)
 
     def opt_version(self) -> None:
         print(f"uppercase {__version__} (Twisted {twisted.__version__})")
@@ -175,7 +169,7 @@ class ProcessOptions(TableOptions, ABC):
             workers=workers,
             program=[sys.executable, "-m", "uppercase.taps._worker"],
             # By which a worker makes the same services.
-            words=[type(self).__module__, *self._words],
+            words=[type(self).__module__, *self.words],
             watchdog=watchdog,
             measure=self["metrics"] is not None,
         )
