@@ -1,5 +1,6 @@
 """The live page: what it tells, to whom, and what neither clients nor visitors can do to it."""
 
+import gc
 import json
 import sys
 import time
@@ -28,22 +29,29 @@ from uppercase.classroom.page import (
 from uppercase.classroom.page._audience import (
     CLIENTS,
     CLIENTS_TOLD,
+    COUNTS,
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
 )
+from uppercase.classroom.timeline import Arrow
 from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import (
     Chunk,
     Closed,
     Direction,
+    Dropped,
+    DropReason,
     Event,
+    KernelDropped,
     Opened,
     Outcome,
     Received,
+    RefusalReason,
+    Refused,
     Replied,
 )
-from uppercase.core.values import parse_host_names
+from uppercase.core.values import parse_host_names, parse_peers
 from uppercase.errors import BadValue
 from uppercase.lab import Experiment, answer_key, make_experiment
 from uppercase.limits import DatagramLimits
@@ -270,11 +278,32 @@ def test_a_long_connection_fills_nothing() -> None:
     for _ in range(5_000):
         clock.advance(0.02)
         audience.notify(Chunk("192.0.2.7:5", Direction.REQUEST, b"x"))
+    assert audience.snapshot()["clients"][0][2] == "open"
     audience.notify(Closed("192.0.2.7:5", Outcome.FINISHED, "", 5000, 0))
+    audience.notify(Refused("192.0.2.8:5", RefusalReason.FULL, ""))
     told = audience.snapshot()
     assert len(told["arrows"]) == HISTORY
-    assert told["clients"][0][2] == "finished"
-    assert told["arrows"][-1][-1] == "closed: finished"
+    assert [client[2] for client in told["clients"]] == ["finished", "refused"]
+    assert told["arrows"][-2][-1] == "closed: finished"
+
+
+def test_a_client_that_goes_on_and_on_fills_nothing() -> None:
+    clock = Clock()
+    audience = Audience(ABOUT, clock.seconds)
+    for number in range(8_000):
+        clock.advance(0.01)
+        audience.notify(Received("192.0.2.7:5", b"x", number))
+        audience.notify(Replied("192.0.2.7:5", b"X", b"x", number))
+    assert audience.shown == 8_000
+    assert sum(isinstance(each, Arrow) for each in gc.get_objects()) < 6_000
+
+
+def test_what_is_dropped_is_counted_and_what_is_nobodys_is_not_shown() -> None:
+    audience = Audience(ABOUT, Clock().seconds)
+    audience.notify(Dropped("192.0.2.7:5", DropReason.LOW_PORT, ""))
+    audience.notify(KernelDropped("UDP 127.0.0.1:5", 3))
+    ((_, peer, _, *counts),) = audience.snapshot()["clients"]
+    assert (peer, counts[COUNTS.index("dropped")], sum(counts)) == ("192.0.2.7:5", 1, 1)
 
 
 def flood(stage: Stage, seconds: float) -> None:
@@ -538,6 +567,15 @@ async def test_a_watcher_is_one_client_whose_datagrams_are_numbered_on() -> None
     await service.stopService()
     # Sockets that were left open would be found by the check of every test.
     assert page.port is None
+
+
+def test_where_only_proxies_are_let_in_the_page_sends_nothing() -> None:
+    settings = TCPSettings(proxy_from=parse_peers("127.0.0.1"), observers=(_audience("TCP"),))
+    page = PageService("8080", [tcp_service(settings, Clock())], Clock())
+    watcher = Visit(page)
+    watcher.ask("/events")
+    (_, hello), *_ = watcher.events()
+    assert not hello["services"][0]["sends"]
 
 
 async def test_over_tcp_the_reply_is_told_at_once() -> None:

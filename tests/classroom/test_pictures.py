@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_pdf import PdfPages
 
 from tests.classroom.helpers import arrows_of, exchange
 from tests.classroom.test_record import recorded
@@ -312,6 +313,22 @@ def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
     begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     assert path.read_bytes().startswith(begins[kind])
     assert path.stat().st_size > 2000
+
+
+@pytest.mark.parametrize("loss", ["0", "0.3", "1"])
+def test_no_page_ends_within_a_line_of_text(
+    loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Any] = []
+    monkeypatch.setattr(PdfPages, "savefig", lambda _, figure: pages.append(*figure.axes))
+    record = recorded(make_experiment({"loss": loss}, seed=3), 60, 0.0).getvalue()
+    save_timeline(timeline_of(record), tmp_path / "class.pdf")
+    assert len(pages) > 1
+    for page in pages:
+        bottom, top = page.get_ylim()
+        heights = [text.get_position()[1] for text in page.texts]
+        assert top + 10 < min(heights)
+        assert max(heights) < bottom - 4
 
 
 def test_a_picture_of_thousands_says_what_to_do_instead(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_a_cancelled_request_leaves_the_others_in_step() -> None:
     [
         (ConnectionDone(), "TCP server:7 ended the conversation"),
         (ConnectionLost(), "TCP server:7 broke the connection off"),
+        (OSError("TLS broke"), "the connection with TCP server:7 failed: TLS broke"),
     ],
 )
 def test_the_end_of_the_connection_fails_what_is_owed(reason: Exception, sentence: str) -> None:
@@ -187,6 +188,8 @@ def test_closing_a_session_fails_what_is_owed_and_waits_for_the_end() -> None:
     assert "was closed" in failure_of(owed, NetworkError)
     assert transport.disconnecting
     assert not closed.called
+    session.dataReceived(b"ONE\n")
+    assert not transport.disconnected, "what was under way does not break it off"
     session.connectionLost(Failure(ConnectionDone()))
     assert result_of(closed) is None
     assert result_of(session.close()) is None

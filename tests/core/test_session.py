@@ -7,7 +7,7 @@ from zope.interface import implementer
 
 from uppercase.core.conversation import Cancel, Done, MessageConversation, StreamConversation
 from uppercase.core.events import Outcome
-from uppercase.errors import MalformedFrame, MessageTooLong, TransformError
+from uppercase.errors import FramingError, MalformedFrame, MessageTooLong, TransformError
 from uppercase.interfaces import IFramer, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import OUTPUT_BATCH
 
@@ -70,13 +70,14 @@ class Shell:
         transform: ITransform,
         *,
         window: int = 3,
-        one_message: bool = False,
+        framer: Letters | None = None,
     ) -> None:
         self.sent = b""
+        self.largest = 0
         self.promises: dict[bytes, Done] = {}
         self.cancelled: list[bytes] = []
         self.conversation = MessageConversation(
-            Letters(one_message),
+            framer or Letters(),
             transform,
             await_reply=self._await,
             on_ready=self.pump,
@@ -111,6 +112,7 @@ class Shell:
     def pump(self) -> None:
         while output := self.conversation.replies():
             self.sent += output
+            self.largest = max(self.largest, len(output))
 
 
 def test_messages_are_answered_in_order_with_their_trailers() -> None:
@@ -160,7 +162,7 @@ def test_a_conversation_that_failed_keeps_no_frames() -> None:
 
 
 def test_one_message_conversations_are_over_after_the_first() -> None:
-    shell = Shell(Uppercase(), one_message=True)
+    shell = Shell(Uppercase(), framer=Letters(one_message=True))
     shell.receive(b"abc")
     assert shell.sent == b"A."
     assert shell.ended() is Outcome.ANSWERED
@@ -241,9 +243,30 @@ def test_a_failed_reply_cancels_those_behind_it() -> None:
     assert str(shell.conversation.error) == "transform 'later' failed: it is too late"
 
 
+def test_a_failed_reply_counts_although_a_fault_comes_after_it() -> None:
+    shell = Shell(Later())
+    shell.receive(b"a!")
+    shell.keep(b"A", TransformError("later", "it is too late"))
+    assert shell.ended() is Outcome.FAILED
+    assert str(shell.conversation.error) == "transform 'later' failed: it is too late"
+
+
+def test_an_awaited_reply_that_the_framing_cannot_carry_ends_the_conversation() -> None:
+    class Narrow(Letters):
+        def wrap(self, reply: bytes, trailer: bytes) -> bytes:
+            raise FramingError("it is too long")
+
+    shell = Shell(Later(), framer=Narrow())
+    shell.receive(b"ab")
+    shell.keep(b"A")
+    assert shell.cancelled == [b"B"]
+    assert shell.ended() is Outcome.FAILED
+    assert str(shell.conversation.error) == "it is too long"
+
+
 def test_a_peer_that_leaves_cancels_what_is_awaited() -> None:
     shell = Shell(Later())
-    shell.receive(b"ab")
+    shell.receive(b"aCb")
     shell.conversation.cancel()
     assert sorted(shell.cancelled) == [b"A", b"B"]
     assert shell.ended() is Outcome.DISCONNECTED
@@ -267,9 +290,21 @@ def test_output_is_made_in_batches() -> None:
     assert shell.conversation.wants_input
 
 
+def test_what_was_awaited_leaves_in_batches_too() -> None:
+    class Large(Later):
+        def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
+            return message * OUTPUT_BATCH if message.isupper() else super().transform(message)
+
+    shell = Shell(Large(), window=4)
+    shell.receive(b"aBCD")
+    shell.keep(b"A")
+    assert len(shell.sent) == len(b"A.") + 3 * (OUTPUT_BATCH + 1)
+    assert shell.largest == len(b"A.") + OUTPUT_BATCH + 1
+
+
 @implementer(IStreamTransform, ITransformStream)
 class Stream:
-    """Upper-cases; gives an ending; fails on x."""
+    """Upper-cases; gives an ending; fails on x, and holds y back."""
 
     def transform(self, message: bytes) -> bytes:
         return self.feed(message) + self.finish()
@@ -280,7 +315,7 @@ class Stream:
     def feed(self, data: bytes) -> bytes:
         if b"x" in data:
             raise TransformError("stream", "x is not accepted")
-        return data.upper()
+        return data.replace(b"y", b"").upper()
 
     def finish(self) -> bytes:
         return b"END"
@@ -291,6 +326,9 @@ def test_a_stream_answers_each_chunk_and_its_end() -> None:
     assert conversation.wants_input
     conversation.receive(b"ab")
     assert conversation.replies() == b"AB"
+    conversation.receive(b"y")
+    conversation.receive(b"c")
+    assert conversation.replies() == b"C", "what gives nothing yet holds up nothing"
     conversation.end_of_input()
     assert conversation.replies() == b"END"
     assert conversation.outcome is Outcome.FINISHED

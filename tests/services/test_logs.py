@@ -15,6 +15,7 @@ from uppercase.core.events import (
     DropReason,
     Event,
     Impaired,
+    Incomplete,
     LabAction,
     Opened,
     Outcome,
@@ -24,6 +25,7 @@ from uppercase.core.events import (
     Replied,
     SlowCall,
     TransformFailed,
+    WouldDrop,
 )
 from uppercase.core.values import printable
 from uppercase.errors import OutputTooLong, TransformError
@@ -220,6 +222,22 @@ def test_a_datagram_has_one_line_which_says_how_it_ended(written: Written) -> No
         "   7  request delayed 50 ms: 4 bytes b'ping' -> 4 bytes b'PING'",
         "   8  request lost: 2 bytes b'hi'",
         "   9  delivered: 4 bytes b'ping' -> 4 bytes b'PING'",
+    ]
+
+
+def test_what_a_client_may_wonder_about_is_a_sentence(written: Written) -> None:
+    peer = "192.0.2.1:50000"
+    logged(
+        WouldDrop(peer, DropReason.OVER_RATE),
+        Incomplete(peer, 1),
+        Impaired(peer, Direction.REPLY, 0, (LabAction.DELAYED,), "the reply is held back"),
+        log_peers=True,
+    )[1].stop()
+    assert written.lines() == [
+        f"TCP: a datagram from {peer} would have been dropped: over-rate",
+        f"TCP: {peer} has sent 1 byte without a line's end and waits; --framing=segment answers "
+        "programs that send none",
+        f"TCP: {peer}: the reply is held back",
     ]
 
 

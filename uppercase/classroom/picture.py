@@ -311,7 +311,7 @@ def _pages(drawing: _Drawing) -> Iterator[tuple[float, float]]:
     top, height = 0.0, drawing.width * _PAGE
     while top < drawing.height:
         bottom = top + height
-        while bottom < drawing.height and any(int(bottom) + y in rows for y in range(-5, 14)):
+        while bottom < drawing.height and any(int(bottom) + y in rows for y in range(-4, 11)):
             bottom -= 1
             if bottom < top + height / 2:
                 bottom = top + height

@@ -177,8 +177,6 @@ class StreamConversation(Conversation):
         try:
             while self._chunks:
                 if output := self._stream.feed(self._chunks.popleft()):
-                    # Invariant: with no chunk left and the input open there is nothing to do.
-                    self.wants_input = not self._chunks and self._input is _OPEN
                     return output
             if self._input is _ENDED:
                 output = self._stream.finish()
@@ -193,8 +191,8 @@ class StreamConversation(Conversation):
         return b""
 
     def cancel(self) -> None:
-        self._chunks.clear()
-        self._end(self.outcome or Outcome.DISCONNECTED, self.error)
+        if self.outcome is None:
+            self._end(Outcome.DISCONNECTED)
 
     def _fail(self, error: TransformError) -> bytes:
         """End, and return the bytes that a failed call yields: none."""
@@ -279,10 +277,6 @@ class MessageConversation(Conversation):
                 drop_tracebacks(error)
         self._chunks.append(data)
         return self.replies(until, seconds)
-
-    def receive(self, data: bytes) -> None:
-        if self._verdict is None:
-            super().receive(data)
 
     def replies(self, until: float = inf, seconds: Clock = monotonic) -> bytes:
         output: list[bytes] = []

@@ -67,9 +67,9 @@ class Framer(ABC):
         """Take the next bytes; see `IFramer.feed`."""
         return iter(()) if self._ended else self._split(data)
 
+    @abstractmethod
     def finish(self) -> Iterator[Pair]:
-        """End the input; see `IFramer.finish`."""
-        return iter(()) if self._ended else self._flush()
+        """Return the message that the end of the input completes, if any, and `_end`."""
 
     @abstractmethod
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
@@ -78,10 +78,6 @@ class Framer(ABC):
     @abstractmethod
     def _split(self, data: bytes) -> Iterator[Pair]:
         """Return the messages that end in `data`, and hold what is left of it."""
-
-    @abstractmethod
-    def _flush(self) -> Iterator[Pair]:
-        """Return the message that the end of the input completes, if any, and `_end`."""
 
     def _take(self, data: bytes) -> bytes:
         """Return what is held and `data` in one piece, and hold nothing."""
@@ -147,7 +143,7 @@ class LineFramer(Framer):
             raise self._fail(MessageTooLong(self._limit))
         self._held += start
 
-    def _flush(self) -> Iterator[Pair]:
+    def finish(self) -> Iterator[Pair]:
         message = bytes(self._held)
         self._end()
         if len(message) > self._limit:
@@ -179,7 +175,7 @@ class SegmentFramer(Framer):
             raise MessageTooLong(self._limit)
         yield data, b""
 
-    def _flush(self) -> Iterator[Pair]:
+    def finish(self) -> Iterator[Pair]:
         self._end()
         yield from ()
 
@@ -255,7 +251,7 @@ class NetstringFramer(Framer):
             "comma; the length counts bytes, not characters"
         )
 
-    def _flush(self) -> Iterator[Pair]:
+    def finish(self) -> Iterator[Pair]:
         held, needed = bytes(self._held[: self._digits + 1]), self._needed
         length = self.held
         self._end()
@@ -308,7 +304,7 @@ class _PrefixedFramer(Framer):
             start = end
         self._held += data[start:]
 
-    def _flush(self) -> Iterator[Pair]:
+    def finish(self) -> Iterator[Pair]:
         held = self.held
         self._end()
         if held:

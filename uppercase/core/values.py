@@ -182,14 +182,14 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             # Connections that a TCP server closed keep its port for a minute, from us too if it
             # did not set SO_REUSEADDR, as the lecture's does not.
             or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
-            other = "name" if protocol == "UNIX" else "--port"
+            other = "name" if protocol == "UNIX" else "port"
             why = f"another program does already; stop it{or_wait} or choose another {other}"
             if protocol == "UNIX" and Path(address).exists() and not Path(address).is_socket():
                 why = "a file that is not a socket has this name; choose another one"
         case errno.EACCES | errno.EPERM if protocol == "UNIX":
             why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
-            why = "permission denied; ports below 1024 need privileges, choose another --port"
+            why = "permission denied; ports below 1024 need privileges, choose another one"
         case errno.ENOENT:
             missing = "its path is missing, as in unix:/run/name"
             why = "there is no such folder" if address else missing
