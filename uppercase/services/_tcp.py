@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -71,13 +71,13 @@ def _ends_with_us(place: str) -> bool:
     return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
-class _Open(NamedTuple):
+@dataclass(eq=False)
+class _Open:
     """What is listening, and what accepts in its place, if anything does."""
 
     listener: listening.Listener
     port: IListeningPort
-    name: str
-    acceptor: listening.Acceptor | None
+    acceptor: listening.Acceptor | None = None
 
     def stop(self) -> Deferred[Any]:
         if self.acceptor is not None:
@@ -155,7 +155,7 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        return [each.name for each in self._open]
+        return [each.listener.name(each.port) for each in self._open]
 
     def levels(self) -> dict[str, int]:
         return {"connections_open": len(self.factory.connections)}
@@ -233,11 +233,12 @@ class TCPService(TransformService):
             say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
-        self._open.append(_Open(listener, port, listener.name(port), None))
-        acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
-        self._open[-1] = self._open[-1]._replace(acceptor=acceptor)
+        opened = _Open(listener, port)
+        # Before its acceptor, which may fail, so that it is closed with the others.
+        self._open.append(opened)
+        opened.acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         if self._listening:  # It had to wait for something first.
-            self.say_ready(self._open[-1].name)
+            self.say_ready(listener.name(port))
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
