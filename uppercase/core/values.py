@@ -38,7 +38,7 @@ _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
 
 
 def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
-    """Return the addresses to listen on, each once, in the order given.
+    """Return the addresses to listen on, each once, in the order given; `*` covers all others.
 
     Args:
         interfaces: IP addresses, `localhost` (loopback) or `*` (every address), the latter two in
@@ -55,7 +55,9 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
             hosts.update(dict.fromkeys(LOOPBACK))
         else:
             hosts[parse_interface(interface, ", or * for every address")] = None
-    return tuple(hosts)
+    everywhere = [host for host in _EVERYWHERE if host in hosts]
+    covered = {family_of(host) for host in everywhere}
+    return tuple(host for host in hosts if host in everywhere or family_of(host) not in covered)
 
 
 def parse_interface(text: str, other: str = "") -> str:
