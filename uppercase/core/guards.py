@@ -192,8 +192,8 @@ by our lab: what waits in two receive buffers has passed by then, however slow t
 LOCK_STEP_SILENCE_AT_MOST: Final = 10.0
 """Seconds after which one is answered in any case: a client may send without a pause."""
 
-_NEVER: Final = (0, 0.0)
 _LONG_AGO: Final = float("-inf")
+_NEVER: Final = (0, _LONG_AGO)
 
 
 def loop_key(client: Client, data: bytes) -> int:
@@ -243,7 +243,7 @@ class LoopGuard:
         if entry is None:
             return False
         returns, since = entry
-        if returns == 0 or now - since > LOOP_WINDOW:
+        if now - since > LOOP_WINDOW:
             returns, since = 0, now
         if returns + 1 >= self._threshold:
             del sent[key]
