@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock, deferLater
@@ -437,6 +437,14 @@ async def test_an_address_of_the_other_family_is_none() -> None:
         for udp in (False, True):
             with pytest.raises(NetworkError, match=f"cannot resolve the name '{host}'"):
                 await ask(Target(host, 9, udp=udp, family=family), b"hello")
+
+
+@in_reactor
+async def test_an_address_keeps_its_scope() -> None:
+    endpoint: Any = endpoint_for(Target("fe80::1%lo", 9), cast(Any, reactor))
+    assert isinstance(endpoint, TCP6ClientEndpoint)
+    with pytest.raises(NetworkError, match="cannot resolve the name 'fe80::1%nope'"):
+        await ask(Target("fe80::1%nope", 9), b"hello")
 
 
 @in_reactor

@@ -1,5 +1,6 @@
 """What a UDP service answers and what it drops, without a socket."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,7 +217,8 @@ def test_a_failing_transform_costs_one_datagram_and_is_reported_with_its_cause()
         (("::ffff:192.0.2.7", 1, 0, 0), ("192.0.2.7", 1)),
         (("::ffff:0:1", 1, 0, 0), ("::ffff:0:1", 1)),
         (("2001:db8::7", 1, 9, 0), ("2001:db8::7", 1)),
-        (("fe80::7", 1, 0, 2), ("fe80::7%2", 1)),
+        (("fe80::7", 1, 0, 1), (f"fe80::7%{socket.if_indextoname(1)}", 1)),
+        (("fe80::7", 1, 0, 99_999), ("fe80::7%99999", 1)),
     ],
 )
 def test_a_client_has_one_name_in_limits_and_logs(

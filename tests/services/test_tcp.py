@@ -92,6 +92,21 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
 
 
 @in_reactor
+async def test_an_address_that_has_not_opened_by_the_end_opens_no_more(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    given_up: list[object] = []
+    endpoint: Any = SimpleNamespace(listen=lambda _: Deferred(given_up.append))
+    listener = Listener("late:1", endpoint, None, None, "late:1")
+    monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
+    service = tcp_service(TCPSettings(listen=["late:1"]))
+    service.startService()
+    await stop(service)
+    assert len(given_up) == 1
+    assert said == ["TCP: in total: no connections"]
+
+
+@in_reactor
 async def test_the_ready_line_names_the_framing_unless_it_is_a_stream(said: list[str]) -> None:
     """A client that sends no line's end would else wait for no reason that anybody could see."""
     for name, label in (("uppercase", "uppercase"), ("strip", "strip; framing line")):

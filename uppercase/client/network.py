@@ -216,8 +216,9 @@ async def open_connection(
         return
     if server.udp:
         raise UserError(f"got {server}; a session or an exchange needs TCP")
-    if server.family:
-        # Twisted goes by the address alone; here one of the other family is no address.
+    if server.family or ":" in server.host:
+        # Twisted goes by the address alone; here one of the other family is no address. Nor is one
+        # whose scope this machine does not have.
         await addresses_of(server, reactor)
     lowest: ClientProtocol | TLSClient = protocol
     try:
@@ -280,7 +281,9 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
                 f"{_UNIX_PATH_MAX}; change to its folder and name it from there"
             )
         return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
-    maker = _FAMILIES.get(target.family, endpoints.HostnameEndpoint)
+    # A look-up would lose the scope of an address.
+    family = socket.AF_INET6 if ":" in target.host else target.family
+    maker = _FAMILIES.get(family, endpoints.HostnameEndpoint)
     return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]
 
 

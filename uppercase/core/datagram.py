@@ -1,7 +1,9 @@
 """The records of a datagram's way: where it comes from, what a lab makes of it, how it ends."""
 
+import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol
@@ -45,7 +47,11 @@ def client_of(source: SocketAddress) -> Client:
     if len(source) > 2:
         # The socket module writes an IPv4-mapped address with dots, and no other has any.
         if source[3]:
-            host = f"{host}%{source[3]}"
+            # By the interface's name, as people type it and TCP has it, while there is one.
+            scope = str(source[3])
+            with suppress(OSError):
+                scope = socket.if_indextoname(source[3])
+            host = f"{host}%{scope}"
         elif "." in host:
             host = unmapped(host)
     return Client(host, source[1])

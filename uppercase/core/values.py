@@ -38,7 +38,7 @@ _CHARACTER: Final = re.compile(r"\\?.", re.DOTALL)
 
 
 def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
-    """Return the addresses to listen on, each once, in the order given.
+    """Return the addresses to listen on, each once, in the order given; `*` covers all others.
 
     Args:
         interfaces: IP addresses, `localhost` (loopback) or `*` (every address), the latter two in
@@ -55,7 +55,9 @@ def hosts_of(interfaces: Iterable[str]) -> tuple[str, ...]:
             hosts.update(dict.fromkeys(LOOPBACK))
         else:
             hosts[parse_interface(interface, ", or * for every address")] = None
-    return tuple(hosts)
+    everywhere = [host for host in _EVERYWHERE if host in hosts]
+    covered = {family_of(host) for host in everywhere}
+    return tuple(host for host in hosts if host in everywhere or family_of(host) not in covered)
 
 
 def parse_interface(text: str, other: str = "") -> str:
@@ -182,14 +184,14 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             # Connections that a TCP server closed keep its port for a minute, from us too if it
             # did not set SO_REUSEADDR, as the lecture's does not.
             or_wait = ", wait a minute if it has just ended," if protocol == "TCP" else ""
-            other = "name" if protocol == "UNIX" else "--port"
+            other = "name" if protocol == "UNIX" else "port"
             why = f"another program does already; stop it{or_wait} or choose another {other}"
             if protocol == "UNIX" and Path(address).exists() and not Path(address).is_socket():
                 why = "a file that is not a socket has this name; choose another one"
         case errno.EACCES | errno.EPERM if protocol == "UNIX":
             why = "permission denied; choose a folder that you may write to"
         case errno.EACCES | errno.EPERM:
-            why = "permission denied; ports below 1024 need privileges, choose another --port"
+            why = "permission denied; ports below 1024 need privileges, choose another one"
         case errno.ENOENT:
             missing = "its path is missing, as in unix:/run/name"
             why = "there is no such folder" if address else missing

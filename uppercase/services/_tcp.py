@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
@@ -71,13 +71,13 @@ def _ends_with_us(place: str) -> bool:
     return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
-class _Open(NamedTuple):
+@dataclass(eq=False)
+class _Open:
     """What is listening, and what accepts in its place, if anything does."""
 
     listener: listening.Listener
     port: IListeningPort
-    name: str
-    acceptor: listening.Acceptor | None
+    acceptor: listening.Acceptor | None = None
 
     def stop(self) -> Deferred[Any]:
         if self.acceptor is not None:
@@ -103,6 +103,7 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        self._opening: list[Deferred[Any]] = []
         peers = settings.proxy_from
         self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
@@ -126,6 +127,7 @@ class TCPService(TransformService):
         adopted = [self._adopt(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*adopted, *listeners):
             opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
+            self._opening.append(opening)
             see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
@@ -155,17 +157,19 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        return [each.name for each in self._open]
+        return [each.listener.name(each.port) for each in self._open]
 
     def levels(self) -> dict[str, int]:
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
+        self._open_no_more()
         while self._open:
             self._open.pop().stop()
         super().close()
 
     async def end(self) -> None:
+        self._open_no_more()
         opened, self._open = self._open, []
         # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
@@ -175,6 +179,10 @@ class TCPService(TransformService):
                     each.acceptor.accept_waiting()
         await gatherResults([each.stop() for each in opened])
         await self._drain()
+
+    def _open_no_more(self) -> None:
+        while self._opening:
+            self._opening.pop().cancel()  # which does nothing to one that is over
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no more handshakes; fire when those under way have had their time."""
@@ -233,11 +241,12 @@ class TCPService(TransformService):
             say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
-        self._open.append(_Open(listener, port, listener.name(port), None))
-        acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
-        self._open[-1] = self._open[-1]._replace(acceptor=acceptor)
+        opened = _Open(listener, port)
+        # Before its acceptor, which may fail, so that it is closed with the others.
+        self._open.append(opened)
+        opened.acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
         if self._listening:  # It had to wait for something first.
-            self.say_ready(self._open[-1].name)
+            self.say_ready(listener.name(port))
 
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
@@ -253,14 +262,17 @@ def _abort(late: list[TransformProtocol]) -> None:
 
 
 def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
-    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program."""
+    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program.
+
+    One that is cancelled has not failed.
+    """
     failures: list[Failure] = []
     opening.addErrback(failures.append)
     if failures:
         raise listen_error(description, failures[0])
 
     def end_if_failed(_: object) -> None:
-        if failures:
+        if failures and not failures[0].check(CancelledError):
             say(str(listen_error(description, failures[0])), LogLevel.critical)
             reactor.stop()
 

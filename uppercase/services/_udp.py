@@ -65,7 +65,6 @@ class UDPService(base.TransformService):
         self.ports: list[Any] = []
         listed = () if settings.inherits else settings.listen
         self._openers = {text: opener_of_string(text) for text in listed}
-        self.listen_places = settings.listen
         # How many datagrams the system had no room for, by the socket that they were for.
         self._kernel: dict[socket.socket, int] = {}
         self._watch = base.Repeated(self._look_at_kernel, self.reactor)

@@ -186,7 +186,6 @@ class TransformService(Service, ABC):
     """
 
     protocol: ClassVar[str]
-    listen_places: Sequence[str]
 
     def __init__(self, settings: Settings, reactor: Any = None) -> None:
         # One scan of the doors, which takes milliseconds, for all stages and for what the log says.
@@ -199,6 +198,7 @@ class TransformService(Service, ABC):
         self.clock: Any = clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
+        self.listen_places: Sequence[str] = settings.listen
         self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)

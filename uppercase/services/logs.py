@@ -313,19 +313,16 @@ class LogObserver:
         # With `log_peers` each end has a line of its own.
         in_class = self._log_peers and isinstance(event, events.Closed | events.Dropped)
         if isinstance(event, events.TransformFailed):
-            self._transform_failed(event)
+            if event.error.traceback is not None:
+                kind = f"transform {event.transform}: {type(event.error.__cause__).__name__}"
+                who = f"transform {event.transform!r}"
+                self._raised(kind, who, event.error.traceback, **facts_of(event))
         elif not in_class and (warning := _warning(event)):
             kind, text = warning
             if self._allows(f"{self._protocol} {kind}", LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
-
-    def _transform_failed(self, event: events.TransformFailed) -> None:
-        if event.error.traceback is not None:
-            kind = f"transform {event.transform}: {type(event.error.__cause__).__name__}"
-            who = f"transform {event.transform!r}"
-            self._raised(kind, who, event.error.traceback, **facts_of(event))
 
     def observer_failed(self, observer: object, error: Exception) -> None:
         """Log what another observer has raised about an event."""

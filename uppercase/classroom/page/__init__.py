@@ -69,7 +69,7 @@ SEND_BURST: Final = 10.0
 
 
 @implementer(IPushProducer)
-class Watcher:
+class _Watcher:
     """One browser that watches, known by a token.
 
     Attributes:
@@ -162,7 +162,7 @@ class PageService(WebService):
         self.shows_key = shows_key
         self.hosts = hosts
         self.seconds: Callable[[], float] = reactor.seconds
-        self.watchers: dict[str, Watcher] = {}  # by their tokens
+        self.watchers: dict[str, _Watcher] = {}  # by their tokens
         self.lines = TokenBuckets(SEND_RATE, SEND_BURST, WATCHERS + KEPT_FOR_THIS_MACHINE)
         self._told: list[Any] = []
         self._last_write = 0.0
@@ -238,17 +238,17 @@ class PageService(WebService):
         if not self._frames.running:
             self._changes()
             self._frames.start(FRAME, now=False)
-        watcher = Watcher(request, self)
+        watcher = _Watcher(request, self)
         self.watchers[watcher.token] = watcher
         channel: Any = request.channel
         channel.leave_bounds()
         watcher.push(self.greeting(watcher))
 
-    def greeting(self, watcher: Watcher) -> bytes:
+    def greeting(self, watcher: _Watcher) -> bytes:
         """Return the frame for a watcher that comes, or comes back."""
         return _frame("hello", {"you": watcher.token, **self._snapshot()})
 
-    def forget(self, watcher: Watcher) -> None:
+    def forget(self, watcher: _Watcher) -> None:
         self.watchers.pop(watcher.token, None)
         for port in watcher.ports.values():
             port.stopListening()
@@ -268,7 +268,7 @@ class PageService(WebService):
             self._last_write = now
             self._deliver(_frame("frame", changes) if changes else b": still here\n\n", watchers)
 
-    def _deliver(self, data: bytes, watchers: Sequence[Watcher]) -> None:
+    def _deliver(self, data: bytes, watchers: Sequence[_Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""
         self._turn = None
         for watcher in watchers[:_TURN]:
