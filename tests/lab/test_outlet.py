@@ -1,8 +1,10 @@
 """The TCP lab: pieces, delays and resets, by the clock."""
 
 import ssl
+from collections.abc import Awaitable, Callable
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
@@ -22,8 +24,13 @@ from uppercase.tcp._tls import TLSFactory
 class Laboratory(Service):
     """A service whose connections go through the lab."""
 
-    def __init__(self, framing: str = "stream", **lab: float) -> None:
-        super().__init__(framing)
+    def __init__(
+        self,
+        framing: str = "stream",
+        function: Callable[[bytes], Awaitable[bytes]] | None = None,
+        **lab: float,
+    ) -> None:
+        super().__init__(framing, function)
         self.factory.lab = TCPLab(**lab)  # type: ignore[arg-type]
 
     def arrivals(self, wire: Wire, seconds: float) -> list[bytes]:
@@ -56,6 +63,17 @@ def test_the_end_waits_for_the_last_piece() -> None:
     assert wire.state() == "half-closed"
     wire.protocol.connectionLost(Failure(ConnectionLost()))
     assert not service.clock.getDelayedCalls()
+
+
+def test_a_late_reply_that_is_the_last_ends_the_connection_once() -> None:
+    late: Deferred[bytes] = Deferred()
+    service = Laboratory("line", lambda message: late, slice=100)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n")
+    wire.protocol.readConnectionLost()
+    late.callback(b"LATE")
+    assert (wire.sent(), wire.state()) == (b"LATE\n", "closing")
+    assert service.end(wire).outcome is Outcome.FINISHED
 
 
 def test_long_replies_come_within_bounded_time_in_larger_pieces() -> None:

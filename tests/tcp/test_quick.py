@@ -1,6 +1,7 @@
 """The quick way from a chunk to its reply comes to what the ordinary one comes to."""
 
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -197,7 +198,10 @@ def test_what_the_peer_does_not_take_follows_in_order(served: Served) -> None:
     assert served.receive() == b"AFTERWARDS"
 
 
-def test_a_peer_that_is_gone_is_found_out(served: Served) -> None:
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_peer_that_is_gone_is_found_out(served: Served, breaks: bool) -> None:
+    if breaks:
+        served.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     served.peer.close()
     served.turn()
     served.turn()
@@ -214,6 +218,19 @@ def read_after(served: Served, happens: Callable[[], object], data: bytes) -> No
     served.peer.sendall(data)
     happens()
     read()
+
+
+def test_who_was_answered_just_now_does_not_make_room_for_others(served: Served) -> None:
+    before = time.monotonic()
+    served.send(b"four")
+    assert served.protocol.unproductive_since() >= before
+
+
+def test_where_nothing_is_to_be_read_any_more_nothing_happens(served: Served) -> None:
+    (read,) = served.hub._reads.values()
+    read()
+    served.send(b"four")
+    assert served.receive() == b"FOUR"
 
 
 def test_what_is_queued_goes_first(served: Served) -> None:
