@@ -75,8 +75,8 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """As by an endpoint of a third party, which waits for something before it listens."""
-    opening: Deferred[Any] = Deferred()
-    endpoint: Any = SimpleNamespace(listen=lambda _: opening)
+    openings: list[Deferred[Any]] = [Deferred(), Deferred()]
+    endpoint: Any = SimpleNamespace(listen=lambda _: openings[0])
     listener = Listener("late:1", endpoint, None, None, "late:1")
     monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
     service = tcp_service(TCPSettings(listen=["late:1"]))
@@ -84,11 +84,19 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
     await deferLater(reactor, 0)
     assert not any("ready to receive" in line for line in said)
     some_reactor: Any = reactor
-    opening.callback(some_reactor.listenTCP(0, service.factory, interface="127.0.0.1"))
+    openings[0].callback(some_reactor.listenTCP(0, service.factory, interface="127.0.0.1"))
     (address,) = service.served()
     assert [line for line in said if f"ready to receive: {address} " in line] == [said[-1]]
     (await deferToThread(ask, int(address.rpartition(":")[2]))).close()
     await stop(service)
+    del openings[0]
+    service.startService()
+    await stop(service)
+    port = some_reactor.listenTCP(0, service.factory, interface="127.0.0.1")
+    openings[0].callback(port)
+    await deferLater(reactor, 0)
+    assert not service.served(), "after the end it is not served any more"
+    assert not port.connected
 
 
 @in_reactor

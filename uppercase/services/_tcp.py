@@ -103,6 +103,7 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
+        self._takes_ports = False
         peers = settings.proxy_from
         self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
@@ -117,6 +118,7 @@ class TCPService(TransformService):
         return [each.port for each in self._open]
 
     def listen(self) -> None:
+        self._takes_ports = True
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
@@ -161,11 +163,13 @@ class TCPService(TransformService):
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
+        self._takes_ports = False
         while self._open:
             self._open.pop().stop()
         super().close()
 
     async def end(self) -> None:
+        self._takes_ports = False
         opened, self._open = self._open, []
         # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
@@ -233,6 +237,9 @@ class TCPService(TransformService):
             say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
+        if not self._takes_ports:  # It had to wait for something until after our end.
+            port.stopListening()
+            return
         opened = _Open(listener, port)
         # Before its acceptor, which may fail, so that it is closed with the others.
         self._open.append(opened)
