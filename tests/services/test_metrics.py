@@ -270,22 +270,37 @@ def test_metrics_are_on_loopback_unless_told_otherwise(given: str, meant: str) -
     assert on_loopback(given) == meant
 
 
-def test_metrics_that_cannot_be_served_end_the_program_however_late_that_is_known(
-    monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
-    """As by an endpoint of a third party, which waits for something before it listens."""
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Deferred[Any]:
+    """Return what fires when an endpoint of a third party listens: it waits for something first."""
     listening: Deferred[Any] = Deferred()
     listener = SimpleNamespace(
         context=None, description="late:1", endpoint=SimpleNamespace(listen=lambda _: listening)
     )
     monkeypatch.setattr("uppercase.services.web.listener_of_string", lambda *_: listener)
+    return listening
+
+
+def test_metrics_that_have_not_opened_by_the_end_open_no_more(
+    late: Deferred[Any], said: list[str]
+) -> None:
+    service = MetricsService("late:1", measured_udp()[1], Clock())
+    service.startService()
+    service.stopService()
+    assert late.called
+    assert said == []
+
+
+def test_metrics_that_cannot_be_served_end_the_program_however_late_that_is_known(
+    late: Deferred[Any], said: list[str]
+) -> None:
     clock: Any = Clock()
     stopped: list[bool] = []
     clock.stop = lambda: stopped.append(True)
     service = MetricsService("late:1", measured_udp()[1], clock)
     service.startService()
     assert (said, stopped) == ([], [])
-    listening.errback(CannotListenError(None, 1, OSError(EADDRINUSE, "it is in use")))
+    late.errback(CannotListenError(None, 1, OSError(EADDRINUSE, "it is in use")))
     assert said[-1].startswith("cannot listen on")
     assert stopped
 

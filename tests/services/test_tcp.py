@@ -75,8 +75,8 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """As by an endpoint of a third party, which waits for something before it listens."""
-    openings: list[Deferred[Any]] = [Deferred(), Deferred()]
-    endpoint: Any = SimpleNamespace(listen=lambda _: openings[0])
+    opening: Deferred[Any] = Deferred()
+    endpoint: Any = SimpleNamespace(listen=lambda _: opening)
     listener = Listener("late:1", endpoint, None, None, "late:1")
     monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
     service = tcp_service(TCPSettings(listen=["late:1"]))
@@ -84,19 +84,26 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
     await deferLater(reactor, 0)
     assert not any("ready to receive" in line for line in said)
     some_reactor: Any = reactor
-    openings[0].callback(some_reactor.listenTCP(0, service.factory, interface="127.0.0.1"))
+    opening.callback(some_reactor.listenTCP(0, service.factory, interface="127.0.0.1"))
     (address,) = service.served()
     assert [line for line in said if f"ready to receive: {address} " in line] == [said[-1]]
     (await deferToThread(ask, int(address.rpartition(":")[2]))).close()
     await stop(service)
-    del openings[0]
+
+
+@in_reactor
+async def test_an_address_that_has_not_opened_by_the_end_opens_no_more(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    given_up: list[object] = []
+    endpoint: Any = SimpleNamespace(listen=lambda _: Deferred(given_up.append))
+    listener = Listener("late:1", endpoint, None, None, "late:1")
+    monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
+    service = tcp_service(TCPSettings(listen=["late:1"]))
     service.startService()
     await stop(service)
-    port = some_reactor.listenTCP(0, service.factory, interface="127.0.0.1")
-    openings[0].callback(port)
-    await deferLater(reactor, 0)
-    assert not service.served(), "after the end it is not served any more"
-    assert not port.connected
+    assert len(given_up) == 1
+    assert said == ["TCP: in total: no connections"]
 
 
 @in_reactor

@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
@@ -103,7 +103,7 @@ class TCPService(TransformService):
             self.factory.watch_incomplete()
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
-        self._takes_ports = False
+        self._opening: list[Deferred[Any]] = []
         peers = settings.proxy_from
         self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
         # Only the process that systemd has started could look for its sockets.
@@ -118,7 +118,6 @@ class TCPService(TransformService):
         return [each.port for each in self._open]
 
     def listen(self) -> None:
-        self._takes_ports = True
         self._fit_to_descriptors()
         if self.factory.lab is not None:
             say(f"lab: {self.factory.lab}")
@@ -128,6 +127,7 @@ class TCPService(TransformService):
         adopted = [self._adopt(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*adopted, *listeners):
             opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
+            self._opening.append(opening)
             see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
@@ -163,13 +163,13 @@ class TCPService(TransformService):
         return {"connections_open": len(self.factory.connections)}
 
     def close(self) -> None:
-        self._takes_ports = False
+        self._open_no_more()
         while self._open:
             self._open.pop().stop()
         super().close()
 
     async def end(self) -> None:
-        self._takes_ports = False
+        self._open_no_more()
         opened, self._open = self._open, []
         # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
@@ -179,6 +179,10 @@ class TCPService(TransformService):
                     each.acceptor.accept_waiting()
         await gatherResults([each.stop() for each in opened])
         await self._drain()
+
+    def _open_no_more(self) -> None:
+        while self._opening:
+            self._opening.pop().cancel()  # which does nothing to one that is over
 
     def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
         """Begin no more handshakes; fire when those under way have had their time."""
@@ -237,9 +241,6 @@ class TCPService(TransformService):
             say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
-        if not self._takes_ports:  # It had to wait for something until after our end.
-            port.stopListening()
-            return
         opened = _Open(listener, port)
         # Before its acceptor, which may fail, so that it is closed with the others.
         self._open.append(opened)
@@ -261,14 +262,17 @@ def _abort(late: list[TransformProtocol]) -> None:
 
 
 def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
-    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program."""
+    """Raise `CannotListen` if an endpoint fails; some fail late, which ends the program.
+
+    One that is cancelled has not failed.
+    """
     failures: list[Failure] = []
     opening.addErrback(failures.append)
     if failures:
         raise listen_error(description, failures[0])
 
     def end_if_failed(_: object) -> None:
-        if failures:
+        if failures and not failures[0].check(CancelledError):
             say(str(listen_error(description, failures[0])), LogLevel.critical)
             reactor.stop()
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -127,12 +127,13 @@ class WebService(Service):
         self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None
+        self._opening: Deferred[Any] = succeed(None)
 
     def startService(self) -> None:
         super().startService()
-        opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
+        self._opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
         try:
-            see_through(opening, self._listener.description, self._reactor)
+            see_through(self._opening, self._listener.description, self._reactor)
         except CannotListen as error:
             raise CannotStart(str(error)) from error
 
@@ -145,6 +146,7 @@ class WebService(Service):
     @inlineCallbacks
     def stopService(self) -> Any:
         super().stopService()
+        self._opening.cancel()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)
