@@ -21,7 +21,7 @@ from uppercase import stream_transform, transform
 from uppercase.errors import BadArgument, PluginError, TransformError
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin, ITransformStream
 from uppercase.plugins import adopt
-from uppercase.plugins.adapters import Kind
+from uppercase.plugins.declared import Kind
 
 
 @transform(summary="Shift letters by a fixed distance")

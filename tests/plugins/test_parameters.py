@@ -7,14 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from uppercase.errors import BadArgument, PluginError
-from uppercase.plugins.parameters import (
-    REQUIRED,
-    Parameter,
-    convert_arguments,
-    parameters_of,
-    require_arguments,
-    signature_of,
-)
+from uppercase.plugins import Parameter, parameters_of, signature_of
+from uppercase.plugins.declared import REQUIRED, convert_arguments, require_arguments
 
 
 class Colour(enum.Enum):

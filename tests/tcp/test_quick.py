@@ -18,6 +18,7 @@ from uppercase.core.events import Closed, SlowCall, TransformFailed
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
+from uppercase.registry import listing
 from uppercase.tcp import connection
 from uppercase.tcp._hub import Hub
 from uppercase.tcp._prompt import prompt
@@ -50,13 +51,13 @@ class Moody:
 class Served:
     """A connection on a hub that a test turns, and its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: Stage) -> None:
         self.notes = Notes()
         reactor: Any = MemoryReactorClock()
         reactor.seconds = time.monotonic
         self.reactor, self.hub = reactor, Hub(reactor)
         chain = make_pipeline(
-            [Stage("moody", Moody())], MOST, lambda *said: self.notes.notify(SlowCall(*said))
+            [Stage("moody", Moody()), *more], MOST, lambda *said: self.notes.notify(SlowCall(*said))
         )
         self.factory = TransformFactory(
             conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
@@ -80,6 +81,12 @@ class Served:
         for _ in range(3):
             self.hub.doRead()
             self.reactor.advance(0)
+
+    def end(self) -> None:
+        self.hub.removeAll()
+        self.peer.close()
+        if self.transport.connected:
+            self.transport.socket.close()
 
     def is_quick(self) -> bool:
         return "read" in [each.__name__ for each in self.hub._reads.values()]
@@ -111,10 +118,15 @@ def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     assert made.is_quick() is (request.param == "quick")
     assert made.receive() == b"ONETWOTHREE"
     yield made
-    made.hub.removeAll()
-    made.peer.close()
-    if made.transport.connected:
-        made.transport.socket.close()
+    made.end()
+
+
+def test_of_a_chain_of_several_each_has_its_turn() -> None:
+    made = Served(*listing().stages(["rot13"]))
+    for data in (b"one", b"two", b"three"):
+        made.send(data)
+    assert made.receive() == b"BARGJBGUERR"
+    made.end()
 
 
 def test_the_end_of_input_ends_it_in_order(served: Served) -> None:
@@ -124,6 +136,7 @@ def test_the_end_of_input_ends_it_in_order(served: Served) -> None:
     assert served.receive() == b"."
     closed = served.notes.closed
     assert (closed.outcome, closed.received, closed.sent) == ("finished", 15, 12)
+    assert not any(isinstance(event, SlowCall) for event in served.notes.events)
     assert not served.factory.connections
 
 
