@@ -85,7 +85,7 @@ def test_the_registry_leaves_the_choice_of_the_reactor_alone(installed: Path, he
             return text
 
         registry.listing()
-        assert registry.find("mine:f").transform(b"abc") == b"abc"
+        assert registry.listing().find("mine:f").transform(b"abc") == b"abc"
         print([name for name in sys.modules if name == "twisted.internet.reactor"])
         """,
         installed,
@@ -137,7 +137,7 @@ def test_safe_path_leaves_the_current_directory_out(installed: Path, here: Path)
     code = """
         from uppercase import errors, registry
         try:
-            registry.find("mine:f")
+            registry.listing().find("mine:f")
         except errors.UnknownName as error:
             print(error)
         """
