@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import hypothesis
 import pytest
+from _pytest.runner import runtestprotocol
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
@@ -33,9 +35,12 @@ sys.dont_write_bytecode = False
 
 # Speed is not what the properties are about, and machines are shared. A change is judged by the
 # same examples each time; other runs look for new ones.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+hypothesis.settings.register_profile(
+    "tests", deadline=None, max_examples=50, derandomize="CI" in os.environ
+)
+hypothesis.settings.load_profile("tests")
+# What it has found out about the modules here, all that the tests start need not find out again.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(__file__).parents[1] / ".hypothesis")
 
 
 _LACKING = pytest.StashKey[dict[str, int]]()
@@ -51,7 +56,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collectstart(collector: pytest.Collector) -> None:
     """Have one worker of pytest-xdist a core import all tests, from its own on, then the others.
 
-    Where nothing is compiled yet, all of them would else compile the same at the same time.
+    Where nothing is compiled yet, all of them would else compile the same at the same time. So it
+    is with what hypothesis looks up in all modules before it first draws.
     """
     worker: dict[str, Any] | None = getattr(collector.config, "workerinput", None)
     if worker is None or collector.path != Path(__file__).parent:
@@ -69,6 +75,7 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
             # What is wrong with it, the collection says.
             with suppress(Exception, pytest.skip.Exception):
                 import_module(".".join(path.relative_to(root).with_suffix("").parts))
+        hypothesis.find(st.booleans(), bool)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -118,6 +125,20 @@ def pytest_collection_finish() -> None:
     """Leave what is there for good out of each look for garbage, of which tests have many."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Let a worker of pytest-xdist tell its controller of each call and of what went wrong.
+
+    With a start, a set-up, a tear-down and an end for each, which nobody is shown, to tell takes
+    longer than many tests do.
+    """
+    if not hasattr(item.config, "workerinput"):
+        return None
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -13,11 +13,11 @@ from uppercase.core.events import Event, IObserver
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.core.responder import Responder
 from uppercase.lab import Experiment, Lab
-from uppercase.registry import find
+from uppercase.registry import listing
 
 PEER = ("127.0.0.1", 50000)
 
-_UPPERCASE = find("uppercase")
+_UPPERCASE = listing().find("uppercase")
 
 
 def arrows_of(told: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -21,13 +21,14 @@ from uppercase.classroom.captive import Program
 from uppercase.classroom.exercises import find_exercise, find_exercises
 from uppercase.classroom.grade import Exercise, Trial, grade
 from uppercase.classroom.marks import as_json, warning
+from uppercase.errors import UserError
 
 SOLUTIONS = ROOT / "examples" / "exercises"
 
 
-def trial(path: Path) -> Trial:
+def trial(path: Path, port: int = 0) -> Trial:
     """Put a program on trial, outside of the tests' environment."""
-    return Trial([sys.executable, "-SEu", str(path)])
+    return Trial([sys.executable, "-SEu", str(path)], port)
 
 
 async def failed(exercise: Exercise, on_trial: Trial) -> dict[str, str]:
@@ -275,12 +276,27 @@ def test_only_a_port_that_somebody_has_is_waited_for(monkeypatch: pytest.MonkeyP
     on_trial = trial(SOLUTIONS / "tcp_server.py")
     began = time.monotonic()
     monkeypatch.setattr(grader, "HOST", "192.0.2.1")  # binding it fails too
-    grader._wait_until_free(80, "tcp", on_trial._over)
+    assert grader._becomes_free(80, "tcp", on_trial._over)
     monkeypatch.undo()
     with socket.create_server(("127.0.0.1", 0)) as owner:
-        on_trial.interrupt()
-        grader._wait_until_free(owner.getsockname()[1], "tcp", on_trial._over)
+        port = owner.getsockname()[1]
+        with socket.create_connection(owner.getsockname()), owner.accept()[0]:
+            owner.close()
+            on_trial.interrupt()
+            assert grader._becomes_free(port, "tcp", on_trial._over)
     assert time.monotonic() < began + 30
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(kind: str) -> None:
+    """Such as a service of the student's own: nothing is graded, and nobody waits for a minute."""
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as owner:
+        owner.bind(("127.0.0.1", 0))
+        if kind == "tcp":
+            owner.listen()
+        on_trial = trial(SOLUTIONS / f"{kind}_server.py", port=owner.getsockname()[1])
+        with pytest.raises(UserError, match="another program has it"), on_trial.server(kind):
+            pass
 
 
 def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
+from tests.drawing import CHARACTER
 from uppercase.client.target import (
     TLS,
     Target,
@@ -86,7 +87,7 @@ def test_a_useless_port_in_the_environment_is_named() -> None:
         parse_target(None, environment={"UPPERCASE_PORT": "many"})
 
 
-@given(st.text())
+@given(st.text(CHARACTER))
 def test_any_text_is_an_address_or_a_sentence(text: str) -> None:
     with suppress(BadValue):
         assert 1 <= parse_target(text, environment={}).port <= 65535

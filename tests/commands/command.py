@@ -67,7 +67,8 @@ def command_line(*arguments: str) -> list[str]:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which the command finds this package and no settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPPERCASE_")}
+    ours = ("UPPERCASE_", "HYPOTHESIS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     package = Path(uppercase.__file__).parents[1]
     return {**kept, "PYTHONPATH": str(package), "TERM": "dumb", **(extra or {})}
 

@@ -52,7 +52,6 @@ def within(
 ) -> Iterator[Within]:
     """Return what runs the command in the author's folder, without a process of its own."""
     monkeypatch.chdir(here)
-    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(here))
     # The messages that are always tried are enough; a few are drawn to see that they are.
     monkeypatch.setattr("uppercase.testing.check", partial(check, count=10))
     before = set(sys.modules)

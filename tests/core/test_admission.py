@@ -2,6 +2,7 @@
 
 import re
 import socket
+from collections.abc import Hashable
 
 import pytest
 from twisted.internet.address import UNIXAddress
@@ -10,7 +11,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from tests.tcp.memory import Service, Wire
-from uppercase.core.admission import client_key
+from uppercase.core.admission import Admission, client_key
 from uppercase.core.events import Opened, Outcome, RefusalReason, Refused
 from uppercase.tcp._closing import known_as
 
@@ -123,6 +124,62 @@ def test_under_pressure_an_address_makes_room_for_itself() -> None:
     assert not refusals(service)
 
 
+def test_under_pressure_an_address_makes_no_room_among_others() -> None:
+    service = Service(max_connections=100)
+    others = fill(service, 29, "192.0.2.2")
+    service.clock.advance(1.0)
+    greedy = fill(service, 51)
+    service.clock.advance(30.0)
+    assert service.connect("192.0.2.1").state() == "open"
+    assert all(wire.state() == "open" for wire in others)
+    assert [wire.state() for wire in greedy].count("closing") == 1
+
+
+def test_who_was_found_idle_and_is_busy_since_makes_no_room() -> None:
+    service = Service(max_connections=3)
+    wires = []
+    for number in range(3):
+        wires.append(service.connect(f"192.0.2.{number}"))
+        service.clock.advance(1.0)
+    idle, busy, ended = wires
+    service.clock.advance(30.0)
+    assert service.connect("198.51.100.1").state() == "open"
+    assert idle.state() == "closing"
+    busy.protocol.dataReceived(b"busy")
+    busy.take()
+    ended.protocol.connectionLost(Failure(ConnectionLost()))
+    assert service.connect("198.51.100.2").state() == "aborted"
+    assert busy.state() == "open"
+
+
+def test_a_flood_of_newcomers_costs_no_look_at_all_connections_for_each() -> None:
+    looks = []
+
+    class Busy:
+        client: Hashable = "192.0.2.1"
+
+        def unproductive_since(self) -> None:
+            looks.append(self)
+
+        def evict(self) -> None:
+            raise AssertionError
+
+    now = [0.0]
+    door = Admission(100, None, [Busy() for _ in range(100)], lambda: now[0])
+    for _ in range(1000):
+        now[0] += 0.001
+        assert door.enter("192.0.2.2") is not None
+    assert len(looks) <= 11 * 100
+
+
+def test_of_those_who_are_gone_nothing_is_kept() -> None:
+    door = Admission(100, None, [], lambda: 0.0)
+    for number in range(200):
+        assert door.enter(f"192.0.2.{number}") is None
+        door.leave(f"192.0.2.{number}")
+    assert not door._of_client
+
+
 def test_a_peer_that_awaits_a_reply_is_not_evicted() -> None:
     service = Service("line", lambda message: Deferred(), max_connections=1)
     wire = service.connect()
@@ -152,6 +209,8 @@ def test_a_limit_per_address_counts_each_client_by_itself() -> None:
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("one.onion", "one.onion", True),
+        ("one.onion", "two.onion", False),
     ],
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(one: str, other: str, same: bool) -> None:

@@ -340,13 +340,14 @@ def test_a_multiplied_loop_with_a_slow_server_is_silent_until_nothing_comes(slow
     guard, origin, now = LockStepGuard(), Origin.of(CLIENT, SERVER), 0.0
 
     def is_dropped() -> bool:
-        guard.suspects({origin: 1}, now)
-        return guard.is_loop(origin.client, now)
+        return bool(guard.suspects({origin: 1}, now)) and guard.is_loop(origin.client, now)
 
     while not is_dropped():
         guard.replied({origin: 2})
     if not slow:
-        now = 1.1
+        now = 0.5
+        assert is_dropped()
+        now = 1.6
         assert not is_dropped()
         return
     while now < 9.5:

@@ -36,6 +36,14 @@ def spells(text: str) -> str:
     return text.replace("\n", "LF")
 
 
+@transform(streaming=True)
+def ends_refused(data: bytes) -> bytes:
+    """Refuse the ends of lines."""
+    if b"\n" in data:
+        raise ValueError("a line's end")
+    return data
+
+
 @transform
 def whole(text: str) -> str:
     """Upper-case what needs to be whole."""
@@ -118,7 +126,8 @@ def test_the_lines_of_a_chunk_are_one_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "transforms", [["reverse"], [whole], [spells], ["uppercase", whole], ["lowercase"]]
+    "transforms",
+    [["reverse"], [whole], [spells], [ends_refused], ["uppercase", whole], ["lowercase"]],
 )
 def test_only_what_is_the_same_in_pieces_and_keeps_lines_ends_may_be_joined(
     transforms: list[Any],

@@ -54,11 +54,15 @@ def test_an_ipv6_customer_has_one_bucket_for_a_56(one: str, other: str, is_share
     assert allowed(limit, other, 9) == (0 if is_shared else 5)
 
 
-@pytest.mark.parametrize("network", ["192.0.2.{}", "2001:db8:0:{:x}00::1"])
-def test_a_network_may_send_32_times_what_an_address_may(network: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "elsewhere"),
+    [("192.0.2.{}", "192.0.3.1"), ("2001:db8:0:{:x}00::1", "2001:db8:1::1")],
+)
+def test_a_network_may_send_32_times_what_an_address_may(network: str, elsewhere: str) -> None:
     limit = RateLimit(rate=1, burst=5)
     total = sum(allowed(limit, network.format(number), 5) for number in range(1, 200))
     assert total == 5 * RATE_PREFIX_FACTOR
+    assert allowed(limit, elsewhere, 9) == 5
 
 
 def test_what_is_refused_costs_nothing() -> None:

@@ -6,15 +6,21 @@ from hypothesis import strategies as st
 
 from uppercase.core.values import (
     hosts_of,
+    parse_bound,
     parse_count,
     parse_duration,
+    parse_factor,
     parse_limit,
     parse_port,
     parse_probability,
+    parse_rate,
     parse_size,
+    parse_timeout,
     printable_address,
     split_escaped,
     unescape,
+    unmapped,
+    up_to,
 )
 from uppercase.errors import BadValue
 
@@ -30,6 +36,7 @@ from uppercase.errors import BadValue
         ("1.5", 1.5),
         (".5s", 0.5),
         ("0", 0.0),
+        (" 2S ", 2.0),
     ],
 )
 def test_a_duration_has_a_unit_or_is_in_seconds(text: str, seconds: float) -> None:
@@ -47,7 +54,15 @@ def test_a_duration_that_is_none_is_refused_with_what_is_accepted(text: str) -> 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("17", 17), ("64k", 65536), ("64KiB", 65536), ("1M", 1048576), ("1g", 1 << 30)],
+    [
+        ("0", 0),
+        ("17", 17),
+        ("64k", 65536),
+        ("64KiB", 65536),
+        ("1M", 1048576),
+        ("1g", 1 << 30),
+        (" 1 ", 1),
+    ],
 )
 def test_a_size_has_a_unit_of_1024_or_is_in_bytes(text: str, size: int) -> None:
     assert parse_size(text) == size
@@ -60,7 +75,7 @@ def test_a_size_that_is_none_is_refused_with_what_is_accepted(text: str) -> None
     assert str(caught.value).startswith(f"got {text!r}; a size is")
 
 
-@pytest.mark.parametrize(("text", "port"), [("0", 0), ("12000", 12000), ("65535", 65535)])
+@pytest.mark.parametrize(("text", "port"), [("0", 0), (" 12000 ", 12000), ("65535", 65535)])
 def test_a_port_is_16_bits_wide(text: str, port: int) -> None:
     assert parse_port(text) == port
 
@@ -114,6 +129,47 @@ def test_interfaces_become_addresses_each_once(
     interfaces: list[str], hosts: tuple[str, ...]
 ) -> None:
     assert hosts_of(interfaces) == hosts
+
+
+def test_a_time_out_and_a_bound_are_never_0() -> None:
+    assert (parse_timeout("1ms"), parse_bound("1")) == (0.001, 1)
+    with pytest.raises(BadValue, match="got '0'; a time-out is longer than 0"):
+        parse_timeout("0")
+    with pytest.raises(BadValue, match="got '0k'; a bound is 1 byte or more"):
+        parse_bound("0k")
+
+
+def test_a_bound_that_is_given_is_accepted_itself() -> None:
+    parse = up_to(parse_count, 5, "there are no more")
+    assert parse("5") == 5
+    with pytest.raises(BadValue, match="got '6'; at most 5 is accepted: there are no more"):
+        parse("6")
+
+
+def test_a_factor_is_1_or_more() -> None:
+    assert [parse_factor(text) for text in ("1", "2.5")] == [1.0, 2.5]
+    for text in ("0.9", "inf", "nan", "", "x"):
+        with pytest.raises(BadValue, match=f"got '{text}'; a factor is a number"):
+            parse_factor(text)
+
+
+def test_a_rate_is_above_0_and_may_have_a_burst() -> None:
+    assert [parse_rate(text) for text in ("0.5", "200:400", "2:0")] == [
+        (0.5, 0),
+        (200, 400),
+        (2, 0),
+    ]
+    for text in ("0", "-1", "inf", "x", "1:x", "1:-1", "1:inf", "1:"):
+        with pytest.raises(BadValue, match=f"got '{text}'; a rate is datagrams a second"):
+            parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [("::ffff:192.0.2.1", "192.0.2.1"), ("::FFFF:c000:201", "192.0.2.1"), ("::ffff:1", "::ffff:1")],
+)
+def test_an_ipv4_address_has_one_spelling(host: str, plain: str) -> None:
+    assert unmapped(host) == plain
 
 
 @pytest.mark.parametrize("interface", ["eth0", "example.org", "", "127.0.0", "12000"])

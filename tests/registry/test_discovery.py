@@ -4,7 +4,6 @@ Each test runs a process of its own, with private `twisted/plugins` folders and 
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,6 @@ import pytest
 import uppercase
 
 PACKAGE = Path(uppercase.__file__).parent
-TWISTD_HELP = (
-    "import sys; sys.argv = ['twistd', '--help']; import twisted.scripts.twistd as t; t.run()"
-)
 
 
 @pytest.fixture
@@ -60,19 +56,6 @@ def run(
     )
 
 
-def test_twistd_help_imports_nothing_of_ours_with_a_cold_and_a_warm_cache(
-    installed: Path, here: Path
-) -> None:
-    cache = installed / "twisted" / "plugins" / "dropin.cache"
-    for warm in (False, True):
-        assert cache.exists() is warm
-        ran = run(TWISTD_HELP, installed, here, "-X", "importtime")
-        assert "--reactor" in ran.stdout
-        imported = re.findall(r"\| +([\w.]+)$", ran.stderr, re.MULTILINE)
-        assert "twisted.plugin" in imported
-        assert [name for name in imported if name.split(".")[0] == "uppercase"] == []
-
-
 def test_the_registry_leaves_the_choice_of_the_reactor_alone(installed: Path, here: Path) -> None:
     (here / "mine.py").write_text("def f(text: str) -> str: return text")
     ran = run(
@@ -85,7 +68,7 @@ def test_the_registry_leaves_the_choice_of_the_reactor_alone(installed: Path, he
             return text
 
         registry.listing()
-        assert registry.find("mine:f").transform(b"abc") == b"abc"
+        assert registry.listing().find("mine:f").transform(b"abc") == b"abc"
         print([name for name in sys.modules if name == "twisted.internet.reactor"])
         """,
         installed,
@@ -137,7 +120,7 @@ def test_safe_path_leaves_the_current_directory_out(installed: Path, here: Path)
     code = """
         from uppercase import errors, registry
         try:
-            registry.find("mine:f")
+            registry.listing().find("mine:f")
         except errors.UnknownName as error:
             print(error)
         """

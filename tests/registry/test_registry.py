@@ -89,14 +89,14 @@ def only(problems: list[Problem]) -> Problem:
 
 
 def reply(specification: str, message: bytes) -> object:
-    return registry.find(specification).transform(message)
+    return registry.listing().find(specification).transform(message)
 
 
 class TestThreeDoors:
     def test_a_drop_in_beside_the_current_directory_is_found(self, project: Project) -> None:
         file = project.drop_in("acme_shout", SHOUT)
         assert reply("shout", b"hi") == b"HI!"
-        found = registry.lookup("shout")
+        found = registry.listing().lookup("shout")
         assert (found.summary, found.origin) == ("Say it loud.", file)
         assert (found.kind, found.streaming) == ("text", False)
         assert [parameter.describe() for parameter in found.parameters] == [
@@ -150,7 +150,7 @@ class TestThreeDoors:
         path = list(sys.path)
         assert reply("acme_ref:loud", b"hi\xff") == b"HI\xff"
         assert reply("acme_ref:loud:times=2", b"hi") == b"HIHI"
-        assert registry.lookup("acme_ref:loud").name == "loud"
+        assert registry.listing().lookup("acme_ref:loud").name == "loud"
         assert sys.path == path
 
     def test_a_reference_may_be_dotted_on_both_sides(self, project: Project) -> None:
@@ -181,8 +181,8 @@ class TestThreeDoors:
             """,
         )
         assert reply("twice", b"hi") == b"hihi"
-        assert registry.lookup("twice").kind == "bytes"
-        assert registry.lookup("twice").streaming is False
+        assert registry.listing().lookup("twice").kind == "bytes"
+        assert registry.listing().lookup("twice").streaming is False
 
     def test_the_built_ins_come_through_the_first_door(self) -> None:
         found = registry.listing().transforms["uppercase"]
@@ -191,7 +191,7 @@ class TestThreeDoors:
 
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
-        assert verifyObject(ITransform, registry.find("shout"))
+        assert verifyObject(ITransform, registry.listing().find("shout"))
 
 
 class TestOneScan:
@@ -239,17 +239,17 @@ class TestSpecifications:
 
     def test_a_typo_in_a_name_gets_the_name_that_was_meant(self) -> None:
         with pytest.raises(UnknownName) as caught:
-            registry.find("uppercsae")
+            registry.listing().find("uppercsae")
         assert str(caught.value) == "no transform named 'uppercsae'; did you mean 'uppercase'?"
 
     def test_a_typo_in_a_name_with_arguments_too(self) -> None:
         with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
-            registry.find("caesra:shift=3")
+            registry.listing().find("caesra:shift=3")
 
     def test_an_unknown_name_names_what_could_not_be_loaded(self, project: Project) -> None:
         file = project.drop_in("acme_broken", "import no_such_module_xyz")
         with pytest.raises(UnknownName) as caught:
-            registry.find("uppercsae")
+            registry.listing().find("uppercsae")
         assert str(caught.value) == (
             "no transform named 'uppercsae'; did you mean 'uppercase'? (not loaded: "
             f"{file}, line 1: No module named 'no_such_module_xyz'; install it or correct the "
@@ -262,7 +262,7 @@ class TestSpecifications:
         project.drop_in("acme_first", "import no_such_module_xyz")
         file = project.drop_in("acme_wanted", "1/0")
         with pytest.raises(UnknownName) as caught:
-            registry.find("wanted")
+            registry.listing().find("wanted")
         assert str(caught.value).endswith(
             f" (not loaded: {file}, line 1: importing it raised ZeroDivisionError: division by "
             "zero; 1 more: uppercase transforms doctor)"
@@ -282,7 +282,7 @@ class TestSpecifications:
     ) -> None:
         project.module("acme_mine", SHOUT)
         with pytest.raises(UnknownName) as caught:
-            registry.find(name)
+            registry.listing().find(name)
         assert str(caught.value) == (
             f"no transform named {name!r}; a function of acme_mine.py is written {reference}"
         )
@@ -290,14 +290,14 @@ class TestSpecifications:
     def test_a_typo_in_a_function_gets_the_one_that_was_meant(self, project: Project) -> None:
         file = project.module("acme_typo", f"from os import path, remove\n{dedent(SHOUT)}")
         with pytest.raises(PluginError, match=f"{file} has no 'shuot'; did you mean 'shout'"):
-            registry.find("acme_typo:shuot")
+            registry.listing().find("acme_typo:shuot")
         with pytest.raises(PluginError, match=r"has no 'xyz'; known are shout$"):
-            registry.find("acme_typo:xyz")
+            registry.listing().find("acme_typo:xyz")
 
     def test_a_function_that_cannot_be_used_is_named_with_its_line(self, project: Project) -> None:
         file = project.module("acme_bare", "\n\ndef shout(text): return text")
         with pytest.raises(PluginError) as caught:
-            registry.find("acme_bare:shout")
+            registry.listing().find("acme_bare:shout")
         assert str(caught.value) == (
             f"'acme_bare:shout' cannot be used: {file}, line 3: the message of shout has no "
             "annotation; annotate it `str` for text or `bytes` for bytes"
@@ -339,17 +339,17 @@ class TestSpecifications:
         project.drop_in("acme_arguments", SHOUT)
         project.module("acme_need", "def f(text: str, *, n: int) -> str: return text")
         with pytest.raises(BadArgument) as caught:
-            registry.find(specification)
+            registry.listing().find(specification)
         assert str(caught.value) == message
 
     def test_lookup_takes_no_arguments(self, project: Project) -> None:
         project.drop_in("acme_lookup", SHOUT)
         with pytest.raises(BadArgument, match="a name without arguments"):
-            registry.lookup("shout:mark=!")
+            registry.listing().lookup("shout:mark=!")
 
     def test_a_module_that_is_nowhere_is_an_unknown_name(self) -> None:
         with pytest.raises(UnknownName, match="no transform and no module named 'caesra'; did you"):
-            registry.find("caesra:f")
+            registry.listing().find("caesra:f")
 
     @pytest.mark.parametrize(
         ("text", "reference", "said"),
@@ -382,7 +382,7 @@ class TestSpecifications:
     ) -> None:
         file = project.module("acme_r", text)
         with pytest.raises(PluginError) as caught:
-            registry.find(reference)
+            registry.listing().find(reference)
         assert said.format(file=file) in str(caught.value)
         assert "Traceback" not in str(caught.value)
 
@@ -489,7 +489,7 @@ class TestBrokenPlugins:
     def test_a_plugin_that_builds_something_else_is_refused(self, project: Project) -> None:
         project.drop_in("acme_builds", _plugin("name, summary, parameters = 'odd', '', ()"))
         with pytest.raises(PluginError, match="builds no ITransform"):
-            registry.find("odd")
+            registry.listing().find("odd")
 
     def test_what_is_missing_for_an_interface_is_said_with_the_line(self, project: Project) -> None:
         file = project.module(
@@ -507,7 +507,7 @@ class TestBrokenPlugins:
         )
         for name in ("Half", "half"):
             with pytest.raises(PluginError) as caught:
-                registry.find(f"acme_half:{name}")
+                registry.listing().find(f"acme_half:{name}")
             assert str(caught.value) == (
                 f"transform 'half' (acme_half:{name}) builds no ITransform: {file}, line 5: Half "
                 "is not one: it has no transform(message)"
@@ -527,7 +527,7 @@ class TestBrokenPlugins:
         )
         assert reply("fine", b"a") == b"A!"
         with pytest.raises(PluginError, match="no module named 'no_such_pkg'"):
-            registry.find("oops")
+            registry.listing().find("oops")
         problem = only(project.problems(thorough=True))
         assert problem.file == "entry point of acme 1.5"
         assert "oops" not in registry.listing(thorough=True).transforms
@@ -576,7 +576,7 @@ class TestClashes:
         message = f"2 transforms are named 'shout', in {first} and {second}; rename all but one"
         assert only(project.problems()).message == message
         with pytest.raises(NameClash) as caught:
-            registry.find("shout")
+            registry.listing().find("shout")
         assert str(caught.value) == message
         assert "uppercase" in registry.listing().transforms
 
@@ -599,13 +599,13 @@ class TestClashes:
         project.module("acme_shared", SHOUT)
         first = project.drop_in("acme_a", "from acme_shared import shout")
         project.drop_in("acme_b", "from acme_shared import shout")
-        assert registry.lookup("shout").origin == first
+        assert registry.listing().lookup("shout").origin == first
 
     def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)
         file = project.drop_in("acme_mine", SHOUT)
         with pytest.raises(NameClash) as caught:
-            registry.find("shout")
+            registry.listing().find("shout")
         assert file in str(caught.value)
         assert "entry point of acme 1.5" in str(caught.value)
 
@@ -624,7 +624,7 @@ class TestClashes:
         project.distribution("acme", "shout = no_such_pkg:shout")
         project.drop_in("acme_only", SHOUT)
         with pytest.raises(NameClash):
-            registry.find("shout")
+            registry.listing().find("shout")
 
 
 def _make_older(file: Path) -> None:

@@ -31,7 +31,7 @@ from uppercase.core.events import (
 )
 from uppercase.core.pipeline import MessagePipeline, Stage
 from uppercase.errors import UserError
-from uppercase.registry import find
+from uppercase.registry import listing
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services.metrics import (
     FAMILIES,
@@ -124,7 +124,7 @@ async def test_an_awaited_reply_is_measured_when_it_comes() -> None:
 def test_nothing_is_measured_where_there_are_no_metrics() -> None:
     """The chain has the very transforms; a library that metrics need is not loaded."""
     service: Any = udp_service(UDPSettings())
-    assert type(service.chain._stages[0].transform) is type(find("uppercase"))
+    assert type(service.chain._stages[0].transform) is type(listing().find("uppercase"))
 
 
 def calls_of(run: Callable[[], object]) -> Counter[str]:

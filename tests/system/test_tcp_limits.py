@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.costs import here
 from tests.system.processes import (
     Server,
     connect,
@@ -206,7 +207,7 @@ def test_a_flood_of_empty_messages_costs_little(framing: str, unit: bytes, reply
             assert other.recv(100).upper() in (b"A\n", b"1:A,")
             assert receive_exactly(client, len(reply) * count) == reply * count
             sender.join(5)
-        assert cpu_seconds(server.process.pid) - used < 1.5
+        assert cpu_seconds(server.process.pid) - used < here(1.5)
 
 
 def test_one_byte_segments_of_a_long_line_do_not_add_up(server: Server) -> None:
@@ -220,7 +221,7 @@ def test_one_byte_segments_of_a_long_line_do_not_add_up(server: Server) -> None:
                 client.sendall(b"x")
             client.sendall(b"\n")
             assert receive_exactly(client, 195_001) == b"X" * 195_000 + b"\n"
-        assert cpu_seconds(framed.process.pid) - used < 3
+        assert cpu_seconds(framed.process.pid) - used < here(3)
 
 
 def test_awaited_replies_keep_their_order_and_end_with_the_client(tmp_path: Path) -> None:

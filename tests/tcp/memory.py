@@ -23,11 +23,11 @@ from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import ITransform
 from uppercase.limits import Limits
-from uppercase.registry import find
+from uppercase.registry import listing
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory
 
-_UPPERCASE = find("uppercase")
+_UPPERCASE = listing().find("uppercase")
 
 HIGH_WATER = 64 * 1024
 

@@ -11,10 +11,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides
+from zope.interface import alsoProvides, implementer
 
 from tests.tcp.memory import HIGH_WATER, Service, Wire
+from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
+from uppercase.errors import TransformError
+from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
 from uppercase.tcp._watches import Deadlines
@@ -344,6 +347,34 @@ def test_what_is_awaited_is_cancelled_when_the_client_leaves() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel tells")
+def test_a_reply_that_comes_after_an_abort_is_for_nobody() -> None:
+    late: Deferred[bytes] = Deferred()
+    service = Service("line", lambda message: late)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"slow\n")
+    wire.protocol.abort()
+    late.callback(b"LATE")
+    assert (wire.sent(), wire.state()) == (b"", "aborted")
+    assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_a_stream_that_cannot_be_opened_ends_its_connection_at_once() -> None:
+    @implementer(IStreamTransform)
+    class Unopenable:
+        def transform(self, message: bytes) -> bytes:
+            return message
+
+        def open_stream(self) -> ITransformStream:
+            raise TransformError("stream", "no memory")
+
+    service = Service()
+    service.factory.open_conversation = lambda *_: StreamConversation(Unopenable())
+    wire = service.connect()
+    assert wire.state() == "half-closed"
+    wire.protocol.readConnectionLost()
+    assert service.end(wire).outcome is Outcome.FAILED
+
+
 def test_a_client_that_is_gone_is_noticed_although_nothing_is_read() -> None:
     """The window is full, so nobody reads its end, and nobody would cancel what it waits for."""
     cancelled: list[object] = []

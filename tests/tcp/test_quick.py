@@ -1,6 +1,7 @@
 """The quick way from a chunk to its reply comes to what the ordinary one comes to."""
 
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
@@ -18,10 +20,12 @@ from uppercase.core.events import Closed, SlowCall, TransformFailed
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
+from uppercase.registry import listing
 from uppercase.tcp import connection
 from uppercase.tcp._hub import Hub
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.kernel import unacknowledged_output
 
 MOST = 100_000
 
@@ -50,13 +54,13 @@ class Moody:
 class Served:
     """A connection on a hub that a test turns, and its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: Stage) -> None:
         self.notes = Notes()
         reactor: Any = MemoryReactorClock()
         reactor.seconds = time.monotonic
         self.reactor, self.hub = reactor, Hub(reactor)
         chain = make_pipeline(
-            [Stage("moody", Moody())], MOST, lambda *said: self.notes.notify(SlowCall(*said))
+            [Stage("moody", Moody()), *more], MOST, lambda *said: self.notes.notify(SlowCall(*said))
         )
         self.factory = TransformFactory(
             conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
@@ -80,6 +84,12 @@ class Served:
         for _ in range(3):
             self.hub.doRead()
             self.reactor.advance(0)
+
+    def end(self) -> None:
+        self.hub.removeAll()
+        self.peer.close()
+        if self.transport.connected:
+            self.transport.socket.close()
 
     def is_quick(self) -> bool:
         return "read" in [each.__name__ for each in self.hub._reads.values()]
@@ -111,10 +121,15 @@ def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     assert made.is_quick() is (request.param == "quick")
     assert made.receive() == b"ONETWOTHREE"
     yield made
-    made.hub.removeAll()
-    made.peer.close()
-    if made.transport.connected:
-        made.transport.socket.close()
+    made.end()
+
+
+def test_of_a_chain_of_several_each_has_its_turn() -> None:
+    made = Served(*listing().stages(["rot13"]))
+    for data in (b"one", b"two", b"three"):
+        made.send(data)
+    assert made.receive() == b"BARGJBGUERR"
+    made.end()
 
 
 def test_the_end_of_input_ends_it_in_order(served: Served) -> None:
@@ -124,6 +139,7 @@ def test_the_end_of_input_ends_it_in_order(served: Served) -> None:
     assert served.receive() == b"."
     closed = served.notes.closed
     assert (closed.outcome, closed.received, closed.sent) == ("finished", 15, 12)
+    assert not any(isinstance(event, SlowCall) for event in served.notes.events)
     assert not served.factory.connections
 
 
@@ -184,12 +200,20 @@ def test_what_the_peer_does_not_take_follows_in_order(served: Served) -> None:
     assert served.receive() == b"AFTERWARDS"
 
 
-def test_a_peer_that_is_gone_is_found_out(served: Served) -> None:
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_peer_that_is_gone_is_found_out(served: Served, breaks: bool) -> None:
+    if breaks:
+        reset(served.peer)
     served.peer.close()
     served.turn()
     served.turn()
-    assert served.notes.outcomes
+    assert served.notes.outcomes == ["disconnected" if breaks else "finished"]
     assert not served.factory.connections
+
+
+def reset(peer: socket.socket) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
 # What happens between the hub's look and the read: another's event may be the reason.
@@ -201,6 +225,23 @@ def read_after(served: Served, happens: Callable[[], object], data: bytes) -> No
     served.peer.sendall(data)
     happens()
     read()
+
+
+def test_who_was_answered_just_now_does_not_make_room_for_others(served: Served) -> None:
+    before = time.monotonic()
+    served.send(b"four")
+    while unacknowledged_output(served.transport):
+        time.sleep(0.001)
+    assert served.protocol.unproductive_since() >= before
+
+
+def test_where_nothing_is_to_be_read_any_more_nothing_happens(served: Served) -> None:
+    (read,) = served.hub._reads.values()
+    assert read() is None
+    served.send(b"four")
+    assert served.receive() == b"FOUR"
+    reset(served.peer)
+    assert read() is CONNECTION_LOST
 
 
 def test_what_is_queued_goes_first(served: Served) -> None:

@@ -15,7 +15,7 @@ from tests.observing import Notebook
 from uppercase.core.events import Closed, Outcome
 from uppercase.core.pipeline import Stage, make_pipeline
 from uppercase.limits import Limits
-from uppercase.registry import find
+from uppercase.registry import listing
 from uppercase.tcp.factory import TransformFactory, conversation_opener
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
@@ -124,7 +124,9 @@ class World:
         self.clock = Clock()
         self.notes = Notes()
         self.limits = limits or Limits()
-        chain = make_pipeline([Stage(transform, find(transform))], 1 << 20, lambda *_: None)
+        chain = make_pipeline(
+            [Stage(transform, listing().find(transform))], 1 << 20, lambda *_: None
+        )
         self.factory = TransformFactory(
             conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
         )

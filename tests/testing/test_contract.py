@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import strategies as st
@@ -16,10 +18,17 @@ from tests.system.processes import environment
 from tests.testing import broken
 from uppercase import registry, stream_transform, transform
 from uppercase.errors import BadArgument, UnknownName
-from uppercase.testing import LAWS, Law, TransformContract, check
+from uppercase.testing import LAWS, Law, Report, TransformContract, _examination, check
 
 QUICK = 10
 """Drawn messages for each search, where the messages that are always tried are enough."""
+
+
+def checked(target: object, **options: Any) -> Report:
+    """Check where the short ones of the messages that are always tried are enough, too."""
+    with mock.patch.object(_examination, "CORPUS", _examination.CORPUS[:200]):
+        return check(target, count=QUICK, **options)
+
 
 BROKEN = [
     (broken.GivesText(), "bytes", r"transform(b'B'): it returned str, not bytes"),
@@ -92,7 +101,7 @@ BROKEN = [
 @pytest.mark.parametrize(("target", "law", "case"), BROKEN, ids=[case[1] for case in BROKEN])
 def test_a_broken_law_is_named_with_the_smallest_case(target: object, law: str, case: str) -> None:
     """And the other laws are kept: one mistake does not look like several."""
-    report = check(target, count=QUICK)
+    report = checked(target)
     assert [found.law for found in report.broken] == [law]
     example = re.sub(r"\(\S+broken\.py, line \d+\)", "(PLACE)", report.broken[0].example)
     assert re.sub(r"'\d+ '", "'N '", example) == case or law == "time"
@@ -103,7 +112,7 @@ def test_every_law_has_a_transform_that_breaks_it() -> None:
 
 
 def test_what_a_vanished_client_leaves_behind_is_found() -> None:
-    report = check(broken.TakesOver, count=QUICK)
+    report = checked(broken.TakesOver)
     assert report.broken[-1].law == "reuse"
     assert report.broken[-1].example == (
         "after a stream that was fed b'a' and never finished, feed(b'') + finish() gave b'a'; "
@@ -119,7 +128,7 @@ def test_the_built_in_transforms_keep_all_laws(name: str) -> None:
 
 
 def test_a_report_tells_growth_and_time() -> None:
-    report = check("hex-encode", count=QUICK)
+    report = checked("hex-encode")
     assert report.growth == 2.0
     assert 0 < report.seconds < 1
 
@@ -129,10 +138,10 @@ def test_a_drawn_message_shows_what_none_of_the_usual_ones_does() -> None:
     def unlucky(text: str) -> str:
         return text if "13" not in text else text[20]
 
-    assert check(unlucky, count=QUICK).broken == ()
-    (found,) = check(unlucky, messages=st.just(b"13"), count=QUICK).broken
+    assert checked(unlucky).broken == ()
+    (found,) = checked(unlucky, messages=st.just(b"13")).broken
     assert found.example.startswith("transform(b'13') raised IndexError")
-    (found,) = check(unlucky, examples=[b"4 and 13"], count=QUICK).broken
+    (found,) = checked(unlucky, examples=[b"4 and 13"]).broken
     assert found.example.startswith("transform(b'4 and 13') raised IndexError")
 
 
@@ -151,7 +160,7 @@ def test_a_message_may_be_refused_but_always_or_never() -> None:
                 raise ValueError("got a =")
             return text
 
-    (found,) = check(Fickle, count=QUICK).broken
+    (found,) = checked(Fickle).broken
     assert found.law == "calls"
     assert found.example == (
         "after transform(b'='), transform(b'a') raised ValueError: no more; alone it gave b'a'"
@@ -169,7 +178,7 @@ def test_a_stream_that_refuses_at_some_cuts_only_breaks_the_law() -> None:
         def finish(self) -> bytes:
             return b""
 
-    report = check(Impatient, count=QUICK)
+    report = checked(Impatient)
     assert [found.law for found in report.broken] == ["cuts"]
     assert report.broken[0].example == (
         r"feed(b'\r') + feed(b'\n') != feed(b'\r\n'): the first gave b'\r' and raised ValueError: "
@@ -226,11 +235,10 @@ class Single:
         return text
 
 
-@pytest.mark.parametrize("target", [later, deferred])
 @in_reactor
-async def test_awaited_replies_are_waited_for(target: object) -> None:
+async def test_awaited_replies_are_waited_for() -> None:
     """In another thread than the reactor's, which runs these tests: that one must not wait."""
-    report = await deferToThread(check, target, count=QUICK)
+    report = await deferToThread(checked, deferred)
     assert report.broken == ()
 
 
@@ -241,7 +249,7 @@ def test_a_check_does_not_wait_in_the_thread_of_the_reactor() -> None:
 
 @in_reactor
 async def test_calls_that_overlap_must_not_meet() -> None:
-    report = await deferToThread(check, Overlapping, count=QUICK)
+    report = await deferToThread(checked, Overlapping)
     (found,) = report.broken
     assert found.law == "calls"
     assert found.example == (
@@ -251,7 +259,7 @@ async def test_calls_that_overlap_must_not_meet() -> None:
 
 @in_reactor
 async def test_what_fails_beside_others_only_breaks_the_law_of_calls_only() -> None:
-    report = await deferToThread(check, Single, count=QUICK)
+    report = await deferToThread(checked, Single)
     assert [(found.law, found.example) for found in report.broken] == [
         (
             "calls",
@@ -281,7 +289,7 @@ class Counting:
 @in_reactor
 async def test_replies_of_many_messages_are_awaited_at_once() -> None:
     """So a transform that waits 0.1 s for each is checked within a minute."""
-    report = await deferToThread(check, Counting, count=QUICK)
+    report = await deferToThread(checked, Counting)
     assert report.broken == ()
     assert Counting.most >= 10
 
@@ -311,7 +319,7 @@ async def test_a_reply_that_never_comes_ends_the_check_in_time(
 ) -> None:
     """And what was not tried is not called kept."""
     monkeypatch.setattr("uppercase.testing._examination.KIT_WAIT", 0.1)
-    report = await deferToThread(check, unless_a, count=QUICK)
+    report = await deferToThread(checked, unless_a)
     assert [(found.law, found.example) for found in report.broken] == [
         (
             "time",
@@ -335,10 +343,12 @@ async def test_a_reply_that_never_comes_fails_each_test_at_once(
             await getattr(Unless(), name)()
 
 
-WITHOUT_TWISTED = """
+WITHOUT_TWISTED = f"""
 from tests.testing import broken
 from uppercase import transform
-from uppercase.testing import TransformContract, check
+from uppercase.testing import TransformContract, _examination, check
+
+_examination.Examination.__init__.__kwdefaults__["count"] = {QUICK}
 
 class TestBroken(TransformContract):
     transform = broken.DecodesChunks
@@ -354,8 +364,9 @@ class TestPlain(TransformContract):
 def blocking(text: str) -> str:
     return text.upper()
 
-def test_threads_are_as_before() -> None:
+def test_threads_are_as_before(monkeypatch) -> None:
     from twisted.internet import reactor
+    monkeypatch.setattr(_examination, "CORPUS", (b"", b"a"))
     pool = reactor.getThreadPool()
     before = pool.threadFactory
     for _ in range(2):

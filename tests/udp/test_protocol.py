@@ -139,14 +139,25 @@ def test_what_the_lab_holds_back_is_delivered_in_time_or_called_off_at_the_end()
     lab = Lab(make_experiment({"delay": "request:100ms,reply:50ms"}, seed=1), clock.seconds)
     protocol, wire = connected(Responder(applied(), lab=lab), clock)
     protocol.datagramReceived(b"one", PEER)
+    idle = protocol.idle()
     clock.advance(0.1)
     assert wire.sent == []
+    assert not protocol.idle().called
     clock.advance(0.05)
     assert wire.sent == [(b"ONE", PEER)]
+    assert idle.called
     protocol.datagramReceived(b"two", PEER)
     protocol.stopProtocol()
     assert clock.getDelayedCalls() == []
     assert protocol.responder.drops == {DropReason.STOPPED: 1}
+    assert protocol.responder.outstanding == 0
+
+
+def test_a_server_on_our_own_port_is_not_answered_by_twisteds_port_either() -> None:
+    protocol, wire = connected(Responder(applied()), Clock())
+    protocol.datagramReceived(b"one", ("192.0.2.7", 12_000))
+    assert wire.sent == []
+    assert protocol.responder.drops == {DropReason.OWN_PORT: 1}
 
 
 @pytest.mark.parametrize(

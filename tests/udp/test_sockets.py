@@ -17,6 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorUDP
 from zope.interface import implementer
 
+from tests.drawing import CHARACTER
 from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.responder import Responder
 from uppercase.errors import BadValue, CannotListen
@@ -82,7 +83,7 @@ def test_a_string_that_describes_nothing_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-@given(st.text(min_size=1))
+@given(st.text(CHARACTER, min_size=1))
 def test_values_are_quoted_as_twisted_quotes_them(interface: str) -> None:
     """What is not accepted is shown as it was meant, every backslash understood."""
     try:

@@ -73,7 +73,7 @@ exec where there are threads."""
 _OPEN_PORTS: Final = "/proc/net"
 
 _STARTS_WITHIN: Final = 30.0
-_POLL: Final = 0.02
+_POLL: Final = 0.05
 _KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 

@@ -101,7 +101,11 @@ class Trial:
         self.timeline = Timeline({"protocol": kind.upper()})
         for _ in range(1 if self.port else _TRIES):
             port = self.port or self._free_port(kind)
-            _wait_until_free(port, kind, self._over)
+            if not _becomes_free(port, kind, self._over) and self.port:
+                raise UserError(
+                    f"cannot grade a server on {kind.upper()} port {port}: another program has it; "
+                    "stop that, such as a twistd of yours"
+                )
             with self._program(port) as program:
                 if program.serves(kind):
                     yield program
@@ -348,11 +352,17 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
     return Mark(check, not sentence, sentence, seconds, starved, trial.timeline)
 
 
-def _wait_until_free(port: int, kind: str, over: Event) -> None:
-    """Wait, a minute at most, until the last check's connections are forgotten (TIME_WAIT)."""
+def _becomes_free(port: int, kind: str, over: Event) -> bool:
+    """Wait until the last check's connections are forgotten (TIME_WAIT, which UDP has not)."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)  # One whose queue is full accepts nobody.
+        if kind == "udp" or probe.connect_ex((HOST, port)) == 0:
+            return not _is_taken(port, kind)
     deadline = time.monotonic() + _PORT_FREE_WITHIN
-    while time.monotonic() < deadline and _is_taken(port, kind) and not over.wait(0.1):
-        pass
+    while (is_taken := _is_taken(port, kind)) and time.monotonic() < deadline:
+        if over.wait(0.1):
+            return True
+    return not is_taken
 
 
 def _is_taken(port: int, kind: str) -> bool:

@@ -169,8 +169,7 @@ def _explain(name: str, reason: Failure) -> NetworkError:
         return NetworkError(f"{name} ended the conversation")
     if reason.check(ConnectionLost):
         return NetworkError(f"{name} broke the connection off")
-    said = reason.getErrorMessage()
-    failure = NetworkError(f"the connection with {name} failed: {said}")
+    failure = NetworkError(f"the connection with {name} failed: {reason.getErrorMessage()}")
     failure.__cause__ = reason.value
     return failure
 

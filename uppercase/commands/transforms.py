@@ -161,9 +161,9 @@ def show(name: str) -> int:
         uppercase transforms show caesar
         uppercase transforms show mymodule:shout
     """
-    from uppercase.registry import lookup
+    from uppercase.registry import listing
 
-    _say(lookup(name).describe())
+    _say(listing().lookup(name).describe())
     return OK
 
 

@@ -46,7 +46,7 @@ class Evictable(Protocol):
     client: Hashable
 
     def unproductive_since(self) -> float | None:
-        """Return when it was last sent something; None while it is owed something."""
+        """Return when it was last sent something; None while it is owed something, or has ended."""
 
     def evict(self) -> None:
         """Close it to make room."""
@@ -123,7 +123,7 @@ class Admission:
         for found in list(self._candidates):
             since, connection = found
             # It may have become busy, or ended, since the search.
-            idle = connection in self.connections and connection.unproductive_since() == since
+            idle = connection.unproductive_since() == since
             if idle and not suits(connection):
                 continue
             self._candidates.remove(found)

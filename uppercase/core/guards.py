@@ -185,15 +185,13 @@ LOCK_STEP: Final = 10_000
 """Datagrams in a row, of which one is dropped. Two of our services in a loop exchange that many in
 a second; a student's program rarely sends that many, and repeats what is lost."""
 
-LOCK_STEP_SILENCE: Final = 1.0
-"""Seconds without a datagram of a client until one is answered again, once its loop was multiplied
-by our lab: what waits in two receive buffers has passed by then, however slow the other server."""
+LOCK_STEP_SILENCE: Final = 10.0
+"""Seconds for which a client whose loop was multiplied by our lab is not answered, unless it pauses
+for `LOOP_WINDOW`: what waits in two receive buffers has passed by then, however slow the other
+server. Not longer: a client may send without a pause."""
 
-LOCK_STEP_SILENCE_AT_MOST: Final = 10.0
-"""Seconds after which one is answered in any case: a client may send without a pause."""
-
-_NEVER: Final = (0, 0.0)
 _LONG_AGO: Final = float("-inf")
+_NEVER: Final = (0, _LONG_AGO)
 
 
 def loop_key(client: Client, data: bytes) -> int:
@@ -243,7 +241,7 @@ class LoopGuard:
         if entry is None:
             return False
         returns, since = entry
-        if returns == 0 or now - since > LOOP_WINDOW:
+        if now - since > LOOP_WINDOW:
             returns, since = 0, now
         if returns + 1 >= self._threshold:
             del sent[key]
@@ -260,7 +258,6 @@ class _Row:
     balance: int = 0
     last: float = 0.0
     silent_until: float = 0.0
-    silent_at_most: float = 0.0
 
 
 class LockStepGuard:
@@ -271,7 +268,7 @@ class LockStepGuard:
     One lost datagram ends such a loop and costs such a client one retransmission, so of `LOCK_STEP`
     datagrams in such a row one is dropped. Several datagrams under way at once end a row; but where
     our lab has multiplied replies, so may be what comes back, which is ended sooner, by dropping
-    all of it until `LOCK_STEP_SILENCE` seconds bring none.
+    all of it until `LOOP_WINDOW` seconds bring none.
 
     Invariant: a client's balance is the requests that came less the replies that were sent, since
     its row began; above 1 there was a request that no reply of ours had caused.
@@ -327,7 +324,6 @@ class LockStepGuard:
         if row is None:
             return False
         if now < row.silent_until:
-            row.silent_until = min(now + LOCK_STEP_SILENCE, row.silent_at_most)
             return True
         if row.balance > 1:
             row.length = 1
@@ -336,6 +332,5 @@ class LockStepGuard:
             return False
         if multiplied:
             row.silent_until = now + LOCK_STEP_SILENCE
-            row.silent_at_most = now + LOCK_STEP_SILENCE_AT_MOST
         row.balance, row.length = 0, 0
         return True

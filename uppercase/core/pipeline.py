@@ -165,7 +165,7 @@ class MessagePipeline:
                     guard.slow(name, started)
                 if isinstance(result, bytes) and len(result) <= most:
                     message = result
-                elif not isinstance(result, bytes) and isawaitable(result):
+                elif isawaitable(result):
                     return self._go_on(position, result)
                 else:
                     message = guard.checked(name, result)
@@ -222,7 +222,7 @@ class MessagePipeline:
                 return self.outcome(messages[answered]) if answered < len(messages) else None
             if not sole:
                 return result
-            if not isinstance(result, bytes) and isawaitable(result):
+            if isawaitable(result):
                 return self._go_on(0, result)
             return guard.checked(name, result)
         except BaseException as error:

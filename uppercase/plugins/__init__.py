@@ -8,28 +8,34 @@ For example::
 `@transform` takes a function of one message, `@stream_transform` a class with `feed` and `finish`;
 `adopt` makes the same of an object that carries no decorator. The annotation `str` or `bytes` says
 what the code works on, keyword-only parameters are its arguments. What breaks these rules raises
-`PluginError` where it is declared. This module must not import the reactor.
+`PluginError` where it is declared. This module reads signatures; it must neither call the author's
+code nor import the reactor.
 """
 
 import inspect
 import re
+import typing
 from collections.abc import Awaitable, Callable, Coroutine
+from enum import Enum
 from functools import partial
+from types import NoneType, UnionType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
-from uppercase.errors import PluginError
+from uppercase.errors import PluginError, text_of
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
-from uppercase.plugins.adapters import (
+from uppercase.plugins.declared import (
+    ACCEPTED,
+    REQUIRED,
     AsyncTransform,
     DeclaredTransform,
     Kind,
     MessageTransform,
+    Parameter,
     Stream,
     StreamableTransform,
     StreamTransform,
     ThreadedTransform,
 )
-from uppercase.plugins.parameters import Parameter, parameters_of, positional_of, signature_of
 
 __all__ = ["Parameter", "adopt", "stream_transform", "transform"]
 
@@ -37,6 +43,7 @@ P = ParamSpec("P")
 M = TypeVar("M", str, bytes)
 S = TypeVar("S", bound=Stream[str] | Stream[bytes])
 
+_ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -312,3 +319,91 @@ def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
     raise PluginError(
         f"the message of {owner} {got}; annotate it `str` for text or `bytes` for bytes"
     )
+
+
+def signature_of(target: Callable[..., Any], owner: str) -> inspect.Signature:
+    """Return a callable's signature with its annotations resolved."""
+    try:
+        return inspect.signature(target, eval_str=True)
+    except (ValueError, TypeError):
+        raise PluginError(
+            f"{owner} has no signature that can be read; wrap it in a function with annotations"
+        ) from None
+    except Exception as error:
+        raise PluginError(
+            f"{owner} has an annotation that cannot be resolved ({text_of(error)}); import or "
+            "define what it names at module level, not only under TYPE_CHECKING"
+        ) from error
+
+
+def positional_of(signature: inspect.Signature) -> list[inspect.Parameter]:
+    """Return the parameters that may be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [item for item in signature.parameters.values() if item.kind in kinds]
+
+
+def parameters_of(
+    signature: inspect.Signature, owner: str, *, positional: int
+) -> tuple[Parameter, ...]:
+    """Read a transform's arguments: the keyword-only parameters of a signature."""
+    extra = positional_of(signature)[positional:]
+    if extra:
+        raise PluginError(
+            f"{owner} takes {extra[0].name!r} by position; arguments are keyword-only: write "
+            f"`*, {extra[0]}`"
+        )
+    found = []
+    for item in signature.parameters.values():
+        if item.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise PluginError(
+                f"{owner} takes {str(item)!r}; name each argument as a keyword-only parameter "
+                "with an annotation, such as `*, shift: int = 13`"
+            )
+        if item.kind is inspect.Parameter.KEYWORD_ONLY:
+            found.append(_parameter(item, owner))
+    return tuple(found)
+
+
+def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
+    if item.annotation is REQUIRED:
+        raise PluginError(
+            f"{owner} has no annotation for its argument {item.name!r}; give it one of "
+            f"{_ANNOTATIONS}"
+        )
+    annotation = _plain(item.annotation)
+    if annotation in ACCEPTED:
+        return Parameter(item.name, annotation, item.default)
+    if typing.get_origin(annotation) is typing.Literal:
+        values = typing.get_args(annotation)
+        choices = {_text_of(value): value for value in values}
+        if all(isinstance(value, str | int) for value in values) and len(choices) == len(values):
+            return Parameter(item.name, object, item.default, choices)
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        choices = {_text_of(member): member for member in annotation}
+        if len(choices) == len(annotation):
+            return Parameter(item.name, annotation, item.default, choices)
+    raise PluginError(
+        f"{owner} annotates its argument {item.name!r} with "
+        f"{inspect.formatannotation(item.annotation)}, which cannot be given as text; use "
+        f"{_ANNOTATIONS}"
+    )
+
+
+def _plain(annotation: Any) -> Any:
+    """Return T for `Annotated[T, ...]` and for `T | None`, as there is no text for None."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        rest = [item for item in typing.get_args(annotation) if item is not NoneType]
+        if len(rest) == 1:
+            return _plain(rest[0])
+    return annotation
+
+
+def _text_of(value: object) -> str:
+    """Return the text that stands for a choice."""
+    if isinstance(value, str):
+        return str(value.value) if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return value.name.lower().replace("_", "-")
+    return str(value).lower()

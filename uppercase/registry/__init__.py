@@ -4,7 +4,7 @@
 2. The entry-point group `uppercase.transforms`.
 3. References, `module:function`, to code that nothing announces.
 
-    find("caesar:shift=3").transform(b"abc")
+    listing().find("caesar:shift=3").transform(b"abc")
 
 A broken plugin is a `Problem` in the listing and never stops the others. The order in which
 things are found decides nothing: two plugins with the same name are refused. This package must not
@@ -27,7 +27,7 @@ from uppercase.plugins import adopt
 from uppercase.registry import _sources
 from uppercase.registry._found import Found, NoSuchModule, Problem, from_exception
 
-__all__ = ["Found", "Listing", "Problem", "find", "listing", "lookup", "summaries"]
+__all__ = ["Found", "Listing", "Problem", "listing", "summaries"]
 
 
 class Listing(NamedTuple):
@@ -209,13 +209,3 @@ def summaries() -> dict[str, str]:
         with suppress(PluginError):
             found[name] = transform.summary
     return found
-
-
-def lookup(name: str) -> Found:
-    """Scan, and look a transform up; see `Listing.lookup`."""
-    return listing().lookup(name)
-
-
-def find(specification: str) -> ITransform:
-    """Scan, and make a transform; see `Listing.find`."""
-    return listing().find(specification)

@@ -23,8 +23,7 @@ import uppercase.errors
 from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
-from uppercase.plugins.adapters import Kind
-from uppercase.plugins.parameters import Parameter, convert_arguments
+from uppercase.plugins.declared import Kind, Parameter, convert_arguments
 
 
 def searched_directory() -> str | None:

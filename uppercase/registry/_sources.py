@@ -32,7 +32,7 @@ from zope.interface.verify import verifyObject
 from uppercase.errors import line_of
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
-from uppercase.plugins.parameters import ACCEPTED, Parameter
+from uppercase.plugins.declared import ACCEPTED, Parameter
 from uppercase.registry._found import Found, Problem, current_directory, from_exception, violations
 
 GROUP: Final = "uppercase.transforms"

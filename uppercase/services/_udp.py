@@ -98,7 +98,8 @@ class UDPService(base.TransformService):
         self.responder.limits = replace(limits, max_outstanding=outstanding)
 
     def served(self) -> list[str]:
-        return [f"UDP {_name(port)}" for port in self.ports]
+        places = [port.getHost() for port in self.ports]
+        return [f"UDP {printable_address(each.host, each.port)}" for each in places]
 
     def levels(self) -> dict[str, int]:
         return {
@@ -158,11 +159,6 @@ def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
     if settings.log_peers or settings.lab is not None or len(samplers) < len(settings.observers):
         return settings.log_peers or bool(settings.observers)
     return (lambda count: any(each.wants(count) for each in samplers)) if samplers else False
-
-
-def _name(port: Any) -> str:
-    address = port.getHost()
-    return printable_address(address.host, address.port)
 
 
 udp_service = UDPService

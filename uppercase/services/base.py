@@ -80,7 +80,7 @@ class Settings:
         return values.hosts_of(self.interfaces) or values.LOOPBACK
 
     def port_number(self) -> int:
-        return DEFAULT_PORT if self.port is None else self.port
+        return DEFAULT_PORT if self.port is None else values.parse_port(str(self.port))
 
 
 SHORTHAND: Final = "--port"
@@ -110,7 +110,6 @@ class OpenPlace(NamedTuple):
 
 def _check_numbers(settings: Settings) -> None:
     """Refuse what no option would take."""
-    values.parse_port(str(settings.port_number()))
     for record in (settings, getattr(settings, "limits", settings)):
         for name in (each.name for each in fields(record)):
             number = getattr(record, name)
@@ -215,7 +214,9 @@ class TransformService(Service, ABC):
         ]
         self._problems = found.problems
         _check_numbers(settings)
-        settings.hosts()  # raises what is wrong with them
+        # Each raises what is wrong with it.
+        settings.port_number()
+        settings.hosts()
         self._listening = False
         self._stopping: Deferred[None] | None = None
 
@@ -362,7 +363,10 @@ class TransformService(Service, ABC):
         assert stopping is not None
         stopping.callback(result)
         if self.running:  # It was started again meanwhile.
-            self._start()
+            try:
+                self._start()
+            except CannotStart as error:  # Nobody is there to hear it.
+                say(str(error), LogLevel.critical)
 
     @abstractmethod
     async def end(self) -> None: ...

@@ -239,7 +239,7 @@ class EndingProtocol(Protocol):
         if self._told_incomplete or self._peer_ended:
             return None
         since = self.idle_since()
-        return since if since is not None and self._conversation.incomplete else None
+        return since if self._conversation.incomplete else None
 
     def tell_incomplete(self) -> None:
         """Tell of that, once for each connection."""
@@ -275,7 +275,6 @@ class EndingProtocol(Protocol):
         """Abort, as nothing else can be done."""
         if self._state is not CLOSING:
             # Within this turn: cancelling what is awaited is the longest part of an end.
-            self.end_with(Outcome.DISCONNECTED, "")
             self._conversation.cancel()
         elif not self._delivered:
             self._stalled()

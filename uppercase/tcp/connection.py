@@ -152,7 +152,7 @@ class TransformProtocol(EndingProtocol):
             self.pump()
             if self._state is states.DRAINING:
                 self.input_taken()
-        elif self._state is states.CLOSING and self._received > self._linger_until:
+        elif self._received > self._linger_until:
             if self._conversation.outcome is not None:
                 self.end_with(self._conversation.outcome, "")
             self.transport.abortConnection()

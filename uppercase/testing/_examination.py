@@ -22,7 +22,7 @@ import twisted
 from hypothesis import find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky, NoSuchExample
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 import uppercase
@@ -232,6 +232,7 @@ class Examination:
         self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
         self._left_out = 0
         self._count = count
+        self._drawn: dict[tuple[st.SearchStrategy[Any], ...], list[Case]] = {}
         self._waiter = Waiter([self._transform])
         self._most = ASYNC_WINDOW if is_async(self._transform) else _THREADS
         self._unanswered: Unanswered | None = None
@@ -263,7 +264,6 @@ class Examination:
         self._try(test, cases)
         if not drawn:
             return
-        draws: list[Case] = []
         seen: list[Broken] = []
 
         def breaks(case: Case) -> bool:
@@ -283,11 +283,13 @@ class Examination:
             with suppress(NoSuchExample, Flaky):
                 find(st.tuples(*drawn), suits, settings=drawing)
 
-        # Drawn first and tried together, as it is rare that one breaks the law. If one does, the
-        # same are drawn again, for hypothesis to find the smallest.
-        search(draws.append)
+        # Drawn first, for all laws that ask for the same, and tried together, as it is rare that
+        # one breaks a law. If one does, the same are drawn again, for hypothesis to find the
+        # smallest.
+        if drawn not in self._drawn:
+            search(self._drawn.setdefault(drawn, []).append)
         try:
-            self._try(test, draws)
+            self._try(test, self._drawn[drawn])
         except Broken as broken:
             seen.append(broken)
             until = monotonic() + KIT_SEARCH_TIME
@@ -320,7 +322,7 @@ class Examination:
     ) -> list[CallResult]:
         """Return what comes of messages; all are given before the first reply is awaited."""
         begun = [_call(transform or self._transform, message) for message in messages]
-        return [await came for came in begun]
+        return [came if isinstance(came, CallResult) else await came for came in begun]
 
     def stream(self, chunks: Iterable[bytes], transform: ITransform | None = None) -> CallResult:
         """Return what comes of one stream, fed with these chunks and then finished."""
@@ -346,6 +348,8 @@ class Examination:
         started = perf_counter()
         begun = _call(self._transform, message)
         longest = perf_counter() - started
+        if isinstance(begun, CallResult):
+            return begun, longest
         if begun.called:
             return await begun, longest
         # What is awaited may block later; on asyncio it has not even begun.
@@ -400,14 +404,14 @@ async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Excep
     return failed
 
 
-def _call(transform: ITransform, message: bytes) -> Deferred[CallResult]:
+def _call(transform: ITransform, message: bytes) -> CallResult | Deferred[CallResult]:
     """Call a transform now, and await its reply if it has to be awaited, for `KIT_WAIT`."""
     try:
         reply: Any = transform.transform(message)
         if not isinstance(reply, Awaitable):
-            return succeed(CallResult(_bytes(reply)))
+            return CallResult(_bytes(reply))
     except (Exception, SystemExit) as error:
-        return succeed(CallResult(b"", error))
+        return CallResult(b"", error)
 
     async def wait() -> CallResult:
         try:

@@ -111,7 +111,7 @@ class ResponderProtocol(DatagramProtocol):
         self._clock = clock
         self._send: Callable[[bytes, Origin], OSError | None]
         self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]
-        self._here = Destination("0.0.0.0", 0)
+        self._here: Destination
         # What is awaited or held back, and how to cancel it. Invariant: each step that the
         # responder gave stays in here until it is settled, resumed or abandoned, exactly once.
         self._pending: dict[Wait | Delay, Callable[[], None]] = {}

@@ -1,18 +1,22 @@
-"""The plugin that an author's code becomes, and how that serves messages and streams of bytes.
+"""A declared transform: its arguments as users write them, and how it serves messages and streams.
 
-Text is UTF-8 in which every byte that does not belong to UTF-8 is a surrogate escape (PEP 383), so
-that it passes through unchanged. This module wraps callables that `uppercase.plugins` has
-checked: it must not read signatures, nor import the reactor except in a call.
+A user's mistake in an argument raises `BadArgument`. Text is UTF-8 in which every byte that does
+not belong to UTF-8 is a surrogate escape (PEP 383), so that it passes through unchanged. This
+module wraps callables that `uppercase.plugins` has checked: it must not read signatures, nor import
+the reactor except in a call.
 """
 
+import math
+import re
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cached_property, update_wrapper
-from inspect import isawaitable
+from inspect import Signature, isawaitable
 from types import SimpleNamespace
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
@@ -25,7 +29,6 @@ from uppercase.interfaces import (
     ITransformPlugin,
     ITransformStream,
 )
-from uppercase.plugins.parameters import Parameter, require_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +36,124 @@ T = TypeVar("T", str, bytes)
 
 _ESCAPE: Final = "surrogateescape"
 _Decoder: Final = getincrementaldecoder("utf-8")
+
+REQUIRED: Final[Any] = Signature.empty
+"""The default of a parameter that has none."""
+
+_BOOLEANS: Final = {
+    "true": True, "yes": True, "on": True, "1": True,
+    "false": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
+ACCEPTED: Final = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+
+
+class Parameter(NamedTuple):
+    """One argument of a transform; users write its name before the `=`.
+
+    Its type is int, float, bool, str, an Enum class, or object for a Literal; these two have
+    `choices`, the value for each accepted text. Without a default it is `REQUIRED`.
+    """
+
+    name: str
+    type: type
+    default: Any = REQUIRED
+    choices: Mapping[str, Any] | None = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+    @property
+    def accepts(self) -> str:
+        if self.choices is not None:
+            return f"one of {', '.join(self.choices)}"
+        return ACCEPTED[self.type]
+
+    @property
+    def _phrase(self) -> str:
+        return f"a {self.accepts}" if self.accepts.endswith("number") else self.accepts
+
+    def describe(self) -> str:
+        """Return one line for help, such as `shift: whole number, default 13`."""
+        return f"{self.name}: {self.accepts}, {self._describe_default()}"
+
+    def _describe_default(self) -> str:
+        if self.required:
+            return "required"
+        if self.default is None:
+            return "optional"
+        for text, value in (self.choices or {}).items():
+            if type(value) is type(self.default) and value == self.default:
+                return f"default {text}"
+        if isinstance(self.default, bool):
+            return f"default {str(self.default).lower()}"
+        return f"default {self.default!r}" if self.type is str else f"default {self.default}"
+
+    def convert(self, text: str) -> Any:
+        """Return the value that a text stands for."""
+        try:
+            return self._convert(text)
+        except (ValueError, KeyError):
+            raise BadArgument(
+                f"argument {self.name!r}: got {text!r}; accepted is {self._phrase}"
+            ) from None
+
+    def _convert(self, text: str) -> Any:
+        if self.choices is not None:
+            return self.choices[text]
+        if self.type is bool:
+            return _BOOLEANS[text.lower()]
+        if self.type is int:
+            if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
+                raise ValueError(text)
+            return int(text)
+        if self.type is float:
+            number = float(text)
+            if not math.isfinite(number):
+                raise ValueError(text)
+            return number
+        return text
+
+
+def convert_arguments(
+    parameters: Sequence[Parameter], given: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Convert what a user wrote; hyphens in a name stand for underscores."""
+    known = {parameter.name: parameter for parameter in parameters}
+    values: dict[str, Any] = {}
+    for written, text in given:
+        name = written.replace("-", "_")
+        if name not in known:
+            raise _unknown(written, parameters)
+        if name in values:
+            raise BadArgument(f"argument {name!r} is given twice; give it once")
+        values[name] = known[name].convert(text)
+    require_arguments(parameters, values)
+    return values
+
+
+def require_arguments(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> None:
+    """Check that values by name are for known arguments and none is missing."""
+    known = {parameter.name for parameter in parameters}
+    for name in values:
+        if name not in known:
+            raise _unknown(name, parameters)
+    for parameter in parameters:
+        if parameter.required and parameter.name not in values:
+            raise BadArgument(
+                f"argument {parameter.name!r} is missing; write {parameter.name}=VALUE, where "
+                f"VALUE is {parameter._phrase}"
+            )
+
+
+def _unknown(name: str, parameters: Sequence[Parameter]) -> BadArgument:
+    if not parameters:
+        return BadArgument(f"got argument {name!r}; no arguments are accepted")
+    accepted = "; ".join(parameter.describe() for parameter in parameters)
+    close = get_close_matches(name, [parameter.name for parameter in parameters], n=1)
+    if close:
+        return BadArgument(f"no argument named {name!r}; did you mean {close[0]!r}? ({accepted})")
+    return BadArgument(f"no argument named {name!r}; accepted are {accepted}")
 
 
 class Kind(StrEnum):
