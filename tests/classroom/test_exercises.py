@@ -109,8 +109,8 @@ MISTAKES = [
             {"prints the reply", "ends with status 0"}),
     # It waits for ever for a reply that was lost.
     Mistake("udp-pinger", "client.settimeout(left)", "pass",
-            {"sends ten pings", "tells of each loss", "prints the loss rate",
-             "ends with status 0"}),
+            {"sends ten pings", "waits a second for each reply", "tells of each loss",
+             "prints the loss rate", "ends with status 0"}),
     Mistake("udp-pinger", *HASTY,
             {"waits a second for each reply", "tells of each loss", "prints each round trip",
              "prints the loss rate"}),

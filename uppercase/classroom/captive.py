@@ -374,7 +374,9 @@ class ObservedService:
         self._service: UDPService | TCPService
         if udp:
             experiment = labs.make_experiment(texts, seed=seed) if texts else None
-            self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
+            # The program is one client, also with a socket for each message.
+            shared |= {"lab": experiment, "by_host": True}
+            self._service = UDPService(UDPSettings(**shared), reactor)
         else:
             shared["framing"] = texts.pop("framing", AUTO)
             shared["lab"] = labs.make_tcp_lab(texts)
