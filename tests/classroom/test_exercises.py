@@ -299,6 +299,13 @@ def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(kind
             pass
 
 
+def test_programs_on_trial_at_once_never_have_one_port() -> None:
+    """Also those of two graders in one process; else one is asked for the other."""
+    trials = [trial(SOLUTIONS / "tcp_server.py") for _ in range(2)]
+    ports = [each._free_port("tcp") for _ in range(300) for each in trials]
+    assert len({*ports}) == len(ports)
+
+
 def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:
     """Else another program may listen there first, and be taken for it."""
     on_trial = trial(SOLUTIONS / "tcp_server.py")

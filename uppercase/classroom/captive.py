@@ -374,8 +374,7 @@ class ObservedService:
         self._service: UDPService | TCPService
         if udp:
             experiment = labs.make_experiment(texts, seed=seed) if texts else None
-            # The program is one client, also with a socket for each message.
-            shared |= {"lab": experiment, "by_host": True}
+            shared |= {"lab": experiment, "by_host": True}  # All its sockets are one client.
             self._service = UDPService(UDPSettings(**shared), reactor)
         else:
             shared["framing"] = texts.pop("framing", AUTO)
