@@ -30,7 +30,23 @@ def test_a_chunk_is_answered_at_once() -> None:
     wire = service.connect()
     wire.protocol.dataReceived(b"hello")
     assert wire.take() == b"HELLO"
+    assert wire.no_delay, "the kernel does not hold back small replies"
     assert service.events == [Opened("192.0.2.1:50000")]
+
+
+def test_a_transport_that_can_be_told_nothing_of_tcp_serves_all_the_same() -> None:
+    """So are those of UNIX sockets in the oldest Twisted that we support."""
+
+    class Local(Wire):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            raise OSError
+
+    wire = Local()
+    wire.protocol = Service().factory.buildProtocol(None)
+    wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
+    wire.protocol.dataReceived(b"hello")
+    assert wire.take() == b"HELLO"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_half_closing_gets_the_last_reply_and_then_the_end() -> None:
