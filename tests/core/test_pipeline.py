@@ -146,9 +146,10 @@ def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ct
         pipeline.transform(b"x")
 
 
-def test_a_failure_that_is_returned_leaves_nothing_for_the_collector() -> None:
-    """It rarely comes by, and what a flood of bad datagrams leaves would be in memory until then."""
-    pipeline = make_pipeline([message_stage(fails)])
+@pytest.mark.parametrize("function", [fails, lambda message: None])
+def test_a_failure_that_is_returned_leaves_nothing_for_the_collector(function: object) -> None:
+    """Which rarely comes by: what a flood of bad datagrams leaves would be in memory until then."""
+    pipeline = make_pipeline([message_stage(function)])
     gc.collect()
     gc.disable()
     try:
