@@ -142,8 +142,8 @@ def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> N
 def test_each_socket_meets_the_key_from_its_beginning() -> None:
     """With a seed that harms the first three datagrams, one for each line sends four."""
     economy = "sends no more than it must"
-    assert economy not in wrong("stop-and-wait", delivered(LINES, 8, 32), seed=44)
-    assert economy in wrong("stop-and-wait", delivered(LINES, 8, 40), seed=44)
+    assert economy not in wrong("stop-and-wait", delivered(LINES, 8, 32), seed=90)
+    assert economy in wrong("stop-and-wait", delivered(LINES, 8, 40), seed=90)
 
 
 def test_a_reply_that_never_came_is_not_printed() -> None:
