@@ -16,11 +16,15 @@ from zope.interface import alsoProvides, implementer
 from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
+from uppercase.core.pipeline import make_pipeline
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransformStream
+from uppercase.limits import Limits
+from uppercase.registry import listing
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
 from uppercase.tcp._watches import Deadlines
+from uppercase.tcp.factory import conversation_opener
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -113,6 +117,23 @@ def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
     wire.protocol.resumeProducing()
     assert wire.reads()
     wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+@pytest.mark.parametrize(
+    ("framing", "chunks", "output", "outcome"),
+    [
+        ("line", [b"12345\n", b"123456\n"], b"12345\n", Outcome.TOO_LONG),
+        ("netstring", [b"3:a\n", b"b,"], b"3:A\nB,", None),
+    ],
+)
+def test_what_may_be_answered_together_is_framed_all_the_same(
+    framing: str, chunks: list[bytes], output: bytes, outcome: Outcome | None
+) -> None:
+    chain = make_pipeline(listing().stages(["uppercase"]))
+    opened = conversation_opener(framing, chain, Limits(max_length=5))
+    conversation = opened(lambda awaitable, done: lambda: None, lambda: None)
+    assert b"".join(map(conversation.exchange, chunks)) == output
+    assert conversation.outcome is outcome
 
 
 def test_one_chunk_of_many_messages_is_answered_only_as_far_as_the_peer_takes_it() -> None:

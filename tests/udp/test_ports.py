@@ -227,6 +227,48 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     assert not clock.reading
 
 
+def test_a_port_reads_only_while_it_listens_and_is_neither_paused_nor_rests() -> None:
+    clock = _Readers()
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults = 2
+    sock.bind(("127.0.0.1", 0))
+    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
+    port.startListening()
+    port.pauseProducing()
+    assert not clock.reading
+    port.resumeProducing()
+    assert clock.reading
+    port.doRead()
+    port.pauseProducing()
+    port.resumeProducing()
+    assert not clock.reading, "it rests"
+    port.pauseProducing()
+    clock.advance(RECEIVE_PAUSE)
+    assert not clock.reading, "it is paused"
+    port.resumeProducing()
+    assert clock.reading
+    port.stopProducing()
+    port.resumeProducing()
+    assert not clock.reading, "it is closed"
+
+
+def test_a_stop_waits_for_what_gave_way_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uppercase.udp.ports.TURN", -1.0)
+    clock = _Readers()
+    protocol = ResponderProtocol(Responder(applied(), DatagramLimits(max_request=1)), clock)
+    port = Port(open_socket("127.0.0.1", 0), protocol, clock)
+    port.startListening()
+    protocol.receive_batch(*columns([packet(), packet()]))
+    assert not clock.reading
+    idle = protocol.idle()
+    while clock.getDelayedCalls():
+        assert not protocol.idle().called
+        clock.advance(0)
+    assert idle.called
+    assert clock.reading
+    port.stopListening()
+
+
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
