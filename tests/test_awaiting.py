@@ -14,6 +14,7 @@ from zope.interface import implementer
 from uppercase import awaiting
 from uppercase.awaiting import await_reply, cancelled_have_ended, start
 from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 
 
@@ -31,6 +32,17 @@ def test_a_coroutine_that_pretends_to_be_closed_has_failed_by_its_name() -> None
     told: list[object] = []
     await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
     assert list(map(str, told)) == ["transform 'mine' failed: GeneratorExit: "]
+
+
+def test_a_failure_that_is_awaited_is_told_as_it_is_and_what_is_cancelled_is_not_told() -> None:
+    told: list[object] = []
+    failure = TransformError("mine", "no vowels")
+    failing: Deferred[bytes] = Deferred()
+    await_reply(failing, told.append)
+    failing.errback(failure)
+    await_reply(Deferred(), told.append)()
+    assert told == [failure]
+    assert str(failure) == "transform 'mine' failed: no vowels"
 
 
 def test_what_is_cancelled_before_it_has_begun_is_begun_and_ended() -> None:

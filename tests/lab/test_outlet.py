@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from tests.tcp.memory import Service, Wire
+from tests.tcp.memory import HIGH_WATER, Service, Wire
 from tests.tcp.wire import Wire as ProxiedWire
 from tests.tcp.wire import World
 from uppercase.core.events import Closed, Impaired, LabAction, Opened, Outcome
@@ -123,7 +123,29 @@ def test_a_connection_is_reset_after_so_many_bytes() -> None:
     assert wire.sent() == b"HELLOWO"
     service.clock.advance(0.1)
     assert wire.state() == "aborted"
+    closed = service.end(wire)
+    assert (closed.outcome, closed.received, closed.sent) == (Outcome.LAB_RESET, 10, 7)
+
+
+def test_a_reset_comes_before_the_end_of_a_conversation() -> None:
+    service = Laboratory("segment", reset_after=3)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert (wire.sent(), wire.state()) == (b"HEL", "open")
+    service.clock.advance(0.1)
     assert service.end(wire).outcome is Outcome.LAB_RESET
+
+
+def test_a_peer_that_does_not_read_is_not_read_from() -> None:
+    service = Laboratory(delay=0.1)
+    wire = service.connect()
+    for reads in (True, False):
+        wire.protocol.dataReceived(b"x" * (HIGH_WATER // 2 + 1))
+        service.clock.advance(0.1)
+        assert wire.reads() is reads
+    wire.take()
+    assert wire.reads()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_a_connection_is_served_late() -> None:
@@ -169,18 +191,15 @@ def test_who_waits_to_be_accepted_is_neither_idle_nor_late() -> None:
 def test_what_the_lab_did_is_told_apart_from_all_else() -> None:
     service = Laboratory(slice=2, delay=0.5, reset_after=5)
     wire = service.connect()
+    wire.protocol.dataReceived(b"hi")
     wire.protocol.dataReceived(b"hello")
     service.clock.pump([0.1] * 20)
     told = [event for event in service.events if isinstance(event, Impaired)]
-    assert [event.actions for event in told] == [
-        (LabAction.DELAYED,),
-        (LabAction.SLICED,),
-        (LabAction.RESET,),
-    ]
-    assert [event.fate for event in told] == [
-        "reply delayed 0.5 s",
-        "reply cut into 3 pieces",
-        "reply reset after 5 bytes",
+    assert [(event.actions, event.number, event.fate) for event in told] == [
+        ((LabAction.DELAYED,), 1, "reply delayed 0.5 s"),
+        ((LabAction.DELAYED,), 2, "reply delayed 0.5 s"),
+        ((LabAction.SLICED,), 2, "reply cut into 2 pieces"),
+        ((LabAction.RESET,), 2, "reply reset after 5 bytes"),
     ]
     service.end(wire)
 
@@ -196,10 +215,12 @@ def test_one_byte_is_one() -> None:
 
 
 def test_a_client_that_leaves_early_leaves_no_timer() -> None:
-    service = Laboratory(slice=1, delay=5.0, accept_delay=1.0)
-    wire = service.connect()
-    wire.protocol.connectionLost(Failure(ConnectionLost()))
-    assert not service.clock.getDelayedCalls()
+    for service in (Laboratory(accept_delay=1.0), Laboratory(slice=1, delay=5.0)):
+        wire = service.connect()
+        wire.protocol.dataReceived(b"one")
+        wire.protocol.dataReceived(b"two")
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+        assert not service.clock.getDelayedCalls()
 
 
 def test_presets_print_what_they_set() -> None:

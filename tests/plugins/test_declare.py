@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from threading import get_ident
 from typing import Any, Literal, cast
@@ -21,7 +22,7 @@ from uppercase import stream_transform, transform
 from uppercase.errors import BadArgument, PluginError, TransformError
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin, ITransformStream
 from uppercase.plugins import adopt
-from uppercase.plugins.declared import Kind
+from uppercase.plugins.declared import DeclaredTransform, Kind
 
 
 @transform(summary="Shift letters by a fixed distance")
@@ -390,6 +391,19 @@ class UnannotatedFeed:
         return ""
 
 
+class AsyncFeed:
+    async def feed(self, text: str) -> str:
+        return text
+
+    def finish(self) -> str:
+        return ""
+
+
+class ArgumentsOfItsOwn:
+    def __call__(self, text: str, *, mark: str = "!") -> str:
+        return text + mark
+
+
 @pytest.mark.parametrize(
     ("declare", "said"),
     [
@@ -410,7 +424,14 @@ class UnannotatedFeed:
         (lambda: untyped_stream(NoFinish), "NoFinish makes nothing with both feed and finish"),
         (lambda: untyped_stream(of_bytes), "of_bytes makes nothing with both feed and finish"),
         (lambda: untyped_stream(UnannotatedFeed), "the message of UnannotatedFeed.feed has no"),
-        (lambda: untyped(3), "3 is neither a function nor a class"),
+        (lambda: untyped_stream(AsyncFeed), "AsyncFeed has async methods, and a stream cannot"),
+        (lambda: untyped(ArgumentsOfItsOwn), "__call__ has arguments of its own; move them to"),
+        (lambda: untyped(dict), "dict has no signature that can be read; wrap it in a function"),
+        (lambda: untyped("shout"), "declare one of these; a name is given as name='shout'"),
+        (lambda: untyped(3), "3 is neither a function nor a class; declare one of these"),
+        (lambda: adopt(DeclaredTransform), "is a class, and an instance is the plugin; use"),
+        (lambda: adopt(NoFinish, streaming=True), "is a stream class, which needs neither"),
+        (lambda: adopt(NoFinish, ascii=of_bytes), "is a stream class, which needs neither"),
         (lambda: adopt(3), "3 is not a transform; point at a function"),
     ],
 )
@@ -429,6 +450,38 @@ class ByHand:
 
     def transform(self, message: bytes) -> bytes:
         return message * self.times
+
+
+@implementer(IStreamTransform)
+class StreamByHand(ByHand):
+    def open_stream(self) -> ITransformStream:
+        return cast(ITransformStream, PairSwap())
+
+
+@implementer(ITransform)
+class LaterByHand:
+    async def transform(self, message: bytes) -> bytes:
+        return message
+
+
+def test_what_is_made_by_hand_streams_or_waits_as_it_says() -> None:
+    for target in (ByHand, ByHand(), LaterByHand, LaterByHand(), StreamByHand, StreamByHand()):
+        adopted: Any = adopt(target)
+        is_stream = "Stream" in adopted.__name__
+        assert IStreamTransform.providedBy(adopted) is is_stream
+        assert IStreamTransform.providedBy(adopted.build()) is is_stream
+        assert adopted.is_async is ("Later" in adopted.__name__)
+
+
+def test_a_name_and_a_summary_that_are_given_are_taken() -> None:
+    given: Any = {"name": "other", "summary": "Said here."}
+    makers: list[Callable[..., Any]] = [transform(**given), partial(adopt, **given)]
+    for made in [maker(of_bytes) for maker in makers] + [
+        stream_transform(**given)(pair_swap.__wrapped__),
+        adopt(pair_swap.__wrapped__, **given),
+        adopt(ByHand, **given),
+    ]:
+        assert (made.name, made.summary) == ("other", "Said here.")
 
 
 def test_adopting_makes_the_same_plugin_of_what_has_no_decorator() -> None:

@@ -125,6 +125,7 @@ def ambiguous(*, x: Literal[1, "1"]) -> None: ...
 def extra(text: str, shift: int = 13) -> None: ...
 def many(*texts: str) -> None: ...
 def anything(**options: int) -> None: ...
+def nonsense(*, x: "int | 3") -> None: ...  # type: ignore[valid-type]
 def unresolved(*, x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
@@ -139,6 +140,7 @@ def unresolved(*, x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # no
         (extra, "write `*, shift: int = 13`"),
         (many, "f takes '*texts: str'; name each argument"),
         (anything, "f takes '**options: int'; name each argument"),
+        (nonsense, "f has no signature that can be read"),
         (unresolved, "cannot be resolved (name 'Nowhere' is not defined); import or define"),
     ],
 )

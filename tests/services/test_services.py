@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -78,7 +79,9 @@ async def test_a_service_is_started_asked_stopped_and_started_again(kind: str) -
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-async def test_what_is_started_again_while_it_stops_is_served_after_that(kind: str) -> None:
+async def test_what_is_started_again_while_it_stops_is_served_after_that(
+    kind: str, said: list[str]
+) -> None:
     service: Any = MAKERS[kind]()
     service.startService()
     stopped = service.stopService()
@@ -87,7 +90,12 @@ async def test_what_is_started_again_while_it_stops_is_served_after_that(kind: s
     await deferLater(reactor, 0)
     target = Target(port=port_of(service), udp=kind == "udp")
     assert await ask(target, b"abc", timeout=10) == b"CBA"
-    await service.stopService()
+    stopped = service.stopService()
+    service.startService()
+    service.listen = mock.Mock(side_effect=CannotListen("it is taken"))
+    await stopped
+    await deferLater(reactor, 0)
+    assert said[-1] == "it is taken"
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
@@ -202,12 +203,17 @@ def test_what_the_peer_does_not_take_follows_in_order(served: Served) -> None:
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_peer_that_is_gone_is_found_out(served: Served, breaks: bool) -> None:
     if breaks:
-        served.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset(served.peer)
     served.peer.close()
     served.turn()
     served.turn()
     assert served.notes.outcomes == ["disconnected" if breaks else "finished"]
     assert not served.factory.connections
+
+
+def reset(peer: socket.socket) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
 # What happens between the hub's look and the read: another's event may be the reason.
@@ -234,6 +240,8 @@ def test_where_nothing_is_to_be_read_any_more_nothing_happens(served: Served) ->
     assert read() is None
     served.send(b"four")
     assert served.receive() == b"FOUR"
+    reset(served.peer)
+    assert read() is CONNECTION_LOST
 
 
 def test_what_is_queued_goes_first(served: Served) -> None:

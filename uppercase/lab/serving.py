@@ -203,11 +203,9 @@ class LabOutlet:
             self._producer.pauseProducing()
 
     def stop(self) -> None:
-        """Forget everything; the connection is lost."""
-        self._held.clear()
+        """Do nothing any more; the connection is lost."""
         if self._call is not None:
             self._call.cancel()
-            self._call = None
 
     def withheld(self) -> int:
         return self._size + self._cut_off

@@ -363,7 +363,10 @@ class TransformService(Service, ABC):
         assert stopping is not None
         stopping.callback(result)
         if self.running:  # It was started again meanwhile.
-            self._start()
+            try:
+                self._start()
+            except CannotStart as error:  # Nobody is there to hear it.
+                say(str(error), LogLevel.critical)
 
     @abstractmethod
     async def end(self) -> None: ...
