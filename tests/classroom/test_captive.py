@@ -174,6 +174,44 @@ def test_what_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPa
     assert {*os.listdir("/proc/self/fd")} <= before, caught
 
 
+def test_java_has_the_addresses_that_it_reserves() -> None:
+    """Half of the limit for its heap, 1.25 GiB for classes and code, and some for libraries."""
+    size = LIMITS["RLIMIT_AS"] // 2 + 1536 * MIB
+    reserve = "mmap.mmap(-1, {}, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, mmap.PROT_READ)"
+    assert ran(f"import mmap; x = {reserve.format(size)}; print('runs')") == (0, "runs\n")
+
+
+def test_nobody_types_and_there_is_no_end_of_it() -> None:
+    """A server that ends when somebody presses Enter does not end by itself."""
+    code = "import select; print(len(select.select([0], [], [], 0)[0]))"
+    with Program([sys.executable, "-c", code], 1) as program:
+        assert (program.wait(WITHIN), program.output()) == (0, "0\n")
+    with Program([sys.executable, "-c", code], 1, "") as program:
+        assert (program.wait(WITHIN), program.output()) == (0, "1\n")
+
+
+def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None:
+    """As a shell script starts one, or a daemon: what was started first has ended."""
+    script = escaping(tmp_path, port)
+    source = script.read_text().replace("os.setsid()", "time.sleep(0.5)")
+    script.write_text(source)
+    with Program([sys.executable, str(script)], port) as program:
+        assert program.wait(WITHIN) == 0
+        assert program.serves("tcp")
+
+
+def test_the_last_words_are_those_of_standard_error_if_there_are_some() -> None:
+    """Java says on standard output why it does not start."""
+    for code, words in (
+        ("print('no room'); import sys; sys.exit(1)", "no room"),
+        ("print('ready'); import sys; sys.exit('no room')", "no room"),
+        ("pass", "nothing"),
+    ):
+        with Program([sys.executable, "-c", code], 1) as program:
+            program.wait(WITHIN)
+            assert program.last_words() == words
+
+
 def test_a_program_that_cannot_be_started_says_why() -> None:
     with Program(["/no/such/program"], 1) as program:
         assert program.wait(WITHIN) == 1

@@ -77,7 +77,7 @@ def test_what_a_program_prints_reaches_the_terminal_as_text(tmp_path: Path) -> N
     program = "import sys; sys.exit('\\33]0;mine\\7')"
     words = ("--report", str(tmp_path), "--", sys.executable, "-c", program)
     done = run_process("grade", str(toml), *words)
-    assert "got 1: \\x1b]0;mine\\x07\n" in done.stdout.decode()
+    assert "got 1 and, on standard error, \\x1b]0;mine\\x07\n" in done.stdout.decode()
     assert "\\udcff: 0 of 2 points" in (tmp_path / "index.html").read_text()
 
 

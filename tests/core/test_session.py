@@ -113,6 +113,8 @@ class Shell:
         while output := self.conversation.replies():
             self.sent += output
             self.largest = max(self.largest, len(output))
+            if self.conversation.wants_input:
+                break
 
 
 def test_messages_are_answered_in_order_with_their_trailers() -> None:
@@ -148,6 +150,7 @@ def test_a_fault_ends_the_conversation_after_the_replies_before_it(
     shell.receive(data)
     shell.receive(b"later")
     assert shell.sent == b"A.B."
+    shell.conversation.cancel()
     assert shell.ended() is outcome
     assert str(shell.conversation.error) == text
 
@@ -166,6 +169,44 @@ def test_one_message_conversations_are_over_after_the_first() -> None:
     shell.receive(b"abc")
     assert shell.sent == b"A."
     assert shell.ended() is Outcome.ANSWERED
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_end_of_input_outranks_a_stop(streams: bool) -> None:
+    """What it completes is still answered."""
+    conversation = StreamConversation(Stream()) if streams else Shell(Uppercase()).conversation
+    conversation.receive(b"a")
+    conversation.end_of_input()
+    conversation.stop()
+    assert not conversation.wants_input
+    sent = b""
+    while output := conversation.replies():
+        sent += output
+    assert sent == (b"AEND" if streams else b"A.E")
+    assert conversation.outcome is Outcome.FINISHED
+
+
+def test_a_stop_answers_what_was_received_and_no_more() -> None:
+    for conversation in (StreamConversation(Stream()), Shell(Uppercase()).conversation):
+        conversation.receive(b"a")
+        conversation.stop()
+        assert not conversation.wants_input
+        assert conversation.replies().startswith(b"A")
+        assert conversation.replies() == b""
+        assert conversation.outcome is Outcome.STOPPED
+
+
+def test_what_there_is_no_time_for_is_answered_later_before_more_is_wanted() -> None:
+    conversation = Shell(Uppercase()).conversation
+    conversation.receive(b"a")
+    conversation.receive(b"b")
+    for output in (b"A.", b"", b"B."):
+        assert conversation.replies(0.0, lambda: 1.0) == output
+        assert not conversation.wants_input
+    conversation.end_of_input()
+    assert conversation.replies(0.0, lambda: 1.0) == b""
+    assert not conversation.wants_input
+    assert conversation.replies() == b"E"
 
 
 def test_awaited_replies_come_in_request_order_whatever_their_own() -> None:
@@ -187,8 +228,11 @@ def test_replies_that_come_at_once_need_no_further_input() -> None:
         done(awaitable.value)
         return lambda: None
 
+    def ready() -> None:
+        raise AssertionError("whoever asks for replies has this one at once")
+
     conversation = MessageConversation(
-        Letters(), Later(), await_reply=at_once, on_ready=lambda: None, window=2
+        Letters(), Later(), await_reply=at_once, on_ready=ready, window=2
     )
     conversation.receive(b"abCd")
     while output := conversation.replies():
@@ -270,6 +314,7 @@ def test_a_peer_that_leaves_cancels_what_is_awaited() -> None:
     shell.conversation.cancel()
     assert sorted(shell.cancelled) == [b"A", b"B"]
     assert shell.ended() is Outcome.DISCONNECTED
+    assert not shell.conversation.wants_input
 
 
 def test_output_is_made_in_batches() -> None:
@@ -295,7 +340,7 @@ def test_what_was_awaited_leaves_in_batches_too() -> None:
         def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
             return message * OUTPUT_BATCH if message.isupper() else super().transform(message)
 
-    shell = Shell(Large(), window=4)
+    shell = Shell(Large(), window=9)
     shell.receive(b"aBCD")
     shell.keep(b"A")
     assert len(shell.sent) == len(b"A.") + 3 * (OUTPUT_BATCH + 1)
@@ -329,6 +374,8 @@ def test_a_stream_answers_each_chunk_and_its_end() -> None:
     conversation.receive(b"y")
     conversation.receive(b"c")
     assert conversation.replies() == b"C", "what gives nothing yet holds up nothing"
+    assert conversation.replies() == b""
+    assert conversation.wants_input
     conversation.end_of_input()
     assert conversation.replies() == b"END"
     assert conversation.outcome is Outcome.FINISHED
@@ -340,6 +387,7 @@ def test_a_stream_that_fails_ends_the_conversation() -> None:
     conversation.receive(b"x")
     assert conversation.replies() == b"AB"
     assert conversation.replies() == b""
+    conversation.cancel()
     assert conversation.outcome is Outcome.FAILED
     assert isinstance(conversation.error, TransformError)
 

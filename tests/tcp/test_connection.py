@@ -30,7 +30,23 @@ def test_a_chunk_is_answered_at_once() -> None:
     wire = service.connect()
     wire.protocol.dataReceived(b"hello")
     assert wire.take() == b"HELLO"
+    assert wire.no_delay, "the kernel does not hold back small replies"
     assert service.events == [Opened("192.0.2.1:50000")]
+
+
+def test_a_transport_that_can_be_told_nothing_of_tcp_serves_all_the_same() -> None:
+    """So are those of UNIX sockets in the oldest Twisted that we support."""
+
+    class Local(Wire):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            raise OSError
+
+    wire = Local()
+    wire.protocol = Service().factory.buildProtocol(None)
+    wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
+    wire.protocol.dataReceived(b"hello")
+    assert wire.take() == b"HELLO"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_half_closing_gets_the_last_reply_and_then_the_end() -> None:
@@ -456,6 +472,34 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     assert not service.clock.getDelayedCalls()
 
 
+def test_what_came_while_the_process_was_busy_is_read_before_its_peer_is_idle() -> None:
+    service = Service(idle_timeout=10.0)
+    wire = service.connect()
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        other.sendall(b"x")
+        service.clock.advance(11.0)
+        assert wire.state() == "open"
+        wire.protocol.dataReceived(wire.handle.recv(1))
+        wire.take()
+        service.clock.pump([1.0] * 11)
+        assert wire.state() == "half-closed"
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_who_takes_what_it_is_owed_is_not_idle() -> None:
+    service = Service(idle_timeout=10.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x" * (HIGH_WATER + 1))
+    service.clock.pump([1.0] * 9)
+    wire.take()
+    service.clock.pump([1.0] * 9)
+    assert wire.state() == "open"
+    service.clock.pump([1.0] * 2)
+    assert wire.state() == "half-closed"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
 def test_waiting_for_a_reply_is_not_idle() -> None:
     reply: Deferred[bytes] = Deferred()
     service = Service("line", lambda message: reply, idle_timeout=600.0)
@@ -491,6 +535,19 @@ def test_stopping_answers_what_has_arrived_and_takes_no_more() -> None:
     assert wire.take() == b"WHOLE\n"
     wire.protocol.readConnectionLost()
     assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_stopping_twice_answers_no_more_than_what_had_arrived_the_first_time() -> None:
+    service = Service()
+    wire = service.connect()
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        for data in (b"in time", b"late"):
+            other.sendall(data)
+            wire.protocol.drain()
+        wire.protocol.dataReceived(wire.handle.recv(7))
+        assert (wire.take(), wire.state()) == (b"IN TIME", "half-closed")
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_stopping_closes_a_quiet_connection_at_once() -> None:

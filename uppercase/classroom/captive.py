@@ -44,13 +44,14 @@ _MARK: Final = "UPPERCASE_RUN"
 
 LIMITS: Final[Mapping[str, int]] = {
     "RLIMIT_CPU": 20,
-    "RLIMIT_AS": 2048 * MIB,
+    "RLIMIT_AS": 4096 * MIB,
     "RLIMIT_FSIZE": 16 * MIB,
     "RLIMIT_NOFILE": 256,
     "RLIMIT_CORE": 0,
 }
-"""Of each process of a graded program: Java starts within 2 GiB of address space, and nothing needs
-more files. Processes are limited to 100 more than the user has, unless the user is root."""
+"""Of each process of a graded program: Java reserves half of its addresses for its heap, and 1.25
+GiB for classes and code, so it does not start within 2 GiB; nothing needs more files. Processes are
+limited to 100 more than the user has, unless the user is root."""
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
@@ -84,7 +85,7 @@ def run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | 
     reads the keyboard, and Ctrl-C is for it. After `seconds` it is killed: None.
     """
     try:
-        program = Program(command, port, None)
+        program = Program(command, port, limits=None)
     except OSError as error:
         raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
     with program, _foreground(program.process.pid):
@@ -123,10 +124,11 @@ class Program:
     What has hidden it may belong to any program that runs: it goes with the last.
 
     Args:
-        typed: what it reads before the end of its input, if it is on trial: then it is limited, and
-            what it prints is kept, in files, which nobody has to fill or empty. None: it has our
-            own standard streams.
-        limits: of each of its processes, by their names in `resource`.
+        typed: what it reads before the end of its input. None: nothing comes, nor the end, as from
+            a keyboard that nobody touches: a server may run until somebody presses Enter.
+        limits: of each of its processes, by their names in `resource`, if it is on trial: what it
+            prints is kept, in files, which nobody has to empty. None: it has our own standard
+            streams.
     """
 
     _lock: Final = threading.Lock()
@@ -139,18 +141,22 @@ class Program:
         self,
         command: Sequence[str],
         port: int,
-        typed: str | None = "",
-        limits: Mapping[str, int] = LIMITS,
+        typed: str | None = None,
+        limits: Mapping[str, int] | None = LIMITS,
     ) -> None:
         words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
         self._files: list[Any] = []
-        if typed is not None:
+        streams: dict[str, Any] = {}
+        if limits is not None:
             limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
             self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
-            self._files[0].write(typed.encode())
+            self._files[0].write((typed or "").encode())
             self._files[0].seek(0)
+            streams = dict(zip(("stdin", "stdout", "stderr"), self._files, strict=True))
+            if typed is None:
+                streams["stdin"] = subprocess.PIPE
         self.port = port
         self._mark = uuid4().hex
         with self._lock:
@@ -168,7 +174,6 @@ class Program:
             _MARK: self._mark,
         }
         try:
-            streams = dict(zip(("stdin", "stdout", "stderr"), self._files, strict=False))
             self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
             with self._lock:
@@ -184,7 +189,7 @@ class Program:
         # Invariant: the process is not reaped, or its group is empty: the number is still its own.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.communicate()  # That is, wait and close what it would have read.
         deadline = time.monotonic() + _KILLED_WITHIN
         dying: set[int] = set()
         # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
@@ -222,19 +227,24 @@ class Program:
         # By its own position: the one at which the program writes on does not change.
         return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
-    def complaint(self) -> str:
-        """Return the last line of its standard error."""
-        return "".join(self.output(2).strip().splitlines()[-1:])[:200]
+    def complaint(self, streams: Sequence[int] = (2,)) -> str:
+        """Return the last line of its standard error, or of the first of some streams."""
+        text = next(filter(str.strip, map(self.output, streams)), "")
+        return "".join(text.strip().splitlines()[-1:])[:200]
+
+    def last_words(self) -> str:
+        """Return its last line: Java says on standard output why it does not start."""
+        return self.complaint((2, 1)) or "nothing"
 
     def serves(self, kind: str) -> bool:
-        """Wait until somebody listens on its port; return whether that is while it lives."""
+        """Wait until somebody listens on its port, while it or what it has started lives."""
         if not os.path.exists(_OPEN_PORTS):
             raise UserError(
                 f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
                 "it there, such as in a container"
             )
         deadline = time.monotonic() + _STARTS_WITHIN
-        while time.monotonic() < deadline and self.alive:
+        while time.monotonic() < deadline and (self.alive or self._left()):
             if _listens(self.port, kind):
                 return True
             time.sleep(_POLL)
@@ -307,6 +317,9 @@ def _listens(port: int, kind: str) -> bool:
 
 # The service
 
+_HEAD: Final = KIB
+"""Bytes of a payload that are recorded: a student's checksums may stand before the text."""
+
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
@@ -348,7 +361,8 @@ class ObservedService:
             "transform": "|".join(transforms),
             "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }
-        self._recorder = Recorder(self._file, about, clock=clock_of(reactor).seconds)
+        clock = clock_of(reactor).seconds
+        self._recorder = Recorder(self._file, about, head=_HEAD, clock=clock)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "found": found,

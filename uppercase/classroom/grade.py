@@ -110,7 +110,7 @@ class Trial:
                 if program.serves(kind):
                     yield program
                     return
-                words = program.complaint() or "nothing"
+                words = program.last_words()
             if "in use" not in words:
                 break
         self._unserved.append(
@@ -170,7 +170,7 @@ class Trial:
         return run
 
     @contextmanager
-    def _program(self, port: int, typed: str = "") -> Iterator[Program]:
+    def _program(self, port: int, typed: str | None = None) -> Iterator[Program]:
         with Program(self.command, port, typed) as program:
             with self._lock:
                 self._programs.add(program)

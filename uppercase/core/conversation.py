@@ -226,7 +226,7 @@ class MessageConversation(Conversation):
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
         joined: bytes of whole lines that one call may answer, because the reply to all of them is
-            the same as theirs together. 0 if it is not, or if the messages are not lines.
+            the same as theirs together, and is not awaited. 0 if it is not, or there are no lines.
     """
 
     def __init__(
@@ -266,8 +266,7 @@ class MessageConversation(Conversation):
         return any(place.result is None for place in self._queue)
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        whole = len(data) <= self._joined and data.endswith(b"\n")
-        if whole and not (self._framer.held or self._queue):
+        if len(data) <= self._joined and data.endswith(b"\n") and not self._framer.held:
             try:
                 output = self._transform(data)
                 if isinstance(output, bytes):
@@ -301,7 +300,6 @@ class MessageConversation(Conversation):
             and self._input is _OPEN
             and self._messages is None
             and not self._chunks
-            and len(self._queue) < self._window
             and not self._has_reply()
         )
         return b"".join(output)

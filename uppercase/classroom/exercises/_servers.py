@@ -51,8 +51,14 @@ def _receive(skt: socket.socket, program: Program, seconds: float) -> bytes:
                 raise
 
 
-def _shown(data: bytes) -> str:
-    return repr(data)[1:] if len(data) <= 40 else f"{len(data)} bytes {repr(data[:20])[1:]}…"
+def _shown(data: bytes, wanted: bytes = b"") -> str:
+    """Return bytes as a sentence has them; of many, the first that are not as wanted."""
+    if len(data) <= 40:
+        return repr(data)[1:]
+    pairs = enumerate(zip(data, wanted, strict=False))
+    wrong = next((n for n, (one, other) in pairs if one != other), 0)
+    where = f", wrong from byte {wrong + 1} on:" if wrong else ""
+    return f"{len(data)} bytes{where} {repr(data[wrong : wrong + 20])[1:]}…"
 
 
 def _asked(name: str, points: int, *messages: bytes, **how: Any) -> Callable[..., None]:
@@ -99,16 +105,19 @@ class _Server(ABC):
         finally:
             trial.note(rows)
         if got:
-            raise Wrong(f"sent {_shown(data)}, expected {_shown(expected[0])}, got {got}".rstrip())
+            # Who ends for this may still be about to.
+            program.wait(1.0)
+            words = f"; it has ended, its last words are: {program.last_words()}"
+            words = words if program.gone(self.kind) else ""
+            wanted = f"sent {_shown(data)}, expected {_shown(expected[0])}"
+            raise Wrong(f"{wanted}, got {got}".rstrip() + words)
 
     def still_answers(self, trial: Trial, program: Program, after: str) -> None:
         """Ask after something that must not have ended it."""
         try:
             self.ask(trial, program, 2, b"hello")
         except Wrong as wrong:
-            program.wait(1.0)
-            words = f": {program.complaint()}" if not program.alive else ""
-            raise Wrong(f"after {after}, {wrong}{words}") from None
+            raise Wrong(f"after {after}, {wrong}") from None
 
     answers = _asked("answers", 3, b"hello world")
     newline = _asked("keeps a newline", 1, b"hello\n")
@@ -153,10 +162,11 @@ class _TCPServer(_Server):
                 got += b"" if why else _leave(skt)
         except TimeoutError:
             why = f"and then nothing for {self.seconds:g} s"
+            why += "" if got or end else "; it must not wait for more, such as a newline or the end"
         except OSError as error:
             why = f"and then: {error.strerror}"
         fine = got in expected and (not end or why.endswith("connection"))
-        return "" if fine else f"{_shown(got)} {why}"
+        return "" if fine else f"{_shown(got, expected[0])} {why}"
 
     empty = _asked("answers empty lines", 1, b"\n\na\n")
 
@@ -189,14 +199,17 @@ class _UDPServer(_Server):
                 skt.send(data)
                 tell("received", data, "request")
                 reply = _receive(skt, program, self.seconds)
+                tell("replied", reply, "reply")
+                skt.settimeout(_QUIET)
+                with suppress(TimeoutError):
+                    more = skt.recv(1 << 16)
+                    tell("replied", more, "reply")
+                    return f"{_shown(reply)} and then {_shown(more)}"
             except TimeoutError:
-                return (
-                    f"nothing for {self.seconds:g} s" if program.alive else "nothing: it has ended"
-                )
+                return f"nothing within {self.seconds:g} s"
             except OSError as error:
                 return f"an error: {error.strerror}"
-        tell("replied", reply, "reply")
-        return "" if reply in expected else _shown(reply)
+        return "" if reply in expected else _shown(reply, expected[0])
 
     empty = _asked("answers an empty datagram", 1, b"")
     long = _asked("answers 8,000 bytes", 1, _LONG[:8000])

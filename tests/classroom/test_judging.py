@@ -1,0 +1,257 @@
+"""What the exercises say of what programs have printed and sent, without the programs."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from twisted.internet.threads import deferToThread
+
+from tests.client.in_reactor import in_reactor
+from uppercase.classroom.captive import ObservedService
+from uppercase.classroom.exercises import find_exercise
+from uppercase.classroom.grade import Run, Trial, Wrong
+from uppercase.classroom.record import Row
+from uppercase.classroom.timeline import Timeline
+
+
+class Judged(Trial):
+    """A program that has done already what it would do."""
+
+    def __init__(
+        self, rows: Sequence[Row], output: str, complaint: str = "", status: int = 0
+    ) -> None:
+        super().__init__([])
+        self._ran = Run(output, complaint, status, rows, Timeline.of({}, []), 0.0)
+
+    def client(self, *_: Any, **__: Any) -> Run:
+        return self._ran
+
+
+def wrong(name: str, done: Trial, **options: Any) -> dict[str, str]:
+    """Return what is wrong with what a program has done, by check."""
+    exercise = find_exercise(name).changed(name, options=options)
+    found = {}
+    for check in exercise.checks:
+        try:
+            check.examine(exercise.subject, done)
+        except Wrong as error:
+            found[check.name] = str(error)
+    return found
+
+
+LOST = (4, 6, 8, 9)
+
+
+def pinged(reply: str, loss: str = "Request timed out", summary: str = "40% loss") -> Judged:
+    """Return a pinger that prints this for each reply and for each loss, and at the end."""
+    rows: list[Row] = []
+    for number in range(1, 11):
+        row = {"time": float(number), "peer": "127.0.0.1:9", "number": number}
+        rows.append({**row, "event": "received"})
+        lost = {"event": "impaired", "actions": ["lost"]}
+        rows.append({**row, **(lost if number in LOST else {"event": "replied"})})
+    lines = [loss if number in LOST else reply for number in range(1, 11)]
+    return Judged(rows, "\n".join([*lines, summary]))
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        pinged("PING 1 RTT: 0.2003 seconds"),
+        pinged("200 ms"),
+        pinged("time = 200345 us"),
+        pinged("200345 µs"),
+        pinged("RTT 0,2003 s"),
+        pinged("ping,1,0.2003"),
+        pinged("estimated 0.21\nsample 0.2003\nPING 1"),
+        pinged("0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nloss 40 percent"),
+        pinged("0.2003", loss="2026-11-29 22:57:30,450 no response"),
+        pinged("0.2003", summary="packets lost: 4\npercentage lost: 40,0 %"),
+    ],
+    ids=lambda done: ascii(done.client().output[:20]),
+)
+def test_a_pinger_may_say_it_in_its_own_way(done: Judged) -> None:
+    """In any unit, with a decimal comma, in several lines, with a summary."""
+    assert wrong("udp-pinger", done) == {}
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        pinged("0.2003 ms"),
+        pinged("200.3 seconds"),
+        pinged("0.1 s"),
+        pinged("22:57:30,345 PING 1"),
+        # The last reply's is printed again.
+        pinged("RTT 0.2003", loss="Request timed out\nRTT 0.2003"),
+    ],
+    ids=lambda done: ascii(done.client().output[:20]),
+)
+def test_a_wrong_round_trip_is_none(done: Judged) -> None:
+    """In another unit than it says, or a time of day."""
+    assert set(wrong("udp-pinger", done)) == {"prints each round trip"}
+
+
+WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO", "FOXTROT", "GOLF", "HOTEL")
+
+
+def delivered(output: str, sockets: int = 1, sent: int = 8) -> Judged:
+    """Return a sender that prints this, and sends so many datagrams, by turns, from its sockets."""
+    peers = [f"127.0.0.1:{number % sockets}" for number in range(sent)]
+    rows: list[Row] = [{"time": 0.0, "event": "received", "peer": peer} for peer in peers]
+    rows += [{"event": "replied", "data": word} for word in WORDS]
+    return Judged(rows, output)
+
+
+LINES = "\n".join(WORDS)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        f"Client, server at 127.0.0.1:12000\n{LINES}\n8 lines delivered\n",
+        "> " + LINES.replace("\n", "\n> ") + "\n> ",
+        "".join(f"sending {word.lower()}\ntimeout, once more\n{word}\n" for word in WORDS),
+        "".join(f"\x1b[32m{word}\x1b[0m\n" for word in WORDS),
+        "".join(f"server:'{word}'.\n" for word in WORDS),
+    ],
+)
+def test_lines_may_have_others_between_them(output: str) -> None:
+    """Banners, prompts, time-outs, colours, quotes."""
+    assert wrong("stop-and-wait", delivered(output)) == {}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LINES.replace("ECHO", "echo"),
+        LINES.replace("ECHO", "ECHO\nECHO"),
+        LINES.replace("DELTA\nECHO", "ECHO\nDELTA"),
+        LINES.replace("DELTA", "DELTQ\nDELTA"),
+        LINES.replace("\n", " "),
+        "",
+    ],
+)
+def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> None:
+    assert len(wrong("stop-and-wait", delivered(output))) == 7
+
+
+def test_each_socket_meets_the_key_from_its_beginning() -> None:
+    """With a seed that harms the first three datagrams, one for each line sends four."""
+    economy = "sends no more than it must"
+    assert economy not in wrong("stop-and-wait", delivered(LINES, 8, 32), seed=90)
+    assert economy in wrong("stop-and-wait", delivered(LINES, 8, 40), seed=90)
+
+
+def test_a_reply_that_never_came_is_not_printed() -> None:
+    rows: list[Row] = [{"time": 0.0, "event": "received", "data": "hello world"}]
+    found = wrong("udp-client", Judged(rows, "HELLO WORLD"))
+    assert set(found) == {"ends without a reply"}
+    assert "as none came" in found["ends without a reply"]
+
+
+def test_a_sentence_tells_output_from_standard_error() -> None:
+    found = wrong("tcp-client", Judged([], "here: ", "HELLO WORLD", 1))
+    assert found["prints the reply"] == (
+        "expected 'HELLO WORLD' in its output, got 'here: ' and, on standard error, HELLO WORLD"
+    )
+    assert found["ends with status 0"].endswith("got 1 and, on standard error, HELLO WORLD")
+
+
+@in_reactor
+async def test_a_checksum_may_stand_before_the_text() -> None:
+    """The record has the text nonetheless, by which it is known to come from the service."""
+    message = b"f" * 128 + b"|alpha"
+
+    def talk() -> Sequence[Row]:
+        with ObservedService(udp=True) as service, socket.socket(type=socket.SOCK_DGRAM) as skt:
+            skt.settimeout(30)
+            skt.sendto(message, ("127.0.0.1", service.port))
+            skt.recv(1000)
+        return service.seen()[1]
+
+    rows = await deferToThread(talk)
+    replies = [row["data"] for row in rows if row["event"] == "replied"]
+    assert replies == [message.upper().decode()]
+
+
+class Fake:
+    """A program that is no process; it has ended if it has last words."""
+
+    def __init__(self, port: int, words: str = "") -> None:
+        self.port, self._words = port, words
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+    def gone(self, kind: str) -> bool:
+        return bool(self._words)
+
+    def last_words(self) -> str:
+        return self._words
+
+
+@contextmanager
+def answering(kind: int, replies: Sequence[bytes]) -> Iterator[int]:
+    """Answer the first message by these; return the port."""
+    with socket.socket(type=kind) as skt:
+        skt.bind(("127.0.0.1", 0))
+        skt.settimeout(30)
+
+        def answer() -> None:
+            if kind == socket.SOCK_DGRAM:
+                _, peer = skt.recvfrom(1 << 16)
+                for reply in replies:
+                    skt.sendto(reply, peer)
+                return
+            connection, _ = skt.accept()
+            with connection:
+                connection.settimeout(30)
+                connection.recv(1 << 16)
+                connection.sendall(b"".join(replies))
+                while connection.recv(1 << 16):
+                    pass
+
+        if kind == socket.SOCK_STREAM:
+            skt.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield int(skt.getsockname()[1])
+        thread.join(30)
+
+
+def asked(name: str, message: bytes, *replies: bytes, words: str = "") -> str:
+    """Return what is wrong with a server that answers a message so."""
+    kind = socket.SOCK_DGRAM if name == "udp-server" else socket.SOCK_STREAM
+    server = find_exercise(name).changed("x", options={"seconds": 0.3}).subject
+    with answering(kind, replies) as port:
+        try:
+            server.ask(Trial([]), Fake(port, words), 1, message)
+        except Wrong as error:
+            return str(error)
+    return ""
+
+
+def test_a_datagram_has_one_reply() -> None:
+    assert asked("udp-server", b"one", b"ONE") == ""
+    assert asked("udp-server", b"one", b"ONE", b"ONE").endswith("got 'ONE' and then 'ONE'")
+
+
+def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
+    sent = b"x" * 1000
+    said = asked("udp-server", sent, b"X" * 600 + b"\n" + b"X" * 400)
+    assert said.endswith(rf"got 1001 bytes, wrong from byte 601 on: '\n{'X' * 19}'…")
+
+
+def test_who_waits_for_more_is_told_that_none_comes() -> None:
+    assert "must not wait for more, such as a newline" in asked("tcp-server", b"one")
+    assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
+
+
+def test_a_server_that_has_ended_has_its_last_words_in_each_sentence() -> None:
+    said = asked("udp-server", b"one", words="TypeError: no")
+    ends = "got nothing within 0.3 s; it has ended, its last words are: TypeError: no"
+    assert said.endswith(ends)
