@@ -3,7 +3,8 @@
 import socket
 import struct
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -23,7 +24,8 @@ from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
-from uppercase.tcp._watches import Deadlines
+from uppercase.tcp._watches import Deadlines, Turns
+from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import conversation_opener
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
@@ -470,6 +472,48 @@ def test_who_ends_while_others_have_their_turn_is_not_late_and_who_is_later_is_f
     assert late == ["slow"]
     clock.advance(1.5)
     assert late == ["slow", "later"]
+    assert not clock.getDelayedCalls()
+
+
+def test_a_watch_goes_on_after_all_have_ended_within_a_look() -> None:
+    clock, connections = Clock(), {1, 2}
+
+    def end(connection: int) -> None:
+        connections.remove(connection)
+        watch.closed()
+
+    watch = Deadlines(clock, 10.0, connections, lambda _: 0.0, end)
+    watch.opened()
+    clock.advance(10.0)
+    assert not connections
+    connections.add(3)
+    watch.opened()
+    clock.advance(10.0)
+    assert not connections
+    assert not clock.getDelayedCalls()
+
+
+def test_who_waits_for_a_turn_has_it_although_others_leave_or_take_long() -> None:
+    clock, pumped = Clock(), list[str]()
+    turns = Turns(clock)
+
+    class Waiting:
+        def __init__(self, name: str, happens: Callable[[], object] = lambda: None) -> None:
+            self.name, self.happens = name, happens
+            turns.take_later(cast(TransformProtocol, self))
+
+        def pump(self) -> None:
+            pumped.append(self.name)
+            self.happens()
+
+    gone: Any = Waiting("gone")
+    Waiting("leaves with another", lambda: turns.forget(gone_too))
+    gone_too: Any = Waiting("gone too")
+    Waiting("slow", lambda: clock.advance(1.0))
+    Waiting("last")
+    turns.forget(gone)
+    clock.advance(0)
+    assert pumped == ["leaves with another", "slow", "last"]
     assert not clock.getDelayedCalls()
 
 
