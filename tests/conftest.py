@@ -130,8 +130,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Let a worker of pytest-xdist tell its controller of each call and of what went wrong.
 
-    With a start, a set-up, a tear-down and an end for each, which nobody is shown, to tell takes
-    longer than many tests do.
+    The start, set-up, tear-down and end of each, which nobody is shown, cost more than many tests.
     """
     if not hasattr(item.config, "workerinput"):
         return None

@@ -247,7 +247,7 @@ def test_every_key_of_the_objects_is_documented() -> None:
 def test_ctrl_c_prints_the_summary() -> None:
     with (
         tcp_server() as server,
-        Piped("bench", "--duration", "60s", server.address) as process,
+        Piped("bench", "--duration", "60s", "--rate", "100", server.address) as process,
     ):
         server.wait_for(20)
         process.send_signal(signal.SIGINT)
@@ -259,7 +259,7 @@ def test_ctrl_c_prints_the_summary() -> None:
 def test_a_terminal_gets_a_progress_bar_beside_the_results() -> None:
     screen, terminal = pty.openpty()
     with tcp_server() as server:
-        command = ("bench", "--duration", "1200ms", server.address)
+        command = ("bench", "--duration", "1200ms", "--rate", "100", server.address)
         process = Piped(*command, stderr=terminal, env={"TERM": "xterm"})
         os.close(terminal)
         seen = b""

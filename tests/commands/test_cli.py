@@ -12,6 +12,7 @@ import pytest
 import uppercase
 from tests.client.servers import free_port, tcp_server
 from tests.commands.command import Outcome, command_line, environment, run_process
+from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS
@@ -102,20 +103,21 @@ def test_help_imports_neither_twisted_nor_a_server() -> None:
 
 
 def processor_time(arguments: list[str]) -> float:
-    """Return the least processor time, in seconds, of three runs."""
-    times = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(arguments, env=environment(), stdout=subprocess.DEVNULL, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(times)
+    """Return the processor time of a run, in seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(arguments, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_help_is_there_at_once() -> None:
     """Beyond the interpreter's own start, in processor time, of which a busy machine takes more."""
-    interpreter = processor_time([sys.executable, "-c", "pass"])
-    assert processor_time(command_line("--help")) - interpreter < 0.6
+    interpreter = [sys.executable, "-c", "pass"]
+    # What disturbs a run makes it dearer, never cheaper.
+    assert any(
+        processor_time(command_line("--help")) - processor_time(interpreter) < here(0.6)
+        for _ in range(3)
+    )
 
 
 def run_without(closed: str, *arguments: str) -> Outcome:

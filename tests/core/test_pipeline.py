@@ -1,6 +1,7 @@
 """Several transforms as one: order, streaming, faults and bounds."""
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -138,9 +139,26 @@ def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ct
     monkeypatch.setattr(handler, lambda number: signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         pipeline.transform(b"x")
+    with pytest.raises(TransformError, match="ValueError: no vowels"):
+        make_pipeline([message_stage(fails)]).transform(b"x")
     monkeypatch.setattr(handler, lambda number: "the reactor's")
     with pytest.raises(TransformError, match="'tested' failed: KeyboardInterrupt: "):
         pipeline.transform(b"x")
+
+
+@pytest.mark.parametrize("function", [fails, lambda message: None])
+def test_a_failure_that_is_returned_leaves_nothing_for_the_collector(function: object) -> None:
+    """Which rarely comes by: what a flood of bad datagrams leaves would be in memory until then."""
+    pipeline = make_pipeline([message_stage(function)])
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            assert isinstance(pipeline.outcome(b"x"), TransformError)
+            assert isinstance(pipeline.answer_run([b"x"], [], 0, inf), TransformError)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
@@ -275,6 +293,10 @@ def test_a_call_that_blocks_is_reported_by_name(monkeypatch: pytest.MonkeyPatch)
     )
     with pytest.raises(TransformError):
         pipeline.transform(b"x")
+    with pytest.raises(TransformError):
+        make_pipeline([message_stage(fails)], on_slow=lambda *said: told.append(said)).transform(
+            b""
+        )
     assert [name for name, _ in told] == ["sleepy", "broken"]
     assert min(seconds for _, seconds in told) >= 1.0
 

@@ -340,7 +340,7 @@ def test_what_was_awaited_leaves_in_batches_too() -> None:
         def transform(self, message: bytes) -> bytes | Awaitable[bytes]:
             return message * OUTPUT_BATCH if message.isupper() else super().transform(message)
 
-    shell = Shell(Large(), window=4)
+    shell = Shell(Large(), window=9)
     shell.receive(b"aBCD")
     shell.keep(b"A")
     assert len(shell.sent) == len(b"A.") + 3 * (OUTPUT_BATCH + 1)

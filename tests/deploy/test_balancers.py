@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,14 +70,15 @@ def test_haproxy_loses_no_request_while_a_service_behind_it_stops(tmp_path: Path
 
         asking = threading.Thread(target=ask_on)
         asking.start()
-        time.sleep(1)
-        one.process.send_signal(signal.SIGTERM)
-        one.process.wait(PATIENCE)
-        time.sleep(2)
-        over.set()
-        asking.join()
-        print(f"{count} requests, {len(wrong)} of them lost")
-        assert count > 100
+        try:
+            wait_until(lambda: count > 100)
+            one.process.send_signal(signal.SIGTERM)
+            one.process.wait(PATIENCE)
+            before = count
+            wait_until(lambda: count > before + 100)
+        finally:
+            over.set()
+            asking.join()
         assert wrong == []
         # Named by the header, both connections of a client are the client's.
         assert " connected" in one.log()

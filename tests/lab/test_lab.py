@@ -612,3 +612,17 @@ def test_the_guide_names_only_options_and_limits_that_exist() -> None:
     assert f"held for {REORDER_HOLD * 1000:.0f} ms more" in text
     assert FORGET_AFTER == 60
     assert "silent for a minute" in " ".join(text.split())
+
+
+def test_a_client_that_has_its_own_key_has_its_own_fates_of_replies_too() -> None:
+    experiment = Experiment(seed=7, reply=Impairments(loss=0.5), per_client=True)
+    rows = answer_key(experiment, 20, host=STUDENT.host)
+    fates = [experiment.fate(REPLY, number, host=STUDENT.host) for number in range(1, 21)]
+    assert [row.replies for row in rows] == [(fate,) for fate in fates]
+    assert rows != answer_key(experiment, 20, host="192.0.2.8")
+
+
+@pytest.mark.parametrize("burst", [(-0.1, 0.5, 1.0), (0.5, -0.1, 1.0), (0.1, 0.1, 1.1)])
+def test_the_probabilities_of_bursts_are_probabilities(burst: tuple[float, float, float]) -> None:
+    with pytest.raises(BadValue):
+        BurstLoss(*burst)

@@ -188,6 +188,17 @@ def test_who_waits_to_be_accepted_is_neither_idle_nor_late() -> None:
         assert wire.output_ended or wire.disconnecting
 
 
+def test_who_waits_for_what_the_lab_holds_is_not_idle() -> None:
+    world = World(limits=Limits(idle_timeout=1.0))
+    world.factory.lab = TCPLab(delay=3.0)
+    wire = ProxiedWire(world.factory)
+    wire.send(b"hello")
+    world.wait(2.9)
+    assert not wire.output_ended
+    world.wait(1.5)
+    assert wire.output_ended
+
+
 def test_what_the_lab_did_is_told_apart_from_all_else() -> None:
     service = Laboratory(slice=2, delay=0.5, reset_after=5)
     wire = service.connect()

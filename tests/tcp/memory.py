@@ -43,6 +43,7 @@ class Wire(StringTransport):  # type: ignore[misc]
 
     protocol: TransformProtocol
     write_closed = False
+    no_delay = False
     handle: socket.socket | None = None
 
     def __init__(self, host: str = "192.0.2.1", port: int = 50000) -> None:
@@ -53,7 +54,7 @@ class Wire(StringTransport):  # type: ignore[misc]
         return self.handle
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        pass
+        self.no_delay = enabled
 
     def write(self, data: bytes) -> None:
         super().write(data)  # type: ignore[no-untyped-call]

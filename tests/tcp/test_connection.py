@@ -3,7 +3,8 @@
 import socket
 import struct
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -16,11 +17,16 @@ from zope.interface import alsoProvides, implementer
 from tests.tcp.memory import HIGH_WATER, Service, Wire
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
+from uppercase.core.pipeline import make_pipeline
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransformStream
+from uppercase.limits import Limits
+from uppercase.registry import listing
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
-from uppercase.tcp._watches import Deadlines
+from uppercase.tcp._watches import Deadlines, Turns
+from uppercase.tcp.connection import TransformProtocol
+from uppercase.tcp.factory import conversation_opener
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -30,7 +36,23 @@ def test_a_chunk_is_answered_at_once() -> None:
     wire = service.connect()
     wire.protocol.dataReceived(b"hello")
     assert wire.take() == b"HELLO"
+    assert wire.no_delay, "the kernel does not hold back small replies"
     assert service.events == [Opened("192.0.2.1:50000")]
+
+
+def test_a_transport_that_can_be_told_nothing_of_tcp_serves_all_the_same() -> None:
+    """So are those of UNIX sockets in the oldest Twisted that we support."""
+
+    class Local(Wire):
+        def setTcpNoDelay(self, enabled: bool) -> None:
+            raise OSError
+
+    wire = Local()
+    wire.protocol = Service().factory.buildProtocol(None)
+    wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
+    wire.protocol.dataReceived(b"hello")
+    assert wire.take() == b"HELLO"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_half_closing_gets_the_last_reply_and_then_the_end() -> None:
@@ -97,6 +119,23 @@ def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
     wire.protocol.resumeProducing()
     assert wire.reads()
     wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+@pytest.mark.parametrize(
+    ("framing", "chunks", "output", "outcome"),
+    [
+        ("line", [b"12345\n", b"123456\n"], b"12345\n", Outcome.TOO_LONG),
+        ("netstring", [b"3:a\n", b"b,"], b"3:A\nB,", None),
+    ],
+)
+def test_what_may_be_answered_together_is_framed_all_the_same(
+    framing: str, chunks: list[bytes], output: bytes, outcome: Outcome | None
+) -> None:
+    chain = make_pipeline(listing().stages(["uppercase"]))
+    opened = conversation_opener(framing, chain, Limits(max_length=5))
+    conversation = opened(lambda awaitable, done: lambda: None, lambda: None)
+    assert b"".join(map(conversation.exchange, chunks)) == output
+    assert conversation.outcome is outcome
 
 
 def test_one_chunk_of_many_messages_is_answered_only_as_far_as_the_peer_takes_it() -> None:
@@ -436,6 +475,48 @@ def test_who_ends_while_others_have_their_turn_is_not_late_and_who_is_later_is_f
     assert not clock.getDelayedCalls()
 
 
+def test_a_watch_goes_on_after_all_have_ended_within_a_look() -> None:
+    clock, connections = Clock(), {1, 2}
+
+    def end(connection: int) -> None:
+        connections.remove(connection)
+        watch.closed()
+
+    watch = Deadlines(clock, 10.0, connections, lambda _: 0.0, end)
+    watch.opened()
+    clock.advance(10.0)
+    assert not connections
+    connections.add(3)
+    watch.opened()
+    clock.advance(10.0)
+    assert not connections
+    assert not clock.getDelayedCalls()
+
+
+def test_who_waits_for_a_turn_has_it_although_others_leave_or_take_long() -> None:
+    clock, pumped = Clock(), list[str]()
+    turns = Turns(clock)
+
+    class Waiting:
+        def __init__(self, name: str, happens: Callable[[], object] = lambda: None) -> None:
+            self.name, self.happens = name, happens
+            turns.take_later(cast(TransformProtocol, self))
+
+        def pump(self) -> None:
+            pumped.append(self.name)
+            self.happens()
+
+    gone: Any = Waiting("gone")
+    Waiting("leaves with another", lambda: turns.forget(gone_too))
+    gone_too: Any = Waiting("gone too")
+    Waiting("slow", lambda: clock.advance(1.0))
+    Waiting("last")
+    turns.forget(gone)
+    clock.advance(0)
+    assert pumped == ["leaves with another", "slow", "last"]
+    assert not clock.getDelayedCalls()
+
+
 def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     service = Service(idle_timeout=600.0)
     idle, busy = service.connect(), service.connect(port=50001)
@@ -454,6 +535,34 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     assert busy.state() == "half-closed"
     busy.protocol.connectionLost(Failure(ConnectionLost()))
     assert not service.clock.getDelayedCalls()
+
+
+def test_what_came_while_the_process_was_busy_is_read_before_its_peer_is_idle() -> None:
+    service = Service(idle_timeout=10.0)
+    wire = service.connect()
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        other.sendall(b"x")
+        service.clock.advance(11.0)
+        assert wire.state() == "open"
+        wire.protocol.dataReceived(wire.handle.recv(1))
+        wire.take()
+        service.clock.pump([1.0] * 11)
+        assert wire.state() == "half-closed"
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_who_takes_what_it_is_owed_is_not_idle() -> None:
+    service = Service(idle_timeout=10.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x" * (HIGH_WATER + 1))
+    service.clock.pump([1.0] * 9)
+    wire.take()
+    service.clock.pump([1.0] * 9)
+    assert wire.state() == "open"
+    service.clock.pump([1.0] * 2)
+    assert wire.state() == "half-closed"
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_waiting_for_a_reply_is_not_idle() -> None:
@@ -491,6 +600,19 @@ def test_stopping_answers_what_has_arrived_and_takes_no_more() -> None:
     assert wire.take() == b"WHOLE\n"
     wire.protocol.readConnectionLost()
     assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_stopping_twice_answers_no_more_than_what_had_arrived_the_first_time() -> None:
+    service = Service()
+    wire = service.connect()
+    wire.handle, other = socket.socketpair()
+    with wire.handle, other:
+        for data in (b"in time", b"late"):
+            other.sendall(data)
+            wire.protocol.drain()
+        wire.protocol.dataReceived(wire.handle.recv(7))
+        assert (wire.take(), wire.state()) == (b"IN TIME", "half-closed")
+        wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def test_stopping_closes_a_quiet_connection_at_once() -> None:

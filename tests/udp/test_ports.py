@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.internet.task import Clock, deferLater
@@ -32,7 +33,14 @@ from uppercase.core.events import DropReason, Event
 from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.udp import _batches, sockets
-from uppercase.udp.ports import RECEIVE_PAUSE, RECEIVE_PAUSE_MAX, Port, ResponderProtocol
+from uppercase.udp._batches import BATCH
+from uppercase.udp.ports import (
+    DRAIN_BATCHES,
+    RECEIVE_PAUSE,
+    RECEIVE_PAUSE_MAX,
+    Port,
+    ResponderProtocol,
+)
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -221,10 +229,86 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
         assert clock.reading
     assert rests[0] == pytest.approx(RECEIVE_PAUSE)
     assert rests[-1] == pytest.approx(RECEIVE_PAUSE_MAX)
+    sock.faults = 0
     port.doRead()
+    sock.faults = 1
+    port.doRead()
+    (call,) = clock.getDelayedCalls()
+    assert call.getTime() - clock.seconds() == pytest.approx(RECEIVE_PAUSE)
     port.stopListening()
     assert not clock.getDelayedCalls()
     assert not clock.reading
+
+
+def test_a_port_reads_only_while_it_listens_and_is_neither_paused_nor_rests() -> None:
+    clock = _Readers()
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults = 2
+    sock.bind(("127.0.0.1", 0))
+    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
+    port.startListening()
+    port.pauseProducing()
+    assert not clock.reading
+    port.resumeProducing()
+    assert clock.reading
+    port.doRead()
+    port.pauseProducing()
+    port.resumeProducing()
+    assert not clock.reading, "it rests"
+    port.pauseProducing()
+    clock.advance(RECEIVE_PAUSE)
+    assert not clock.reading, "it is paused"
+    port.resumeProducing()
+    assert clock.reading
+    port.stopProducing()
+    port.resumeProducing()
+    assert not clock.reading, "it is closed"
+
+
+def test_a_flood_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        reads = 0
+
+        def __init__(self, sock: socket.socket) -> None: ...
+
+        def receive(self) -> tuple[list[bytes], list[Origin]]:
+            self.reads += 1
+            return columns([packet()] * BATCH)
+
+        def send_replies(self, replies: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.ports.batches_of", Endless)
+    clock = _Readers()
+    protocol = ResponderProtocol(Responder(applied(), DatagramLimits(loop_guard=0)), clock)
+    port: Any = Port(open_socket("127.0.0.1", 0), protocol, clock)
+    port.startListening()
+    assert port.read_out().called
+    assert port._batches.reads == DRAIN_BATCHES
+    assert not clock.reading
+    port.pauseProducing()
+    port.resumeProducing()
+    assert port.read_out().called
+    assert port._batches.reads == DRAIN_BATCHES
+    port.stopListening()
+
+
+def test_a_stop_waits_for_what_gave_way_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uppercase.udp.ports.TURN", -1.0)
+    clock = _Readers()
+    protocol = ResponderProtocol(Responder(applied(), DatagramLimits(max_request=1)), clock)
+    port = Port(open_socket("127.0.0.1", 0), protocol, clock)
+    port.startListening()
+    protocol.receive_batch(*columns([packet(), packet()]))
+    assert not clock.reading
+    idle = protocol.idle()
+    while clock.getDelayedCalls():
+        assert not protocol.idle().called
+        clock.advance(0)
+    assert idle.called
+    assert clock.reading
+    port.stopListening()
 
 
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
@@ -306,7 +390,7 @@ async def test_a_port_keeps_the_contract_of_a_listening_port() -> None:
         assert verifyObject(IListeningPort, port)
         assert verifyObject(IReadDescriptor, port)
         number = port.getHost().port
-        assert port.getHost().host == "127.0.0.1"
+        assert port.getHost() == IPv4Address("UDP", "127.0.0.1", number)
     await port.stopListening()
     assert port.getHost().port == number
     with client() as sock:

@@ -222,9 +222,9 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
 
 def _leave_nobody_behind() -> None:
-    """Have signals that would end us interrupt us, as Ctrl-C does, so that programs are killed."""
+    """Have signals interrupt us as Ctrl-C does, so that programs are killed; not ignored ones."""
     for number in signal.SIGTERM, signal.SIGHUP:
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
 

@@ -166,7 +166,7 @@ class TransformProtocol(EndingProtocol):
             self._active_at = self._sent_at = self._seconds()
         if conversation.outcome is None and self._seconds() > until:
             self._yield_turn()
-        elif self._paused or not conversation.wants_input or conversation.awaiting:
+        elif not conversation.wants_input or conversation.awaiting:
             self.pump()
 
     def _read_quickly(self) -> None:
@@ -327,12 +327,11 @@ class TransformProtocol(EndingProtocol):
         self._pumping = False
         if conversation.outcome is not None:
             self._finish(conversation.outcome)
-        elif over or seconds() > until:
+        elif seconds() > until:
             self._yield_turn()
         else:
             wanted = conversation.wants_input and not self._paused
-            if wanted is not self._reading:
-                self._read(wanted)
+            self._read(wanted)
             if not wanted and conversation.awaiting:
                 self._factory.look_after(self)
 
