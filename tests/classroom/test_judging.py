@@ -150,9 +150,16 @@ def test_a_reply_that_never_came_is_not_printed() -> None:
     assert "as none came" in found["ends without a reply"]
 
 
+def test_who_asks_nobody_gets_no_points_for_its_end() -> None:
+    for name in ("tcp-client", "udp-client", "udp-pinger"):
+        found = wrong(name, Judged([], ""))
+        assert "got nothing" in found["ends with status 0"]
+
+
 def test_a_sentence_tells_output_from_standard_error() -> None:
     """Such as of a program that logs instead of printing."""
-    found = wrong("tcp-client", Judged([], "here: ", "HELLO WORLD", 1))
+    rows: list[Row] = [{"event": "chunk", "direction": "request", "data": "hello world"}]
+    found = wrong("tcp-client", Judged(rows, "here: ", "HELLO WORLD", 1))
     assert found["prints the reply"] == (
         "expected 'HELLO WORLD' in its output, got 'here: ' and, on standard error, HELLO WORLD"
     )

@@ -117,8 +117,8 @@ class Trial:
             if "in use" not in words:
                 break
         self._unserved.append(
-            f"expected a server on {kind.upper()} port {port}; nobody listens there, and the "
-            f"program's last words are: {words}"
+            f"expected a server on {kind.upper()} port {port}; nobody listens there (--port is "
+            f"for a fixed port), and the program's last words are: {words}"
         )
         raise Wrong(self._unserved[0])
 
