@@ -109,8 +109,8 @@ MISTAKES = [
             {"prints the reply", "ends with status 0"}),
     # It waits for ever for a reply that was lost.
     Mistake("udp-pinger", "client.settimeout(left)", "pass",
-            {"sends ten pings", "tells of each loss", "prints the loss rate",
-             "ends with status 0"}),
+            {"sends ten pings", "waits a second for each reply", "tells of each loss",
+             "prints the loss rate", "ends with status 0"}),
     Mistake("udp-pinger", *HASTY,
             {"waits a second for each reply", "tells of each loss", "prints each round trip",
              "prints the loss rate"}),
@@ -297,6 +297,13 @@ def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(kind
         on_trial = trial(SOLUTIONS / f"{kind}_server.py", port=owner.getsockname()[1])
         with pytest.raises(UserError, match="another program has it"), on_trial.server(kind):
             pass
+
+
+def test_programs_on_trial_at_once_never_have_one_port() -> None:
+    """Also those of two graders in one process; else one is asked for the other."""
+    trials = [trial(SOLUTIONS / "tcp_server.py") for _ in range(2)]
+    ports = [each._free_port("tcp") for _ in range(300) for each in trials]
+    assert len({*ports}) == len(ports)
 
 
 def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +16,14 @@ from uppercase.classroom.exercises import find_exercise
 from uppercase.classroom.grade import Run, Trial, Wrong
 from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
+from uppercase.lab import answer_key, make_experiment
 
 
 class Judged(Trial):
     """A program that has done already what it would do."""
 
     def __init__(
-        self, rows: Sequence[Row], output: str, complaint: str = "", status: int = 0
+        self, rows: Sequence[Row], output: str, complaint: str = "", status: int | None = 0
     ) -> None:
         super().__init__([])
         self._ran = Run(output, complaint, status, rows, Timeline.of({}, []), 0.0)
@@ -45,7 +47,12 @@ def wrong(name: str, done: Trial, **options: Any) -> dict[str, str]:
 LOST = (4, 6, 8, 9)
 
 
-def pinged(reply: str, loss: str = "Request timed out", summary: str = "40% loss") -> Judged:
+def pinged(
+    reply: str,
+    loss: str = "Request timed out",
+    summary: str = "40% loss",
+    complaint: str = "",
+) -> Judged:
     """Return a pinger that prints this for each reply and for each loss, and at the end."""
     rows: list[Row] = []
     for number in range(1, 11):
@@ -54,7 +61,7 @@ def pinged(reply: str, loss: str = "Request timed out", summary: str = "40% loss
         lost = {"event": "impaired", "actions": ["lost"]}
         rows.append({**row, **(lost if number in LOST else {"event": "replied"})})
     lines = [loss if number in LOST else reply for number in range(1, 11)]
-    return Judged(rows, "\n".join([*lines, summary]))
+    return Judged(rows, "\n".join([*lines, summary]), complaint)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +105,9 @@ def test_a_wrong_round_trip_is_none(done: Judged) -> None:
 WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO", "FOXTROT", "GOLF", "HOTEL")
 
 
-def delivered(output: str, sockets: int = 1, sent: int = 8) -> Judged:
-    """Return a sender that prints this, and sends so many datagrams, by turns, from its sockets."""
-    peers = [f"127.0.0.1:{number % sockets}" for number in range(sent)]
-    rows: list[Row] = [{"time": 0.0, "event": "received", "peer": peer} for peer in peers]
-    rows += [{"event": "replied", "data": word} for word in WORDS]
-    return Judged(rows, output)
+def delivered(output: str) -> Judged:
+    """Return a sender that prints this, and has got each reply from the service."""
+    return Judged([{"event": "replied", "data": word} for word in WORDS], output)
 
 
 LINES = "\n".join(WORDS)
@@ -139,13 +143,6 @@ def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> N
     assert len(wrong("stop-and-wait", delivered(output))) == 7
 
 
-def test_each_socket_meets_the_key_from_its_beginning() -> None:
-    """With a seed that harms the first three datagrams, one for each line sends four."""
-    economy = "sends no more than it must"
-    assert economy not in wrong("stop-and-wait", delivered(LINES, 8, 32), seed=90)
-    assert economy in wrong("stop-and-wait", delivered(LINES, 8, 40), seed=90)
-
-
 def test_a_reply_that_never_came_is_not_printed() -> None:
     rows: list[Row] = [{"time": 0.0, "event": "received", "data": "hello world"}]
     found = wrong("udp-client", Judged(rows, "HELLO WORLD"))
@@ -154,11 +151,46 @@ def test_a_reply_that_never_came_is_not_printed() -> None:
 
 
 def test_a_sentence_tells_output_from_standard_error() -> None:
+    """Such as of a program that logs instead of printing."""
     found = wrong("tcp-client", Judged([], "here: ", "HELLO WORLD", 1))
     assert found["prints the reply"] == (
         "expected 'HELLO WORLD' in its output, got 'here: ' and, on standard error, HELLO WORLD"
     )
     assert found["ends with status 0"].endswith("got 1 and, on standard error, HELLO WORLD")
+    logs = wrong("udp-pinger", pinged("", loss="", summary="", complaint="INFO: 40% loss"))
+    assert len(logs) == 3
+    assert all(said.endswith(" and, on standard error, INFO: 40% loss") for said in logs.values())
+
+
+@in_reactor
+async def test_a_program_with_many_sockets_is_one_client() -> None:
+    """Else one with a socket for each message would meet the first fate again and again."""
+
+    deadline = time.monotonic() + 30
+
+    def talk() -> Sequence[Row]:
+        with ObservedService(udp=True, options={"loss": "0.5"}, seed=5) as service:
+            for _ in range(8):
+                with socket.socket(type=socket.SOCK_DGRAM) as skt:
+                    skt.sendto(b"x", ("127.0.0.1", service.port))
+            # A line for the record, two for each datagram.
+            while len(service.record().splitlines()) < 1 + 8 * 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return service.seen()[1]
+
+    rows = await deferToThread(talk)
+    assert [row["number"] for row in rows if row["event"] == "received"] == [*range(1, 9)]
+    key = answer_key(make_experiment({"loss": "0.5"}, seed=5), 8)
+    wanted = [row.number for row in key if not row.request.copies]
+    assert [row["number"] for row in rows if row["event"] == "impaired"] == wanted
+
+
+def test_who_meets_no_loss_gets_no_points_for_it() -> None:
+    """Such as one that sends a single ping, or waits for ever for the first that is lost."""
+    for count in (1, 4):
+        rows = [row for row in pinged("").client().rows if row["number"] <= count]
+        found = wrong("udp-pinger", Judged(rows, "0.2003\n" * 3, status=None))
+        assert {"waits a second for each reply", "tells of each loss"} <= set(found)
 
 
 @in_reactor

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from uppercase import transform
 from uppercase.core.conversation import MessageConversation
@@ -57,7 +59,7 @@ def chain(*transforms: Any, max_output: int = 1 << 20) -> MessagePipeline:
     return make_pipeline([Stage(str(n), each) for n, each in enumerate(built)], max_output)
 
 
-def conversation(pipeline: MessagePipeline, limit: int, joined: int) -> MessageConversation:
+def conversation(pipeline: ITransform, limit: int, joined: int) -> MessageConversation:
     return MessageConversation(
         make_framer("line", max_length=limit),
         pipeline,
@@ -141,3 +143,19 @@ def test_what_is_measured_is_asked_anew() -> None:
     assert pipeline.joins_lines
     pipeline.wrap_stages(lambda stage: Stage(stage.name, whole.build()))
     assert not pipeline.joins_lines
+
+
+@implementer(ITransform)
+class Late:
+    """Gives some replies late, which it has not said."""
+
+    def transform(self, message: bytes) -> bytes | Deferred[bytes]:
+        return Deferred() if b"late" in message else message
+
+
+def test_no_line_overtakes_one_whose_reply_is_awaited() -> None:
+    """Not even where that was not to be expected."""
+    made = conversation(Late(), limit=100, joined=100)
+    assert made.exchange(b"late\n") == b""
+    assert made.exchange(b"soon\n") == b""
+    assert made.awaiting

@@ -374,7 +374,8 @@ class ObservedService:
         self._service: UDPService | TCPService
         if udp:
             experiment = labs.make_experiment(texts, seed=seed) if texts else None
-            self._service = UDPService(UDPSettings(**shared, lab=experiment), reactor)
+            shared |= {"lab": experiment, "by_host": True}  # All its sockets are one client.
+            self._service = UDPService(UDPSettings(**shared), reactor)
         else:
             shared["framing"] = texts.pop("framing", AUTO)
             shared["lab"] = labs.make_tcp_lab(texts)

@@ -7,6 +7,7 @@ are found, are in `uppercase.classroom.exercises`.
 """
 
 import errno
+import itertools
 import random
 import socket
 import time
@@ -33,6 +34,9 @@ _PORT_FREE_WITHIN: Final = 65.0
 _PORTS: Final = range(20_000, 32_000)
 """Ports for programs on trial: below those that systems give out for port 0, so that nobody gets
 one between our look and the program's `bind`, and is taken for it."""
+_turns: Final = itertools.count(random.randrange(len(_PORTS)))
+"""In turn from anywhere, so that two programs hardly ever get one at once: one of them would be
+taken for the other."""
 
 _TRIES: Final = 3
 """Free ports that are tried: another program may take one before the student's. Also how often a
@@ -91,7 +95,6 @@ class Trial:
     _silent: list[Run] = field(default_factory=list)
     _runs: dict[str, tuple[Lock, list[Run]]] = field(default_factory=dict)
     _programs: set[Program] = field(default_factory=set)
-    _ports: set[int] = field(default_factory=set)
 
     @contextmanager
     def server(self, kind: str) -> Iterator[Program]:
@@ -120,12 +123,9 @@ class Trial:
         raise Wrong(self._unserved[0])
 
     def _free_port(self, kind: str) -> int:
-        while True:
-            port = random.choice(_PORTS)
-            with self._lock:
-                if port not in self._ports and not _is_taken(port, kind):
-                    self._ports.add(port)
-                    return port
+        while _is_taken(port := _PORTS[next(_turns) % len(_PORTS)], kind):
+            pass
+        return port
 
     def note(self, rows: Sequence[Row]) -> None:
         """Add what a client of ours saw to the check's timeline."""

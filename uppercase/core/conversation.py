@@ -226,7 +226,7 @@ class MessageConversation(Conversation):
         on_ready: called when an awaited reply has come, so that `replies` may have some.
         window: replies that may be awaited at once.
         joined: bytes of whole lines that one call may answer, because the reply to all of them is
-            the same as theirs together, and is not awaited. 0 if it is not, or there are no lines.
+            the same as theirs together. 0 if it is not, or if the messages are not lines.
     """
 
     def __init__(
@@ -266,7 +266,8 @@ class MessageConversation(Conversation):
         return any(place.result is None for place in self._queue)
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:
-        if len(data) <= self._joined and data.endswith(b"\n") and not self._framer.held:
+        whole = len(data) <= self._joined and data.endswith(b"\n")
+        if whole and not (self._framer.held or self._queue):
             try:
                 output = self._transform(data)
                 if isinstance(output, bytes):

@@ -197,18 +197,20 @@ short enough that a program that binds a fixed port meets the same fates a minut
 
 
 class Numbers:
-    """Numbers the datagrams of each client, a host and a port, from 1.
+    """Numbers the datagrams of each client, a host and a port (or `by_host`, a host), from 1.
 
     One that is silent for `FORGET_AFTER` seconds starts again, and so does the one that has been
     silent longest when there are more than `NUMBERED`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_host: bool = False) -> None:
+        self._by_host = by_host
         # client -> (last heard, datagrams so far); the longest silent comes first
         self._clients: OrderedDict[Client, tuple[float, int]] = OrderedDict()
 
     def take(self, client: Client, now: float, count: int = 1) -> int:
         """Number datagrams that have just come from a client; return the last one's number."""
+        client = Client(client[0], 0) if self._by_host else client
         heard, number = self._clients.pop(client, (now, 0))
         number = number + count if now - heard < FORGET_AFTER else count
         self._clients[client] = now, number

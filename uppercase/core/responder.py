@@ -85,6 +85,7 @@ class Responder:
         observer: IObserver | None = None,
         tell_each: bool | Callable[[int], bool] = False,
         numbered: bool = False,
+        by_host: bool = False,
         lab: LabStage | None = None,
     ) -> None:
         self.limits = limits = limits or DatagramLimits()
@@ -100,7 +101,7 @@ class Responder:
         self._told_each = observer if tell_each else None
         self._wants = tell_each if callable(tell_each) and not (limits.rate or lab) else None
         self._lab = lab
-        self._numbers = Numbers() if numbered or lab is not None else None
+        self._numbers = Numbers(by_host) if numbered or lab is not None else None
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
         self._lock_steps = LockStepGuard() if limits.loop_guard else None
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None

@@ -34,10 +34,12 @@ class UDPSettings(base.Settings):
     Attributes:
         limits: the bounds of each datagram and of what is kept about clients.
         lab: what is done to datagrams on purpose, or None.
+        by_host: number what comes from a host, not from each of its sockets.
     """
 
     limits: DatagramLimits = field(default_factory=DatagramLimits)
     lab: "Experiment | None" = None
+    by_host: bool = False
 
 
 class UDPService(base.TransformService):
@@ -60,6 +62,7 @@ class UDPService(base.TransformService):
             observer=self,
             tell_each=_tell_each(settings),
             numbered=bool(settings.observers),
+            by_host=settings.by_host,
             lab=lab,
         )
         self.ports: list[Any] = []
