@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -418,6 +419,14 @@ def test_the_rate_drops_what_is_over_it_and_counts_in_a_dry_run() -> None:
     assert len(answer_batch(found, burst)) == 10
     assert (found.drops, found.would_drop) == ({}, {DropReason.OVER_RATE: 6})
     assert sum(isinstance(event, WouldDrop) for event in notebook.events) == 6
+
+
+def test_a_rate_and_a_lab_hold_for_those_too_of_whom_nobody_wants_to_be_told() -> None:
+    told: Any = {"observer": Notebook(), "tell_each": lambda count: False}
+    lab = Lab(Experiment(seed=1, request=Impairments(loss=1.0)), Time())
+    assert answer_batch(Responder(applied(), lab=lab, **told), [datagram()]) == []
+    found = Responder(applied(), DatagramLimits(rate=1, burst=1), **told)
+    assert len(answer_batch(found, [datagram(), datagram(b"other")])) == 1
 
 
 def test_a_v4_mapped_source_has_the_rate_of_its_ipv4_address() -> None:
