@@ -30,11 +30,13 @@ from uppercase.core.datagram import (
     client_of,
 )
 from uppercase.core.events import (
+    Direction,
     Dropped,
     DropReason,
     Impaired,
     Received,
     Replied,
+    Several,
     TransformFailed,
     WouldDrop,
 )
@@ -385,6 +387,16 @@ def test_clients_that_pipeline_or_pause_are_never_touched(pause: float) -> None:
         assert len(answer_batch(found, batch[: 1 if pause else 2])) == (1 if pause else 2)
 
 
+def test_who_comes_together_with_what_is_odd_is_in_no_loop() -> None:
+    found = Responder(applied(), DatagramLimits(max_request=9), clock=Time())
+    batch = [
+        datagram(data, source=("192.0.2.1", port))
+        for port, data in ((50_001, b"one"), (50_002, b"far too long"), (50_003, b"three"))
+    ]
+    for _ in range(LOCK_STEP // 3):
+        assert len(answer_batch(found, batch)) == 2
+
+
 def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     guard = LockStepGuard()
     for number in range(2 * LOOP_TABLE):
@@ -419,6 +431,22 @@ def test_the_rate_drops_what_is_over_it_and_counts_in_a_dry_run() -> None:
     assert len(answer_batch(found, burst)) == 10
     assert (found.drops, found.would_drop) == ({}, {DropReason.OVER_RATE: 6})
     assert sum(isinstance(event, WouldDrop) for event in notebook.events) == 6
+
+
+def test_who_is_told_of_several_is_told_of_what_was_sent_and_numbers_go_on() -> None:
+    notebook, client = Notebook(), str(client_of(CLIENT))
+    tells: Any = {"observer": notebook, "tell_each": lambda count: count == 1}
+    found = Responder(applied(), numbered=True, **tells)
+    three, origin = [b"one", b"two", b"three"], Origin.of(CLIENT, SERVER)
+    for quick, _ in found.exchange(three, [origin] * 3):
+        found.exchanged(quick, [(1, OSError(1, "not permitted"))])
+    assert notebook.events[:2] == [
+        Several(Direction.REQUEST, {client: 3}),
+        Several(Direction.REPLY, {client: 2}),
+    ]
+    assert isinstance(notebook.events[2], Dropped)
+    answer(found, datagram(b"four"))
+    assert notebook.events[3] == Received(client, b"four", 4)
 
 
 def test_a_rate_and_a_lab_hold_for_those_too_of_whom_nobody_wants_to_be_told() -> None:
