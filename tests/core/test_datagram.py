@@ -168,11 +168,11 @@ def test_a_request_of_exactly_the_limit_passes_and_one_byte_more_is_dropped() ->
 def test_a_reply_has_at_most_three_times_or_64_bytes_more_than_its_request(
     size: int, reply_size: int, factor: float, is_answered: bool
 ) -> None:
-    found = Responder(
-        applied(lambda _: bytes(reply_size)), DatagramLimits(max_amplification=factor)
-    )
-    assert bool(answer(found, datagram(bytes(size)))) == is_answered
-    assert dropped(found) == ([] if is_answered else [DropReason.AMPLIFICATION])
+    chain = applied(lambda _: bytes(reply_size))
+    for rate in (0.0, 10.0):  # With a rate each datagram is looked at by itself.
+        found = Responder(chain, DatagramLimits(max_amplification=factor, rate=rate))
+        assert bool(answer(found, datagram(bytes(size)))) == is_answered
+        assert dropped(found) == ([] if is_answered else [DropReason.AMPLIFICATION])
 
 
 @pytest.mark.parametrize(
@@ -309,6 +309,15 @@ def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
         guard.remember([loop_key(Client(*CLIENT), b"%d" % number)])
         assert len(guard._sent) <= LOOP_TABLE
     assert len(guard._sent) >= LOOP_KEPT
+
+
+def test_a_reply_that_is_sent_again_and_again_stays_known_among_others() -> None:
+    guard = LoopGuard(16)
+    for number in range(4):
+        others = range(1 + 2_000 * number, 2_001 + 2_000 * number)
+        guard.remember([0, *others])
+        assert guard.knows([0, others[-1]]) == {0, others[-1]}
+    assert not guard.knows([1])
 
 
 def lock_step(one: Responder, two: Responder, most: int) -> int:
