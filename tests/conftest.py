@@ -32,6 +32,8 @@ for _number, _handler in (
 # The tests start hundreds of programs, which without bytecode would compile the package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Few users have it, and it hides what is left in a buffer.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 # Speed is not what the properties are about, and machines are shared. A change is judged by the
 # same examples each time; other runs look for new ones.

@@ -118,6 +118,28 @@ def test_latency_counts_from_the_planned_time(stream: Stream) -> None:
     assert summary["max"] == pytest.approx(300, rel=2e-3)
 
 
+def test_what_the_kernel_does_not_take_is_sent_later(stream: Stream) -> None:
+    stream.load.offer(100_000, 0.0)
+    assert not stream.load.flush()
+    assert stream.load.receive() == 0
+    came = 0
+    while came < 100_000 * SIZE:
+        came += len(stream.server.recv(1 << 20))
+        stream.load.flush()
+    assert stream.load.flush()
+    assert came == stream.counts.sent_bytes == 100_000 * SIZE
+
+
+def test_a_server_that_breaks_off_is_said_so_once_it_is_read(stream: Stream) -> None:
+    stream.load.offer(1, 0.0)
+    stream.load.flush()
+    stream.server.close()
+    stream.load.offer(1, 0.0)
+    assert stream.load.flush()
+    with pytest.raises(NetworkError, match="reset a connection after 0 replies"):
+        stream.load.receive()
+
+
 def test_a_reply_after_the_timeout_is_late(stream: Stream) -> None:
     stream.load.offer(2, 0.0)
     stream.load.flush()
@@ -164,6 +186,16 @@ def pair() -> Iterator[Datagrams]:
     made = Datagrams()
     with closing(made.load.connection), made.server:
         yield made
+
+
+def test_datagrams_that_the_kernel_does_not_take_are_sent_later(pair: Datagrams) -> None:
+    pair.load.offer(1_000, 0.0)
+    came = 0
+    while not pair.load.flush():
+        pair.server.recv(100)
+        came += 1
+    assert came > 0
+    assert pair.counts.sent_bytes == 1_000 * SIZE
 
 
 def test_datagrams_may_come_in_any_order(pair: Datagrams) -> None:

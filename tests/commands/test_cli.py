@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_sentence() -> None:
     with open("/dev/full", "wb") as full:
         process = subprocess.run(
             command_line("--help"),
-            env=environment(),
+            env=environment({"PYTHONUNBUFFERED": ""}),
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,

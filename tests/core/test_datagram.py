@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,11 +30,13 @@ from uppercase.core.datagram import (
     client_of,
 )
 from uppercase.core.events import (
+    Direction,
     Dropped,
     DropReason,
     Impaired,
     Received,
     Replied,
+    Several,
     TransformFailed,
     WouldDrop,
 )
@@ -168,11 +171,11 @@ def test_a_request_of_exactly_the_limit_passes_and_one_byte_more_is_dropped() ->
 def test_a_reply_has_at_most_three_times_or_64_bytes_more_than_its_request(
     size: int, reply_size: int, factor: float, is_answered: bool
 ) -> None:
-    found = Responder(
-        applied(lambda _: bytes(reply_size)), DatagramLimits(max_amplification=factor)
-    )
-    assert bool(answer(found, datagram(bytes(size)))) == is_answered
-    assert dropped(found) == ([] if is_answered else [DropReason.AMPLIFICATION])
+    chain = applied(lambda _: bytes(reply_size))
+    for rate in (0.0, 10.0):  # With a rate each datagram is looked at by itself.
+        found = Responder(chain, DatagramLimits(max_amplification=factor, rate=rate))
+        assert bool(answer(found, datagram(bytes(size)))) == is_answered
+        assert dropped(found) == ([] if is_answered else [DropReason.AMPLIFICATION])
 
 
 @pytest.mark.parametrize(
@@ -311,6 +314,15 @@ def test_the_loop_guard_remembers_a_bounded_number_of_replies() -> None:
     assert len(guard._sent) >= LOOP_KEPT
 
 
+def test_a_reply_that_is_sent_again_and_again_stays_known_among_others() -> None:
+    guard = LoopGuard(16)
+    for number in range(4):
+        others = range(1 + 2_000 * number, 2_001 + 2_000 * number)
+        guard.remember([0, *others])
+        assert guard.knows([0, others[-1]]) == {0, others[-1]}
+    assert not guard.knows([1])
+
+
 def lock_step(one: Responder, two: Responder, most: int) -> int:
     """Let two servers answer each other; return how many datagrams that were."""
     turns = ((one, ("192.0.2.2", 41_000)), (two, ("192.0.2.1", 40_000)))
@@ -375,6 +387,16 @@ def test_clients_that_pipeline_or_pause_are_never_touched(pause: float) -> None:
         assert len(answer_batch(found, batch[: 1 if pause else 2])) == (1 if pause else 2)
 
 
+def test_who_comes_together_with_what_is_odd_is_in_no_loop() -> None:
+    found = Responder(applied(), DatagramLimits(max_request=9), clock=Time())
+    batch = [
+        datagram(data, source=("192.0.2.1", port))
+        for port, data in ((50_001, b"one"), (50_002, b"far too long"), (50_003, b"three"))
+    ]
+    for _ in range(LOCK_STEP // 3):
+        assert len(answer_batch(found, batch)) == 2
+
+
 def test_rows_of_a_bounded_number_of_clients_are_kept() -> None:
     guard = LockStepGuard()
     for number in range(2 * LOOP_TABLE):
@@ -409,6 +431,30 @@ def test_the_rate_drops_what_is_over_it_and_counts_in_a_dry_run() -> None:
     assert len(answer_batch(found, burst)) == 10
     assert (found.drops, found.would_drop) == ({}, {DropReason.OVER_RATE: 6})
     assert sum(isinstance(event, WouldDrop) for event in notebook.events) == 6
+
+
+def test_who_is_told_of_several_is_told_of_what_was_sent_and_numbers_go_on() -> None:
+    notebook, client = Notebook(), str(client_of(CLIENT))
+    tells: Any = {"observer": notebook, "tell_each": lambda count: count == 1}
+    found = Responder(applied(), numbered=True, **tells)
+    three, origin = [b"one", b"two", b"three"], Origin.of(CLIENT, SERVER)
+    for quick, _ in found.exchange(three, [origin] * 3):
+        found.exchanged(quick, [(1, OSError(1, "not permitted"))])
+    assert notebook.events[:2] == [
+        Several(Direction.REQUEST, {client: 3}),
+        Several(Direction.REPLY, {client: 2}),
+    ]
+    assert isinstance(notebook.events[2], Dropped)
+    answer(found, datagram(b"four"))
+    assert notebook.events[3] == Received(client, b"four", 4)
+
+
+def test_a_rate_and_a_lab_hold_for_those_too_of_whom_nobody_wants_to_be_told() -> None:
+    told: Any = {"observer": Notebook(), "tell_each": lambda count: False}
+    lab = Lab(Experiment(seed=1, request=Impairments(loss=1.0)), Time())
+    assert answer_batch(Responder(applied(), lab=lab, **told), [datagram()]) == []
+    found = Responder(applied(), DatagramLimits(rate=1, burst=1), **told)
+    assert len(answer_batch(found, [datagram(), datagram(b"other")])) == 1
 
 
 def test_a_v4_mapped_source_has_the_rate_of_its_ipv4_address() -> None:

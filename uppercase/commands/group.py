@@ -20,6 +20,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from inspect import cleandoc
 from pkgutil import resolve_name
 from shutil import get_terminal_size
@@ -267,6 +268,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Commands explain what the network does; what is left is a file or a standard stream.
         place = f"use {error.filename}" if error.filename else "read or write a standard stream"
         sentence, status = f"cannot {place}: {error.strerror or error}", USAGE
+        # Else the interpreter tries, as it ends, to write again what could not be written.
+        with suppress(OSError):
+            sys.stdout.close()
     else:
         return status if isinstance(status, int) else OK
     say(printable(shortened(sentence), keep="\n"))

@@ -325,8 +325,7 @@ class LockStepGuard:
             return False
         if now < row.silent_until:
             return True
-        if row.balance > 1:
-            row.length = 1
+        # Where the balance is above 1, `suspects` has begun the row anew.
         multiplied = row.balance < 0
         if row.length < (LOCK_STEP // 4 if multiplied else LOCK_STEP):
             return False
