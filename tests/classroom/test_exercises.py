@@ -101,6 +101,9 @@ MISTAKES = [
     Mistake("tcp-client", "input(", "'hi' or input(",
             {"sends the line", "prints the reply", "takes a reply in pieces"}),
     Mistake("udp-client", "client.settimeout(2)", "pass", {"ends without a reply"}),
+    # It does not wait.
+    Mistake("udp-client", "client.settimeout(2)", "client.setblocking(False)",
+            {"prints the reply", "ends with status 0"}),
     Mistake("udp-client", "client.recv(65535).decode()", "message", {"prints the reply"}),
     Mistake("udp-client", "message.encode()", "message.upper().encode()", {"sends the line"}),
     Mistake("udp-client", "recv(65535)", "recv(4)", {"prints the reply"}),

@@ -97,6 +97,10 @@ class _TCPClient(_Client):
 class _UDPClient(_Client):
     udp = True
 
+    def run(self, trial: Trial, **lab: Any) -> Run:
+        # However fast the machine is, who does not wait for the reply gets none.
+        return super().run(trial, **(lab or {"options": {"delay": "reply:50ms"}, "seed": 7}))
+
     @_judged("ends without a reply", options={"loss": "1"}, seed=7)
     def lonely(self, run: Run) -> None:
         _ends(run)
