@@ -64,7 +64,7 @@ LOSS, DUPLICATES, CORRUPTION = (f"{word} in both directions" for word in (
 ))  # fmt: skip
 LATE, ALL, ECONOMY = "replies later than its time-out", "all of it", "sends no more than it must"
 
-HASTY = "begin + 1", "begin + 0.1"
+HASTY = "begin + 1", "begin + 0.02"
 
 MISTAKES = [
     # One recv is taken for one message.

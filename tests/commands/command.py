@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -329,6 +330,13 @@ class Terminal:
     def press(self, key: str) -> None:
         """Type Ctrl and a letter."""
         self._screen.send(chr(ord(key.upper()) - 64))
+
+    def rest(self) -> None:
+        """Wait until the command sleeps, if Linux tells: readline misses a Ctrl-C just before."""
+        stat, deadline = Path(f"/proc/{self._process.pid}/stat"), time.monotonic() + _TIMEOUT
+        while stat.exists() and ") S " not in stat.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def hang_up(self) -> None:
         """Close the terminal, as a window's close button does."""

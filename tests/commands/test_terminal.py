@@ -129,6 +129,7 @@ def test_ctrl_c_ends_it_at_once_and_quietly(waiting: str) -> None:
             session.type("hello")
             session.see("hello")
             server.wait_for(1)
+        session.rest()
         session.press("c")
         assert b"Traceback" not in session.see_end()
         assert session.status() == -signal.SIGINT
