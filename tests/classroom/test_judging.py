@@ -262,13 +262,13 @@ def answering(kind: int, replies: Sequence[bytes]) -> Iterator[int]:
         thread.join(30)
 
 
-def asked(name: str, message: bytes, *replies: bytes, words: str = "") -> str:
+def asked(name: str, message: bytes, *replies: bytes, words: str = "", number: int = 1) -> str:
     """Return what is wrong with a server that answers a message so."""
     kind = socket.SOCK_DGRAM if name == "udp-server" else socket.SOCK_STREAM
     server = find_exercise(name).changed("x", options={"seconds": 0.3}).subject
     with answering(kind, replies) as port:
         try:
-            server.ask(Trial([]), Fake(port, words), 1, message)
+            server.ask(Trial([]), Fake(port, words), number, message)
         except Wrong as error:
             return str(error)
     return ""
@@ -288,6 +288,7 @@ def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
 def test_who_waits_for_more_is_told_that_none_comes() -> None:
     assert "must not wait for more, such as a newline" in asked("tcp-server", b"one")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
+    assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
 
 
 def test_a_server_that_has_ended_has_its_last_words_in_each_sentence() -> None:

@@ -105,6 +105,9 @@ class _Server(ABC):
         finally:
             trial.note(rows)
         if got:
+            if got.startswith("'' and then nothing") and not how:
+                more = "it must not wait for more, such as a newline or the end"
+                got += f"; {more if number == 1 else 'the client before may still keep it busy'}"
             # Who ends for this may still be about to.
             program.wait(1.0)
             words = f"; it has ended, its last words are: {program.last_words()}"
@@ -162,7 +165,6 @@ class _TCPServer(_Server):
                 got += b"" if why else _leave(skt)
         except TimeoutError:
             why = f"and then nothing for {self.seconds:g} s"
-            why += "" if got or end else "; it must not wait for more, such as a newline or the end"
         except OSError as error:
             why = f"and then: {error.strerror}"
         fine = got in expected and (not end or why.endswith("connection"))
