@@ -379,8 +379,9 @@ async def test_nothing_is_awaited_after_a_transform_has_stopped_the_port() -> No
     with served(responder) as port:
         messages = [packet(each) for each in (b"wait", b"stop", b"wait", b"last")]
         port.protocol.receive_batch(*columns(messages))
-        assert responder.outstanding == 0
+        # On a busy machine they may take more than one turn.
         await port.protocol.idle()
+    assert responder.outstanding == 0
     # What was awaited, and what came after the stop; only the reply to "stop" was to be sent.
     assert responder.drops == {DropReason.STOPPED: 3, DropReason.SEND_ERROR: 1}
 
