@@ -5,10 +5,12 @@ import signal
 import socket
 import sys
 import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 
+from uppercase.classroom import captive
 from uppercase.classroom.captive import LIMITS, OUTPUT, Program
 from uppercase.errors import UserError
 from uppercase.limits import MIB
@@ -197,6 +199,18 @@ def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None
     script.write_text(source)
     with Program([sys.executable, str(script)], port) as program:
         assert program.wait(WITHIN) == 0
+        assert program.serves("tcp")
+
+
+def test_a_server_that_forks_while_it_is_looked_for_is_found(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of processes may lack the new one, and the old one end before its turn."""
+    looks = chain([lambda _: iter(())], repeat(captive._processes))
+    with Program([sys.executable, str(escaping(tmp_path, port))], port) as program:
+        escaped(tmp_path / "escape.py", program)
+        assert program.wait(WITHIN) == 0
+        monkeypatch.setattr(captive, "_processes", lambda file: next(looks)(file))
         assert program.serves("tcp")
 
 

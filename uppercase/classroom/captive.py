@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from tempfile import TemporaryFile
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
@@ -209,7 +210,10 @@ class Program:
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()
-        marked = {pid for pid, text in _processes("environ") if needle in text.split(b"\0")}
+        # Twice: one that has forked since the list was made, and has ended before its turn came, is
+        # not seen at first, nor is its child.
+        looks = chain(_processes("environ"), _processes("environ"))
+        marked = {pid for pid, text in looks if needle in text.split(b"\0")}
         return marked | (set() if self._running else _descendants(self._before))
 
     def wait(self, seconds: float) -> int | None:
