@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, cast
@@ -45,7 +46,7 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.network import endpoint_for
+from uppercase.client.network import Reader, endpoint_for, open_connection
 from uppercase.client.session import Datagrams, backoff
 from uppercase.client.target import Address
 from uppercase.errors import UserError
@@ -437,6 +438,26 @@ async def test_an_address_of_the_other_family_is_none() -> None:
         for udp in (False, True):
             with pytest.raises(NetworkError, match=f"cannot resolve the name '{host}'"):
                 await ask(Target(host, 9, udp=udp, family=family), b"hello")
+
+
+@in_reactor
+async def test_the_address_of_last_time_saves_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a family as well, such as for `ping -4`, which connects again and again."""
+    looked_up: list[Target] = []
+
+    def look_up(target: Target, _: object) -> Deferred[list[Address]]:
+        looked_up.append(target)
+        return succeed([])
+
+    monkeypatch.setattr("uppercase.client.network.addresses_of", look_up)
+    with tcp_server() as server:
+        target = replace(target_of(server), family=AF_INET)
+        for peer, looks in ((None, 1), (target, 1)):
+            reader = Reader()
+            await open_connection(target, reader, cast(Any, reactor), peer)
+            reader.transport.loseConnection()
+            assert await reader.came.get() == b""
+            assert len(looked_up) == looks
 
 
 @in_reactor

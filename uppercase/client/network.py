@@ -216,7 +216,7 @@ async def open_connection(
         return
     if server.udp:
         raise UserError(f"got {server}; a session or an exchange needs TCP")
-    if server.family or ":" in server.host:
+    if peer is None and (server.family or ":" in server.host):
         # Twisted goes by the address alone; here one of the other family is no address. Nor is one
         # whose scope this machine does not have.
         await addresses_of(server, reactor)
