@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from uppercase import __version__
 from uppercase.classroom.timeline import REPLY, REQUEST, Arrow, Timeline, title_of
-from uppercase.limits import MIB
+from uppercase.limits import IPV4_MAX_DATAGRAM, MIB
 
 _PORT: Final = 12345  # Not the 12000 of the lecture: to Wireshark, UDP's 12000 is another protocol.
 _LOOPBACK: Final = {4: bytes((127, 0, 0, 1)), 6: bytes(15) + b"\1"}
@@ -26,11 +26,9 @@ _HOPS: Final = 64
 _FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
 _SEGMENT: Final = 65_000  # Bytes of a chunk that fit into one packet of IP with all headers.
 
-_DATAGRAM: Final = 65_507
-"""The most that a datagram of IPv4 holds; a record from elsewhere may say anything."""
-
 _CHUNK: Final = 64 * MIB
-"""The most that is written at a time (`--max-output`), likewise: a thousand packets."""
+"""The most that is written at a time (`--max-output`): a thousand packets. A record from elsewhere
+may say anything."""
 
 _RESET_BY_SERVER: Final = frozenset({"lab-reset", "stalled", "evicted", "refused"})
 """Outcomes of a connection that the server cuts off; if the client does, it is `disconnected`."""
@@ -136,7 +134,7 @@ class _Maker:
     def datagrams(self, arrows: list[Arrow]) -> Iterator[_Packet]:
         for arrow in arrows:
             if arrow.direction:
-                size = min(arrow.size, _DATAGRAM)
+                size = min(arrow.size, IPV4_MAX_DATAGRAM)
                 head, data = pack("!HH", 8 + size, 0), arrow.data[:size]
                 yield self._packet(arrow.direction, head, arrow.begin, data, size, arrow.words)
 
