@@ -97,6 +97,9 @@ MISTAKES = [
             {"prints the reply", "ends with status 0", "takes a reply in pieces"}),
     Mistake("tcp-client", "reply.decode()", "sentence",
             {"prints the reply", "takes a reply in pieces"}),
+    # It knows what the server would say.
+    Mistake("tcp-client", "reply.decode()", "sentence.upper()",
+            {"prints the reply", "takes a reply in pieces"}),
     Mistake("tcp-client", "sentence.encode()", "sentence.upper().encode()", {"sends the line"}),
     Mistake("tcp-client", "input(", "'hi' or input(",
             {"sends the line", "prints the reply", "takes a reply in pieces"}),

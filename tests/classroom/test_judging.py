@@ -146,7 +146,7 @@ def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> N
 def test_a_reply_that_never_came_is_not_printed() -> None:
     rows: list[Row] = [{"time": 0.0, "event": "received", "data": "hello world"}]
     found = wrong("udp-client", Judged(rows, "HELLO WORLD"))
-    assert set(found) == {"ends without a reply"}
+    assert set(found) == {"prints the reply", "ends without a reply"}
     assert "as none came" in found["ends without a reply"]
 
 
@@ -159,11 +159,12 @@ def test_who_asks_nobody_gets_no_points_for_its_end() -> None:
 def test_a_sentence_tells_output_from_standard_error() -> None:
     """Such as of a program that logs instead of printing."""
     rows: list[Row] = [{"event": "chunk", "direction": "request", "data": "hello world"}]
-    found = wrong("tcp-client", Judged(rows, "here: ", "HELLO WORLD", 1))
+    found = wrong("tcp-client", Judged(rows, "here: ", "URYYB JBEYQ", 1))
     assert found["prints the reply"] == (
-        "expected 'HELLO WORLD' in its output, got 'here: ' and, on standard error, HELLO WORLD"
+        "expected the reply of this service, 'URYYB JBEYQ', in its output, got 'here: ' and, on "
+        "standard error, URYYB JBEYQ"
     )
-    assert found["ends with status 0"].endswith("got 1 and, on standard error, HELLO WORLD")
+    assert found["ends with status 0"].endswith("got 1 and, on standard error, URYYB JBEYQ")
     logs = wrong("udp-pinger", pinged("", loss="", summary="", complaint="INFO: 40% loss"))
     assert len(logs) == 3
     assert all(said.endswith(" and, on standard error, INFO: 40% loss") for said in logs.values())

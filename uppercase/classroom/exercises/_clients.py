@@ -21,6 +21,10 @@ from uppercase.lab import UDP_PRESETS, Row, answer_key, make_experiment
 
 _SENTENCE: Final = "hello world"
 
+_TRANSFORMS: Final = ("uppercase", "rot13")
+_REPLY: Final = "URYYB JBEYQ"
+"""What no client prints that has not read it, though the server of the exercise upper-cases."""
+
 _DELAY: Final = 0.2
 """Seconds by which the pinger's replies are late, so that what it prints can only be measured."""
 
@@ -63,8 +67,8 @@ def _ends_well(_: object, run: Run) -> None:
 
 
 def _prints(_: object, run: Run) -> None:
-    reply, got = _SENTENCE.upper(), run.output[-80:]
-    _expect(reply in run.output, f"{reply!r} in its output, got {got!r}{_end(run)}")
+    got = f"got {run.output[-80:]!r}{_end(run)}"
+    _expect(_REPLY in run.output, f"the reply of this service, {_REPLY!r}, in its output, {got}")
 
 
 def _sends(_: object, run: Run) -> None:
@@ -81,6 +85,7 @@ class _Client:
     seconds: float = 15.0
 
     def run(self, trial: Trial, **lab: Any) -> Run:
+        lab["transforms"] = _TRANSFORMS
         return trial.client(self.udp, f"{_SENTENCE}\n", seconds=self.seconds, **lab)
 
     sends = _judged("sends the line", 2)(_sends)
