@@ -281,6 +281,18 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Deferred[Any]:
     return listening
 
 
+async def test_metrics_are_opened_with_privileges_once_for_each_start() -> None:
+    """So that `twistd --uid` can serve them on a port below 1024."""
+    service = MetricsService("0", measured_udp()[1], reactor)
+    for _ in range(2):
+        service.privilegedStartService()
+        port = service.port
+        assert port is not None
+        service.startService()
+        assert service.port is port
+        await service.stopService()
+
+
 def test_metrics_that_have_not_opened_by_the_end_open_no_more(
     late: Deferred[Any], said: list[str]
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -127,10 +127,20 @@ class WebService(Service):
         self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None
-        self._opening: Deferred[Any] = succeed(None)
+        self._opening: Deferred[Any] | None = None
+
+    def privilegedStartService(self) -> None:
+        Service.privilegedStartService(self)
+        self._open()
 
     def startService(self) -> None:
-        super().startService()
+        Service.startService(self)
+        self._open()
+
+    def _open(self) -> None:
+        """Listen, while twistd has its privileges, if it tells of that step; else at the start."""
+        if self._opening is not None:
+            return
         self._opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
         try:
             see_through(self._opening, self._listener.description, self._reactor)
@@ -146,7 +156,9 @@ class WebService(Service):
     @inlineCallbacks
     def stopService(self) -> Any:
         super().stopService()
-        self._opening.cancel()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)
