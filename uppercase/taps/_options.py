@@ -295,7 +295,8 @@ PROCESS = Group(
     Option(
         "--workers=N",
         "processes that serve, which SIGHUP replaces with fresh ones; 0: one for each processor. "
-        "Each has its share of --max-connections and --max-per-address, and its own --rate",
+        "TCP's --max-connections and --max-per-address are shared among them; each has UDP's --rate "
+        "for itself",
         parse=values.up_to(values.parse_count, _MOST_WORKERS, "0 is one for each processor"),
         shown="1",
     ),
