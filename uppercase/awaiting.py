@@ -14,8 +14,7 @@ from inspect import iscoroutinefunction
 from types import coroutine
 from typing import Any, Final, Self, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.threads import blockingCallFromThread
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
@@ -28,6 +27,11 @@ T = TypeVar("T")
 
 CLEANING_UP: Final = 2.0
 """Seconds that cancelled tasks have to end before a stop goes on without them."""
+
+_LOOK: Final = 0.25
+"""Seconds between two looks whether there was a Ctrl-C. CPython sees a signal that comes while the
+main thread waits for a lock, but not one that comes just before it does, nor one that the system
+gives to another thread: Twisted's `blockingCallFromThread` would go on waiting."""
 
 _tasks: set[asyncio.Task[Any]] = set()
 """Those that run: a loop has only weak references to its tasks."""
@@ -210,14 +214,13 @@ class Waiter:
         if not _is_running() or isInIOThread():
             return function()
         # In a tuple, so that a Deferred is returned and not waited for.
-        (result,) = blockingCallFromThread(the_reactor(), lambda: (function(),))
-        return result
+        (result,) = _call_in_reactor(lambda: (function(),))
+        return cast(T, result)
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
         if _is_running() and not isInIOThread():
-            begin: Callable[[], Any] = partial(start, awaitable)
-            return cast(T, blockingCallFromThread(the_reactor(), begin))
+            return cast(T, _call_in_reactor(partial(start, awaitable)))
         begun: Deferred[Any] = start(awaitable)
         if not begun.called:
             if is_in_reactor():
@@ -227,12 +230,10 @@ class Waiter:
                     "await deferToThread(check, ...)"
                 )
             self._start_reactor()
-            return cast(T, blockingCallFromThread(the_reactor(), lambda: begun))
+            return cast(T, _call_in_reactor(lambda: begun))
         came: list[Any] = []
         begun.addBoth(came.append)
-        if isinstance(came[0], Failure):
-            came[0].raiseException()
-        return cast(T, came[0])
+        return cast(T, _result_of(came))
 
     def _start_reactor(self) -> None:
         """Run the reactor in a thread, unless it is running.
@@ -253,6 +254,27 @@ class Waiter:
                     "Twisted's reactor has been stopped and cannot run again; do this before, or "
                     "in another process"
                 )
+
+
+def _call_in_reactor(function: Callable[[], object]) -> Any:
+    """Call a function in the reactor's thread; return what comes of it or of its Deferred."""
+    came: list[Any] = []
+    done = threading.Event()
+
+    def call() -> None:
+        maybeDeferred(function).addBoth(came.append).addBoth(lambda _: done.set())
+
+    the_reactor().callFromThread(call)
+    while not done.wait(_LOOK):
+        pass
+    return _result_of(came)
+
+
+def _result_of(came: list[Any]) -> Any:
+    """Return the result that has come, or raise it."""
+    if isinstance(came[0], Failure):
+        came[0].raiseException()
+    return came[0]
 
 
 def is_in_reactor() -> bool:

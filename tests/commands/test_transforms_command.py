@@ -250,6 +250,28 @@ def hangs(text: str) -> str:
         assert process.wait(20) == -signal.SIGINT
 
 
+def test_a_ctrl_c_that_another_thread_gets_ends_the_wait_too(here: Path) -> None:
+    """As one that comes just before the wait, it does not wake the main thread."""
+    (here / "slowly.py").write_text(
+        """
+import signal
+import threading
+import time
+from uppercase import transform
+
+@transform(blocking=True)
+def hangs(text: str) -> str:
+    time.sleep(0.1)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    time.sleep(60)
+    return text
+"""
+    )
+    with Piped("transforms", "try", "slowly:hangs", cwd=here) as process:
+        process.stdin.close()
+        assert process.wait(20) == -signal.SIGINT
+
+
 def test_check_tells_of_every_law_and_ends_with_0(here: Path) -> None:
     checked = run("check", "mine:shout", cwd=here)
     assert (checked.status, checked.stderr) == (0, "")

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import termios
-from contextlib import ExitStack, chdir
+from contextlib import ExitStack, chdir, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -187,8 +187,10 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        if self._process.exitcode is None:
-            os.kill(self.pid, number)
+        # The server that forks may not have told us yet of its end.
+        with suppress(ProcessLookupError):
+            if self._process.exitcode is None:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""

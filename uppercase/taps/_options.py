@@ -295,8 +295,8 @@ PROCESS = Group(
     Option(
         "--workers=N",
         "processes that serve, which SIGHUP replaces with fresh ones; 0: one for each processor. "
-        "TCP's --max-connections and --max-per-address are shared among them; each has UDP's --rate "
-        "for itself",
+        "TCP's --max-connections and --max-per-address are shared among them; each has UDP's "
+        "--rate for itself",
         parse=values.up_to(values.parse_count, _MOST_WORKERS, "0 is one for each processor"),
         shown="1",
     ),
