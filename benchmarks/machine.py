@@ -68,10 +68,14 @@ def model() -> str:
     )
 
 
-def cores() -> tuple[set[int], set[int]]:
+def _cores() -> tuple[set[int], set[int]]:
     """Return the cores of servers and of the load: apart, if there are two."""
     first, *others = sorted(os.sched_getaffinity(0))
     return {first}, set(others) or {first}
+
+
+# Once: what is started for one of them has only its own.
+SERVERS, LOADS = _cores()
 
 
 def free_port() -> int:
@@ -99,11 +103,12 @@ def serving(command: Sequence[str], port: int, kind: str) -> Iterator[int]:
     Raises:
         Failed: it ends, or does not answer in time.
     """
-    with tempfile.TemporaryFile() as output, on(cores()[0]):
+    with tempfile.TemporaryFile() as output:
         # A group of its own, because some servers start a process for each client.
-        started = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, start_new_session=True
-        )
+        with on(SERVERS):
+            started = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd=ROOT, start_new_session=True
+            )
         try:
             limit = time.monotonic() + START_TIME
             while not _answers(port, kind):
@@ -152,7 +157,7 @@ def put_load(command: Sequence[str], server: int) -> Load:
     Raises:
         Failed: a reply was wrong or none came.
     """
-    with on(cores()[1]):
+    with on(LOADS):
         load = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
