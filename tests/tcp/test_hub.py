@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -81,6 +82,11 @@ class Watched:
         self.made.append(descriptor)
         self.hub.addReader(descriptor)
         return descriptor
+
+    def taker(self) -> Descriptor:
+        """Make one that takes what there is to read."""
+        made = self.reader(lambda kind: made.socket.recv(9) and None)
+        return made
 
 
 @pytest.fixture
@@ -161,7 +167,9 @@ def _run(reactor: Any, turn: Callable[[], None], drawn: Any) -> list[str]:
     reactor.removeReader(descriptor)
     reactor.removeWriter(descriptor)
     descriptor.close()
-    return [*descriptor.calls, str(left)]
+    # Who can be written to is called in each look, and after an end a hub looks once more.
+    pairs = pairwise(["", *descriptor.calls])
+    return [*(now for before, now in pairs if not before == now == "write"), str(left)]
 
 
 def _data(peer: socket.socket) -> None:
@@ -214,7 +222,7 @@ def test_one_that_raises_costs_no_neighbour_its_turn(
     def note(event: LogEvent) -> None:
         systems.append(event.get("log_system"))
 
-    bad, good = watched.reader(fail), watched.reader()
+    bad, good = watched.reader(fail), watched.taker()
     globalLogPublisher.addObserver(note)
     watched.hub.doRead()
     globalLogPublisher.removeObserver(note)
@@ -229,7 +237,7 @@ def test_one_that_raises_costs_no_neighbour_its_turn(
 def test_one_that_raises_at_its_end_costs_nobody_else_anything(
     watched: Watched, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, good = watched.reader(lambda kind: CONNECTION_LOST), watched.reader()
+    bad, good = watched.reader(lambda kind: CONNECTION_LOST), watched.taker()
     monkeypatch.setattr(bad, "connectionLost", lambda reason: 1 / 0)
     watched.hub.doRead()
     assert good.calls == ["read"]
@@ -288,6 +296,20 @@ def test_who_comes_within_a_turn_is_served_in_it(watched: Watched) -> None:
     door = watched.reader(accept)
     watched.hub.doRead()
     assert (door.calls, came[0].calls) == (["read"], ["read"])
+
+
+def test_who_comes_when_another_has_gone_is_served_in_the_same_turn(watched: Watched) -> None:
+    """As the next is of clients that come for one request each."""
+    other = watched.taker()
+    watched.hub.doRead()
+
+    def go(kind: str) -> Exception:
+        other.peer.send(b"x")
+        return CONNECTION_DONE
+
+    watched.reader(go)
+    watched.hub.doRead()
+    assert other.calls == ["read", "read"]
 
 
 class Answers(Descriptor):

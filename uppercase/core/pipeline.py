@@ -6,7 +6,6 @@ returns that is not bytes or is too long, comes out as a `TransformError` that n
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
@@ -48,7 +47,7 @@ class _Guard:
         self.max_output = max_output
         self._on_slow = on_slow
 
-    def call(self, name: str, function: Callable[..., Any], *data: bytes) -> Any:
+    def call(self, name: str, function: Callable[..., Any], *data: Any) -> Any:
         """Call a transform's function; report the call if it blocked."""
         started = perf_counter()
         try:
@@ -250,7 +249,7 @@ class StreamPipeline(MessagePipeline):
             TransformError: a stage failed to open its stream.
         """
         guard = self._guard
-        opened = [(name, *guard.call(name, partial(_open, each))) for name, each in self._stages]
+        opened = [(name, *guard.call(name, _open, each)) for name, each in self._stages]
         return _ChainedStream(opened, guard)
 
 
@@ -259,13 +258,12 @@ class _ChainedStream:
     """One connection's way through the stages."""
 
     def __init__(self, streams: list[tuple[str, Any, Any]], guard: _Guard) -> None:
-        self._feeds = [(name, feed) for name, feed, _ in streams]
-        self._finishes = [(name, finish) for name, _, finish in streams]
+        self._streams = streams  # with the calls that feed and that finish them
         self._guard = guard
 
     def feed(self, data: bytes, position: int = 0) -> bytes:
         guard = self._guard
-        for name, feed in self._feeds[position:] if position else self._feeds:
+        for name, feed, _ in self._streams[position:] if position else self._streams:
             result = guard.call(name, feed, data)
             # Nearly all are; `checked` comes to the same.
             plain = type(result) is bytes and len(result) <= guard.max_output
@@ -278,13 +276,13 @@ class _ChainedStream:
 
         A caller that uses it instead of `feed` hands to `settle` what is out of the ordinary.
         """
-        return (self._feeds[0][1], self._guard.max_output) if len(self._feeds) == 1 else None
+        return (self._streams[0][1], self._guard.max_output) if len(self._streams) == 1 else None
 
     def settle(
         self, started: float, result: object, error: BaseException | None
     ) -> bytes | TransformError:
         """Return what the sole stage's call comes to, and report it if it blocked."""
-        guard, ((name, _),) = self._guard, self._feeds
+        guard, ((name, _, _),) = self._guard, self._streams
         if error is not None:
             return guard.failed(name, error, started)
         if perf_counter() - started > SLOW_CALL:
@@ -297,7 +295,7 @@ class _ChainedStream:
     def finish(self) -> bytes:
         """End every stage in turn: what one gives at its end is input for those after it."""
         output = b""
-        for position, (name, finish) in enumerate(self._finishes):
+        for position, (name, _, finish) in enumerate(self._streams):
             tail = self._guard.checked(name, self._guard.call(name, finish))
             if tail:
                 output += self.feed(tail, position + 1)

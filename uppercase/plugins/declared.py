@@ -365,7 +365,8 @@ class _TextStream(_ByteStream):
         rest = b""
         if self.waiting and self.decoder is not None:
             rest = self._feed(self.decoder.decode(b"", final=True))
-        return rest + super().finish()
+        # What has a function for ASCII is a function for all text, and keeps nothing back.
+        return rest + super().finish() if self.ascii is None else rest
 
     def _feed(self, text: str) -> bytes:
         return self.kind.to_bytes(self.name, self.source.feed(text)) if text else b""

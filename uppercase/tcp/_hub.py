@@ -79,6 +79,7 @@ class Hub:
         self._changed: set[int] = set()
         # Those watched for input since the last look, which did not see them.
         self._newcomers: list[int] = []
+        self._one_has_gone = False  # since the last look
         self.replies: list[tuple[Any, Callable[[bytes], int], bytes]] = []
         # No `__getattr__`: it would make all attributes of the hub three times as slow.
         self.callLater, self.seconds = reactor.callLater, reactor.seconds
@@ -131,9 +132,7 @@ class Hub:
         self.now = now = monotonic()
         until, soon = now + TURN, now + _SOON
         if self._ready is None:
-            changed.clear()
-            self._newcomers.clear()
-            self._ready = iter(self._set.poll(0, _BATCH))
+            self._ready = self._look()
         while self._ready is not None:
             for number, event in self._ready:
                 if number not in changed:
@@ -154,14 +153,26 @@ class Hub:
                     if now > until:
                         return
                     soon = now + _SOON
-            self.send_all()
-            self._ready = self._take_newcomers() if self._newcomers else None
+            self._ready = self._more()
 
-    def _take_newcomers(self) -> Iterator[tuple[int, int]]:
-        """Take as ready those just accepted: most have already said what they want.
+    def _look(self) -> Iterator[tuple[int, int]]:
+        """Ask the set who is ready."""
+        self._changed.clear()
+        self._newcomers.clear()
+        self._one_has_gone = False
+        return iter(self._set.poll(0, _BATCH))
 
-        Reading costs no more than looking, and another turn of the reactor ten times as much.
+    def _more(self) -> Iterator[tuple[int, int]] | None:
+        """Send what waits, and return who else is ready in this turn; None if nobody is expected.
+
+        A look takes as long as a read, and another turn of the reactor ten times as long. Most of
+        those just accepted have already said what they want, and are read without a look.
         """
+        if self.replies:
+            self.send_all()
+        if not self._newcomers:
+            # Who has gone may be back already.
+            return self._look() if self._one_has_gone else None
         self._changed.clear()
         found, self._newcomers = self._newcomers, []
         return iter([(number, _IN) for number in found if number in self._reads])
@@ -207,6 +218,7 @@ class Hub:
 
     def _end(self, descriptor: Any, why: BaseException, reading: bool) -> None:
         """Tell a descriptor that it has ended, or its input has."""
+        self._one_has_gone = True
         self._ignore(descriptor, _IN)
         input_only = reading and type(why) is ConnectionDone
         if input_only and IHalfCloseableDescriptor.providedBy(descriptor):
