@@ -52,9 +52,9 @@ def test_an_address_leaves_out_what_has_a_default(text: str | None, host: str, p
     assert (target.host, target.port) == (host, port)
 
 
-@pytest.mark.parametrize("port", [0, -1, 65_536 + 12_000])
-def test_a_port_that_is_none_does_not_stand_for_another(port: int) -> None:
-    with pytest.raises(BadValue, match=f"got port {port}; a whole number from 1 to 65535"):
+@pytest.mark.parametrize("port", [0, -1, 65_536 + 12_000, 80.0, "80"])
+def test_a_port_that_is_none_does_not_stand_for_another(port: Any) -> None:
+    with pytest.raises(BadValue, match=f"got port {port!r}; a whole number from 1 to 65535"):
         Target(port=port)
 
 
