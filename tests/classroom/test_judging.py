@@ -75,6 +75,7 @@ def pinged(
         pinged("ping,1,0.2003"),
         pinged("estimated 0.21\nsample 0.2003\nPING 1"),
         pinged("0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nloss 40 percent"),
+        pinged("0.2003", summary="lost: 4, loss rate: 0.4"),
         pinged("0.2003", loss="2026-11-29 22:57:30,450 no response"),
         pinged("0.2003", summary="packets lost: 4\npercentage lost: 40,0 %"),
     ],

@@ -1,5 +1,6 @@
 """`uppercase run` and `--record`, as a student and a teacher use them: real programs."""
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -7,10 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.commands.command import Piped, run, run_process, terminal
-from tests.system.processes import START_TIMEOUT, Server, connect, receive_all, refused, tool
+from tests.system.processes import (
+    START_TIMEOUT,
+    Server,
+    connect,
+    environment,
+    receive_all,
+    refused,
+    tool,
+)
 from tests.system.test_lecture import LECTURE, free_port, program
 
 PINGER = """
@@ -91,6 +101,30 @@ def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
         screen.press("c")
         screen.see("nothing came")
         assert screen.status() == -signal.SIGINT
+
+
+def test_ctrl_z_is_for_the_shell(tmp_path: Path) -> None:
+    """It stops the program and the command; in the foreground both go on."""
+    path = tmp_path / "ask.py"
+    path.write_text("print('got ' + input('name: '))")
+    words = [tool("uppercase"), "run", "--", sys.executable, str(path)]
+    shell = pexpect.spawn(
+        "/bin/sh", ["-i"], env=environment(PS1="$ ", HISTFILE=""), timeout=START_TIMEOUT
+    )
+    try:
+        for ending in ("", " &"):  # In the background it stops when it reads.
+            shell.sendline(shlex.join(words) + ending)
+            shell.expect_exact("name: ")
+            if not ending:
+                shell.sendcontrol("z")
+                shell.expect("(?i)stopped")
+            shell.sendline("fg")
+            shell.expect_exact("ask.py")
+            shell.sendline("ada")
+            shell.expect_exact("got ada")
+            shell.expect_exact("nothing came")
+    finally:
+        shell.close(force=True)
 
 
 def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> None:

@@ -10,7 +10,7 @@ and the time.
 """
 
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -26,9 +26,6 @@ from uppercase.limits import PORTABLE, TURN
 
 _BATCH: Final = 256
 """The most events that one look brings."""
-
-_SOON: Final = 0.001
-"""Seconds that a reply may wait for others to be read, unless one message takes longer."""
 
 # As in <sys/epoll.h>; the module `select` has them only where it has epoll.
 _IN: Final = 0x001
@@ -59,8 +56,6 @@ class Hub:
 
     Attributes:
         now: when the event at hand had its turn, by `time.monotonic`.
-        replies: (transport, its send, bytes) to send once all that are ready have been read: reads
-            after reads and writes after writes find caches warm, a seventh of a request.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -80,7 +75,6 @@ class Hub:
         # Those watched for input since the last look, which did not see them.
         self._newcomers: list[int] = []
         self._one_has_gone = False  # since the last look
-        self.replies: list[tuple[Any, Callable[[bytes], int], bytes]] = []
         # No `__getattr__`: it would make all attributes of the hub three times as slow.
         self.callLater, self.seconds = reactor.callLater, reactor.seconds
 
@@ -130,7 +124,7 @@ class Hub:
         """Serve the descriptors that are ready, until it is the reactor's turn."""
         changed, reads = self._changed, self._reads
         self.now = now = monotonic()
-        until, soon = now + TURN, now + _SOON
+        until = now + TURN
         if self._ready is None:
             self._ready = self._look()
         while self._ready is not None:
@@ -148,11 +142,8 @@ class Hub:
                     else:
                         self._serve(number, event)
                 self.now = now = monotonic()
-                if now > soon:
-                    self.send_all()
-                    if now > until:
-                        return
-                    soon = now + _SOON
+                if now > until:
+                    return
             self._ready = self._more()
 
     def _look(self) -> Iterator[tuple[int, int]]:
@@ -163,34 +154,17 @@ class Hub:
         return iter(self._set.poll(0, _BATCH))
 
     def _more(self) -> Iterator[tuple[int, int]] | None:
-        """Send what waits, and return who else is ready in this turn; None if nobody is expected.
+        """Return who else is ready in this turn; None if nobody is expected.
 
         A look takes as long as a read, and another turn of the reactor ten times as long. Most of
         those just accepted have already said what they want, and are read without a look.
         """
-        if self.replies:
-            self.send_all()
         if not self._newcomers:
             # Who has gone may be back already.
             return self._look() if self._one_has_gone else None
         self._changed.clear()
         found, self._newcomers = self._newcomers, []
         return iter([(number, _IN) for number in found if number in self._reads])
-
-    def send_all(self) -> None:
-        """Send the replies that wait; the transport queues what cannot be sent now, or ends."""
-        replies = self.replies[:]
-        self.replies.clear()
-        for transport, send, output in replies:
-            try:
-                try:
-                    sent = send(output)
-                except OSError:
-                    sent = 0
-                if sent != len(output):
-                    transport.write(output[sent:])
-            except BaseException as error:
-                self._end(transport, self._failed(transport, error), reading=True)
 
     def _serve(self, number: int, event: int) -> None:
         """Serve one descriptor, by the rules of Twisted's reactors."""

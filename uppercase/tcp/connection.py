@@ -183,11 +183,11 @@ class TransformProtocol(EndingProtocol):
     def _quick_reader(self, transport: Any, hub: Hub, feed: Any, most: int) -> Any:
         """Return `doRead`, `dataReceived`, `exchange` and the chain's `feed` as one function.
 
-        It decides nothing: whatever is out of the ordinary goes their way. The hub sends.
+        It decides nothing: whatever is out of the ordinary goes their way.
         """
         recv, send, size = transport.socket.recv, transport.socket.send, transport.bufferSize
         conversation: Any = self._conversation
-        seconds, replies, serving = monotonic, hub.replies, states.SERVING
+        seconds, serving = monotonic, states.SERVING
 
         def read(transport: PromptConnection) -> ConnectionDone | ConnectionLost | None:
             try:
@@ -219,7 +219,12 @@ class TransformProtocol(EndingProtocol):
                 return None
             self._sent_at = started
             self._sent += length
-            replies.append((transport, send, output))
+            try:
+                sent = send(output)
+            except OSError:
+                sent = 0
+            if sent != length:
+                transport.write(output[sent:])
             return None
 
         return read

@@ -29,6 +29,8 @@ _DELAY: Final = 0.2
 """Seconds by which the pinger's replies are late, so that what it prints can only be measured."""
 
 _LOSS: Final = re.compile(r"(?im)^.*(?:timed?[ -]?out|lost|no (?:reply|response|answer)).*$")
+_FRACTION: Final = re.compile(r"(?i)\blos[st]\b.*?\b(0?\.\d+)(?![.\d]*\s*(?:%|per ?cent|m?s))")
+"""A loss rate that is no percentage, such as 0.4."""
 _NUMBER: Final = re.compile(r"(?i)(\d+\.?\d*)\s*(milli|m(?=s)|micro|[uµμ](?=s)|s(?=ec|\b)|)")
 _SCALES: Final = {"": (1.0, 1e3), "s": (1.0,), "m": (1e3,), "milli": (1e3,)}
 """By the unit: how many make a second. Without one, seconds or milliseconds are meant."""
@@ -173,9 +175,11 @@ class _UDPPinger:
     @_judged("prints the loss rate")
     def rate(self, run: Run) -> None:
         rate = 100 * len(_lost(run)) / max(1, len(_arrivals(run)))
-        told = re.findall(r"(\d+(?:\.\d+)?)\s*(?:%|per ?cent)", run.output.replace(",", "."))
-        got = (f"{told[-1]} %" if told else "no percentage") + _end(run)
-        fine = any(abs(float(each) - rate) <= 1 for each in told)
+        output = run.output.replace(",", ".")
+        told = [float(each) for each in re.findall(r"(\d+(?:\.\d+)?)\s*(?:%|per ?cent)", output)]
+        told += [100 * float(each) for each in _FRACTION.findall(output)]
+        got = (f"{told[-1]:g} %" if told else "no percentage") + _end(run)
+        fine = any(abs(each - rate) <= 1 for each in told)
         _expect(fine, f"a loss of {rate:.0f} %, as the record has it, got {got}")
 
     ends = _judged("ends with status 0")(_ends_well)
