@@ -549,12 +549,13 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
 def test_headers_alone_are_answered_and_fill_no_log(stage: Stage) -> None:
     """Twisted has a line for each HEAD; what a peer can cause has one a second."""
     told: list[Any] = []
-    globalLogPublisher.addObserver(told.append)
+    observer: Any = told.append
+    globalLogPublisher.addObserver(observer)
     try:
         status, headers, body = Visit(stage.page).ask("/", method="HEAD")
         events = Visit(stage.page).ask("/events", method="HEAD")[0]
     finally:
-        globalLogPublisher.removeObserver(told.append)
+        globalLogPublisher.removeObserver(observer)
     assert (status, body, events, told) == (200, b"", 404, [])
     assert int(headers["content-length"]) == len(Visit(stage.page).ask("/")[2])
     assert not stage.page.watchers
