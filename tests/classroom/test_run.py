@@ -174,6 +174,10 @@ def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -
         while '"HELLO' not in (drawn := run("timeline", str(path))).stdout.decode():
             assert time.monotonic() < deadline, drawn
             time.sleep(0.1)
+        # Nobody else's run takes its place meanwhile.
+        other = run_process("run", "--record", str(path), "--", "true")
+        assert (other.status, path.read_bytes()[:9]) == (2, b'{"record"')
+        assert "which another service writes; name another file" in other.stderr
     assert drawn.status == 0
     assert '-- "hello' in drawn.stdout.decode() or '1 "hello' in drawn.stdout.decode()
 
