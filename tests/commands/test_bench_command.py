@@ -254,6 +254,11 @@ def test_ctrl_c_prints_the_summary() -> None:
         ended = process.finish()
     assert b"throughput" in ended.stdout
     assert (ended.status, ended.stderr) == (0, "")
+    # Nothing of what was planned for later.
+    said = re.search(rb"(\d+) messages transmitted(?s:.*)up to (\S+) ms", ended.stdout)
+    assert said is not None
+    assert int(said[1]) < 6000
+    assert float(said[2]) < 30_000
 
 
 @pytest.mark.parametrize("kind", ["xterm", "dumb"])
