@@ -159,7 +159,8 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        made(TCP + "port = 1", tmp_path, "--check")
+        # Some editors begin a file so.
+        made("\ufeff" + TCP + "port = 1", tmp_path, "--check")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
