@@ -180,6 +180,19 @@ def test_a_check_begins_no_record_anew(tmp_path: Path, monkeypatch: pytest.Monke
     assert opened == [os.devnull]
 
 
+@pytest.mark.parametrize("option", ["loss = 0.5", "record = 'x'", ""])
+def test_a_reload_refuses_what_a_start_with_workers_does(option: str, tmp_path: Path) -> None:
+    """Even where the file does not ask for workers any more; nothing is opened."""
+    path = tmp_path / "services.toml"
+    path.write_text(f"{'' if option else 'page = 0'}\n{UDP}{option}")
+    options: Any = together.Options
+    options = options()
+    options.in_worker = True
+    with pytest.raises(usage.UsageError, match=r"\[services.a\]: got --workers with"):
+        options.parseOptions([f"--config={path}"])
+    assert not Path("x").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
