@@ -1,5 +1,6 @@
 """The live page in a real browser: one start of it, and all that only a browser can say."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.classroom.browser import PROGRAM, Browser
 from tests.system.processes import Server, connect, receive_all
+from uppercase.classroom.page._audience import CLIENTS
 from uppercase.lab import UDP_PRESETS, answer_key, make_experiment
 
 MARKUP = b"<img src=x onerror=alert(1)><b>bold</b>"
@@ -59,6 +61,22 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             browser.eval("document.querySelector('#clients button').click()")
             browser.wait_for("document.getElementById('whose').textContent.startsWith('client A')")
 
+            # Numbers begin again after a silent minute: its first datagram is not this one.
+            peer = browser.eval("document.querySelectorAll('#clients .peer')[1].textContent")
+            answer = {"client": peer, "number": 1}
+            told = f"{{ok: true, json: async () => ({json.dumps(answer)})}}"
+            browser.eval(f"void (window.fetch = async () => ({told}))")
+            browser.eval("document.getElementById('line').focus()")
+            browser.press_return()
+            browser.wait_for("document.getElementById('sent').textContent === 'sent as datagram 1'")
+
+            # The chosen client makes room, and nobody is left looking at nothing.
+            for number in range(2 * CLIENTS):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+                    another.bind((f"127.1.{number // 250}.{number % 250 + 1}", 0))
+                    another.sendto(b"hi", ("127.0.0.1", server.port))
+            browser.wait_for("document.getElementById('everyone').ariaPressed === 'true'")
+
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)
                 assert browser.eval(WIDTH) == width
@@ -73,6 +91,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert any("Content Security Policy" in each for each in browser.console)
             with pytest.raises(AssertionError, match="TrustedHTML"):
                 browser.eval("document.body.innerHTML = '<p>x</p>'")
+
+            unix = f"--listen=unix:{tmp_path}/socket"
+            with Server("uppercase-tcp", unix, "--page=0", addresses=1) as other:
+                log = other.wait_for_log("the page is at http://")
+                browser.open(log.split("the page is at ")[1].split()[0])
+                browser.wait_for(LIVE)
+                command = f"uppercase send --unix {tmp_path}/socket"
+                browser.wait_for(f"document.body.innerText.includes('{command}')")
         finally:
             browser.close()
 

@@ -85,6 +85,8 @@ def test_a_host_with_its_port_in_the_environment_is_said() -> None:
 def test_a_useless_port_in_the_environment_is_named() -> None:
     with pytest.raises(BadValue, match="UPPERCASE_PORT"):
         parse_target(None, environment={"UPPERCASE_PORT": "many"})
+    target = parse_target(None, unix="/run/x", environment={"UPPERCASE_PORT": "many"})
+    assert str(target) == "UNIX socket /run/x"
 
 
 @given(st.text(CHARACTER))

@@ -10,6 +10,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from twisted.logger import LogLevel
@@ -64,13 +66,14 @@ class Recorder:
         self._room = limit
         self._head, self._clock = head, clock
         self.ended = ""
-        self._write({"record": VERSION, "wall": time.time(), **about})
+        self._first: Row | None = {"record": VERSION, "wall": time.time(), **about}
 
     def notify(self, event: Event) -> None:
         if not self.ended:
             self._write(row_of(event, self._clock(), self._head))
 
     def flush(self) -> None:
+        self._begin()
         self._try(self._file.flush)
 
     def close(self) -> None:
@@ -78,7 +81,16 @@ class Recorder:
         self._try(self._file.close)
         self.ended = self.ended or "it is closed"
 
+    def _begin(self) -> None:
+        """Begin the file anew, once: not before there is a service, as a start may fail."""
+        first, self._first = self._first, None
+        if first is not None:
+            with suppress(OSError):  # of a pipe
+                self._file.truncate()
+            self._write(first)
+
     def _write(self, row: Row) -> None:
+        self._begin()
         line = _to_json(row).encode() + b"\n"
         self._room -= len(line)
         if self._room < 0:
@@ -109,12 +121,7 @@ def open_record(
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "wb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            if _is_locked(file):
-                file.close()
-                raise UserError(
-                    f"got --record={path}, which another service writes; name another file"
-                )
-            file.truncate()
+            _lock(file, path)
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -122,23 +129,33 @@ def open_record(
             f"got --record={path}: {why}; a file that can be written is accepted"
         ) from error
     recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
-    reactor.callWhenRunning(Repeated(recorder.flush, reactor).start, FLUSH, now=False)
+    reactor.callWhenRunning(Repeated(recorder.flush, reactor).start, FLUSH)
     # A service may still be told things while it drains.
     reactor.addSystemEventTrigger("after", "shutdown", recorder.close)
     return recorder
 
 
-def _is_locked(file: BinaryIO) -> bool:
-    """Whether another service writes a file, as far as the system tells; else lock it for ours."""
+def look_for_writer(path: Path) -> None:
+    """Refuse a file that a service writes; one that is not there, or is no file, is nobody's."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                _lock(file, path)
+
+
+def _lock(file: BinaryIO, path: object) -> None:
+    """Lock a file for ours, as far as the system can; refuse one that another service writes."""
     try:
         from fcntl import LOCK_EX, LOCK_NB, flock
 
         flock(file, LOCK_EX | LOCK_NB)
     except BlockingIOError:
-        return True
+        file.close()
+        raise UserError(
+            f"got --record={path}, which another service writes; name another file"
+        ) from None
     except (ImportError, OSError):  # on Windows, or a file system that knows no locks
         pass
-    return False
 
 
 def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, list[Row], str]:

@@ -96,6 +96,7 @@ def parse_target(
     Raises:
         BadValue: the address or the environment cannot be used.
     """
+    environment = {} if unix is not None else environment  # which is about hosts and ports
     host, port = _split(text or "")
     host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
     if ":" in host and host_address(host) is None:
