@@ -3,11 +3,13 @@
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.system.processes import Server, ended, refused, tool
+from tests.certificates import make_certificate
+from tests.system.processes import Server, ended, receive_all, receive_exactly, refused, tool
 
 SERVICES = ["uppercase-tcp", "uppercase-udp"]
 
@@ -206,6 +208,32 @@ def test_a_place_that_is_not_there_is_one_sentence(option: str, tmp_path: Path) 
     assert f"{tmp_path}/missing/x" in said
     assert option in said
     assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the root folder")
+def test_a_service_in_a_jail_needs_nothing_from_outside(tmp_path: Path) -> None:
+    """`twistd --chroot`: all of it is loaded before, and a jail without Python has no workers."""
+    jail = tmp_path / "jail"
+    (jail / "dev").mkdir(parents=True)
+    # Twisted keeps it open, for a day without descriptors.
+    (jail / "dev/null").touch()
+    certificate = make_certificate(tmp_path)
+    options = ["--proxy-from=127.0.0.0/8,unix", "--metrics=unix:/metrics", "--page=unix:/page"]
+    unix, tls = "--listen=unix:/socket", f"--listen={certificate.endpoint()}"
+    # Not a fork of the tests, which have imported everything.
+    with Server(f"--chroot={jail}", "uppercase-tcp", unix, tls, *options, prepare=lambda: None):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{jail}/socket")
+            client.sendall(b"PROXY UNKNOWN\r\nhello\x1b\n")
+            assert receive_exactly(client, 7) == b"HELLO\x1b\n"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{jail}/metrics")
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert b"uppercase_connections_total" in receive_all(client)
+    with Server(f"--chroot={jail}", "uppercase-udp", "--port=0", prepare=lambda: None):
+        pass
+    said = refused(f"--chroot={jail}", "uppercase-tcp", "--port=0", "--workers=2")
+    assert f"--chroot={jail}, where there is no {sys.executable}" in " ".join(said.split())
 
 
 def test_a_unix_socket_in_the_place_of_a_file_is_one_sentence(tmp_path: Path) -> None:

@@ -90,9 +90,7 @@ def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
     cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
     if cut.isprintable():
         return cut
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in cut
-    )
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in cut)
 
 
 def shortened(sentence: str) -> str:

@@ -106,6 +106,8 @@ class TCPService(TransformService):
         self._opening: list[Deferred[Any]] = []
         peers = settings.proxy_from
         self.proxies = parse_peers(peers) if isinstance(peers, str) else peers
+        # Loads them now: `twistd --chroot` listens where no module is.
+        listening.with_stages(self.factory, self.proxies)
         # Only the process that systemd has started could look for its sockets.
         opens = None if settings.inherits else self.reactor
         self._listeners = [

@@ -223,7 +223,7 @@ class MetricsService(WebService):
 
     def __init__(self, description: str, source: "Measurements | Supervisor", reactor: Any) -> None:
         try:
-            import prometheus_client  # noqa: F401
+            import prometheus_client.core  # noqa: F401
         except ImportError as error:
             raise UserError(
                 f"metrics need prometheus-client; install it with: {install('metrics')}"

@@ -159,6 +159,9 @@ class ProcessOptions(TableOptions, ABC):
                 one = "a lab for datagrams, whose numbers would start anew with each worker"
             elif each.settings.observers:
                 one = "--record or --page, which tell of what one process sees"
+        jail = self.parent and self.parent.get("chroot")
+        if jail and not os.path.exists(jail + sys.executable):
+            one = f"twistd's --chroot={jail}, where there is no {sys.executable} to run them"
         if one:
             raise UserError(f"got --workers with {one}; leave out one of them")
         from uppercase.services.supervisor import Supervisor

@@ -45,7 +45,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     try:
         family = family_of(host)
         # The host may be a name, or have a scope; only `bind` checks the port.
-        address, _, *scope = socket.getaddrinfo(host, 0, family, socket.SOCK_STREAM)[0][4]
+        address, _, *scope = socket.getaddrinfo(host.encode(), 0, family, socket.SOCK_STREAM)[0][4]
         skt = socket.socket(family, socket.SOCK_STREAM)
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and one_family:

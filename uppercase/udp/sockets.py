@@ -68,7 +68,7 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
     try:
         # resolves a scope's name, nothing else
         where = socket.getaddrinfo(
-            address, port, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            address.encode(), port, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
         )[0][4]
         sock = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
