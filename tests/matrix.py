@@ -8,14 +8,15 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-OLDEST = "24.7.0"
-"""Of Twisted; `install_requires` says so as well."""
+OLDEST = ("twisted==24.7.0", "zope.interface==6.2")
+"""`install_requires` says so as well."""
 
 ROOMS = ("tests/tcp", "tests/udp", "tests/client", "tests/services")
 """What runs in the process of the tests, and so on the reactor that this has."""
@@ -45,17 +46,17 @@ class Row:
     result: str
 
 
-def environment(python: str, twisted: str) -> Path:
+def environment(python: str, pins: Sequence[str]) -> Path:
     """Return the interpreter of an environment with our package and what its tests need.
 
     Raises:
-        CalledProcessError: this Python or this Twisted cannot be had.
+        CalledProcessError: this Python or what is pinned cannot be had.
     """
-    folder = ROOT / "build" / "matrix" / f"{python}-{twisted or 'newest'}"
+    folder = ROOT / "build" / "matrix" / f"{python}-{'oldest' if pins else 'newest'}"
     uv = [sys.executable, "-m", "uv", "--quiet"]
     interpreter = folder / "bin" / "python"
     subprocess.run([*uv, "venv", "--clear", "--seed", "--python", python, folder], check=True)
-    wanted = ["--editable", f"{ROOT}[tls,test]", *([f"twisted=={twisted}"] if twisted else [])]
+    wanted = ["--editable", f"{ROOT}[tls,test]", *pins]
     subprocess.run([*uv, "pip", "install", "--python", str(interpreter), *wanted], check=True)
     return interpreter
 
@@ -97,12 +98,20 @@ def rows(everything: bool) -> list[Row]:
         done.append(row)
         print(*(getattr(row, name) for name in Row.__slots__), sep=" | ", flush=True)
 
-    combinations = [(python, "") for python in PYTHONS] + [(PYTHONS[0], OLDEST)]
-    for python, twisted in combinations:
+    combinations = [(python, ()) for python in PYTHONS] + [(PYTHONS[0], OLDEST)]
+    for python, pins in combinations:
         try:
-            interpreter = environment(python, twisted)
+            interpreter = environment(python, pins)
         except subprocess.CalledProcessError:
-            add(Row(python, twisted or "newest", "epoll", "none", "not run: it could not be had"))
+            add(
+                Row(
+                    python,
+                    "oldest" if pins else "newest",
+                    "epoll",
+                    "none",
+                    "not run: it could not be had",
+                )
+            )
             continue
         add(tested(interpreter, "epoll", everything))
         if python == PYTHONS[0]:

@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -35,6 +36,7 @@ from uppercase.classroom.page._audience import (
     SHOWN_RATE,
 )
 from uppercase.classroom.timeline import Arrow
+from uppercase.core import datagram
 from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import (
     Chunk,
@@ -113,10 +115,11 @@ class Visit(StringTransport):
         body: bytes | None = None,
         host: str = "192.0.2.1:8080",
         origin: str | None = None,
+        method: str = "GET",
     ) -> tuple[int, dict[str, str], bytes]:
         """Ask for something; return status, headers and content."""
         self.clear()
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.0", f"Host: {host}"]
+        lines = [f"{method if body is None else 'POST'} {path} HTTP/1.0", f"Host: {host}"]
         lines += [] if origin is None else [f"Origin: {origin}"]
         lines += [] if body is None else [f"Content-Length: {len(body)}"]
         self._channel.dataReceived("\r\n".join([*lines, "", ""]).encode() + (body or b""))
@@ -296,6 +299,15 @@ def test_a_client_that_goes_on_and_on_fills_nothing() -> None:
         audience.notify(Replied("192.0.2.7:5", b"X", b"x", number))
     assert audience.shown == 8_000
     assert sum(isinstance(each, Arrow) for each in gc.get_objects()) < 6_000
+
+
+def test_how_far_in_the_key_a_client_has_come_is_told_by_its_numbers() -> None:
+    """They begin again after a silent minute; what came in goes on being counted."""
+    audience = Audience(ABOUT, Clock().seconds)
+    for number in (1, 2, 1):
+        audience.notify(Received("192.0.2.7:5", b"x", number))
+    ((_, _, _, *counts),) = audience.snapshot()["clients"]
+    assert (counts[COUNTS.index("received")], counts[COUNTS.index("number")]) == (3, 1)
 
 
 def test_what_is_dropped_is_counted_and_what_is_nobodys_is_not_shown() -> None:
@@ -534,6 +546,21 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
     assert statuses[-1] == 429
 
 
+def test_headers_alone_are_answered_and_fill_no_log(stage: Stage) -> None:
+    """Twisted has a line for each HEAD; what a peer can cause has one a second."""
+    told: list[Any] = []
+    observer: Any = told.append
+    globalLogPublisher.addObserver(observer)
+    try:
+        status, headers, body = Visit(stage.page).ask("/", method="HEAD")
+        events = Visit(stage.page).ask("/events", method="HEAD")[0]
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    assert (status, body, events, told) == (200, b"", 404, [])
+    assert int(headers["content-length"]) == len(Visit(stage.page).ask("/")[2])
+    assert not stage.page.watchers
+
+
 def test_a_large_body_is_cut_off_before_it_is_kept(stage: Stage) -> None:
     visit = Visit(stage.page)
     assert visit.ask("/send", b"x" * 100_000, origin=ORIGIN) == (0, {}, b"")
@@ -556,12 +583,17 @@ def _started(service: Any) -> tuple[Any, PageService, Visit, str]:
     return service, page, watcher, f"/send?watcher={hello['you']}&service=0"
 
 
-async def test_a_watcher_is_one_client_whose_datagrams_are_numbered_on() -> None:
+async def test_a_watcher_is_one_client_whose_datagrams_are_numbered_as_the_lab_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = UDPSettings(port=0, interfaces=["127.0.0.1"], observers=(_audience("UDP"),))
     service, page, watcher, path = _started(udp_service(settings, reactor))
     first, second = (json.loads(Visit(page).ask(path, b"hi", origin=ORIGIN)[2]) for _ in range(2))
     assert (first["number"], second["number"]) == (1, 2)
     assert first["client"] == second["client"]
+    # After a silent minute the lab begins again.
+    monkeypatch.setattr(datagram, "FORGET_AFTER", 0)
+    assert json.loads(Visit(page).ask(path, b"hi", origin=ORIGIN)[2]) == first
     watcher.leave()
     await page.stopService()
     await service.stopService()

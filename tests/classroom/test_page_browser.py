@@ -1,5 +1,6 @@
 """The live page in a real browser: one start of it, and all that only a browser can say."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.classroom.browser import PROGRAM, Browser
 from tests.system.processes import Server, connect, receive_all
+from uppercase.classroom.page._audience import CLIENTS
 from uppercase.lab import UDP_PRESETS, answer_key, make_experiment
 
 MARKUP = b"<img src=x onerror=alert(1)><b>bold</b>"
@@ -58,6 +60,22 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
             browser.eval("document.querySelector('#clients button').click()")
             browser.wait_for("document.getElementById('whose').textContent.startsWith('client A')")
+
+            # Numbers begin again after a silent minute: its first datagram is not this one.
+            peer = browser.eval("document.querySelectorAll('#clients .peer')[1].textContent")
+            answer = {"client": peer, "number": 1}
+            told = f"{{ok: true, json: async () => ({json.dumps(answer)})}}"
+            browser.eval(f"void (window.fetch = async () => ({told}))")
+            browser.eval("document.getElementById('line').focus()")
+            browser.press_return()
+            browser.wait_for("document.getElementById('sent').textContent === 'sent as datagram 1'")
+
+            # The chosen client makes room, and nobody is left looking at nothing.
+            for number in range(2 * CLIENTS):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+                    another.bind((f"127.1.{number // 250}.{number % 250 + 1}", 0))
+                    another.sendto(b"hi", ("127.0.0.1", server.port))
+            browser.wait_for("document.getElementById('everyone').ariaPressed === 'true'")
 
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)

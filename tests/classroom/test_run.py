@@ -1,5 +1,6 @@
 """`uppercase run` and `--record`, as a student and a teacher use them: real programs."""
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -7,10 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.commands.command import Piped, run, run_process, terminal
-from tests.system.processes import START_TIMEOUT, Server, connect, receive_all, refused, tool
+from tests.system.processes import (
+    START_TIMEOUT,
+    Server,
+    connect,
+    environment,
+    receive_all,
+    refused,
+    tool,
+)
 from tests.system.test_lecture import LECTURE, free_port, program
 
 PINGER = """
@@ -93,6 +103,30 @@ def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
         assert screen.status() == -signal.SIGINT
 
 
+def test_ctrl_z_is_for_the_shell(tmp_path: Path) -> None:
+    """It stops the program and the command; in the foreground both go on."""
+    path = tmp_path / "ask.py"
+    path.write_text("print('got ' + input('name: '))")
+    words = [tool("uppercase"), "run", "--", sys.executable, str(path)]
+    shell = pexpect.spawn(
+        "/bin/sh", ["-i"], env=environment(PS1="$ ", HISTFILE=""), timeout=START_TIMEOUT
+    )
+    try:
+        for ending in ("", " &"):  # In the background it stops when it reads.
+            shell.sendline(shlex.join(words) + ending)
+            shell.expect_exact("name: ")
+            if not ending:
+                shell.sendcontrol("z")
+                shell.expect("(?i)stopped")
+            shell.sendline("fg")
+            shell.expect_exact("ask.py")
+            shell.sendline("ada")
+            shell.expect_exact("got ada")
+            shell.expect_exact("nothing came")
+    finally:
+        shell.close(force=True)
+
+
 def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> None:
     """Its exit status and output stay its own."""
     done = run_process("run", "-u", "--", "true")
@@ -140,6 +174,10 @@ def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -
         while '"HELLO' not in (drawn := run("timeline", str(path))).stdout.decode():
             assert time.monotonic() < deadline, drawn
             time.sleep(0.1)
+        # Nobody else's run takes its place meanwhile.
+        other = run_process("run", "--record", str(path), "--", "true")
+        assert (other.status, path.read_bytes()[:9]) == (2, b'{"record"')
+        assert "which another service writes; name another file" in other.stderr
     assert drawn.status == 0
     assert '-- "hello' in drawn.stdout.decode() or '1 "hello' in drawn.stdout.decode()
 

@@ -152,6 +152,17 @@ def test_a_cancelled_request_leaves_the_others_in_step() -> None:
     assert result_of(second) == b"TWO"
 
 
+def test_a_message_of_another_type_leaves_the_others_in_step() -> None:
+    session, transport, _ = make_session()
+    first: Deferred[bytes] = session.ask(bytearray(b"one"))
+    with pytest.raises(TypeError):
+        session.ask("two")
+    third = session.ask(b"three")
+    assert transport.value() == b"one\nthree\n"
+    session.dataReceived(b"ONE\nTHREE\n")
+    assert (result_of(first), result_of(third)) == (b"ONE", b"THREE")
+
+
 @pytest.mark.parametrize(
     ("reason", "sentence"),
     [

@@ -52,9 +52,9 @@ def test_an_address_leaves_out_what_has_a_default(text: str | None, host: str, p
     assert (target.host, target.port) == (host, port)
 
 
-@pytest.mark.parametrize("port", [0, -1, 65_536 + 12_000])
-def test_a_port_that_is_none_does_not_stand_for_another(port: int) -> None:
-    with pytest.raises(BadValue, match=f"got port {port}; a whole number from 1 to 65535"):
+@pytest.mark.parametrize("port", [0, -1, 65_536 + 12_000, 80.0, "80"])
+def test_a_port_that_is_none_does_not_stand_for_another(port: Any) -> None:
+    with pytest.raises(BadValue, match=f"got port {port!r}; a whole number from 1 to 65535"):
         Target(port=port)
 
 
@@ -85,6 +85,8 @@ def test_a_host_with_its_port_in_the_environment_is_said() -> None:
 def test_a_useless_port_in_the_environment_is_named() -> None:
     with pytest.raises(BadValue, match="UPPERCASE_PORT"):
         parse_target(None, environment={"UPPERCASE_PORT": "many"})
+    target = parse_target(None, unix="/run/x", environment={"UPPERCASE_PORT": "many"})
+    assert str(target) == "UNIX socket /run/x"
 
 
 @given(st.text(CHARACTER))

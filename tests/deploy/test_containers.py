@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.system.processes import ROOT, run, tool
+from uppercase.client.target import ENVIRONMENT
 from uppercase.limits import DRAIN
 from uppercase.services._stopping import STOP_GRACE
 
@@ -71,6 +72,13 @@ def test_ports_labels_and_pages_are_those_of_the_container(manifests: dict[str, 
         ("NetworkPolicy", "podSelector"),
     ):
         assert manifests[kind]["spec"][selector] == {"matchLabels": labels}
+
+
+def test_the_service_gives_the_client_no_port_of_its_kind(manifests: dict[str, Any]) -> None:
+    """Kubernetes would set NAME_PORT=tcp://10.96.0.1:12000 in each pod, by the Service's name."""
+    name = manifests["Service"]["metadata"]["name"]
+    assert f"{name.upper()}_PORT" in ENVIRONMENT
+    assert pod_of(manifests)["enableServiceLinks"] is False
 
 
 def test_nothing_in_the_container_may_more_than_it_needs(manifests: dict[str, Any]) -> None:

@@ -158,6 +158,14 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
         udp_service(UDPSettings(drain=-1))
     with pytest.raises(BadValue, match="got nan for idle_timeout"):
         tcp_service(TCPSettings(limits=Limits(idle_timeout=math.nan)))
+    # What only type checkers, or not even they, would refuse.
+    wrong: Any = {"drain": "5s", "max_output": None}
+    for name, value in wrong.items():
+        with pytest.raises(BadValue, match=f"got {value!r} for {name}; a number that is 0 or more"):
+            tcp_service(TCPSettings(**{name: value}))
+    with pytest.raises(BadValue, match=r"a list is accepted, such as \['localhost'\]"):
+        udp_service(UDPSettings(interfaces="localhost"))
+    assert udp_service(UDPSettings(interfaces="*")).settings.hosts() == ("0.0.0.0", "::")
 
 
 def test_a_factory_for_endpoints_of_ones_own_serves_the_declared_proxies_only() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -53,6 +53,19 @@ async def test_a_second_stop_waits_for_the_end_of_the_first(service: TransformSe
     await gatherResults([service.stopService(), service.stopService()])
     assert not service.served()
     await service.stopService()
+
+
+async def test_who_gives_up_waiting_for_a_stop_ends_no_other_wait(
+    service: TransformService,
+) -> None:
+    """As a program does that waits for a while only, within an application that stops."""
+    service.startService()
+    first, second = service.stopService(), service.stopService()
+    first.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    for stopped in (second, service.stopService()):
+        assert not stopped.called
+    await second
+    assert service.phase == "not started"
 
 
 async def test_a_service_can_be_started_again(service: TransformService) -> None:

@@ -1,9 +1,11 @@
 """The contract kit: every law can be broken, the case shown is the smallest, and ours keep all."""
 
+import asyncio
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -131,6 +133,21 @@ def test_a_report_tells_growth_and_time() -> None:
     report = checked("hex-encode")
     assert report.growth == 2.0
     assert 0 < report.seconds < 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_whatever_code_raises_breaks_a_law(kind: type[BaseException]) -> None:
+    @transform
+    def raises(text: str) -> str:
+        raise kind
+
+    @transform
+    def awaits(text: str) -> Awaitable[str]:
+        return defer.fail(kind())
+
+    for each in (raises, awaits):
+        found = checked(each).broken[0]
+        assert found.example.startswith(f"transform(b'') raised {kind.__name__}")
 
 
 def test_a_drawn_message_shows_what_none_of_the_usual_ones_does() -> None:

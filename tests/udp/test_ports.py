@@ -32,6 +32,7 @@ from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason, Event
 from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
+from uppercase.services import UDPSettings, udp_service
 from uppercase.udp import _batches, sockets
 from uppercase.udp._batches import BATCH
 from uppercase.udp.ports import (
@@ -426,6 +427,22 @@ def test_a_larger_receive_buffer_is_asked_for() -> None:
         default.close()
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         assert before < granted <= 2 * DatagramLimits().receive_buffer
+
+
+class _LinkLocal(socket.socket):
+    """A socket on an address that few machines have."""
+
+    def getsockname(self) -> tuple[Any, ...]:
+        return "fe80::7", 12_000, 0, 1
+
+
+def test_a_link_local_address_is_named_with_its_scope() -> None:
+    """Nobody can reach it without, and TCP's ready line has it."""
+    with _LinkLocal(socket.AF_INET6, socket.SOCK_DGRAM) as skt:
+        service = udp_service(UDPSettings(), Clock())
+        service.ports.append(Port(skt, ResponderProtocol(service.responder, Clock()), Clock()))
+        named = f"UDP [fe80::7%{socket.if_indextoname(1)}]:12000"
+        assert service.served() == [named]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from twisted.logger import LogLevel
@@ -109,11 +111,7 @@ def open_record(
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "wb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            if _is_locked(file):
-                file.close()
-                raise UserError(
-                    f"got --record={path}, which another service writes; name another file"
-                )
+            _lock(file, path)
             file.truncate()
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
@@ -128,17 +126,27 @@ def open_record(
     return recorder
 
 
-def _is_locked(file: BinaryIO) -> bool:
-    """Whether another service writes a file, as far as the system tells; else lock it for ours."""
+def look_for_writer(path: Path) -> None:
+    """Refuse a file that a service writes; one that is not there, or is no file, is nobody's."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                _lock(file, path)
+
+
+def _lock(file: BinaryIO, path: object) -> None:
+    """Lock a file for ours, as far as the system can; refuse one that another service writes."""
     try:
         from fcntl import LOCK_EX, LOCK_NB, flock
 
         flock(file, LOCK_EX | LOCK_NB)
     except BlockingIOError:
-        return True
+        file.close()
+        raise UserError(
+            f"got --record={path}, which another service writes; name another file"
+        ) from None
     except (ImportError, OSError):  # on Windows, or a file system that knows no locks
         pass
-    return False
 
 
 def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, list[Row], str]:

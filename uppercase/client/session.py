@@ -95,7 +95,7 @@ class Session(ClientProtocol):
             return fail(self._reason)
         trailer = b"\n" if self._framing == "line" else b""
         try:
-            data = self._framer.wrap(message, trailer)
+            data = bytes(self._framer.wrap(message, trailer))  # of a bytearray, too
             probe = make_framer(self._framing, max_length=self._max_length)
             carried = list(probe.feed(data)) == [(message, trailer)]
         except FramingError:

@@ -64,8 +64,10 @@ class Target:
 
     def __post_init__(self) -> None:
         # The system would take it modulo 65,536, and reach another server.
-        if not 0 < self.port <= MAX_PORT:
-            raise BadValue(f"got port {self.port}; a whole number from 1 to {MAX_PORT} is accepted")
+        if not (isinstance(self.port, int) and 0 < self.port <= MAX_PORT):
+            raise BadValue(
+                f"got port {self.port!r}; a whole number from 1 to {MAX_PORT} is accepted"
+            )
 
     @property
     def place(self) -> str:
@@ -94,6 +96,7 @@ def parse_target(
     Raises:
         BadValue: the address or the environment cannot be used.
     """
+    environment = {} if unix is not None else environment  # which is about hosts and ports
     host, port = _split(text or "")
     host = host or environment.get("UPPERCASE_HOST") or DEFAULT_HOST
     if ":" in host and host_address(host) is None:

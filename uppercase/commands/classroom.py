@@ -159,10 +159,13 @@ def run(
     """
     from uppercase.classroom.captive import HOST, ObservedService, run_in_terminal
     from uppercase.classroom.picture import save_timeline
+    from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
     from uppercase.commands import running
 
     _look_for_folders(timeline, record)
+    if record is not None:
+        look_for_writer(record)
     service = ObservedService(
         udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
     )

@@ -43,18 +43,23 @@ class Destination:
 
 def client_of(source: SocketAddress) -> Client:
     """Return the canonical form of a source address."""
-    host = source[0]
-    if len(source) > 2:
-        # The socket module writes an IPv4-mapped address with dots, and no other has any.
-        if source[3]:
-            # By the interface's name, as people type it and TCP has it, while there is one.
-            scope = str(source[3])
-            with suppress(OSError):
-                scope = socket.if_indextoname(source[3])
-            host = f"{host}%{scope}"
-        elif "." in host:
-            host = unmapped(host)
+    host = scoped(source)
+    # The socket module writes an IPv4-mapped address with dots, and no other has any.
+    if len(source) > 2 and not source[3] and "." in host:
+        host = unmapped(host)
     return Client(host, source[1])
+
+
+def scoped(address: SocketAddress) -> str:
+    """Return the host of an address, with its scope if it has one."""
+    host: str = address[0]
+    if len(address) < 3 or not address[3]:
+        return host
+    # By the interface's name, as people type it and TCP has it, while there is one.
+    scope = str(address[3])
+    with suppress(OSError):
+        scope = socket.if_indextoname(address[3])
+    return f"{host}%{scope}"
 
 
 @dataclass(slots=True, eq=False)

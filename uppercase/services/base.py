@@ -108,13 +108,18 @@ class OpenPlace(NamedTuple):
         return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
-def _check_numbers(settings: Settings) -> None:
-    """Refuse what no option would take."""
+def _check_values(settings: Settings) -> None:
+    """Refuse what no option would take, and a text where type checkers take it for a list."""
     for record in (settings, getattr(settings, "limits", settings)):
-        for name in (each.name for each in fields(record)):
-            number = getattr(record, name)
-            if isinstance(number, int | float) and not 0 <= number < math.inf:
-                raise BadValue(f"got {number} for {name}; a number that is 0 or more is accepted")
+        for each in fields(record):
+            value, got = getattr(record, each.name), f"got {getattr(record, each.name)!r} for"
+            is_number = isinstance(value, int | float)
+            if is_number or type(each.default) in (int, float):
+                if not (is_number and 0 <= value < math.inf):
+                    accepted = "a number that is 0 or more is accepted"
+                    raise BadValue(f"{got} {each.name}; {accepted}")
+            elif each.default == () and isinstance(value, str) and len(value) > 1:
+                raise BadValue(f"{got} {each.name}; a list is accepted, such as [{value!r}]")
 
 
 def share(whole: int, workers: int) -> int:
@@ -213,7 +218,7 @@ class TransformService(Service, ABC):
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
         self._problems = found.problems
-        _check_numbers(settings)
+        _check_values(settings)
         # Each raises what is wrong with it.
         settings.port_number()
         settings.hosts()
@@ -343,10 +348,15 @@ class TransformService(Service, ABC):
         A stop while another is under way waits for the same end; one without a start is over.
         """
         Service.stopService(self)
-        if self._listening and self._stopping is None:
+        if not self._listening:
+            return succeed(None)
+        if self._stopping is None:
             self._stopping = Deferred()
             Deferred.fromCoroutine(self.end()).addBoth(self._ended)
-        return self._stopping or succeed(None)
+        # One for each caller, who may cancel it.
+        stopped: Deferred[None] = Deferred()
+        self._stopping.chainDeferred(stopped)
+        return stopped
 
     @inlineCallbacks
     def _ended(self, result: Any) -> Any:

@@ -9,6 +9,7 @@ laws. Where replies are awaited, cases overlap as the messages of a server's cli
 
 import os
 import random
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,6 +130,9 @@ _SHOWN: Final = 48
 """Bytes of a message that a counter-example shows."""
 
 _LONGEST_UNIT: Final = 8
+
+_RAISED: Final = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What code raises, if by mistake. Ctrl-C is the user's."""
 
 _NOT_THE_AUTHORS: Final = tuple(
     os.path.join(os.path.dirname(str(package.__file__)), "") for package in (uppercase, twisted)
@@ -332,7 +336,7 @@ class Examination:
             for chunk in chunks:
                 output += _bytes(stream.feed(chunk))
             tail = _bytes(stream.finish())
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             return CallResult(output, error)
         return CallResult(output + tail, tail=len(tail))
 
@@ -410,13 +414,13 @@ def _call(transform: ITransform, message: bytes) -> CallResult | Deferred[CallRe
         reply: Any = transform.transform(message)
         if not isinstance(reply, Awaitable):
             return CallResult(_bytes(reply))
-    except (Exception, SystemExit) as error:
+    except _RAISED as error:
         return CallResult(b"", error)
 
     async def wait() -> CallResult:
         try:
             return CallResult(_bytes(await reply))
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             return CallResult(b"", error)
 
     def give_up(_: object, seconds: float) -> None:

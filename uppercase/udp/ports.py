@@ -49,6 +49,7 @@ from uppercase.core.datagram import (
     SocketAddress,
     Step,
     Wait,
+    scoped,
 )
 from uppercase.core.responder import Responder
 from uppercase.core.values import cannot_listen, printable_address
@@ -311,7 +312,7 @@ class Port:
 
     def getHost(self) -> IPv4Address | IPv6Address:
         if len(self._name) > 2:
-            return IPv6Address("UDP", *self._name)
+            return IPv6Address("UDP", scoped(self._name), *self._name[1:])
         return IPv4Address("UDP", *self._name)
 
     def fileno(self) -> int:

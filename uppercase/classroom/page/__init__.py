@@ -298,7 +298,8 @@ class _Root(Resource):
             request.setHeader(b"content-type", kind + b"; charset=utf-8")
             return self._parts[request.path]
         match request.path:
-            case b"/events":
+            # Who asks for the headers alone could not be seen to have gone.
+            case b"/events" if request.method == b"GET":
                 local = _is_loopback(_host(request.getClientAddress()))
                 if not self._page.have_room(local=local):
                     return _say(request, 503, "too many are watching; try again later")

@@ -25,6 +25,7 @@ from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
 from uppercase.client import Target, ask
 from uppercase.core import events
+from uppercase.core.datagram import Numbers
 from uppercase.core.events import Event, ISampler, Received
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import Client
@@ -67,9 +68,10 @@ COUNTS: Final = (
     "delayed",
     "reordered",
     "dropped",
+    "number",
 )
 """What is counted of a client, in the order in which browsers are told. Over TCP `received` and
-`answered` are chunks."""
+`answered` are chunks. `number` is the last datagram's, from 1 again after a long silence."""
 
 
 class _Client:
@@ -86,7 +88,10 @@ class _Client:
     def count(self, event: Event) -> None:
         # The most frequent come first.
         match event:
-            case Received() | events.Chunk(direction="request"):
+            case Received(number=number):
+                self.counts["received"] += 1
+                self.counts["number"] = number
+            case events.Chunk(direction="request"):
                 self.counts["received"] += 1
             case events.Replied() | events.Chunk():
                 self.counts["answered"] += 1
@@ -125,7 +130,6 @@ class Audience:
         # has changed is a part of what is kept.
         self._clients: dict[str, _Client] = {}
         self._changed_clients: dict[str, None] = {}
-        self._gone: list[int] = []
         self._history: dict[int, tuple[str, Arrow]] = {}
         self._changed: dict[int, None] = {}
         self._followed: dict[tuple[str, int], None] = {}
@@ -152,7 +156,7 @@ class Audience:
         return self._bucket.level("", self._clock()) >= min(count, SHOWN_BURST)
 
     def snapshot(self) -> dict[str, Any]:
-        return self._told(self._clients, self._history, [])
+        return self._told(self._clients, self._history)
 
     def changes(self) -> dict[str, Any]:
         """Return what has changed since the last call, or a part of it."""
@@ -160,8 +164,7 @@ class Audience:
         for peer in clients:
             del self._changed_clients[peer]
         arrows, self._changed = self._changed, {}
-        gone, self._gone = self._gone, []
-        return self._told(clients, arrows, gone)
+        return self._told(clients, arrows)
 
     def host_of(self, serial: int) -> str:
         """Return a client's address without its port; "" for one that is not known."""
@@ -173,9 +176,8 @@ class Audience:
         if client is None:
             self.met += 1
             client = _Client(self.met)
-        for oldest, forgotten in _put(self._clients, peer, client, CLIENTS):
+        for oldest, _ in _put(self._clients, peer, client, CLIENTS):
             self._changed_clients.pop(oldest, None)
-            self._gone = [*self._gone[-CLIENTS:], forgotten.serial]
         self._changed_clients[peer] = None
         return client
 
@@ -199,16 +201,13 @@ class Audience:
                 self._changed.pop(forgotten, None)
         self._changed[arrow.serial] = None
 
-    def _told(
-        self, clients: Iterable[str], arrows: Iterable[int], gone: list[int]
-    ) -> dict[str, Any]:
+    def _told(self, clients: Iterable[str], arrows: Iterable[int]) -> dict[str, Any]:
         found = [(peer, self._clients[peer]) for peer in clients]
         drawn = [self._history[serial] for serial in arrows]
         return {
             "seen": self.seen,
             "shown": self.shown,
             "met": self.met,
-            "gone": gone,
             "clients": [
                 [each.serial, peer, each.state, *(each.counts[name] for name in COUNTS)]
                 for peer, each in found
@@ -239,7 +238,6 @@ class _Socket(DatagramProtocol):
     """Throws replies away: the timeline shows them."""
 
     noisy = False
-    sent = 0
 
 
 class Shown:
@@ -251,6 +249,7 @@ class Shown:
         settings: Any = service.settings
         self._settings = settings
         self._lab: Experiment | None = settings.lab if service.protocol == "UDP" else None
+        self._numbers = Numbers()
         (self.audience,) = (each for each in settings.observers if isinstance(each, Audience))
 
     def facts(self, shows_key: bool) -> dict[str, Any]:
@@ -310,10 +309,10 @@ class Shown:
         if self not in ports:
             ports[self] = self._reactor.listenUDP(0, _Socket(), interface=target.host)
         port = ports[self]
-        port.protocol.sent += 1
         port.write(line, (target.host, target.port))
-        place = port.getHost()
-        return {"client": str(Client(place.host, place.port)), "number": port.protocol.sent}
+        client = Client(port.getHost().host, port.getHost().port)
+        number = self._numbers.take(client, self._reactor.seconds())
+        return {"client": str(client), "number": number}
 
 
 @lru_cache(64)

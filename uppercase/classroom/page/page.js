@@ -4,6 +4,7 @@
 import { Ladder, element, mark } from "./ladder.js";
 
 const KEPT = 2000; // arrows in memory, of all clients, so that one client's can be picked out
+const CLIENTS = 500; // clients in memory, as the service keeps them
 const ROWS = 300; // clients in the table: more are counted in the totals only
 const PATIENCE = 5000; // milliseconds until a line that was sent counts as unanswered
 const RETRY = 4000; // milliseconds until a refused stream is tried again
@@ -69,19 +70,24 @@ function merge(known, told) {
   Object.assign(known, { totals: told.totals, addresses: told.addresses, phase: told.phase, met: told.met });
   known.pace.push([told.seen, told.shown]);
   known.pace = known.pace.slice(-20);
-  for (const serial of told.gone) known.clientsBy.delete(serial);
   for (const [serial, peer, state, ...counts] of told.clients) {
-    known.clientsBy.set(serial, { serial, peer, state, counts });
+    known.clientsBy.delete(peer);
+    known.clientsBy.set(peer, { serial, peer, state, counts });
   }
-  known.byPeer = new Map([...known.clientsBy.values()].map((client) => [client.peer, client]));
+  bound(known.clientsBy, CLIENTS);
   for (const [serial, client, begin, end, way, nth, text, size, actions, words] of told.arrows) {
     known.arrowsBy.set(serial, { serial, client, begin, end, way, number: nth, text, size, actions, words });
   }
-  for (const serial of known.arrowsBy.keys()) {
-    if (known.arrowsBy.size <= KEPT) break;
-    known.arrowsBy.delete(serial);
-  }
+  bound(known.arrowsBy, KEPT);
   if (page.sent) tellFate();
+}
+
+/** Forget what came into a table first. */
+function bound(table, most) {
+  for (const key of table.keys()) {
+    if (table.size <= most) break;
+    table.delete(key);
+  }
 }
 
 /** Draw once for all that came since the last picture. */
@@ -90,6 +96,8 @@ function later() {
   wanted = true;
   requestAnimationFrame(() => {
     wanted = false;
+    // Whom the service has forgotten nobody can look at.
+    if (!service().clientsBy.has(page.only)) page.only = "";
     showTotals();
     showClients();
     showSample();
@@ -205,12 +213,12 @@ function showTimeline() {
   const all = [...service().arrowsBy.values()].filter((arrow) => !page.only || arrow.client === page.only);
   all.sort((a, b) => a.begin - b.begin || a.serial - b.serial);
   ladder.draw(all, service().began, (peer) => {
-    const client = service().byPeer.get(peer);
+    const client = service().clientsBy.get(peer);
     return { tag: client ? tag(client.serial) : "?", mine: page.mine.get(page.open) === peer };
   });
   at("nothing").hidden = all.length > 0;
   if (!all.length) showNothing();
-  const only = service().byPeer.get(page.only);
+  const only = service().clientsBy.get(page.only);
   say("whose", only ? `client ${tag(only.serial)} (${page.only})` : "all clients");
   say("left-end", only ? `Client ${tag(only.serial)}` : "Clients");
   page.fresh = 0;
@@ -308,7 +316,7 @@ function choose(peer) {
 }
 
 async function fetchKey() {
-  const client = service().byPeer.get(page.only)?.serial ?? 0;
+  const client = service().clientsBy.get(page.only)?.serial ?? 0;
   const answer = await fetch(`/key?service=${page.open}&client=${client}`);
   const lines = answer.ok ? await answer.json() : [];
   say("key-note", lines.length ? "" : "Each client has its own: choose one.");
@@ -318,8 +326,8 @@ async function fetchKey() {
 
 /** Mark how far the chosen client has come. */
 function showKeyPlace() {
-  const client = service().byPeer.get(page.only || page.mine.get(page.open));
-  const come = client ? client.counts[page.counts.indexOf("received")] : -1;
+  const client = service().clientsBy.get(page.only || page.mine.get(page.open));
+  const come = client ? client.counts[page.counts.indexOf("number")] : -1;
   const lines = at("key-lines");
   [...lines.children].forEach((line, index) => {
     line.className = come < 0 ? "" : index < come ? "past" : index === come ? "next" : "";
@@ -332,6 +340,8 @@ function showKeyPlace() {
 async function send(event) {
   event.preventDefault();
   const line = at("line").value;
+  // After a long silence numbers begin again, and what was drawn before is not about this line.
+  const since = Math.max(0, ...service().arrowsBy.keys());
   say("sent", "sending");
   try {
     const answer = await fetch(`/send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
@@ -339,7 +349,7 @@ async function send(event) {
     const told = await answer.json();
     if (told.client) {
       page.mine.set(page.open, told.client);
-      page.sent = { ...told, service: page.open, until: performance.now() + PATIENCE };
+      page.sent = { ...told, since, service: page.open, until: performance.now() + PATIENCE };
       setTimeout(() => page.sent && tellFate(), PATIENCE + 100);
       say("sent", `sent as datagram ${told.number}`);
       tellFate();
@@ -356,8 +366,10 @@ async function send(event) {
 
 /** Say what became of the datagram that was sent last. */
 function tellFate() {
-  const { client, number: nth, service: index, until } = page.sent;
-  const mine = [...page.services[index].arrowsBy.values()].filter((arrow) => arrow.client === client && arrow.number === nth);
+  const { client, number: nth, since, service: index, until } = page.sent;
+  const mine = [...page.services[index].arrowsBy.values()].filter(
+    (arrow) => arrow.serial > since && arrow.client === client && arrow.number === nth,
+  );
   const reply = mine.find((arrow) => arrow.way === 2 && !arrow.actions.includes("lost"));
   const lost = mine.find((arrow) => arrow.actions.includes("lost") || arrow.actions.includes("dropped"));
   const over = performance.now() > until;
@@ -368,7 +380,7 @@ function tellFate() {
 }
 
 function nameOf(peer) {
-  const client = service().byPeer?.get(peer);
+  const client = service().clientsBy.get(peer);
   return client ? tag(client.serial) : peer;
 }
 

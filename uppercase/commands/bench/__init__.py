@@ -3,6 +3,7 @@
 MB is 1,000,000 bytes of messages, without the headers that carry them.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ class Report:
     def __post_init__(self) -> None:
         # Objects on the same terminal would break it up.
         shown = sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
+        shown = shown and os.environ.get("TERM") != "dumb"  # It would print the bar's escapes.
         self.bar = click.progressbar(
             length=round(self.plan.duration * 1e3),  # whole milliseconds, since it counts
             show_percent=False,

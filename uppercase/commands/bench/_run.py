@@ -352,7 +352,7 @@ class Bench:
                 wake = min(wake, self._start + self.plan.planned(self._planned))
             # epoll rounds up to whole milliseconds: wait for less, then ask without waiting.
             self._serve(max(0.0, wake - now - _TIMER), refill)
-        if planned:
+        if planned and not self._stopped:
             self._offer_due(end)
 
     def _serve(self, wait: float, refill: bool) -> None:
