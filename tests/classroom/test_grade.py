@@ -113,7 +113,12 @@ def test_the_outputs_say_the_same(tmp_path: Path) -> None:
     junit, results, report = tmp_path / "junit.xml", tmp_path / "results.json", tmp_path / "report"
     written = ["--junit", str(junit), "--gradescope", str(results), "--report", str(report)]
     toml = tmp_path / "quick.toml"
-    toml.write_text("base = 'udp-client'\n[points]\n'ends without a reply' = 0\n")
+    # As some editors begin a file, and with a text that XML cannot hold.
+    toml.write_text(
+        "\ufeffbase = 'udp-client'\n[points]\n'ends without a reply' = 0\n"
+        "[texts]\n'sends the line' = \"3a:\\u001b sends\"\n",
+        encoding="utf-8",
+    )
     status, wrong = graded(str(toml), path, *written)
     assert (status, list(wrong)) == (1, ["prints the reply"])
 

@@ -71,6 +71,8 @@ def pinged(
         pinged("200 ms"),
         pinged("time = 200345 us"),
         pinged("200345 µs"),
+        pinged("200345678 ns"),
+        pinged("200345678 nanoseconds"),
         pinged("RTT 0,2003 s"),
         pinged("ping,1,0.2003"),
         pinged("estimated 0.21\nsample 0.2003\nPING 1"),
@@ -90,6 +92,7 @@ def test_a_pinger_may_say_it_in_its_own_way(done: Judged) -> None:
     "done",
     [
         pinged("0.2003 ms"),
+        pinged("0.2003 ns"),
         pinged("200.3 seconds"),
         pinged("0.1 s"),
         pinged("22:57:30,345 PING 1"),

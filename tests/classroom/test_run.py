@@ -157,6 +157,14 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
     assert "nothing came" not in done.stderr
 
 
+@pytest.mark.parametrize("mistake", ["--page-key", "--listen=udp:0:interface=192.0.2.1"])
+def test_a_start_that_is_refused_leaves_the_last_record(mistake: str, tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    record.write_text("of yesterday")
+    refused("uppercase-udp", mistake, f"--record={record}")
+    assert record.read_text() == "of yesterday"
+
+
 @pytest.mark.parametrize("service", ["uppercase-tcp", "uppercase-udp"])
 def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -> None:
     """Without waiting for its end: the record is flushed each second."""

@@ -159,7 +159,8 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        made(TCP + "port = 1", tmp_path, "--check")
+        # Some editors begin a file so.
+        made("\ufeff" + TCP + "port = 1", tmp_path, "--check")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
@@ -177,6 +178,19 @@ def test_a_check_begins_no_record_anew(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit):
         made(TCP + "record = 'of-the-server-that-runs'", tmp_path, "--check")
     assert opened == [os.devnull]
+
+
+@pytest.mark.parametrize("option", ["loss = 0.5", "record = 'x'", ""])
+def test_a_reload_refuses_what_a_start_with_workers_does(option: str, tmp_path: Path) -> None:
+    """Even where the file does not ask for workers any more; nothing is opened."""
+    path = tmp_path / "services.toml"
+    path.write_text(f"{'' if option else 'page = 0'}\n{UDP}{option}")
+    options: Any = together.Options
+    options = options()
+    options.in_worker = True
+    with pytest.raises(usage.UsageError, match=r"\[services.a\]: got --workers with"):
+        options.parseOptions([f"--config={path}"])
+    assert not Path("x").exists()
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ class Exercise:
             if type(worth) is not int or worth < 0:
                 raise UserError(f"points of {each!r}: got {worth!r}; a whole number is accepted")
         checks = [
-            Check(str(texts.get(each.name, each.name)), worth, each.examine)
+            Check(printable(str(texts.get(each.name, each.name))), worth, each.examine)
             for each in self.checks
             # What is worth nothing is left out: it would only cost time.
             if (worth := points.get(each.name, each.points))

@@ -66,13 +66,14 @@ class Recorder:
         self._room = limit
         self._head, self._clock = head, clock
         self.ended = ""
-        self._write({"record": VERSION, "wall": time.time(), **about})
+        self._first: Row | None = {"record": VERSION, "wall": time.time(), **about}
 
     def notify(self, event: Event) -> None:
         if not self.ended:
             self._write(row_of(event, self._clock(), self._head))
 
     def flush(self) -> None:
+        self._begin()
         self._try(self._file.flush)
 
     def close(self) -> None:
@@ -80,7 +81,16 @@ class Recorder:
         self._try(self._file.close)
         self.ended = self.ended or "it is closed"
 
+    def _begin(self) -> None:
+        """Begin the file anew, once: not before there is a service, as a start may fail."""
+        first, self._first = self._first, None
+        if first is not None:
+            with suppress(OSError):  # of a pipe
+                self._file.truncate()
+            self._write(first)
+
     def _write(self, row: Row) -> None:
+        self._begin()
         line = _to_json(row).encode() + b"\n"
         self._room -= len(line)
         if self._room < 0:
@@ -112,7 +122,6 @@ def open_record(
         file = os.fdopen(os.open(path, flags, 0o666), "wb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             _lock(file, path)
-            file.truncate()
     # A ValueError says that the name has a null byte.
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -120,7 +129,7 @@ def open_record(
             f"got --record={path}: {why}; a file that can be written is accepted"
         ) from error
     recorder = Recorder(file, about, head=head, limit=limit, clock=reactor.seconds)
-    reactor.callWhenRunning(Repeated(recorder.flush, reactor).start, FLUSH, now=False)
+    reactor.callWhenRunning(Repeated(recorder.flush, reactor).start, FLUSH)
     # A service may still be told things while it drains.
     reactor.addSystemEventTrigger("after", "shutdown", recorder.close)
     return recorder

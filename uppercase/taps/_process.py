@@ -140,36 +140,40 @@ class ProcessOptions(TableOptions, ABC):
             each.setServiceParent(whole)
         return whole
 
-    def _make_supervisor(self) -> "Supervisor | None":
-        """Return who has workers serve; None if this process serves."""
-        workers, watchdog = self["workers"], self["watchdog"]
-        if watchdog is not None and workers is None:
-            raise UserError("got --watchdog without workers to watch; add --workers=2")
-        if workers == 0:
+    @property
+    def _workers(self) -> int:
+        if self["workers"] == 0:
             # One for each processor that this process may use.
             can_tell = hasattr(os, "sched_getaffinity")
-            workers = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
-        if workers in (None, 1) and watchdog is None:
+            return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+        return self["workers"] or 1
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether workers serve: others, or this process is one, whatever the file says by now."""
+        watched = self["workers"] is not None and self["watchdog"] is not None
+        return self.in_worker or self._workers > 1 or watched
+
+    def _make_supervisor(self) -> "Supervisor | None":
+        """Return who has workers serve; None if this process serves."""
+        watchdog = self["watchdog"]
+        if watchdog is not None and self["workers"] is None:
+            raise UserError("got --watchdog without workers to watch; add --workers=2")
+        if not self.has_workers:
             return None
         if os.name != "posix":
             raise UserError("got --workers, which only POSIX systems have; leave it out")
-        one = ""
-        for each in self.services:
-            if each.protocol == "UDP" and each.settings.lab is not None:
-                one = "a lab for datagrams, whose numbers would start anew with each worker"
-            elif each.settings.observers:
-                one = "--record or --page, which tell of what one process sees"
         jail = self.parent and self.parent.get("chroot")
         if jail and not os.path.exists(jail + sys.executable):
-            one = f"twistd's --chroot={jail}, where there is no {sys.executable} to run them"
-        if one:
-            raise UserError(f"got --workers with {one}; leave out one of them")
+            raise with_workers(
+                f"twistd's --chroot={jail}, where there is no {sys.executable} to run them"
+            )
         from uppercase.services.supervisor import Supervisor
 
         return Supervisor(
             self.services,
             the_reactor(),
-            workers=workers,
+            workers=self._workers,
             program=[sys.executable, "-m", "uppercase.taps._worker"],
             # By which a worker makes the same services.
             words=[type(self).__module__, *self.words],
@@ -201,6 +205,13 @@ class ServiceOptions(ProcessOptions):
 
     def shared_settings(self, lab: str) -> dict[str, Any]:
         """Return the settings that both services have; `lab` is its options as one types them."""
+        if self.whole.has_workers:
+            if self.protocol == "UDP" and lab:
+                raise with_workers(
+                    "a lab for datagrams, whose numbers would start anew with each worker"
+                )
+            if self["record"] is not None or self.whole["page"] is not None:
+                raise with_workers("--record or --page, which tell of what one process sees")
         transforms = self["transform"] or ["uppercase"]
         about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
@@ -233,6 +244,11 @@ class ServiceOptions(ProcessOptions):
             from uppercase.classroom.page import Audience
 
             yield Audience(about, the_reactor().seconds)
+
+
+def with_workers(what: str) -> UserError:
+    """Return what is said of something that cannot be together with workers."""
+    return UserError(f"got --workers with {what}; leave out one of them")
 
 
 def makeService(options: ProcessOptions) -> IService:

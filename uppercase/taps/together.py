@@ -164,7 +164,7 @@ def _load(path: str) -> dict[str, Any]:
             data = file.read(_LARGEST_FILE + 1)
         if len(data) > _LARGEST_FILE:
             raise UserError(f"{path} has more than {_LARGEST_FILE} bytes; is it the right file?")
-        content = tomllib.loads(data.decode())
+        content = tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -63,7 +63,7 @@ def find_exercise(name: str) -> Exercise:
 def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
     """Return the exercise of a TOML file: one of the others, with what the file changes."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

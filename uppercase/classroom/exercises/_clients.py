@@ -31,8 +31,10 @@ _DELAY: Final = 0.2
 _LOSS: Final = re.compile(r"(?im)^.*(?:timed?[ -]?out|lost|no (?:reply|response|answer)).*$")
 _FRACTION: Final = re.compile(r"(?i)\blos[st]\b.*?\b(0?\.\d+)(?![.\d]*\s*(?:%|per ?cent|m?s))")
 """A loss rate that is no percentage, such as 0.4."""
-_NUMBER: Final = re.compile(r"(?i)(\d+\.?\d*)\s*(milli|m(?=s)|micro|[uµμ](?=s)|s(?=ec|\b)|)")
-_SCALES: Final = {"": (1.0, 1e3), "s": (1.0,), "m": (1e3,), "milli": (1e3,)}
+_NUMBER: Final = re.compile(
+    r"(?i)(\d+\.?\d*)\s*(m(?=illi|s)|n(?=ano|s)|micro|[uµμ](?=s)|s(?=ec|\b)|)"
+)
+_SCALES: Final = {"": (1.0, 1e3), "s": (1.0,), "m": (1e3,), "n": (1e9,)}
 """By the unit: how many make a second. Without one, seconds or milliseconds are meant."""
 
 
