@@ -610,16 +610,35 @@ def test_where_only_proxies_are_let_in_the_page_sends_nothing() -> None:
     assert not hello["services"][0]["sends"]
 
 
-async def test_over_tcp_the_reply_is_told_at_once() -> None:
-    settings = TCPSettings(port=0, interfaces=["127.0.0.1"], observers=(_audience("TCP"),))
+@pytest.mark.parametrize(
+    ("framing", "transform", "line", "told"),
+    [
+        ("auto", "uppercase", b"hi", {"reply": "HI"}),
+        ("segment", "uppercase", b"hi", {"reply": "HI"}),
+        ("netstring", "uppercase", b"hi", {"reply": "HI"}),
+        # A reply that is no line, and none at all.
+        ("auto", "base64-encode", b"hi", {"reply": "aGk="}),
+        ("auto", "base64-decode", b"%", {"error": "no byte came back"}),
+    ],
+)
+async def test_over_tcp_the_reply_is_told_at_once(
+    framing: str, transform: str, line: bytes, told: dict[str, str]
+) -> None:
+    settings = TCPSettings(
+        port=0,
+        interfaces=["127.0.0.1"],
+        framing=framing,
+        transforms=[transform],
+        observers=(_audience("TCP"),),
+    )
     service, page, watcher, path = _started(tcp_service(settings, reactor))
     visit = Visit(page)
-    visit.ask(path, b"hi", origin=ORIGIN)
+    visit.ask(path, line, origin=ORIGIN)
     for _ in range(1000):
-        if b"HI" in visit.value():
+        if b"}" in visit.value():
             break
         await deferLater(service.reactor, 0.01)
-    assert visit.value().endswith(b'{"reply": "HI"}')
+    assert json.loads(visit.value().rpartition(b"\r\n\r\n")[2]) == told
     watcher.leave()
     await page.stopService()
     await service.stopService()

@@ -91,6 +91,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert any("Content Security Policy" in each for each in browser.console)
             with pytest.raises(AssertionError, match="TrustedHTML"):
                 browser.eval("document.body.innerHTML = '<p>x</p>'")
+
+            unix = f"--listen=unix:{tmp_path}/socket"
+            with Server("uppercase-tcp", unix, "--page=0", addresses=1) as other:
+                log = other.wait_for_log("the page is at http://")
+                browser.open(log.split("the page is at ")[1].split()[0])
+                browser.wait_for(LIVE)
+                command = f"uppercase send --unix {tmp_path}/socket"
+                browser.wait_for(f"document.body.innerText.includes('{command}')")
         finally:
             browser.close()
 

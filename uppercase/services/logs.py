@@ -391,7 +391,7 @@ _APART: Final = ("outcome", "reason", "transform", "error")
 _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
     kind: (word_of(kind.__name__), next((name for name in _APART if name in kind._fields), ""))
     for kind in get_args(Event)
-    if kind not in _UNCOUNTED
+    if kind not in {*_UNCOUNTED, events.Impaired, events.KernelDropped}
 }
 
 
@@ -406,13 +406,14 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        if isinstance(event, events.Impaired):
+        if (known := _COUNTED.get(type(event))) is not None:
+            word, attribute = known
+            self.counts[word, getattr(event, attribute) if attribute else ""] += 1
+        elif isinstance(event, events.KernelDropped):
+            self.counts["kernel-dropped", ""] += event.count
+        elif isinstance(event, events.Impaired):
             for action in event.actions:
                 self.counts[f"lab-{event.direction.value}", action.value] += 1
-        elif (known := _COUNTED.get(type(event))) is not None:
-            word, attribute = known
-            count = event.count if isinstance(event, events.KernelDropped) else 1
-            self.counts[word, getattr(event, attribute) if attribute else ""] += count
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

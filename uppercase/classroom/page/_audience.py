@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from uppercase.classroom.record import row_of
 from uppercase.classroom.timeline import Arrow, ClientArrows
-from uppercase.client import Target, ask
+from uppercase.client import Target, ask, exchange
 from uppercase.core import events
 from uppercase.core.datagram import Numbers
 from uppercase.core.events import Event, ISampler, Received
@@ -300,10 +300,16 @@ class Shown:
         if target is None:
             return {"error": "this service takes no line from the page"}
         if not target.udp:
-            framing = self._settings.framing if self._settings.framing in _FRAMINGS else "line"
-            asked = ask(target, line, framing=framing, timeout=_REPLY_WITHIN, reactor=self._reactor)
+            framing = self._settings.framing
+            how: dict[str, Any] = {"timeout": _REPLY_WITHIN, "reactor": self._reactor}
+            if framing in _FRAMINGS:
+                asked = ask(target, line, framing=framing, **how)
+            else:
+                # A reply need not be a line: only the end of the connection tells that it is whole.
+                asked = exchange(target, line, **how)
+            nothing = {"error": "no byte came back"}
             return asked.addCallbacks(
-                lambda reply: {"reply": reply.decode("utf-8", "replace")},
+                lambda reply: {"reply": reply.decode("utf-8", "replace")} if reply else nothing,
                 lambda failure: {"error": failure.getErrorMessage()},
             )
         if self not in ports:

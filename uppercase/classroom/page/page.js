@@ -227,8 +227,9 @@ function showTimeline() {
 }
 
 function showNothing() {
-  const [protocol, place] = (service().addresses[0] ?? "").split(" ");
-  const code = element("code", "", `uppercase send ${protocol === "UDP" ? "-u " : ""}${place ?? ""}`);
+  const [, protocol, place] = (service().addresses[0] ?? "").match(/^(\S+) (.*)$/) ?? [];
+  const option = { UDP: "-u ", TLS: "--tls ", UNIX: "--unix " }[protocol] ?? "";
+  const code = element("code", "", `uppercase send ${option}${place ?? ""}`);
   at("nothing").replaceChildren("Nothing has come yet. To send something:", code);
 }
 
