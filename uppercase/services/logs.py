@@ -112,11 +112,15 @@ def goes_to_journal(file: IO[Any]) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def escape_what_lacks(file: IO[Any]) -> None:
+    """Have a standard stream, whose encoding is the locale's, lose no line for what that lacks."""
+    if isinstance(file, TextIOWrapper):
+        file.reconfigure(errors="backslashreplace")
+
+
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS` or as the journal wants it."""
-    if isinstance(file, TextIOWrapper):
-        # Standard output has the encoding of its locale: what that lacks must not cost a line.
-        file.reconfigure(errors="backslashreplace")
+    escape_what_lacks(file)
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
 
