@@ -373,6 +373,11 @@ class TestSpecifications:
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
+            (
+                "def __getattr__(name): raise ImportError('install acme[fast]')\ndef g(): ...",
+                "acme_r:f",
+                "{file} has no 'f' (install acme[fast]); known are g",
+            ),
             ("pi = 3.14", "acme_r:pi.x", "3.14 has no 'x'; none is known"),
             ("", "builtins:str.nope", "<class 'str'> has no 'nope'; "),
         ],
@@ -525,11 +530,14 @@ class TestBrokenPlugins:
         project.distribution(
             "acme", "oops = no_such_pkg:x\nfine = acme_fine:shout", acme_fine=SHOUT
         )
+        project.distribution("acme_bare", "bare = acme_fine")
+        with pytest.raises(PluginError, match="got 'acme_fine:'; a reference is written module:f"):
+            registry.listing().find("bare")
         assert reply("fine", b"a") == b"A!"
         with pytest.raises(PluginError, match="no module named 'no_such_pkg'"):
             registry.listing().find("oops")
-        problem = only(project.problems(thorough=True))
-        assert problem.file == "entry point of acme 1.5"
+        files = [problem.file for problem in project.problems(thorough=True)]
+        assert sorted(files) == ["entry point of acme 1.5", "entry point of acme_bare 1.5"]
         assert "oops" not in registry.listing(thorough=True).transforms
 
     @pytest.mark.parametrize(

@@ -74,10 +74,12 @@ def load(reference: str) -> Any:
     for name in path.split("."):
         try:
             found = getattr(found, name)
-        except Exception as error:
-            where = getattr(found, "__file__", None) or repr(found)
+        except (Exception, SystemExit) as error:
+            # A module may say why, such as which extra is missing, in its `__getattr__`.
+            why = "" if isinstance(error, AttributeError) else f" ({line_of(error)})"
+            where = getattr(found, "__dict__", {}).get("__file__") or repr(found)
             raise PluginError(
-                f"{reference!r} cannot be loaded: {where} has no {name!r}"
+                f"{reference!r} cannot be loaded: {where} has no {name!r}{why}"
                 f"{suggest(name, _offered(found))}"
             ) from error
     return found
@@ -85,10 +87,11 @@ def load(reference: str) -> Any:
 
 def _offered(owner: Any) -> list[str]:
     """Return the names of the functions and classes that a module, or a class, defines itself."""
-    home = getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
+    own = getattr(owner, "__dict__", {})
+    home = own.get("__module__") or own.get("__name__")
     return [
         name
-        for name, value in getattr(owner, "__dict__", {}).items()
+        for name, value in own.items()
         # The methods of built-in classes have no module.
         if callable(value)
         and not name.startswith("_")

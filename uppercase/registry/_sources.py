@@ -151,7 +151,9 @@ class Scan:
         for point in entry_points(group=GROUP):
             dist = point.dist
             origin = f"entry point of {dist.name} {dist.version}" if dist else GROUP
-            transform = Found(origin, reference=f"{point.module}:{point.attr}", name=point.name)
+            transform = Found(
+                origin, reference=f"{point.module}:{point.attr or ''}", name=point.name
+            )
             label = f"{point.name} = {point.value}"
             self._add(transform, _fault_of_name(point.name, label))
 
