@@ -217,3 +217,15 @@ def test_without_the_right_to_open_a_new_file_the_old_one_serves_until_there_is_
     file.close()
     assert (tmp_path / "old").read_text() == "kept\ntoo\n"
     assert path.read_text() == "new\n"
+
+
+def test_a_folder_that_cannot_be_entered_any_more_does_not_end_the_log(tmp_path: Path) -> None:
+    """A file stands for a folder of root's, when twistd has changed to the user of `--uid`."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file: Any = WatchedLogFile("log", str(folder))
+    folder.rename(tmp_path / "moved")
+    folder.touch()
+    file.write("kept\n")
+    file.close()
+    assert (tmp_path / "moved" / "log").read_text() == "kept\n"

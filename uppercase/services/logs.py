@@ -158,7 +158,7 @@ class WatchedLogFile(LogFile):
     def _on_disk(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
+        except OSError:  # It is gone, or in a folder that only root may enter.
             return None
         return found.st_dev, found.st_ino
 
