@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from io import TextIOWrapper
@@ -144,17 +145,20 @@ class WatchedLogFile(LogFile):
         self._ours = self._on_disk()
 
     def write(self, data: str | bytes) -> None:
-        # Without permission to make a new one, the old one is better than none.
-        if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+        if self._on_disk() != self._ours:
             # Or it was rotated, and is open already.
-            self.reopen()
-            self._ours = self._on_disk()
+            before = self._file
+            # Without permission to make or to open a new one, the old one is better than none.
+            with suppress(OSError):
+                self._openFile()
+                before.close()
+                self._ours = self._on_disk()
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
+        except OSError:  # It is gone, or in a folder that only root may enter.
             return None
         return found.st_dev, found.st_ino
 
