@@ -277,13 +277,11 @@ async def test_who_interrupts_the_grader_waits_for_no_program(tmp_path: Path) ->
     assert len(await ended.addTimeout(60, reactor)) == 4
 
 
-def test_only_a_port_that_somebody_has_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_port_that_somebody_has_is_waited_for() -> None:
     """Not one that only root may have; and nobody waits for the marks of an interrupted trial."""
     on_trial = trial(SOLUTIONS / "tcp_server.py")
     began = time.monotonic()
-    monkeypatch.setattr(grader, "HOST", "192.0.2.1")  # binding it fails too
-    assert grader._becomes_free(80, "tcp", on_trial._over)
-    monkeypatch.undo()
+    assert grader._becomes_free(1, "tcp", on_trial._over)
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
         with socket.create_connection(owner.getsockname()), owner.accept()[0]:
@@ -293,11 +291,19 @@ def test_only_a_port_that_somebody_has_is_waited_for(monkeypatch: pytest.MonkeyP
     assert time.monotonic() < began + 30
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(kind: str) -> None:
-    """Such as a service of the student's own: nothing is graded, and nobody waits for a minute."""
-    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as owner:
-        owner.bind(("127.0.0.1", 0))
+def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(
+    kind: str, host: str
+) -> None:
+    """Such as a service of the student's own: nothing is graded, and nobody waits for a minute.
+
+    On another address, too, where it keeps a server on all addresses out, or is taken for it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    type_ = socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM
+    with socket.socket(family, type_) as owner:
+        owner.bind((host, 0))
         if kind == "tcp":
             owner.listen()
         on_trial = trial(SOLUTIONS / f"{kind}_server.py", port=owner.getsockname()[1])

@@ -180,6 +180,10 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert process.stderr.decode() == (
         "uppercase: cannot read or write a standard stream: No space left on device\n"
     )
+    with open("/dev/full", "wb") as full:
+        mistaken = command_line("ping", "--count=x")
+        done = subprocess.run(mistaken, env=environment(), stderr=full, check=False)
+    assert done.returncode == 2
 
 
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:

@@ -202,12 +202,30 @@ def test_a_file_that_was_renamed_or_removed_is_opened_anew(tmp_path: Path) -> No
     assert path.read_text() == "four\n"
 
 
-def test_without_the_right_to_make_a_new_file_the_old_one_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_the_right_to_open_a_new_file_the_old_one_serves_until_there_is_one(
+    tmp_path: Path,
 ) -> None:
-    file: Any = WatchedLogFile("log", str(tmp_path))
-    (tmp_path / "log").rename(tmp_path / "old")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    """A folder stands for a file of root's, as logrotate makes it: neither can be written."""
+    path = tmp_path / "log"
+    file: Any = WatchedLogFile(path.name, str(tmp_path))
+    path.rename(tmp_path / "old")
+    path.mkdir()
+    file.write("kept\n")
+    file.write("too\n")
+    path.rmdir()
+    file.write("new\n")
+    file.close()
+    assert (tmp_path / "old").read_text() == "kept\ntoo\n"
+    assert path.read_text() == "new\n"
+
+
+def test_a_folder_that_cannot_be_entered_any_more_does_not_end_the_log(tmp_path: Path) -> None:
+    """A file stands for a folder of root's, when twistd has changed to the user of `--uid`."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file: Any = WatchedLogFile("log", str(folder))
+    folder.rename(tmp_path / "moved")
+    folder.touch()
     file.write("kept\n")
     file.close()
-    assert (tmp_path / "old").read_text() == "kept\n"
+    assert (tmp_path / "moved" / "log").read_text() == "kept\n"

@@ -329,6 +329,9 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     assert [end() for _ in range(4)] == [0, 1, 2, 4]
     assert clock.stops == 0
     end()
+    # There may be more than so many, and all may end in one turn.
+    sixth = supervisor._current.workers[0] = Worker(0, supervisor)
+    supervisor.ended(sixth, "out of luck")
     assert clock.stops == 1
     assert exits == [3]
     assert supervisor.snapshot()["worker_restarts",] == 13

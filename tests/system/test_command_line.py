@@ -3,13 +3,22 @@
 import os
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import make_certificate
-from tests.system.processes import Server, ended, receive_all, receive_exactly, refused, tool
+from tests.system.processes import (
+    Server,
+    ended,
+    environment,
+    receive_all,
+    receive_exactly,
+    refused,
+    tool,
+)
 
 SERVICES = ["uppercase-tcp", "uppercase-udp"]
 
@@ -67,6 +76,19 @@ def said_once(said: str) -> str:
     sentence, advice = said.splitlines()
     assert re.fullmatch(r"try '(twistd uppercase-\w+) --help'", advice)
     return sentence
+
+
+def test_a_mistake_is_said_where_the_terminal_lacks_its_letters() -> None:
+    done = subprocess.run(
+        [tool("twistd"), "uppercase-udp", "--transform=größer"],
+        env=environment(PYTHONIOENCODING="ascii"),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert said_once(done.stdout.decode()).startswith(
+        r"twistd uppercase-udp: no transform named 'gr\xf6\xdfer'; known are "
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES)

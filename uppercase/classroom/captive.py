@@ -274,14 +274,14 @@ class Program:
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and (self.alive or self._left()):
-            if _listens(self.port, kind):
+            if listens(self.port, kind):
                 return True
             time.sleep(_POLL)
         return False
 
     def gone(self, kind: str) -> bool:
         """Return whether it has ended, and left nothing behind that listens on its port."""
-        return not self.alive and not _listens(self.port, kind)
+        return not self.alive and not listens(self.port, kind)
 
     def interrupt(self) -> None:
         """End it at once, from another thread; its `with` block ends what is left."""
@@ -329,7 +329,7 @@ def _count_tasks() -> int:
     return sum(int(each[2]) for each in found if each and int(each[1]) == os.getuid()) or 1000
 
 
-def _listens(port: int, kind: str) -> bool:
+def listens(port: int, kind: str) -> bool:
     """Whether somebody has a port of this machine open; nothing is sent to find out (Linux)."""
     state = {"tcp": "0A", "udp": "07"}[kind]
     for name in (kind, f"{kind}6"):
@@ -435,7 +435,6 @@ class ObservedService:
         self._look()
         self._beat.end()
         await self._service.end()
-        self._recorder.flush()
 
     @property
     def recorded(self) -> int:
@@ -443,6 +442,7 @@ class ObservedService:
         return self._file.tell()
 
     def record(self) -> bytes:
+        self._recorder.flush()  # One of which nothing has been told begins here.
         return self._file.getvalue()
 
     def seen(self) -> tuple[Row, list[Row]]:

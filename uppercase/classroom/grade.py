@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
 
-from uppercase.classroom.captive import HOST, ObservedService, Program
+from uppercase.classroom.captive import ObservedService, Program, listens
 from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
 from uppercase.core.values import printable
@@ -354,11 +354,8 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
 
 def _becomes_free(port: int, kind: str, over: Event) -> bool:
     """Wait until the last check's connections are forgotten (TIME_WAIT, which UDP has not)."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)  # One whose queue is full accepts nobody.
-        if kind == "udp" or probe.connect_ex((HOST, port)) == 0:
-            return not _is_taken(port, kind)
-    deadline = time.monotonic() + _PORT_FREE_WITHIN
+    seconds = 0.0 if kind == "udp" or listens(port, kind) else _PORT_FREE_WITHIN
+    deadline = time.monotonic() + seconds
     while (is_taken := _is_taken(port, kind)) and time.monotonic() < deadline:
         if over.wait(0.1):
             return True
@@ -366,9 +363,10 @@ def _becomes_free(port: int, kind: str, over: Event) -> bool:
 
 
 def _is_taken(port: int, kind: str) -> bool:
+    """Return whether somebody has a port, on any address: he would be taken for the program."""
     with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
-            probe.bind((HOST, port))
+            probe.bind(("", port))
         except OSError as error:
             return error.errno == errno.EADDRINUSE
-    return False
+    return listens(port, kind)

@@ -278,5 +278,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(sentence: str) -> None:
-    """Tell the person who typed the command something, on standard error."""
-    click.echo(f"uppercase: {sentence}", err=True)
+    """Tell the person who typed the command something, on standard error, if that takes it."""
+    try:
+        click.echo(f"uppercase: {sentence}", err=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter tries again)

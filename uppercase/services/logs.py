@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from io import TextIOWrapper
@@ -112,11 +113,15 @@ def goes_to_journal(file: IO[Any]) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def escape_what_lacks(file: IO[Any]) -> None:
+    """Have a standard stream, whose encoding is the locale's, lose no line for what that lacks."""
+    if isinstance(file, TextIOWrapper):
+        file.reconfigure(errors="backslashreplace")
+
+
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS` or as the journal wants it."""
-    if isinstance(file, TextIOWrapper):
-        # Standard output has the encoding of its locale: what that lacks must not cost a line.
-        file.reconfigure(errors="backslashreplace")
+    escape_what_lacks(file)
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
 
@@ -140,17 +145,20 @@ class WatchedLogFile(LogFile):
         self._ours = self._on_disk()
 
     def write(self, data: str | bytes) -> None:
-        # Without permission to make a new one, the old one is better than none.
-        if self._on_disk() != self._ours and os.access(self.directory, os.W_OK):
+        if self._on_disk() != self._ours:
             # Or it was rotated, and is open already.
-            self.reopen()
-            self._ours = self._on_disk()
+            before = self._file
+            # Without permission to make or to open a new one, the old one is better than none.
+            with suppress(OSError):
+                self._openFile()
+                before.close()
+                self._ours = self._on_disk()
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
+        except OSError:  # It is gone, or in a folder that only root may enter.
             return None
         return found.st_dev, found.st_ino
 
@@ -391,7 +399,7 @@ _APART: Final = ("outcome", "reason", "transform", "error")
 _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
     kind: (word_of(kind.__name__), next((name for name in _APART if name in kind._fields), ""))
     for kind in get_args(Event)
-    if kind not in _UNCOUNTED
+    if kind not in {*_UNCOUNTED, events.Impaired, events.KernelDropped}
 }
 
 
@@ -406,13 +414,14 @@ class Counters:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def notify(self, event: Event) -> None:
-        if isinstance(event, events.Impaired):
+        if (known := _COUNTED.get(type(event))) is not None:
+            word, attribute = known
+            self.counts[word, getattr(event, attribute) if attribute else ""] += 1
+        elif isinstance(event, events.KernelDropped):
+            self.counts["kernel-dropped", ""] += event.count
+        elif isinstance(event, events.Impaired):
             for action in event.actions:
                 self.counts[f"lab-{event.direction.value}", action.value] += 1
-        elif (known := _COUNTED.get(type(event))) is not None:
-            word, attribute = known
-            count = event.count if isinstance(event, events.KernelDropped) else 1
-            self.counts[word, getattr(event, attribute) if attribute else ""] += count
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""

@@ -205,7 +205,9 @@ class Supervisor(Service):
         current.board.clear(worker.number)
         proven = self.reactor.seconds() - worker.since >= PROVEN
         self._quick_deaths = 0 if proven else self._quick_deaths + 1
-        if self._quick_deaths >= QUICK_DEATHS:
+        if self._quick_deaths > QUICK_DEATHS:
+            return  # Of more workers than these; the reactor is about to stop.
+        if self._quick_deaths == QUICK_DEATHS:
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
                 f"one: {how}",

@@ -20,7 +20,7 @@ from uppercase.errors import PluginError, UserError, suggest
 from uppercase.lab import LabOption
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT, MIB, RECORD_BYTES
 from uppercase.registry import summaries
-from uppercase.services.logs import FORMATS, parse_log_format
+from uppercase.services.logs import FORMATS, escape_what_lacks, parse_log_format
 
 _COLUMN: Final = 30
 _WIDTH: Final = 100
@@ -125,6 +125,8 @@ class TableOptions(usage.Options):
         """
         self.words = list(options or ())
         parent: Any = self.parent
+        if parent is not None:
+            escape_what_lacks(sys.stdout)
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:

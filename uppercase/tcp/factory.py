@@ -161,17 +161,17 @@ class TransformFactory(ServerFactory):
 
     def enter(self, connection: TransformProtocol) -> bool:
         """Let a connection in, or not: when it is made, and again once it is known whose it is."""
-        known = connection in self.connections
-        # Invariant: admission decides without the connection in question.
-        self.connections.discard(connection)
+        if known := connection in self.connections:
+            # Invariant: admission decides without the connection in question.
+            self.connections.remove(connection)
         refusal = self.admission.enter(connection.client)
         if known or refusal is None:
             self.connections.add(connection)
-        if not known and refusal is None:
-            for watch in self._watches:
-                watch.opened()
         if refusal is not None:
             self.tell(Refused(connection.name, *refusal))
+        elif not known:
+            for watch in self._watches:
+                watch.opened()
         return refusal is None
 
     def remove(self, connection: TransformProtocol) -> None:
