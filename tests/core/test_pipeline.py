@@ -142,7 +142,7 @@ def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ct
     with pytest.raises(TransformError, match="ValueError: no vowels"):
         make_pipeline([message_stage(fails)]).transform(b"x")
     monkeypatch.setattr(handler, lambda number: "the reactor's")
-    with pytest.raises(TransformError, match="'tested' failed: KeyboardInterrupt$"):
+    with pytest.raises(TransformError, match=r"'tested' failed: KeyboardInterrupt$"):
         pipeline.transform(b"x")
 
 
