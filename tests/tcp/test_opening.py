@@ -84,6 +84,19 @@ async def test_a_unix_socket_of_systemds_stays_as_it_is(
             client.connect(str(path))
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+async def test_a_socket_of_systemds_that_does_not_listen_is_one_sentence(
+    kind: socket.SocketKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A datagram socket, or one connection, as Accept=yes passes it."""
+    one, other = socket.socketpair(socket.AF_UNIX, kind)
+    with one, other:
+        passed = ListenFDs([os.dup(one.fileno())], ["web"])
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", passed)
+        with pytest.raises(CannotListen, match="ListenStream= and Accept=no are needed"):
+            await listen("systemd:domain=UNIX:name=web")
+
+
 async def test_a_unix_socket_without_a_path_is_said_to_have_none() -> None:
     with pytest.raises(CannotListen, match="its path is missing, as in unix:/run/name"):
         await listen("unix:")

@@ -41,6 +41,7 @@ from uppercase.udp.ports import (
     RECEIVE_PAUSE_MAX,
     Port,
     ResponderProtocol,
+    serve,
 )
 from uppercase.udp.sockets import open_socket
 
@@ -427,6 +428,30 @@ def test_a_larger_receive_buffer_is_asked_for() -> None:
         default.close()
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         assert before < granted <= 2 * DatagramLimits().receive_buffer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no wildcard tells of broadcasts")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_what_came_before_the_service_is_answered_and_a_broadcast_is_not(host: str) -> None:
+    """The datagram for which systemd starts it is one; systemd's own sockets are `::` for both."""
+    bound, early, wide = client(host), client(), client()
+    if ":" in host:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    bound.bind((host, 0))
+    number = bound.getsockname()[1]
+    wide.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    wide.sendto(b"to all", ("127.255.255.255", number))
+    early.connect(("127.0.0.9", number))
+    early.send(b"early")
+    responder = Responder(applied())
+    port: Any = serve(reactor, bound, responder)
+    with early, wide:
+        assert await in_thread(early.recv, 100) == b"EARLY"
+        wide.settimeout(SILENCE)
+        with pytest.raises(TimeoutError):
+            await in_thread(wide.recv, 100)
+    await port.stopListening()
+    assert (responder.received, responder.answered) == (2, 1)
 
 
 class _LinkLocal(socket.socket):

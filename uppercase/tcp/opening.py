@@ -109,6 +109,12 @@ class _Opener:
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
+        if not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            skt.close()
+            raise CannotListen(
+                f"got file descriptor {descriptor}, which does not listen for connections: "
+                "ListenStream= and Accept=no are needed in a systemd socket unit"
+            )
         return OpenSocket(skt, skt.close)
 
 

@@ -298,6 +298,10 @@ def parse_destination(ancillary: Ancillary, port: int) -> Destination | None:
 @lru_cache(_DESTINATIONS)
 def _parse_ipv4(data: bytes, port: int) -> Destination:
     interface, local, host = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+    if not any(local):
+        # It came before the system was asked, to a socket of systemd's. If the header's address is
+        # a broadcast, the system refuses a reply that is to come from it.
+        local = host
     return Destination(socket.inet_ntoa(host), port, socket.inet_ntoa(local), interface)
 
 
