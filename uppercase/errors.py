@@ -91,7 +91,8 @@ class TransformError(UppercaseError):
         if isinstance(error, Rejected):
             failure = cls(transform, said)
         else:
-            failure = cls(transform, f"{type(error).__name__}: {said}")
+            kind = type(error).__name__  # All that TimeoutError, for one, usually says.
+            failure = cls(transform, f"{kind}: {said}" if said else kind)
             failure.traceback = TracebackException(
                 type(error), shown, error.__traceback__, lookup_lines=False
             )

@@ -259,10 +259,14 @@ def test_an_asynchronous_stage_is_guarded_like_any_other() -> None:
     async def says_nothing(message: bytes) -> bytes:
         raise MuteError
 
+    async def too_late(message: bytes) -> bytes:
+        raise TimeoutError
+
     for function, reason in (
         (wrong, "it returned int, not bytes"),
         (breaks, "KeyError: 'gone'"),
         (says_nothing, "MuteError: (its text cannot be had: KeyError)"),
+        (too_late, "TimeoutError"),
     ):
         reply = make_pipeline([message_stage(function)]).transform(b"x")
         assert isinstance(reply, Awaitable)

@@ -105,6 +105,7 @@ def test_a_number_too_long_to_convert_is_refused() -> None:
         (Literal[8, 16], 16, "x: one of 8, 16, default 16"),
         (Literal[1, True], True, "x: one of 1, true, default true"),
         (str | None, None, "x: text, optional"),
+        (Literal["a", None], None, "x: one of a, optional"),
     ],
 )
 def test_a_parameter_describes_itself_in_a_line(annotation: Any, default: Any, line: str) -> None:

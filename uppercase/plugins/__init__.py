@@ -374,9 +374,11 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
     if annotation in ACCEPTED:
         return Parameter(item.name, annotation, item.default)
     if typing.get_origin(annotation) is typing.Literal:
-        values = typing.get_args(annotation)
+        # One with None among its values means the others `| None`, says typing.
+        values = [value for value in typing.get_args(annotation) if value is not None]
         choices = {_text_of(value): value for value in values}
-        if all(isinstance(value, str | int) for value in values) and len(choices) == len(values):
+        every_is_text = all(isinstance(value, str | int) for value in values)
+        if choices and every_is_text and len(choices) == len(values):
             return Parameter(item.name, object, item.default, choices)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         choices = {_text_of(member): member for member in annotation}

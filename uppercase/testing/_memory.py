@@ -102,7 +102,10 @@ class _Client:
 
     @property
     def error(self) -> TransformError | None:
-        """What a transform failed with first; None unless one did."""
+        """What a transform failed with first; None unless one did.
+
+        Over TCP it is told at the end, when the client has closed its side, too, or gone.
+        """
         failed = (event.error for event in self.events if isinstance(event, TransformFailed))
         error = next(failed, None)
         return error if isinstance(error, TransformError) else None
