@@ -601,6 +601,23 @@ async def test_a_watcher_is_one_client_whose_datagrams_are_numbered_as_the_lab_d
     assert page.port is None
 
 
+async def test_what_a_stop_still_answers_is_shown() -> None:
+    lab = make_experiment({"delay": "reply:300ms"}, seed=7)
+    settings = UDPSettings(port=0, interfaces=["127.0.0.1"], lab=lab, observers=(_audience("UDP"),))
+    service, page, watcher, path = _started(udp_service(settings, reactor))
+    Visit(page).ask(path, b"hi", origin=ORIGIN)
+    while not service.responder.received:
+        await deferLater(service.reactor, 0.01)
+    stopped = service.stopService()
+    await page.stopService()
+    await stopped
+    await deferLater(service.reactor, 0.01)  # in which its browser is let go
+    shown = watcher.value().decode()
+    assert '"phase":"draining"' in shown
+    assert '"HI\\"' in shown
+    assert page.port is None
+
+
 def test_where_only_proxies_are_let_in_the_page_sends_nothing() -> None:
     settings = TCPSettings(proxy_from=parse_peers("127.0.0.1"), observers=(_audience("TCP"),))
     page = PageService("8080", [tcp_service(settings, Clock())], Clock())

@@ -232,6 +232,13 @@ def test_a_place_that_is_not_there_is_one_sentence(option: str, tmp_path: Path) 
     assert "Traceback" not in said
 
 
+def test_a_pipe_as_log_file_is_one_sentence(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    said = refused(f"--logfile={tmp_path}/pipe", "uppercase-tcp", "--port=0")
+    assert f"cannot write the log file {tmp_path}/pipe: Illegal seek; name another" in said
+    assert "or standard output with --logfile=-, before the service's name" in said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the root folder")
 def test_a_service_in_a_jail_needs_nothing_from_outside(tmp_path: Path) -> None:
     """`twistd --chroot`: all of it is loaded before, and a jail without Python has no workers."""

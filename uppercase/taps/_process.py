@@ -390,12 +390,15 @@ def observer_for_twistd() -> FileLogObserver:
         sys.exit("Daemons cannot log to stdout, exiting!")
     if name == "-" or (stays and not name):
         return observer_of(sys.stdout, _format)
+    path = os.path.abspath(name or "twistd.log")
     try:
-        file: Any = WatchedLogFile.fromFullPath(name or "twistd.log")
+        file: Any = WatchedLogFile.fromFullPath(path)
     except OSError as error:
+        # A pipe, as /dev/stdout may be, has no end to go on from.
+        other = "FILE, or standard output with --logfile=-," if stays else "FILE"
         sys.exit(
-            f"cannot write the log file {error.filename}: {error.strerror}; name another with "
-            "--logfile=FILE before the service's name"
+            f"cannot write the log file {path}: {error.strerror}; name another with "
+            f"--logfile={other} before the service's name"
         )
     number = getattr(signal, "SIGUSR1", None)
     # As twistd's own log does: rotating it by that must not end the service.

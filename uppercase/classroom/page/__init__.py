@@ -25,8 +25,9 @@ from ipaddress import ip_address
 from secrets import token_urlsafe
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
@@ -180,14 +181,18 @@ class PageService(WebService):
         if other := self.address():
             say(f"others open the page at {other}")
 
-    def stopService(self) -> Deferred[Any]:
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop the services, and show their drain until it is over; then stop."""
+        yield gatherResults([each.service.stopService() for each in self.shown])
+        if self.watchers:
+            yield deferLater(self._reactor, 2 * FRAME)  # in which they see its end
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
         for watcher in list(self.watchers.values()):
             watcher.end()
-        stopped: Deferred[Any] = super().stopService()
-        return stopped
+        yield super().stopService()
 
     def address(self) -> str:
         """Return the address that others open; "" where only this machine can."""

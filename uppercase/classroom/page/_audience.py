@@ -244,7 +244,7 @@ class Shown:
     """A service that has an `Audience` among its observers."""
 
     def __init__(self, service: TransformService, reactor: Any) -> None:
-        self._service = service
+        self.service = service
         self._reactor = reactor
         settings: Any = service.settings
         self._settings = settings
@@ -253,7 +253,7 @@ class Shown:
         (self.audience,) = (each for each in settings.observers if isinstance(each, Audience))
 
     def facts(self, shows_key: bool) -> dict[str, Any]:
-        service, about = self._service, self.audience.about
+        service, about = self.service, self.audience.about
         lab = dict(re.findall("--([^ =]+)=([^ ]*)", str(about["lab"])))
         if not shows_key:
             # The seed is as good as the key.
@@ -270,7 +270,7 @@ class Shown:
         }
 
     def totals(self) -> dict[str, Any]:
-        service = self._service
+        service = self.service
         return {
             "addresses": service.served(),
             "phase": service.phase,
@@ -286,7 +286,7 @@ class Shown:
         """Return where the service takes lines; None if it takes none from a plain client."""
         if getattr(self._settings, "proxy_from", None) is not None:
             return None
-        for address in self._service.served():
+        for address in self.service.served():
             protocol, _, place = address.partition(" ")
             if protocol in ("TCP", "UDP"):
                 host, _, port = place.rpartition(":")
