@@ -44,12 +44,12 @@ def is_async(transform: ITransform) -> bool:
     return iscoroutinefunction(transform.transform)
 
 
-def choose_reactor(needs_asyncio: bool) -> None:
+def choose_reactor(needs_asyncio: bool, *, own_loop: bool = False) -> None:
     """Install asyncio's reactor if it is needed and no reactor is installed."""
     if needs_asyncio and "twisted.internet.reactor" not in sys.modules:
         from twisted.internet.asyncioreactor import install
 
-        install()
+        install(asyncio.new_event_loop() if own_loop else None)
 
 
 def runs_asyncio(reactor: object) -> bool:
@@ -196,7 +196,8 @@ class Waiter:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        choose_reactor(any(map(is_async, self._transforms)))
+        # On a loop of its own: it runs in a thread, and here one may run already, or there is none.
+        choose_reactor(any(map(is_async, self._transforms)), own_loop=True)
         # Only if there is one: to import it is to choose it, and many transforms need no reactor.
         if "twisted.internet.reactor" in sys.modules:
             self._start_reactor()

@@ -264,6 +264,28 @@ def test_a_check_does_not_wait_in_the_thread_of_the_reactor() -> None:
         check(later)
 
 
+@pytest.mark.parametrize(
+    "call", ["check(later, count=1)", "await to_thread(check, later, count=1)"]
+)
+def test_a_check_waits_beside_a_loop_that_runs_or_where_there_is_none(call: str) -> None:
+    """As in an asynchronous test of asyncio's."""
+    program = f"""if True:
+        from asyncio import run, sleep, to_thread
+        from uppercase.testing import check
+        async def later(data: bytes) -> bytes:
+            await sleep(0)
+            return data
+        async def test():
+            assert not ({call}).broken
+        run(test())
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @in_reactor
 async def test_calls_that_overlap_must_not_meet() -> None:
     report = await deferToThread(checked, Overlapping)
