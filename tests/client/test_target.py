@@ -204,6 +204,17 @@ def test_a_name_that_does_not_resolve_is_named(host: str) -> None:
         resolve(Target(host))
 
 
+@pytest.mark.parametrize("host", ["fe80::1", "FE80::1"])
+def test_a_link_local_address_without_an_interface_is_told_to_need_one(host: str) -> None:
+    for udp in (False, True):
+        target = Target(host, 7, udp=udp)
+        error = explain(OSError(errno.EINVAL, "Invalid argument."), target)
+        assert str(error).endswith(
+            f": Invalid argument; a link-local address needs its interface, as in {host}%eth0"
+        )
+    assert "interface" not in str(explain(OSError(errno.EINVAL, "x"), Target("fe80::1%lo", 7)))
+
+
 def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
     port = free_port()
     with pytest.raises(NetworkError, match=f"nothing listens on TCP 127.0.0.1:{port}; "):

@@ -228,7 +228,10 @@ def explain(
     elif isinstance(error, ConnectionError):
         text = f"{target} broke the connection off"
     else:
-        text = f"cannot reach {target}: {reason}"
+        text = f"cannot reach {target}: {reason.removesuffix('.')}"
+        # Linux says no more than "Invalid argument".
+        if target.host.lower().startswith("fe80:") and "%" not in target.host:
+            text += f"; a link-local address needs its interface, as in {target.host}%eth0"
     return NetworkError(text)
 
 
