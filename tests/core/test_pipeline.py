@@ -368,11 +368,13 @@ def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
 
 
 def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uppercase.core.pipeline.SLOW_CALL", 0.05)
+    now = 0.0
+    monkeypatch.setattr("uppercase.core.pipeline.perf_counter", lambda: now)
     told: list[str] = []
 
     def nap(message: bytes) -> bytes:
-        time.sleep(len(message) / 10)
+        nonlocal now
+        now += 0.2 * len(message)
         return message
 
     pipeline = make_pipeline(
@@ -381,7 +383,7 @@ def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     )
     replies: list[bytes] = []
     assert pipeline.answer_run([b"", b"1", b""], replies, 0, inf) is None
-    assert (told, replies) == (["nap 0.1"], [b"", b"1", b""])
+    assert (told, replies) == (["nap 0.2"], [b"", b"1", b""])
 
 
 def test_a_chain_holds_no_more_than_a_few_times_what_its_stages_give() -> None:

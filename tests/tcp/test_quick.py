@@ -109,8 +109,9 @@ class Served:
 
 @pytest.fixture(params=["quick", "ordinary"])
 def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    # On a busy machine a turn may be over before anything was done.
+    # On a busy machine a turn may be over before anything was done, and any call be slow.
     monkeypatch.setattr(connection, "_TURN_OF_ONE", 60.0)
+    monkeypatch.setattr("uppercase.core.pipeline.SLOW_CALL", 60.0)
     if request.param == "ordinary":
         monkeypatch.setattr(connection.TransformProtocol, "_read_quickly", lambda each: None)
     made = Served()
@@ -166,6 +167,7 @@ def test_a_slow_call_is_told_of_and_costs_the_turn(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_TURN_OF_ONE", 0.1)
+    monkeypatch.setattr("uppercase.core.pipeline.SLOW_CALL", 0.1)
     served.peer.sendall(b"sleep")
     served.hub.doRead()
     assert not served.hub._reads
