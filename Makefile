@@ -27,7 +27,7 @@ help:
 	@echo "make soak    long bad days: resets, mutated input, failures, clock steps, crowds, loops"
 	@echo "make fuzz    atheris over the framers and PROXY headers, each for SECONDS=60"
 	@echo "make bench   our services and their peers side by side, in some eight minutes; needs cc"
-	@echo "             (QUICK=1: a look at it, in some two minutes)"
+	@echo "             (QUICK=1: a look at it, in about a minute)"
 	@echo "make clean   remove what make has made"
 
 $(BIN)/python:
