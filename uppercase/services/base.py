@@ -112,14 +112,15 @@ def _check_values(settings: Settings) -> None:
     """Refuse what no option would take, and a text where type checkers take it for a list."""
     for record in (settings, getattr(settings, "limits", settings)):
         for each in fields(record):
-            value, got = getattr(record, each.name), f"got {getattr(record, each.name)!r} for"
+            value, accepted = getattr(record, each.name), ""
             is_number = isinstance(value, int | float)
             if is_number or type(each.default) in (int, float):
                 if not (is_number and 0 <= value < math.inf):
                     accepted = "a number that is 0 or more is accepted"
-                    raise BadValue(f"{got} {each.name}; {accepted}")
             elif each.default == () and isinstance(value, str) and len(value) > 1:
-                raise BadValue(f"{got} {each.name}; a list is accepted, such as [{value!r}]")
+                accepted = f"a list is accepted, such as [{value!r}]"
+            if accepted:
+                raise BadValue(f"got {value!r} for {each.name}; {accepted}")
 
 
 def share(whole: int, workers: int) -> int:

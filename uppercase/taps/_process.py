@@ -165,7 +165,7 @@ class ProcessOptions(TableOptions, ABC):
             raise UserError("got --workers, which only POSIX systems have; leave it out")
         jail = self.parent and self.parent.get("chroot")
         if jail and not os.path.exists(jail + sys.executable):
-            raise with_workers(
+            raise _with_workers(
                 f"twistd's --chroot={jail}, where there is no {sys.executable} to run them"
             )
         from uppercase.services.supervisor import Supervisor
@@ -207,11 +207,11 @@ class ServiceOptions(ProcessOptions):
         """Return the settings that both services have; `lab` is its options as one types them."""
         if self.whole.has_workers:
             if self.protocol == "UDP" and lab:
-                raise with_workers(
+                raise _with_workers(
                     "a lab for datagrams, whose numbers would start anew with each worker"
                 )
             if self["record"] is not None or self.whole["page"] is not None:
-                raise with_workers("--record or --page, which tell of what one process sees")
+                raise _with_workers("--record or --page, which tell of what one process sees")
         transforms = self["transform"] or ["uppercase"]
         about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
         return {
@@ -246,7 +246,7 @@ class ServiceOptions(ProcessOptions):
             yield Audience(about, the_reactor().seconds)
 
 
-def with_workers(what: str) -> UserError:
+def _with_workers(what: str) -> UserError:
     """Return what is said of something that cannot be together with workers."""
     return UserError(f"got --workers with {what}; leave out one of them")
 
