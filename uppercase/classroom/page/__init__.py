@@ -348,9 +348,12 @@ class _Root(Resource):
         """Return why a request is refused, and give its reply the headers of every reply."""
         for name, value in _HEADERS.items():
             request.setHeader(name.encode(), value.encode())
+        found = map(request.getHeader, (b"host", b"origin"))
+        # Twisted takes headers for UTF-8, and fails at others.
+        host, origin = (value if value is None else value.decode("latin-1") for value in found)
         return why_foreign(
-            request.getHeader("host"),
-            request.getHeader("origin"),
+            host,
+            origin,
             arrived_at=_host(request.getHost()),
             given=self._page.hosts,
             changes=changes,
