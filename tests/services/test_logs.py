@@ -164,6 +164,16 @@ def test_what_an_exception_says_cannot_forge_lines(written: Written) -> None:
     assert len(written.getvalue()) < 3000
 
 
+def test_a_traceback_that_cannot_be_shown_is_a_line_of_it(written: Written) -> None:
+    """Each message would have another, unasked for, and its datagram no count."""
+    place = ("mine", "third", object(), 5)
+    error = TransformError.caused_by("mine", SyntaxError("odd", place))  # type: ignore[arg-type]
+    _, observer = logged(TransformFailed("mine", error))
+    observer.stop()
+    assert written.lines()[0].startswith("TCP: transform 'mine' raised:")
+    assert written.lines()[-1] == "\t(its text cannot be had: AttributeError)"
+
+
 def test_too_much_output_needs_no_traceback(written: Written) -> None:
     _, observer = logged(TransformFailed("mine", OutputTooLong("mine", 10, 5)))
     observer.stop()

@@ -349,7 +349,11 @@ class LogObserver:
 def _traceback_lines(trace: TracebackException) -> list[str]:
     """Return a traceback's lines. What an exception says is one line: it may be a peer's."""
     lines: list[str] = []
-    for part in trace.format():
+    try:
+        parts = list(trace.format())
+    except Exception as broken:  # A SyntaxError may have anything for its place.
+        parts = [*trace.stack.format(), f"(its text cannot be had: {type(broken).__name__})"]
+    for part in parts:
         whole = part.strip("\n")
         frame = whole.startswith("  File ")
         lines += [printable(line, _LOG_TEXT) for line in (whole.split("\n") if frame else [whole])]
