@@ -276,12 +276,12 @@ class TransformService(Service, ABC):
         hosts = [ip_address(host) for host in self.settings.hosts()]
         everywhere = {host.version for host in hosts if host.is_unspecified}
         if hosts and not self.settings.listen and all(host.is_loopback for host in hosts):
-            say("only this machine can reach it; --interface='*' opens it to others")
+            self.say("only this machine can reach it; --interface='*' opens it to others")
         for address in addresses_for_others() if everywhere else ():
             if ip_address(address).version in everywhere:
-                say(f"others reach this machine at {address}")
+                self.say(f"others reach this machine at {address}")
         for note in self._notes:
-            say(note)
+            self.say(note)
         for problem in self._problems:
             say(f"a plugin cannot be used: {problem}", LogLevel.warn)
 
@@ -307,7 +307,7 @@ class TransformService(Service, ABC):
                         unnamed = host == values.LOOPBACK[1] and host not in settings.interfaces
                         if not (unnamed and values.address_is_missing(error)):
                             raise
-                        say("this machine has no IPv6; IPv4 only is served")
+                        self.say("this machine has no IPv6; IPv4 only is served")
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
@@ -400,10 +400,16 @@ class TransformService(Service, ABC):
     def served(self) -> list[str]:
         """Return what is being served, each as the ready line names it."""
 
+    def say(self, text: str, level: Any = LogLevel.info) -> None:
+        """Write a line about this service into the log."""
+        self._log_observer.line(level, text)
+
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        say(
+        self._log_observer.line(
+            LogLevel.info,
             f"The server is ready to receive: {address} ({self.label})",
+            named=False,
             event="ready",
             address=address,
             transform=self.chain.name,
