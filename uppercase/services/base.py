@@ -51,7 +51,8 @@ class Settings:
         inherits: another process opens the addresses; see `TransformService.opened`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
-        found: what a scan of the doors has found already; else there is one for the service.
+        found: what a scan of the doors has found already (whoever made it tells what is wrong);
+            else there is one for the service.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -218,7 +219,7 @@ class TransformService(Service, ABC):
             for stage in stages
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
-        self._problems = found.problems
+        self._problems = found.problems if settings.found is None else ()
         _check_values(settings)
         # Each raises what is wrong with it.
         settings.port_number()
