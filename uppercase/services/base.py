@@ -51,7 +51,8 @@ class Settings:
         inherits: another process opens the addresses; see `TransformService.opened`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
-        found: what a scan of the doors has found already; else there is one for the service.
+        found: what a scan of the doors has found already (whoever made it tells what is wrong);
+            else there is one for the service.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -218,7 +219,7 @@ class TransformService(Service, ABC):
             for stage in stages
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
-        self._problems = found.problems
+        self._problems = found.problems if settings.found is None else ()
         _check_values(settings)
         # Each raises what is wrong with it.
         settings.port_number()
@@ -276,12 +277,12 @@ class TransformService(Service, ABC):
         hosts = [ip_address(host) for host in self.settings.hosts()]
         everywhere = {host.version for host in hosts if host.is_unspecified}
         if hosts and not self.settings.listen and all(host.is_loopback for host in hosts):
-            say("only this machine can reach it; --interface='*' opens it to others")
+            self.say("only this machine can reach it; --interface='*' opens it to others")
         for address in addresses_for_others() if everywhere else ():
             if ip_address(address).version in everywhere:
-                say(f"others reach this machine at {address}")
+                self.say(f"others reach this machine at {address}")
         for note in self._notes:
-            say(note)
+            self.say(note)
         for problem in self._problems:
             say(f"a plugin cannot be used: {problem}", LogLevel.warn)
 
@@ -307,7 +308,7 @@ class TransformService(Service, ABC):
                         unnamed = host == values.LOOPBACK[1] and host not in settings.interfaces
                         if not (unnamed and values.address_is_missing(error)):
                             raise
-                        say("this machine has no IPv6; IPv4 only is served")
+                        self.say("this machine has no IPv6; IPv4 only is served")
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
@@ -400,10 +401,16 @@ class TransformService(Service, ABC):
     def served(self) -> list[str]:
         """Return what is being served, each as the ready line names it."""
 
+    def say(self, text: str, level: Any = LogLevel.info) -> None:
+        """Write a line about this service into the log."""
+        self._log_observer.line(level, text)
+
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        say(
+        self._log_observer.line(
+            LogLevel.info,
             f"The server is ready to receive: {address} ({self.label})",
+            named=False,
             event="ready",
             address=address,
             transform=self.chain.name,
