@@ -20,6 +20,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from ipaddress import ip_address
 from secrets import token_urlsafe
@@ -347,9 +348,12 @@ class _Root(Resource):
         """Return why a request is refused, and give its reply the headers of every reply."""
         for name, value in _HEADERS.items():
             request.setHeader(name.encode(), value.encode())
+        found = map(request.getHeader, (b"host", b"origin"))
+        # Twisted takes headers for UTF-8, and fails at others.
+        host, origin = (value if value is None else value.decode("latin-1") for value in found)
         return why_foreign(
-            request.getHeader("host"),
-            request.getHeader("origin"),
+            host,
+            origin,
             arrived_at=_host(request.getHost()),
             given=self._page.hosts,
             changes=changes,
@@ -362,15 +366,23 @@ class _Root(Resource):
     def _qr(self, request: Request) -> bytes:
         address = self._page.address()
         try:
-            import segno
+            picture = _code_of(address) if address else b""
         except ImportError:
-            address = ""
-        if not address:
+            picture = b""
+        if not picture:
             return _say(request, 404, "there is no code")
-        picture = io.BytesIO()
-        segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
         request.setHeader(b"content-type", b"image/svg+xml")
-        return picture.getvalue()
+        return picture
+
+
+@lru_cache(1)
+def _code_of(address: str) -> bytes:
+    """Return an address as a QR code in SVG, which takes twenty times as long as other pages."""
+    import segno
+
+    picture = io.BytesIO()
+    segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
+    return picture.getvalue()
 
 
 def _host(address: Any) -> str:
