@@ -109,6 +109,10 @@ class OpenPlace(NamedTuple):
         return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
+_MAY_BE_ZERO: Final = ("port", "drain", "drain_quiet", "loop_guard", "receive_buffer")
+"""Numbers for which 0 means something; of others, 0 is what nobody wants, unless it is given."""
+
+
 def _check_values(settings: Settings) -> None:
     """Refuse what no option would take, and a text where type checkers take it for a list."""
     for record in (settings, getattr(settings, "limits", settings)):
@@ -116,8 +120,10 @@ def _check_values(settings: Settings) -> None:
             value, accepted = getattr(record, each.name), ""
             is_number = isinstance(value, int | float)
             if is_number or type(each.default) in (int, float):
-                if not (is_number and 0 <= value < math.inf):
-                    accepted = "a number that is 0 or more is accepted"
+                may_be_zero = each.default == 0 or each.name in _MAY_BE_ZERO
+                if not (is_number and 0 <= value < math.inf and (value or may_be_zero)):
+                    which = "0 or more" if may_be_zero else "more than 0"
+                    accepted = f"a number that is {which} is accepted"
             elif each.default == () and isinstance(value, str) and len(value) > 1:
                 accepted = f"a list is accepted, such as [{value!r}]"
             if accepted:
