@@ -49,8 +49,8 @@ for replies that the exercises hold back for at most 0.3 s."""
 
 
 RECORD: Final = 32 * MIB
-"""Bytes of a run's record: some 50,000 datagrams and replies, which a client that floods sends within
-seconds; what is read and drawn of them takes ten times as much memory."""
+"""Bytes of a run's record: some 50,000 datagrams and replies; a flood is as many within seconds.
+What is read and drawn of them takes ten times as much memory."""
 
 
 class Wrong(Exception):
