@@ -48,6 +48,18 @@ async def test_a_service_that_was_not_started_stops_at_once(service: TransformSe
     await service.stopService()
 
 
+async def test_a_service_that_was_stopped_before_the_reactor_ran_announces_nothing(
+    service: TransformService, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    later: list[Callable[[], None]] = []
+    monkeypatch.setattr(reactor, "callWhenRunning", later.append)
+    service.startService()
+    await service.stopService()
+    for call in later:
+        call()
+    assert not [line for line in said if "reach" in line]
+
+
 async def test_a_second_stop_waits_for_the_end_of_the_first(service: TransformService) -> None:
     service.startService()
     await gatherResults([service.stopService(), service.stopService()])
