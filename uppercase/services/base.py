@@ -313,7 +313,7 @@ class TransformService(Service, ABC):
                 for each in opened:
                     each.release()
                 # A port that was free in one family may be taken in the other.
-                if settings.port_number() or not (opened and tries_left):
+                if settings.port_number() or not tries_left:
                     raise
             else:
                 return opened
