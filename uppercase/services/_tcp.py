@@ -71,7 +71,7 @@ def _ends_with_us(place: str) -> bool:
     return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
-@dataclass(eq=False)
+@dataclass
 class _Open:
     """What is listening, and what accepts in its place, if anything does."""
 
@@ -203,7 +203,7 @@ class TCPService(TransformService):
         pause: Deferred[None]
 
         def closed() -> None:
-            if not (connections or pause.called):
+            if not connections:
                 pause.callback(None)
 
         self.factory.on_closed = closed

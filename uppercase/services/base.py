@@ -341,6 +341,7 @@ class TransformService(Service, ABC):
         """Close what is open; what others serve is no longer watched."""
         while self.opened:
             self.opened.pop().release()
+        self._log_observer.stop()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.
