@@ -84,6 +84,15 @@ class TransformError(UppercaseError):
 
         A `Rejected` needs neither its type nor a traceback: it is the peer's fault.
         """
+        try:
+            return cls._describing(transform, error)
+        except Exception as broken:
+            # Even an attribute of it may fail: that is told instead.
+            broken.__context__ = None
+            return cls._describing(transform, broken)
+
+    @classmethod
+    def _describing(cls, transform: str, error: BaseException) -> Self:
         said, shown = text_of(error), error
         if len(said) > LONGEST_REASON:
             said = f"{said[:LONGEST_REASON]}…"

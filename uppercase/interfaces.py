@@ -24,7 +24,7 @@ class ITransform(Interface):
             The reply, without framing, or an awaitable of it.
 
         Raises:
-            Exception: whatever is raised costs this message only.
+            Exception: whatever is raised costs this message, over TCP its connection, and no more.
         """
 
 

@@ -65,7 +65,7 @@ RECORD_BYTES: Final = 64
 """Bytes of a payload that a record keeps: a message of the lecture."""
 
 RECORD_LIMIT: Final = 100 * MIB
-"""Bytes of a record: some 500,000 datagrams and their replies."""
+"""Bytes of a record: some 300,000 datagrams and their replies."""
 
 IPV4_MAX_DATAGRAM: Final = 65_507
 """65,535 (the IPv4 total length) less 20 bytes of IP header and 8 of UDP header."""

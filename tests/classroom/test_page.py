@@ -122,7 +122,8 @@ class Visit(StringTransport):
         lines = [f"{method if body is None else 'POST'} {path} HTTP/1.0", f"Host: {host}"]
         lines += [] if origin is None else [f"Origin: {origin}"]
         lines += [] if body is None else [f"Content-Length: {len(body)}"]
-        self._channel.dataReceived("\r\n".join([*lines, "", ""]).encode() + (body or b""))
+        asked = "\r\n".join([*lines, "", ""]).encode(errors="surrogateescape")
+        self._channel.dataReceived(asked + (body or b""))
         head, _, content = self.value().partition(b"\r\n\r\n")
         if not head:
             return 0, {}, b""
@@ -366,6 +367,12 @@ def test_so_many_may_watch_and_this_machine_always(stage: Stage) -> None:
     assert len(stage.page.watchers) == WATCHERS + KEPT_FOR_THIS_MACHINE - 2
 
 
+def test_others_cannot_use_up_what_this_machine_may_ask(stage: Stage) -> None:
+    while Visit(stage.page).ask("/icon.svg")[0]:
+        pass
+    assert Visit(stage.page, "127.0.0.1").ask()[0] == 200
+
+
 def test_a_connection_that_asks_nothing_ends(stage: Stage) -> None:
     visit = Visit(stage.page)
     stage.clock.advance(30)
@@ -430,6 +437,9 @@ def test_what_changes_something_must_come_from_the_page() -> None:
 def test_a_foreign_request_is_refused_whatever_it_asks(stage: Stage, path: str) -> None:
     assert Visit(stage.page).ask(path, host="evil.example")[0] == 403
     assert Visit(stage.page).ask(path, origin="http://evil.example")[0] == 403
+    # Bytes that are no text.
+    assert Visit(stage.page).ask(path, host="\udcff")[0] == 403
+    assert Visit(stage.page).ask(path, origin="http://\udcff")[0] == 403
     assert len(stage.page.watchers) == 0
 
 
@@ -493,10 +503,14 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
     status, headers, picture = Visit(given.page).ask("/qr.svg")
     assert (status, headers["content-type"]) == (200, "image/svg+xml")
     assert picture.startswith(b"<?xml")
+    # It is drawn once: drawing one takes twenty times as long as any other page.
+    monkeypatch.setattr("segno.make", None)
+    assert Visit(given.page).ask("/qr.svg") == (status, headers, picture)
     (_, hello), *_ = local.watch().events()
     assert (hello["address"], hello["code"]) == ("", False)
     assert Visit(local.page).ask("/qr.svg")[0] == 404
     monkeypatch.setitem(sys.modules, "segno", None)
+    given.page.hosts = ("other.edu",)
     assert Visit(given.page).ask("/qr.svg")[0] == 404
     for made in (given, local):
         made.page.stopService()

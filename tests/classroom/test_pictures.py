@@ -166,6 +166,19 @@ def test_a_drop_is_that_of_the_copy_that_was_dropped(ends: list[str], words: lis
     assert drawn == [each.format(fate, "dropped: failed") for each in words]
 
 
+def test_a_reply_that_was_not_delayed_arrives_when_it_leaves_and_is_shown_as_it_was_sent() -> None:
+    """Although the service tells of the lab first, and of what it has sent a little later."""
+    fate, fates = "reply duplicated, corrupted", "request delivered; reply duplicated, corrupted"
+    about = {"number": 1, "fates": fates, "size": 1}
+    actions = {"actions": ["duplicated", "corrupted"], "fate": fate, "direction": "reply"}
+    rows = [row(number=1, data="a", size=1)]
+    rows.append(row(event="impaired", time=1.1, data="A", delay=0.0, **actions, **about))
+    rows += [row(event="replied", time=time, data="Q", **about) for time in (1.2, 1.3)]
+    drawn = [*draw_text(timeline_of(b"\n".join([b'{"record": 1}', *rows])))]
+    arrows = [re.sub(r"([*-])+", r"\1", line[11:55]) for line in drawn if line.startswith("    0.")]
+    assert arrows == ['|- 1 "a" ->|', '|<* 1 "A" *|', "|<* 1  *|"]
+
+
 CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
 OPTIONS = st.fixed_dictionaries(
     {},

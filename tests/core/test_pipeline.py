@@ -86,6 +86,37 @@ def sleeps(message: bytes) -> bytes:
     return message
 
 
+class Unnoted(Exception):
+    """One that cannot be described: tracebacks ask for its notes."""
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise OSError("no notes")
+
+
+class Measuring(bytes):
+    """Bytes that count something else, and are no key."""
+
+    def __len__(self) -> int:
+        return 50
+
+    def __eq__(self, other: object) -> bool:
+        return bytes(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unbound:
+    """As the proxies of web frameworks are outside of a request."""
+
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("unbound")
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None: ...
+
+
 def exits(message: bytes) -> bytes:
     sys.exit(3)
 
@@ -120,6 +151,8 @@ def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> No
         (exits, "SystemExit: 3"),
         (raises(GeneratorExit), "GeneratorExit"),
         (raises(Mute), "Mute: (its text cannot be had: KeyboardInterrupt)"),
+        (raises(Unnoted), "OSError: no notes"),
+        (lambda message: Unbound(), "RuntimeError: unbound"),
         (lambda message: None, "it returned NoneType, not bytes"),
         (lambda message: "text", "it returned str, not bytes"),
     ],
@@ -129,6 +162,45 @@ def test_a_fault_names_the_stage_and_what_went_wrong(function: object, reason: s
     with pytest.raises(TransformError) as caught:
         pipeline.transform(b"x")
     assert str(caught.value) == f"transform 'tested' failed: {reason}"
+
+
+def test_a_reply_is_bytes_itself_however_it_was_asked_for() -> None:
+    """A subclass may have another length than the kernel sends, and be no key of a table."""
+
+    async def later(message: bytes) -> bytes:
+        return Measuring(message)
+
+    stages = message_stage(Measuring), message_stage(later)
+    at_once, awaited = (make_pipeline([stage]) for stage in stages)
+    stream = Bracketing()
+    stream.open_stream = lambda: SimpleNamespace(  # type: ignore[method-assign, assignment, return-value]
+        feed=Measuring, finish=lambda: Measuring(b"")
+    )
+    streamed = make_pipeline([Stage("streamed", stream)])
+    assert IStreamTransform.providedBy(streamed)
+    reply, opened = awaited.transform(b"hello"), streamed.open_stream()
+    assert isinstance(reply, Awaitable)
+    run: list[bytes] = []
+    found = [
+        at_once.transform(b"hello"),
+        at_once.answer_run([b"hello"], run, 64, inf),
+        asyncio.run(_awaited(reply)),
+        opened.feed(b"hello"),
+        opened.settle(0.0, Measuring(b"hello"), None),  # type: ignore[attr-defined]
+        opened.finish() + b"hello",
+    ]
+    assert [(type(each), each) for each in [*found, *run]] == [(bytes, b"hello")] * 6
+
+
+def test_what_a_stream_gives_is_not_asked_what_it_is() -> None:
+    stream = Bracketing()
+    stream.open_stream = lambda: SimpleNamespace(  # type: ignore[method-assign, assignment, return-value]
+        feed=lambda data: Unbound(), finish=bytes
+    )
+    streamed = make_pipeline([Stage("streamed", stream)])
+    assert IStreamTransform.providedBy(streamed)
+    with pytest.raises(WrongResult, match="returned Unbound, not bytes"):
+        streamed.open_stream().feed(b"hello")
 
 
 def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ctrl_c(
@@ -367,7 +439,9 @@ def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
     assert (asyncio.run(_awaited(found)), replies) == (b"ONE", [])
 
 
-def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_call_is_reported_once_in_a_run_and_where_its_result_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
     monkeypatch.setattr("uppercase.core.pipeline.perf_counter", lambda: now)
     told: list[str] = []
@@ -377,13 +451,16 @@ def test_a_slow_call_in_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
         now += 0.2 * len(message)
         return message
 
-    pipeline = make_pipeline(
-        [Stage("nap", Message(nap))],
-        on_slow=lambda name, seconds: told.append(f"{name} {seconds:.1f}"),
-    )
+    def on_slow(name: str, seconds: float) -> None:
+        told.append(f"{name} {seconds:.1f}")
+
+    pipeline = make_pipeline([Stage("nap", Message(nap))], on_slow=on_slow)
     replies: list[bytes] = []
     assert pipeline.answer_run([b"", b"1", b""], replies, 0, inf) is None
     assert (told, replies) == (["nap 0.2"], [b"", b"1", b""])
+    forgets = make_pipeline([message_stage(lambda m: nap(m) and None, "late")], on_slow=on_slow)
+    assert isinstance(forgets.outcome(b"22"), WrongResult)
+    assert told == ["nap 0.2", "late 0.4"]
 
 
 def test_a_chain_holds_no_more_than_a_few_times_what_its_stages_give() -> None:

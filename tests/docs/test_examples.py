@@ -1,5 +1,6 @@
 """The examples run, and the guide shows them as they are."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
 from tests.commands.command import run_process
+from tests.matrix import PYTHONS
 from tests.system.processes import ROOT, Server, connect
 from uppercase.testing import LAWS, check
 
@@ -83,10 +85,14 @@ def test_three_lines_in_a_drop_in_beside_the_current_directory_are_a_plugin(tmp_
         assert client.recv(1024) == b"IBM\n"
 
 
-def test_the_readme_of_a_new_project_tells_the_truth(tmp_path: Path) -> None:
+def test_a_new_project_is_tested_with_all_pythons_and_its_readme_tells_the_truth(
+    tmp_path: Path,
+) -> None:
     assert run_process("transforms", "new", "dashes", cwd=tmp_path).status == 0
     project = tmp_path / "dashes"
     command = ("transforms", "try", "uppercase_dashes:dashes")
     tried = run_process(*command, data=b"hello world\n", cwd=project).stdout.decode()
     (shown,) = re.findall(r"^\$ .* try .*\n(.*\n)", (project / "README.md").read_text(), re.M)
     assert tried == shown == "hello-world\n"
+    workflow = (project / ".github" / "workflows" / "test.yml").read_text()
+    assert f"python: {json.dumps(PYTHONS)}" in workflow

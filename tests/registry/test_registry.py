@@ -491,6 +491,22 @@ class TestBrokenPlugins:
         assert said in problem.message
         assert "uppercase" in found.transforms
 
+    @pytest.mark.parametrize(
+        ("members", "said"),
+        [
+            ("name, summary = 'a', ''", "p does not keep to ITransformPlugin: it has no param"),
+            ("name, summary, parameters = 'a', '', ('shift',)", "p has 'shift' among its param"),
+            ("name, parameters, summary = 'a', (), property(exit)", "p raised SystemExit: "),
+        ],
+    )
+    def test_a_wrong_interface_behind_an_entry_point_is_refused(
+        self, project: Project, members: str, said: str
+    ) -> None:
+        project.distribution("acme", "odd = acme_odd:p", acme_odd=_plugin(members))
+        place = f"'acme_odd:p' cannot be used: {project.site}/acme_odd.py, line 5: "
+        assert f"{place}{said}" in registry.listing().describe()
+        assert f"{place}{said}" in only(project.problems(thorough=True)).message
+
     def test_a_plugin_that_builds_something_else_is_refused(self, project: Project) -> None:
         project.drop_in("acme_builds", _plugin("name, summary, parameters = 'odd', '', ()"))
         with pytest.raises(PluginError, match="builds no ITransform"):
@@ -536,6 +552,12 @@ class TestBrokenPlugins:
         assert reply("fine", b"a") == b"A!"
         with pytest.raises(PluginError, match="no module named 'no_such_pkg'"):
             registry.listing().find("oops")
+        assert registry.listing().describe().partition("\n\n")[2] == (
+            "Cannot be used:\n"
+            "  bare: got 'acme_fine:'; a reference is written module:function\n"
+            "  oops: no module named 'no_such_pkg' for 'no_such_pkg:x'; install it or run in the "
+            "folder that holds it"
+        )
         files = [problem.file for problem in project.problems(thorough=True)]
         assert sorted(files) == ["entry point of acme 1.5", "entry point of acme_bare 1.5"]
         assert "oops" not in registry.listing(thorough=True).transforms

@@ -56,8 +56,8 @@ def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end
     factory.on_closed()
     assert done.called
     assert not clock.getDelayedCalls()
-    over = "the drain time is over: {} aborted (--drain)"
-    left = [f"2 connections left, {seconds} s" for seconds in range(9, 0, -1)]
+    over = "TCP: the drain time is over: {} aborted (--drain)"
+    left = [f"TCP: 2 connections left, {seconds} s" for seconds in range(9, 0, -1)]
     assert said[:10] == [*left, over.format("1 connection")]
     assert over.format("2 connections") in said
 

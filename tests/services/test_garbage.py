@@ -68,6 +68,8 @@ def converse(port: int, data: bytes) -> None:
 
 
 MINE = f"{__name__}:fails"
+FULL = Limits(max_connections=1)
+"""Of a service whose one place is taken."""
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ MINE = f"{__name__}:fails"
         ),
         pytest.param(TCPSettings(lab=TCPLab(delay=0.01, slice=1)), b"hello", id="lab"),
         pytest.param(TCPSettings(lab=TCPLab(reset_after=2)), b"hello", id="lab-reset"),
-        pytest.param(TCPSettings(limits=Limits(max_connections=0)), b"hello", id="refused"),
+        pytest.param(TCPSettings(limits=FULL), b"hello", id="refused"),
     ],
 )
 @in_reactor
@@ -122,6 +124,8 @@ async def leave_nothing(settings: TCPSettings, converse: Callable[[int], None]) 
             | {"port": 0, "interfaces": ("127.0.0.1",)}
         )
     service = tcp_service(settings)
+    if settings.limits is FULL:
+        service.factory.admission.max_connections = 0
     service.startService()
     try:
         port = int(service.served()[0].rpartition(":")[2])

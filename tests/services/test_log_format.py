@@ -118,16 +118,29 @@ def test_payloads_are_told_by_their_length_and_services_by_their_name() -> None:
     assert line["text"].startswith("TCP pinger: ")
 
 
+def test_whose_lines_were_left_out_is_told_where_a_process_has_several_services() -> None:
+    left_out = json.loads(written("json", *[CLOSED] * 3, service="exam").splitlines()[1])
+    assert (left_out["protocol"], left_out["service"]) == ("TCP", "exam")
+    assert left_out["text"] == "TCP exam: connections closed: too-long: 2 more since the last line"
+
+
 def test_every_service_says_that_it_is_ready_and_sums_up_in_json() -> None:
     file = io.StringIO()
     observer = observer_of(file, "json")
     globalLogPublisher.addObserver(observer)
-    service = tcp_service(TCPSettings(port=0))
-    service.say_ready("TCP 127.0.0.1:1")
+    service = tcp_service(TCPSettings(port=0, interfaces=["127.0.0.1"], lab_notes=["a lab"]))
+    service.setName("exam")
+    service.announce(["TCP 127.0.0.1:1"])
     service._stopping = Deferred()
     service._ended(None)
     globalLogPublisher.removeObserver(observer)
-    ready, summary = map(json.loads, file.getvalue().splitlines())
+    ready, *notes, summary = map(json.loads, file.getvalue().splitlines())
+    assert [(each["event"], each["text"][:15]) for each in notes] == [
+        ("log", "TCP exam: only "),
+        ("log", "TCP exam: a lab"),
+    ]
+    assert {each["service"] for each in (ready, *notes, summary)} == {"exam"}
+    assert ready["text"] == "The server is ready to receive: TCP 127.0.0.1:1 (uppercase)"
     assert (ready["event"], ready["address"]) == ("ready", "TCP 127.0.0.1:1")
     assert ready["transform"] == "uppercase"
     assert (summary["event"], summary["counts"]) == ("summary", {})

@@ -88,8 +88,8 @@ def test_each_reason_has_one_line_a_second_and_then_the_number_left_out(written:
     ]
     clock.advance(1.0)
     assert written.lines()[2:] == [
-        "TCP connections closed: malformed: 999 more since the last line",
-        "TCP connections closed: too-long: 9 more since the last line",
+        "TCP: connections closed: malformed: 999 more since the last line",
+        "TCP: connections closed: too-long: 9 more since the last line",
     ]
     for _ in range(50):
         observer.notify(closed("bad"))
@@ -102,7 +102,7 @@ def test_each_reason_has_one_line_a_second_and_then_the_number_left_out(written:
 def test_the_end_tells_what_was_held_back(written: Written) -> None:
     _, observer = logged(*[closed("bad")] * 3)
     observer.stop()
-    assert written.lines()[1:] == ["TCP connections closed: malformed: 2 more since the last line"]
+    assert written.lines()[1:] == ["TCP: connections closed: malformed: 2 more since the last line"]
 
 
 def test_ordinary_connections_are_not_logged_unless_asked_for(written: Written) -> None:
@@ -126,7 +126,7 @@ def test_a_refusal_names_the_option_that_it_comes_from(written: Written) -> None
         "TCP: 192.0.2.1:5 was refused: full: all 9 are taken (--max-connections)",
         "TCP: no connection can be accepted for now: Too many open files (EMFILE); "
         "new clients wait",
-        "TCP connections refused: full: 4 more since the last line",
+        "TCP: connections refused: full: 4 more since the last line",
     ]
 
 
@@ -162,6 +162,16 @@ def test_what_an_exception_says_cannot_forge_lines(written: Written) -> None:
     assert not [line for line in written.getvalue().split("\n") if "forged" in line[:40]]
     assert all(line.replace("\t", "").isprintable() for line in written.getvalue().split("\n"))
     assert len(written.getvalue()) < 3000
+
+
+def test_a_traceback_that_cannot_be_shown_is_a_line_of_it(written: Written) -> None:
+    """Each message would have another, unasked for, and its datagram no count."""
+    place = ("mine", "third", object(), 5)
+    error = TransformError.caused_by("mine", SyntaxError("odd", place))  # type: ignore[arg-type]
+    _, observer = logged(TransformFailed("mine", error))
+    observer.stop()
+    assert written.lines()[0].startswith("TCP: transform 'mine' raised:")
+    assert written.lines()[-1] == "\t(its text cannot be had: AttributeError)"
 
 
 def test_too_much_output_needs_no_traceback(written: Written) -> None:

@@ -20,7 +20,7 @@ from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
 from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
-from uppercase.limits import Limits
+from uppercase.limits import DatagramLimits, Limits
 from uppercase.services import (
     CannotStart,
     TCPSettings,
@@ -165,10 +165,19 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
     with pytest.raises(BadValue, match="got nan for idle_timeout"):
         tcp_service(TCPSettings(limits=Limits(idle_timeout=math.nan)))
     # What only type checkers, or not even they, would refuse.
-    wrong: Any = {"drain": "5s", "max_output": None}
+    wrong: Any = {"drain": "5s", "drain_quiet": None}
     for name, value in wrong.items():
         with pytest.raises(BadValue, match=f"got {value!r} for {name}; a number that is 0 or more"):
             tcp_service(TCPSettings(**{name: value}))
+    # As of the options: 0 would not be "no time-out", but nobody served.
+    for none in Limits(idle_timeout=0), Limits(max_per_address=0), Limits(max_connections=0):
+        with pytest.raises(BadValue, match=r"got 0 for \w+; a number that is more than 0 is"):
+            tcp_service(TCPSettings(limits=none))
+    with pytest.raises(BadValue, match="got 0 for max_output; a number that is more than 0 is"):
+        udp_service(UDPSettings(max_output=0))
+    zeros = DatagramLimits(rate=0, burst=0, loop_guard=0, receive_buffer=0)
+    udp_service(UDPSettings(port=0, drain=0, limits=zeros))
+    tcp_service(TCPSettings(port=0, drain=0, drain_quiet=0))
     with pytest.raises(BadValue, match=r"a list is accepted, such as \['localhost'\]"):
         udp_service(UDPSettings(interfaces="localhost"))
     assert udp_service(UDPSettings(interfaces="*")).settings.hosts() == ("0.0.0.0", "::")
@@ -257,7 +266,7 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for(
     ports = NoIPv6(UDPSettings(port=7, interfaces=interfaces), lambda host, port: False)
     ports.open_shorthands(1)
     assert ports.open == [(served, 7)]
-    assert said == ["this machine has no IPv6; IPv4 only is served"]
+    assert said == ["UDP: this machine has no IPv6; IPv4 only is served"]
     with pytest.raises(CannotListen, match="this machine has no such address"):
         NoIPv6(UDPSettings(port=7, interfaces=["::1"]), lambda *_: False).open_shorthands(1)
 

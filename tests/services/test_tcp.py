@@ -128,7 +128,7 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
             skt.connect(("192.0.2.1", 9))
         except OSError:
             return  # a machine that reaches nobody
-        assert f"others reach this machine at {skt.getsockname()[0]}" in said
+        assert f"TCP: others reach this machine at {skt.getsockname()[0]}" in said
 
 
 @in_reactor
@@ -140,7 +140,8 @@ async def test_others_are_told_of_no_address_of_a_family_that_is_not_served(
     service = made(interface="0.0.0.0")
     service.startService()
     await stop(service)
-    assert [line for line in said if "others" in line] == ["others reach this machine at 192.0.2.7"]
+    others = [line for line in said if "others" in line]
+    assert others == ["TCP: others reach this machine at 192.0.2.7"]
 
 
 @in_reactor

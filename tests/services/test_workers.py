@@ -85,7 +85,7 @@ async def test_what_was_opened_for_workers_is_watched_until_it_is_closed(
     service.close()
     assert not service._watch.running
     assert service.counts()["kernel-dropped"] == 2
-    assert said[1:] == ["UDP datagrams that the system dropped: 1 more since the last line"]
+    assert said[1:] == ["UDP: datagrams that the system dropped: 1 more since the last line"]
 
 
 def test_what_has_no_socket_to_share_is_not_for_workers() -> None:

@@ -12,7 +12,7 @@ TCP = ("uppercase-tcp", "--port=0")
 
 def test_one_recv_is_visibly_not_enough() -> None:
     with Server(*TCP, "--lab=byte-stream") as server, connect(server.port) as client:
-        assert "#info] lab byte-stream: --slice=1" in server.wait_for_log("lab byte-stream")
+        assert "#info] TCP: lab byte-stream: --slice=1" in server.wait_for_log("lab byte-stream")
         client.sendall(b"hello, world")
         assert len(first := client.recv(1024)) < 12
         assert first + receive_exactly(client, 12 - len(first)) == b"HELLO, WORLD"

@@ -25,8 +25,10 @@ interface = "127.0.0.1"
 def test_each_service_of_a_file_says_that_it_is_ready_and_they_stop_as_one(
     runner: str, tmp_path: Path
 ) -> None:
-    """Each address has one ready line; one signal drains all."""
+    """Each address has one ready line, what is wrong with a plugin too; one signal drains all."""
     (tmp_path / "services.toml").write_text(FILE)
+    (tmp_path / "twisted" / "plugins").mkdir(parents=True)
+    (tmp_path / "twisted" / "plugins" / "acme_broken.py").write_text("import no_such_module")
     options = ["uppercase", "--config=services.toml"]
     with Server(*options, runner=runner, addresses=3, cwd=tmp_path) as server:
         assert [kind for kind, _ in server.addresses] == ["TCP", "TCP", "UDP"]
@@ -42,6 +44,7 @@ def test_each_service_of_a_file_says_that_it_is_ready_and_they_stop_as_one(
         log = server.log()
         assert "UDP pinger: in total: received 1, answered 1" in log
         assert "TCP lecture: in total: closed finished 1, opened 1" in log
+        assert log.count("a plugin cannot be used: ") == 1
 
 
 def test_a_check_starts_nothing_and_a_mistake_is_one_sentence(tmp_path: Path) -> None:

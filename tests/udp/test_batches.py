@@ -33,10 +33,12 @@ from uppercase.udp import _batches, ports
 from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
-WAYS = [
-    pytest.param(True, marks=pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")),
-    False,
-]
+TOGETHER = pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")
+WAYS = [pytest.param(True, marks=TOGETHER), False]
+
+
+SO_NO_CHECK = 11
+"""Linux's socket option: datagrams without checksums, which are never cut apart."""
 
 
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
@@ -123,6 +125,78 @@ def test_what_is_cut_or_not_taken_costs_no_neighbour(
     }
     assert (responder.errors, responder.answered) == ({"send-error EACCES": 1}, 4)
     assert notebook.events == []
+    port.stopListening()
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How many messages each call of `sendmmsg` is given, and what it returns."""
+    calls: list[tuple[int, int]] = []
+    send = _batches._sendmmsg
+
+    def sendmmsg(descriptor: int, where: int, count: int, flags: int) -> Any:
+        calls.append((count, send(descriptor, where, count, flags)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(_batches, "_sendmmsg", sendmmsg)
+    return calls
+
+
+@TOGETHER
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_under_load_replies_of_one_size_to_one_client_are_handed_over_as_one(
+    host: str, noted: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They arrive one by one, from the address that was asked; few, odd or long ones go alone."""
+    port = port_on(host, True, Responder(applied()), monkeypatch)
+    where = {"0.0.0.0": "127.0.0.5", "::": "::1"}.get(host, host), port.getHost().port
+    lengths = {
+        "few": ([50] * 12, 24),
+        "one size each": ([100] * 20, 2),
+        "two sizes": ([1000] * 9 + [7] * 11, 4),
+        "too long": ([1001] * 20, 40),
+        "an empty one": ([8] * 19 + [0], 40),
+        "all different": (list(range(50, 70)), 40),
+        "one size again": ([3] * 32, 2),
+    }
+    with client(where[0]) as one, client(where[0]) as other:
+        for sizes, messages in lengths.values():
+            for sock in (one, other):
+                sock.connect(where)
+                for number, size in enumerate(sizes):
+                    sock.send((b"%d" % number).ljust(size, b"x")[:size])
+            port.doRead()
+            assert noted == [(messages, messages)]
+            noted.clear()
+            for sock in (one, other):
+                for number, size in enumerate(sizes):
+                    assert sock.recv(2000) == (b"%d" % number).ljust(size, b"X")[:size]
+    port.stopListening()
+
+
+@TOGETHER
+def test_what_cannot_be_handed_over_as_one_goes_one_by_one_and_is_counted_so(
+    noted: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replies to an address that takes none, and a socket without the checksums that it needs."""
+    responder = Responder(applied())
+    port = port_on("127.0.0.1", True, responder, monkeypatch)
+    here = Destination("127.0.0.1", port.getHost().port)
+    protocol: Any = port.protocol
+    with client() as sock:
+        sock.bind(("127.0.0.1", 0))
+        taken = Origin.of(sock.getsockname(), here)
+        refused = Origin.of(("255.255.255.255", 50_000), here)
+        to = [taken] * 10 + [refused] * 10 + [taken] * 9 + [refused] + [taken] * 10
+        for without_checksums in (False, True):
+            port._socket.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, without_checksums)
+            protocol.receive_batch([b"a%02d" % number for number in range(40)], to)
+            expected = [b"A%02d" % place for place, origin in enumerate(to) if origin is taken]
+            assert received(sock, 29) == expected
+    with_checksums, without = [1, -1, 1, -1, 1], [-1] * 5
+    assert noted == [*zip([5, 4, 3, 2, 1] * 2, with_checksums + without, strict=True)]
+    assert (responder.errors, responder.answered) == ({"send-error EACCES": 22}, 58)
+    assert responder.drops == {DropReason.SEND_ERROR: 22}
     port.stopListening()
 
 

@@ -119,7 +119,8 @@ class ClientArrows:
     def __init__(self) -> None:
         self.arrows: list[Arrow] = []
         self._requests: dict[int, list[Arrow]] = {}
-        self._left: dict[tuple[int, str], tuple[float, tuple[str, ...], str]] = {}
+        # What the lab did to a reply, and what is said of its next copy.
+        self._left: dict[tuple[int, str], tuple[Row, str]] = {}
 
     def take(self, row: Row) -> list[Arrow]:
         """Take the next row; return the arrows that are new, and those that may have changed."""
@@ -172,7 +173,7 @@ class ClientArrows:
         self.arrows.append(Arrow(at, at, "", actions=outcome, words=text, event=row["event"]))
 
     def _impaired(self, row: Row) -> None:
-        actions, words = tuple(map(str, row.get("actions", ()))), row.get("fate", "")
+        actions, words = _actions(row), row.get("fate", "")
         number = row.get("number", 0)
         if not row.get("fates"):
             self._note(row, words)
@@ -190,21 +191,24 @@ class ClientArrows:
         if "lost" in actions:
             self._arrow(row, REPLY, actions=actions, words=words)
         else:
-            self._left[number, row["fates"]] = row["time"], actions, words
+            self._left[number, row["fates"]] = row, words
 
     def _replied(self, row: Row) -> None:
-        arrow = self._arrow(row, REPLY)
-        key = arrow.number, row.get("fates", "")
-        if key in self._left:
-            arrow.begin, arrow.actions, arrow.words = self._left[key]
+        key = row.get("number", 0), row.get("fates", "")
+        if key not in self._left:
+            self._arrow(row, REPLY)
+            self._end_one(key[0])
+            return
+        left, words = self._left[key]
+        # As it was before a bit was flipped, when it left the service.
+        arrow = self._arrow(left, REPLY, actions=_actions(left), words=words)
+        if left.get("delay"):
             # A record may come from anywhere: no arrow goes back in time.
-            arrow.end = max(arrow.begin, arrow.end)
-            if arrow.words.endswith(_COPY):
-                arrow.text = ""
-            elif "duplicated" in arrow.actions:
-                self._left[key] = arrow.begin, arrow.actions, arrow.words + _COPY
-        else:
-            self._end_one(arrow.number)
+            arrow.end = max(arrow.begin, row["time"])
+        if words.endswith(_COPY):
+            arrow.text = ""
+        elif "duplicated" in arrow.actions:
+            self._left[key] = left, words + _COPY
 
     def _dropped(self, row: Row) -> None:
         text, number = f"dropped: {row.get('reason', '')}", row.get("number", 0)
@@ -224,6 +228,10 @@ class ClientArrows:
             if not arrow.ended:
                 arrow.ended = True
                 break
+
+
+def _actions(row: Row) -> tuple[str, ...]:
+    return tuple(map(str, row.get("actions", ())))
 
 
 def _readable(data: bytes, size: int) -> str:

@@ -313,9 +313,9 @@ def ask(
 
     Over TCP it is a session of one message; the framing `line` suits every server that answers a
     line with a line, streaming ones included. The reply may take 10 seconds unless `timeout` is
-    given. Over UDP the message is one datagram, asked again up to `retries` times, each time from a
-    port that nobody else uses, and the time-out is that of the first: 1 second unless given. Each
-    repetition waits twice as long.
+    given. Over UDP the message is one datagram from a port of its own, sent again up to `retries`
+    times, and the time-out is that of the first: 1 second unless given. Each repetition waits twice
+    as long.
 
     Returns:
         The reply. Fails with `ConnectionRefused`, `NoReply`, another `NetworkError`, or

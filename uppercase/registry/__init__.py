@@ -129,11 +129,14 @@ class Listing(NamedTuple):
     def describe(self) -> str:
         """Return a line for each transform, then one for each that cannot be used and why."""
         width = max((len(name) for name in self.transforms), default=0)
-        lines = ["Transforms:"]
-        lines += [f"  {name:<{width}}  {found.summary}" for name, found in self.transforms.items()]
-        if self.problems:
-            lines += ["", "Cannot be used:"]
-            lines += [f"  {problem}" for problem in self.problems]
+        lines, broken = ["Transforms:"], [*map(str, self.problems)]
+        for name, found in self.transforms.items():
+            try:
+                lines.append(f"  {name:<{width}}  {found.summary}")
+            except PluginError as error:
+                broken.append(f"{name}: {error}")
+        if broken:
+            lines += ["", "Cannot be used:", *(f"  {each}" for each in broken)]
         return "\n".join(lines)
 
 

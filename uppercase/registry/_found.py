@@ -23,7 +23,7 @@ import uppercase.errors
 from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
-from uppercase.plugins.declared import Kind, Parameter, convert_arguments
+from uppercase.plugins.declared import ACCEPTED, Kind, Parameter, convert_arguments
 
 
 def searched_directory() -> str | None:
@@ -145,7 +145,10 @@ class Found:
             return self._plugin
         target, ascii = self.target, self._declared.get("ascii")
         try:
-            return adopt(target, **{**self._declared, "ascii": load(ascii) if ascii else None})
+            plugin = adopt(target, **{**self._declared, "ascii": load(ascii) if ascii else None})
+            if fault := fault_of_plugin(plugin, self.reference.partition(":")[2]):
+                raise PluginError(fault)
+            return plugin
         except PluginError as error:
             raise PluginError(
                 f"{self.reference!r} cannot be used: {_place_of(target)}{error}"
@@ -214,7 +217,7 @@ class Found:
         except Invalid as error:
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) builds no ITransform: {_place_of(made)}"
-                f"{type(made).__name__} is not one: {violations(error)}"
+                f"{type(made).__name__} is not one: {_violations(error)}"
             ) from error
         except (Exception, SystemExit) as error:
             raise PluginError(
@@ -307,7 +310,28 @@ def _definition(thing: object) -> tuple[str | None, int] | None:
         return None
 
 
-def violations(error: Invalid) -> str:
+def fault_of_plugin(plugin: Any, label: str) -> str | None:
+    """Say what keeps an object from being the plugin that it says it is."""
+    try:
+        verifyObject(ITransformPlugin, plugin)
+        foreign = [
+            item
+            for item in plugin.parameters
+            if not (isinstance(item, Parameter) and (item.choices or item.type in ACCEPTED))
+        ]
+    except Invalid as error:
+        return f"{label} does not keep to ITransformPlugin: {_violations(error)}"
+    except (Exception, SystemExit) as error:
+        return f"{label} raised {type(error).__name__}: {line_of(error)}"
+    if not foreign:
+        return None
+    return (
+        f"{label} has {foreign[0]!r} among its parameters; "
+        "uppercase.plugins.Parameter is accepted, of int, float, bool or str, or with choices"
+    )
+
+
+def _violations(error: Invalid) -> str:
     """Say what an object lacks of an interface, in an author's words."""
     return ", ".join(map(_violation, getattr(error, "exceptions", (error,))))
 

@@ -26,14 +26,16 @@ from twisted.plugin import CachedDropin, IPlugin, getCache
 from twisted.python import log
 from twisted.python.modules import getModule
 from zope.interface import implementer
-from zope.interface.exceptions import Invalid
-from zope.interface.verify import verifyObject
 
-from uppercase.errors import line_of
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
-from uppercase.plugins.declared import ACCEPTED, Parameter
-from uppercase.registry._found import Found, Problem, current_directory, from_exception, violations
+from uppercase.registry._found import (
+    Found,
+    Problem,
+    current_directory,
+    fault_of_plugin,
+    from_exception,
+)
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""
@@ -105,7 +107,8 @@ class Scan:
                 said = {attribute: getattr(names, attribute) for attribute in self._by_name}
                 self._add(Found(file, **said), _fault_of_name(names.name, label))
             elif plugin is not None:
-                self._add(Found(file, plugin), _fault_of_plugin(plugin, label), plugin)
+                fault = fault_of_plugin(plugin, label) or _fault_of_name(plugin.name, label)
+                self._add(Found(file, plugin), fault, plugin)
 
     def _add(self, transform: Found, fault: str | None, plugin: object = None) -> None:
         if fault is None:
@@ -162,26 +165,6 @@ def drop_ins(folder: str) -> list[Path]:
     """Return the files of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
     files = sorted(Path(folder).glob("*.py"))
     return [file for file in files if file.name != "__init__.py" and file.exists()]
-
-
-def _fault_of_plugin(plugin: Any, label: str) -> str | None:
-    try:
-        verifyObject(ITransformPlugin, plugin)
-        foreign = [
-            item
-            for item in plugin.parameters
-            if not (isinstance(item, Parameter) and (item.choices or item.type in ACCEPTED))
-        ]
-    except Invalid as error:
-        return f"{label} does not keep to ITransformPlugin: {violations(error)}"
-    except (Exception, SystemExit) as error:
-        return f"{label} raised {type(error).__name__}: {line_of(error)}"
-    if foreign:
-        return (
-            f"{label} has {foreign[0]!r} among its parameters; "
-            "uppercase.plugins.Parameter is accepted, of int, float, bool or str, or with choices"
-        )
-    return _fault_of_name(plugin.name, label)
 
 
 def _fault_of_name(name: object, label: str) -> str | None:

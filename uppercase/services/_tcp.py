@@ -122,7 +122,7 @@ class TCPService(TransformService):
     def listen(self) -> None:
         self._fit_to_descriptors()
         if self.factory.lab is not None:
-            say(f"lab: {self.factory.lab}")
+            self.say(f"lab: {self.factory.lab}")
         opened, listeners = self.opened, list[listening.Listener]()
         if not self.settings.inherits:
             opened, listeners = self.open_shorthands(1), self._listeners
@@ -217,19 +217,26 @@ class TCPService(TransformService):
             if is_over:
                 next_abort = now + LAST_WORD
                 # Those that could have ended; what was busy until now has a moment more.
-                _abort([each for each in connections if each in drained])
+                self._abort([each for each in connections if each in drained])
             elif now >= next_report:
                 next_report += _DRAIN_REPORT
                 time = max(0.0, deadline - now)
-                say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
+                self.say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
             for connection in list(connections):
                 since = connection.idle_since()
                 is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-                if is_over or is_quiet or connection in drained:
+                if is_over or is_quiet:
                     drained.add(connection)
                     connection.drain()
             await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
         self.factory.on_closed = None
+
+    def _abort(self, late: list[TransformProtocol]) -> None:
+        if late:
+            aborted = counted(len(late), "connection")
+            self.say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
+        for connection in late:
+            connection.abort()
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.admission.max_connections
@@ -240,7 +247,7 @@ class TCPService(TransformService):
                 f"at most {possible} connections instead of {wanted} (--max-connections), because "
                 "the process may have few files open; a higher limit (ulimit -n) allows more"
             )
-            say(text, LogLevel.warn)
+            self.say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
         opened = _Open(listener, port)
@@ -253,14 +260,6 @@ class TCPService(TransformService):
     def _accept_failed(self, error: OSError) -> None:
         name = errno.errorcode.get(error.errno or 0, "?")
         self.notify(AcceptFailed(name, error.strerror or ""))
-
-
-def _abort(late: list[TransformProtocol]) -> None:
-    if late:
-        aborted = counted(len(late), "connection")
-        say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
-    for connection in late:
-        connection.abort()
 
 
 def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:

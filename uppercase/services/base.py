@@ -51,7 +51,8 @@ class Settings:
         inherits: another process opens the addresses; see `TransformService.opened`.
         observers: told of each datagram and each chunk, beside the service's own.
         lab_notes: lines for the log that say what the lab does.
-        found: what a scan of the doors has found already; else there is one for the service.
+        found: what a scan of the doors has found already (whoever made it tells what is wrong);
+            else there is one for the service.
 
     `port` and `interfaces` stand for addresses of their own, beside those of `listen`; where only
     `listen` is given, there are no others.
@@ -108,6 +109,10 @@ class OpenPlace(NamedTuple):
         return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
+_MAY_BE_ZERO: Final = ("port", "drain", "drain_quiet", "loop_guard", "receive_buffer")
+"""Numbers for which 0 means something; of others, 0 is what nobody wants, unless it is given."""
+
+
 def _check_values(settings: Settings) -> None:
     """Refuse what no option would take, and a text where type checkers take it for a list."""
     for record in (settings, getattr(settings, "limits", settings)):
@@ -115,8 +120,10 @@ def _check_values(settings: Settings) -> None:
             value, accepted = getattr(record, each.name), ""
             is_number = isinstance(value, int | float)
             if is_number or type(each.default) in (int, float):
-                if not (is_number and 0 <= value < math.inf):
-                    accepted = "a number that is 0 or more is accepted"
+                may_be_zero = each.default == 0 or each.name in _MAY_BE_ZERO
+                if not (is_number and 0 <= value < math.inf and (value or may_be_zero)):
+                    which = "0 or more" if may_be_zero else "more than 0"
+                    accepted = f"a number that is {which} is accepted"
             elif each.default == () and isinstance(value, str) and len(value) > 1:
                 accepted = f"a list is accepted, such as [{value!r}]"
             if accepted:
@@ -218,7 +225,7 @@ class TransformService(Service, ABC):
             for stage in stages
             if awaiting.is_async(stage.transform) and not awaiting.runs_asyncio(reactor)
         ]
-        self._problems = found.problems
+        self._problems = found.problems if settings.found is None else ()
         _check_values(settings)
         # Each raises what is wrong with it.
         settings.port_number()
@@ -275,12 +282,12 @@ class TransformService(Service, ABC):
         hosts = [ip_address(host) for host in self.settings.hosts()]
         everywhere = {host.version for host in hosts if host.is_unspecified}
         if not self.settings.listen and all(host.is_loopback for host in hosts):
-            say("only this machine can reach it; --interface='*' opens it to others")
+            self.say("only this machine can reach it; --interface='*' opens it to others")
         for address in addresses_for_others():
             if ip_address(address).version in everywhere:
-                say(f"others reach this machine at {address}")
+                self.say(f"others reach this machine at {address}")
         for note in self._notes:
-            say(note)
+            self.say(note)
         for problem in self._problems:
             say(f"a plugin cannot be used: {problem}", LogLevel.warn)
 
@@ -306,7 +313,7 @@ class TransformService(Service, ABC):
                         unnamed = ":" in host and host not in settings.interfaces
                         if not (unnamed and values.address_is_missing(error)):
                             raise
-                        say("this machine has no IPv6; IPv4 only is served")
+                        self.say("this machine has no IPv6; IPv4 only is served")
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen:
@@ -400,10 +407,16 @@ class TransformService(Service, ABC):
     def served(self) -> list[str]:
         """Return what is being served, each as the ready line names it."""
 
+    def say(self, text: str, level: Any = LogLevel.info) -> None:
+        """Write a line about this service into the log."""
+        self._log_observer.line(level, text)
+
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        say(
+        self._log_observer.line(
+            LogLevel.info,
             f"The server is ready to receive: {address} ({self.label})",
+            named=False,
             event="ready",
             address=address,
             transform=self.chain.name,

@@ -305,14 +305,16 @@ class LogObserver:
         if count := self._held.pop(kind, 0):
             like = printable(kind, _LOG_TEXT)
             text = f"{like}: {count} more since the last line"
-            say(text, LogLevel.warn, event="more", like=like, count=count)
+            self.line(LogLevel.warn, text, event="more", like=like, count=count)
 
-    def line(self, level: Any, text: str, **facts: Any) -> None:
-        """Write a line about this service: a sentence for people, and facts for programs."""
+    def line(self, level: Any, text: str, *, named: bool = True, **facts: Any) -> None:
+        """Write a line about this service: a sentence for people, and facts for programs.
+
+        It begins with the service's name, unless scripts look for it as it is.
+        """
         known = self.service.lower() in ("", self._protocol.lower())
-        named = {} if known else {"service": self.service}
-        who = self._protocol if known else f"{self._protocol} {self.service}"
-        say(f"{who}: {text}", level, protocol=self._protocol, **named, **facts)
+        about = {"protocol": self._protocol, **({} if known else {"service": self.service})}
+        say(f"{' '.join(about.values())}: {text}" if named else text, level, **about, **facts)
 
     def notify(self, event: Event) -> None:
         quiet = type(event) in _QUIET or getattr(event, "outcome", None) in _UNREMARKABLE
@@ -327,7 +329,7 @@ class LogObserver:
                 self._raised(kind, who, event.error.traceback, **facts_of(event))
         elif not in_class and (warning := _warning(event)):
             kind, text = warning
-            if self._allows(f"{self._protocol} {kind}", LOG_INTERVAL):
+            if self._allows(kind, LOG_INTERVAL):
                 self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
             self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
@@ -347,7 +349,11 @@ class LogObserver:
 def _traceback_lines(trace: TracebackException) -> list[str]:
     """Return a traceback's lines. What an exception says is one line: it may be a peer's."""
     lines: list[str] = []
-    for part in trace.format():
+    try:
+        parts = list(trace.format())
+    except Exception as broken:  # A SyntaxError may have anything for its place.
+        parts = [*trace.stack.format(), f"(its text cannot be had: {type(broken).__name__})"]
+    for part in parts:
         whole = part.strip("\n")
         frame = whole.startswith("  File ")
         lines += [printable(line, _LOG_TEXT) for line in (whole.split("\n") if frame else [whole])]

@@ -231,7 +231,7 @@ def listening(endpoint: str, example: str) -> Group:
         ),
         Option(
             "-l, --listen=DESCRIPTION",
-            f"{endpoint} such as {example}, instead of --port and --interface; may be repeated",
+            f"{endpoint} such as {example}, instead of the default address; may be repeated",
             many=True,
         ),
     )

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -114,6 +114,8 @@ class ProcessOptions(TableOptions, ABC):
         call_when_ready = supervisor.call_when_ready if supervisor else reactor.callWhenRunning
         # A full collection of what was imported would hold all clients up for 40 ms.
         call_when_ready(gc.freeze)
+        for each in self.found.problems:  # Once, however many services there are.
+            call_when_ready(partial(say, f"a plugin cannot be used: {each}", LogLevel.warn))
         if self["metrics"] is not None:
             # Here, as they take a tenth of a second to import.
             from uppercase.services.metrics import Measurements

@@ -20,6 +20,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from ipaddress import ip_address
 from secrets import token_urlsafe
@@ -34,10 +35,10 @@ from zope.interface import implementer
 
 from uppercase.classroom.page._audience import COUNTS, LINE, Audience, Shown
 from uppercase.core.guards import TokenBuckets
-from uppercase.core.values import host_address, printable_address
+from uppercase.core.values import printable_address
 from uppercase.services.base import Repeated, TransformService, addresses_for_others
 from uppercase.services.logs import say
-from uppercase.services.web import BoundedSite, WebService, why_foreign
+from uppercase.services.web import BoundedSite, WebService, host_in, is_loopback, why_foreign
 
 __all__ = ["Audience", "PageService"]
 
@@ -199,7 +200,7 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        everywhere, loopback = ip_address(place.host).is_unspecified, _is_loopback(place.host)
+        everywhere, loopback = ip_address(place.host).is_unspecified, is_loopback(place.host)
         hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
         host = next(iter([*self.hosts, *hosts]), "")
         return host and f"http://{printable_address(host, place.port)}/"
@@ -305,7 +306,7 @@ class _Root(Resource):
         match request.path:
             # Who asks for the headers alone could not be seen to have gone.
             case b"/events" if request.method == b"GET":
-                local = _is_loopback(_host(request.getClientAddress()))
+                local = is_loopback(host_in(request.getClientAddress()))
                 if not self._page.have_room(local=local):
                     return _say(request, 503, "too many are watching; try again later")
                 self._page.admit(request)
@@ -347,10 +348,13 @@ class _Root(Resource):
         """Return why a request is refused, and give its reply the headers of every reply."""
         for name, value in _HEADERS.items():
             request.setHeader(name.encode(), value.encode())
+        found = map(request.getHeader, (b"host", b"origin"))
+        # Twisted takes headers for UTF-8, and fails at others.
+        host, origin = (value if value is None else value.decode("latin-1") for value in found)
         return why_foreign(
-            request.getHeader("host"),
-            request.getHeader("origin"),
-            arrived_at=_host(request.getHost()),
+            host,
+            origin,
+            arrived_at=host_in(request.getHost()),
             given=self._page.hosts,
             changes=changes,
         )
@@ -362,19 +366,23 @@ class _Root(Resource):
     def _qr(self, request: Request) -> bytes:
         address = self._page.address()
         try:
-            import segno
+            picture = _code_of(address) if address else b""
         except ImportError:
-            address = ""
-        if not address:
+            picture = b""
+        if not picture:
             return _say(request, 404, "there is no code")
-        picture = io.BytesIO()
-        segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
         request.setHeader(b"content-type", b"image/svg+xml")
-        return picture.getvalue()
+        return picture
 
 
-def _host(address: Any) -> str:
-    return str(getattr(address, "host", ""))
+@lru_cache(1)
+def _code_of(address: str) -> bytes:
+    """Return an address as a QR code in SVG, which takes twenty times as long as other pages."""
+    import segno
+
+    picture = io.BytesIO()
+    segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
+    return picture.getvalue()
 
 
 def _argument(request: Request, name: bytes) -> str:
@@ -396,9 +404,3 @@ def _say(request: Request, status: int, sentence: str) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     return f"{sentence}\n".encode()
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address, or the lack of one, means this very machine."""
-    number = host_address(host)
-    return number is None or number.is_loopback
