@@ -225,6 +225,16 @@ def test_a_switch_turns_it_off() -> None:
     assert done.stdout.strip() == b"OneByOne"
 
 
+@TOGETHER
+def test_a_kernel_that_cuts_nothing_apart_gets_them_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_socket("127.0.0.1", 0) as sock:
+        assert type(_batches.batches_of(sock)) is _batches.Batches
+        monkeypatch.setattr(_batches, "_UDP_SEGMENT", 9_999)
+        assert type(_batches.batches_of(sock)) is _batches.OneByOne
+
+
 # What is looked at together, against each datagram by itself
 
 _SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]
