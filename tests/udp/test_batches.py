@@ -45,6 +45,7 @@ def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -
     monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
     monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    monkeypatch.setattr("uppercase.core.responder.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
