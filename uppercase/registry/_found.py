@@ -343,4 +343,4 @@ def _violation(error: Any) -> str:
     if isinstance(error, BrokenMethodImplementation):
         name = error.method.__name__
         return f"its {name} cannot be called as {name}{error.method.getSignatureString()}"
-    return " ".join(str(error).split())
+    return line_of(error)

@@ -152,7 +152,6 @@ class WebService(Service):
         self._opening: Deferred[Any] | None = None
 
     def privilegedStartService(self) -> None:
-        Service.privilegedStartService(self)
         self._open()
 
     def startService(self) -> None:
