@@ -1,10 +1,12 @@
 """What the exercises say of what programs have printed and sent, without the programs."""
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,8 +241,8 @@ class Fake:
 
 
 @contextmanager
-def answering(kind: int, replies: Sequence[bytes]) -> Iterator[int]:
-    """Answer the first message by these; return the port."""
+def answering(kind: int, replies: Sequence[bytes], pause: float = 0.0) -> Iterator[int]:
+    """Answer the first message by these, over TCP with a pause after each; return the port."""
     with socket.socket(type=kind) as skt:
         skt.bind(("127.0.0.1", 0))
         skt.settimeout(30)
@@ -252,10 +254,12 @@ def answering(kind: int, replies: Sequence[bytes]) -> Iterator[int]:
                     skt.sendto(reply, peer)
                 return
             connection, _ = skt.accept()
-            with connection:
+            with connection, suppress(OSError):  # who has enough of it goes
                 connection.settimeout(30)
                 connection.recv(1 << 16)
-                connection.sendall(b"".join(replies))
+                for reply in replies:
+                    connection.sendall(reply)
+                    time.sleep(pause)
                 while connection.recv(1 << 16):
                     pass
 
@@ -267,11 +271,18 @@ def answering(kind: int, replies: Sequence[bytes]) -> Iterator[int]:
         thread.join(30)
 
 
-def asked(name: str, message: bytes, *replies: bytes, words: str = "", number: int = 1) -> str:
+def asked(
+    name: str,
+    message: bytes,
+    *replies: bytes,
+    words: str = "",
+    number: int = 1,
+    pause: float = 0.0,
+) -> str:
     """Return what is wrong with a server that answers a message so."""
     kind = socket.SOCK_DGRAM if name == "udp-server" else socket.SOCK_STREAM
     server = find_exercise(name).changed("x", options={"seconds": 0.3}).subject
-    with answering(kind, replies) as port:
+    with answering(kind, replies, pause) as port:
         try:
             server.ask(Trial([]), Fake(port, words), number, message)
         except Wrong as error:
@@ -294,6 +305,33 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
     assert "must not wait for more, such as a newline" in asked("tcp-server", b"one")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
+
+
+def test_a_reply_that_drips_is_not_waited_for_to_its_end() -> None:
+    """A check of 100,000 bytes would last for days."""
+    began = time.monotonic()
+    said = asked("tcp-server", b"x" * 2000, *[b"X"] * 2000, pause=0.02)
+    assert said.endswith("and no end of it within 1.8 s")
+    assert time.monotonic() < began + 20
+
+
+@in_reactor
+async def test_a_client_that_floods_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two seconds of it are in a record took a gibibyte to judge."""
+    monkeypatch.setattr("uppercase.classroom.grade.RECORD", 20_000)
+    path = tmp_path / "flood.py"
+    path.write_text(
+        "import os, socket\n"
+        "skt = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "skt.connect(('127.0.0.1', int(os.environ['UPPERCASE_PORT'])))\n"
+        "for _ in range(500): skt.send(b'x'), skt.recv(9)\n"
+    )
+    trial = Trial([sys.executable, "-SE", str(path)])
+    run = await deferToThread(lambda: trial.client(True, "", seconds=60.0))
+    assert run.status == 0
+    assert 10 < len(run.rows) < 500
 
 
 def test_a_server_that_has_ended_has_its_last_words_in_each_sentence() -> None:

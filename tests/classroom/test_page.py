@@ -367,6 +367,12 @@ def test_so_many_may_watch_and_this_machine_always(stage: Stage) -> None:
     assert len(stage.page.watchers) == WATCHERS + KEPT_FOR_THIS_MACHINE - 2
 
 
+def test_others_cannot_use_up_what_this_machine_may_ask(stage: Stage) -> None:
+    while Visit(stage.page).ask("/icon.svg")[0]:
+        pass
+    assert Visit(stage.page, "127.0.0.1").ask()[0] == 200
+
+
 def test_a_connection_that_asks_nothing_ends(stage: Stage) -> None:
     visit = Visit(stage.page)
     stage.clock.advance(30)

@@ -47,7 +47,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             browser.command("Input.insertText", text="hello")
             browser.press_return()
             browser.wait_for(
-                "/datagram 1 of B: /.test(document.getElementById('sent').textContent)"
+                "/datagram 1 of B: .*HELLO.*, reply delayed/"
+                ".test(document.getElementById('sent').textContent)"
             )
             browser.wait_for("document.querySelectorAll('.tag.mine').length > 0")
 

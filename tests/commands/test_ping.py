@@ -1,6 +1,7 @@
 """How ping tells lost, late, duplicate, reordered and wrong replies apart; in memory."""
 
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from twisted.python.failure import Failure
 from tests.commands.command import run
 from uppercase.client.target import Target
 from uppercase.commands._report import difference
-from uppercase.commands.ping import finding_text
+from uppercase.commands.ping import Display, finding_text
 from uppercase.commands.ping._run import Lines
 from uppercase.commands.ping._tracker import Finding, Probes, Tracker, Verdict, schedule
 from uppercase.errors import NetworkError, UserError
@@ -326,6 +327,23 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     assert came
     assert max(map(len, came)) < 4 << 20
     assert len(lines.incomplete()) < 4 << 20
+
+
+def test_what_an_evil_server_sends_is_not_kept() -> None:
+    """A plot looks back on 100,000 replies, each of which may have been a mebibyte."""
+    tracker = make_tracker()
+    display = Display(
+        Target(), TIMEOUT, tracker.totals, quiet=True, as_json=False, timestamps=False
+    )
+    tracker.send(0.0)
+    tracemalloc.start()
+    try:
+        for _ in range(40):
+            display.show(tracker.receive(bytes(1 << 20), 0.5))
+        assert tracemalloc.get_traced_memory()[0] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(display.found) == 40
 
 
 def test_a_server_that_stops_reading_is_told() -> None:

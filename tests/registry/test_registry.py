@@ -647,6 +647,14 @@ class TestBrokenPlugins:
         with pytest.raises(PluginError, match="builds no ITransform"):
             registry.listing().find("odd")
 
+    def test_what_is_built_need_not_even_have_a_text(self, project: Project) -> None:
+        members = "name, summary, parameters = 'odd', '', ()"
+        members += "\n    def __repr__(self): raise LookupError('no text')"
+        code = _plugin("pass").replace("pass", members).replace("return 3", "return self")
+        project.drop_in("acme_builds", code)
+        with pytest.raises(PluginError, match=r"Plugin is not one: .its text cannot be had: Loo"):
+            registry.listing().find("odd")
+
     def test_what_is_missing_for_an_interface_is_said_with_the_line(self, project: Project) -> None:
         file = project.module(
             "acme_half",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -32,7 +33,9 @@ class Factory:
         self.connections = connections
 
 
-def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end() -> None:
+def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end(
+    said: list[str],
+) -> None:
     clock = Clock()
     service = TCPService(TCPSettings(drain=10.0, drain_quiet=1.0), clock)
     quiet, busy = Connection(0.0), Connection(None)
@@ -53,3 +56,24 @@ def test_whoever_was_busy_until_the_drain_time_was_over_has_a_moment_more_to_end
     factory.on_closed()
     assert done.called
     assert not clock.getDelayedCalls()
+    over = "TCP: the drain time is over: {} aborted (--drain)"
+    left = [f"TCP: 2 connections left, {seconds} s" for seconds in range(9, 0, -1)]
+    assert said[:10] == [*left, over.format("1 connection")]
+    assert over.format("2 connections") in said
+
+
+@pytest.mark.parametrize("at_once", [{"drain": 0.0}, {"drain_quiet": 0.0}])
+def test_who_has_no_time_is_drained_in_the_middle_of_something_and_not_aborted(
+    at_once: dict[str, float], said: list[str]
+) -> None:
+    clock = Clock()
+    service = TCPService(TCPSettings(**at_once), clock)  # type: ignore[arg-type]
+    busy = Connection(None)
+    factory: Any = Factory({busy})
+    service.factory = factory
+    done = Deferred.fromCoroutine(service.end())
+    clock.advance(0.1)
+    assert (busy.drained, busy.aborted, said) == (True, False, [])
+    factory.connections.clear()
+    factory.on_closed()
+    assert done.called

@@ -122,6 +122,12 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) 
     await first.stopService()
 
 
+async def test_what_ends_the_program_does_nothing_to_the_terminal() -> None:
+    service = tcp_service(TCPSettings(listen=["unix:/no/such/\x1b[31m/socket"]))
+    with pytest.raises(CannotStart, match=r"/no/such/\\x1b\[31m/socket: there is no such folder"):
+        service.startService()
+
+
 # Twisted 24.7 leaves a socket that could not be bound to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", MAKERS)
@@ -252,7 +258,12 @@ def test_the_search_for_a_common_free_port_ends() -> None:
     assert ports.open == []
 
 
-def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("interfaces", "served"), [([], "127.0.0.1"), (["localhost"], "127.0.0.1"), (["*"], "0.0.0.0")]
+)
+def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for(
+    interfaces: list[str], served: str, said: list[str]
+) -> None:
     class NoIPv6(Ports):
         def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
             if ":" in host:
@@ -260,9 +271,10 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for() -> None:
                 raise cannot_listen("UDP", f"[{host}]:{port}", error) from error
             return super().open_address(host, port, workers)
 
-    ports = NoIPv6(UDPSettings(port=7), lambda host, port: False)
+    ports = NoIPv6(UDPSettings(port=7, interfaces=interfaces), lambda host, port: False)
     ports.open_shorthands(1)
-    assert ports.open == [("127.0.0.1", 7)]
+    assert ports.open == [(served, 7)]
+    assert said == ["UDP: this machine has no IPv6; IPv4 only is served"]
     with pytest.raises(CannotListen, match="this machine has no such address"):
         NoIPv6(UDPSettings(port=7, interfaces=["::1"]), lambda *_: False).open_shorthands(1)
 
@@ -275,6 +287,7 @@ async def test_that_nobody_else_can_reach_it_is_said_where_it_is_true(
     service.startService()
     await service.stopService()
     assert any("only this machine can reach it" in line for line in said) is is_said
+    assert not any("others reach" in line for line in said)
 
 
 @implementer(IObserver)
@@ -318,4 +331,5 @@ def test_what_is_done_again_and_again_goes_on_after_failures(logged_errors: Any)
     repeated.end()
     repeated.end()
     assert calls == [0.0, 1.0, 2.0, 3.0]
-    assert len(logged_errors.flush()) == 2
+    told = [text.partition("\n")[0] for text in logged_errors.flush()]
+    assert told == [f"{fail} has failed, and is called again"] * 2

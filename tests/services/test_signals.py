@@ -47,13 +47,25 @@ def before() -> Iterator[None]:
 
 @pytest.mark.usefixtures("before")
 def test_a_program_keeps_its_own_handlers() -> None:
+    """Those that it had, and those that it has put before ours."""
+
     def own(number: int, frame: FrameType | None) -> None: ...
 
+    reactor = Reactor()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signal.signal(signal.SIGINT, reactor.sigInt)
+    STOP_SIGNALS.take("before", reactor, 10)
+    signal.signal(signal.SIGINT, own)
+    STOP_SIGNALS.release("before", reactor)
+    assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
+    assert signal.getsignal(signal.SIGINT) is own
     signal.signal(signal.SIGTERM, own)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    STOP_SIGNALS.take("service", Reactor(), 10)
+    STOP_SIGNALS.take("service", reactor, 10)
     assert signal.getsignal(signal.SIGTERM) is own
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_a_reactor_in_memory_has_no_signals_to_take() -> None:
@@ -77,7 +89,13 @@ def test_a_service_that_was_stopped_before_the_reactor_ran_takes_no_signals() ->
 
 
 @pytest.mark.usefixtures("before")
-def test_the_reactors_handlers_are_called_and_given_back() -> None:
+def test_the_reactors_handlers_are_called_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that goes on after the reactor has ended is not ended itself."""
+    given_up: list[str] = []
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: given_up.append("dump"))
+    monkeypatch.setattr("threading.Timer.cancel", lambda timer: given_up.append("timer"))
+    monkeypatch.setattr("threading.Timer.start", lambda timer: None)
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **__: None)
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
     STOP_SIGNALS.take("service", reactor, 10)
@@ -85,9 +103,11 @@ def test_the_reactors_handlers_are_called_and_given_back() -> None:
     assert reactor.stopped == [signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
     assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
+    assert not given_up
     for call in reactor.after_shutdown:
         call()
     assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
+    assert given_up == ["dump", "timer"]
 
 
 @pytest.mark.usefixtures("before")
@@ -115,6 +135,7 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     STOP_SIGNALS.take("first", reactor, 10)
     STOP_SIGNALS.take("second", reactor, 10)
     STOP_SIGNALS.release("first", reactor)
+    assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
     STOP_SIGNALS.release("second", reactor)

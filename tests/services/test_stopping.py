@@ -1,5 +1,6 @@
 """A service inside a program: started and stopped at any time, once, twice or again."""
 
+import errno
 import socket
 import sys
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from tests.udp.helpers import ask, client, columns, in_thread, packet
-from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
+from uppercase.services import CannotStart, TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
 from uppercase.services._stopping import exit_with
 from uppercase.services.base import TransformService
@@ -46,6 +48,18 @@ def test_the_status_is_what_it_is_even_if_nobody_reads_the_log(
 
 async def test_a_service_that_was_not_started_stops_at_once(service: TransformService) -> None:
     await service.stopService()
+
+
+async def test_a_service_that_was_stopped_before_the_reactor_ran_announces_nothing(
+    service: TransformService, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    later: list[Callable[[], None]] = []
+    monkeypatch.setattr(reactor, "callWhenRunning", later.append)
+    service.startService()
+    await service.stopService()
+    for call in later:
+        call()
+    assert not [line for line in said if "reach" in line]
 
 
 async def test_a_second_stop_waits_for_the_end_of_the_first(service: TransformService) -> None:
@@ -125,7 +139,8 @@ async def test_a_port_that_a_transform_has_stopped_counts_no_drops_anew(
     service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
     service.startService()
     dropped[0] = 9
-    service._look_at_kernel()
+    for _ in range(2):
+        service._look_at_kernel()
     service.ports[0].stopListening()
     await service.stopService()
     assert service.counts()["kernel-dropped"] == 2
@@ -163,3 +178,17 @@ async def test_ports_that_tell_no_kernel_drops_are_served_all_the_same(
     await deferLater(reactor, 0.05)
     assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
     await service.stopService()
+
+
+async def test_a_port_that_such_a_reactor_cannot_open_closes_those_before_it() -> None:
+    class Full(Plain):
+        def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
+            if interface == "::1":
+                raise CannotListenError(interface, port, OSError(errno.ENOBUFS, "no room"))
+            return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
+
+    service = udp_service(UDPSettings(port=0), Full())
+    with pytest.raises(CannotStart, match="no room"):
+        service.startService()
+    assert not service.ports
+    await deferLater(reactor, 0)

@@ -183,3 +183,12 @@ async def test_a_stop_works_whatever_the_descriptors_number() -> None:
         await stop(service)
         for each in files:
             each.close()
+
+
+def test_what_the_system_has_no_room_for_is_counted_by_its_error(said: list[str]) -> None:
+    service = made()
+    for number in (EMFILE, 12345):
+        service._accept_failed(OSError(number, "no room"))
+    assert service.counts() == {"accept-failed ?": 1, "accept-failed EMFILE": 1}
+    assert "no connection can be accepted for now: no room (EMFILE); new clients wait" in said[0]
+    service._log_observer.stop()

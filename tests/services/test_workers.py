@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from twisted.python.failure import Failure
 
 from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen, UserError
-from uppercase.services import TCPSettings, UDPSettings, supervisor, tcp_service, udp_service
+from uppercase.limits import DatagramLimits, Limits
+from uppercase.services import (
+    TCPSettings,
+    UDPSettings,
+    _udp,
+    supervisor,
+    tcp_service,
+    udp_service,
+)
 from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
@@ -37,7 +46,12 @@ def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
     board.close()
 
 
-def test_a_board_is_one_memory_for_all_who_have_its_descriptor() -> None:
+@pytest.mark.parametrize("system", ["linux", "other"])
+def test_a_board_is_one_memory_for_all_who_have_its_descriptor(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "other":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     board = Board.make(2)
     other = Board(os.dup(board.descriptor), 2)
     assert not other.has_more(1, 7)
@@ -48,6 +62,36 @@ def test_a_board_is_one_memory_for_all_who_have_its_descriptor() -> None:
 
 def test_shares_are_never_less_than_the_whole() -> None:
     assert [share(1000, 3), share(1, 4), share(8, 4)] == [334, 1, 2]
+    for per_address, part in ((None, None), (7, 2)):
+        limits = Limits(max_connections=10, max_per_address=per_address)
+        tcp = tcp_service(TCPSettings(limits=limits))
+        tcp.share_limits(4)
+        admission = tcp.factory.admission
+        assert (admission.max_connections, admission.max_per_address) == (3, part)
+    udp = udp_service(UDPSettings(limits=DatagramLimits(max_outstanding=10)))
+    udp.share_limits(4)
+    assert udp.responder.limits.max_outstanding == 3
+
+
+async def test_what_was_opened_for_workers_is_watched_until_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """All that the system has dropped is counted and told of."""
+    dropped = count(3)
+    monkeypatch.setattr(_udp, "kernel_drops", lambda _: next(dropped))
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
+    service.open_sockets(1)
+    service._look_at_kernel()
+    service.close()
+    assert not service._watch.running
+    assert service.counts()["kernel-dropped"] == 2
+    assert said[1:] == ["UDP: datagrams that the system dropped: 1 more since the last line"]
+
+
+def test_what_has_no_socket_to_share_is_not_for_workers() -> None:
+    service = tcp_service(TCPSettings(listen=["stdio:"]))
+    with pytest.raises(CannotListen, match="cannot share stdio: among workers: only tcp:,"):
+        service.open_sockets(2)
 
 
 def test_a_name_for_the_interface_is_as_good_for_workers_as_for_one_process() -> None:

@@ -30,7 +30,7 @@ from uppercase.awaiting import Waiter, choose_reactor, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
-from uppercase.limits import KIB, MIB
+from uppercase.limits import KIB, MIB, RECORD_LIMIT
 from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
 from uppercase.services.base import Repeated, clock_of
@@ -370,6 +370,7 @@ class ObservedService:
         lab: str | None = None,
         options: Mapping[str, str] | None = None,
         seed: int | None = None,
+        limit: int = RECORD_LIMIT,
     ) -> None:
         found = listing()
         choose_reactor(any(map(found.is_async, transforms)))
@@ -391,7 +392,7 @@ class ObservedService:
             "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }
         clock = clock_of(reactor).seconds
-        self._recorder = Recorder(self._file, about, head=_HEAD, clock=clock)
+        self._recorder = Recorder(self._file, about, head=_HEAD, limit=limit, clock=clock)
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "found": found,

@@ -24,6 +24,7 @@ from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError, suggest, text_of
+from uppercase.limits import MIB
 
 _GLANCE: Final = 0.25  # Seconds between two looks at whether a client's silence is over.
 
@@ -45,6 +46,11 @@ starved run is repeated."""
 STARVED: Final = 0.35
 """Seconds by which our service may be late: half of what a program can spare that waits a second
 for replies that the exercises hold back for at most 0.3 s."""
+
+
+RECORD: Final = 32 * MIB
+"""Bytes of a run's record: some 50,000 datagrams and replies; a flood is as many within seconds.
+What is read and drawn of them takes ten times as much memory."""
 
 
 class Wrong(Exception):
@@ -156,7 +162,7 @@ class Trial:
     def _run(
         self, udp: bool, text: str, seconds: float, quiet: float, lab: Mapping[str, Any]
     ) -> Run:
-        service = ObservedService(udp=udp, port=self.port, **lab)
+        service = ObservedService(udp=udp, port=self.port, limit=RECORD, **lab)
         if self._silent:
             return self._silent[0]._replace(timeline=Timeline.of(*service.seen()))
         with service, self._program(service.port, text) as program:

@@ -71,7 +71,7 @@ def _ends_with_us(place: str) -> bool:
     return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
-@dataclass(eq=False)
+@dataclass
 class _Open:
     """What is listening, and what accepts in its place, if anything does."""
 
@@ -203,7 +203,7 @@ class TCPService(TransformService):
         pause: Deferred[None]
 
         def closed() -> None:
-            if not (connections or pause.called):
+            if not connections:
                 pause.callback(None)
 
         self.factory.on_closed = closed
@@ -225,7 +225,7 @@ class TCPService(TransformService):
             for connection in list(connections):
                 since = connection.idle_since()
                 is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-                if is_over or is_quiet or connection in drained:
+                if is_over or is_quiet:
                     drained.add(connection)
                     connection.drain()
             await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)

@@ -137,7 +137,7 @@ class UDPService(base.TransformService):
             "received": self.responder.received,
             "answered": self.responder.answered,
             **self.counters.by_name(),
-            **dict(sorted(self.responder.errors.items())),
+            **self.responder.errors,
         }
 
     def _look_at_kernel(self) -> None:

@@ -253,7 +253,6 @@ class TransformService(Service, ABC):
                 self._log_observer.observer_failed(observer, error)
 
     def privilegedStartService(self) -> None:
-        Service.privilegedStartService(self)
         self._start()
 
     def startService(self) -> None:
@@ -282,9 +281,9 @@ class TransformService(Service, ABC):
             self.say_ready(address)
         hosts = [ip_address(host) for host in self.settings.hosts()]
         everywhere = {host.version for host in hosts if host.is_unspecified}
-        if hosts and not self.settings.listen and all(host.is_loopback for host in hosts):
+        if not self.settings.listen and all(host.is_loopback for host in hosts):
             self.say("only this machine can reach it; --interface='*' opens it to others")
-        for address in addresses_for_others() if everywhere else ():
+        for address in addresses_for_others():
             if ip_address(address).version in everywhere:
                 self.say(f"others reach this machine at {address}")
         for note in self._notes:
@@ -311,17 +310,17 @@ class TransformService(Service, ABC):
                     try:
                         opened.append(self.open_address(host, port, workers))
                     except CannotListen as error:
-                        unnamed = host == values.LOOPBACK[1] and host not in settings.interfaces
+                        unnamed = ":" in host and host not in settings.interfaces
                         if not (unnamed and values.address_is_missing(error)):
                             raise
                         self.say("this machine has no IPv6; IPv4 only is served")
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
-            except CannotListen as error:
+            except CannotListen:
                 for each in opened:
                     each.release()
                 # A port that was free in one family may be taken in the other.
-                if settings.port_number() or not (opened and tries_left and values.in_use(error)):
+                if settings.port_number() or not tries_left:
                     raise
             else:
                 return opened
@@ -349,6 +348,7 @@ class TransformService(Service, ABC):
         """Close what is open; what others serve is no longer watched."""
         while self.opened:
             self.opened.pop().release()
+        self._log_observer.stop()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.

@@ -103,7 +103,6 @@ class Supervisor(Service):
     # Starting
 
     def privilegedStartService(self) -> None:
-        super().privilegedStartService()
         self._open()
 
     def startService(self) -> None:
@@ -130,11 +129,10 @@ class Supervisor(Service):
     def _begin(self) -> None:
         # Now, as it may be gone when a worker is replaced.
         self._runs_in = os.getcwd()
-        hangup = getattr(signal, "SIGHUP", None)
         # Under nohup it is ignored, and stays so.
-        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             self._before_hangup = signal.signal(
-                hangup, lambda *_: self.reactor.callFromThread(self.reload)
+                signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload)
             )
         if self.watchdog is not None:
             self._watch.start(self._beat, now=False)

@@ -15,6 +15,9 @@ from uppercase.classroom.record import Row
 
 _QUIET: Final = 0.1  # Seconds in which nothing may come after a reply.
 
+_WHOLE: Final = 6.0
+"""Times `seconds` that all of a reply may take: one that drips would keep the grader for days."""
+
 _LATIN: Final = b"caf\xe9"
 _STREET: Final = "straße"
 _STREETS: Final = (b"STRASSE", "STRAßE".encode())
@@ -145,6 +148,8 @@ class _TCPServer(_Server):
     ) -> str:
         """Expect nothing before or after a reply, nor after the end if there is to be one."""
         end, got, why = how.get("end", False), b"", ""
+        most = _WHOLE * self.seconds
+        deadline = time.monotonic() + most
         try:
             with socket.create_connection((HOST, program.port), timeout=self.seconds) as skt:
                 tell("opened")
@@ -162,6 +167,9 @@ class _TCPServer(_Server):
                         break
                     tell("chunk", chunk, "reply")
                     got += chunk
+                    if time.monotonic() > deadline:
+                        why = f"and no end of it within {most:g} s"
+                        break
                 got += b"" if why else _leave(skt)
         except TimeoutError:
             why = f"and then nothing for {self.seconds:g} s"

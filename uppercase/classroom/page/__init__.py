@@ -35,10 +35,10 @@ from zope.interface import implementer
 
 from uppercase.classroom.page._audience import COUNTS, LINE, Audience, Shown
 from uppercase.core.guards import TokenBuckets
-from uppercase.core.values import host_address, printable_address
+from uppercase.core.values import printable_address
 from uppercase.services.base import Repeated, TransformService, addresses_for_others
 from uppercase.services.logs import say
-from uppercase.services.web import BoundedSite, WebService, why_foreign
+from uppercase.services.web import BoundedSite, WebService, host_in, is_loopback, why_foreign
 
 __all__ = ["Audience", "PageService"]
 
@@ -200,7 +200,7 @@ class PageService(WebService):
         place: Any = self.port and self.port.getHost()
         if not hasattr(place, "host"):
             return ""
-        everywhere, loopback = ip_address(place.host).is_unspecified, _is_loopback(place.host)
+        everywhere, loopback = ip_address(place.host).is_unspecified, is_loopback(place.host)
         hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
         host = next(iter([*self.hosts, *hosts]), "")
         return host and f"http://{printable_address(host, place.port)}/"
@@ -306,7 +306,7 @@ class _Root(Resource):
         match request.path:
             # Who asks for the headers alone could not be seen to have gone.
             case b"/events" if request.method == b"GET":
-                local = _is_loopback(_host(request.getClientAddress()))
+                local = is_loopback(host_in(request.getClientAddress()))
                 if not self._page.have_room(local=local):
                     return _say(request, 503, "too many are watching; try again later")
                 self._page.admit(request)
@@ -354,7 +354,7 @@ class _Root(Resource):
         return why_foreign(
             host,
             origin,
-            arrived_at=_host(request.getHost()),
+            arrived_at=host_in(request.getHost()),
             given=self._page.hosts,
             changes=changes,
         )
@@ -385,10 +385,6 @@ def _code_of(address: str) -> bytes:
     return picture.getvalue()
 
 
-def _host(address: Any) -> str:
-    return str(getattr(address, "host", ""))
-
-
 def _argument(request: Request, name: bytes) -> str:
     (value, *_) = request.args.get(name, [b""]) if request.args else [b""]
     return value[:64].decode("latin-1")
@@ -408,9 +404,3 @@ def _say(request: Request, status: int, sentence: str) -> bytes:
     request.setResponseCode(status)
     request.setHeader(b"content-type", b"text/plain; charset=utf-8")
     return f"{sentence}\n".encode()
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address, or the lack of one, means this very machine."""
-    number = host_address(host)
-    return number is None or number.is_loopback

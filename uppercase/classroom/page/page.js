@@ -375,7 +375,7 @@ function tellFate() {
   const lost = mine.find((arrow) => arrow.actions.includes("lost") || arrow.actions.includes("dropped"));
   const over = performance.now() > until;
   if (!reply && !lost && !over) return;
-  const result = reply ? `answered: ${reply.text}` : lost ? lost.words : "no reply so far";
+  const result = reply ? [`answered: ${reply.text}`, reply.words].filter(Boolean).join(", ") : lost ? lost.words : "no reply so far";
   say("sent", `datagram ${nth} of ${nameOf(client)}: ${result}`);
   if (reply || over) page.sent = null;
 }

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -295,7 +295,8 @@ class Display:
     found: deque[Finding] = field(default_factory=partial(deque, maxlen=PING_SAMPLES), init=False)
 
     def show(self, finding: Finding) -> None:
-        self.found.append(finding)
+        # Without the payloads: those of wrong replies may be long, and are not drawn.
+        self.found.append(replace(finding, got=b"", expected=b""))
         if finding.verdict is Verdict.WRONG and self.first_wrong is None:
             self.first_wrong = finding
         if self.quiet:
