@@ -53,6 +53,11 @@ RECORD: Final = 32 * MIB
 What is read and drawn of them takes ten times as much memory."""
 
 
+DRAWN: Final = 1000
+"""Events of a run that its picture shows, the first of more: one of a flood has a quarter of a
+gibibyte, and no reader."""
+
+
 class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
 
@@ -169,7 +174,11 @@ class Trial:
             status = _wait(program, service, seconds, quiet)
             said = program.output(), program.complaint()
         about, rows = service.seen()
-        run = Run(*said, status, rows, Timeline.of(about, rows), service.late)
+        if len(rows) > DRAWN:
+            shown = f"the first {DRAWN} of {len(rows)} events"
+            about = {**about, "lab": " · ".join(filter(None, [about["lab"], shown]))}
+        timeline = Timeline.of(about, rows[:DRAWN])
+        run = Run(*said, status, rows, timeline, service.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of the network that could differ another time.
             self._silent.append(run)
