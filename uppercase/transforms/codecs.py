@@ -112,8 +112,11 @@ class Base64Decode(_Decoder):
     """
 
     # A quantum with padding must leave its unused bits zero: the last letter is one of these.
+    # Nothing follows a repetition within: before CPython 3.11.5 a part of a quantum would match
+    # (python/cpython#106052).
     _quanta = re.compile(
-        rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)*+"
+        rb"(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/][AQgw]=="
+        rb"|[A-Za-z0-9+/][A-Za-z0-9+/][AEIMQUYcgkosw048]=)*+"
     )
     _start = re.compile(rb"[A-Za-z0-9+/][AQgw]=|[A-Za-z0-9+/]{0,3}+")
     _unfinished = "base64 comes in groups of 4 characters; it was cut short or its = are missing"
