@@ -48,10 +48,9 @@ STARVED: Final = 0.35
 for replies that the exercises hold back for at most 0.3 s."""
 
 
-RECORD: Final = 32 * MIB
-"""Bytes of a run's record: some 50,000 datagrams and replies; a flood is as many within seconds.
-What is read and drawn of them takes ten times as much memory."""
-
+RECORD: Final = 8 * MIB
+"""Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
+What is read of them takes ten times as much memory, and an exercise may have six runs."""
 
 DRAWN: Final = 1000
 """Events of a run that its picture shows, the first of more: one of a flood has a quarter of a
@@ -210,7 +209,7 @@ def _wait(program: Program, service: ObservedService, seconds: float, quiet: flo
     now = begin = last = time.monotonic()
     size = service.recorded
     silence = max(quiet, _STARTS_WITHIN)
-    while now < begin + seconds and not (quiet and now > last + silence):
+    while now < begin + seconds and not (service.full or (quiet and now > last + silence)):
         left = begin + seconds - now
         if (status := program.wait(min(left, _GLANCE) if quiet else left)) is not None:
             return status
