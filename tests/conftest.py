@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -28,6 +29,13 @@ for _number, _handler in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+# Some have a thousand connections, more than usual soft limits allow: 1,024, or 256 on macOS.
+_ROOM = 4096
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if _soft != resource.RLIM_INFINITY and _soft < _ROOM:
+    _most = _ROOM if _hard == resource.RLIM_INFINITY else min(_ROOM, _hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _hard))
 
 # The tests start hundreds of programs, which without bytecode would compile the package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -12,6 +12,8 @@ from uppercase.services import TCPService, TCPSettings
 class Connection:
     """A connection that never ends by itself."""
 
+    transport = None
+
     def __init__(self, idle_since: float | None) -> None:
         self.since = idle_since
         self.drained = self.aborted = False

@@ -1,6 +1,7 @@
 """The TCP service inside a program that starts and stops it itself."""
 
 import socket
+import sys
 from errno import EMFILE
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
-from uppercase.tcp.kernel import connections_possible
+from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
 
@@ -167,6 +168,36 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
     for stopped in stops:
         await stopped
     assert len([line for line in said if line.startswith("TCP: in total")]) == 1
+
+
+def hear_each(client: socket.socket) -> list[bytes]:
+    """Send lines with a pause; return the reply to each."""
+    heard = []
+    for line in (b"one", b"two"):
+        client.sendall(line)
+        heard.append(client.recv(100))
+    return heard
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the door stays open")
+@pytest.mark.parametrize("by_another", [False, True])
+@in_reactor
+async def test_whose_handshake_is_under_way_when_a_stop_begins_is_heard(by_another: bool) -> None:
+    """The stop may be that of another process, whose socket it is too."""
+    service = made()
+    port = start(service)
+    acceptor = service._open[0].acceptor
+    assert acceptor is not None
+    # Until the client says something, its handshake is under way.
+    acceptor._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        if by_another:
+            admit_nobody(acceptor._socket)
+            client.sendall(b"zero")
+            assert await deferToThread(client.recv, 100) == b"ZERO"
+        stopped = stop(service)
+        assert await deferToThread(hear_each, client) == [b"ONE", b"TWO"]
+    await stopped
 
 
 @in_reactor

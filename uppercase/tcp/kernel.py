@@ -5,7 +5,6 @@ kernel knows better: how many bytes the peer has acknowledged, how many of its o
 and whether it is gone. Each function says what it returns where the system cannot tell.
 """
 
-import ctypes
 import errno
 import fcntl
 import resource
@@ -37,18 +36,9 @@ _TCP_CLOSE: Final = 7
 _SIOCOUTQ: Final = 0x5411
 _INT: Final = struct.Struct("=i")
 
-_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
-# As linux/filter.h has it, on the header of a segment: load byte 13, its flags; keep SYN and ACK;
-# drop a segment that has SYN alone, and keep any other.
-_NO_NEWCOMER: Final = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (0x30, 0, 0, 13),
-        (0x54, 0, 0, 0x12),
-        (0x15, 0, 1, 0x02),
-        (6, 0, 0, 0),
-        (6, 0, 0, 0xFFFFFFFF),
-    )
+_LEAST_HOPS: Final = (
+    (socket.IPPROTO_IP, 21),  # IP_MINTTL (linux/in.h)
+    (socket.IPPROTO_IPV6, 73),  # IPV6_MINHOPCOUNT (linux/in6.h)
 )
 
 
@@ -142,19 +132,32 @@ def admit_nobody(skt: socket.socket) -> None:
 
     A client between the last `accept` and the end of the socket would be reset. Over TCP, one that
     comes now gets no answer, tries again after a second, and finds nobody listening, or somebody
-    else; handshakes under way go on. At a UNIX socket it is refused. Those that wait can still be
-    accepted. Where the system cannot do this, nothing happens.
+    else; handshakes under way go on, see `hear`. At a UNIX socket it is refused. Those that wait
+    can still be accepted. Where the system cannot do this, nothing happens.
     """
     if sys.platform != "linux":
         return
     if skt.family == socket.AF_UNIX:
         with suppress(OSError):
             skt.shutdown(socket.SHUT_RD)
-        return
-    code = ctypes.create_string_buffer(_NO_NEWCOMER)
-    program = struct.pack("@HP", len(_NO_NEWCOMER) // 8, ctypes.addressof(code))
-    with suppress(OSError):
-        skt.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    else:
+        # As many as there can be (RFC 5082), and systems begin with 64 or 128. A packet filter
+        # would do better, but for TCP it is root's alone since 2026 (Linux 5d39580f68e6).
+        _set_least_hops(skt, 255)
+
+
+def hear(transport: ITransport) -> None:
+    """Take a client's packets, if its handshake was under way when nobody was to come in."""
+    skt = _socket_under(transport)
+    if skt is not None and sys.platform == "linux" and skt.family != socket.AF_UNIX:
+        _set_least_hops(skt, 0)
+
+
+def _set_least_hops(skt: socket.socket, hops: int) -> None:
+    """Have packets dropped that may have come by fewer remaining hops than that."""
+    for level, option in _LEAST_HOPS:
+        with suppress(OSError):  # IPv4 has none of IPv6's.
+            skt.setsockopt(level, option, hops)
 
 
 def connections_possible(wanted: int) -> int:

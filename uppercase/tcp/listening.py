@@ -36,7 +36,7 @@ from uppercase.limits import MAX_PORT
 from uppercase.tcp._hub import hub_of
 from uppercase.tcp._prompt import prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.kernel import admit_nobody
+from uppercase.tcp.kernel import admit_nobody, hear
 from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Acceptor:
         self._on_scarce = on_scarce
         self._waits = waits
         self._has_waited = False
+        self._admits = True
         self._batch = 1
         self._alone = 0
         self._pause = _ACCEPT_PAUSE
@@ -209,6 +210,7 @@ class Acceptor:
 
     def admit_nobody(self) -> None:
         """Begin no more handshakes, in any process, so that closing the socket loses nobody."""
+        self._admits = False
         admit_nobody(self._socket)
 
     def accept_waiting(self) -> None:
@@ -262,6 +264,8 @@ class Acceptor:
         number = port.sessionno
         port.sessionno = number + 1
         transport = self._make(skt, protocol, address, port, number, self._reactor)
+        if not self._admits:
+            hear(transport)
         try:
             protocol.makeConnection(transport)
         except Exception:
