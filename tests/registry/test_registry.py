@@ -590,13 +590,15 @@ class TestBrokenPlugins:
         file = Path(project.drop_in("acme_stale", SHOUT))
         registry.listing()
         del sys.modules["twisted.plugins.acme_stale"]
-        file.write_text(dedent(SHOUT).replace("def shout", "def scream"))
+        service = "from twisted.plugins.twisted_ftp import TwistedFTP as served\n"
+        file.write_text(service + dedent(SHOUT).replace("def shout", "def scream"))
         _make_older(file)
         problems = project.problems(thorough=True)
         cache = file.parent / "dropin.cache"
         assert {str(problem) for problem in problems} == {
             f"{file}: shout is not what {cache} says; delete that file",
             f"{file}: scream is not what {cache} says; delete that file",
+            f"{file}: served is not what {cache} says; delete that file",
         }
 
     @pytest.mark.parametrize(
