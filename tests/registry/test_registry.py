@@ -257,7 +257,34 @@ class TestThreeDoors:
     def test_the_built_ins_come_through_the_first_door(self) -> None:
         found = registry.listing().transforms["uppercase"]
         assert Path(found.origin).name == "uppercase_transforms.py"
-        assert found.summary
+        assert found.provenance == "built in"
+
+    def test_the_list_of_the_built_ins_imports_none_of_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("codecs", "text"):
+            monkeypatch.setitem(sys.modules, f"uppercase.transforms.{module}", None)
+        listed = registry.listing().describe()
+        assert "\n  uppercase        Upper case of every letter, in every script" in listed
+        assert "Cannot be used" not in listed
+
+    def test_a_built_in_has_its_faster_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("uppercase.transforms.text.ascii_uppercase", lambda data: b"fast")
+        assert reply("uppercase", b"a") == b"fast"
+
+    def test_a_transform_describes_itself(self, project: Project) -> None:
+        project.module("acme_bare", "def shout(text: str) -> str: ...")
+        found = registry.listing().lookup("acme_bare:shout")
+        assert (
+            found.describe() == "shout\n  works on text, needs whole messages; from acme_bare:shout"
+        )
+        assert found.provenance == "acme_bare:shout"
+        assert registry.listing().lookup("caesar").describe() == (
+            "caesar:shift=...\n"
+            "  Letters shifted by a fixed distance\n"
+            "  works on bytes, streams; built in\n"
+            "  shift: whole number, default 13"
+        )
 
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
