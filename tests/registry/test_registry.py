@@ -841,6 +841,13 @@ class TestClashes:
         project.drop_in("acme_b", "from acme_shared import shout")
         assert registry.listing().lookup("shout").origin == first
 
+    def test_one_object_of_two_drop_ins_need_not_have_a_hash(self, project: Project) -> None:
+        members = "name, summary, parameters = 'shout', '', (); __hash__ = None"
+        project.module("acme_shared", _plugin(members))
+        for name in ("acme_a", "acme_b"):
+            project.drop_in(name, "from acme_shared import p")
+        assert registry.listing().lookup("shout").name == "shout"
+
     def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)
         file = project.drop_in("acme_mine", SHOUT)
