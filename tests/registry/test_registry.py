@@ -338,6 +338,8 @@ class TestSpecifications:
         with pytest.raises(UnknownName) as caught:
             registry.listing().find("uppercsae")
         assert str(caught.value) == "no transform named 'uppercsae'; did you mean 'uppercase'?"
+        with pytest.raises(UnknownName, match="named 'UPPERCASE'; did you mean 'uppercase'"):
+            registry.listing().find("UPPERCASE")
 
     def test_a_typo_in_a_name_with_arguments_too(self) -> None:
         with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
@@ -462,6 +464,7 @@ class TestSpecifications:
             ("def f(:", "acme_r:f", "{file}, line 1: syntax error: invalid syntax"),
             ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
             ("def __getattr__(name): exit(3)", "acme_r:f", "{file} has no 'f' (3); none is"),
+            ("class LOUD: ...", "acme_r:loud", "has no 'loud'; did you mean 'LOUD'?"),
             ("exec('def f(x): ...')", "acme_r:f", "'acme_r:f' cannot be used: the message of f "),
             (
                 "class A:\n def good(self): ...",
