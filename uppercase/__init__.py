@@ -5,6 +5,7 @@ so that importing the package costs next to nothing; `lazy` does the same for th
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +43,8 @@ def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callabl
     def load(name: str) -> Any:
         if name in public:
             for module in modules:
-                try:
+                with suppress(AttributeError):
                     return getattr(import_module(module, package), name)
-                except AttributeError:
-                    continue
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return load

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
+from time import monotonic
 from types import coroutine
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -293,3 +294,18 @@ def the_reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
+
+
+def use_monotonic_time() -> bool:
+    """Have the reactor go by a clock that nobody sets, if nothing is scheduled; return whether.
+
+    Twisted's goes by the wall clock: if that is set forward an hour, every time-out is over at
+    once, and if it is set back, none is for an hour. `IReactorTime` does not say by which clock it
+    goes; this is for processes that are ours. Programs that embed a service decide for themselves.
+    """
+    reactor = the_reactor()
+    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
+    steady = reactor.seconds is monotonic or not reactor.getDelayedCalls()
+    if steady:
+        reactor.seconds = monotonic
+    return steady

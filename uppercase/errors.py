@@ -226,7 +226,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
     names = sorted(known)
     folded = {each.casefold(): each for each in names}
-    close = get_close_matches(name.casefold(), folded, n=1)
+    close = get_close_matches(name.casefold(), folded)
     if close:
         return f"; did you mean {folded[close[0]]!r}?"
     return f"; known are {', '.join(names)}" if names else "; none is known"

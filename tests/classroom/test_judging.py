@@ -17,7 +17,7 @@ from uppercase.classroom.captive import ObservedService
 from uppercase.classroom.exercises import find_exercise
 from uppercase.classroom.grade import Run, Trial, Wrong
 from uppercase.classroom.record import Row
-from uppercase.classroom.timeline import Timeline
+from uppercase.classroom.timeline import Timeline, title_of
 from uppercase.lab import answer_key, make_experiment
 
 
@@ -316,22 +316,27 @@ def test_a_reply_that_drips_is_not_waited_for_to_its_end() -> None:
 
 
 @in_reactor
-async def test_a_client_that_floods_fills_no_memory(
+async def test_a_client_that_floods_is_ended_and_fills_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What two seconds of it are in a record took a gibibyte to judge."""
     monkeypatch.setattr("uppercase.classroom.grade.RECORD", 20_000)
+    monkeypatch.setattr("uppercase.classroom.grade.DRAWN", 20)
     path = tmp_path / "flood.py"
     path.write_text(
         "import os, socket\n"
         "skt = socket.socket(type=socket.SOCK_DGRAM)\n"
         "skt.connect(('127.0.0.1', int(os.environ['UPPERCASE_PORT'])))\n"
-        "for _ in range(500): skt.send(b'x'), skt.recv(9)\n"
+        "while True: skt.send(b'x'), skt.recv(9)\n"
     )
     trial = Trial([sys.executable, "-SE", str(path)])
-    run = await deferToThread(lambda: trial.client(True, "", seconds=60.0))
-    assert run.status == 0
-    assert 10 < len(run.rows) < 500
+    began = time.monotonic()
+    run = await deferToThread(lambda: trial.client(True, "", seconds=600.0, quiet=100.0))
+    assert time.monotonic() < began + 60
+    assert run.status is None
+    assert 40 < len(run.rows) < 500
+    assert title_of(run.timeline).endswith(f"the first 20 of {len(run.rows)} events")
+    assert sum(map(len, run.timeline.clients.values())) <= 20
 
 
 def test_a_server_that_has_ended_has_its_last_words_in_each_sentence() -> None:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -483,6 +484,25 @@ async def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() 
     async with lines_to(one_line_only, 10.0) as (lines, server):
         assert [await lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
     assert len(server.peers) == 2
+
+
+def floods(connection: socket.socket, server: Server) -> None:
+    with suppress(OSError):  # the client goes
+        while True:
+            connection.sendall(bytes(1 << 16))
+
+
+@in_reactor
+async def test_who_floods_the_prompt_or_never_ends_a_line_fills_no_memory() -> None:
+    async with lines_to(floods, 10.0) as (lines, _server):
+        tracemalloc.start()
+        try:
+            # As while somebody thinks of what to type.
+            await deferLater(reactor, 1.0)
+            assert tracemalloc.get_traced_memory()[1] < 16 * MIB
+            assert MIB < len(await lines.ask(b"hello")) < 32 * MIB
+        finally:
+            tracemalloc.stop()
 
 
 def last_words(connection: socket.socket, server: Server) -> None:

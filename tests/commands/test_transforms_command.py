@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 from twisted.internet.threads import deferToThread
+from twisted.python.filepath import FilePath
 
 from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, environment, run_process
@@ -315,6 +316,8 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     """Emacs' lock of a file that is being edited, a link to nowhere, is none of the drop-ins."""
     nowhere = run("doctor", cwd=here).stdout.decode()
     assert f"{here}/twisted/plugins: no such folder" in nowhere
+    assert "/lib-dynload/" not in nowhere
+    assert "(uppercase.transforms):\n  none in any distribution that is installed\n" in nowhere
     drop_in(here, "mine.py", "").with_name(".#mine.py").symlink_to("author@machine.123")
     asked = run("doctor", cwd=here)
     said = asked.stdout.decode()
@@ -461,6 +464,17 @@ def test_doctor_finds_a_cache_that_cannot_be_written(here: Path) -> None:
     )
 
 
+def test_doctor_finds_a_cache_that_can_be_written_no_more(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    cache = drop_in(here, "acme.py", "").with_name("dropin.cache")
+    cache.touch()
+    os.utime(cache, (0, 0))
+    monkeypatch.setattr(FilePath, "setContent", mock.Mock(side_effect=PermissionError))
+    assert f"{cache}: it is not up to date and cannot be" in "\n".join(map(str, diagnose()[1]))
+
+
 def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_path: Path) -> None:
     """Setuptools' import hook makes the modules importable and shows Twisted nothing."""
     project = tmp_path / "a project"
@@ -472,14 +486,23 @@ def test_doctor_finds_drop_ins_that_an_editable_install_hides(here: Path, tmp_pa
         json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}})
     )
     packages = os.pathsep.join([environment()["PYTHONPATH"], str(metadata.parent)])
-    other = metadata.with_name("broken-1.0.dist-info")
-    other.mkdir()
-    (other / "direct_url.json").write_text("[")
+    copied = tmp_path / "copied"
+    drop_in(copied, "acme.py", PLUGIN.format(name="again"))
+    others = (
+        "[",
+        "[]",
+        "{}",
+        json.dumps({"url": copied.as_uri(), "dir_info": {"editable": False}}),
+    )
+    for number, text in enumerate(others):
+        other = metadata.with_name(f"other{number}-1.0.dist-info")
+        other.mkdir()
+        (other / "direct_url.json").write_text(text)
     asked = run("doctor", cwd=here, PYTHONPATH=packages)
     assert asked.status == 1
-    assert f"{project}/twisted/plugins: the editable install of acme does not show Twisted" in (
-        asked.stdout.decode()
-    )
+    said = asked.stdout.decode()
+    assert f"{project}/twisted/plugins: the editable install of acme does not show Twisted" in said
+    assert f"{copied}" not in said
 
 
 def installed(folder: Path, name: str, points: str, root: Path | None = None) -> None:
@@ -550,7 +573,7 @@ def test_doctor_finds_entry_points_that_are_not_installed(
     project.mkdir(exist_ok=True)
     (project / "pyproject.toml").write_text(PROJECT)
     site = tmp_path / "site"
-    points = "[uppercase.transforms]\nloud = mine:shout\n"
+    points = "[other]\nlouder = mine:shout\n[uppercase.transforms]\nloud = mine:shout\n"
     installed(site, "acme_loud", points, project if edited else None)
     (site / "mine.py").write_text(SHOUT)
     assert wrong(here, site) == (
@@ -563,9 +586,50 @@ def test_doctor_finds_entry_points_that_are_not_installed(
     assert wrong(here, site) == ""
 
 
+@pytest.mark.parametrize("name", ["Acme.Loud", ""])
+def test_doctor_finds_a_project_that_is_not_installed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(here)
+    (here / "pyproject.toml").write_text(PROJECT.replace("Acme.Loud", name))
+    assert [problem.message for problem in diagnose()[1] if problem.file.startswith(str(here))] == [
+        f"loud, louder: {name} is not installed, and only what is installed counts; install it: "
+        f"pip install -e {here}"
+    ]
+
+
+@pytest.mark.parametrize("points", ["3", '["loud"]'])
+def test_doctor_leaves_alone_what_is_no_project(
+    here: Path, monkeypatch: pytest.MonkeyPatch, points: str
+) -> None:
+    monkeypatch.chdir(here)
+    (here / "pyproject.toml").write_text(
+        f'[project]\nname = "x"\nentry-points."uppercase.transforms" = {points}\n'
+    )
+    assert str(here) not in str(diagnose()[1])
+
+
+NO_SOURCE = """
+from sys import modules
+from types import ModuleType
+from uppercase.plugins import adopt
+
+def make(module, file):
+    def f(text: str) -> str: ...
+    modules.setdefault(module, ModuleType(module)).__file__ = file
+    f.__module__ = module
+    return adopt(f, name=module)
+
+built_in, lost = make("marshal", ""), make("lost", "/nowhere.py")
+torn = make("torn", f"{__file__.rpartition('/')[0]}/../../torn.txt")
+"""
+
+
 @pytest.mark.parametrize(
     ("imports", "line"),
     [
+        ("async def f() -> None:\n    from twisted.internet import reactor", None),
+        ("if True:\n    from twisted.internet import reactor", 5),
         ("from twisted.internet import defer, reactor", 4),
         ("import twisted.internet.reactor", 4),
         ("try:\n    from twisted.internet.reactor import callLater\nfinally:\n    pass", 5),
@@ -574,11 +638,12 @@ def test_doctor_finds_entry_points_that_are_not_installed(
     ],
 )
 def test_doctor_finds_who_chooses_the_reactor(here: Path, imports: str, line: int | None) -> None:
+    (here / "torn.txt").write_text("def f(:")
     (here / "chooses.py").write_text(
         "from typing import TYPE_CHECKING\nfrom uppercase import transform\n\n"
         f"{imports}\n\n@transform\n{SHOUT}"
     )
-    drop_in(here, "acme.py", "from chooses import shout\n")
+    drop_in(here, "acme.py", f"from chooses import shout\n{NO_SOURCE}")
     said = run("doctor", cwd=here).stdout.decode().partition("Wrong:\n")[2]
     if line is None:
         assert said == ""
@@ -586,6 +651,7 @@ def test_doctor_finds_who_chooses_the_reactor(here: Path, imports: str, line: in
         assert said.startswith(
             f"  {here}/chooses.py, line {line}: importing it chooses the reactor"
         )
+        assert said.count("\n") == 1
 
 
 def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within) -> None:

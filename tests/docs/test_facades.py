@@ -35,6 +35,10 @@ def test_every_public_name_is_there(package: str) -> None:
         _ = module.nonsense
 
 
+def test_a_package_offers_nothing_else_of_its_modules() -> None:
+    assert not hasattr(uppercase, "PluginError")
+
+
 @pytest.mark.parametrize("package", LAZY)
 def test_importing_a_package_imports_neither_twisted_nor_the_rest_of_it(package: str) -> None:
     program = f"import sys, {package}; print([m for m in sys.modules if 'twisted' in m])"

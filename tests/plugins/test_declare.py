@@ -123,6 +123,7 @@ def test_what_is_declared_is_a_plugin_and_a_transform(declared: Any) -> None:
 def test_a_decorated_function_stays_callable_as_the_function_it_is() -> None:
     assert caesar("abc", shift=1) == "bcd"
     assert flip(b"ab") == b"ba"
+    assert {caesar: "hashable"}[caesar]
     assert caesar.__name__ == "caesar"  # type: ignore[attr-defined]
     assert caesar.__doc__ == "Not the summary."
     assert inspect.unwrap(caesar)("abc", shift=1) == "bcd"
@@ -139,6 +140,7 @@ def test_name_summary_kind_and_parameters_come_from_the_function() -> None:
     assert (to_upper.name, to_upper.summary) == ("to-upper", "Upper case.")
     assert (pair_swap.name, base64_encode.name, mark.name) == ("pair-swap", "b64", "mark")
     assert flip.summary == ""
+    assert (to_upper.streaming, flip.streaming, pair_swap.streaming) == (True, False, True)
     assert caesar.kind is Kind.TEXT
     assert flip.kind is Kind.BYTES
     assert [parameter.describe() for parameter in caesar.parameters] == [
@@ -200,6 +202,12 @@ def test_a_stream_gives_the_same_bytes_wherever_it_is_cut(
     stream = subject.open_stream()
     fed = b"".join(stream.feed(piece) for piece in cut(data, places)) + stream.finish()
     assert fed == subject.transform(data)
+
+
+def test_a_function_may_make_the_streams() -> None:
+    declared = untyped_stream(swapping)
+    assert declared.name == "swapping"
+    assert declared.build(end="!").transform(b"abc") == b"bac!"
 
 
 def test_streams_share_no_state() -> None:
@@ -313,6 +321,15 @@ async def test_an_async_function_gives_an_awaitable_of_bytes() -> None:
     assert await reply == b"a\xff!"
 
 
+async def test_an_async_function_may_have_a_faster_way_too() -> None:
+    @untyped(ascii=bytes.lower)  # type: ignore[untyped-decorator]
+    async def slow(text: str) -> str:
+        return text.upper()
+
+    replies = [await awaited(slow.transform(data)) for data in (b"A", b"A\xff")]
+    assert replies == [b"a", b"A\xff"]
+
+
 async def test_a_function_may_return_a_deferred() -> None:
     @transform
     def later(text: str) -> Deferred[str]:
@@ -326,7 +343,9 @@ def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
         async def __call__(self, text: str) -> str:
             return text
 
-    assert untyped(Lookup(), name="lookup").is_async
+    lookup = untyped(Lookup(), name="lookup")
+    assert lookup.is_async
+    assert inspect.iscoroutinefunction(lookup.build().transform)
 
 
 async def test_a_wrong_result_of_an_async_function_is_named() -> None:
@@ -370,8 +389,12 @@ async def coroutine(text: str) -> str:
     return ""
 
 
-def of_bytes(data: bytes) -> bytes:
+def of_bytes(data: bytes, /) -> bytes:
     return data
+
+
+def swapping(*, end: str = ".") -> pair_swap.__wrapped__:
+    return PairSwap(end=end)
 
 
 class Uncallable:
@@ -380,6 +403,23 @@ class Uncallable:
 
 class NoFinish:
     def feed(self, text: str) -> str:
+        return text
+
+
+class NoFeed:
+    def finish(self) -> str:
+        return ""
+
+
+class AsyncFinish(NoFinish):
+    async def finish(self) -> str:
+        return ""
+
+
+class ByPosition(PairSwap.__wrapped__):  # type: ignore[misc, name-defined]
+    def __init__(self, end: str = "") -> None: ...
+
+    def __call__(self, text: str, shift: int) -> str:
         return text
 
 
@@ -413,6 +453,7 @@ class ArgumentsOfItsOwn:
         (lambda: untyped(by_position), "by_position takes 'shift' by position"),
         (lambda: untyped(lambda text: text), "has no annotation"),
         (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
+        (lambda: untyped(partial(upper)), "has the name ''; lower-case letters"),
         (lambda: untyped(coroutine, streaming=True), "is async and cannot be streaming"),
         (lambda: untyped(coroutine, blocking=True), "is async and cannot be blocking"),
         (
@@ -425,6 +466,12 @@ class ArgumentsOfItsOwn:
         (lambda: untyped_stream(of_bytes), "of_bytes makes nothing with both feed and finish"),
         (lambda: untyped_stream(UnannotatedFeed), "the message of UnannotatedFeed.feed has no"),
         (lambda: untyped_stream(AsyncFeed), "AsyncFeed has async methods, and a stream cannot"),
+        (lambda: untyped_stream(AsyncFinish), "AsyncFinish has async methods, and a stream"),
+        (lambda: untyped_stream(NoFeed), "NoFeed makes nothing with both feed and finish"),
+        (lambda: untyped_stream(ByPosition), "ByPosition takes 'end' by position"),
+        (lambda: untyped(ByPosition), "ByPosition.__call__ takes 'shift' by position"),
+        (lambda: adopt(pair_swap.__wrapped__()), "is not a transform; point at a function"),
+        (lambda: untyped(upper, blocking=True, ascii=of_bytes), "upper has ascii=, which is for"),
         (lambda: untyped(ArgumentsOfItsOwn), "__call__ has arguments of its own; move them to"),
         (lambda: untyped(dict), "dict has no signature that can be read; wrap it in a function"),
         (lambda: untyped("shout"), "declare one of these; a name is given as name='shout'"),
@@ -487,6 +534,8 @@ def test_a_name_and_a_summary_that_are_given_are_taken() -> None:
 def test_adopting_makes_the_same_plugin_of_what_has_no_decorator() -> None:
     assert adopt(caesar, name="other") is cast(Any, caesar)
     assert adopt(of_bytes).name == "of-bytes"
+    fast: Any = adopt(upper, ascii=lambda data: data.lower())
+    assert [fast.transform(data) for data in (b"A", b"A\xff")] == [b"a", b"A\xff"]
     assert adopt(ByHand).build(times=3).transform(b"a") == b"aaa"
     assert adopt(ByHand).summary == "Made by hand."
     assert adopt(ByHand(times=1), name="once").build().transform(b"a") == b"a"

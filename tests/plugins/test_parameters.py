@@ -16,6 +16,15 @@ class Colour(enum.Enum):
     BLUE = 2
 
 
+class Twins(enum.Enum):
+    DEEP_RED = 1
+    deep_red = 2
+
+
+class Mixed(str, enum.Enum):  # noqa: UP042
+    LOUD = "loud"
+
+
 class Form(enum.StrEnum):
     COMPOSED = "NFC"
     DECOMPOSED = "NFD"
@@ -43,12 +52,14 @@ def read_one(annotation: Any, default: Any = REQUIRED) -> Parameter:
         (float, "1e3", 1000.0),
         (str, "a=b c", "a=b c"),
         (str, "", ""),
+        (bool, "true", True),
         (bool, "yes", True),
         (bool, "On", True),
         (bool, "1", True),
         (bool, "false", False),
         (bool, "off", False),
         (bool, "NO", False),
+        (bool, "0", False),
         (Literal["NFC", "NFD"], "NFD", "NFD"),
         (Literal[1, 2], "2", 2),
         (Literal[True, "auto"], "true", True),
@@ -56,6 +67,9 @@ def read_one(annotation: Any, default: Any = REQUIRED) -> Parameter:
         (Form, "NFC", Form.COMPOSED),
         (int | None, "3", 3),
         (Annotated[int, "how far"], "3", 3),
+        (Annotated[int | None, "how far"], "3", 3),
+        (Annotated[int, "how far"] | None, "3", 3),
+        (Literal["a", "b"] | None, "b", "b"),
         ("int", "3", 3),
     ],
 )
@@ -102,7 +116,10 @@ def test_a_number_too_long_to_convert_is_refused() -> None:
         (str, "a b", "x: text, default 'a b'"),
         (bool, False, "x: true or false, default false"),
         (Form, Form.COMPOSED, "x: one of NFC, NFD, default NFC"),
+        (Colour, Colour.DEEP_RED, "x: one of deep-red, blue, default deep-red"),
+        (Mixed, Mixed.LOUD, "x: one of loud, default loud"),
         (Literal[8, 16], 16, "x: one of 8, 16, default 16"),
+        (float, 0.5, "x: number, default 0.5"),
         (Literal[1, True], True, "x: one of 1, true, default true"),
         (str | None, None, "x: text, optional"),
         (Literal["a", None], None, "x: one of a, optional"),
@@ -123,6 +140,9 @@ def a_list(*, x: list[int]) -> None: ...
 def a_union(*, x: int | str) -> None: ...
 def literal_bytes(*, x: Literal[b"a"]) -> None: ...
 def ambiguous(*, x: Literal[1, "1"]) -> None: ...
+def ambiguous_enum(*, x: Twins) -> None: ...
+def only_none(*, x: Literal[None]) -> None: ...
+def some_bytes(*, x: bytes) -> None: ...
 def extra(text: str, shift: int = 13) -> None: ...
 def many(*texts: str) -> None: ...
 def anything(**options: int) -> None: ...
@@ -138,6 +158,9 @@ def unresolved(*, x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # no
         (a_union, "'x' with int | str"),
         (literal_bytes, "cannot be given as text"),
         (ambiguous, "cannot be given as text"),
+        (ambiguous_enum, "cannot be given as text"),
+        (only_none, "cannot be given as text"),
+        (some_bytes, "'x' with bytes, which cannot be given as text"),
         (extra, "write `*, shift: int = 13`"),
         (many, "f takes '*texts: str'; name each argument"),
         (anything, "f takes '**options: int'; name each argument"),

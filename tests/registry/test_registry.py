@@ -1,5 +1,6 @@
 """One registry finds transforms through three doors and names what is wrong with them."""
 
+import io
 import os
 import shutil
 import sys
@@ -10,7 +11,13 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    formatEvent,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from zope.interface.verify import verifyObject
 
 from tests.conftest import LoggedErrors
@@ -133,6 +140,17 @@ class TestThreeDoors:
         monkeypatch.syspath_prepend(archive)
         assert reply("loud", b"hi") == b"HI!"
 
+    def test_an_entry_point_of_a_project_in_the_current_directory_is_found(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As an editable install leaves it there, where Python searches it."""
+        project.module("acme_here", SHOUT)
+        project.distribution("acme", "loud = acme_here:shout")
+        info = (project.site / "acme-1.5.dist-info").rename(project.here / "acme.egg-info")
+        (info / "METADATA").rename(info / "PKG-INFO")
+        monkeypatch.syspath_prepend("")
+        assert reply("loud", b"hi") == b"HI!"
+
     def test_an_entry_point_may_name_a_plain_function(self, project: Project) -> None:
         project.distribution(
             "acme",
@@ -152,6 +170,22 @@ class TestThreeDoors:
         assert reply("acme_ref:loud:times=2", b"hi") == b"HIHI"
         assert registry.listing().lookup("acme_ref:loud").name == "loud"
         assert sys.path == path
+
+    @pytest.mark.parametrize(
+        ("place", "whose"), [("nowhere", b"here"), ("{here}", b"site"), ("", b"site")]
+    )
+    def test_the_current_directory_comes_first_unless_the_path_says_where(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, place: str, whose: bytes
+    ) -> None:
+        for folder in (project.here, project.site):
+            text = f"def f(b: bytes) -> bytes: return b'{folder.name}'"
+            (folder / "acme_twice.py").write_text(text)
+        monkeypatch.setattr(sys, "path", [*sys.path, place.format(here=project.here)])
+        assert reply("acme_twice:f", b"") == whose
+
+    def test_a_module_may_take_the_current_directory_from_the_path(self, project: Project) -> None:
+        project.module("acme_pops", f"import sys\nsys.path.pop(0)\n{dedent(SHOUT)}")
+        assert reply("acme_pops:shout", b"hi") == b"HI!"
 
     def test_a_reference_may_be_dotted_on_both_sides(self, project: Project) -> None:
         (project.here / "acme_pkg").mkdir()
@@ -184,10 +218,73 @@ class TestThreeDoors:
         assert registry.listing().lookup("twice").kind == "bytes"
         assert registry.listing().lookup("twice").streaming is False
 
+    def test_what_needs_arguments_tells_what_it_is_without_them(self, project: Project) -> None:
+        """Whether it streams, and may await asyncio; of a plugin by hand, what it builds does."""
+        project.module(
+            "acme_needs",
+            """
+            from zope.interface import implementer
+            from uppercase import IStreamTransform, ITransformPlugin, transform
+            from uppercase.plugins import Parameter
+
+            @transform(streaming=True)
+            def declared(text: str, *, n: int) -> str: return text
+
+            @implementer(IStreamTransform)
+            class Later:
+                async def transform(self, message): return message
+                def open_stream(self): ...
+
+            @implementer(ITransformPlugin)
+            class Plugin:
+                name, summary = "plugin", ""
+                def __init__(self, *parameters): self.parameters = parameters
+                def build(self, **arguments): return Later()
+
+            plugin = Plugin()
+            needs = Plugin(Parameter("n", object, choices={"one": 1}))
+            """,
+        )
+        found = registry.listing()
+        for name, streams, is_async in (
+            ("declared", True, False),
+            ("plugin", True, True),
+            ("needs:n=one", False, True),
+        ):
+            assert found.is_async(f"acme_needs:{name}") is is_async
+            assert found.lookup(f"acme_needs:{name.partition(':')[0]}").streaming is streams
+
     def test_the_built_ins_come_through_the_first_door(self) -> None:
         found = registry.listing().transforms["uppercase"]
         assert Path(found.origin).name == "uppercase_transforms.py"
-        assert found.summary
+        assert found.provenance == "built in"
+
+    def test_the_list_of_the_built_ins_imports_none_of_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("codecs", "text"):
+            monkeypatch.setitem(sys.modules, f"uppercase.transforms.{module}", None)
+        listed = registry.listing().describe()
+        assert "\n  uppercase        Upper case of every letter, in every script" in listed
+        assert "Cannot be used" not in listed
+
+    def test_a_built_in_has_its_faster_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("uppercase.transforms.text.ascii_uppercase", lambda data: b"fast")
+        assert reply("uppercase", b"a") == b"fast"
+
+    def test_a_transform_describes_itself(self, project: Project) -> None:
+        project.module("acme_bare", "def shout(text: str) -> str: ...")
+        found = registry.listing().lookup("acme_bare:shout")
+        assert (
+            found.describe() == "shout\n  works on text, needs whole messages; from acme_bare:shout"
+        )
+        assert found.provenance == "acme_bare:shout"
+        assert registry.listing().lookup("caesar").describe() == (
+            "caesar:shift=...\n"
+            "  Letters shifted by a fixed distance\n"
+            "  works on bytes, streams; built in\n"
+            "  shift: whole number, default 13"
+        )
 
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
@@ -241,6 +338,8 @@ class TestSpecifications:
         with pytest.raises(UnknownName) as caught:
             registry.listing().find("uppercsae")
         assert str(caught.value) == "no transform named 'uppercsae'; did you mean 'uppercase'?"
+        with pytest.raises(UnknownName, match="named 'UPPERCASE'; did you mean 'uppercase'"):
+            registry.listing().find("UPPERCASE")
 
     def test_a_typo_in_a_name_with_arguments_too(self) -> None:
         with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
@@ -261,12 +360,15 @@ class TestSpecifications:
     ) -> None:
         project.drop_in("acme_first", "import no_such_module_xyz")
         file = project.drop_in("acme_wanted", "1/0")
+        project.drop_in("acme_yet", "1/0")
         with pytest.raises(UnknownName) as caught:
             registry.listing().find("wanted")
         assert str(caught.value).endswith(
             f" (not loaded: {file}, line 1: importing it raised ZeroDivisionError: division by "
-            "zero; 1 more: uppercase transforms doctor)"
+            "zero; 2 more: uppercase transforms doctor)"
         )
+        with pytest.raises(UnknownName, match=r"acme_first.py, line 1: .*; 2 more: uppercase "):
+            registry.listing().find("other")
 
     @pytest.mark.parametrize(
         ("name", "reference"),
@@ -288,7 +390,8 @@ class TestSpecifications:
         )
 
     def test_a_typo_in_a_function_gets_the_one_that_was_meant(self, project: Project) -> None:
-        file = project.module("acme_typo", f"from os import path, remove\n{dedent(SHOUT)}")
+        text = "from os import path, remove\nclass _Own: ...\nown = _Own()\n"
+        file = project.module("acme_typo", text + dedent(SHOUT))
         with pytest.raises(PluginError, match=f"{file} has no 'shuot'; did you mean 'shout'"):
             registry.listing().find("acme_typo:shuot")
         with pytest.raises(PluginError, match=r"has no 'xyz'; known are shout$"):
@@ -360,6 +463,14 @@ class TestSpecifications:
             ("\n1/0", "acme_r:f", "{file}, line 2: importing it raised ZeroDivisionError"),
             ("def f(:", "acme_r:f", "{file}, line 1: syntax error: invalid syntax"),
             ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
+            ("def __getattr__(name): exit(3)", "acme_r:f", "{file} has no 'f' (3); none is"),
+            ("class LOUD: ...", "acme_r:loud", "has no 'loud'; did you mean 'LOUD'?"),
+            ("exec('def f(x): ...')", "acme_r:f", "'acme_r:f' cannot be used: the message of f "),
+            (
+                "class A:\n def good(self): ...",
+                "acme_r:A.god",
+                "has no 'god'; did you mean 'good'?",
+            ),
             (
                 "class Mute(Exception):\n def __str__(self): 1/0\nraise Mute",
                 "acme_r:f",
@@ -370,11 +481,17 @@ class TestSpecifications:
                 "acme_r:F",
                 "cannot be built: SystemExit: 3",
             ),
+            (
+                "class F:\n def __init__(self): raise OSError('no\\nfile')\n"
+                " def __call__(self, text: str): ...",
+                "acme_r:F",
+                "cannot be built: OSError: no file",
+            ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
             (
-                "def __getattr__(name): raise ImportError('install acme[fast]')\ndef g(): ...",
+                "def __getattr__(name): raise ImportError('install\\nacme[fast]')\ndef g(): ...",
                 "acme_r:f",
                 "{file} has no 'f' (install acme[fast]); known are g",
             ),
@@ -391,6 +508,16 @@ class TestSpecifications:
         assert said.format(file=file) in str(caught.value)
         assert "Traceback" not in str(caught.value)
 
+    def test_a_package_that_cannot_be_imported_is_named_for_its_modules(
+        self, project: Project
+    ) -> None:
+        (project.here / "acme_torn").mkdir()
+        project.module("acme_torn/__init__", "1/0")
+        with pytest.raises(
+            PluginError, match=r"'acme_torn.x:f' cannot be loaded: acme_torn.x: impor"
+        ):
+            registry.listing().find("acme_torn.x:f")
+
 
 class TestBrokenPlugins:
     """One broken plugin is named with file, line and fix; everything else goes on."""
@@ -399,9 +526,14 @@ class TestBrokenPlugins:
         ("text", "line", "said"),
         [
             ("\nimport no_such_xyz", 2, "No module named 'no_such_xyz'; install it"),
-            ("from os import nothing", 1, "cannot import name 'nothing' from 'os'"),
+            ("raise ImportError('odd')", 1, "odd; correct the import"),
             ("x = 1\ndef f(:", 2, "syntax error: invalid syntax"),
-            ("\n\n1/0", 3, "importing it raised ZeroDivisionError: division by zero"),
+            ("raise SyntaxError('odd')", None, "syntax error: odd; it is not loaded"),
+            (
+                "def f():\n    1/0\nf()",
+                2,
+                "importing it raised ZeroDivisionError: division by zero",
+            ),
             ("import sys\nsys.exit(3)", 2, "it ends the program"),
             (
                 "from uppercase import transform\n@transform\ndef f(x): ...",
@@ -411,12 +543,13 @@ class TestBrokenPlugins:
         ],
     )
     def test_what_cannot_be_imported_is_named(
-        self, project: Project, text: str, line: int, said: str
+        self, project: Project, text: str, line: int | None, said: str
     ) -> None:
         file = project.drop_in("acme_bad", text)
         project.drop_in("acme_good", SHOUT)
         found = registry.listing()
         problem = only(project.problems())
+        assert only(project.problems(thorough=True)) == problem
         assert (problem.file, problem.line) == (file, line)
         assert said in problem.message
         assert "\n" not in str(problem)
@@ -432,6 +565,31 @@ class TestBrokenPlugins:
             f"(raised in {module}, line 2)"
         )
 
+    def test_a_syntax_error_is_placed_where_it_is(self, project: Project) -> None:
+        module = project.module("acme_behind", "\ndef f(:")
+        project.drop_in("acme_front", "import acme_behind")
+        problem = only(project.problems())
+        assert (problem.file, problem.line) == (module, 2)
+
+    def test_a_log_has_nothing_of_what_a_drop_in_raises(self, project: Project) -> None:
+        """A problem's sentence takes its place."""
+        project.drop_in("acme_bad", "1/0")
+        written = io.StringIO()
+        observer = textFileLogObserver(written)
+        globalLogPublisher.addObserver(observer)
+        try:
+            only(project.problems())
+        finally:
+            globalLogPublisher.removeObserver(observer)
+        assert written.getvalue() == ""
+
+    def test_what_a_drop_in_logs_is_nothing_wrong(
+        self, project: Project, logged_errors: LoggedErrors
+    ) -> None:
+        project.drop_in("acme_says", "from twisted.python import log\nlog.msg('loaded')")
+        assert project.problems() == []
+        assert logged_errors == []
+
     def test_a_wrong_declaration_is_placed_in_the_authors_code(self, project: Project) -> None:
         module = project.module(
             "acme_wrong", "from uppercase import transform\n@transform\ndef f(x): ..."
@@ -442,27 +600,35 @@ class TestBrokenPlugins:
             f"`bytes` for bytes (raised in {module}, line 2)"
         )
 
-    def test_a_module_that_broke_after_it_was_cached_is_named_once(self, project: Project) -> None:
-        project.module("acme_later", SHOUT)
-        file = project.drop_in("acme_cached", "from acme_later import shout")
+    @pytest.mark.parametrize("text", ["import no_such_xyz", "import os; os.nothing", "exit()"])
+    @pytest.mark.parametrize("names", ["shout", "sys"])
+    def test_a_module_that_broke_after_it_was_cached_is_named_once(
+        self, project: Project, text: str, names: str
+    ) -> None:
+        """What has no transforms is imported by the doctor only."""
+        project.module("acme_later", f"import sys\n{dedent(SHOUT)}")
+        file = project.drop_in("acme_cached", f"from acme_later import {names}")
         registry.listing()
         for name in ("acme_later", "twisted.plugins.acme_cached"):
             del sys.modules[name]
-        (project.here / "acme_later.py").unlink()
-        problem = only(project.problems())
+        project.module("acme_later", text)
+        assert len(project.problems()) == (names == "shout")
+        problem = only(project.problems(thorough=True))
         assert (problem.file, problem.line) == (file, 1)
 
     def test_a_stale_cache_is_named_with_the_file_to_delete(self, project: Project) -> None:
         file = Path(project.drop_in("acme_stale", SHOUT))
         registry.listing()
         del sys.modules["twisted.plugins.acme_stale"]
-        file.write_text(dedent(SHOUT).replace("def shout", "def scream"))
+        service = "from twisted.plugins.twisted_ftp import TwistedFTP as served\n"
+        file.write_text(service + dedent(SHOUT).replace("def shout", "def scream"))
         _make_older(file)
         problems = project.problems(thorough=True)
         cache = file.parent / "dropin.cache"
         assert {str(problem) for problem in problems} == {
             f"{file}: shout is not what {cache} says; delete that file",
             f"{file}: scream is not what {cache} says; delete that file",
+            f"{file}: served is not what {cache} says; delete that file",
         }
 
     @pytest.mark.parametrize(
@@ -497,6 +663,7 @@ class TestBrokenPlugins:
             ("name, summary = 'a', ''", "p does not keep to ITransformPlugin: it has no param"),
             ("name, summary, parameters = 'a', '', ('shift',)", "p has 'shift' among its param"),
             ("name, parameters, summary = 'a', (), property(exit)", "p raised SystemExit: "),
+            ("name, parameters, summary = 'a', (), property(divmod)", "p raised TypeError: "),
         ],
     )
     def test_a_wrong_interface_behind_an_entry_point_is_refused(
@@ -555,19 +722,30 @@ class TestBrokenPlugins:
             "acme", "oops = no_such_pkg:x\nfine = acme_fine:shout", acme_fine=SHOUT
         )
         project.distribution("acme_bare", "bare = acme_fine")
+        project.distribution("acme_named", "Bad Name = acme_fine:shout")
         with pytest.raises(PluginError, match="got 'acme_fine:'; a reference is written module:f"):
             registry.listing().find("bare")
         assert reply("fine", b"a") == b"A!"
-        with pytest.raises(PluginError, match="no module named 'no_such_pkg'"):
+        with pytest.raises(PluginError, match=r"^no module named 'no_such_pkg'"):
             registry.listing().find("oops")
-        assert registry.listing().describe().partition("\n\n")[2] == (
+        assert {"bare", "fine", "oops"} & set(registry.summaries()) == {"fine"}
+        said, _, broken = registry.listing().describe().partition("\n\n")
+        assert said.startswith("Transforms:\n  ascii-lowercase  ")
+        assert "\n  fine             Say it loud.\n" in said
+        assert broken == (
             "Cannot be used:\n"
+            "  entry point of acme_named 1.5: Bad Name = acme_fine:shout has the name 'Bad Name'; "
+            "lower-case letters, digits and single hyphens are accepted\n"
             "  bare: got 'acme_fine:'; a reference is written module:function\n"
             "  oops: no module named 'no_such_pkg' for 'no_such_pkg:x'; install it or run in the "
             "folder that holds it"
         )
-        files = [problem.file for problem in project.problems(thorough=True)]
-        assert sorted(files) == ["entry point of acme 1.5", "entry point of acme_bare 1.5"]
+        problems = project.problems(thorough=True)
+        assert [str(problem) for problem in problems if "acme 1.5" in problem.file] == [
+            "entry point of acme 1.5: no module named 'no_such_pkg' for 'no_such_pkg:x'; install "
+            "it or run in the folder that holds it"
+        ]
+        assert "acme_bare" in str(problems)
         assert "oops" not in registry.listing(thorough=True).transforms
 
     @pytest.mark.parametrize(
@@ -584,6 +762,32 @@ class TestBrokenPlugins:
         assert [(p.file, p.line) for p in problems] == ([(file, 5)] if said else [])
         assert said in "".join(map(str, problems))
 
+    def test_a_transform_that_is_no_plugin_is_a_near_miss(self, project: Project) -> None:
+        text = """
+            from zope.interface import implementer
+            from uppercase import ITransform
+
+            @implementer(ITransform)
+            class Twice: ...
+
+            class Helper: ...
+            """
+        file = project.drop_in("acme_twice", text)
+        assert str(only(project.problems(thorough=True))).startswith(
+            f"{file}, line 5: Twice is a class and no instance of it is here; add one"
+        )
+        del sys.modules["twisted.plugins.acme_twice"]
+        project.drop_in("acme_twice", f"{text}\n            twice = Twice()")
+        assert str(only(project.problems(thorough=True))).startswith(
+            f"{file}, line 5: twice provides ITransform but not ITransformPlugin"
+        )
+
+    def test_a_fault_of_what_is_defined_elsewhere_has_no_line(self, project: Project) -> None:
+        project.module("acme_elsewhere", _plugin("name, summary, parameters = 'A B', '', ()"))
+        file = project.drop_in("acme_imports", "from acme_elsewhere import p")
+        problem = only(project.problems())
+        assert (problem.file, problem.line) == (file, None)
+
     def test_a_class_from_elsewhere_is_no_near_miss(self, project: Project) -> None:
         text = _plugin("name, summary, parameters = 'a', '', ()").replace("p = Plugin()", "")
         project.module("acme_base", text)
@@ -595,6 +799,7 @@ class TestBrokenPlugins:
         project.drop_in("acme_no_iplugin", text)
         problem = only(project.problems(thorough=True))
         assert "@implementer(ITransformPlugin, IPlugin)" in problem.message
+        assert "a" not in registry.listing().transforms
 
     def test_a_drop_in_hidden_by_one_of_the_same_name_is_a_near_miss(
         self, project: Project
@@ -639,6 +844,13 @@ class TestClashes:
         project.drop_in("acme_b", "from acme_shared import shout")
         assert registry.listing().lookup("shout").origin == first
 
+    def test_one_object_of_two_drop_ins_need_not_have_a_hash(self, project: Project) -> None:
+        members = "name, summary, parameters = 'shout', '', (); __hash__ = None"
+        project.module("acme_shared", _plugin(members))
+        for name in ("acme_a", "acme_b"):
+            project.drop_in(name, "from acme_shared import p")
+        assert registry.listing().lookup("shout").name == "shout"
+
     def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)
         file = project.drop_in("acme_mine", SHOUT)
@@ -660,8 +872,12 @@ class TestClashes:
 
     def test_what_cannot_be_loaded_still_claims_its_name(self, project: Project) -> None:
         project.distribution("acme", "shout = no_such_pkg:shout")
-        project.drop_in("acme_only", SHOUT)
-        with pytest.raises(NameClash):
+        file = project.drop_in("acme_only", SHOUT)
+        with pytest.raises(NameClash, match=r"^2 transforms are named 'shout'"):
+            registry.listing().find("shout")
+        project.distribution("acme_too", "shout = no_such_pkg:shout")
+        Path(file).unlink()
+        with pytest.raises(NameClash, match=r"^2 transforms are named 'shout'"):
             registry.listing().find("shout")
 
 

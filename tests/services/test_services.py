@@ -15,7 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
 from tests.tcp.wire import Wire
-from uppercase import transform
+from uppercase import ITransform, transform
 from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
@@ -52,6 +52,14 @@ def shout(text: str) -> str:
 async def politely(text: str, *, word: str = "please") -> str:
     await deferLater(reactor, 0)
     return f"{text}, {word}"
+
+
+@implementer(ITransform)
+class _Mark:
+    """Of a name that nobody could type."""
+
+    def transform(self, message: bytes) -> bytes:
+        return b"<" + message + b">"
 
 
 @transform(name="twice")
@@ -193,12 +201,12 @@ def test_a_factory_for_endpoints_of_ones_own_serves_the_declared_proxies_only() 
 
 @pytest.mark.parametrize("kind", SERVICES)
 async def test_functions_and_declared_transforms_are_served_as_they_are(kind: str) -> None:
-    """With no name anywhere: plain, asynchronous, a class, and one by its name between them."""
-    service: Any = SERVICES[kind]([shout, politely, "reverse", Twice])
-    assert service.chain.name == "shout | politely | reverse | twice"
+    """With no name anywhere: plain, asynchronous, a class, an object, and one by its name."""
+    service: Any = SERVICES[kind]([shout, politely, "reverse", Twice, _Mark()])
+    assert service.chain.name == "shout | politely | reverse | twice | _Mark"
     service.startService()
     target = Target(host="127.0.0.1", port=port_of(service), udp=kind == "udp")
-    assert await ask(target, b"tea", timeout=10) == b"esaelp ,!AETesaelp ,!AET"
+    assert await ask(target, b"tea", timeout=10) == b"<esaelp ,!AETesaelp ,!AET>"
     await service.stopService()
 
 

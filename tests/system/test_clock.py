@@ -35,6 +35,26 @@ def test_a_clock_that_is_set_forward_closes_nobody(wall: Wall) -> None:
             assert client.recv(10) == b"B"
 
 
+def test_a_clock_that_is_set_back_holds_up_no_command(wall: Wall) -> None:
+    """Ping sent its next probe, and a time-out was over, when the clock was where it had been."""
+    with Server("uppercase-tcp", "--port=0") as server:
+        ping = ["ping", "-c4", "-i500ms", f"127.0.0.1:{server.port}"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "uppercase", *ping],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(**wall.env),
+        ) as command:
+            try:
+                assert command.stdout is not None
+                assert command.stdout.readline().startswith("PING")
+                assert "seq=1 " in command.stdout.readline()
+                wall.set_by(-3600)
+                assert command.wait(30) == 0
+            finally:
+                command.kill()
+
+
 EMBEDS = """
 from twisted.internet import reactor
 from uppercase.services import TCPSettings, tcp_service

@@ -62,6 +62,18 @@ def test_a_clients_last_words_of_the_handshake_are_answered(
     assert finish(wire, peer, wire.send(peer.flight())) == b""
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_record_of_the_greatest_length_is_answered_at_once(
+    world: World, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    wire = connect(world, certificate)
+    peer = agree(wire, certificate.cert, version)
+    peer.write(b"a" * (16 << 10))
+    peer.arrived(wire.send(peer.flight()))
+    assert peer.read() == b"A" * (16 << 10)
+    wire.end()
+
+
 def test_who_sends_what_is_dear_to_decrypt_is_read_little_by_little(
     world: World, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,11 @@ def test_reverse_keeps_clusters_as_unicode_defines_them() -> None:
         assert reverse(text) == "".join(reversed(regex.findall(r"\X", text)))
 
 
+def test_reverse_turns_long_texts_round_as_a_whole() -> None:
+    text = "".join(f"é{number}\u0301" for number in range(5000))
+    assert reverse(text) == "".join(reversed(regex.findall(r"\X", text)))
+
+
 @pytest.mark.parametrize(
     ("text", "stripped"),
     [("  a b \r\n", "a b"), ("\u3000a\u2028", "a"), (" \udcff ", "\udcff"), ("\u200ba", "\u200ba")],

@@ -45,6 +45,7 @@ def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -
     monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
     monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    monkeypatch.setattr("uppercase.core.responder.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
@@ -223,6 +224,16 @@ def test_a_switch_turns_it_off() -> None:
     environment = os.environ | {"UPPERCASE_PORTABLE": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert done.stdout.strip() == b"OneByOne"
+
+
+@TOGETHER
+def test_a_kernel_that_cuts_nothing_apart_gets_them_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_socket("127.0.0.1", 0) as sock:
+        assert type(_batches.batches_of(sock)) is _batches.Batches
+        monkeypatch.setattr(_batches, "_UDP_SEGMENT", 9_999)
+        assert type(_batches.batches_of(sock)) is _batches.OneByOne
 
 
 # What is looked at together, against each datagram by itself

@@ -442,6 +442,11 @@ class ObservedService:
         """How large the record is by now: what does not grow is silent."""
         return self._file.tell()
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is recorded, as the record is as large as it may be."""
+        return bool(self._recorder.ended)
+
     def record(self) -> bytes:
         self._recorder.flush()  # One of which nothing has been told begins here.
         return self._file.getvalue()

@@ -48,9 +48,13 @@ STARVED: Final = 0.35
 for replies that the exercises hold back for at most 0.3 s."""
 
 
-RECORD: Final = 32 * MIB
-"""Bytes of a run's record: some 50,000 datagrams and replies; a flood is as many within seconds.
-What is read and drawn of them takes ten times as much memory."""
+RECORD: Final = 8 * MIB
+"""Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
+What is read of them takes ten times as much memory, and an exercise may have six runs."""
+
+DRAWN: Final = 1000
+"""Events of a run that its picture shows, the first of more: one of a flood has a quarter of a
+gibibyte, and no reader."""
 
 
 class Wrong(Exception):
@@ -169,7 +173,11 @@ class Trial:
             status = _wait(program, service, seconds, quiet)
             said = program.output(), program.complaint()
         about, rows = service.seen()
-        run = Run(*said, status, rows, Timeline.of(about, rows), service.late)
+        if len(rows) > DRAWN:
+            shown = f"the first {DRAWN} of {len(rows)} events"
+            about = {**about, "lab": " · ".join(filter(None, [about["lab"], shown]))}
+        timeline = Timeline.of(about, rows[:DRAWN])
+        run = Run(*said, status, rows, timeline, service.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of the network that could differ another time.
             self._silent.append(run)
@@ -201,7 +209,7 @@ def _wait(program: Program, service: ObservedService, seconds: float, quiet: flo
     now = begin = last = time.monotonic()
     size = service.recorded
     silence = max(quiet, _STARTS_WITHIN)
-    while now < begin + seconds and not (quiet and now > last + silence):
+    while now < begin + seconds and not (service.full or (quiet and now > last + silence)):
         left = begin + seconds - now
         if (status := program.wait(min(left, _GLANCE) if quiet else left)) is not None:
             return status

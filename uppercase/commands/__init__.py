@@ -72,9 +72,10 @@ def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]
     raises. The main thread stays the command's: it reads the keyboard, gets Ctrl-C and waits.
     Twisted is imported here, not before.
     """
-    from uppercase.awaiting import Waiter, the_reactor
+    from uppercase.awaiting import Waiter, the_reactor, use_monotonic_time
 
     reactor = the_reactor()
+    use_monotonic_time()
     # A full collection of what was imported stops everything for 40 ms, and for seconds where
     # twenty others want the processor: students' programs and `ping` would measure it.
     gc.freeze()

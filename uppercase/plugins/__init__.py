@@ -44,7 +44,7 @@ M = TypeVar("M", str, bytes)
 S = TypeVar("S", bound=Stream[str] | Stream[bytes])
 
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
-_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -191,7 +191,7 @@ def stream_transform(
         target(**arguments)
         return StreamTransform(chosen, kind, _bound(target, arguments))
 
-    parameters = parameters_of(signature, owner, positional=0)
+    parameters = parameters_of(signature, owner)
     said = _summary(target, summary)
     return DeclaredTransform(target, make, chosen, said, kind, parameters, streaming=True)
 
@@ -231,7 +231,7 @@ def adopt(
             name=_name(target if is_class else type(target), name),
             summary=_summary(target, summary),
             kind=Kind.BYTES,
-            parameters=parameters_of(signature, owner, positional=0),
+            parameters=parameters_of(signature, owner),
             streaming=IStreamTransform in kept,
             is_async=inspect.iscoroutinefunction(getattr(target, "transform", None)),
         )
@@ -279,8 +279,7 @@ def _name(target: Any, given: str | None) -> str:
 def _summary(target: Any, given: str | None) -> str:
     if given is not None:
         return given
-    lines = (inspect.getdoc(target) or "").strip().splitlines()
-    return lines[0] if lines else ""
+    return (inspect.getdoc(target) or "").partition("\n")[0]
 
 
 def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
@@ -298,7 +297,7 @@ def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
     kind = _kind(call_signature, 1, called)
     if parameters_of(call_signature, called, positional=2):
         raise PluginError(f"{called} has arguments of its own; move them to __init__")
-    return target.__call__, kind, parameters_of(signature, owner, positional=0)
+    return target.__call__, kind, parameters_of(signature, owner)
 
 
 def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
@@ -343,7 +342,7 @@ def positional_of(signature: inspect.Signature) -> list[inspect.Parameter]:
 
 
 def parameters_of(
-    signature: inspect.Signature, owner: str, *, positional: int
+    signature: inspect.Signature, owner: str, *, positional: int = 0
 ) -> tuple[Parameter, ...]:
     """Read a transform's arguments: the keyword-only parameters of a signature."""
     extra = positional_of(signature)[positional:]

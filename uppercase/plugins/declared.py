@@ -87,7 +87,7 @@ class Parameter(NamedTuple):
                 return f"default {text}"
         if isinstance(self.default, bool):
             return f"default {str(self.default).lower()}"
-        return f"default {self.default!r}" if self.type is str else f"default {self.default}"
+        return f"default {self.default!r}"
 
     def convert(self, text: str) -> Any:
         """Return the value that a text stands for."""
@@ -104,7 +104,7 @@ class Parameter(NamedTuple):
         if self.type is bool:
             return _BOOLEANS[text.lower()]
         if self.type is int:
-            if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
+            if not re.fullmatch(r"[+-]?[0-9]+", text):
                 raise ValueError(text)
             return int(text)
         if self.type is float:
@@ -150,7 +150,7 @@ def _unknown(name: str, parameters: Sequence[Parameter]) -> BadArgument:
     if not parameters:
         return BadArgument(f"got argument {name!r}; no arguments are accepted")
     accepted = "; ".join(parameter.describe() for parameter in parameters)
-    close = get_close_matches(name, [parameter.name for parameter in parameters], n=1)
+    close = get_close_matches(name, [parameter.name for parameter in parameters])
     if close:
         return BadArgument(f"no argument named {name!r}; did you mean {close[0]!r}? ({accepted})")
     return BadArgument(f"no argument named {name!r}; accepted are {accepted}")
@@ -198,7 +198,7 @@ class Stream(Protocol[T]):
 
 
 @implementer(ITransformPlugin, IPlugin, ITransform)
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class DeclaredTransform(Generic[P, R]):
     """A plugin made of a function or class, which stays callable as what it is.
 
@@ -223,9 +223,6 @@ class DeclaredTransform(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.target(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<transform {self.name!r}: {self.target!r}>"
 
     def build(self, **arguments: Any) -> ITransform:
         """Make the transform; a `ValueError` of the author's code is about the arguments."""
@@ -363,10 +360,9 @@ class _TextStream(_ByteStream):
 
     def finish(self) -> bytes:
         rest = b""
-        if self.waiting and self.decoder is not None:
+        if self.decoder is not None:
             rest = self._feed(self.decoder.decode(b"", final=True))
-        # What has a function for ASCII is a function for all text, and keeps nothing back.
-        return rest + super().finish() if self.ascii is None else rest
+        return rest + super().finish()
 
     def _feed(self, text: str) -> bytes:
         return self.kind.to_bytes(self.name, self.source.feed(text)) if text else b""

@@ -64,7 +64,7 @@ def load(reference: str) -> Any:
             found: Any = import_module(module_name)
         except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            if f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
                     "folder that holds it"
@@ -102,8 +102,7 @@ def _offered(owner: Any) -> list[str]:
 def _file_of(module_name: str) -> str:
     """Return the file of a module that could not be imported, or else its name."""
     with suppress(Exception):  # The package that holds it may be what cannot be imported.
-        spec = find_spec(module_name)
-        if spec is not None and spec.origin:
+        if (spec := find_spec(module_name)) and spec.origin:
             return spec.origin
     return module_name
 
@@ -300,8 +299,8 @@ def _place_of(thing: object) -> str:
     return "" if place is None else f"{place[0]}, line {place[1]}: "
 
 
-def _definition(thing: object) -> tuple[str | None, int] | None:
-    definition: Any = inspect.unwrap(thing) if callable(thing) else thing
+def _definition(thing: Any) -> tuple[str | None, int] | None:
+    definition = inspect.unwrap(thing)
     if not (inspect.isclass(definition) or inspect.isfunction(definition)):
         definition = type(definition)
     try:

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import isclass
@@ -97,7 +96,7 @@ class Scan:
     def _take(self, label: str, candidate: Any, file: str) -> None:
         try:
             names = None if self._by_name is None else self._by_name(candidate, None)
-            plugin = None if names is not None else ITransformPlugin(candidate, None)
+            plugin = ITransformPlugin(candidate, None)
         except AttributeError as error:
             self.note(_stale(label, file) if error.name == label else from_exception(error, file))
         except (Exception, SystemExit) as error:
@@ -130,19 +129,12 @@ class Scan:
         try:
             module = import_module(module_name)
             for label, value in list(vars(module).items()):
-                if not isclass(value) and self._is_plugin(value):
-                    if label not in known:
-                        self.note(_stale(label, file))
+                if IPlugin.providedBy(value) and label not in known:
+                    self.note(_stale(label, file))
                 elif fault := _why_no_plugin(label, value, module):
                     self.note(Problem.about(value, file, fault))
         except (Exception, SystemExit) as error:
             self.note(from_exception(error, file))
-
-    def _is_plugin(self, value: Any) -> bool:
-        """Return whether Twisted shows it to us."""
-        if self._by_name is not None and self._by_name.providedBy(value):
-            return True
-        return ITransformPlugin(value, None) is not None and IPlugin.providedBy(value)
 
     def _scan_entry_points(self) -> None:
         finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
@@ -163,8 +155,7 @@ class Scan:
 
 def drop_ins(folder: str) -> list[Path]:
     """Return the files of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
-    files = sorted(Path(folder).glob("*.py"))
-    return [file for file in files if file.name != "__init__.py" and file.exists()]
+    return [file for file in sorted(Path(folder).glob("*.py")) if file.exists()]
 
 
 def _fault_of_name(name: object, label: str) -> str | None:
@@ -190,12 +181,13 @@ def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
             f"{label} is a class and no instance of it is here; add one, such as "
             f"{label.lower()} = {label}()"
         )
-    if ITransformPlugin(value, None) is not None:
+    is_plugin = ITransformPlugin(value, None) is not None
+    if is_plugin and not IPlugin.providedBy(value):
         return (
             f"{label} provides ITransformPlugin but not twisted.plugin.IPlugin; declare "
             "its class with @implementer(ITransformPlugin, IPlugin)"
         )
-    if ITransform.providedBy(value):
+    if not is_plugin and ITransform.providedBy(value):
         return (
             f"{label} provides ITransform but not ITransformPlugin, which has the name; "
             "declare it with @transform or implement both ITransformPlugin and IPlugin"
@@ -219,21 +211,16 @@ def _may_announce(place: str) -> bool:
     return False
 
 
-@cache
-def drop_ins_of_twisted() -> frozenset[str]:
+def drop_ins_of_twisted() -> set[str]:
     """Return the files of Twisted's own drop-ins; none where its installation does not tell."""
-    from importlib.metadata import PackageNotFoundError, files
+    from importlib.metadata import distributions
 
-    try:
-        installed = files("twisted") or ()
-    except PackageNotFoundError:
-        installed = ()
-    folder = os.path.join(os.path.realpath(os.path.dirname(twisted.__file__)), "plugins")
-    return frozenset(
-        os.path.join(folder, file.name)
-        for file in installed
-        if file.parent.parts == ("twisted", "plugins")
-    )
+    return {
+        os.path.realpath(str(file.locate()))
+        for distribution in distributions(name="twisted")
+        for file in distribution.files or ()
+        if file.parent.name == "plugins"
+    }
 
 
 @contextmanager
@@ -243,7 +230,6 @@ def _beside(here: str | None) -> Iterator[None]:
     path: list[str] = twisted.plugins.__path__
     if (
         here is None
-        or not os.path.isdir(folder)
         or os.path.exists(os.path.join(folder, "__init__.py"))
         or os.path.realpath(folder) in map(os.path.realpath, path)
     ):
@@ -282,8 +268,6 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
 def _file_in(error: BaseException, files: dict[str, str]) -> str:
     """Return the drop-in that an exception went through."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return error.filename
     frames = {frame.filename for frame in extract_tb(error.__traceback__)}
     return next((file for file in files.values() if file in frames), _PACKAGE)
 

@@ -180,8 +180,7 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
 
 def _reactor_imports(transforms: Iterable[Found]) -> Iterator[Problem]:
     """Find modules of transforms that choose the reactor of whoever imports them."""
-    targets = [inspect.unwrap(found.target) for found in transforms]
-    modules = {str(getattr(each, "__module__", None) or type(each).__module__) for each in targets}
+    modules = {str(getattr(found.target, "__module__", None)) for found in transforms}
     for module in filter(None, map(sys.modules.get, sorted(modules))):
         try:
             file, tree = inspect.getsourcefile(module), ast.parse(inspect.getsource(module))
@@ -202,7 +201,7 @@ def _line_of_reactor_import(tree: ast.Module) -> int | None:
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             continue

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import choose_reactor, the_reactor
+from uppercase.awaiting import choose_reactor, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
@@ -76,7 +75,12 @@ class ProcessOptions(TableOptions, ABC):
                 check_places(self.parent)
             choose_reactor(self._awaits_asyncio())
             # Invariant: not before, as it imports the reactor.
-            use_monotonic_time()
+            if not use_monotonic_time():
+                say(
+                    "a transform's module has scheduled calls while it was imported, so all "
+                    "time-outs go by the wall clock; schedule them when the transform is called",
+                    LogLevel.warn,
+                )
             self.services = self.make_services()
             if makes_process:
                 self.service = self.make_whole()
@@ -297,24 +301,6 @@ def _running(path: str) -> int | None:
     except (OSError, ValueError, OverflowError):
         return None
     return number or None
-
-
-def use_monotonic_time() -> None:
-    """Have the reactor go by a clock that nobody sets.
-
-    Twisted's goes by the wall clock: if that is set forward an hour, every time-out is over at
-    once, and if it is set back, none is for an hour. `IReactorTime` does not say by which clock
-    it goes, and the process is ours. Programs that embed a service decide for themselves.
-    """
-    # Invariant: nothing is scheduled by the other clock; it would wait for decades.
-    if not the_reactor().getDelayedCalls():
-        the_reactor().seconds = time.monotonic
-    else:
-        say(
-            "a transform's module has scheduled calls while it was imported, so all time-outs go "
-            "by the wall clock; schedule them when the transform is called",
-            LogLevel.warn,
-        )
 
 
 class Notifier(Service):

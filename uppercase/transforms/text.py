@@ -136,8 +136,6 @@ class _SigmaStream:
 
     def _settle(self, text: str, ahead: str = "") -> str:
         """Convert `text`, which is followed by `ahead` or by nothing that matters."""
-        if not text:
-            return ""
         context = self._context
         # Each context, and a sigma ahead, is as long converted as it is now.
         converted = self._convert(context + text + ahead)

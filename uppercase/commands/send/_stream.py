@@ -5,8 +5,8 @@ the connection has taken what was read before, and the connection is not read wh
 the output is slow.
 
 A stream has no messages, so for a person a reply is complete when it ends with a newline, when the
-server ends the conversation, or when bytes have come and no more follow. A server that closes after
-each reply, as the lecture's does, is connected to again for the next line.
+server ends the conversation, when bytes have come and no more follow, or when it is endless. A
+server that closes after each reply, as the lecture's does, is connected to again for the next line.
 """
 
 import os
@@ -32,6 +32,7 @@ from uppercase.client.network import (
     explain_loss,
     open_connection,
 )
+from uppercase.client.session import MAX_REPLY
 from uppercase.client.target import Target, explain
 from uppercase.commands import CHUNK, write_all
 from uppercase.core.values import counted
@@ -47,6 +48,10 @@ connection. TLS has no half-close that servers honour, so the client must guess 
 
 _MOST_HELD: Final = 4 * CHUNK
 """Bytes of replies that wait for the reader of the output before the server has to."""
+
+
+_MOST_UNASKED: Final = 64
+"""Reads of what nobody has asked for, at the prompt, before the server has to wait."""
 
 
 class _Sending(Enum):
@@ -317,6 +322,23 @@ class Filter(ClientProtocol):
             self.transport.abortConnection()
 
 
+class _Patient(Reader):
+    """A connection that is not read while much has come that nobody has taken."""
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if len(self.came.pending) > _MOST_UNASKED:
+            self.transport.pauseProducing()
+
+    def take(self) -> bytes:
+        """Take out all that has come, and read on."""
+        taken = b"".join(self.came.pending)
+        self.came.pending.clear()
+        if self.reason is None:
+            self.transport.resumeProducing()
+        return taken
+
+
 class LineConversation:
     """A conversation with a stream server, whose reply may take `timeout` seconds to begin."""
 
@@ -324,13 +346,13 @@ class LineConversation:
         self._reactor = reactor
         self._target = target
         self._timeout = timeout
-        self._connection = Reader()
+        self._connection = _Patient()
         self._fresh = True
 
     async def connect(self) -> None:
         """Connect to the server, for the first time or again; see `open_connection`."""
         self.close()
-        self._connection = Reader()
+        self._connection = _Patient()
         await open_connection(self._target, self._connection, self._reactor)
         self._fresh = True
 
@@ -339,8 +361,7 @@ class LineConversation:
 
         What arrives of an earlier reply after it seemed complete precedes the next one.
         """
-        late = b"".join(self._connection.came.pending)
-        self._connection.came.pending.clear()
+        late = self._connection.take()
         if self._connection.reason is not None:
             await self.connect()
         reply = await self._exchange(line)
@@ -361,11 +382,11 @@ class LineConversation:
 
     async def _exchange(self, line: bytes) -> bytes:
         """Send a line and return the reply, b"" if the server closed or broke off before it."""
-        reply = b""
+        reply = bytearray()
         self._connection.transport.write(line + b"\n")
         patience = self._timeout
         try:
-            while not reply.endswith(b"\n"):
+            while not reply.endswith(b"\n") and len(reply) <= MAX_REPLY:
                 data = await self._connection.came.get().addTimeout(patience, self._reactor)
                 if not data:
                     break
@@ -374,4 +395,4 @@ class LineConversation:
         except Silence as error:
             if not reply:
                 raise explain(TimeoutError(), self._target, self._timeout) from error
-        return reply
+        return bytes(reply)
