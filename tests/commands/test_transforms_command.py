@@ -316,6 +316,7 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     """Emacs' lock of a file that is being edited, a link to nowhere, is none of the drop-ins."""
     nowhere = run("doctor", cwd=here).stdout.decode()
     assert f"{here}/twisted/plugins: no such folder" in nowhere
+    assert "/lib-dynload/" not in nowhere
     assert "(uppercase.transforms):\n  none in any distribution that is installed\n" in nowhere
     drop_in(here, "mine.py", "").with_name(".#mine.py").symlink_to("author@machine.123")
     asked = run("doctor", cwd=here)

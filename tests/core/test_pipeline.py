@@ -233,41 +233,77 @@ def test_a_failure_that_is_returned_leaves_nothing_for_the_collector(function: o
         gc.enable()
 
 
-def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on() -> None:
+@pytest.mark.parametrize("first_is", ["cause", "context", "one of several"])
+def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on(first_is: str) -> None:
     """A traceback would keep the frames, and they the message, for as long as the failure lives."""
     held: list[weakref.ref[Held]] = []
 
-    def function(message: bytes) -> bytes:
+    def work() -> None:
         working_on = Held()
         held.append(weakref.ref(working_on))
+        raise KeyError("first")
+
+    def function(message: bytes) -> bytes:
         try:
-            raise KeyError("first")
+            work()
         except KeyError as error:
-            several = [error]
-        raise ExceptionGroup("then", several)
+            first = error
+            if first_is == "context":
+                raise ValueError("then")  # noqa: B904
+        if first_is == "cause":
+            raise ValueError("then") from first
+        raise ExceptionGroup("then", [first])
 
     with pytest.raises(TransformError) as caught:
         make_pipeline([message_stage(function)]).transform(b"x")
     assert [each() for each in held] == [None]
     assert caught.value.traceback is not None
     shown = "".join(caught.value.traceback.format())
-    assert "ExceptionGroup: then" in shown
+    assert ": then" in shown
     assert "KeyError: 'first'" in shown
 
 
-def test_what_a_fault_quotes_is_cut_wherever_it_is_kept() -> None:
+def test_a_failure_may_be_behind_itself() -> None:
+    def function(message: bytes) -> bytes:
+        first, then = KeyError("first"), ValueError("then")
+        first.__cause__ = then
+        raise then from first
+
+    with pytest.raises(TransformError, match="ValueError: then"):
+        make_pipeline([message_stage(function)]).transform(b"x")
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_what_a_fault_quotes_is_cut_wherever_it_is_kept(explicit: bool) -> None:
     """A hundred failures of 64 KiB each would keep 26 MiB; what is behind them is still shown."""
 
     def function(message: bytes) -> bytes:
-        raise ValueError(message) from KeyError("behind it")
+        try:
+            raise KeyError("behind it")
+        except KeyError as error:
+            if explicit:
+                raise ValueError(message) from error
+            raise ValueError(message)  # noqa: B904
 
     with pytest.raises(TransformError) as caught:
         make_pipeline([message_stage(function)]).transform(bytes(1 << 16))
     assert caught.value.traceback is not None
     shown = "".join(caught.value.traceback.format())
-    assert "behind it" in shown
+    assert "KeyError: 'behind it'" in shown
     assert shown.splitlines()[-1].startswith(r"ValueError: b'\x00\x00")
     assert len(shown) < 3000 > len(str(caught.value))
+
+
+def test_a_syntax_error_that_quotes_much_is_shown_too() -> None:
+    """Traceback and text of it are made of more than what it says."""
+
+    def function(message: bytes) -> bytes:
+        raise SyntaxError(message.decode())
+
+    with pytest.raises(TransformError, match=r"'tested' failed: SyntaxError: x{1000}…$") as caught:
+        make_pipeline([message_stage(function)]).transform(b"x" * 2000)
+    assert caught.value.traceback is not None
+    assert "SyntaxError: x" in "".join(caught.value.traceback.format())
 
 
 def test_the_output_of_each_stage_is_bounded() -> None:

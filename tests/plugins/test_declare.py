@@ -123,6 +123,7 @@ def test_what_is_declared_is_a_plugin_and_a_transform(declared: Any) -> None:
 def test_a_decorated_function_stays_callable_as_the_function_it_is() -> None:
     assert caesar("abc", shift=1) == "bcd"
     assert flip(b"ab") == b"ba"
+    assert {caesar: "hashable"}[caesar]
     assert caesar.__name__ == "caesar"  # type: ignore[attr-defined]
     assert caesar.__doc__ == "Not the summary."
     assert inspect.unwrap(caesar)("abc", shift=1) == "bcd"
@@ -325,7 +326,8 @@ async def test_an_async_function_may_have_a_faster_way_too() -> None:
     async def slow(text: str) -> str:
         return text.upper()
 
-    assert [await awaited(slow.transform(data)) for data in (b"A", b"\xff")] == [b"a", b"\xff"]
+    replies = [await awaited(slow.transform(data)) for data in (b"A", b"A\xff")]
+    assert replies == [b"a", b"A\xff"]
 
 
 async def test_a_function_may_return_a_deferred() -> None:
@@ -451,6 +453,7 @@ class ArgumentsOfItsOwn:
         (lambda: untyped(by_position), "by_position takes 'shift' by position"),
         (lambda: untyped(lambda text: text), "has no annotation"),
         (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
+        (lambda: untyped(partial(upper)), "has the name ''; lower-case letters"),
         (lambda: untyped(coroutine, streaming=True), "is async and cannot be streaming"),
         (lambda: untyped(coroutine, blocking=True), "is async and cannot be blocking"),
         (

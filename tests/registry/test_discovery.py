@@ -146,9 +146,10 @@ def test_built_ins_that_an_installation_hides_are_a_problem(installed: Path, her
         import sys
         sys.modules["twisted.plugins.uppercase_transforms"] = None
         from uppercase import registry
-        print(registry.listing().problems[0])
+        print(registry.listing().describe())
         """
     said = run(code, installed, here).stdout
+    assert said.startswith("Transforms:\n\nCannot be used:\n")
     assert "the drop-in of the built-in transforms is in no twisted/plugins folder" in said
 
 

@@ -257,7 +257,34 @@ class TestThreeDoors:
     def test_the_built_ins_come_through_the_first_door(self) -> None:
         found = registry.listing().transforms["uppercase"]
         assert Path(found.origin).name == "uppercase_transforms.py"
-        assert found.summary
+        assert found.provenance == "built in"
+
+    def test_the_list_of_the_built_ins_imports_none_of_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("codecs", "text"):
+            monkeypatch.setitem(sys.modules, f"uppercase.transforms.{module}", None)
+        listed = registry.listing().describe()
+        assert "\n  uppercase        Upper case of every letter, in every script" in listed
+        assert "Cannot be used" not in listed
+
+    def test_a_built_in_has_its_faster_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("uppercase.transforms.text.ascii_uppercase", lambda data: b"fast")
+        assert reply("uppercase", b"a") == b"fast"
+
+    def test_a_transform_describes_itself(self, project: Project) -> None:
+        project.module("acme_bare", "def shout(text: str) -> str: ...")
+        found = registry.listing().lookup("acme_bare:shout")
+        assert (
+            found.describe() == "shout\n  works on text, needs whole messages; from acme_bare:shout"
+        )
+        assert found.provenance == "acme_bare:shout"
+        assert registry.listing().lookup("caesar").describe() == (
+            "caesar:shift=...\n"
+            "  Letters shifted by a fixed distance\n"
+            "  works on bytes, streams; built in\n"
+            "  shift: whole number, default 13"
+        )
 
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
@@ -311,6 +338,8 @@ class TestSpecifications:
         with pytest.raises(UnknownName) as caught:
             registry.listing().find("uppercsae")
         assert str(caught.value) == "no transform named 'uppercsae'; did you mean 'uppercase'?"
+        with pytest.raises(UnknownName, match="named 'UPPERCASE'; did you mean 'uppercase'"):
+            registry.listing().find("UPPERCASE")
 
     def test_a_typo_in_a_name_with_arguments_too(self) -> None:
         with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
@@ -435,6 +464,7 @@ class TestSpecifications:
             ("def f(:", "acme_r:f", "{file}, line 1: syntax error: invalid syntax"),
             ("raise SystemExit(3)", "acme_r:f", "{file}, line 1: it ends the program"),
             ("def __getattr__(name): exit(3)", "acme_r:f", "{file} has no 'f' (3); none is"),
+            ("class LOUD: ...", "acme_r:loud", "has no 'loud'; did you mean 'LOUD'?"),
             ("exec('def f(x): ...')", "acme_r:f", "'acme_r:f' cannot be used: the message of f "),
             (
                 "class A:\n def good(self): ...",
@@ -590,13 +620,15 @@ class TestBrokenPlugins:
         file = Path(project.drop_in("acme_stale", SHOUT))
         registry.listing()
         del sys.modules["twisted.plugins.acme_stale"]
-        file.write_text(dedent(SHOUT).replace("def shout", "def scream"))
+        service = "from twisted.plugins.twisted_ftp import TwistedFTP as served\n"
+        file.write_text(service + dedent(SHOUT).replace("def shout", "def scream"))
         _make_older(file)
         problems = project.problems(thorough=True)
         cache = file.parent / "dropin.cache"
         assert {str(problem) for problem in problems} == {
             f"{file}: shout is not what {cache} says; delete that file",
             f"{file}: scream is not what {cache} says; delete that file",
+            f"{file}: served is not what {cache} says; delete that file",
         }
 
     @pytest.mark.parametrize(
@@ -811,6 +843,13 @@ class TestClashes:
         first = project.drop_in("acme_a", "from acme_shared import shout")
         project.drop_in("acme_b", "from acme_shared import shout")
         assert registry.listing().lookup("shout").origin == first
+
+    def test_one_object_of_two_drop_ins_need_not_have_a_hash(self, project: Project) -> None:
+        members = "name, summary, parameters = 'shout', '', (); __hash__ = None"
+        project.module("acme_shared", _plugin(members))
+        for name in ("acme_a", "acme_b"):
+            project.drop_in(name, "from acme_shared import p")
+        assert registry.listing().lookup("shout").name == "shout"
 
     def test_an_entry_point_and_a_drop_in_of_one_name_clash(self, project: Project) -> None:
         project.distribution("acme", "shout = acme_other:shout", acme_other=SHOUT)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from itertools import count
@@ -21,6 +22,7 @@ from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import DatagramLimits, Limits
 from uppercase.services import (
+    CannotStart,
     TCPSettings,
     UDPSettings,
     _udp,
@@ -207,7 +209,9 @@ class Hung(Worker):
         self.kills += 1
 
 
-def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watchdog_counts_the_times_that_it_has_looked(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
     clock = Clock()
     service = udp_service(UDPSettings(port=0))
@@ -222,8 +226,10 @@ def test_a_watchdog_counts_the_times_that_it_has_looked(monkeypatch: pytest.Monk
     for _ in range(3):
         clock.advance(1)
         assert worker.kills == 0
-    clock.advance(1)
-    assert worker.kills == 1
+    for _ in range(4):
+        clock.advance(1)
+        assert worker.kills == 1
+    assert said == [f"{worker} hangs: no sign of life for 4 s (--watchdog); this is where:"]
     supervisor._watch.stop()
 
 
@@ -322,6 +328,71 @@ def test_a_stop_in_the_middle_of_a_reload_waits_for_nobody_who_only_begins(
     supervisor.stopService()
     assert workers[0].transport.told == [signal.SIGTERM, b"stop\n"]
     assert old.transport.told == [b"stop\n"]
+    workers.clear()
+    supervisor.reload()
+    assert not workers, "nobody is to take over"
+
+
+def test_a_worker_that_ends_during_a_reload_is_replaced_and_the_reload_goes_on(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    old, board = workers[0], supervisor._current.board
+    old.state = State.SERVING
+    supervisor.ready(old, [[]])
+    supervisor.reload()
+    fresh = workers.pop(0)
+    assert not board.has_more(0, 7)
+    supervisor.ended(old, "out of luck")
+    assert min(board._counts) > 7, "nobody waits for it"
+    clock.advance(0)
+    replaced = workers.pop(0)
+    fresh.state = State.SERVING
+    supervisor.ready(fresh, [[]])
+    assert said[-1] == "reloaded: served by 1 new worker; the old ones finish"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(board.descriptor)
+    supervisor.ended(replaced, "it was told to")
+    clock.advance(10)
+    assert not workers
+
+
+def test_a_service_with_workers_is_as_ready_as_the_readiest_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supervisor, workers = supervisor_of(Clock(), monkeypatch)
+    assert supervisor.not_ready() == "not started"
+    second = supervisor._current.workers[1] = Worker(1, supervisor)
+    workers[0].state = second.state = State.SERVING
+    second.not_ready = "overloaded"
+    assert supervisor.not_ready() == ""
+    workers[0].not_ready = "overloaded"
+    assert supervisor.not_ready() == "overloaded"
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_hangup_that_nohup_ignores_stays_ignored(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    supervisor, _ = supervisor_of(Clock(), monkeypatch)
+    monkeypatch.setattr("signal.getsignal", lambda _: handler)
+    monkeypatch.setattr("signal.signal", lambda number, _: taken.append(number))
+    supervisor._begin()
+    assert taken == ([signal.SIGHUP] if handler is signal.SIG_DFL else [])
+
+
+def test_workers_that_cannot_have_all_sockets_leave_none_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, busy = (
+            tcp_service(TCPSettings(port=port, interfaces=["127.0.0.1"]))
+            for port in (0, taken.getsockname()[1])
+        )
+        supervisor = Supervisor([free, busy], Clock(), workers=2, program=["python"])
+        with pytest.raises(CannotStart):
+            supervisor.privilegedStartService()
+    assert not free.opened
 
 
 def test_nobody_is_started_for_those_who_were_replaced_by_a_reload_or_when_all_stop(
@@ -338,13 +409,13 @@ def test_nobody_is_started_for_those_who_were_replaced_by_a_reload_or_when_all_s
     assert not workers
     supervisor.ended(fresh, "out of luck")
     supervisor._has_opened = True
-    supervisor.stopService()
+    assert supervisor.stopService().called
     clock.advance(10)
     assert not workers
 
 
 def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """One that has served for a while begins the count anew, and so does a reload."""
     clock, exits = Stoppable(), list[int]()
@@ -378,6 +449,12 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     supervisor.ended(sixth, "out of luck")
     assert clock.stops == 1
     assert exits == [3]
+    assert (
+        said[-1]
+        == "5 workers in a row have ended as soon as they had begun; the last one: out of luck"
+    )
+    worker = "worker 1 (process None) has ended: out of luck; a new one is started"
+    assert said[:5] == [worker, *(f"{worker} in {each} s" for each in (1, 2, 4)), worker]
     assert supervisor.snapshot()["worker_restarts",] == 13
 
 

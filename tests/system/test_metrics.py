@@ -113,6 +113,11 @@ def test_other_paths_and_methods_are_refused_by_their_status(server: Server) -> 
     with connect(port) as client:
         client.sendall(b"DELETE /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert receive_all(client).startswith((b"HTTP/1.1 405", b"HTTP/1.1 501"))
+    with connect(port) as client:
+        client.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = receive_all(client).lower()
+    assert b"\r\ncontent-length: 3\r\n" in head
+    assert head.endswith(b"\r\n\r\n"), "it has no body"
 
 
 def closed(client: socket.socket) -> bool:

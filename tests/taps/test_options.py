@@ -5,15 +5,18 @@ import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.application import app
 from twisted.python import usage
 
+from uppercase.errors import UserError
 from uppercase.limits import Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._options import TableOptions
+from uppercase.taps._process import check_places
 
 
 @pytest.mark.parametrize("options", [tcp.Options, udp.Options, together.Options])
@@ -71,6 +74,33 @@ def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(
     with pytest.raises(SystemExit):
         options.parseOptions([f"--record={tmp_path / 'record'}"])
     assert (tmp_path / "record").read_text() == "of today"
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "whose"),
+    [
+        ("7", None, 7),
+        ("7", PermissionError, 7),
+        ("7", ProcessLookupError, None),
+        ("9" * 30, OverflowError, None),
+        ("seven", None, None),
+    ],
+)
+def test_a_pid_file_has_an_owner_only_while_its_process_runs(
+    content: str,
+    error: type[Exception] | None,
+    whose: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "twistd.pid"
+    path.write_text(content)
+    monkeypatch.setattr(os, "kill", mock.Mock(side_effect=error))
+    if whose is None:
+        check_places({"pidfile": str(path)})
+    else:
+        with pytest.raises(UserError, match=f"the server with the process number {whose} has it"):
+            check_places({"pidfile": str(path)})
 
 
 def test_sockets_without_names_get_some_in_their_places() -> None:

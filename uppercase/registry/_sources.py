@@ -213,14 +213,13 @@ def _may_announce(place: str) -> bool:
 
 def drop_ins_of_twisted() -> set[str]:
     """Return the files of Twisted's own drop-ins; none where its installation does not tell."""
-    from importlib.metadata import PackageNotFoundError, files
+    from importlib.metadata import distributions
 
-    try:
-        installed = files("twisted") or ()
-    except PackageNotFoundError:
-        installed = ()
     return {
-        os.path.realpath(str(file.locate())) for file in installed if file.parent.name == "plugins"
+        os.path.realpath(str(file.locate()))
+        for distribution in distributions(name="twisted")
+        for file in distribution.files or ()
+        if file.parent.name == "plugins"
     }
 
 
@@ -269,8 +268,6 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
 def _file_in(error: BaseException, files: dict[str, str]) -> str:
     """Return the drop-in that an exception went through."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return error.filename
     frames = {frame.filename for frame in extract_tb(error.__traceback__)}
     return next((file for file in files.values() if file in frames), _PACKAGE)
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from enum import Enum
 from io import TextIOWrapper
 from traceback import TracebackException
 from typing import IO, Any, Final, get_args
@@ -258,8 +257,6 @@ def facts_of(event: Event) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, Enum):
-        return value.value
     return value if isinstance(value, int | float) else printable(str(value), _LOG_TEXT)
 
 

@@ -53,14 +53,14 @@ class Generation:
 
     def __init__(self, size: int) -> None:
         self.board = Board.make(size)
-        # By number: those that serve, or will; one that is missing is to be replaced.
+        # By number: those that serve, or will; one that has ended is to be replaced.
         self.workers: dict[int, Worker] = {}
 
     def serving(self) -> list[Worker]:
         return [each for each in self.workers.values() if each.state is State.SERVING]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False)
 class Supervisor(Service):
     """Serves services by worker processes.
 
@@ -86,7 +86,6 @@ class Supervisor(Service):
         self.directory = self._runs_in = os.getcwd()
         self._drain = max(each.settings.drain for each in self.services)
         self.patience = self._drain + _OVERTIME
-        self._before_hangup: Any = None
         self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
@@ -131,9 +130,7 @@ class Supervisor(Service):
         self._runs_in = os.getcwd()
         # Under nohup it is ignored, and stays so.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._before_hangup = signal.signal(
-                signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload)
-            )
+            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
         if self.watchdog is not None:
             self._watch.start(self._beat, now=False)
         self._spawn_all(self._current)
@@ -188,7 +185,7 @@ class Supervisor(Service):
         self._all.discard(worker)
         self._counted = add_up([self._counted, without_gauges(worker.numbers)])
         if self._stopping is not None:
-            self._end_if_alone()
+            self._end_if_alone(self._stopping)
         elif self._fresh is not None and worker in self._fresh.workers.values():
             self._retire(self._fresh)
             self._fresh = None
@@ -199,7 +196,6 @@ class Supervisor(Service):
 
     def _replace(self, worker: Worker, how: str) -> None:
         current = self._current
-        del current.workers[worker.number]
         current.board.clear(worker.number)
         proven = self.reactor.seconds() - worker.since >= PROVEN
         self._quick_deaths = 0 if proven else self._quick_deaths + 1
@@ -274,18 +270,16 @@ class Supervisor(Service):
         # The old ones serve the clients that wait.
         for worker in self._fresh.workers.values() if self._fresh else ():
             worker.give_up()
-        for worker in list(self._all):
+        for worker in self._all:
             worker.end(STOP)
-        self._end_if_alone()
+        self._end_if_alone(stopping)
         return stopping
 
-    def _end_if_alone(self) -> None:
-        if self._stopping is not None and not self._all and not self._stopping.called:
-            if self._before_hangup is not None:
-                signal.signal(signal.SIGHUP, self._before_hangup)
+    def _end_if_alone(self, stopping: Deferred[None]) -> None:
+        if not self._all:
             STOP_SIGNALS.release(self, self.reactor)
             say("all workers have ended")
-            self._stopping.callback(None)
+            stopping.callback(None)
 
     # What a page of metrics shows
 

@@ -385,17 +385,13 @@ class _Commands(FileDescriptor):
         super().__init__(reactor)
         self._reactor = reactor
         self._services = services
-        os.set_blocking(COMMANDS, False)
 
     def fileno(self) -> int:
         return COMMANDS
 
     def doRead(self) -> None:
         """Take words; one of several is enough."""
-        try:
-            words = os.read(COMMANDS, 4096).split()
-        except BlockingIOError:
-            return
+        words = os.read(COMMANDS, 4096).split()
         if not words:
             os._exit(1)
         for service in self._services:

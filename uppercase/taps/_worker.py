@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -21,12 +20,12 @@ def die_with(supervisor: int) -> None:
         os._exit(1)
 
 
-def make_services(tap: str, words: Sequence[str]) -> Any:
+def make_services(tap: str, words: list[str]) -> Any:
     from twisted.python.reflect import namedModule
 
     options: Any = namedModule(tap).Options()
     options.in_worker = True
-    options.parseOptions(list(words))
+    options.parseOptions(words)
     return options.services
 
 

@@ -5,7 +5,7 @@ parsed by the very options of `uppercase-tcp` and `uppercase-udp`: nothing is kn
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -147,7 +147,7 @@ class Options(_process.ProcessOptions):
             if self[key] is not None and (row.takes_value or self[key]):
                 continue
             try:
-                words = list(_words(row, value))
+                words = _words(row, value)
                 self[key] = row.parse(str(value)) if row.takes_value else len(words)
             except UserError as error:
                 raise UserError(f"{path}, {key}: {error}") from error
@@ -197,18 +197,18 @@ def _likely_key(key: str, protocol: str, rows: Mapping[str, Option]) -> str:
     return suggest(key, rows)
 
 
-def _words(row: Option, value: object) -> Iterator[str]:
+def _words(row: Option, value: object) -> list[str]:
     """Return the words of a command line that say the same as a value of the file."""
     if not row.takes_value:
         if not isinstance(value, bool):
             raise BadArgument(f"got {value!r}; accepted are true and false")
-        return iter([f"--{row.name}"] if value else [])
+        return [f"--{row.name}"] if value else []
     values = value if isinstance(value, list) and row.many else [value]
     for each in values:
         if isinstance(each, bool) or not isinstance(each, str | int | float):
             several = " or a list of them" if row.many else ""
             raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
-    return iter([f"--{row.name}={each}" for each in values])
+    return [f"--{row.name}={each}" for each in values]
 
 
 def _same_place(one: Any, other: Any) -> bool:
