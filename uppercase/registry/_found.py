@@ -64,7 +64,7 @@ def load(reference: str) -> Any:
             found: Any = import_module(module_name)
         except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            if f"{module_name}.".startswith(f"{missing}."):
+            if missing is not None and f"{module_name}.".startswith(f"{missing}."):
                 raise NoSuchModule(
                     f"no module named {missing!r} for {reference!r}; install it or run in the "
                     "folder that holds it"

@@ -155,7 +155,8 @@ class Scan:
 
 def drop_ins(folder: str) -> list[Path]:
     """Return the files of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
-    return [file for file in sorted(Path(folder).glob("*.py")) if file.exists()]
+    files = sorted(Path(folder).glob("*.py"))
+    return [file for file in files if file.name != "__init__.py" and file.exists()]
 
 
 def _fault_of_name(name: object, label: str) -> str | None:

@@ -48,6 +48,7 @@ def exit_with(status: int) -> None:
     def end() -> None:
         try:
             sys.stdout.flush()
+            sys.stderr.flush()
         finally:  # even if nobody reads them any more
             os._exit(status)
 

@@ -283,7 +283,7 @@ class TransformService(Service, ABC):
         everywhere = {host.version for host in hosts if host.is_unspecified}
         if not self.settings.listen and all(host.is_loopback for host in hosts):
             self.say("only this machine can reach it; --interface='*' opens it to others")
-        for address in addresses_for_others():
+        for address in addresses_for_others() if everywhere else ():
             if ip_address(address).version in everywhere:
                 self.say(f"others reach this machine at {address}")
         for note in self._notes:
@@ -316,11 +316,11 @@ class TransformService(Service, ABC):
                         self.say("this machine has no IPv6; IPv4 only is served")
                     else:
                         port = opened[0].sockets[0].getsockname()[1]
-            except CannotListen:
+            except CannotListen as error:
                 for each in opened:
                     each.release()
                 # A port that was free in one family may be taken in the other.
-                if settings.port_number() or not tries_left:
+                if settings.port_number() or not (opened and tries_left and values.in_use(error)):
                     raise
             else:
                 return opened
