@@ -1,1 +1,0 @@
-"""The UDP shell: sockets, and ports that serve a `Responder`."""
