@@ -93,7 +93,7 @@ class State(Enum):
     STARTING = auto()
     SERVING = auto()
     ENDING = auto()
-    """It was told to finish."""
+    """It was told to finish, or is killed because it hangs."""
     ENDED = auto()
 
 
