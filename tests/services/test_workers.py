@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit
+from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit, report
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -119,6 +120,26 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
     assert done.returncode == 1
     assert b"uppercase.taps" in done.stderr
     assert b"twisted" not in done.stderr
+
+
+def test_reports_of_several_threads_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transform may log in threads, and more at once than the pipe has room for."""
+    readable, writable = os.pipe()
+    monkeypatch.setattr("uppercase.services.worker.REPORTS", writable)
+
+    def log() -> None:
+        for _ in range(10):
+            report("log", text="x" * 100_000)
+
+    threads = [threading.Thread(target=log) for _ in range(4)]
+    with open(readable, "rb") as pipe:
+        for thread in threads:
+            thread.start()
+        lines = [pipe.readline() for _ in range(40)]
+        for thread in threads:
+            thread.join()
+    os.close(writable)
+    assert [len(json.loads(line)["text"]) for line in lines] == [100_000] * 40
 
 
 class Recorder:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from itertools import chain, count
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.application.service import MultiService
@@ -262,13 +263,17 @@ _WORD: Final = 0.5
 """Seconds within which the supervisor's word follows a SIGTERM that the whole group was sent."""
 
 
+_reporting: Final = RLock()  # Transforms log in threads, and the pipe takes a part of a report.
+
+
 def report(kind: str, **facts: Any) -> None:
     """Report to the supervisor; if there is none any more, end."""
     data = json.dumps({"report": kind, **facts}).encode() + b"\n"
     try:
-        while data:
-            # Invariant: blocks while the supervisor does not read, as writing a log does.
-            data = data[os.write(REPORTS, data) :]
+        with _reporting:
+            while data:
+                # Invariant: blocks while the supervisor does not read, as writing a log does.
+                data = data[os.write(REPORTS, data) :]
     except OSError:
         os._exit(1)
 
