@@ -122,6 +122,26 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
     assert b"twisted" not in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
+    number: int, tmp_path: Path
+) -> None:
+    """Ctrl-C while workers start is one stop, and no traceback of each."""
+    package = tmp_path / "twisted"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        f"import os\nos.kill(os.getpid(), {number:d})\nraise SystemExit('it goes on')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "it goes on\n"
+
+
 def test_reports_of_several_threads_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transform may log in threads, and more at once than the pipe has room for."""
     readable, writable = os.pipe()

@@ -287,14 +287,11 @@ def _report_log(event: LogEvent) -> None:
 
 
 def begin() -> Assignment:
-    """Make this process a worker: its signals, its reactor and its log."""
+    """Make this process a worker: its reactor and its log."""
     # Unbuffered: not a byte beyond that line.
     with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
         assignment = Assignment(*json.loads(pipe.readline()))
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        # A terminal sends them to all of its processes; the supervisor says what they mean.
-        signal.signal(number, signal.SIG_IGN)
     namedModule(assignment.reactor).install()
     observer: Any = _report_log
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
