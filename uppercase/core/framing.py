@@ -173,6 +173,25 @@ class SegmentFramer(Framer):
         yield from ()
 
 
+class SizeFramer(Framer):
+    """Messages of one size, which is the limit, and a last one of the rest; for datagrams."""
+
+    __slots__ = ()
+
+    def _split(self, data: bytes) -> Iterator[Pair]:
+        data, size = self._take(data), self._limit
+        whole = len(data) - len(data) % size
+        self._held += data[whole:]
+        for start in range(0, whole, size):
+            yield data[start : start + size], b""
+
+    def finish(self) -> Iterator[Pair]:
+        rest = bytes(self._held)
+        self._end()
+        if rest:
+            yield rest, b""
+
+
 _COMMA: Final = ord(",")
 _DIGITS: Final = b"0123456789"
 _ZERO: Final = ord("0")
