@@ -24,9 +24,8 @@ from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
-from uppercase.tcp._watches import Deadlines, Turns
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import conversation_opener
+from uppercase.tcp.factory import Deadlines, Turns, conversation_opener
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 

@@ -22,8 +22,7 @@ from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import connection
-from uppercase.tcp._hub import Hub
-from uppercase.tcp._prompt import prompt
+from uppercase.tcp._quick import Hub, prompt
 from uppercase.tcp.factory import TransformFactory, conversation_opener
 from uppercase.tcp.kernel import unacknowledged_output
 

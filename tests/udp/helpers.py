@@ -21,7 +21,7 @@ from uppercase.core.datagram import (
 from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
 from uppercase.core.responder import Responder
 from uppercase.limits import DatagramLimits
-from uppercase.udp.ports import Port, serve
+from uppercase.udp import Port, serve
 from uppercase.udp.sockets import open_socket
 
 CLIENT = ("192.0.2.7", 50_000)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -151,6 +151,12 @@ class Found:
         except PluginError as error:
             raise PluginError(
                 f"{self.reference!r} cannot be used: {_place_of(target)}{error}"
+            ) from error
+        except (Exception, SystemExit) as error:
+            # What stands for another object may fail whatever it is asked.
+            raise PluginError(
+                f"{self.reference!r} cannot be used: asked what it is, it raised "
+                f"{type(error).__name__}: {line_of(error)}"
             ) from error
 
     @property
@@ -300,12 +306,12 @@ def _place_of(thing: object) -> str:
 
 
 def _definition(thing: Any) -> tuple[str | None, int] | None:
-    definition = inspect.unwrap(thing)
-    if not (inspect.isclass(definition) or inspect.isfunction(definition)):
-        definition = type(definition)
     try:
+        definition = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
+        if not (inspect.isclass(definition) or inspect.isfunction(definition)):
+            definition = type(definition)
         return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
-    except (OSError, TypeError):
+    except Exception:  # It has no source, or fails when it is asked.
         return None
 
 

@@ -30,8 +30,7 @@ from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Direction, Impaired, LabAction, Outcome
 from uppercase.tcp import _closing as states
 from uppercase.tcp._closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
-from uppercase.tcp._hub import Hub
-from uppercase.tcp._prompt import PromptConnection
+from uppercase.tcp._quick import Hub, PromptConnection
 from uppercase.tcp.kernel import unacknowledged_output, unread_input
 
 if TYPE_CHECKING:

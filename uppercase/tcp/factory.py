@@ -1,15 +1,18 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is up to its protocol; this module moves no bytes. What comes before its
+What one connection does is up to its protocol; this module moves no bytes. One timer for many tells
+which have waited too long (`Deadlines`), another whose turn it is (`Turns`). What comes before the
 framing is a `ConnectionStage`. A watched connection tells of its chunks too, for a record; others
 do not pay for that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from math import inf
 from operator import methodcaller
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -27,9 +30,8 @@ from uppercase.core.events import Chunk, Direction, Event, HalfClosed, IObserver
 from uppercase.core.framing import make_framer
 from uppercase.core.pipeline import MessagePipeline, StreamPipeline
 from uppercase.lab import NO_LAB, TCPLab
-from uppercase.limits import Limits
+from uppercase.limits import TURN, Limits
 from uppercase.tcp._closing import REFUSED, EndingProtocol
-from uppercase.tcp._watches import Deadlines, Turns
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
 
@@ -56,6 +58,12 @@ INCOMPLETE_TIME: Final = 3.0
 """Seconds that a peer waits with the start of a message before somebody is told: by then a person
 wonders, and no program that is still writing its line pauses that long."""
 
+_PRECISION: Final = 1 / 16
+"""The share of a time-out by which it may be late: all connections are looked at this often at
+most."""
+
+C = TypeVar("C")
+
 OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
 """Makes a connection's conversation, given how to await a reply and what to call when it comes."""
 
@@ -79,6 +87,106 @@ def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) ->
         )
 
     return open_conversation
+
+
+@dataclass(eq=False)
+class Deadlines(Generic[C]):
+    """Acts on the connections that have waited too long, for whatever `since` says they wait.
+
+    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
+    thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
+    time-out. Where many end at once, others have their turn every `TURN` seconds.
+
+    Attributes:
+        connections: kept up to date by their owner, which calls `opened` and `closed`.
+        since: returns the time since which one of them has waited; None if it does not.
+        act: called with one that has waited for `timeout`.
+        every: seconds between two looks, where only a look tells that one waits; it may then have
+            begun to wait at any time after the last.
+    """
+
+    clock: IReactorTime
+    timeout: float
+    connections: Collection[C]
+    since: Callable[[C], float | None]
+    act: Callable[[C], object]
+    every: float = 0.0
+    _call: IDelayedCall | None = field(default=None, init=False)
+
+    def opened(self) -> None:
+        """Watch, from the first connection on."""
+        if self._call is None:
+            self._call = self.clock.callLater(self._pause(0.0), self._look)
+
+    def closed(self) -> None:
+        """Note that a connection is gone; after the last one there is no timer."""
+        if self._call is not None and not self.connections:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self, left: list[C] | None = None, first: float = inf) -> None:
+        """Look at those that are left, or at all; the rest wait while others have their turn."""
+        self._call = None
+        now = self.clock.seconds()
+        left, first = left or list(self.connections), min(first, now)
+        while left and self.clock.seconds() - now <= TURN:
+            connection = left.pop()
+            # It may be gone by now.
+            since = self.since(connection) if connection in self.connections else None
+            if since is None:
+                continue
+            if now - since >= self.timeout + self.every:
+                self.act(connection)
+            else:
+                first = min(first, since)
+        if left:
+            self._call = self.clock.callLater(0, self._look, left, first)
+        elif self.connections:
+            self._call = self.clock.callLater(self._pause(first - now), self._look)
+
+    def _pause(self, first: float) -> float:
+        """Return in how many seconds to look again, given since when the first waits, from now."""
+        return self.every or max(first + self.timeout, self.timeout * _PRECISION)
+
+
+class Turns:
+    """Lets the connections that have more to do go on, one after the other, a little at a time.
+
+    Together they have `TURN` seconds of each turn of the reactor, so that a peer that sends
+    something new waits no longer than that, however many others keep the service busy.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # A dictionary, as an ordered set: the one that has waited longest comes first.
+        self._waiting: dict[TransformProtocol, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def take_later(self, connection: TransformProtocol) -> None:
+        """Let a connection go on once those that already wait have had their turn."""
+        self._waiting[connection] = None
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
+
+    def forget(self, connection: TransformProtocol) -> None:
+        """Let a connection that is gone have no more turns."""
+        self._waiting.pop(connection, None)
+        if self._call is not None and not self._waiting:
+            self._call.cancel()
+            self._call = None
+
+    def _go_round(self) -> None:
+        self._call = None
+        until = self._clock.seconds() + TURN
+        for connection in list(self._waiting):
+            # It may be gone by now.
+            if connection in self._waiting:
+                del self._waiting[connection]
+                connection.pump()
+            if self._clock.seconds() > until:
+                break
+        if self._waiting and self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
 
 
 class TransformFactory(ServerFactory):
@@ -129,18 +237,12 @@ class TransformFactory(ServerFactory):
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
         self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
-        self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
         )
 
-    def startFactory(self) -> None:
-        """The first port listens: the watches' timers outlast the last connection."""
-        self._listening = True
-
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
-        self._listening = False
         self._end_watches()
 
     def watch_incomplete(self) -> None:
@@ -181,8 +283,8 @@ class TransformFactory(ServerFactory):
         self.connections.remove(connection)
         self._looked_after.discard(connection)
         self.admission.leave(connection.client)
-        # Otherwise each of several clients in a row would create and cancel the timers.
-        if not self._listening:
+        # While a port listens, each of several clients in a row would create and cancel the timers.
+        if not self.numPorts:
             self._end_watches()
         if self.on_closed is not None:
             self.on_closed()

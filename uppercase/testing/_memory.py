@@ -35,7 +35,7 @@ from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, conversation_opener
-from uppercase.udp.ports import ResponderProtocol
+from uppercase.udp import ResponderProtocol
 
 # RFC 5737 gives these addresses to examples.
 _CLIENT: Final = ("192.0.2.1", 49152)
