@@ -183,8 +183,12 @@ def test_the_frames_of_a_group_are_lines_too(written: Written) -> None:
 
 def test_a_traceback_that_cannot_be_shown_is_a_line_of_it(written: Written) -> None:
     """Each message would have another, unasked for, and its datagram no count."""
-    place = ("mine", "third", object(), 5)
-    error = TransformError.caused_by("mine", SyntaxError("odd", place))  # type: ignore[arg-type]
+
+    class Odd(str):
+        def __format__(self, spec: str) -> str:
+            raise AttributeError("it has no text")
+
+    error = TransformError.caused_by("mine", SyntaxError("odd", (Odd("mine"), 3, 5, "text")))
     _, observer = logged(TransformFailed("mine", error))
     observer.stop()
     assert written.lines()[0].startswith("TCP: transform 'mine' raised:")

@@ -19,7 +19,7 @@ import click
 
 from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._options import SIZE, transform_names
-from uppercase.commands.group import OTHER, Command, Group, Option, completer, section
+from uppercase.commands.group import OTHER, Command, Group, Option, completer, say, section
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
@@ -49,10 +49,10 @@ class _Command(Command):
             return super().invoke(ctx)
         except UppercaseError as error:
             if _debugging():
-                _say(traceback.format_exc().rstrip(), err=True)
+                click.echo(printable(traceback.format_exc().rstrip(), keep="\n"), err=True)
             if not isinstance(error, TransformError | FramingError):
                 raise
-            _say(f"uppercase: {error}", err=True)
+            say(str(error))
             return _WRONG
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("twisted."):
@@ -117,15 +117,15 @@ def list_(as_json: bool) -> int:
     else:
         _print_table(rows)
     for problem in broken:
-        _say(f"uppercase: cannot be used: {problem}", err=True)
+        say(f"cannot be used: {problem}")
     if broken:
-        click.echo("uppercase: uppercase transforms doctor tells more", err=True)
+        say("uppercase transforms doctor tells more")
     return OK
 
 
-def _say(text: str, *, err: bool = False) -> None:
+def _say(text: str) -> None:
     """Print what may have come from a plugin."""
-    click.echo(printable(text, keep="\n"), err=err)
+    click.echo(printable(text, keep="\n"))
 
 
 _COLUMNS: Final = ("name", "kind", "streams", "arguments", "summary", "from")

@@ -237,18 +237,12 @@ class TransformFactory(ServerFactory):
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
         self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
-        self._listening = False
         self.tell: Callable[[Event], object] = (
             (lambda _: None) if observer is None else observer.notify
         )
 
-    def startFactory(self) -> None:
-        """The first port listens: the watches' timers outlast the last connection."""
-        self._listening = True
-
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
-        self._listening = False
         self._end_watches()
 
     def watch_incomplete(self) -> None:
@@ -289,8 +283,8 @@ class TransformFactory(ServerFactory):
         self.connections.remove(connection)
         self._looked_after.discard(connection)
         self.admission.leave(connection.client)
-        # Otherwise each of several clients in a row would create and cancel the timers.
-        if not self._listening:
+        # While a port listens, each of several clients in a row would create and cancel the timers.
+        if not self.numPorts:
             self._end_watches()
         if self.on_closed is not None:
             self.on_closed()
