@@ -23,7 +23,7 @@ from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import connection
 from uppercase.tcp._quick import Hub, prompt
-from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import unacknowledged_output
 
 MOST = 100_000
@@ -61,9 +61,7 @@ class Served:
         chain = make_pipeline(
             [Stage("moody", Moody()), *more], MOST, lambda *said: self.notes.notify(SlowCall(*said))
         )
-        self.factory = TransformFactory(
-            conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
-        )
+        self.factory = TransformFactory("stream", chain, Limits(), reactor, self.notes)
         with socket.create_server(("127.0.0.1", 0)) as door:
             door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = socket.create_connection(door.getsockname(), timeout=30)

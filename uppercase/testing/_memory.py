@@ -34,7 +34,7 @@ from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory
 from uppercase.udp import ResponderProtocol
 
 # RFC 5737 gives these addresses to examples.
@@ -64,7 +64,7 @@ def connect(
     chain = _make_chain(transforms, max_output, events)
     chosen = choose_framing(framing, chain.streams)
     clock = Clock()
-    factory = TransformFactory(conversation_opener(chosen, chain, limits), limits, clock, events)
+    factory = TransformFactory(chosen, chain, limits, clock, events)
     return Connection(factory.buildProtocol(_TCP_CLIENT), clock, events)
 
 
