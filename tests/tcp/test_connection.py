@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from tests.tcp.memory import HIGH_WATER, Service, Wire
+from tests.tcp.memory import HIGH_WATER, Events, Service, Wire
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
 from uppercase.core.pipeline import make_pipeline
@@ -131,7 +131,7 @@ def test_what_may_be_answered_together_is_framed_all_the_same(
     framing: str, chunks: list[bytes], output: bytes, outcome: Outcome | None
 ) -> None:
     chain = make_pipeline(listing().stages(["uppercase"]))
-    factory = TransformFactory(framing, chain, Limits(max_length=5), Clock())
+    factory = TransformFactory(framing, chain, Limits(max_length=5), Clock(), Events())
     conversation = factory.open_conversation(lambda: None)
     assert b"".join(map(conversation.exchange, chunks)) == output
     assert conversation.outcome is outcome

@@ -190,7 +190,7 @@ class TransformFactory(ServerFactory):
         chain: MessagePipeline,
         limits: Limits,
         clock: IReactorTime,
-        observer: IObserver | None = None,
+        observer: IObserver,
         lab: TCPLab = NO_LAB,
     ) -> None:
         self._framing = framing
@@ -219,9 +219,7 @@ class TransformFactory(ServerFactory):
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
         self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
-        self.tell: Callable[[Event], object] = (
-            (lambda _: None) if observer is None else observer.notify
-        )
+        self.tell: Callable[[Event], object] = observer.notify
 
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
