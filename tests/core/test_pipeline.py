@@ -16,7 +16,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from uppercase.core.pipeline import Stage, make_pipeline
-from uppercase.errors import OutputTooLong, TransformError, WrongResult
+from uppercase.errors import OutputTooLong, Rejected, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.registry import listing
 
@@ -94,6 +94,13 @@ class Unnoted(Exception):
         raise OSError("no notes")
 
 
+class Unaskable(Exception):
+    """One that tells nothing of itself."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(f"no {name}")
+
+
 class Measuring(bytes):
     """Bytes that count something else, and are no key."""
 
@@ -152,6 +159,8 @@ def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> No
         (raises(GeneratorExit), "GeneratorExit"),
         (raises(Mute), "Mute: (its text cannot be had: KeyboardInterrupt)"),
         (raises(Unnoted), "OSError: no notes" if sys.version_info < (3, 13) else "Unnoted"),
+        (raises(Unaskable), "RuntimeError: no __class__"),
+        (raises(Rejected), "Rejected"),
         (lambda message: Unbound(), "RuntimeError: unbound"),
         (lambda message: None, "it returned NoneType, not bytes"),
         (lambda message: "text", "it returned str, not bytes"),

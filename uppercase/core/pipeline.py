@@ -327,11 +327,13 @@ def _failure(name: str, error: BaseException) -> TransformError:
     A transform that exits, or raises what stands for Ctrl-C or a generator's end, is broken; that
     is no reason to stop a server.
     """
-    if isinstance(error, TransformError):
+    # By its type, as in `checked`.
+    if issubclass(type(error), TransformError):
         # It has the name in its code; users may have written another.
-        error.transform = name
-        return error
-    if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
+        failure = cast(TransformError, error)
+        failure.transform = name
+        return failure
+    if issubclass(type(error), KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
         # In a command, which has no reactor to tell it of Ctrl-C.
         raise error
     return TransformError.caused_by(name, error)

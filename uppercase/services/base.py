@@ -273,7 +273,7 @@ class TransformService(Service, ABC):
         self.reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
-        if self._listening and not self.settings.inherits:
+        if self.phase == "serving" and not self.settings.inherits:
             self.announce(self.served())
 
     def announce(self, addresses: Sequence[str]) -> None:
