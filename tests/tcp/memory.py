@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uppercase.core.events import Closed, Event, IObserver
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.interfaces import ITransform
 from uppercase.limits import Limits
 from uppercase.registry import listing
@@ -131,7 +131,7 @@ class Service:
         self.events = Events()
         bounds = Limits(**limits)
         transform = _UPPERCASE if function is None else Function(function)
-        chain: Any = make_pipeline([Stage("test", transform)])
+        chain: Any = Pipeline([Stage("test", transform)])
         self.factory = TransformFactory(framing, chain, bounds, self.clock, self.events)
 
     def connect(self, host: str = "192.0.2.1", port: int = 50000) -> Wire:

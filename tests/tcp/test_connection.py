@@ -17,7 +17,7 @@ from zope.interface import alsoProvides, implementer
 from tests.tcp.memory import HIGH_WATER, Events, Service, Wire
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
-from uppercase.core.pipeline import make_pipeline
+from uppercase.core.pipeline import Pipeline
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
@@ -130,7 +130,7 @@ def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
 def test_what_may_be_answered_together_is_framed_all_the_same(
     framing: str, chunks: list[bytes], output: bytes, outcome: Outcome | None
 ) -> None:
-    chain = make_pipeline(listing().stages(["uppercase"]))
+    chain = Pipeline(listing().stages(["uppercase"]))
     factory = TransformFactory(framing, chain, Limits(max_length=5), Clock(), Events())
     conversation = factory.open_conversation(lambda: None)
     assert b"".join(map(conversation.exchange, chunks)) == output

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from tests.conftest import LoggedErrors
 from tests.tcp.wire import Notes
 from uppercase.core.events import Closed, SlowCall, TransformFailed
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
 from uppercase.registry import listing
@@ -58,7 +58,7 @@ class Served:
         reactor: Any = MemoryReactorClock()
         reactor.seconds = time.monotonic
         self.reactor, self.hub = reactor, Hub(reactor)
-        chain = make_pipeline(
+        chain = Pipeline(
             [Stage("moody", Moody()), *more], MOST, lambda *said: self.notes.notify(SlowCall(*said))
         )
         self.factory = TransformFactory("stream", chain, Limits(), reactor, self.notes)

@@ -13,7 +13,7 @@ from zope.interface import alsoProvides
 
 from tests.observing import Notebook
 from uppercase.core.events import Closed, Outcome
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp.factory import TransformFactory
@@ -124,7 +124,7 @@ class World:
         self.clock = Clock()
         self.notes = Notes()
         self.limits = limits or Limits()
-        self.chain = make_pipeline(
+        self.chain = Pipeline(
             [Stage(transform, listing().find(transform))], 1 << 20, lambda *_: None
         )
         self.factory = TransformFactory(framing, self.chain, self.limits, self.clock, self.notes)

@@ -182,10 +182,10 @@ Expect = Callable[[bytes], bytes]
 def expectation(specs: Sequence[str]) -> Expect:
     """Return a function that tells what a server with these transforms must reply."""
     from uppercase.awaiting import start
-    from uppercase.core.pipeline import make_pipeline
+    from uppercase.core.pipeline import Pipeline
     from uppercase.registry import listing
 
-    chain = make_pipeline(listing().stages(specs))
+    chain = Pipeline(listing().stages(specs))
 
     def expect(message: bytes) -> bytes:
         try:

@@ -11,7 +11,7 @@ from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
 from typing import Any, Final, NamedTuple, cast
 
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from uppercase.errors import OutputTooLong, TransformError, WrongResult, drop_tracebacks
 from uppercase.interfaces import IPiecewiseTransform, IStreamTransform, ITransform, ITransformStream
@@ -103,22 +103,26 @@ class _Guard:
 
 
 @implementer(ITransform)
-class MessagePipeline:
-    """A chain that answers whole messages.
+class Pipeline:
+    """A chain of transforms, which is one itself.
 
     Args:
         stages: at least one, applied in order.
         max_output: bytes that each stage may give for one message or chunk.
         on_slow: called after a call that blocked for longer than `SLOW_CALL`.
-    """
 
-    streams = False
+    Attributes:
+        streams: whether every stage can stream; the chain provides `IStreamTransform` then.
+    """
 
     def __init__(
         self, stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
     ) -> None:
         self._guard = _Guard(max_output, on_slow)
         self._take(stages)
+        self.streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
+        if self.streams:
+            alsoProvides(self, IStreamTransform)
 
     def _take(self, stages: Iterable[Stage]) -> None:
         self._stages = tuple(stages)
@@ -240,15 +244,8 @@ class MessagePipeline:
         reply = self.transform(message, position + 1)
         return reply if isinstance(reply, bytes) else await reply
 
-
-@implementer(IStreamTransform)
-class StreamPipeline(MessagePipeline):
-    """A chain in which every stage can stream."""
-
-    streams = True
-
     def open_stream(self) -> ITransformStream:
-        """Open a stream through all stages.
+        """Open a stream through all stages, if the chain streams.
 
         Raises:
             TransformError: a stage failed to open its stream.
@@ -311,14 +308,6 @@ def _open(transform: Any) -> tuple[Any, Any]:
     """Open a stream, and look at once for all that it must have."""
     stream = transform.open_stream()
     return stream.feed, stream.finish
-
-
-def make_pipeline(
-    stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
-) -> MessagePipeline | StreamPipeline:
-    """Chain the stages; the result streams exactly if every stage does."""
-    streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
-    return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
 
 
 def _failure(name: str, error: BaseException) -> TransformError:

@@ -28,7 +28,8 @@ from uppercase.core.conversation import (
 )
 from uppercase.core.events import Chunk, Direction, Event, HalfClosed, IObserver, Refused
 from uppercase.core.framing import make_framer
-from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+from uppercase.core.pipeline import Pipeline
+from uppercase.interfaces import IStreamTransform
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import TURN, Limits
 from uppercase.tcp._closing import REFUSED, EndingProtocol
@@ -187,7 +188,7 @@ class TransformFactory(ServerFactory):
     def __init__(
         self,
         framing: str,
-        chain: MessagePipeline,
+        chain: Pipeline,
         limits: Limits,
         clock: IReactorTime,
         observer: IObserver,
@@ -229,7 +230,7 @@ class TransformFactory(ServerFactory):
         """Return a connection's conversation, which calls back when an awaited reply has come."""
         framing, chain, limits = self._framing, self._chain, self.limits
         if framing == "stream":
-            return StreamConversation(cast(StreamPipeline, chain))
+            return StreamConversation(cast(IStreamTransform, chain))
         joins = framing == "line" and chain.joins_lines
         return MessageConversation(
             make_framer(framing, max_length=limits.max_length),
