@@ -11,7 +11,7 @@ from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
 from typing import Any, Final, NamedTuple, cast
 
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from uppercase.errors import OutputTooLong, TransformError, WrongResult, drop_tracebacks
 from uppercase.interfaces import IPiecewiseTransform, IStreamTransform, ITransform, ITransformStream
@@ -103,22 +103,26 @@ class _Guard:
 
 
 @implementer(ITransform)
-class MessagePipeline:
-    """A chain that answers whole messages.
+class Pipeline:
+    """A chain of transforms, which is one itself.
 
     Args:
         stages: at least one, applied in order.
         max_output: bytes that each stage may give for one message or chunk.
         on_slow: called after a call that blocked for longer than `SLOW_CALL`.
-    """
 
-    streams = False
+    Attributes:
+        streams: whether every stage can stream; the chain provides `IStreamTransform` then.
+    """
 
     def __init__(
         self, stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
     ) -> None:
         self._guard = _Guard(max_output, on_slow)
         self._take(stages)
+        self.streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
+        if self.streams:
+            alsoProvides(self, IStreamTransform)
 
     def _take(self, stages: Iterable[Stage]) -> None:
         self._stages = tuple(stages)
@@ -240,15 +244,8 @@ class MessagePipeline:
         reply = self.transform(message, position + 1)
         return reply if isinstance(reply, bytes) else await reply
 
-
-@implementer(IStreamTransform)
-class StreamPipeline(MessagePipeline):
-    """A chain in which every stage can stream."""
-
-    streams = True
-
     def open_stream(self) -> ITransformStream:
-        """Open a stream through all stages.
+        """Open a stream through all stages, if the chain streams.
 
         Raises:
             TransformError: a stage failed to open its stream.
@@ -313,25 +310,19 @@ def _open(transform: Any) -> tuple[Any, Any]:
     return stream.feed, stream.finish
 
 
-def make_pipeline(
-    stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
-) -> MessagePipeline | StreamPipeline:
-    """Chain the stages; the result streams exactly if every stage does."""
-    streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
-    return (StreamPipeline if streams else MessagePipeline)(stages, max_output, on_slow)
-
-
 def _failure(name: str, error: BaseException) -> TransformError:
     """Return a transform's exception as a failure, or raise it if it is not the transform's.
 
     A transform that exits, or raises what stands for Ctrl-C or a generator's end, is broken; that
     is no reason to stop a server.
     """
-    if isinstance(error, TransformError):
+    # By its type, as in `checked`.
+    if issubclass(type(error), TransformError):
         # It has the name in its code; users may have written another.
-        error.transform = name
-        return error
-    if isinstance(error, KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
+        failure = cast(TransformError, error)
+        failure.transform = name
+        return failure
+    if issubclass(type(error), KeyboardInterrupt) and getsignal(SIGINT) is default_int_handler:
         # In a command, which has no reactor to tell it of Ctrl-C.
         raise error
     return TransformError.caused_by(name, error)

@@ -110,6 +110,8 @@ class _StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._last_resort is not None:
+            if number == _SIGHUP:
+                return  # A terminal that is closed sends it twice: by its shell, and by the system.
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from uppercase import awaiting
 from uppercase.core import values
 from uppercase.core.events import Event, IObserver, SlowCall
-from uppercase.core.pipeline import make_pipeline
+from uppercase.core.pipeline import Pipeline
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import DEFAULT_PORT, DRAIN, MAX_OUTPUT
 from uppercase.registry import Listing, listing
@@ -214,7 +214,7 @@ class TransformService(Service, ABC):
         self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
-        self.chain = make_pipeline(
+        self.chain = Pipeline(
             stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
         )
         self.label = self.chain.name
@@ -273,7 +273,7 @@ class TransformService(Service, ABC):
         self.reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
-        if self._listening and not self.settings.inherits:
+        if self.phase == "serving" and not self.settings.inherits:
             self.announce(self.served())
 
     def announce(self, addresses: Sequence[str]) -> None:

@@ -354,7 +354,7 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
         parts = [*trace.stack.format(), f"(its text cannot be had: {type(broken).__name__})"]
     for part in parts:
         whole = part.strip("\n")
-        frame = whole.startswith("  File ")
+        frame = re.match(" *([|] )?  File ", whole)  # Also of a group.
         lines += [printable(line, _LOG_TEXT) for line in (whole.split("\n") if frame else [whole])]
     return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
