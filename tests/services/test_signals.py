@@ -111,6 +111,34 @@ def test_the_reactors_handlers_are_called_and_given_back(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("before")
+@pytest.mark.parametrize("timer", ["faulthandler.dump_traceback_later", "threading.Timer.start"])
+def test_a_service_stops_where_the_system_gives_no_thread_to_bound_that(
+    timer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `ulimit -u`, or in a container that may have no more processes."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Timer.start", lambda timer: None)
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(timer, refuse)
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(number))
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    STOP_SIGNALS.take("service", reactor, 10)
+    signal.raise_signal(signal.SIGTERM)
+    assert reactor.stopped[0] == signal.SIGTERM
+    STOP_SIGNALS._handle(signal.SIGTERM, None)
+    assert killed == [signal.SIGTERM]
+    STOP_SIGNALS.release("service", reactor)
+    for call in reactor.after_shutdown:
+        call()
+
+
+@pytest.mark.usefixtures("before")
 def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise() -> None:
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)

@@ -11,6 +11,7 @@ import faulthandler
 import os
 import signal
 import sys
+from contextlib import suppress
 from threading import Timer
 from types import FrameType
 from typing import Any, Final
@@ -116,12 +117,14 @@ class _StopSignals:
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
         seconds = STOP_GRACE + max(self.running.values(), default=0.0)
-        if sys.__stderr__ is not None:
-            # The only timer that fires whatever the interpreter is busy with; it says with what.
-            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
         self._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
         self._last_resort.daemon = True
-        self._last_resort.start()
+        # Where the system gives no thread, a stop has no bound, but it is one.
+        with suppress(RuntimeError):
+            if sys.__stderr__ is not None:
+                # The only timer that fires whatever the interpreter does; it says what that is.
+                faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+            self._last_resort.start()
         handler = self._before[number]
         (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
 
