@@ -8,6 +8,7 @@ from types import FrameType
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from uppercase.services import _stopping
 from uppercase.services._stopping import STOP_SIGNALS
 
 
@@ -123,6 +124,7 @@ def test_a_service_stops_where_the_system_gives_no_thread_to_bound_that(
     monkeypatch.setattr("threading.Timer.start", lambda timer: None)
     monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **__: None)
     monkeypatch.setattr(timer, refuse)
+    monkeypatch.setattr(_stopping, "_ONE_SIGNAL", 0)
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda process, number: killed.append(number))
     monkeypatch.setattr(os, "_exit", lambda status: None)
@@ -179,11 +181,16 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     exited: list[int] = []
     monkeypatch.setattr(os, "kill", lambda *_: None)
     monkeypatch.setattr(os, "_exit", exited.append)
+    now = [1000.0]
+    monkeypatch.setattr(_stopping, "monotonic", lambda: now[0])
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
     STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGTERM)
+    # timeout(1) sends each signal twice.
+    signal.raise_signal(signal.SIGTERM)
     assert exited == []
+    now[0] += 0.2
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)

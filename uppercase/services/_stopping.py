@@ -13,6 +13,7 @@ import signal
 import sys
 from contextlib import suppress
 from threading import Timer
+from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
@@ -23,6 +24,10 @@ STOP_GRACE: Final = 4.0
 
 _LAST_RESORT: Final = 1.0
 """Seconds that it then has to say where it hangs, which takes forever if nobody reads."""
+
+_ONE_SIGNAL: Final = 0.1
+"""Seconds in which another signal is the first once more: timeout(1) sends one to its program, and
+then to the group that the program is in."""
 
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
@@ -69,6 +74,7 @@ class _StopSignals:
         self._before: dict[int, Any] = {}
         # What ends the process if the stop does not; None until a signal has come.
         self._last_resort: Timer | None = None
+        self._came = 0.0
 
     def take(self, service: object, reactor: Any, seconds: float) -> None:
         """Take the signals once the reactor has taken them."""
@@ -111,11 +117,14 @@ class _StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._last_resort is not None:
+            if monotonic() - self._came < _ONE_SIGNAL:
+                return
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
+        self._came = monotonic()
         seconds = STOP_GRACE + max(self.running.values(), default=0.0)
         self._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
         self._last_resort.daemon = True
