@@ -244,7 +244,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     info = folder / "greeting-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "greeting.py").write_text(PLUGIN)
-    (folder / "ending.py").write_text("raise SystemExit(3)\n")
+    (folder / "ending.py").write_text("raise SystemExit('\\x1b[2J')\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
     entries = {
         "greeter": "greeting:Greeter",
@@ -281,7 +281,7 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "number (greeting:number, uppercase.exercises) is int; a class with @exercise",
         "empty (greeting:Empty, uppercase.exercises) has no check",
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
-        "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: 3",
+        "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: \\x1b[2J",
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
     ):
         assert words in done.stderr

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from uppercase.client.target import Target
+from uppercase.commands._options import acceptable
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
 from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.errors import NetworkError, UserError
@@ -85,7 +86,7 @@ def test_each_wrong_reply_is_counted_once(stream: Stream, pieces: int) -> None:
         stream.server.sendall(replies[start : start + pieces])
         stream.load.receive()
     assert (stream.counts.wrong, stream.counts.received) == (3, 27)
-    assert not stream.counts.acceptable(max_loss=1.0)
+    assert not acceptable(stream.counts, max_loss=1.0)
 
 
 def test_replies_in_each_others_place_are_wrong(stream: Stream) -> None:

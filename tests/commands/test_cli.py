@@ -224,8 +224,11 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
         ".B \\-\\-on\\-loss [fail|skip|empty]",
         ".B UPPERCASE_PORT",
         '.SH "EXIT STATUS"\n.TP\n.B 0\nEverything was answered as expected.',
+        # What a shell is to take must not become typographic.
+        "eval \\(dq$(uppercase completion bash)\\(dq        in \\(ti/.bashrc",
     ):
         assert expected in page
+    assert re.findall(r"^[^.].*['`^~].*", page, re.MULTILINE) == []
 
 
 def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:

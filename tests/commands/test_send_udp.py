@@ -33,8 +33,8 @@ from tests.commands.command import Outcome, Piped, run
 from uppercase.client.session import PORT_MEMORY, Datagrams
 from uppercase.client.target import Address, Target, reachable
 from uppercase.commands.send import UDP_WINDOW
-from uppercase.commands.send._datagrams import Chunks, Messages
-from uppercase.core.framing import make_framer
+from uppercase.commands.send._datagrams import Messages
+from uppercase.core.framing import SizeFramer, make_framer
 from uppercase.errors import NetworkError
 
 
@@ -80,7 +80,7 @@ def test_replies_come_in_the_order_of_the_messages(order: list[int], lost: set[i
 
 @given(st.binary(max_size=200), st.integers(1, 50), st.integers(1, 50))
 def test_chunks_do_not_depend_on_how_the_input_arrives(data: bytes, size: int, cut: int) -> None:
-    chunks = Chunks(size)
+    chunks = SizeFramer(size)
     got = [chunk for start in range(0, len(data), cut) for chunk in chunks.feed(data[start:][:cut])]
     got += chunks.finish()
     assert b"".join(chunk for chunk, _ in got) == data

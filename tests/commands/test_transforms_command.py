@@ -1,5 +1,7 @@
 """`uppercase transforms`: what an author needs besides an editor."""
 
+import ast
+import builtins
 import contextlib
 import json
 import os
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import termios
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -752,9 +754,19 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
         assert (here / name / f"uppercase_{name.replace('-', '_')}" / "py.typed").exists()
 
 
-def test_new_gives_no_function_a_name_that_its_files_use(here: Path, within: Within) -> None:
-    assert within("new", "connect").status == 0
-    (here / "connect" / "uppercase_connect" / "__init__.py").read_text().index("def connect_(")
+@pytest.mark.parametrize("kind", [(), ("--async",), ("--stream",)])
+def test_new_gives_no_function_a_name_that_its_files_use(
+    here: Path, within: Within, kind: Sequence[str]
+) -> None:
+    assert within("new", "some", *kind).status == 0
+    nodes = [node for file in here.rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} & {*dir(builtins), "connect"}
+    assert {"connect", "str"} <= used
+    for name in used:
+        assert within("new", name, *kind).status == 0
+        (made,) = here.glob(f"{name}/uppercase_{name}/__init__.py")
+        defined = {getattr(node, "name", "") for node in ast.walk(ast.parse(made.read_text()))}
+        assert not used & defined
 
 
 def test_new_writes_no_stream_that_waits(here: Path, within: Within) -> None:

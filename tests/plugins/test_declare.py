@@ -343,9 +343,25 @@ def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
         async def __call__(self, text: str) -> str:
             return text
 
-    lookup = untyped(Lookup(), name="lookup")
+    lookup = untyped(Lookup())
     assert lookup.is_async
     assert inspect.iscoroutinefunction(lookup.build().transform)
+
+
+def test_what_has_no_name_has_that_of_what_it_is_made_of() -> None:
+    class LoudCall:
+        """Say it loud."""
+
+        def __call__(self, text: str) -> str:
+            return text.upper()
+
+    made = [adopt(LoudCall()), adopt(partial(caesar, shift=1)), adopt(partial(upper))]
+    assert [(each.name, each.summary) for each in made] == [
+        ("loud-call", "Say it loud."),
+        ("caesar", "Not the summary."),
+        ("upper", ""),
+    ]
+    assert made[1].build().transform(b"a") == b"b"
 
 
 async def test_a_wrong_result_of_an_async_function_is_named() -> None:
@@ -439,6 +455,10 @@ class AsyncFeed:
         return ""
 
 
+WITHOUT_A_NAME = lambda text: text  # noqa: E731
+WITHOUT_A_NAME.__annotations__ = {"text": str}
+
+
 class ArgumentsOfItsOwn:
     def __call__(self, text: str, *, mark: str = "!") -> str:
         return text + mark
@@ -453,7 +473,7 @@ class ArgumentsOfItsOwn:
         (lambda: untyped(by_position), "by_position takes 'shift' by position"),
         (lambda: untyped(lambda text: text), "has no annotation"),
         (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
-        (lambda: untyped(partial(upper)), "has the name ''; lower-case letters"),
+        (lambda: untyped(WITHOUT_A_NAME), "has the name '<lambda>'; lower-case letters"),
         (lambda: untyped(coroutine, streaming=True), "is async and cannot be streaming"),
         (lambda: untyped(coroutine, blocking=True), "is async and cannot be blocking"),
         (

@@ -41,6 +41,12 @@ class Repeat:
         return text * self.times
 
 
+@transform
+class Session:
+    async def __call__(self, data: bytes) -> bytes:
+        return data
+
+
 @stream_transform
 class Stream:
     def feed(self, text: str) -> str:
@@ -55,6 +61,7 @@ assert_type(flip(b"abc", times=2), bytes)
 assert_type(caesar.name, str)
 _ = assert_type(later("abc"), Coroutine[Any, Any, str])
 assert_type(Repeat(times=3)("a"), str)
+__ = assert_type(Session()(b"a"), Coroutine[Any, Any, bytes])
 
 caesar(b"abc")  # type: ignore[arg-type]
 caesar("abc", shift="1")  # type: ignore[arg-type]
@@ -80,6 +87,14 @@ def text_to_bytes(text: str) -> bytes:
 @transform(stream=True)  # type: ignore[call-overload, untyped-decorator]
 def wrong_option(text: str) -> str:
     return text
+
+
+class OfANumber:
+    async def __call__(self, number: int) -> int:
+        return number
+
+
+transform(OfANumber)  # type: ignore[arg-type, type-var]
 
 
 class NoFinish:

@@ -25,6 +25,7 @@ from uppercase import registry
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName
 from uppercase.interfaces import ITransform
 from uppercase.registry import Problem, _sources
+from uppercase.registry.doctor import diagnose
 from uppercase.services import TCPSettings, tcp_service
 
 SHOUT = """
@@ -165,10 +166,34 @@ class TestThreeDoors:
         project.module(
             "acme_ref", "def loud(text: str, *, times: int = 1) -> str: return text.upper() * times"
         )
-        path = list(sys.path)
         assert reply("acme_ref:loud", b"hi\xff") == b"HI\xff"
         assert reply("acme_ref:loud:times=2", b"hi") == b"HIHI"
         assert registry.listing().lookup("acme_ref:loud").name == "loud"
+
+    @pytest.mark.parametrize("door", ["reference", "drop-in"])
+    def test_what_is_from_the_current_directory_may_import_from_it_when_it_is_called(
+        self, project: Project, door: str
+    ) -> None:
+        project.module("acme_late", "def up(text: str) -> str: return text.upper()")
+        lazily = """
+            from uppercase import transform
+
+            @transform
+            def late(text: str) -> str:
+                import acme_late
+                return acme_late.up(text)
+        """
+        write = project.module if door == "reference" else project.drop_in
+        write("acme_early", lazily)
+        assert reply("acme_early:late" if door == "reference" else "late", b"a") == b"A"
+
+    def test_the_path_is_left_alone_where_nothing_is_from_the_current_directory(
+        self, project: Project
+    ) -> None:
+        project.module("acme_unused", "")
+        project.distribution("acme", "", acme_away=SHOUT)
+        path = list(sys.path)
+        assert reply("acme_away:shout", b"a") == b"A!"
         assert sys.path == path
 
     @pytest.mark.parametrize(
@@ -491,6 +516,21 @@ class TestSpecifications:
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
             (
+                "class A:\n def __getattr__(self, name): raise OSError('no\\nrequest')\nf = A()",
+                "acme_r:f",
+                "cannot be used: asked what it is, it raised OSError: no request",
+            ),
+            (
+                "class A:\n def f(self, text: str): ...",
+                "acme_r:A.f",
+                "line 2: A.f is a method without its object; point at an object's, or at a f",
+            ),
+            (
+                "from functools import partial\ndef g(x): ...\nf = partial(g)",
+                "acme_r:f",
+                "{file}, line 2: the message of functools.partial(",
+            ),
+            (
                 "def __getattr__(name): raise ImportError('install\\nacme[fast]')\ndef g(): ...",
                 "acme_r:f",
                 "{file} has no 'f' (install acme[fast]); known are g",
@@ -723,7 +763,7 @@ class TestBrokenPlugins:
         )
         project.distribution("acme_bare", "bare = acme_fine")
         project.distribution("acme_named", "Bad Name = acme_fine:shout")
-        with pytest.raises(PluginError, match="got 'acme_fine:'; a reference is written module:f"):
+        with pytest.raises(PluginError, match="got 'acme_fine'; a reference is written module:f"):
             registry.listing().find("bare")
         assert reply("fine", b"a") == b"A!"
         with pytest.raises(PluginError, match=r"^no module named 'no_such_pkg'"):
@@ -736,7 +776,7 @@ class TestBrokenPlugins:
             "Cannot be used:\n"
             "  entry point of acme_named 1.5: Bad Name = acme_fine:shout has the name 'Bad Name'; "
             "lower-case letters, digits and single hyphens are accepted\n"
-            "  bare: got 'acme_fine:'; a reference is written module:function\n"
+            "  bare: got 'acme_fine'; a reference is written module:function\n"
             "  oops: no module named 'no_such_pkg' for 'no_such_pkg:x'; install it or run in the "
             "folder that holds it"
         )
@@ -747,6 +787,40 @@ class TestBrokenPlugins:
         ]
         assert "acme_bare" in str(problems)
         assert "oops" not in registry.listing(thorough=True).transforms
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("odd = acme-odd:f", "entry point of odd 1.5: got 'acme-odd:f'; a reference is wr"),
+            ("odd = a b", "entry point of odd 1.5: got 'a b'; a reference is written mod"),
+            ("odd", "entry points of odd 1.5: they cannot be read ("),
+        ],
+    )
+    def test_an_entry_point_that_is_none_hides_no_other(
+        self, project: Project, line: str, said: str
+    ) -> None:
+        project.distribution("acme", "fine = acme_fine : shout [x]", acme_fine=SHOUT)
+        project.distribution("odd", line)
+        points = '[project.entry-points."uppercase.transforms"]'
+        (project.here / "pyproject.toml").write_text(
+            f'{points}\nodd = "x:f"\n[project]\nname = "odd"'
+        )
+        assert reply("fine", b"a") == b"A!"
+        found, problems, lines = diagnose()
+        assert "  acme 1.5: fine" in lines
+        assert "fine" in found.transforms
+        (problem,) = (each for each in map(str, problems) if each.startswith("entry point"))
+        assert problem.startswith(said)
+
+    def test_what_is_left_of_a_distribution_has_neither_name_nor_version(
+        self, project: Project
+    ) -> None:
+        project.distribution("acme", "fine")
+        (project.site / "acme-1.5.dist-info" / "METADATA").unlink()
+        (problem,) = project.problems()
+        assert problem.file == (
+            f"entry points of a distribution without metadata in {project.site}"
+        )
 
     @pytest.mark.parametrize(
         ("tail", "said"),

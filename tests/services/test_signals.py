@@ -158,6 +158,28 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
 
 
 @pytest.mark.usefixtures("before")
+def test_a_hangup_does_not_cut_a_stop_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a terminal brings two: one of the shell, one of the system when the shell ends."""
+    monkeypatch.setattr(_stopping, "_ONE_SIGNAL", 0)
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda _, number: killed.append(number))
+    monkeypatch.setattr(os, "_exit", lambda _: None)
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    STOP_SIGNALS.take("service", reactor, 10)
+    for _ in range(2):
+        signal.raise_signal(signal.SIGHUP)
+    assert reactor.stopped == [signal.SIGHUP]
+    assert not killed
+    signal.raise_signal(signal.SIGTERM)
+    assert killed == [signal.SIGTERM]
+    STOP_SIGNALS.release("service", reactor)
+    for call in reactor.after_shutdown:
+        call()
+
+
+@pytest.mark.usefixtures("before")
 def test_several_services_in_one_program_share_the_signals() -> None:
     """Whichever ends first, a signal still reaches the reactor."""
     reactor = Reactor()

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit
+from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit, report
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -120,6 +121,46 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
     assert done.returncode == 1
     assert b"ctypes" in done.stderr
     assert b"twisted" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
+    number: int, tmp_path: Path
+) -> None:
+    """Ctrl-C while workers start is one stop, and no traceback of each."""
+    package = tmp_path / "twisted"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        f"import os\nos.kill(os.getpid(), {number:d})\nraise SystemExit('it goes on')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "it goes on\n"
+
+
+def test_reports_of_several_threads_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transform may log in threads, and more at once than the pipe has room for."""
+    readable, writable = os.pipe()
+    monkeypatch.setattr("uppercase.services.worker.REPORTS", writable)
+
+    def log() -> None:
+        for _ in range(10):
+            report("log", text="x" * 100_000)
+
+    threads = [threading.Thread(target=log) for _ in range(4)]
+    with open(readable, "rb") as pipe:
+        for thread in threads:
+            thread.start()
+        lines = [pipe.readline() for _ in range(40)]
+        for thread in threads:
+            thread.join()
+    os.close(writable)
+    assert [len(json.loads(line)["text"]) for line in lines] == [100_000] * 40
 
 
 class Recorder:
@@ -213,7 +254,10 @@ class Hung(Worker):
 def test_a_watchdog_counts_the_times_that_it_has_looked(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    """A supervisor that was stopped for a minute blames nobody; then it goes on looking."""
+    """A supervisor that was stopped for a minute blames nobody; then it goes on looking.
+
+    A worker that is found to hang is told of once, even if it takes longer to end than to be found.
+    """
     clock = Clock()
     service = udp_service(UDPSettings(port=0))
     supervisor = Supervisor([service], clock, workers=1, program=["python"], watchdog=4.0)
@@ -227,7 +271,7 @@ def test_a_watchdog_counts_the_times_that_it_has_looked(
     for _ in range(3):
         clock.advance(1)
         assert worker.kills == 0
-    for _ in range(4):
+    for _ in range(10):
         clock.advance(1)
         assert worker.kills == 1
     assert said == [f"{worker} hangs: no sign of life for 4 s (--watchdog); this is where:"]

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from tests.conftest import LoggedErrors
-from uppercase.tcp import _hub
-from uppercase.tcp._hub import Hub, hub_of
+from uppercase.tcp import _quick
+from uppercase.tcp._quick import Hub, hub_of
 
 
 class Descriptor:
@@ -101,7 +101,7 @@ def watched() -> Iterator[Watched]:
 @pytest.fixture(autouse=True)
 def long_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a turn's time may be over before anything was done."""
-    monkeypatch.setattr(_hub, "TURN", 60.0)
+    monkeypatch.setattr(_quick, "TURN", 60.0)
 
 
 def test_the_reactor_has_one_reader_as_long_as_anybody_is_watched(watched: Watched) -> None:
@@ -125,7 +125,7 @@ def test_there_is_one_hub_for_a_reactor(monkeypatch: pytest.MonkeyPatch) -> None
     hub = hub_of(reactor)
     assert hub_of(reactor) is hub
     assert hub_of(other) is not hub
-    monkeypatch.setattr(_hub, "PORTABLE", True)
+    monkeypatch.setattr(_quick, "PORTABLE", True)
     assert hub_of(reactor) is reactor
 
 
@@ -323,7 +323,7 @@ def test_the_reactor_has_its_turn_while_many_are_busy(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were left have theirs first then, so that nobody waits for another's second."""
-    monkeypatch.setattr(_hub, "TURN", 0.02)
+    monkeypatch.setattr(_quick, "TURN", 0.02)
     slow = [watched.reader(lambda kind: time.sleep(0.01)) for _ in range(6)]
     rounds = 0
     while any(not each.calls for each in slow):
@@ -336,7 +336,7 @@ def test_the_reactor_has_its_turn_while_many_are_busy(
 def test_no_more_than_a_batch_is_served_between_turns_of_the_reactor(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_hub, "_BATCH", 4)
+    monkeypatch.setattr(_quick, "_BATCH", 4)
     all_of_them = [watched.reader() for _ in range(8)]
     watched.hub.doRead()
     assert sum(len(each.calls) for each in all_of_them) == 4

@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.tcp._prompt import prompt
+from uppercase.tcp._quick import prompt
 
 
 class Pair:

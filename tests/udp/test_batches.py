@@ -29,8 +29,7 @@ from tests.udp.helpers import (
 from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason
 from uppercase.core.responder import Responder
-from uppercase.udp import _batches, ports
-from uppercase.udp.ports import Port, ResponderProtocol
+from uppercase.udp import Port, ResponderProtocol, _batches
 from uppercase.udp.sockets import ask_receive_buffer, open_socket
 
 TOGETHER = pytest.mark.skipif(_batches._recvmmsg is None, reason="no recvmmsg")
@@ -42,9 +41,10 @@ SO_NO_CHECK = 11
 
 
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
-    monkeypatch.setattr(ports, "batches_of", _batches.Batches if together else _batches.OneByOne)
+    kind = _batches.Batches if together else _batches.OneByOne
+    monkeypatch.setattr("uppercase.udp.batches_of", kind)
     # Nothing gives way, however busy the machine is: no reactor would bring it back.
-    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.TURN", inf)
     monkeypatch.setattr("uppercase.core.responder.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)

@@ -19,8 +19,8 @@ from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason
 from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
+from uppercase.udp import Port, ResponderProtocol
 from uppercase.udp._batches import BATCH
-from uppercase.udp.ports import Port, ResponderProtocol
 from uppercase.udp.sockets import ask_receive_buffer, kernel_drops, open_socket
 
 
@@ -217,7 +217,7 @@ _FLOODED = r"""
 from twisted.internet import reactor
 from tests.udp.helpers import applied
 from uppercase.core.responder import Responder
-from uppercase.udp.ports import serve
+from uppercase.udp import serve
 from uppercase.udp.sockets import open_socket
 port = serve(reactor, open_socket("127.0.0.1", 0), Responder(applied()))
 print(port.getHost().port, flush=True)

@@ -33,16 +33,17 @@ from uppercase.core.events import DropReason, Event
 from uppercase.core.responder import Responder
 from uppercase.limits import TURN, DatagramLimits
 from uppercase.services import UDPSettings, udp_service
-from uppercase.udp import _batches, sockets
-from uppercase.udp._batches import BATCH
-from uppercase.udp.ports import (
+from uppercase.udp import (
     DRAIN_BATCHES,
     RECEIVE_PAUSE,
     RECEIVE_PAUSE_MAX,
     Port,
     ResponderProtocol,
+    _batches,
     serve,
+    sockets,
 )
+from uppercase.udp._batches import BATCH
 from uppercase.udp.sockets import open_socket
 
 LOOPBACKS = [f"127.0.0.{last}" for last in range(1, 9)]
@@ -280,8 +281,8 @@ def test_a_flood_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
         def send_replies(self, replies: object) -> list[object]:
             return []
 
-    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
-    monkeypatch.setattr("uppercase.udp.ports.batches_of", Endless)
+    monkeypatch.setattr("uppercase.udp.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.batches_of", Endless)
     clock = _Readers()
     protocol = ResponderProtocol(Responder(applied(), DatagramLimits(loop_guard=0)), clock)
     port: Any = Port(open_socket("127.0.0.1", 0), protocol, clock)
@@ -297,7 +298,7 @@ def test_a_flood_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_stop_waits_for_what_gave_way_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uppercase.udp.ports.TURN", -1.0)
+    monkeypatch.setattr("uppercase.udp.TURN", -1.0)
     clock = _Readers()
     protocol = ResponderProtocol(Responder(applied(), DatagramLimits(max_request=1)), clock)
     port = Port(open_socket("127.0.0.1", 0), protocol, clock)
@@ -316,7 +317,7 @@ def test_a_stop_waits_for_what_gave_way_and_no_longer(monkeypatch: pytest.Monkey
 async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uppercase.udp.ports.TURN", inf)
+    monkeypatch.setattr("uppercase.udp.TURN", inf)
     responder = Responder(applied())
     with served(responder) as port:
         broadcast = packet(source=("255.255.255.255", 50_000))
@@ -345,7 +346,7 @@ async def test_an_observer_that_fails_costs_a_batch_and_is_logged_once_a_second(
         if b"fail" in event:
             raise ValueError("no good")
 
-    monkeypatch.setattr("uppercase.udp.ports.TURN", turn)
+    monkeypatch.setattr("uppercase.udp.TURN", turn)
     observer = SimpleNamespace(notify=refuse)
     responder = Responder(applied(), observer=observer, tell_each=True)  # type: ignore[arg-type]
     with served(responder) as port:

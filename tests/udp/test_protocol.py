@@ -24,7 +24,7 @@ from uppercase.core.events import Dropped, DropReason, Received, Replied
 from uppercase.core.responder import Responder
 from uppercase.lab import Lab, make_experiment
 from uppercase.limits import DatagramLimits
-from uppercase.udp.ports import ResponderProtocol
+from uppercase.udp import ResponderProtocol
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 

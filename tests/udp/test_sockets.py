@@ -21,7 +21,7 @@ from tests.drawing import CHARACTER
 from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.responder import Responder
 from uppercase.errors import BadValue, CannotListen
-from uppercase.udp.ports import serve
+from uppercase.udp import serve
 from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
 
 
@@ -182,7 +182,7 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="u
 from twisted.internet import reactor
 from tests.udp.helpers import applied
 from uppercase.core.responder import Responder
-from uppercase.udp.ports import serve
+from uppercase.udp import serve
 from uppercase.udp.sockets import opener_of_string
 (sock,) = opener_of_string(sys.argv[2])(1)
 serve(reactor, sock, Responder(applied()))

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -164,14 +165,13 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
     Being connected it hears of a refusal (`ConnectionRefusedError` from the next send or recv; see
     `explain`), and the kernel keeps datagrams from other addresses and ports away from it.
     """
-    datagrams = None
     try:
-        datagrams = socket.socket(address.family, socket.SOCK_DGRAM)
-        datagrams.setblocking(False)
-        datagrams.connect(address.sockaddr)
+        with ExitStack() as opened:
+            datagrams = opened.enter_context(socket.socket(address.family, socket.SOCK_DGRAM))
+            datagrams.setblocking(False)
+            datagrams.connect(address.sockaddr)
+            opened.pop_all()
     except OSError as error:
-        if datagrams is not None:
-            datagrams.close()
         raise explain(error, target) from error
     return datagrams
 

@@ -279,13 +279,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.close()
     else:
         return status if isinstance(status, int) else OK
-    say(printable(shortened(sentence), keep="\n"))
+    say(shortened(sentence))
     return status
 
 
 def say(sentence: str) -> None:
-    """Tell the person who typed the command something, on standard error, if that takes it."""
+    """Tell the person who typed the command something, on standard error, if that takes it.
+
+    Whatever it quotes, a plugin's words or a file's, is text and nothing that a terminal obeys.
+    """
     try:
-        click.echo(f"uppercase: {sentence}", err=True)
+        click.echo(printable(f"uppercase: {sentence}", keep="\n"), err=True)
     except OSError:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (or the interpreter tries again)

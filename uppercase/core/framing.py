@@ -18,6 +18,7 @@ joined once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from io import BytesIO
 from struct import Struct
 from typing import ClassVar, Final, NamedTuple
@@ -71,9 +72,9 @@ class Framer(ABC):
     def finish(self) -> Iterator[Pair]:
         """Return the message that the end of the input completes, if any, and `_end`."""
 
-    @abstractmethod
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Return the bytes that carry one reply; see `IFramer.wrap`."""
+        """Return the bytes that carry one reply, the trailer of its request at the end."""
+        return reply + trailer
 
     @abstractmethod
     def _split(self, data: bytes) -> Iterator[Pair]:
@@ -111,10 +112,6 @@ class LineFramer(Framer):
     """
 
     __slots__ = ()
-
-    def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Put the ending of the request after its reply."""
-        return reply + trailer
 
     def _split(self, data: bytes) -> Iterator[Pair]:
         # Invariant: what is held has no line feed. So nothing is scanned again when it is joined
@@ -163,10 +160,6 @@ class SegmentFramer(Framer):
 
     one_message = True
 
-    def wrap(self, reply: bytes, trailer: bytes) -> bytes:
-        """Return the reply as it is."""
-        return reply
-
     def _split(self, data: bytes) -> Iterator[Pair]:
         if not data:
             return
@@ -178,6 +171,25 @@ class SegmentFramer(Framer):
     def finish(self) -> Iterator[Pair]:
         self._end()
         yield from ()
+
+
+class SizeFramer(Framer):
+    """Messages of one size, which is the limit, and a last one of the rest; for datagrams."""
+
+    __slots__ = ()
+
+    def _split(self, data: bytes) -> Iterator[Pair]:
+        data, size = self._take(data), self._limit
+        whole = len(data) - len(data) % size
+        self._held += data[whole:]
+        for start in range(0, whole, size):
+            yield data[start : start + size], b""
+
+    def finish(self) -> Iterator[Pair]:
+        rest = bytes(self._held)
+        self._end()
+        if rest:
+            yield rest, b""
 
 
 _COMMA: Final = ord(",")
@@ -261,34 +273,33 @@ class NetstringFramer(Framer):
         yield from ()
 
 
-class _PrefixedFramer(Framer):
-    """A length of fixed size, then that many bytes."""
+class PrefixedFramer(Framer):
+    """A length in the form of a prefix, then that many bytes."""
 
-    __slots__ = ("_needed",)
+    __slots__ = ("_needed", "_prefix")
 
-    name: ClassVar[str]
-    prefix: ClassVar[Struct]
-
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, prefix: Struct, max_length: int) -> None:
         super().__init__(max_length)
-        self._needed = self.prefix.size
+        self._prefix = prefix
+        self._needed = prefix.size
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
         """Put the reply's length before it."""
-        most = (1 << 8 * self.prefix.size) - 1
+        bits = 8 * self._prefix.size
+        most = (1 << bits) - 1
         if len(reply) > most:
             raise FramingError(
-                f"got a reply of {len(reply)} bytes; {self.name} carries at most {most}; "
+                f"got a reply of {len(reply)} bytes; int{bits} carries at most {most}; "
                 "--framing=netstring has no such bound"
             )
-        return self.prefix.pack(len(reply)) + reply
+        return self._prefix.pack(len(reply)) + reply
 
     def _split(self, data: bytes) -> Iterator[Pair]:
         if len(self._held) + len(data) < self._needed:
             self._held += data
             return
         data = self._take(data)
-        size, unpack_from, limit = self.prefix.size, self.prefix.unpack_from, self._limit
+        size, unpack_from, limit = self._prefix.size, self._prefix.unpack_from, self._limit
         start, total = 0, len(data)
         self._needed = size
         while total - start >= size:
@@ -308,30 +319,13 @@ class _PrefixedFramer(Framer):
         held = self.held
         self._end()
         if held:
-            what = "length" if self._needed == self.prefix.size else "length and data"
+            what = "length" if self._needed == self._prefix.size else "length and data"
             raise MalformedFrame(
                 f"the input ended truncated, with {held} of the {self._needed} bytes of "
-                f"an {self.name} frame's {what}; accepted is an end between two frames"
+                f"an int{8 * self._prefix.size} frame's {what}; accepted is an end between two "
+                "frames"
             )
         yield from ()
-
-
-class Int16Framer(_PrefixedFramer):
-    """A length of 2 bytes, then the message."""
-
-    __slots__ = ()
-
-    name = "int16"
-    prefix = Struct("!H")
-
-
-class Int32Framer(_PrefixedFramer):
-    """A length of 4 bytes, then the message."""
-
-    __slots__ = ()
-
-    name = "int32"
-    prefix = Struct("!I")
 
 
 AUTO: Final = "auto"
@@ -352,8 +346,14 @@ FRAMINGS: Final[Mapping[str, Framing]] = {
     "stream": Framing("no messages: each chunk is answered at once", None),
     "line": Framing(r"a message ends with \n or \r\n, which comes back as sent", LineFramer),
     "netstring": Framing("a message is sent as <length>:<data>,", NetstringFramer),
-    "int16": Framing("a message follows its length in 2 bytes, big-endian", Int16Framer),
-    "int32": Framing("a message follows its length in 4 bytes, big-endian", Int32Framer),
+    "int16": Framing(
+        "a message follows its length in 2 bytes, big-endian",
+        partial(PrefixedFramer, Struct("!H")),
+    ),
+    "int32": Framing(
+        "a message follows its length in 4 bytes, big-endian",
+        partial(PrefixedFramer, Struct("!I")),
+    ),
     "segment": Framing(
         "whatever one read delivered is one message; then the connection is closed", SegmentFramer
     ),

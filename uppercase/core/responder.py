@@ -40,8 +40,7 @@ from uppercase.core.guards import (
     LoopGuard,
     RateLimit,
 )
-from uppercase.core.pipeline import MessagePipeline, Result
-from uppercase.core.values import Client
+from uppercase.core.pipeline import Pipeline, Result
 from uppercase.errors import TransformError
 from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
@@ -72,13 +71,12 @@ class Responder:
         answered: replies that the system took.
         outstanding: datagrams whose replies are awaited.
         drops: datagrams without a reply, by reason.
-        would_drop: datagrams answered only because of a dry run, by reason.
         errors: what the system refused, by name: `send-error EPERM`, `receive-error ENOMEM`.
     """
 
     def __init__(
         self,
-        chain: MessagePipeline,
+        chain: Pipeline,
         limits: DatagramLimits | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -93,7 +91,6 @@ class Responder:
         self.answered = 0
         self.outstanding = 0
         self.drops: Counter[DropReason] = Counter()
-        self.would_drop: Counter[DropReason] = Counter()
         self.errors: Counter[str] = Counter()
         self._chain = chain
         self._clock = clock
@@ -300,7 +297,7 @@ class Responder:
                 self._judge(request, steps)
 
     def _judge(self, request: Request, steps: list[Step]) -> None:
-        """Ask the request rules, then the rate and the loop guard, then go on."""
+        """Ask the request rules, then the rate and the loop guard, then transform."""
         client, limits = request.client, self.limits
         for reason, holds in REQUEST_RULES:
             if holds(request, limits):
@@ -308,7 +305,8 @@ class Responder:
         if self._rate is not None and not self._rate.allow(client.host, self._clock()):
             if not limits.rate_dry_run:
                 return self._drop(request, DropReason.OVER_RATE)
-            self._would_drop(client, DropReason.OVER_RATE)
+            if self._observer is not None:
+                self._observer.notify(events.WouldDrop(str(client), DropReason.OVER_RATE))
         if self._loops is not None and self._lock_steps is not None:
             now = self._clock()
             if self._loops.is_loop(client, request.data, now) or (
@@ -317,11 +315,7 @@ class Responder:
                 return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
-        return self._apply(request, steps)
-
-    def _apply(self, request: Request, steps: list[Step]) -> None:
-        """Transform; a failure costs this datagram only."""
-        self._take(self._chain.outcome(request.data), request, steps)
+        return self._take(self._chain.outcome(request.data), request, steps)
 
     def _take(self, result: Result, request: Request, steps: list[Step]) -> None:
         """Go on with what a transform gave."""
@@ -366,11 +360,6 @@ class Responder:
             peer, data = str(request.client), request.data
             number, fates = fates_of(request.passage)
             self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
-
-    def _would_drop(self, client: Client, reason: DropReason) -> None:
-        self.would_drop[reason] += 1
-        if self._observer is not None:
-            self._observer.notify(events.WouldDrop(str(client), reason))
 
 
 def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:

@@ -42,6 +42,10 @@ __all__ = ["Parameter", "adopt", "stream_transform", "transform"]
 P = ParamSpec("P")
 M = TypeVar("M", str, bytes)
 S = TypeVar("S", bound=Stream[str] | Stream[bytes])
+C = TypeVar(
+    "C",
+    bound=Callable[[str], str | Awaitable[str]] | Callable[[bytes], bytes | Awaitable[bytes]],
+)
 
 _ANNOTATIONS: Final = "int, float, bool, str, a Literal, an Enum, or one of these `| None`"
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -64,9 +68,7 @@ class _FunctionDecorator(Protocol):
         self, target: Callable[Concatenate[M, P], Awaitable[M]], /
     ) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
     @overload
-    def __call__(
-        self, target: Callable[P, Callable[[M], M]], /
-    ) -> DeclaredTransform[P, Callable[[M], M]]: ...
+    def __call__(self, target: Callable[P, C], /) -> DeclaredTransform[P, C]: ...
     @overload
     def __call__(
         self,
@@ -228,7 +230,7 @@ def adopt(
         return DeclaredTransform(
             target if is_class else type(target),
             (lambda arguments: target(**arguments)) if is_class else (lambda _: target),
-            name=_name(target if is_class else type(target), name),
+            name=_name(target, name),
             summary=_summary(target, summary),
             kind=Kind.BYTES,
             parameters=parameters_of(signature, owner),
@@ -264,10 +266,16 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
+def _named(target: Any) -> Any:
+    """Return what the name and the summary are from: an object has those of its class."""
+    named = target.func if isinstance(target, partial) else target
+    return named if hasattr(named, "__name__") else type(named)
+
+
 def _name(target: Any, given: str | None) -> str:
     name = given
     if name is None:
-        name = _HUMP.sub("-", getattr(target, "__name__", "")).replace("_", "-").lower()
+        name = _HUMP.sub("-", _named(target).__name__).replace("_", "-").lower()
     if not is_name(name):
         raise PluginError(
             f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
@@ -279,7 +287,7 @@ def _name(target: Any, given: str | None) -> str:
 def _summary(target: Any, given: str | None) -> str:
     if given is not None:
         return given
-    return (inspect.getdoc(target) or "").partition("\n")[0]
+    return (inspect.getdoc(_named(target)) or "").partition("\n")[0]
 
 
 def _read(target: Any, owner: str) -> tuple[Any, Kind, tuple[Parameter, ...]]:
@@ -310,6 +318,10 @@ def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
     annotation = positional[position].annotation
     if annotation in (str, bytes):
         return Kind.TEXT if annotation is str else Kind.BYTES
+    if positional[position].name == "self":
+        raise PluginError(
+            f"{owner} is a method without its object; point at an object's, or at a function"
+        )
     got = (
         "has no annotation"
         if annotation is inspect.Parameter.empty
@@ -381,7 +393,7 @@ def _parameter(item: inspect.Parameter, owner: str) -> Parameter:
             return Parameter(item.name, object, item.default, choices)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         choices = {_text_of(member): member for member in annotation}
-        if len(choices) == len(annotation):
+        if choices and len(choices) == len(annotation):
             return Parameter(item.name, annotation, item.default, choices)
     raise PluginError(
         f"{owner} annotates its argument {item.name!r} with "

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -152,6 +152,12 @@ class Found:
             raise PluginError(
                 f"{self.reference!r} cannot be used: {_place_of(target)}{error}"
             ) from error
+        except (Exception, SystemExit) as error:
+            # What stands for another object may fail whatever it is asked.
+            raise PluginError(
+                f"{self.reference!r} cannot be used: asked what it is, it raised "
+                f"{type(error).__name__}: {line_of(error)}"
+            ) from error
 
     @property
     def built_in(self) -> bool:
@@ -207,6 +213,7 @@ class Found:
         """Make the transform, of arguments such as `shift=3`; see `Listing.find`."""
         try:
             arguments = convert_arguments(self.parameters, map(self._split, segments))
+            self._keep_importable()
             made: Any = self.plugin.build(**arguments)
             verifyObject(ITransform, made)
         except BadArgument as error:
@@ -225,6 +232,23 @@ class Found:
             ) from error
         transform: ITransform = made
         return transform
+
+    def _keep_importable(self) -> None:
+        """Leave the current directory on the path if it is from there, as gunicorn does.
+
+        When it is called it may import more, and in processes that it spawns it is imported anew.
+        """
+        here = searched_directory()
+        if here is None or here in sys.path or "" in sys.path:
+            return
+        module = sys.modules.get(self.reference.partition(":")[0].partition(".")[0])
+        files = [
+            self.origin,
+            str(getattr(module, "__file__", "")),
+            *getattr(module, "__path__", ()),
+        ]
+        if {here, os.path.join(here, "twisted", "plugins")} & set(map(os.path.dirname, files)):
+            sys.path.insert(0, here)
 
     def _split(self, segment: str) -> tuple[str, str]:
         key, equals, value = segment.partition("=")
@@ -300,12 +324,12 @@ def _place_of(thing: object) -> str:
 
 
 def _definition(thing: Any) -> tuple[str | None, int] | None:
-    definition = inspect.unwrap(thing)
-    if not (inspect.isclass(definition) or inspect.isfunction(definition)):
-        definition = type(definition)
     try:
+        definition = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
+        if not (inspect.isclass(definition) or inspect.isfunction(definition)):
+            definition = type(definition)
         return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
-    except (OSError, TypeError):
+    except Exception:  # It has no source, or fails when it is asked.
         return None
 
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import twisted.plugins
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
@@ -26,6 +26,7 @@ from twisted.python import log
 from twisted.python.modules import getModule
 from zope.interface import implementer
 
+from uppercase.errors import line_of
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import is_name
 from uppercase.registry._found import (
@@ -35,6 +36,9 @@ from uppercase.registry._found import (
     fault_of_plugin,
     from_exception,
 )
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP: Final = "uppercase.transforms"
 """The entry points that announce transforms."""
@@ -140,17 +144,37 @@ class Scan:
         finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
         if finders == [PathFinder] and not any(map(_may_announce, sys.path)):
             return
-        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
-        from importlib.metadata import entry_points
-
-        for point in entry_points(group=GROUP):
-            dist = point.dist
-            origin = f"entry point of {dist.name} {dist.version}" if dist else GROUP
-            transform = Found(
-                origin, reference=f"{point.module}:{point.attr or ''}", name=point.name
-            )
+        for point in self._entry_points():
+            # As it is written: importlib.metadata has no module of what is no reference.
+            reference = ":".join(map(str.strip, point.value.partition("[")[0].split(":")))
+            origin = f"entry point of {title(point.dist)}" if point.dist else GROUP
+            transform = Found(origin, reference=reference, name=point.name)
             label = f"{point.name} = {point.value}"
             self._add(transform, _fault_of_name(point.name, label))
+
+    def _entry_points(self) -> "list[EntryPoint]":
+        """Return those of our group; one distribution whose cannot be read must not hide others."""
+        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
+        from importlib.metadata import distributions, entry_points
+
+        with suppress(Exception):
+            return list(entry_points(group=GROUP))
+        points: list[EntryPoint] = []
+        for each in distributions():
+            try:
+                points += each.entry_points.select(group=GROUP)
+            except Exception as error:
+                message = f"they cannot be read ({line_of(error)}); correct the project's, and "
+                self.note(Problem(f"entry points of {title(each)}", f"{message}install it again"))
+        return points
+
+
+def title(distribution: "Distribution") -> str:
+    """Return a distribution's name and version; what is left of one may have neither."""
+    with suppress(Exception):
+        if distribution.name:
+            return f"{distribution.name} {distribution.version}"
+    return f"a distribution without metadata in {distribution.locate_file('')}"
 
 
 def drop_ins(folder: str) -> list[Path]:

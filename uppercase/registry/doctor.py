@@ -22,7 +22,7 @@ import twisted
 
 from uppercase.registry import Listing, listing
 from uppercase.registry._found import Found, Problem, searched_directory
-from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted
+from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted, title
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))
@@ -36,7 +36,8 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
         What there is, what is wrong, and lines that say where it looked.
     """
     found = listing(thorough=True)
-    installed = list(metadata.distributions())
+    # Without those whose entry points cannot be read, which are among the listing's problems.
+    installed = [each for each in metadata.distributions() if _is_readable(each)]
     problems = [
         *found.problems,
         *_package_files(),
@@ -47,6 +48,12 @@ def diagnose() -> tuple[Listing, list[Problem], list[str]]:
         *_reactor_imports(found.transforms.values()),
     ]
     return found, problems, [*_searched(found, installed)]
+
+
+def _is_readable(distribution: Distribution) -> bool:
+    with suppress(Exception):
+        return distribution.entry_points is not None
+    return False
 
 
 def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str]:
@@ -65,7 +72,7 @@ def _searched(found: Listing, installed: Sequence[Distribution]) -> Iterator[str
     yield f"Searched for entry points ({GROUP}):"
     # Few are asked for their names: each time, importlib reads the whole metadata.
     points = {
-        f"{each.name} {each.version}": names
+        title(each): names
         for each in installed
         if (names := [point.name for point in each.entry_points if point.group == GROUP])
     }
@@ -144,7 +151,7 @@ def _mistyped_groups(installed: Sequence[Distribution]) -> Iterator[Problem]:
         for group in dict.fromkeys(point.group for point in distribution.entry_points):
             if group != GROUP and get_close_matches(group, [GROUP], cutoff=0.85):
                 yield Problem(
-                    f"entry points of {distribution.name} {distribution.version}",
+                    f"entry points of {title(distribution)}",
                     f"nobody reads the group {group!r}; the group is {GROUP!r}: correct it, and "
                     "install it again",
                 )
@@ -162,10 +169,10 @@ def _not_installed(installed: Sequence[Distribution]) -> Iterator[Problem]:
             name = str(project["name"])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # Not one of ours, or not one that can be installed.
-        known = None
-        with suppress(metadata.PackageNotFoundError, ValueError):
+        known, points = None, metadata.EntryPoints()
+        with suppress(Exception):  # It is not installed, or cannot be read.
             known = metadata.distribution(name)
-        points = () if known is None else known.entry_points
+            points = known.entry_points
         have = {point.name: point.value for point in points if point.group == GROUP}
         missing = [each for each, value in wanted.items() if have.get(each) != value]
         if missing:

@@ -117,7 +117,8 @@ class _StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._last_resort is not None:
-            if monotonic() - self._came < _ONE_SIGNAL:
+            # A terminal that is closed sends SIGHUP twice: by its shell, and by the system.
+            if number == _SIGHUP or monotonic() - self._came < _ONE_SIGNAL:
                 return
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from uppercase.core.responder import Responder
 from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
 from uppercase.services import base
-from uppercase.udp.ports import ResponderProtocol, serve
+from uppercase.udp import ResponderProtocol, serve
 from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
 
 if TYPE_CHECKING:

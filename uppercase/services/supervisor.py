@@ -255,7 +255,7 @@ class Supervisor(Service):
                     event="worker-hangs",
                     worker=worker.number + 1,
                 )
-                worker.silent = 0
+                worker.state = State.ENDING  # Told of once, even if it takes a second to end.
                 worker.kill()
 
     def stopService(self) -> Deferred[None]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from itertools import chain, count
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.application.service import MultiService
@@ -93,7 +94,7 @@ class State(Enum):
     STARTING = auto()
     SERVING = auto()
     ENDING = auto()
-    """It was told to finish."""
+    """It was told to finish, or is killed because it hangs."""
     ENDED = auto()
 
 
@@ -262,13 +263,17 @@ _WORD: Final = 0.5
 """Seconds within which the supervisor's word follows a SIGTERM that the whole group was sent."""
 
 
+_reporting: Final = RLock()  # Transforms log in threads, and the pipe takes a part of a report.
+
+
 def report(kind: str, **facts: Any) -> None:
     """Report to the supervisor; if there is none any more, end."""
     data = json.dumps({"report": kind, **facts}).encode() + b"\n"
     try:
-        while data:
-            # Invariant: blocks while the supervisor does not read, as writing a log does.
-            data = data[os.write(REPORTS, data) :]
+        with _reporting:
+            while data:
+                # Invariant: blocks while the supervisor does not read, as writing a log does.
+                data = data[os.write(REPORTS, data) :]
     except OSError:
         os._exit(1)
 
@@ -282,14 +287,11 @@ def _report_log(event: LogEvent) -> None:
 
 
 def begin() -> Assignment:
-    """Make this process a worker: its signals, its reactor and its log."""
+    """Make this process a worker: its reactor and its log."""
     # Unbuffered: not a byte beyond that line.
     with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
         assignment = Assignment(*json.loads(pipe.readline()))
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        # A terminal sends them to all of its processes; the supervisor says what they mean.
-        signal.signal(number, signal.SIG_IGN)
     namedModule(assignment.reactor).install()
     observer: Any = _report_log
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

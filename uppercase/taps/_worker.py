@@ -32,7 +32,10 @@ def make_services(tap: str, words: list[str]) -> Any:
 
 if __name__ == "__main__":
     supervisor, tap, *words = sys.argv[1:]
-    # First: it has the sockets, and importing everything takes seconds on a busy machine.
+    # Before the imports, which take seconds on a busy machine: it has the sockets, and a terminal
+    # sends these to all of its processes; the supervisor says what they mean.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
     # A script's folder is searched first; what the supervisor has found may be in no other than
     # the current one.

@@ -1,35 +1,38 @@
 """The connections of one TCP service: lets them in, knows which are open, tells what happens.
 
-What one connection does is up to its protocol; this module moves no bytes. What comes before its
+What one connection does is up to its protocol; this module moves no bytes. One timer for many tells
+which have waited too long (`Deadlines`), another whose turn it is (`Turns`). What comes before the
 framing is a `ConnectionStage`. A watched connection tells of its chunks too, for a record; others
 do not pay for that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from math import inf
 from operator import methodcaller
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
+from uppercase.awaiting import await_reply
 from uppercase.core.admission import Admission
 from uppercase.core.conversation import (
     JOINED_LINES,
-    AwaitReply,
     Conversation,
     MessageConversation,
     StreamConversation,
 )
 from uppercase.core.events import Chunk, Direction, Event, HalfClosed, IObserver, Refused
 from uppercase.core.framing import make_framer
-from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+from uppercase.core.pipeline import Pipeline
+from uppercase.interfaces import IStreamTransform
 from uppercase.lab import NO_LAB, TCPLab
-from uppercase.limits import Limits
+from uppercase.limits import TURN, Limits
 from uppercase.tcp._closing import REFUSED, EndingProtocol
-from uppercase.tcp._watches import Deadlines, Turns
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.kernel import unread_input
 
@@ -56,36 +59,119 @@ INCOMPLETE_TIME: Final = 3.0
 """Seconds that a peer waits with the start of a message before somebody is told: by then a person
 wonders, and no program that is still writing its line pauses that long."""
 
-OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
-"""Makes a connection's conversation, given how to await a reply and what to call when it comes."""
+_PRECISION: Final = 1 / 16
+"""The share of a time-out by which it may be late: all connections are looked at this often at
+most."""
+
+C = TypeVar("C")
 
 
-def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    """Return what makes the conversations of a framing, answered by a chain."""
-    if framing == "stream":
-        streams = cast(StreamPipeline, chain)
-        return lambda await_reply, on_ready: StreamConversation(streams)
+@dataclass(eq=False)
+class Deadlines(Generic[C]):
+    """Acts on the connections that have waited too long, for whatever `since` says they wait.
 
-    most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
+    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
+    thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
+    time-out. Where many end at once, others have their turn every `TURN` seconds.
 
-    def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
-        return MessageConversation(
-            make_framer(framing, max_length=limits.max_length),
-            chain,
-            await_reply=await_reply,
-            on_ready=on_ready,
-            window=limits.async_window,
-            joined=most if chain.joins_lines else 0,
-        )
+    Attributes:
+        connections: kept up to date by their owner, which calls `opened` and `closed`.
+        since: returns the time since which one of them has waited; None if it does not.
+        act: called with one that has waited for `timeout`.
+        every: seconds between two looks, where only a look tells that one waits; it may then have
+            begun to wait at any time after the last.
+    """
 
-    return open_conversation
+    clock: IReactorTime
+    timeout: float
+    connections: Collection[C]
+    since: Callable[[C], float | None]
+    act: Callable[[C], object]
+    every: float = 0.0
+    _call: IDelayedCall | None = field(default=None, init=False)
+
+    def opened(self) -> None:
+        """Watch, from the first connection on."""
+        if self._call is None:
+            self._call = self.clock.callLater(self._pause(0.0), self._look)
+
+    def closed(self) -> None:
+        """Note that a connection is gone; after the last one there is no timer."""
+        if self._call is not None and not self.connections:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self, left: list[C] | None = None, first: float = inf) -> None:
+        """Look at those that are left, or at all; the rest wait while others have their turn."""
+        self._call = None
+        now = self.clock.seconds()
+        left, first = left or list(self.connections), min(first, now)
+        while left and self.clock.seconds() - now <= TURN:
+            connection = left.pop()
+            # It may be gone by now.
+            since = self.since(connection) if connection in self.connections else None
+            if since is None:
+                continue
+            if now - since >= self.timeout + self.every:
+                self.act(connection)
+            else:
+                first = min(first, since)
+        if left:
+            self._call = self.clock.callLater(0, self._look, left, first)
+        elif self.connections:
+            self._call = self.clock.callLater(self._pause(first - now), self._look)
+
+    def _pause(self, first: float) -> float:
+        """Return in how many seconds to look again, given since when the first waits, from now."""
+        return self.every or max(first + self.timeout, self.timeout * _PRECISION)
+
+
+class Turns:
+    """Lets the connections that have more to do go on, one after the other, a little at a time.
+
+    Together they have `TURN` seconds of each turn of the reactor, so that a peer that sends
+    something new waits no longer than that, however many others keep the service busy.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        # A dictionary, as an ordered set: the one that has waited longest comes first.
+        self._waiting: dict[TransformProtocol, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def take_later(self, connection: TransformProtocol) -> None:
+        """Let a connection go on once those that already wait have had their turn."""
+        self._waiting[connection] = None
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
+
+    def forget(self, connection: TransformProtocol) -> None:
+        """Let a connection that is gone have no more turns."""
+        self._waiting.pop(connection, None)
+        if self._call is not None and not self._waiting:
+            self._call.cancel()
+            self._call = None
+
+    def _go_round(self) -> None:
+        self._call = None
+        until = self._clock.seconds() + TURN
+        for connection in list(self._waiting):
+            # It may be gone by now.
+            if connection in self._waiting:
+                del self._waiting[connection]
+                connection.pump()
+            if self._clock.seconds() > until:
+                break
+        if self._waiting and self._call is None:
+            self._call = self._clock.callLater(0, self._go_round)
 
 
 class TransformFactory(ServerFactory):
-    """Makes the protocols of one service, and knows which connections are open.
+    """Makes the protocols of one service and their conversations, and knows which are open.
 
     Args:
-        open_conversation: called once per connection.
+        framing: a name of `uppercase.core.framing.FRAMINGS`; `stream` needs a chain that streams.
+        chain: answers the messages.
         observer: told of openings, refusals, closings and failures.
         lab: what happens to each connection on purpose.
 
@@ -101,13 +187,15 @@ class TransformFactory(ServerFactory):
 
     def __init__(
         self,
-        open_conversation: OpenConversation,
+        framing: str,
+        chain: Pipeline,
         limits: Limits,
         clock: IReactorTime,
-        observer: IObserver | None = None,
+        observer: IObserver,
         lab: TCPLab = NO_LAB,
     ) -> None:
-        self.open_conversation = open_conversation
+        self._framing = framing
+        self._chain = chain
         self.limits = limits
         self.clock = clock
         self.lab = None if lab == NO_LAB else lab
@@ -124,29 +212,34 @@ class TransformFactory(ServerFactory):
             Deadlines(clock, limits.idle_timeout, self.connections, *idle),
             Deadlines(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
+        if framing == "line":
+            incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
+            self._watches.append(Deadlines(clock, INCOMPLETE_TIME, self.connections, *incomplete))
         overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
         every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
         self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
-        self._listening = False
-        self.tell: Callable[[Event], object] = (
-            (lambda _: None) if observer is None else observer.notify
-        )
-
-    def startFactory(self) -> None:
-        """The first port listens: the watches' timers outlast the last connection."""
-        self._listening = True
+        self.tell: Callable[[Event], object] = observer.notify
 
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
-        self._listening = False
         self._end_watches()
 
-    def watch_incomplete(self) -> None:
-        """From now on tell of connections that wait with the start of a message."""
-        incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
-        self._watches.append(Deadlines(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
+    def open_conversation(self, on_ready: Callable[[], None]) -> Conversation:
+        """Return a connection's conversation, which calls back when an awaited reply has come."""
+        framing, chain, limits = self._framing, self._chain, self.limits
+        if framing == "stream":
+            return StreamConversation(cast(IStreamTransform, chain))
+        joins = framing == "line" and chain.joins_lines
+        return MessageConversation(
+            make_framer(framing, max_length=limits.max_length),
+            chain,
+            await_reply=await_reply,
+            on_ready=on_ready,
+            window=limits.async_window,
+            joined=min(JOINED_LINES, limits.max_length) if joins else 0,
+        )
 
     def look_after(self, connection: EndingProtocol) -> None:
         """Look from now on whether it closes in time, or its peer is gone while it only awaits.
@@ -181,8 +274,8 @@ class TransformFactory(ServerFactory):
         self.connections.remove(connection)
         self._looked_after.discard(connection)
         self.admission.leave(connection.client)
-        # Otherwise each of several clients in a row would create and cancel the timers.
-        if not self._listening:
+        # While a port listens, each of several clients in a row would create and cancel the timers.
+        if not self.numPorts:
             self._end_watches()
         if self.on_closed is not None:
             self.on_closed()

@@ -33,8 +33,7 @@ from zope.interface import implementer
 from uppercase.core.values import DeclaredPeers, printable_address, split_escaped, unescape
 from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
-from uppercase.tcp._hub import hub_of
-from uppercase.tcp._prompt import prompt
+from uppercase.tcp._quick import hub_of, prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit_nobody, hear
 from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint

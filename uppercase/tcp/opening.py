@@ -41,23 +41,21 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     Raises:
         CannotListen: one sentence with the likely fix.
     """
-    skt = None
     try:
         family = family_of(host)
         # The host may be a name, or have a scope; only `bind` checks the port.
         address, _, *scope = socket.getaddrinfo(host.encode(), 0, family, socket.SOCK_STREAM)[0][4]
-        skt = socket.socket(family, socket.SOCK_STREAM)
-        skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6 and one_family:
-            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        skt.bind((address, port, *scope))
-        refuse_group(str(address))
-        skt.listen(backlog)
-    except (OSError, OverflowError) as error:
-        if skt is not None:
-            skt.close()
-        if isinstance(error, OverflowError):
-            raise  # Not a port's number; the caller knows what was written, and says so.
+        with ExitStack() as opened:
+            skt = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and one_family:
+                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # An OverflowError says that it is no port's number: who knows what was written says so.
+            skt.bind((address, port, *scope))
+            refuse_group(str(address))
+            skt.listen(backlog)
+            opened.pop_all()
+    except OSError as error:
         raise cannot_listen("TCP", printable_address(host, port), error) from error
     return skt
 

@@ -91,30 +91,28 @@ if _recvmmsg and _sendmmsg:
 
 
 class _MessageHeaders:
-    """An array of `mmsghdr` in memory that stays where it is.
+    """A batch of `mmsghdr` in memory that stays where it is, each with room for any datagram.
 
     Args:
-        count: how many.
-        size: bytes of payload of each.
         control: bytes of ancillary data of each; 0 is none.
         name_length: bytes of each address.
     """
 
-    def __init__(self, count: int, size: int, control: int, name_length: int) -> None:
-        self.count, self.size, self.control = count, size, control
+    def __init__(self, control: int, name_length: int) -> None:
         self.name = -(-name_length // _WORD) * _WORD
         # The system provides its pages when they are first written to.
-        self.payloads = mmap(-1, count * size)
+        self.payloads = mmap(-1, BATCH * UDP_READ_SIZE)
         self.stride = self.name + control
         # A message's address and its ancillary data side by side: together they are its origin.
-        self.records = mmap(-1, count * self.stride)
-        self._blank = bytes(count * self.stride)
-        vectors, headers = mmap(-1, count * _IOVEC.size), mmap(-1, count * _MMSGHDR.size)
+        self.records = mmap(-1, BATCH * self.stride)
+        self._blank = bytes(BATCH * self.stride)
+        vectors, headers = mmap(-1, BATCH * _IOVEC.size), mmap(-1, BATCH * _MMSGHDR.size)
         payloads, records = _address(self.payloads), _address(self.records)
         self.address = _address(headers)
-        for index in range(count):
+        for index in range(BATCH):
             record = records + index * self.stride
-            _IOVEC.pack_into(vectors, index * _IOVEC.size, payloads + index * size, size)
+            payload = payloads + index * UDP_READ_SIZE
+            _IOVEC.pack_into(vectors, index * _IOVEC.size, payload, UDP_READ_SIZE)
             _MMSGHDR.pack_into(
                 headers,
                 index * _MMSGHDR.size,
@@ -137,7 +135,7 @@ class _MessageHeaders:
         parts = memoryview(vectors).cast(_SIZE)
         self.starts, self.sizes = parts[::2], parts[1::2]
         self.first = payloads
-        self._full = memoryview(_words([control] * count))
+        self._full = memoryview(_words([control] * BATCH))
 
     def make_room(self, count: int) -> None:
         """Clear the ancillary data of the first messages, which the kernel fills in again."""
@@ -246,8 +244,8 @@ class Batches(OneByOne):
         super().__init__(sock)
         name_length = 28 if sock.family == socket.AF_INET6 else 16
         received, sent = (ANCILLARY_SPACE, _REPLY_CONTROL) if self._tells else (0, 0)
-        self._incoming = _MessageHeaders(BATCH, UDP_READ_SIZE, received, name_length)
-        out = _MessageHeaders(BATCH, UDP_READ_SIZE, len(_WHOLE) + sent, name_length)
+        self._incoming = _MessageHeaders(received, name_length)
+        out = _MessageHeaders(len(_WHOLE) + sent, name_length)
         self._outgoing = out
         halves = memoryview(out.records).cast("H")
         self._segments = halves[(out.name + _CMSGHDR.size) // 2 :: out.stride // 2]
@@ -258,11 +256,11 @@ class Batches(OneByOne):
         into = self._incoming
         if self._tells:
             into.make_room(self._used)
-        got = _recvmmsg(self._sock.fileno(), into.address, into.count, socket.MSG_DONTWAIT, None)
+        got = _recvmmsg(self._sock.fileno(), into.address, BATCH, socket.MSG_DONTWAIT, None)
         if got < 0:
             raise _error()
         self._used = got
-        size, lengths = into.size, into.lengths[:got].tolist()
+        size, lengths = UDP_READ_SIZE, into.lengths[:got].tolist()
         data: Sequence[bytes]
         if lengths.count(lengths[0]) == got:
             data = _slots(lengths[0], size, got).unpack_from(into.payloads)

@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from errno import EACCES, EINVAL
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -64,23 +65,22 @@ def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket
     """
     address = parse_interface(host or _EVERYWHERE)
     family = family_of(address)
-    sock = None
     try:
         # resolves a scope's name, nothing else
         where = socket.getaddrinfo(
             address.encode(), port, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
         )[0][4]
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if one_of_several:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(where)
-        if _is_broadcast(sock):
-            raise OSError(EINVAL, "it is a broadcast address, which is not answered")
+        with ExitStack() as opened:
+            sock = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if one_of_several:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(where)
+            if _is_broadcast(sock):
+                raise OSError(EINVAL, "it is a broadcast address, which is not answered")
+            opened.pop_all()
     except OSError as error:
-        if sock is not None:
-            sock.close()
         raise cannot_listen("UDP", printable_address(address, port), error) from error
     return sock
 
@@ -100,15 +100,13 @@ def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
         return [first]
     number = int(first.getsockname()[1])
     first.close()
-    opened: list[socket.socket] = []
-    try:
-        for _ in range(workers):
-            opened.append(open_socket(host, number, one_of_several=True))
-    except CannotListen:
-        for each in opened:
-            each.close()
-        raise
-    return opened
+    with ExitStack() as opened:
+        several = [
+            opened.enter_context(open_socket(host, number, one_of_several=True))
+            for _ in range(workers)
+        ]
+        opened.pop_all()
+    return several
 
 
 def _is_broadcast(sock: socket.socket) -> bool:

@@ -14,7 +14,7 @@ import click
 
 from uppercase.client.target import Target
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._options import COUNT, DURATION, SIZE, Quantity, expectation
+from uppercase.commands._options import COUNT, DURATION, SIZE, Quantity, acceptable, expectation
 from uppercase.commands._report import difference, excerpt, in_a_row, in_words, print_object
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
@@ -106,7 +106,7 @@ def bench(
         _report.save_plot(plot, title, str(plan), panels)
     if counts.errors:
         raise counts.errors[0]
-    return OK if counts.acceptable(max_loss) else NETWORK
+    return OK if acceptable(counts, max_loss) else NETWORK
 
 
 _AMISS: Final = ("lost", "late", "duplicates", "wrong")

@@ -257,13 +257,6 @@ class Counts:
         if self.first_wrong is None:
             self.first_wrong = (got, expected)
 
-    def acceptable(self, max_loss: float) -> bool:
-        """Return whether all was answered as expected, except what may be lost or late."""
-        settled = self.transmitted - self.pending
-        missed = self.lost + self.late
-        answered = self.received > 0 or max_loss == 1
-        return not self.wrong and not self.errors and answered and missed <= max_loss * settled
-
 
 def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     """Return the connections, non-blocking; over UDP those to each of the addresses in turn."""

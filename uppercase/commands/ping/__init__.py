@@ -22,7 +22,7 @@ import click
 
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, signals
-from uppercase.commands._options import COUNT, DURATION, SIZE, expectation
+from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
 from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
@@ -137,8 +137,8 @@ def ping(
         save_plot(plot, target, display.found, tracker.totals)
     if failure is not None:
         raise failure
-    fine = tracker.totals.acceptable(max_loss, None if deadline is None else count)
-    return OK if fine else NETWORK
+    complete = deadline is None or count is None or tracker.totals.settled >= count
+    return OK if complete and acceptable(tracker.totals, max_loss) else NETWORK
 
 
 _AMISS: Final = ("lost", "late", "duplicates", "reordered", "wrong")

@@ -210,13 +210,6 @@ class Totals:
         """The part of the settled probes that was lost, 0 to 1."""
         return self.lost / (self.settled or 1)
 
-    def acceptable(self, max_loss: float, count: int | None = None) -> bool:
-        """Return whether all is as expected, for at least `count` probes if that is given."""
-        answered = self.received + self.late > 0 or max_loss == 1
-        complete = count is None or self.settled >= count
-        missed = (self.lost + self.late) / (self.settled or 1)
-        return answered and complete and not self.wrong and missed <= max_loss
-
 
 @dataclass(slots=True)
 class _Probe:

@@ -26,7 +26,7 @@ _KINDS: Final = {
 """What the transform of each kind of project does, in words, after its name."""
 
 _TAKEN: Final = {
-    *("asyncio", "connect", "exchange", "float", "str", "transform"),
+    *("asyncio", "bytes", "connect", "exchange", "float", "len", "str", "transform"),
     *("TestContract", "TransformContract"),
 }
 """Names that mean something else in the templates."""

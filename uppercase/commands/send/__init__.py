@@ -21,7 +21,7 @@ from uppercase.client.target import Target
 from uppercase.commands import CHUNK, NETWORK, OK, _options, write_all
 from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.group import Command, say, section
-from uppercase.core.framing import make_framer
+from uppercase.core.framing import SizeFramer, make_framer
 from uppercase.errors import UserError
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES
 
@@ -140,7 +140,7 @@ def _send_datagrams(
     from uppercase.client.session import Datagrams
     from uppercase.client.target import reachable
     from uppercase.commands import running
-    from uppercase.commands.send._datagrams import Chunks, Messages
+    from uppercase.commands.send._datagrams import Messages
     from uppercase.commands.send._stream import Source
 
     addresses = reachable(target)
@@ -154,7 +154,7 @@ def _send_datagrams(
         raise UserError(f"got --chunk={chunk}; a datagram carries at most {limit:,} bytes")
     if chunk is not None and on_loss == "empty":
         raise UserError("got --chunk and --on-loss=empty, but chunks have no empty lines")
-    framer = Chunks(chunk) if chunk else make_framer("line", max_length=limit)
+    framer = SizeFramer(chunk) if chunk else make_framer("line", max_length=limit)
     places = 1 if one_socket else window or UDP_WINDOW
     with running() as (reactor, wait):
         datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)

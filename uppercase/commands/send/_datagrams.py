@@ -1,6 +1,5 @@
 """Input through a datagram server: a message each, many at a time, their replies in order."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -9,9 +8,9 @@ from twisted.internet.defer import Deferred, DeferredQueue, DeferredSemaphore
 from uppercase.client.session import Datagrams
 from uppercase.commands.group import say
 from uppercase.commands.send._stream import Source, write
+from uppercase.core.framing import Framer
 from uppercase.core.values import counted
 from uppercase.errors import FramingError, NetworkError, NoReply, UserError
-from uppercase.interfaces import IFramer
 
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
@@ -84,7 +83,7 @@ class Messages:
         attempts = counted(self.datagrams.retries + 1, "attempt")
         return f"after {attempts} from {self.datagrams.target}"
 
-    async def filter(self, source: Source, framer: "IFramer | Chunks", window: int) -> None:
+    async def filter(self, source: Source, framer: Framer, window: int) -> None:
         """Send all messages of an input and deliver what became of each, in their order.
 
         At most `window` are under way or wait for their turn. Those before a fault in the input are
@@ -124,22 +123,3 @@ class Messages:
             for waiting in (feeding, *left):
                 waiting.addErrback(lambda failure: None)
                 waiting.cancel()
-
-
-class Chunks:
-    """Cuts a stream into messages of one size, the last one shorter; a framer without framing."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._held = b""
-
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        data = self._held + data
-        whole = len(data) - len(data) % self._size
-        self._held = data[whole:]
-        for start in range(0, whole, self._size):
-            yield data[start : start + self._size], b""
-
-    def finish(self) -> Iterator[tuple[bytes, bytes]]:
-        if self._held:
-            yield self._held, b""

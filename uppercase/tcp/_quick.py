@@ -1,23 +1,35 @@
-"""One descriptor of the reactor that stands for all connections of a process.
+"""What is quicker than Twisted's way: connections watched by a hub, transports that write at once.
 
 A reactor wraps each event in a context for its log and looks it up in its own tables: for a small
 message that is half of the work. A hub is an epoll set, which can be polled itself. The reactor, of
 whatever kind, watches only that one descriptor; the hub asks the set whose turn it is, and calls
-them by the rules that Twisted's reactors have for results, errors and ends.
+them by the rules that Twisted's reactors have for results, errors and ends. Transports and
+acceptors get a hub as their reactor: they need nothing of it but readers, writers and the time.
 
-Transports and acceptors get a hub as their reactor: they need nothing of it but readers, writers
-and the time.
+Twisted's transports queue what is written until the reactor's next turn has found the socket
+writable: two system calls and a turn for each reply. Ours send first, and only what the kernel does
+not take goes Twisted's way, with its back-pressure and its errors.
+
+`UPPERCASE_PORTABLE` does without either.
 """
 
 import select
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakValueDictionary
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IReactorFDSet,
+    IReadDescriptor,
+)
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.tcp import Connection
 from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -264,3 +276,98 @@ def hub_of(reactor: Any) -> Any:
     if hub is None:
         hub = _HUBS[reactor] = Hub(reactor)
     return hub
+
+
+class PromptConnection(Connection):
+    """Is put before the class of a transport; see `prompt`."""
+
+    # Invariant: as long as this is true the transport may have bytes in its queue, and everything
+    # goes through that, in order.
+    queueing = False
+    sends_small_at_once = sys.platform == "linux"
+    """Whether TCP_NODELAY is set: what a port accepts has it from the port."""
+    _aborted = False
+    _input_ends = False
+
+    def doRead(  # type: ignore[override] # one of two bases says that it returns nothing
+        self,
+    ) -> ConnectionDone | ConnectionLost | None:
+        """Hand on what has come, or return why no more will come."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Tell that the peer sends no more, and end at once if that ends the connection."""
+        self._input_ends = True
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            # As Twisted's does, but without an adapter, which takes longer.
+            try:
+                self.protocol.readConnectionLost()
+            except BaseException:
+                log.err()
+                self.connectionLost(Failure())
+        else:
+            super().readConnectionLost(reason)
+        self._input_ends = False
+        if self.disconnecting and self.connected and not self.queueing:
+            self.connectionLost(ENDS[ConnectionDone])
+
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether the connection, once asked to end, does so before the reactor's next turn."""
+        return self._input_ends and not self.queueing
+
+    def loseConnection(self) -> None:
+        if self._input_ends and self.connected:
+            # `readConnectionLost` ends it after this, or `doWrite` once nothing is queued: there is
+            # no need to wait until the socket can be written.
+            self.disconnecting = True
+        else:
+            super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def startWriting(self) -> None:
+        self.queueing = True
+        super().startWriting()  # type: ignore[no-untyped-call]
+
+    def stopWriting(self) -> None:
+        if self.queueing:
+            self.queueing = False
+            super().stopWriting()  # type: ignore[no-untyped-call]
+
+    def abortConnection(self) -> None:
+        # An aborted transport waits for its end with nothing queued, and TLS still says goodbye.
+        self._aborted = True
+        super().abortConnection()  # type: ignore[no-untyped-call]
+
+    def write(self, data: bytes) -> None:
+        """Send what the kernel takes, queue the rest."""
+        if self._aborted:
+            return
+        if not (self.queueing or self.TLS) and self.connected:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # No room, or an error, which Twisted's next try finds again, and deals with outside
+                # of the call that is writing.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        super().write(data)  # type: ignore[no-untyped-call]
+
+
+@cache
+def prompt(transport: type[Connection]) -> Callable[..., Connection]:
+    """Return the class of transports that are like those of `transport` but write at once."""
+    if PORTABLE:
+        return cast(Callable[..., Connection], transport)
+    name = f"Prompt{transport.__name__}"
+    return cast(Callable[..., Connection], type(name, (PromptConnection, transport), {}))
