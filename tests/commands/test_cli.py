@@ -186,6 +186,20 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert done.returncode == 2
 
 
+def test_a_system_that_gives_no_thread_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(send, "callback", refuse)
+    assert main(["send"]) == 2
+    assert capsys.readouterr().err == (
+        "uppercase: cannot start a thread; `ulimit -u` shows how many threads and processes may "
+        "be\n"
+    )
+
+
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:
     record = b'{"record":1,"protocol":"UDP","transform":"\\u22ee"}\n'
     env = {"PYTHONIOENCODING": "latin-1"}
