@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from uppercase import awaiting
 from uppercase.awaiting import await_reply, cancelled_have_ended, start
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 
@@ -28,10 +28,22 @@ def test_a_coroutine_that_pretends_to_be_closed_has_failed_by_its_name() -> None
         async def transform(self, message: bytes) -> bytes:
             raise GeneratorExit
 
-    chain = make_pipeline([Stage("mine", cast(ITransform, Pretends()))])
+    chain = Pipeline([Stage("mine", cast(ITransform, Pretends()))])
     told: list[object] = []
     await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
     assert list(map(str, told)) == ["transform 'mine' failed: GeneratorExit"]
+
+
+def test_what_a_coroutine_raises_is_not_said_to_come_of_a_loop_that_is_missing() -> None:
+    class Fails:
+        async def transform(self, message: bytes) -> bytes:
+            raise ValueError("no vowels")
+
+    chain = Pipeline([Stage("mine", cast(ITransform, Fails()))])
+    told: list[Any] = []
+    await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
+    assert told[0].__cause__.__context__ is None
+    assert "loop" not in "".join(told[0].traceback.format())
 
 
 def test_a_failure_that_is_awaited_is_told_as_it_is_and_what_is_cancelled_is_not_told() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
@@ -82,11 +83,13 @@ def await_reply(
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
     """Start what is awaited. Cancelling the Deferred cancels it, without waiting for its end."""
-    try:
+    loop = None
+    with suppress(RuntimeError):
         loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return Deferred.fromCoroutine(_wait(awaitable))
-    return _start_task(awaitable, loop)
+    # Out here, that there is none is no context of what a transform raises.
+    return (
+        Deferred.fromCoroutine(_wait(awaitable)) if loop is None else _start_task(awaitable, loop)
+    )
 
 
 async def _wait(awaitable: Awaitable[T]) -> T:

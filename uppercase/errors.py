@@ -94,13 +94,13 @@ class TransformError(UppercaseError):
     @classmethod
     def _describing(cls, transform: str, error: BaseException) -> Self:
         said, shown = text_of(error), error
+        kind = type(error).__name__  # All that TimeoutError, for one, usually says.
         if len(said) > LONGEST_REASON:
             said = f"{said[:LONGEST_REASON]}…"
             shown = _saying(said, error)
         if isinstance(error, Rejected):
-            failure = cls(transform, said)
+            failure = cls(transform, said or kind)
         else:
-            kind = type(error).__name__  # All that TimeoutError, for one, usually says.
             failure = cls(transform, f"{kind}: {said}" if said else kind)
             failure.traceback = TracebackException(
                 type(error), shown, error.__traceback__, lookup_lines=False
@@ -174,6 +174,11 @@ class ProxyHeaderError(UppercaseError):
 
 class CannotListen(UppercaseError):
     """An address could not be bound."""
+
+    @property
+    def errno(self) -> int | None:
+        """Why, by the system's number, if it was the system that refused."""
+        return getattr(self.__cause__, "errno", None)
 
 
 class NetworkError(UppercaseError):

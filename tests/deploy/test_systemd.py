@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.processes import ROOT, START_TIMEOUT, connect, environment, receive_all, tool
+from uppercase.taps._process import Notifier
 
 UNITS = ROOT / "deploy" / "systemd"
 
@@ -123,3 +124,25 @@ def test_the_command_serves_the_units_sockets_and_tells_how_it_is(tmp_path: Path
             status = server.wait(START_TIMEOUT)
         said = os.pread(log.fileno(), 1 << 20, 0).decode()
         assert status == -signal.SIGTERM, said
+
+
+@pytest.mark.parametrize(
+    ("watched", "beats"),
+    [({}, [b"WATCHDOG=1"]), ({"WATCHDOG_PID": str(os.getppid())}, [])],
+)
+def test_signs_of_life_are_for_the_process_that_systemd_watches(
+    monkeypatch: pytest.MonkeyPatch, watched: dict[str, str], beats: list[bytes]
+) -> None:
+    """By a socket without a place in the file system, as a user's own systemd may have one."""
+    name = f"uppercase-test-{os.getpid()}"
+    surroundings = {"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "60000000", **watched}
+    for key, value in surroundings.items():
+        monkeypatch.setenv(key, value)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(f"\0{name}")
+        notices.setblocking(False)
+        notifier = Notifier(lambda call: call())
+        notifier.startService()
+        notifier.stopService()
+        expected = [b"READY=1", *beats, b"STOPPING=1"]
+        assert [notices.recv(100) for _ in expected] == expected

@@ -166,10 +166,34 @@ class TestThreeDoors:
         project.module(
             "acme_ref", "def loud(text: str, *, times: int = 1) -> str: return text.upper() * times"
         )
-        path = list(sys.path)
         assert reply("acme_ref:loud", b"hi\xff") == b"HI\xff"
         assert reply("acme_ref:loud:times=2", b"hi") == b"HIHI"
         assert registry.listing().lookup("acme_ref:loud").name == "loud"
+
+    @pytest.mark.parametrize("door", ["reference", "drop-in"])
+    def test_what_is_from_the_current_directory_may_import_from_it_when_it_is_called(
+        self, project: Project, door: str
+    ) -> None:
+        project.module("acme_late", "def up(text: str) -> str: return text.upper()")
+        lazily = """
+            from uppercase import transform
+
+            @transform
+            def late(text: str) -> str:
+                import acme_late
+                return acme_late.up(text)
+        """
+        write = project.module if door == "reference" else project.drop_in
+        write("acme_early", lazily)
+        assert reply("acme_early:late" if door == "reference" else "late", b"a") == b"A"
+
+    def test_the_path_is_left_alone_where_nothing_is_from_the_current_directory(
+        self, project: Project
+    ) -> None:
+        project.module("acme_unused", "")
+        project.distribution("acme", "", acme_away=SHOUT)
+        path = list(sys.path)
+        assert reply("acme_away:shout", b"a") == b"A!"
         assert sys.path == path
 
     @pytest.mark.parametrize(

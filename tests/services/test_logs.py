@@ -164,10 +164,31 @@ def test_what_an_exception_says_cannot_forge_lines(written: Written) -> None:
     assert len(written.getvalue()) < 3000
 
 
+def test_the_frames_of_a_group_are_lines_too(written: Written) -> None:
+    """What it says is one, like what any exception says."""
+    said = HOSTILE[:60]
+    try:
+        try:
+            raise ValueError(said)
+        except ValueError as error:
+            raise ExceptionGroup(said, [error]) from None
+    except ExceptionGroup as group:
+        _, observer = logged(TransformFailed("mine", TransformError.caused_by("mine", group)))
+    observer.stop()
+    lines = written.lines()
+    assert "\t  |     raise ExceptionGroup(said, [error]) from None" in lines
+    assert "\t    |     raise ValueError(said)" in lines
+    assert not [line for line in written.getvalue().split("\n") if "forged" in line[:40]]
+
+
 def test_a_traceback_that_cannot_be_shown_is_a_line_of_it(written: Written) -> None:
     """Each message would have another, unasked for, and its datagram no count."""
-    place = ("mine", "third", object(), 5)
-    error = TransformError.caused_by("mine", SyntaxError("odd", place))  # type: ignore[arg-type]
+
+    class Odd(str):
+        def __format__(self, spec: str) -> str:
+            raise AttributeError("it has no text")
+
+    error = TransformError.caused_by("mine", SyntaxError("odd", (Odd("mine"), 3, 5, "text")))
     _, observer = logged(TransformFailed("mine", error))
     observer.stop()
     assert written.lines()[0].startswith("TCP: transform 'mine' raised:")

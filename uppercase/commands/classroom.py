@@ -132,7 +132,12 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 @_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
 @click.argument(
-    "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
+    "command",
+    nargs=-1,
+    required=True,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+    shell_complete=FILE.shell_complete,
 )
 def run(
     udp: bool,
@@ -294,7 +299,13 @@ class _Grade(Command):
     help="One of --list, or a TOML file.",
     shell_complete=completer(_exercises),
 )
-@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
+@click.argument(
+    "command",
+    nargs=-1,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+    shell_complete=FILE.shell_complete,
+)
 def grade(
     listed: bool,
     port: int,

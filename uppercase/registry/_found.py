@@ -213,6 +213,7 @@ class Found:
         """Make the transform, of arguments such as `shift=3`; see `Listing.find`."""
         try:
             arguments = convert_arguments(self.parameters, map(self._split, segments))
+            self._keep_importable()
             made: Any = self.plugin.build(**arguments)
             verifyObject(ITransform, made)
         except BadArgument as error:
@@ -231,6 +232,23 @@ class Found:
             ) from error
         transform: ITransform = made
         return transform
+
+    def _keep_importable(self) -> None:
+        """Leave the current directory on the path if it is from there, as gunicorn does.
+
+        When it is called it may import more, and in processes that it spawns it is imported anew.
+        """
+        here = searched_directory()
+        if here is None or here in sys.path or "" in sys.path:
+            return
+        module = sys.modules.get(self.reference.partition(":")[0].partition(".")[0])
+        files = [
+            self.origin,
+            str(getattr(module, "__file__", "")),
+            *getattr(module, "__path__", ()),
+        ]
+        if {here, os.path.join(here, "twisted", "plugins")} & set(map(os.path.dirname, files)):
+            sys.path.insert(0, here)
 
     def _split(self, segment: str) -> tuple[str, str]:
         key, equals, value = segment.partition("=")

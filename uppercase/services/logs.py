@@ -152,6 +152,8 @@ class WatchedLogFile(LogFile):
                 self._openFile()
                 before.close()
                 self._ours = self._on_disk()
+        # Its end may be another: logrotate's copytruncate empties it.
+        self.size = self._file.seek(0, os.SEEK_END)
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:
@@ -352,7 +354,7 @@ def _traceback_lines(trace: TracebackException) -> list[str]:
         parts = [*trace.stack.format(), f"(its text cannot be had: {type(broken).__name__})"]
     for part in parts:
         whole = part.strip("\n")
-        frame = whole.startswith("  File ")
+        frame = re.match(" *([|] )?  File ", whole)  # Also of a group.
         lines += [printable(line, _LOG_TEXT) for line in (whole.split("\n") if frame else [whole])]
     return lines if len(lines) <= _TRACEBACK_LINES else ["...", *lines[-_TRACEBACK_LINES:]]
 
