@@ -10,7 +10,7 @@ from typing import Any
 import pyperf
 
 from uppercase.core.datagram import Destination, Origin
-from uppercase.core.pipeline import make_pipeline
+from uppercase.core.pipeline import Pipeline
 from uppercase.core.responder import Responder
 from uppercase.registry import listing
 from uppercase.testing import connect
@@ -19,7 +19,7 @@ BATCH = 64
 
 
 def chain(*names: str) -> Any:
-    return make_pipeline(listing().stages(names))
+    return Pipeline(listing().stages(names))
 
 
 def dispatch(loops: int) -> float:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from uppercase import awaiting
 from uppercase.awaiting import await_reply, cancelled_have_ended, start
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.errors import TransformError
 from uppercase.interfaces import ITransform
 
@@ -28,7 +28,7 @@ def test_a_coroutine_that_pretends_to_be_closed_has_failed_by_its_name() -> None
         async def transform(self, message: bytes) -> bytes:
             raise GeneratorExit
 
-    chain = make_pipeline([Stage("mine", cast(ITransform, Pretends()))])
+    chain = Pipeline([Stage("mine", cast(ITransform, Pretends()))])
     told: list[object] = []
     await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
     assert list(map(str, told)) == ["transform 'mine' failed: GeneratorExit"]
@@ -39,7 +39,7 @@ def test_what_a_coroutine_raises_is_not_said_to_come_of_a_loop_that_is_missing()
         async def transform(self, message: bytes) -> bytes:
             raise ValueError("no vowels")
 
-    chain = make_pipeline([Stage("mine", cast(ITransform, Fails()))])
+    chain = Pipeline([Stage("mine", cast(ITransform, Fails()))])
     told: list[Any] = []
     await_reply(cast(Awaitable[bytes], chain.transform(b"x")), told.append)
     assert told[0].__cause__.__context__ is None

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from tests.udp.helpers import answer
 from uppercase.core.datagram import Answer, Delay, Destination, Origin, Request
 from uppercase.core.events import Event, IObserver
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.core.responder import Responder
 from uppercase.lab import Experiment, Lab
 from uppercase.registry import listing
@@ -58,7 +58,7 @@ def exchange(
         pause: seconds between the end of one and the next.
     """
     everybody = Everybody(observers)
-    chain = make_pipeline([Stage("uppercase", _UPPERCASE)], 1 << 20)
+    chain = Pipeline([Stage("uppercase", _UPPERCASE)], 1 << 20)
     responder = Responder(
         chain,
         clock=lambda: now[0],

@@ -186,6 +186,20 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert done.returncode == 2
 
 
+def test_a_system_that_gives_no_thread_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(send, "callback", refuse)
+    assert main(["send"]) == 2
+    assert capsys.readouterr().err == (
+        "uppercase: cannot start a thread; `ulimit -u` shows how many threads and processes may "
+        "be\n"
+    )
+
+
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:
     record = b'{"record":1,"protocol":"UDP","transform":"\\u22ee"}\n'
     env = {"PYTHONIOENCODING": "latin-1"}
@@ -210,8 +224,11 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
         ".B \\-\\-on\\-loss [fail|skip|empty]",
         ".B UPPERCASE_PORT",
         '.SH "EXIT STATUS"\n.TP\n.B 0\nEverything was answered as expected.',
+        # What a shell is to take must not become typographic.
+        "eval \\(dq$(uppercase completion bash)\\(dq        in \\(ti/.bashrc",
     ):
         assert expected in page
+    assert re.findall(r"^[^.].*['`^~].*", page, re.MULTILINE) == []
 
 
 def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:

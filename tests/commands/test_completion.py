@@ -36,6 +36,11 @@ LINES = [
     ("uppercase transforms try --framing net", ["netstring"]),
     ("uppercase fates --lab sat", ["satellite"]),
     ("uppercase grade udp-c", ["udp-client"]),
+    # Files: the shell knows their names.
+    ("uppercase send --ca c", ["c"]),
+    ("uppercase ping --unix s", ["s"]),
+    ("uppercase run -u -- python3 s", ["s"]),
+    ("uppercase grade udp-client -- s", ["s"]),
 ]
 """What is typed, and what completes its last word."""
 

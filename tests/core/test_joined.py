@@ -11,7 +11,7 @@ from zope.interface import implementer
 from uppercase import transform
 from uppercase.core.conversation import MessageConversation
 from uppercase.core.framing import make_framer
-from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.interfaces import ITransform
 from uppercase.registry import listing
 
@@ -52,11 +52,11 @@ def whole(text: str) -> str:
     return text.upper()
 
 
-def chain(*transforms: Any, max_output: int = 1 << 20) -> MessagePipeline:
+def chain(*transforms: Any, max_output: int = 1 << 20) -> Pipeline:
     built: list[ITransform] = [
         LISTING.find(each) if isinstance(each, str) else each.build() for each in transforms
     ]
-    return make_pipeline([Stage(str(n), each) for n, each in enumerate(built)], max_output)
+    return Pipeline([Stage(str(n), each) for n, each in enumerate(built)], max_output)
 
 
 def conversation(pipeline: ITransform, limit: int, joined: int) -> MessageConversation:

@@ -15,7 +15,7 @@ import pytest
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.errors import OutputTooLong, Rejected, TransformError, WrongResult
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformStream
 from uppercase.registry import listing
@@ -129,7 +129,7 @@ def exits(message: bytes) -> bytes:
 
 
 def test_stages_apply_in_the_order_given() -> None:
-    pipeline = make_pipeline(
+    pipeline = Pipeline(
         [message_stage(lambda m: m + b"1", "one"), message_stage(lambda m: m + b"2", "two")]
     )
     assert pipeline.transform(b"0") == b"012"
@@ -139,12 +139,12 @@ def test_stages_apply_in_the_order_given() -> None:
 
 def test_a_chain_streams_only_if_every_stage_does() -> None:
     bracketing = Stage("brackets", Bracketing())
-    assert make_pipeline([bracketing, bracketing]).streams
-    assert not make_pipeline([bracketing, message_stage(bytes.upper)]).streams
+    assert Pipeline([bracketing, bracketing]).streams
+    assert not Pipeline([bracketing, message_stage(bytes.upper)]).streams
 
 
 def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> None:
-    pipeline = make_pipeline([Stage("a", Bracketing()), Stage("b", Bracketing())])
+    pipeline = Pipeline([Stage("a", Bracketing()), Stage("b", Bracketing())])
     assert IStreamTransform.providedBy(pipeline)
     stream = pipeline.open_stream()
     assert stream.feed(b"x") + stream.feed(b"y") == b""
@@ -167,7 +167,7 @@ def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> No
     ],
 )
 def test_a_fault_names_the_stage_and_what_went_wrong(function: object, reason: str) -> None:
-    pipeline = make_pipeline([message_stage(bytes.upper, "fine"), message_stage(function)])
+    pipeline = Pipeline([message_stage(bytes.upper, "fine"), message_stage(function)])
     with pytest.raises(TransformError) as caught:
         pipeline.transform(b"x")
     assert str(caught.value) == f"transform 'tested' failed: {reason}"
@@ -180,12 +180,12 @@ def test_a_reply_is_bytes_itself_however_it_was_asked_for() -> None:
         return Measuring(message)
 
     stages = message_stage(Measuring), message_stage(later)
-    at_once, awaited = (make_pipeline([stage]) for stage in stages)
+    at_once, awaited = (Pipeline([stage]) for stage in stages)
     stream = Bracketing()
     stream.open_stream = lambda: SimpleNamespace(  # type: ignore[method-assign, assignment, return-value]
         feed=Measuring, finish=lambda: Measuring(b"")
     )
-    streamed = make_pipeline([Stage("streamed", stream)])
+    streamed = Pipeline([Stage("streamed", stream)])
     assert IStreamTransform.providedBy(streamed)
     reply, opened = awaited.transform(b"hello"), streamed.open_stream()
     assert isinstance(reply, Awaitable)
@@ -206,7 +206,7 @@ def test_what_a_stream_gives_is_not_asked_what_it_is() -> None:
     stream.open_stream = lambda: SimpleNamespace(  # type: ignore[method-assign, assignment, return-value]
         feed=lambda data: Unbound(), finish=bytes
     )
-    streamed = make_pipeline([Stage("streamed", stream)])
+    streamed = Pipeline([Stage("streamed", stream)])
     assert IStreamTransform.providedBy(streamed)
     with pytest.raises(WrongResult, match="returned Unbound, not bytes"):
         streamed.open_stream().feed(b"hello")
@@ -216,12 +216,12 @@ def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ct
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     handler = "uppercase.core.pipeline.getsignal"
-    pipeline = make_pipeline([message_stage(raises(KeyboardInterrupt))])
+    pipeline = Pipeline([message_stage(raises(KeyboardInterrupt))])
     monkeypatch.setattr(handler, lambda number: signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         pipeline.transform(b"x")
     with pytest.raises(TransformError, match="ValueError: no vowels"):
-        make_pipeline([message_stage(fails)]).transform(b"x")
+        Pipeline([message_stage(fails)]).transform(b"x")
     monkeypatch.setattr(handler, lambda number: "the reactor's")
     with pytest.raises(TransformError, match=r"'tested' failed: KeyboardInterrupt$"):
         pipeline.transform(b"x")
@@ -230,7 +230,7 @@ def test_what_ends_commands_is_a_fault_of_the_transform_where_a_reactor_hears_ct
 @pytest.mark.parametrize("function", [fails, lambda message: None])
 def test_a_failure_that_is_returned_leaves_nothing_for_the_collector(function: object) -> None:
     """Which rarely comes by: what a flood of bad datagrams leaves would be in memory until then."""
-    pipeline = make_pipeline([message_stage(function)])
+    pipeline = Pipeline([message_stage(function)])
     gc.collect()
     gc.disable()
     try:
@@ -264,7 +264,7 @@ def test_a_failure_keeps_nothing_of_what_the_transform_was_at_work_on(first_is: 
         raise ExceptionGroup("then", [first])
 
     with pytest.raises(TransformError) as caught:
-        make_pipeline([message_stage(function)]).transform(b"x")
+        Pipeline([message_stage(function)]).transform(b"x")
     assert [each() for each in held] == [None]
     assert caught.value.traceback is not None
     shown = "".join(caught.value.traceback.format())
@@ -279,7 +279,7 @@ def test_a_failure_may_be_behind_itself() -> None:
         raise then from first
 
     with pytest.raises(TransformError, match="ValueError: then"):
-        make_pipeline([message_stage(function)]).transform(b"x")
+        Pipeline([message_stage(function)]).transform(b"x")
 
 
 @pytest.mark.parametrize("explicit", [True, False])
@@ -295,7 +295,7 @@ def test_what_a_fault_quotes_is_cut_wherever_it_is_kept(explicit: bool) -> None:
             raise ValueError(message)  # noqa: B904
 
     with pytest.raises(TransformError) as caught:
-        make_pipeline([message_stage(function)]).transform(bytes(1 << 16))
+        Pipeline([message_stage(function)]).transform(bytes(1 << 16))
     assert caught.value.traceback is not None
     shown = "".join(caught.value.traceback.format())
     assert "KeyError: 'behind it'" in shown
@@ -310,14 +310,14 @@ def test_a_syntax_error_that_quotes_much_is_shown_too() -> None:
         raise SyntaxError(message.decode())
 
     with pytest.raises(TransformError, match=r"'tested' failed: SyntaxError: x{1000}…$") as caught:
-        make_pipeline([message_stage(function)]).transform(b"x" * 2000)
+        Pipeline([message_stage(function)]).transform(b"x" * 2000)
     assert caught.value.traceback is not None
     assert "SyntaxError: x" in "".join(caught.value.traceback.format())
 
 
 def test_the_output_of_each_stage_is_bounded() -> None:
     """An expansion in the middle counts, even where a later stage makes it small again."""
-    pipeline = make_pipeline(
+    pipeline = Pipeline(
         [message_stage(lambda m: m * 11, "grow"), message_stage(lambda m: m[:1], "shrink")],
         max_output=10,
     )
@@ -328,7 +328,7 @@ def test_the_output_of_each_stage_is_bounded() -> None:
 
 
 def test_a_stream_is_bounded_by_chunk_and_at_its_end() -> None:
-    pipeline = make_pipeline([Stage("brackets", Bracketing())], max_output=4)
+    pipeline = Pipeline([Stage("brackets", Bracketing())], max_output=4)
     assert IStreamTransform.providedBy(pipeline)
     stream = pipeline.open_stream()
     stream.feed(b"abc")
@@ -341,7 +341,7 @@ def test_what_is_no_stream_is_the_fault_of_the_stage_that_opens_it(opened: objec
     """A connection fails by it, as by any other fault, and not the service."""
     bracketing = Bracketing()
     bracketing.open_stream = lambda: opened  # type: ignore[method-assign,assignment,return-value]
-    pipeline = make_pipeline([Stage("mine", bracketing)])
+    pipeline = Pipeline([Stage("mine", bracketing)])
     assert IStreamTransform.providedBy(pipeline)
     with pytest.raises(TransformError, match=r"'mine' failed: AttributeError: .* 'f(eed|inish)'"):
         pipeline.open_stream()
@@ -352,7 +352,7 @@ def test_an_asynchronous_stage_makes_the_reply_awaitable() -> None:
         await asyncio.sleep(0)
         return message + b"!"
 
-    pipeline = make_pipeline([message_stage(slow), message_stage(bytes.upper), message_stage(slow)])
+    pipeline = Pipeline([message_stage(slow), message_stage(bytes.upper), message_stage(slow)])
     reply = pipeline.transform(b"x")
     assert isinstance(reply, Awaitable)
 
@@ -385,7 +385,7 @@ def test_an_asynchronous_stage_is_guarded_like_any_other() -> None:
         (says_nothing, "MuteError: (its text cannot be had: KeyError)"),
         (too_late, "TimeoutError"),
     ):
-        reply = make_pipeline([message_stage(function)]).transform(b"x")
+        reply = Pipeline([message_stage(function)]).transform(b"x")
         assert isinstance(reply, Awaitable)
 
         async def wait(reply: Awaitable[bytes] = reply) -> bytes:
@@ -404,7 +404,7 @@ def test_a_call_that_blocks_is_reported_by_name(monkeypatch: pytest.MonkeyPatch)
     def sleeps_and_fails(message: bytes) -> bytes:
         raise ValueError(sleeps(message))
 
-    pipeline = make_pipeline(
+    pipeline = Pipeline(
         [
             message_stage(bytes.upper, "quick"),
             message_stage(sleeps, "sleepy"),
@@ -415,9 +415,7 @@ def test_a_call_that_blocks_is_reported_by_name(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(TransformError):
         pipeline.transform(b"x")
     with pytest.raises(TransformError):
-        make_pipeline([message_stage(fails)], on_slow=lambda *said: told.append(said)).transform(
-            b""
-        )
+        Pipeline([message_stage(fails)], on_slow=lambda *said: told.append(said)).transform(b"")
     assert [name for name, _ in told] == ["sleepy", "broken"]
     assert min(seconds for _, seconds in told) >= 1.0
 
@@ -429,13 +427,13 @@ def test_a_fault_bears_the_name_that_users_wrote_not_that_of_the_code() -> None:
     async def late(message: bytes) -> bytes:
         return wrong(message)
 
-    chain = make_pipeline([message_stage(wrong, "mine:shout:mark=x")])
+    chain = Pipeline([message_stage(wrong, "mine:shout:mark=x")])
     with pytest.raises(WrongResult) as caught:
         chain.transform(b"")
     assert str(caught.value) == (
         "transform 'mine:shout:mark=x' failed: it returned int; str is expected"
     )
-    awaited = make_pipeline([message_stage(late, "mine:late")]).transform(b"")
+    awaited = Pipeline([message_stage(late, "mine:late")]).transform(b"")
     assert isinstance(awaited, Awaitable)
     with pytest.raises(WrongResult, match="transform 'mine:late' failed"):
         asyncio.run(_awaited(awaited))
@@ -458,7 +456,7 @@ def _odd(message: bytes) -> object:
 def test_a_run_of_messages_ends_with_what_one_alone_would_get(last: bytes, chained: int) -> None:
     """Of one stage as of several: a reply far longer than its message ends it too."""
     names = ("odd", "again")[:chained]
-    pipeline = make_pipeline([Stage(name, Message(_odd)) for name in names], 100)
+    pipeline = Pipeline([Stage(name, Message(_odd)) for name in names], 100)
     replies: list[bytes] = []
     found = pipeline.answer_run([b"one", b"two", last, b"four"], replies, 10, inf)
     alone: object
@@ -477,7 +475,7 @@ def test_a_run_is_awaited_from_its_first_asynchronous_reply_on() -> None:
     async def later(message: bytes) -> bytes:
         return message.upper()
 
-    pipeline = make_pipeline([Stage("later", Message(later))])
+    pipeline = Pipeline([Stage("later", Message(later))])
     replies: list[bytes] = []
     found = pipeline.answer_run([b"one", b"two"], replies, 10, inf)
     assert isinstance(found, Awaitable)
@@ -499,11 +497,11 @@ def test_a_slow_call_is_reported_once_in_a_run_and_where_its_result_is_none(
     def on_slow(name: str, seconds: float) -> None:
         told.append(f"{name} {seconds:.1f}")
 
-    pipeline = make_pipeline([Stage("nap", Message(nap))], on_slow=on_slow)
+    pipeline = Pipeline([Stage("nap", Message(nap))], on_slow=on_slow)
     replies: list[bytes] = []
     assert pipeline.answer_run([b"", b"1", b""], replies, 0, inf) is None
     assert (told, replies) == (["nap 0.2"], [b"", b"1", b""])
-    forgets = make_pipeline([message_stage(lambda m: nap(m) and None, "late")], on_slow=on_slow)
+    forgets = Pipeline([message_stage(lambda m: nap(m) and None, "late")], on_slow=on_slow)
     assert isinstance(forgets.outcome(b"22"), WrongResult)
     assert told == ["nap 0.2", "late 0.4"]
 
@@ -511,7 +509,7 @@ def test_a_slow_call_is_reported_once_in_a_run_and_where_its_result_is_none(
 def test_a_chain_holds_no_more_than_a_few_times_what_its_stages_give() -> None:
     """One letter of three bytes is 33 in another form: eleven times the message, at each stage."""
     names = ["normalize:form=NFKD", "normalize:form=NFKD", "uppercase", "reverse"]
-    chain = make_pipeline(listing().stages(names))
+    chain = Pipeline(listing().stages(names))
     message = "\ufdfa".encode() * (65_535 // 3)
     chain.transform(message)
     tracemalloc.start()

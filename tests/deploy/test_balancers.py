@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -162,3 +163,31 @@ def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
             client.settimeout(2)
             repeated = ask_datagrams(client, ports["udp"], 40)
             print(f"{repeated} datagrams were asked again after a stop")
+
+
+@pytest.mark.needs_program("nginx")
+def test_nginx_does_not_blame_a_service_for_a_datagram_without_reply(tmp_path: Path) -> None:
+    """Clients whose datagrams are dropped leave the others their service."""
+    options = ("uppercase-udp", "--port=0", "--interface=127.0.0.1", "--max-request=100")
+    with ExitStack() as stack:
+        udp = [stack.enter_context(Server(*options, addresses=1)) for _ in range(2)]
+        ports = {"tcp": free_port(), "udp": free_port(socket.SOCK_DGRAM)}
+        services = {"udp": [each.port for each in udp]}
+        path = tmp_path / "nginx.conf"
+        path.write_text(nginx_config((DEPLOY / "nginx/nginx.conf").read_text(), ports, services))
+        globals_ = f"daemon off; pid {tmp_path}/pid; error_log stderr;"
+        nginx = ("nginx", "-p", tmp_path, "-c", path, "-g", globals_)
+        stack.enter_context(running(*nginx, cwd=tmp_path))
+        client = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+        client.settimeout(2)
+        ask_datagrams(client, ports["udp"], 1)
+        # Twenty addresses, so that each service has some of them.
+        for number in range(2, 22):
+            with socket.socket(type=socket.SOCK_DGRAM) as other:
+                other.bind((f"127.0.0.{number}", 0))
+                other.sendto(b"x" * 200, ("127.0.0.1", ports["udp"]))
+        for server in udp:
+            server.wait_for_log("was dropped")
+        # nginx gives a reply two seconds.
+        time.sleep(2.5)
+        assert ask_datagrams(client, ports["udp"], 5) == 0

@@ -215,6 +215,17 @@ def test_a_file_that_was_renamed_or_removed_is_opened_anew(tmp_path: Path) -> No
     assert path.read_text() == "four\n"
 
 
+def test_a_file_that_was_emptied_goes_on_at_its_start(tmp_path: Path) -> None:
+    """As logrotate's copytruncate does it; the next line is not after a hole of zeros."""
+    path = tmp_path / "log"
+    file: Any = WatchedLogFile(path.name, str(tmp_path))
+    file.write("one, which was copied\n")
+    os.truncate(path, 0)
+    file.write("two\n")
+    file.close()
+    assert path.read_text() == "two\n"
+
+
 def test_without_the_right_to_open_a_new_file_the_old_one_serves_until_there_is_one(
     tmp_path: Path,
 ) -> None:

@@ -30,7 +30,7 @@ from uppercase.core.events import (
     RefusalReason,
     Refused,
 )
-from uppercase.core.pipeline import MessagePipeline, Stage
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.errors import UserError
 from uppercase.registry import listing
 from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
@@ -113,7 +113,7 @@ async def test_an_awaited_reply_is_measured_when_it_comes() -> None:
 
     took = Histogram()
     measured = Measured(Awaited(), took)  # type: ignore[arg-type]
-    chain = MessagePipeline([Stage("mine", measured)])
+    chain = Pipeline([Stage("mine", measured)])
     reply: Any = Deferred.fromCoroutine(chain.transform(b"x"))  # type: ignore[arg-type]
     assert dict(took.numbers())["+Inf",] == 0
     waiting.callback(b"reply")

@@ -12,15 +12,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.conversation import (
-    AwaitReply,
-    Conversation,
-    MessageConversation,
-    StreamConversation,
-)
 from uppercase.core.events import Closed, Event, IObserver
-from uppercase.core.framing import make_framer
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.interfaces import ITransform
 from uppercase.limits import Limits
 from uppercase.registry import listing
@@ -138,22 +131,8 @@ class Service:
         self.events = Events()
         bounds = Limits(**limits)
         transform = _UPPERCASE if function is None else Function(function)
-        chain: Any = make_pipeline([Stage("test", transform)])
-
-        def open_conversation(
-            await_reply: AwaitReply, on_ready: Callable[[], None]
-        ) -> Conversation:
-            if framing == "stream":
-                return StreamConversation(chain)
-            return MessageConversation(
-                make_framer(framing, max_length=bounds.max_length),
-                chain,
-                await_reply=await_reply,
-                on_ready=on_ready,
-                window=bounds.async_window,
-            )
-
-        self.factory = TransformFactory(open_conversation, bounds, self.clock, self.events)
+        chain: Any = Pipeline([Stage("test", transform)])
+        self.factory = TransformFactory(framing, chain, bounds, self.clock, self.events)
 
     def connect(self, host: str = "192.0.2.1", port: int = 50000) -> Wire:
         """Let a client connect; return its end of the wire."""

@@ -14,10 +14,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from tests.tcp.memory import HIGH_WATER, Service, Wire
+from tests.tcp.memory import HIGH_WATER, Events, Service, Wire
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Incomplete, Opened, Outcome, TransformFailed
-from uppercase.core.pipeline import make_pipeline
+from uppercase.core.pipeline import Pipeline
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
@@ -25,7 +25,7 @@ from uppercase.registry import listing
 from uppercase.tcp import _closing
 from uppercase.tcp._closing import ends_at_once
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import Deadlines, Turns, conversation_opener
+from uppercase.tcp.factory import Deadlines, TransformFactory, Turns
 
 pytestmark = pytest.mark.usefixtures("awaiting_at_once")
 
@@ -130,9 +130,9 @@ def test_a_transport_may_ask_for_a_pause_at_any_time() -> None:
 def test_what_may_be_answered_together_is_framed_all_the_same(
     framing: str, chunks: list[bytes], output: bytes, outcome: Outcome | None
 ) -> None:
-    chain = make_pipeline(listing().stages(["uppercase"]))
-    opened = conversation_opener(framing, chain, Limits(max_length=5))
-    conversation = opened(lambda awaitable, done: lambda: None, lambda: None)
+    chain = Pipeline(listing().stages(["uppercase"]))
+    factory = TransformFactory(framing, chain, Limits(max_length=5), Clock(), Events())
+    conversation = factory.open_conversation(lambda: None)
     assert b"".join(map(conversation.exchange, chunks)) == output
     assert conversation.outcome is outcome
 
@@ -406,7 +406,7 @@ def test_a_stream_that_cannot_be_opened_ends_its_connection_at_once() -> None:
             raise TransformError("stream", "no memory")
 
     service = Service()
-    service.factory.open_conversation = lambda *_: StreamConversation(Unopenable())
+    service.factory.open_conversation = lambda *_: StreamConversation(Unopenable())  # type: ignore[method-assign]
     wire = service.connect()
     assert wire.state() == "half-closed"
     wire.protocol.readConnectionLost()
@@ -641,7 +641,6 @@ def test_stopping_waits_for_awaited_replies() -> None:
 def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     """What it needs is a line's end, or a framing that does without."""
     service = Service("line")
-    service.factory.watch_incomplete()
     waiting, idle, gone = (service.connect() for _ in range(3))
     waiting.protocol.dataReceived(b"one\nhel")
     service.clock.advance(2)

@@ -201,7 +201,7 @@ def test_a_transform_that_cannot_begin_ends_a_connection_before_its_header(world
         def open_stream(self) -> ITransformStream:
             raise TransformError("broken", "on purpose")
 
-    world.factory.open_conversation = lambda *_: StreamConversation(cast(Any, Broken()))
+    world.factory.open_conversation = lambda *_: StreamConversation(cast(Any, Broken()))  # type: ignore[method-assign]
     wire = connect(world)
     assert wire.send(HEADER + b"hello") == b""
     wire.end()
@@ -251,8 +251,8 @@ def test_a_connection_that_waits_for_its_header_takes_a_place() -> None:
 def test_of_a_client_that_is_refused_by_its_name_nothing_more_is_told() -> None:
     """A record would else have a client that was never there."""
     world = World(limits=Limits(max_per_address=1))
-    opener, notes = world.factory.open_conversation, world.notes
-    world.factory = WatchedFactory(opener, world.limits, world.clock, notes)
+    notes = world.notes
+    world.factory = WatchedFactory("stream", world.chain, world.limits, world.clock, notes)
     first, second = connect(world), connect(world)
     assert first.send(HEADER + b"hello") == b"HELLO"
     assert second.send(HEADER + b"hello") == b""

@@ -17,13 +17,13 @@ from zope.interface import implementer
 from tests.conftest import LoggedErrors
 from tests.tcp.wire import Notes
 from uppercase.core.events import Closed, SlowCall, TransformFailed
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import connection
 from uppercase.tcp._quick import Hub, prompt
-from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import unacknowledged_output
 
 MOST = 100_000
@@ -58,12 +58,10 @@ class Served:
         reactor: Any = MemoryReactorClock()
         reactor.seconds = time.monotonic
         self.reactor, self.hub = reactor, Hub(reactor)
-        chain = make_pipeline(
+        chain = Pipeline(
             [Stage("moody", Moody()), *more], MOST, lambda *said: self.notes.notify(SlowCall(*said))
         )
-        self.factory = TransformFactory(
-            conversation_opener("stream", chain, Limits()), Limits(), reactor, self.notes
-        )
+        self.factory = TransformFactory("stream", chain, Limits(), reactor, self.notes)
         with socket.create_server(("127.0.0.1", 0)) as door:
             door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = socket.create_connection(door.getsockname(), timeout=30)

@@ -13,10 +13,10 @@ from zope.interface import alsoProvides
 
 from tests.observing import Notebook
 from uppercase.core.events import Closed, Outcome
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.limits import Limits
 from uppercase.registry import listing
-from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -124,12 +124,10 @@ class World:
         self.clock = Clock()
         self.notes = Notes()
         self.limits = limits or Limits()
-        chain = make_pipeline(
+        self.chain = Pipeline(
             [Stage(transform, listing().find(transform))], 1 << 20, lambda *_: None
         )
-        self.factory = TransformFactory(
-            conversation_opener(framing, chain, self.limits), self.limits, self.clock, self.notes
-        )
+        self.factory = TransformFactory(framing, self.chain, self.limits, self.clock, self.notes)
 
     def wait(self, seconds: float) -> None:
         """Let time pass in small steps, as it does."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from tests.system.processes import environment
 from uppercase import transform
-from uppercase.core.events import Outcome
+from uppercase.core.events import Incomplete, Outcome
 from uppercase.errors import UnknownName, UserError
 from uppercase.limits import CLOSE_TIMEOUT, Limits
 from uppercase.testing import connect
@@ -55,6 +55,15 @@ def test_a_plain_function_will_do() -> None:
     connection = connect(reverse)
     connection.send(b"abc\r\n")
     assert connection.receive() == b"cba\r\n"
+
+
+def test_a_client_that_waits_within_a_line_is_told_of_as_in_a_server() -> None:
+    connection = connect(framing="line")
+    connection.send(b"hello")
+    connection.advance(10.0)
+    assert [event for event in connection.events if isinstance(event, Incomplete)] == [
+        Incomplete("192.0.2.1:49152", 5)
+    ]
 
 
 def test_after_a_half_close_the_rest_is_answered_and_the_connection_ends() -> None:

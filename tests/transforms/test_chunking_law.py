@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.transforms.scalars import SCALARS
 from uppercase.core.conversation import Conversation, MessageConversation, StreamConversation
 from uppercase.core.framing import FRAMINGS, make_framer
-from uppercase.core.pipeline import Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.errors import TransformError
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import MAX_LENGTH
@@ -80,7 +80,7 @@ def test_which_built_ins_stream_is_what_the_documentation_says() -> None:
 def test_a_stream_gives_at_any_cut_what_the_whole_message_gives(
     name: str, data: bytes, cuts: bytes
 ) -> None:
-    pipeline = make_pipeline([Stage(name, LISTING.find(name))])
+    pipeline = Pipeline([Stage(name, LISTING.find(name))])
     assert IStreamTransform.providedBy(pipeline)
     whole = one_shot(pipeline, data)
     output, _ = converse(StreamConversation(pipeline), cut(data, cuts))
@@ -99,7 +99,7 @@ def test_a_framed_conversation_does_not_depend_on_the_cuts(
     name: str, transform: str, data: bytes, cuts: bytes
 ) -> None:
     """But for `segment`, which is about the cuts: there the first chunk is the message."""
-    pipeline = make_pipeline([Stage(transform, LISTING.find(transform))])
+    pipeline = Pipeline([Stage(transform, LISTING.find(transform))])
 
     def conversation() -> Conversation:
         return MessageConversation(
@@ -123,7 +123,7 @@ def test_every_code_point_is_mapped_as_python_maps_it(name: str) -> None:
     }[name]  # fmt: skip
     assert len(SCALARS) == 1_112_064
     expected = method(SCALARS).encode()
-    pipeline = make_pipeline([Stage(name, LISTING.find(name))], max_output=len(expected))
+    pipeline = Pipeline([Stage(name, LISTING.find(name))], max_output=len(expected))
     assert one_shot(pipeline, SCALARS.encode()) == expected
     assert IStreamTransform.providedBy(pipeline)
     stream = pipeline.open_stream()

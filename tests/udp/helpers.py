@@ -18,7 +18,7 @@ from uppercase.core.datagram import (
     SocketAddress,
     Step,
 )
-from uppercase.core.pipeline import MessagePipeline, Stage, make_pipeline
+from uppercase.core.pipeline import Pipeline, Stage
 from uppercase.core.responder import Responder
 from uppercase.limits import DatagramLimits
 from uppercase.udp import Port, serve
@@ -32,10 +32,10 @@ SILENCE = 0.2
 """Seconds after which a reply on loopback is not coming."""
 
 
-def applied(function: Callable[[bytes], Any] = bytes.upper) -> MessagePipeline:
+def applied(function: Callable[[bytes], Any] = bytes.upper) -> Pipeline:
     """Return a chain of one transform, made of a function."""
     transform: Any = SimpleNamespace(transform=function)
-    return make_pipeline([Stage("applied", transform)])
+    return Pipeline([Stage("applied", transform)])
 
 
 def datagram(

@@ -83,11 +83,17 @@ _SERVER: Final = (
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     _server("-u", "--udp", bool, "UDP; without it, TCP."),
-    _server("--unix", str, "A UNIX socket.", metavar="PATH"),
+    _server("--unix", str, "A UNIX socket.", metavar="PATH", shell_complete=FILE.shell_complete),
     _server("-4", "ipv4", bool, "IPv4 only."),
     _server("-6", "ipv6", bool, "IPv6 only."),
     _server("--tls", bool, "TLS; the certificate is verified."),
-    _server("--ca", str, "Authorities to trust, in PEM.", metavar="FILE"),
+    _server(
+        "--ca",
+        str,
+        "Authorities to trust, in PEM.",
+        metavar="FILE",
+        shell_complete=FILE.shell_complete,
+    ),
     _server("--insecure", bool, "Trust any certificate."),
 )
 
@@ -182,10 +188,10 @@ Expect = Callable[[bytes], bytes]
 def expectation(specs: Sequence[str]) -> Expect:
     """Return a function that tells what a server with these transforms must reply."""
     from uppercase.awaiting import start
-    from uppercase.core.pipeline import make_pipeline
+    from uppercase.core.pipeline import Pipeline
     from uppercase.registry import listing
 
-    chain = make_pipeline(listing().stages(specs))
+    chain = Pipeline(listing().stages(specs))
 
     def expect(message: bytes) -> bytes:
         try:

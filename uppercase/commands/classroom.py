@@ -132,7 +132,12 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 @_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
 @click.argument(
-    "command", nargs=-1, required=True, metavar="-- COMMAND ARG...", help="The program."
+    "command",
+    nargs=-1,
+    required=True,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+    shell_complete=FILE.shell_complete,
 )
 def run(
     udp: bool,
@@ -226,9 +231,16 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
 def _leave_nobody_behind() -> None:
     """Have signals interrupt us as Ctrl-C does, so that programs are killed; not ignored ones."""
-    for number in signal.SIGTERM, signal.SIGHUP:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    every = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    numbers = [each for each in every if signal.getsignal(each) is not signal.SIG_IGN]
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:  # A second one would interrupt the killing.
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _look_for_folders(*files: Path | None) -> None:
@@ -287,7 +299,13 @@ class _Grade(Command):
     help="One of --list, or a TOML file.",
     shell_complete=completer(_exercises),
 )
-@click.argument("command", nargs=-1, metavar="-- COMMAND ARG...", help="The program.")
+@click.argument(
+    "command",
+    nargs=-1,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+    shell_complete=FILE.shell_complete,
+)
 def grade(
     listed: bool,
     port: int,

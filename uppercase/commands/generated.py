@@ -25,6 +25,11 @@ COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
 """The variable by which a script asks for completions of a `twistd` command line."""
 
 
+# Some groffs print typographic signs for some of ASCII's, which no shell takes for those.
+_SIGNS: Final = str.maketrans(
+    dict(zip("\\-\"'`^~", ("\\e", "\\-", "\\(dq", "\\(aq", "\\(ga", "\\(ha", "\\(ti"), strict=True))
+)
+
 _FILES: Final = {"config", "file", "logfile", "pidfile", "python", "record", "source"}
 """Options whose value is a file."""
 
@@ -251,5 +256,5 @@ def _list(records: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _escape(text: str) -> str:
     """Keep troff from reading anything into the text."""
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    return f"\\&{text}" if text.startswith((".", "'")) else text
+    text = text.translate(_SIGNS)
+    return f"\\&{text}" if text.startswith(".") else text

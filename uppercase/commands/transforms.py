@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from inspect import isawaitable
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -27,7 +27,7 @@ from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT, SLOW_CALL
 
 if TYPE_CHECKING:
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+    from uppercase.core.pipeline import Pipeline
     from uppercase.testing import Law
 
 _WRONG: Final = 1
@@ -202,13 +202,13 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
         uppercase transforms try mymodule:reverse --framing line < in.txt
     """
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import make_pipeline
+    from uppercase.core.pipeline import Pipeline
     from uppercase.registry import listing
 
     if sys.stdin is None or sys.stdout is None:
         raise UserError("standard input or output is closed; it needs both")
     stages = listing().stages(names)
-    chain = make_pipeline(stages, max_output)
+    chain = Pipeline(stages, max_output)
     if framing is None:
         # What is typed is whole only at Ctrl-D, and then ends with a line end that nobody meant.
         framing = "stream" if chain.streams else "line" if sys.stdin.isatty() else "whole"
@@ -223,9 +223,7 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     return OK
 
 
-def _outputs(
-    chain: "MessagePipeline", framing: str, max_length: int, waiter: "Waiter"
-) -> Iterator[bytes]:
+def _outputs(chain: "Pipeline", framing: str, max_length: int, waiter: "Waiter") -> Iterator[bytes]:
     """Return what comes of standard input; a chain that can stream need not wait for its end."""
 
     def reply(message: bytes) -> bytes:
@@ -236,7 +234,7 @@ def _outputs(
     if framing == "whole":
         yield reply(b"".join(chunks))
     elif framing == "stream":
-        stream = cast("StreamPipeline", chain).open_stream()
+        stream = chain.open_stream()
         yield from map(stream.feed, chunks)
         yield stream.finish()
     else:

@@ -40,7 +40,7 @@ from uppercase.core.guards import (
     LoopGuard,
     RateLimit,
 )
-from uppercase.core.pipeline import MessagePipeline, Result
+from uppercase.core.pipeline import Pipeline, Result
 from uppercase.errors import TransformError
 from uppercase.limits import IPV4_MAX_DATAGRAM, TURN, DatagramLimits
 
@@ -76,7 +76,7 @@ class Responder:
 
     def __init__(
         self,
-        chain: MessagePipeline,
+        chain: Pipeline,
         limits: DatagramLimits | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -27,7 +27,7 @@ from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformSer
 from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import TransformFactory, WatchedFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit_nobody, connections_possible, hear
 from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
 
@@ -96,11 +96,10 @@ class TCPService(TransformService):
         framing = choose_framing(settings.framing, self.chain.streams)
         if framing != "stream":
             self.label += f"; framing {framing}"
-        opener = conversation_opener(framing, self.chain, settings.limits)
         make_factory = WatchedFactory if settings.observers else TransformFactory
-        self.factory = make_factory(opener, settings.limits, self.clock, self, settings.lab)
-        if framing == "line":
-            self.factory.watch_incomplete()
+        self.factory = make_factory(
+            framing, self.chain, settings.limits, self.clock, self, settings.lab
+        )
         self.waits: Callable[[], bool] | None = None
         self._open: list[_Open] = []
         self._opening: list[Deferred[Any]] = []

@@ -152,6 +152,8 @@ class WatchedLogFile(LogFile):
                 self._openFile()
                 before.close()
                 self._ours = self._on_disk()
+        # Its end may be another: logrotate's copytruncate empties it.
+        self.size = self._file.seek(0, os.SEEK_END)
         super().write(data)
 
     def _on_disk(self) -> tuple[int, int] | None:

@@ -180,7 +180,8 @@ class ProcessOptions(TableOptions, ABC):
             self.services,
             the_reactor(),
             workers=self._workers,
-            program=[sys.executable, "-m", "uppercase.taps._worker"],
+            # Not by `-m`, for which a folder `uppercase` in the current one would be this package.
+            program=[sys.executable, str(Path(__file__).with_stem("_worker"))],
             # By which a worker makes the same services.
             words=[type(self).__module__, *self.words],
             watchdog=watchdog,

@@ -25,7 +25,6 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.awaiting import await_reply
 from uppercase.core.conversation import StreamConversation
 from uppercase.core.events import Direction, Impaired, LabAction, Outcome
 from uppercase.tcp import _closing as states
@@ -102,7 +101,7 @@ class TransformProtocol(EndingProtocol):
             )
         self._output.registerProducer(self, True)
         # In this state an awaited reply that comes at once does not look for the conversation.
-        self._conversation = factory.open_conversation(await_reply, self.pump)
+        self._conversation = factory.open_conversation(self.pump)
         self._move(states.IDENTIFYING if unidentified else states.SERVING)
         if self._lab is not None and not unidentified:
             self._lab.begin()

@@ -18,17 +18,18 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
+from uppercase.awaiting import await_reply
 from uppercase.core.admission import Admission
 from uppercase.core.conversation import (
     JOINED_LINES,
-    AwaitReply,
     Conversation,
     MessageConversation,
     StreamConversation,
 )
 from uppercase.core.events import Chunk, Direction, Event, HalfClosed, IObserver, Refused
 from uppercase.core.framing import make_framer
-from uppercase.core.pipeline import MessagePipeline, StreamPipeline
+from uppercase.core.pipeline import Pipeline
+from uppercase.interfaces import IStreamTransform
 from uppercase.lab import NO_LAB, TCPLab
 from uppercase.limits import TURN, Limits
 from uppercase.tcp._closing import REFUSED, EndingProtocol
@@ -63,30 +64,6 @@ _PRECISION: Final = 1 / 16
 most."""
 
 C = TypeVar("C")
-
-OpenConversation = Callable[[AwaitReply, Callable[[], None]], Conversation]
-"""Makes a connection's conversation, given how to await a reply and what to call when it comes."""
-
-
-def conversation_opener(framing: str, chain: MessagePipeline, limits: Limits) -> OpenConversation:
-    """Return what makes the conversations of a framing, answered by a chain."""
-    if framing == "stream":
-        streams = cast(StreamPipeline, chain)
-        return lambda await_reply, on_ready: StreamConversation(streams)
-
-    most = min(JOINED_LINES, limits.max_length) if framing == "line" else 0
-
-    def open_conversation(await_reply: AwaitReply, on_ready: Callable[[], None]) -> Conversation:
-        return MessageConversation(
-            make_framer(framing, max_length=limits.max_length),
-            chain,
-            await_reply=await_reply,
-            on_ready=on_ready,
-            window=limits.async_window,
-            joined=most if chain.joins_lines else 0,
-        )
-
-    return open_conversation
 
 
 @dataclass(eq=False)
@@ -190,10 +167,11 @@ class Turns:
 
 
 class TransformFactory(ServerFactory):
-    """Makes the protocols of one service, and knows which connections are open.
+    """Makes the protocols of one service and their conversations, and knows which are open.
 
     Args:
-        open_conversation: called once per connection.
+        framing: a name of `uppercase.core.framing.FRAMINGS`; `stream` needs a chain that streams.
+        chain: answers the messages.
         observer: told of openings, refusals, closings and failures.
         lab: what happens to each connection on purpose.
 
@@ -209,13 +187,15 @@ class TransformFactory(ServerFactory):
 
     def __init__(
         self,
-        open_conversation: OpenConversation,
+        framing: str,
+        chain: Pipeline,
         limits: Limits,
         clock: IReactorTime,
-        observer: IObserver | None = None,
+        observer: IObserver,
         lab: TCPLab = NO_LAB,
     ) -> None:
-        self.open_conversation = open_conversation
+        self._framing = framing
+        self._chain = chain
         self.limits = limits
         self.clock = clock
         self.lab = None if lab == NO_LAB else lab
@@ -232,23 +212,34 @@ class TransformFactory(ServerFactory):
             Deadlines(clock, limits.idle_timeout, self.connections, *idle),
             Deadlines(clock, limits.send_timeout, self.connections, *stalled, every),
         ]
+        if framing == "line":
+            incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
+            self._watches.append(Deadlines(clock, INCOMPLETE_TIME, self.connections, *incomplete))
         overdue = EndingProtocol.overdue_since, EndingProtocol.close_overdue
         every = min(limits.close_timeout, limits.send_timeout) / _PROGRESS_CHECKS
         every = min(max(every, _LEAST_PAUSE), _PEER_CHECK)
         self._looked_after: set[EndingProtocol] = set()
         self._overdue = Deadlines(clock, 0.0, self._looked_after, *overdue, every)
-        self.tell: Callable[[Event], object] = (
-            (lambda _: None) if observer is None else observer.notify
-        )
+        self.tell: Callable[[Event], object] = observer.notify
 
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
         self._end_watches()
 
-    def watch_incomplete(self) -> None:
-        """From now on tell of connections that wait with the start of a message."""
-        incomplete = EndingProtocol.incomplete_since, EndingProtocol.tell_incomplete
-        self._watches.append(Deadlines(self.clock, INCOMPLETE_TIME, self.connections, *incomplete))
+    def open_conversation(self, on_ready: Callable[[], None]) -> Conversation:
+        """Return a connection's conversation, which calls back when an awaited reply has come."""
+        framing, chain, limits = self._framing, self._chain, self.limits
+        if framing == "stream":
+            return StreamConversation(cast(IStreamTransform, chain))
+        joins = framing == "line" and chain.joins_lines
+        return MessageConversation(
+            make_framer(framing, max_length=limits.max_length),
+            chain,
+            await_reply=await_reply,
+            on_ready=on_ready,
+            window=limits.async_window,
+            joined=min(JOINED_LINES, limits.max_length) if joins else 0,
+        )
 
     def look_after(self, connection: EndingProtocol) -> None:
         """Look from now on whether it closes in time, or its peer is gone while it only awaits.

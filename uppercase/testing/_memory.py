@@ -28,13 +28,13 @@ from uppercase.core.events import (
     TransformFailed,
 )
 from uppercase.core.framing import AUTO, choose_framing
-from uppercase.core.pipeline import MessagePipeline, make_pipeline
+from uppercase.core.pipeline import Pipeline
 from uppercase.core.responder import Responder
 from uppercase.errors import TransformError
 from uppercase.limits import DEFAULT_PORT, MAX_OUTPUT, DatagramLimits, Limits
 from uppercase.registry import listing
 from uppercase.tcp.connection import TransformProtocol
-from uppercase.tcp.factory import TransformFactory, conversation_opener
+from uppercase.tcp.factory import TransformFactory
 from uppercase.udp import ResponderProtocol
 
 # RFC 5737 gives these addresses to examples.
@@ -64,7 +64,7 @@ def connect(
     chain = _make_chain(transforms, max_output, events)
     chosen = choose_framing(framing, chain.streams)
     clock = Clock()
-    factory = TransformFactory(conversation_opener(chosen, chain, limits), limits, clock, events)
+    factory = TransformFactory(chosen, chain, limits, clock, events)
     return Connection(factory.buildProtocol(_TCP_CLIENT), clock, events)
 
 
@@ -249,11 +249,9 @@ class _UDPTransport:
         self._replies.append(data)
 
 
-def _make_chain(
-    transforms: Sequence[object], max_output: int, events: list[Event]
-) -> MessagePipeline:
+def _make_chain(transforms: Sequence[object], max_output: int, events: list[Event]) -> Pipeline:
     """Chain transforms, `uppercase` where there are none; slow calls go to the events."""
-    return make_pipeline(
+    return Pipeline(
         listing().stages(transforms or ("uppercase",)),
         max_output,
         lambda name, seconds: events.append(SlowCall(name, seconds)),
