@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import inspect
+import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -346,6 +348,12 @@ def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
     lookup = untyped(Lookup())
     assert lookup.is_async
     assert inspect.iscoroutinefunction(lookup.build().transform)
+
+
+def test_what_is_decorated_can_be_sent_to_a_pool_of_processes() -> None:
+    for declared in (caesar, Mark, pair_swap):
+        assert pickle.loads(pickle.dumps(declared)) is declared
+        assert copy.deepcopy(declared) is declared
 
 
 def test_what_has_no_name_has_that_of_what_it_is_made_of() -> None:

@@ -224,6 +224,10 @@ class DeclaredTransform(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.target(*args, **kwargs)
 
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as functions and classes are: for a pool of processes."""
+        return self.target.__qualname__
+
     def build(self, **arguments: Any) -> ITransform:
         """Make the transform; a `ValueError` of the author's code is about the arguments."""
         require_arguments(self.parameters, arguments)
