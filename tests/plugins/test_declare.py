@@ -65,6 +65,8 @@ class PairSwap:
     def __init__(self, *, end: str = "") -> None:
         if end == "bad":
             raise ValueError("end must not be bad")
+        if end == "mute":
+            raise ValueError
         self.held = ""
         self.end = end
 
@@ -166,6 +168,8 @@ def test_an_unknown_argument_is_refused(arguments: dict[str, int]) -> None:
 def test_a_value_that_the_class_refuses_is_refused_before_any_message() -> None:
     with pytest.raises(BadArgument, match="end must not be bad"):
         pair_swap.build(end="bad")
+    with pytest.raises(BadArgument, match="^ValueError$"):
+        pair_swap.build(end="mute")
 
 
 def test_an_argument_without_a_default_must_be_given() -> None:

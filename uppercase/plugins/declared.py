@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
 
-from uppercase.errors import BadArgument, WrongResult, text_of
+from uppercase.errors import BadArgument, WrongResult, kind_of, line_of
 from uppercase.interfaces import (
     IPiecewiseTransform,
     IStreamTransform,
@@ -234,7 +234,7 @@ class DeclaredTransform(Generic[P, R]):
         try:
             return self.make(arguments)
         except ValueError as error:
-            raise BadArgument(text_of(error)) from error
+            raise BadArgument(line_of(error) or kind_of(error)) from error
 
     @cached_property
     def _default(self) -> Any:
